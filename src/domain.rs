@@ -1,0 +1,11 @@
+//! The pure core. What lives here takes time, randomness and bytes as arguments; it never fetches them.
+
+pub mod attestation;
+pub mod authority;
+pub mod clock;
+pub mod identity;
+pub mod issuance;
+pub mod jwt;
+pub mod leadership;
+pub mod random;
+pub mod x509;

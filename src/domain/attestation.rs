@@ -1,0 +1,9 @@
+//! Proving who (attestation) and what that one may hold (entitlement): two steps, kept apart.
+
+mod caller;
+mod entitlement;
+mod evidence;
+
+pub use caller::{Caller, Proof};
+pub use entitlement::{EntitlementError, entitled_id};
+pub use evidence::Evidence;

@@ -1,0 +1,49 @@
+//! An attested caller.
+
+use std::fmt;
+
+use crate::domain::identity::SpiffeId;
+
+/// Who asks, proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The identity that the proof establishes.
+    pub id: SpiffeId,
+    /// How it was proven.
+    pub proof: Proof,
+}
+
+/// How a caller was attested; stands in the issuance log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A token of this issuer.
+    Token {
+        /// Its `iss`.
+        issuer: String,
+    },
+    /// A still valid client certificate with this serial; possession was proven here.
+    Certificate {
+        /// Hex.
+        serial: String,
+    },
+    /// As `Certificate`, but possession was proven to this other replica.
+    AssertedCertificate {
+        /// Hex.
+        serial: String,
+        /// Who vouches.
+        replica: String,
+    },
+    /// The workload of a replica's own socket.
+    OwnSocket,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token { issuer } => write!(f, "token of {issuer}"),
+            Self::Certificate { serial } => write!(f, "certificate {serial}"),
+            Self::AssertedCertificate { serial, replica } => write!(f, "certificate {serial}, asserted by {replica}"),
+            Self::OwnSocket => f.write_str("own socket"),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What a caller brought, before anything of it is believed.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::domain::{identity::ServiceAccount, x509::CertificateChain};
+
+/// What stands in a request as proof.
+#[derive(Clone)]
+pub struct Evidence {
+    /// A bearer token.
+    pub token: Option<Zeroizing<String>>,
+    /// A client certificate whose key the peer has proven to hold in the TLS handshake. Nothing else of it is checked yet.
+    pub presented: Option<CertificateChain>,
+    /// As `presented`, but the handshake was with another replica of this pair, which vouches for it.
+    pub asserted: Option<CertificateChain>,
+    /// The workload that a replica's own socket serves: the replica itself asks, in its own process or over the pair's
+    /// authenticated channel.
+    pub own_workload: Option<ServiceAccount>,
+}
+
+impl Evidence {
+    /// No proof at all.
+    pub const NONE: Self = Self { token: None, presented: None, asserted: None, own_workload: None };
+}
+
+impl fmt::Debug for Evidence {
+    /// Says what kinds there are, never a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Evidence")
+            .field("token", &self.token.is_some())
+            .field("presented", &self.presented.is_some())
+            .field("asserted", &self.asserted.is_some())
+            .field("own_workload", &self.own_workload)
+            .finish()
+    }
+}

@@ -1,0 +1,89 @@
+//! From a requested TTL to a validity period.
+
+use std::time::Duration;
+
+use crate::domain::clock::Timestamp;
+
+/// How long SVIDs may live. Made only by [`TtlBounds::new`]: default within maximum, neither zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TtlBounds {
+    default: Duration,
+    max: Duration,
+}
+
+/// Why two durations are not bounds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TtlBoundsError {
+    /// Zero, or not whole seconds.
+    #[error("a TTL is at least one whole second")]
+    TooShort,
+    /// The default is over the maximum.
+    #[error("the default TTL is over the maximum TTL")]
+    DefaultOverMax,
+}
+
+/// Why no validity can be granted. Texts are istiod's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TtlError {
+    /// Asked for more than the maximum. Durations are written as Go writes them.
+    #[error("requested TTL {} is greater than the max allowed TTL {}", go_duration(*.requested), go_duration(*.max))]
+    OverMax {
+        /// Seconds asked for.
+        requested: u64,
+        /// Seconds allowed.
+        max: u64,
+    },
+    /// The signing certificate has expired.
+    #[error("signing certificate has expired at {0}")]
+    AuthorityExpired(Timestamp),
+}
+
+/// A validity period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// First second.
+    pub not_before: Timestamp,
+    /// Last second.
+    pub not_after: Timestamp,
+}
+
+impl TtlBounds {
+    /// Bounds of whole seconds.
+    ///
+    /// # Errors
+    ///
+    /// When one is under a second, or the default is over the maximum.
+    pub fn new(_default: Duration, _max: Duration) -> Result<Self, TtlBoundsError> {
+        todo!()
+    }
+
+    /// What is granted when nothing is asked.
+    pub const fn default_ttl(&self) -> Duration {
+        self.default
+    }
+
+    /// The most that may be asked.
+    pub const fn max_ttl(&self) -> Duration {
+        self.max
+    }
+
+    /// Grants `requested` seconds from `now` (zero and below: the default), starting two minutes early for clocks that are
+    /// behind, never past `authority_not_after`.
+    ///
+    /// # Errors
+    ///
+    /// When more than the maximum is asked, whatever the size of the number, or the authority has expired.
+    pub fn grant(
+        &self,
+        _requested: i64,
+        _now: Timestamp,
+        _authority_not_after: Timestamp,
+    ) -> Result<Validity, TtlError> {
+        todo!()
+    }
+}
+
+/// Seconds as Go prints a `time.Duration` of them: `2h0m0s`, `1m30s`, `5s`.
+fn go_duration(_seconds: u64) -> String {
+    todo!()
+}

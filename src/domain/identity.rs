@@ -1,0 +1,9 @@
+//! Who a workload is: trust domains, SPIFFE IDs, and the Kubernetes service accounts that Istio maps onto them.
+
+mod service_account;
+mod spiffe_id;
+mod trust_domain;
+
+pub use service_account::{ServiceAccount, ServiceAccountError};
+pub use spiffe_id::{SpiffeId, SpiffeIdError};
+pub use trust_domain::{TrustDomain, TrustDomainError};

@@ -1,0 +1,9 @@
+//! JSON Web Tokens as proof: key sets, and validation by pinned rules. Issuing lives here for the embedded issuer.
+
+mod jwks;
+mod mint;
+mod validate;
+
+pub use jwks::{JwkError, KeySet};
+pub use mint::{MintError, TokenIssuerKey};
+pub use validate::{IssuerRules, TokenClaims, TokenError, TokenIssuer};

@@ -1,0 +1,12 @@
+//! The generated messages and services, in modules named as their packages; the Workload API's, which has none, stand at
+//! the top. Only `grpc` names them: elsewhere a request or
+//! an identity is a domain type.
+
+#![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated code")]
+
+include!(concat!(env!("OUT_DIR"), "/protos.rs"));
+
+/// For reflection on the CA port.
+pub const ISTIO_CA_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/istio_ca.bin"));
+/// For reflection on the workload socket.
+pub const WORKLOAD_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/workload.bin"));

@@ -1,0 +1,126 @@
+//! What the use cases need from outside. Each trait has one implementation per kind of surroundings.
+
+use std::{future::Future, pin::Pin};
+
+use zeroize::Zeroizing;
+
+use crate::domain::{issuance::IssuanceEvent, leadership::Term, x509::CertificateChain};
+
+/// A boxed future, so that ports can be held as trait objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The shared state of a pair: a few small objects, each changed only by compare-and-swap under a term.
+pub trait StateStore: Send + Sync {
+    /// Reads an object; `None` if it was never written.
+    ///
+    /// # Errors
+    ///
+    /// When the store can't be read, or what it holds is damaged.
+    fn load(&self, object: StateObject) -> Result<Option<Versioned>, StateError>;
+
+    /// Writes an object if its version is still `expected` (0: not there yet) and no higher term has claimed it. Durable
+    /// when it returns. Returns the new version. Blocks: call it off the runtime.
+    ///
+    /// # Errors
+    ///
+    /// When somebody else wrote, a higher term has claimed, or the write failed.
+    fn compare_and_swap(
+        &self,
+        object: StateObject,
+        expected: u64,
+        term: Term,
+        content: &[u8],
+    ) -> Result<u64, StateError>;
+}
+
+/// The objects of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StateObject {
+    /// Signing authorities and their keys.
+    Authority,
+    /// Trust bundle, its sequence, denied identities.
+    Trust,
+}
+
+/// An object as it was read.
+#[derive(Clone)]
+pub struct Versioned {
+    /// Grows with each write.
+    pub version: u64,
+    /// The term that wrote it.
+    pub term: Term,
+    /// What was written. Holds keys, so it is wiped when dropped.
+    pub content: Zeroizing<Vec<u8>>,
+}
+
+/// Why the store did not do what was asked. Texts name the recovery command where one is needed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// The version was another.
+    #[error("{object:?} was changed by another writer: version {found}, not {expected}")]
+    Conflict {
+        /// What was to be written.
+        object: StateObject,
+        /// Version seen before.
+        expected: u64,
+        /// Version there now.
+        found: u64,
+    },
+    /// A later term owns the object.
+    #[error("term {found} has claimed the state, term {own} has ended")]
+    Fenced {
+        /// The writer's.
+        own: Term,
+        /// The one in the store.
+        found: Term,
+    },
+    /// What is stored can't be trusted. Never answered with a new root.
+    #[error("{0}")]
+    Damaged(String),
+    /// The write or read failed.
+    #[error("the state store failed: {0}")]
+    Io(String),
+}
+
+/// The record of what was signed. One writer each.
+pub trait IssuanceLog: Send + Sync {
+    /// Appends; resolves when the event is durable.
+    fn append(&self, event: IssuanceEvent) -> BoxFuture<'_, Result<(), LogError>>;
+}
+
+/// Why an event is not on record. Issuing stops then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the issuance log can't be written: {0}")]
+pub struct LogError(pub String);
+
+/// A certificate authority as the gateway's side sees it: Countersign's pair, istiod, or the signer in the same process.
+pub trait CertificateAuthority: Send + Sync {
+    /// Has a request signed. Returns the chain without the root, and the roots as they came, PEM.
+    fn sign<'a>(&'a self, csr_pem: &'a str, ttl_seconds: i64) -> BoxFuture<'a, Result<SignedChain, SignError>>;
+}
+
+/// The answer of a certificate authority.
+#[derive(Clone, Debug)]
+pub struct SignedChain {
+    /// Leaf and intermediates.
+    pub chain: CertificateChain,
+    /// The last element: all roots, PEM.
+    pub roots_pem: String,
+}
+
+/// Why a request was not signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// Nobody could be reached, or nobody could sign just now.
+    #[error("no certificate authority answered: {0}")]
+    Unavailable(String),
+    /// The proof was refused.
+    #[error("the certificate authority refused the proof of identity: {0}")]
+    Unauthenticated(String),
+    /// The request was refused.
+    #[error("the certificate authority refused the request: {0}")]
+    Refused(String),
+    /// The answer made no sense.
+    #[error("the certificate authority's answer can't be used: {0}")]
+    Answer(String),
+}

@@ -1,0 +1,1 @@
+//! Files and sled: the state store, the issuance log, keys, and their recovery.

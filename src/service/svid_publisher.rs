@@ -14,3 +14,6 @@ pub struct WorkloadIdentity {
     /// Grows with each publication.
     pub revision: u64,
 }
+
+/// Follows what is published.
+pub type IdentityReceiver = tokio::sync::watch::Receiver<Option<Arc<WorkloadIdentity>>>;

@@ -20,7 +20,7 @@ use self::{delta::Delta, resources::SECRET_TYPE_URL, state_of_world::StateOfWorl
 use super::phase::Phases;
 use crate::proto::{
     envoy::service::{
-        discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse},
+        discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse},
         secret::v3::secret_discovery_service_server::{SecretDiscoveryService, SecretDiscoveryServiceServer},
     },
     google::rpc,
@@ -58,7 +58,7 @@ impl SecretDiscovery {
         SecretDiscoveryServiceServer::new(Self { secrets })
     }
 
-    fn exchange<S: Session>(&self, requests: Streaming<S::Request>) -> Response<Responses<S>> {
+    fn exchange<S: Session>(&self, requests: Streaming<S::Request>) -> Response<Responses<S::Response>> {
         let exchange = Exchange { session: S::default(), requests, phases: self.secrets.from_now(), current: None };
         let responses = stream::unfold(Some(exchange), |exchange| async {
             let mut exchange = exchange?;
@@ -72,7 +72,7 @@ impl SecretDiscovery {
     }
 }
 
-type Responses<S> = BoxStream<'static, Result<<S as Session>::Response, Status>>;
+type Responses<M> = BoxStream<'static, Result<M, Status>>;
 
 /// A stream in both directions.
 struct Exchange<S: Session> {
@@ -104,8 +104,8 @@ impl<S: Session> Exchange<S> {
 
 #[tonic::async_trait]
 impl SecretDiscoveryService for SecretDiscovery {
-    type DeltaSecretsStream = Responses<Delta>;
-    type StreamSecretsStream = Responses<StateOfWorld>;
+    type DeltaSecretsStream = Responses<DeltaDiscoveryResponse>;
+    type StreamSecretsStream = Responses<DiscoveryResponse>;
 
     async fn delta_secrets(
         &self,

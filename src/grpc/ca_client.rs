@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -42,8 +42,9 @@ pub struct CaClientConfig {
 /// A CA at one of several addresses.
 pub struct CaClient {
     config: CaClientConfig,
-    /// The SVID held now, as proof when the token is refused or can't be read.
-    identity: IdentityReceiver,
+    /// The SVID held now, as proof when the token is refused or can't be read. Set once: what it follows is published by
+    /// the renewal that this client serves.
+    identity: OnceLock<IdentityReceiver>,
     last_good: AtomicUsize,
     /// One channel per address, and the roots it was made with.
     channels: Mutex<Vec<Option<(Vec<u8>, Channel)>>>,
@@ -56,10 +57,15 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(1);
 
 impl CaClient {
-    /// A client that falls back to the SVID in `identity`.
-    pub fn new(config: CaClientConfig, identity: IdentityReceiver) -> Self {
+    /// A client that has only the token as proof until [`renew_by`](Self::renew_by).
+    pub fn new(config: CaClientConfig) -> Self {
         let channels = Mutex::new(vec![None; config.addresses.len()]);
-        Self { config, identity, last_good: AtomicUsize::new(0), channels }
+        Self { config, identity: OnceLock::new(), last_good: AtomicUsize::new(0), channels }
+    }
+
+    /// Falls back to the SVID in `identity` from now on. Only the first call counts.
+    pub fn renew_by(&self, identity: IdentityReceiver) {
+        self.identity.get_or_init(|| identity);
     }
 
     async fn sign_anywhere(&self, csr_pem: &str, ttl_seconds: i64) -> Result<SignedChain, SignError> {
@@ -159,7 +165,7 @@ impl CaClient {
     }
 
     fn identity_pem(&self) -> Option<Identity> {
-        let svid = self.identity.borrow().as_ref()?.svid.clone()?;
+        let svid = self.identity.get()?.borrow().as_ref()?.svid.clone()?;
         Some(Identity::from_pem(svid.chain().to_pem(), svid.key().to_pem().as_bytes()))
     }
 }

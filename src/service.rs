@@ -7,3 +7,5 @@ pub mod own_identity;
 pub mod ports;
 pub mod signing_session;
 pub mod svid_publisher;
+pub mod leadership;
+pub mod signing_state;

@@ -9,9 +9,11 @@
 
 pub mod active_lock;
 pub mod data_dir;
+pub mod embedded_election;
 mod engine;
 mod files;
 mod frame;
+pub mod history;
 pub mod issuance_log;
 pub mod key_file;
 mod log_head;

@@ -48,7 +48,12 @@ const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 impl SigningState {
     /// Opens the store with `open` at the first claim.
-    pub fn new(open: OpenStore, trust_domain: TrustDomain, clock: Arc<dyn Clock>, random: Arc<dyn SecureRandom>) -> Self {
+    pub fn new(
+        open: OpenStore,
+        trust_domain: TrustDomain,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn SecureRandom>,
+    ) -> Self {
         Self { open, store: Mutex::new(None), trust_domain, clock, random }
     }
 
@@ -111,7 +116,8 @@ impl SigningState {
                 self.trust_domain, stored.trust_domain
             )));
         }
-        let certificates = Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|e| unusable(e.to_string()))?;
+        let certificates =
+            Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|e| unusable(e.to_string()))?;
         let [certificate] = certificates.try_into().map_err(|_| unusable("it is not one certificate".into()))?;
         let key = PrivateKey::from_pem(stored.key.as_bytes()).map_err(|e| unusable(e.to_string()))?;
         let chain = Certificate::all_from_pem(stored.chain.as_bytes()).map_err(|e| unusable(e.to_string()))?;

@@ -4,13 +4,17 @@
 use std::{fs, io, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::task::spawn_blocking;
 
 use super::{
     data_dir::DataDir,
     files,
     replica_slot::{Slot, SlotLock},
 };
-use crate::domain::leadership::Term;
+use crate::{
+    domain::leadership::Term,
+    service::ports::{self, ActiveReplica, BoxFuture},
+};
 
 /// A replica that runs, or did when it wrote this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,10 +157,29 @@ fn remove_if_present(path: &std::path::Path) -> io::Result<()> {
     }
 }
 
+impl ports::PairDirectory for PairDirectory {
+    fn active(&self) -> BoxFuture<'_, Result<ActiveReplica, String>> {
+        let directory = self.clone();
+        Box::pin(async move {
+            let entry = spawn_blocking(move || Self::active(&directory)).await.map_err(io::Error::other).flatten();
+            match entry {
+                Ok(Some(entry)) => {
+                    Ok(ActiveReplica { replica: entry.replica, term: entry.term, socket: entry.pair_socket })
+                }
+                Ok(None) => Err("no replica has been active yet".into()),
+                Err(error) => Err(format!("pair/active.json: {error}")),
+            }
+        })
+    }
+}
+
 mod term_number {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use crate::domain::leadership::Term;
+    use crate::{
+        domain::leadership::Term,
+        service::ports::{self, ActiveReplica, BoxFuture},
+    };
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde's `with` asks for")]
     pub(super) fn serialize<S: Serializer>(term: &Term, serializer: S) -> Result<S::Ok, S::Error> {

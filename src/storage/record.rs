@@ -75,6 +75,7 @@ enum StoredProof {
     Certificate { serial: String },
     AssertedCertificate { serial: String, replica: String },
     OwnSocket,
+    Serving,
 }
 
 impl From<&IssuanceEvent> for StoredEvent {
@@ -126,6 +127,7 @@ impl From<Proof> for StoredProof {
             Proof::Certificate { serial } => Self::Certificate { serial },
             Proof::AssertedCertificate { serial, replica } => Self::AssertedCertificate { serial, replica },
             Proof::OwnSocket => Self::OwnSocket,
+            Proof::Serving => Self::Serving,
         }
     }
 }
@@ -137,6 +139,7 @@ impl From<StoredProof> for Proof {
             StoredProof::Certificate { serial } => Self::Certificate { serial },
             StoredProof::AssertedCertificate { serial, replica } => Self::AssertedCertificate { serial, replica },
             StoredProof::OwnSocket => Self::OwnSocket,
+            StoredProof::Serving => Self::Serving,
         }
     }
 }

@@ -189,7 +189,7 @@ impl Recovery {
 impl From<StateError> for Condition {
     fn from(error: StateError) -> Self {
         match error {
-            StateError::Damaged(found) => Self::Damaged(found),
+            StateError::Damaged(found) | StateError::Unusable(found) => Self::Damaged(found),
             StateError::Io(_) | StateError::Conflict { .. } | StateError::Fenced { .. } => {
                 Self::Unreadable(error.to_string())
             }

@@ -146,6 +146,16 @@ impl EmbeddedStateStore {
 }
 
 impl StateStore for EmbeddedStateStore {
+    fn claim(&self, term: Term) -> Result<(), StateError> {
+        Self::claim(self, term)
+    }
+
+    fn close(&self) {
+        if let Err(error) = Self::close(self) {
+            tracing::warn!(event = "state_close_failed", %error);
+        }
+    }
+
     fn load(&self, object: StateObject) -> Result<Option<Versioned>, StateError> {
         let mut inner = self.locked();
         let record = read(&self.data_dir, &inner.opened()?.engine, object)?;

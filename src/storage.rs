@@ -28,3 +28,12 @@ pub mod retention;
 mod state_files;
 mod state_record;
 pub mod state_store;
+
+/// The content of a file that an operator named.
+///
+/// # Errors
+///
+/// When it can't be read.
+pub fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    std::fs::read(path)
+}

@@ -14,6 +14,7 @@ use super::{
         ServeArgs, TokenArgs,
     },
     config::{AgentConfig, ConfigError, Environment, ServeConfig},
+    serve,
 };
 
 /// The command could not do its work.
@@ -89,8 +90,9 @@ fn print(text: &str) -> Result<ExitCode, CommandError> {
 }
 
 fn serve(flags: &ServeArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
-    let _config = ServeConfig::load(flags, environment)?;
-    Err(not_built("serve"))
+    let config = ServeConfig::load(flags, environment)?;
+    serve::run(config, environment).map_err(|error| CommandError::Failed(error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn agent(flags: &AgentArgs, environment: &Environment) -> Result<ExitCode, CommandError> {

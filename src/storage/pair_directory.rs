@@ -47,6 +47,15 @@ pub struct ActiveEntry {
     pub pair_socket: PathBuf,
 }
 
+/// The living replicas beside one's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// What they say of themselves.
+    pub announced: Vec<ReplicaEntry>,
+    /// How many are starting and have said nothing yet.
+    pub silent: usize,
+}
+
 /// The directory `pair/`.
 #[derive(Clone, Debug)]
 pub struct PairDirectory {
@@ -113,6 +122,27 @@ impl PairDirectory {
         Ok(entries)
     }
 
+    /// The living replicas other than `own`: those that have announced themselves, and how many have not yet.
+    ///
+    /// # Errors
+    ///
+    /// When the directory can't be read, or a lock file can't be used.
+    pub fn living_others(&self, own: Slot) -> io::Result<Others> {
+        let mut others = Others { announced: Vec::new(), silent: 0 };
+        for file in fs::read_dir(self.data_dir.pair())? {
+            let name = file?.file_name();
+            let slot = name.to_str().and_then(|name| name.strip_suffix(".lock")?.parse().ok());
+            let Some(slot) = slot.filter(|slot| *slot != own) else { continue };
+            if self.is_alive(slot)? {
+                match read(&self.replica_path(slot))? {
+                    Some(entry) => others.announced.push(entry),
+                    None => others.silent += 1,
+                }
+            }
+        }
+        Ok(others)
+    }
+
     /// The active as it was last announced.
     ///
     /// # Errors
@@ -176,10 +206,7 @@ impl ports::PairDirectory for PairDirectory {
 mod term_number {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use crate::{
-        domain::leadership::Term,
-        service::ports::{self, ActiveReplica, BoxFuture},
-    };
+    use crate::domain::leadership::Term;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde's `with` asks for")]
     pub(super) fn serialize<S: Serializer>(term: &Term, serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::config::{duration, names};
-use crate::domain::identity::ServiceAccount;
+use crate::{cli::issuance::ListForm, domain::identity::ServiceAccount};
 
 /// A certificate authority and identity sidecar for gateways that stand outside an Istio service mesh.
 #[derive(Debug, Parser)]
@@ -198,6 +198,16 @@ pub enum ListFormat {
     Json,
     /// The documented fields
     Yaml,
+}
+
+impl From<ListFormat> for ListForm {
+    fn from(format: ListFormat) -> Self {
+        match format {
+            ListFormat::Table => Self::Table,
+            ListFormat::Json => Self::Json,
+            ListFormat::Yaml => Self::Yaml,
+        }
+    }
 }
 
 /// The arguments of `token`.

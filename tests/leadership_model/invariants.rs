@@ -2,7 +2,7 @@
 
 use countersign::domain::{
     clock::BootInstant,
-    leadership::{LeaseTiming, Term},
+    leadership::{Action, LeaseTiming, Occupancy, Term},
 };
 
 use crate::world::World;
@@ -90,6 +90,31 @@ pub(crate) fn the_machine_says_what_it_granted(
     } else {
         Err(broken("the_machine_says_what_it_granted", format!("{term:?}, {grant:?}, {now:?}")))
     }
+}
+
+/// Nothing is released before the stores are closed, and one that was asked to leave never asks for anything again.
+pub(crate) fn leaving_is_orderly(leaving: bool, closing: bool, action: &Action) -> Checked {
+    let (releases, acquires) = match action {
+        Action::ReleaseLock => (true, false),
+        Action::WriteLease { record, .. } => match record.occupancy {
+            Occupancy::Held(_) => (false, true),
+            Occupancy::Released(_) | Occupancy::Vacant => (true, false),
+        },
+        Action::TryLock | Action::ClaimState { .. } | Action::Grant { .. } | Action::Extend { .. } => (false, true),
+        Action::ReadLease | Action::Revoke { .. } | Action::CloseStores => (false, false),
+    };
+    if (releases && closing) || (acquires && (leaving || closing)) {
+        return Err(broken("leaving_is_orderly", format!("{action:?}, closing: {closing}")));
+    }
+    Ok(())
+}
+
+/// At once, when it is told.
+pub(crate) fn a_writer_that_finds_a_higher_term_steps_down(still_active: bool) -> Checked {
+    if still_active {
+        return Err(broken("a_writer_that_finds_a_higher_term_steps_down", "it did not".to_owned()));
+    }
+    Ok(())
 }
 
 /// What was due has been done when the machine is left alone.

@@ -116,6 +116,9 @@ pub(crate) struct Replica {
     wake: Option<Micros>,
     lease_request: Option<(u64, BootInstant)>,
     claim_request: Option<(u64, Term)>,
+    /// Asked to shut down.
+    leaving: bool,
+    /// Stores are being closed.
     closing: bool,
     born: BootInstant,
     requests: u64,
@@ -341,6 +344,7 @@ impl World {
     fn deliver(&mut self, process: Process, event: Event) -> Result<(), String> {
         let index = process.replica;
         let now = self.boot(index);
+        self.replicas[index].leaving |= event == Event::ShutdownAsked;
         // The lock's polling would drown everything else.
         if !matches!(event, Event::Tick | Event::LockHeld) {
             self.tell(Told::Event(index, event.clone()));
@@ -415,10 +419,11 @@ impl World {
 
     fn act(&mut self, process: Process, action: Action) -> Result<(), String> {
         let index = process.replica;
+        invariants::leaving_is_orderly(self.replicas[index].leaving, self.replicas[index].closing, &action)?;
         match action {
             Action::Grant { term, until } => {
-                if self.replicas[index].grant.is_some() || self.replicas[index].closing {
-                    return Err(format!("replica {index} was granted {term} while it had a term or was leaving"));
+                if self.replicas[index].grant.is_some() {
+                    return Err(format!("replica {index} was granted {term} while it had a term"));
                 }
                 self.replicas[index].grant = Some((term, until));
                 self.intervals.push(Interval { replica: index, term, from: self.now, to: self.truth(index, until) });
@@ -549,7 +554,11 @@ impl World {
             // Now and then it writes to the state instead, and may meet a higher term there.
             let highest = self.state[0].max(self.state[1]);
             if (self.quiet || self.below(4) == 0) && highest > term {
-                return self.poke(index, Event::HigherTermSeen(highest));
+                self.poke(index, Event::HigherTermSeen(highest))?;
+                let told = replica_is_awake(&self.replicas[index], self.now);
+                return invariants::a_writer_that_finds_a_higher_term_steps_down(
+                    told && self.replicas[index].grant.is_some(),
+                );
             }
             let signature = Signature { replica: index, term, at: self.now };
             self.tell(Told::Signed(signature.clone()));
@@ -727,6 +736,7 @@ impl Replica {
             wake: None,
             lease_request: None,
             claim_request: None,
+            leaving: false,
             closing: false,
             born: BootInstant::from_nanos(offset),
             requests: 0,

@@ -292,13 +292,14 @@ pub fn command() -> clap::Command {
 }
 
 fn with_defaults(command: clap::Command, defaults: &impl Serialize) -> clap::Command {
-    names::texts_of(defaults)
-        .into_iter()
-        .fold(command, |command, (id, values)| {
-            command.mut_arg(id, |arg| {
+    let texts = names::texts_of(defaults);
+    command
+        .mut_args(|arg| match texts.get(arg.get_id().as_str()) {
+            Some(values) => {
                 let help = format!("{} [default: {}]", arg.get_help().cloned().unwrap_or_default(), values.join(" "));
                 arg.help(help)
-            })
+            }
+            None => arg,
         })
         .after_help("Each setting --some-name can also be given as COUNTERSIGN_SOME_NAME, or as someName in the file.")
 }

@@ -37,6 +37,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::write(out.join(format!("{name}.bin")), protox::compile(files, ["proto"])?.encode_to_vec())?;
     }
     let descriptors = protox::compile(PROTOS, ["proto"])?;
-    tonic_prost_build::configure().bytes(".").include_file("protos.rs").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .extern_path(".google.protobuf.Any", "crate::proto::Any")
+        .include_file("protos.rs")
+        .compile_fds(descriptors)?;
     Ok(())
 }

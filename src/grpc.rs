@@ -1,1 +1,17 @@
 //! gRPC: the signing API, the workload socket, and what replicas say to each other. Protobuf types stop here.
+
+mod authentication;
+pub mod ca_client;
+pub mod ca_server;
+mod certificate_service;
+pub mod pair_client;
+pub mod pair_service;
+mod phase;
+mod reflection;
+mod secret_discovery;
+pub mod server_tls;
+mod status;
+mod tls_listener;
+pub mod unix_listener;
+mod workload_api;
+pub mod workload_server;

@@ -4,6 +4,15 @@
 
 #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated code")]
 
+/// `google.protobuf.Any` with a value that is shared, not copied: one secret goes to thousands of streams.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Any {
+    #[prost(string, tag = "1")]
+    pub type_url: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+}
+
 include!(concat!(env!("OUT_DIR"), "/protos.rs"));
 
 /// For reflection on the CA port.

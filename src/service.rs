@@ -1,5 +1,9 @@
 //! The use cases, and the ports that the edges implement for them. Asynchronous, but without sockets, files or a
 //! foreign protocol.
 
+pub mod create_certificate;
+pub mod issuance_history;
+pub mod own_identity;
 pub mod ports;
+pub mod signing_session;
 pub mod svid_publisher;

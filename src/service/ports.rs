@@ -4,7 +4,13 @@ use std::{future::Future, pin::Pin};
 
 use zeroize::Zeroizing;
 
-use crate::domain::{issuance::IssuanceEvent, leadership::Term, x509::CertificateChain};
+use super::create_certificate::SigningRequest;
+use crate::domain::{
+    attestation::Evidence,
+    issuance::IssuanceEvent,
+    leadership::Term,
+    x509::{Certificate, CertificateChain, CertificateError, ChainError},
+};
 
 /// A boxed future, so that ports can be held as trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -108,6 +114,26 @@ pub struct SignedChain {
     pub roots_pem: String,
 }
 
+impl SignedChain {
+    /// From the PEM elements of a response: the leaf, each intermediate, and last the roots, which are left as they are.
+    ///
+    /// # Errors
+    ///
+    /// When there are fewer than two elements, or one before the last is not certificates.
+    pub fn from_elements(mut elements: Vec<String>) -> Result<Self, SignError> {
+        let answer = |what: &str| SignError::Answer(what.to_owned());
+        let roots_pem = elements.pop().ok_or_else(|| answer("the chain is empty"))?;
+        let certificates = elements
+            .iter()
+            .map(|element| Certificate::all_from_pem(element.as_bytes()))
+            .collect::<Result<Vec<_>, CertificateError>>()
+            .map_err(|error| SignError::Answer(error.to_string()))?;
+        let chain = CertificateChain::new(certificates.into_iter().flatten().collect())
+            .map_err(|error: ChainError| SignError::Answer(error.to_string()))?;
+        Ok(Self { chain, roots_pem })
+    }
+}
+
 /// Why a request was not signed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
@@ -123,4 +149,47 @@ pub enum SignError {
     /// The answer made no sense.
     #[error("the certificate authority's answer can't be used: {0}")]
     Answer(String),
+}
+
+/// The other replicas of the pair.
+pub trait Pair: Send + Sync {
+    /// Has the active sign. Where it is, is looked up anew on each call.
+    fn forward<'a>(
+        &'a self,
+        request: &'a SigningRequest,
+        evidence: &'a Evidence,
+    ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>>;
+}
+
+/// Why the active did not sign.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// Nobody is known to be active, or nobody there could be reached, or it is not active any more.
+    #[error("{0}")]
+    NoActive(String),
+    /// The active refused. Its answer is the caller's.
+    #[error("refused by the active replica: {message}")]
+    Refused {
+        /// gRPC code.
+        code: i32,
+        /// Public text.
+        message: String,
+    },
+}
+
+/// Where the replicas of a pair find each other without asking anybody.
+pub trait PairDirectory: Send + Sync {
+    /// Who was last known to be active; a reason if nobody is.
+    fn active(&self) -> BoxFuture<'_, Result<ActiveReplica, String>>;
+}
+
+/// A replica that said it is active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActiveReplica {
+    /// The process.
+    pub replica: String,
+    /// Its term.
+    pub term: Term,
+    /// Where it answers other replicas.
+    pub socket: std::path::PathBuf,
 }

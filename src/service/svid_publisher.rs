@@ -1,16 +1,229 @@
 //! Keeps the gateway's identity current and publishes it to every subscriber.
+//!
+//! A new key and request at each rotation; the answer is checked before anybody sees it; the last good SVID stays until it
+//! expires. Where the signature comes from is [`CertificateAuthority`]'s, how subscribers are served is `grpc`'s.
 
-use std::sync::Arc;
+mod answer;
+mod schedule;
+mod stats;
 
-use crate::domain::x509::{TrustBundle, X509Svid};
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use self::{answer::CheckedAnswer, schedule::retry_after};
+pub use self::{
+    answer::{Expectation, RenewalError},
+    stats::RenewalStats,
+};
+use super::ports::CertificateAuthority;
+use crate::domain::{
+    authority::renewal::due_after_receipt,
+    clock::Clock,
+    identity::SpiffeId,
+    random::SecureRandom,
+    x509::{PrivateKey, TrustBundle, X509Svid},
+};
 
 /// What the socket serves: replaced as a whole, never changed in place. `None` in the channel until there is a first one.
 #[derive(Debug)]
 pub struct WorkloadIdentity {
+    /// The workload's ID; it stays known when the SVID expires.
+    pub id: SpiffeId,
     /// The SVID with its key; `None` after it expired without a successor.
     pub svid: Option<Arc<X509Svid>>,
-    /// The own trust domain's bundle.
+    /// The own trust domain's bundle: the roots of the last answer.
     pub bundle: Arc<TrustBundle>,
     /// Grows with each publication.
     pub revision: u64,
 }
+
+/// What subscribers hold.
+pub type IdentityReceiver = watch::Receiver<Option<Arc<WorkloadIdentity>>>;
+
+/// The task that renews and publishes one workload's SVID.
+pub struct SvidPublisher {
+    authority: Arc<dyn CertificateAuthority>,
+    expected: Expectation,
+    ttl_seconds: i64,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn SecureRandom>,
+    published: watch::Sender<Option<Arc<WorkloadIdentity>>>,
+    renew_now: Arc<Notify>,
+    stats: Arc<RenewalStats>,
+}
+
+/// The longest that a request may stay unanswered. The signing side holds one for 10 s at most.
+const SIGN_LIMIT: Duration = Duration::from_secs(30);
+
+/// The longest that an SVID which is not valid yet is kept for later publication.
+const SKEW_LIMIT: Duration = Duration::from_secs(600);
+
+/// How often the wall clock is looked at while waiting for NotBefore: it may be set right meanwhile.
+const SKEW_LOOK: Duration = Duration::from_secs(1);
+
+/// An authority that hands out certificates with hardly any life left is not asked more often than this.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+impl SvidPublisher {
+    /// A publisher that asks `authority` for SVIDs of `ttl_seconds` (0: the authority's default), and the channel it will
+    /// publish to. Nothing happens before [`SvidPublisher::run`].
+    pub fn new(
+        authority: Arc<dyn CertificateAuthority>,
+        expected: Expectation,
+        ttl_seconds: i64,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn SecureRandom>,
+    ) -> (Self, IdentityReceiver) {
+        let (published, receiver) = watch::channel(None);
+        let publisher = Self {
+            authority,
+            expected,
+            ttl_seconds,
+            clock,
+            random,
+            published,
+            renew_now: Arc::default(),
+            stats: Arc::default(),
+        };
+        (publisher, receiver)
+    }
+
+    /// `notify_one` on this renews at once.
+    pub fn renew_now(&self) -> Arc<Notify> {
+        Arc::clone(&self.renew_now)
+    }
+
+    /// The counters, for metrics.
+    pub fn stats(&self) -> Arc<RenewalStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Renews and publishes until it is dropped. A renewal that fails changes a counter and a log line, never what is
+    /// published; only NotAfter withdraws an SVID.
+    pub async fn run(mut self) {
+        let mut expiry: Option<Instant> = None;
+        let mut due = Instant::now();
+        let mut failures = 0;
+        loop {
+            let outcome = {
+                let mut attempt = pin!(self.attempt(due));
+                loop {
+                    tokio::select! {
+                        outcome = &mut attempt => break outcome,
+                        () = expired(expiry) => {
+                            self.withdraw();
+                            expiry = None;
+                        }
+                    }
+                }
+            };
+            match outcome {
+                Ok(answer) => {
+                    failures = 0;
+                    let now = Instant::now();
+                    let leaf = answer.svid.leaf();
+                    let received = self.clock.now();
+                    expiry = Some(now + leaf.not_after().since(received));
+                    due = now + due_after_receipt(leaf, received, self.jitter()).max(MIN_INTERVAL);
+                    self.publish(answer);
+                }
+                Err(error) => {
+                    failures += 1;
+                    let remaining = expiry.map(|expiry| expiry.saturating_duration_since(Instant::now()));
+                    let pause = retry_after(failures, remaining, self.jitter());
+                    self.stats.failed();
+                    warn!(%error, retry_in_ms = pause.as_millis(), "the SVID was not renewed");
+                    due = Instant::now() + pause;
+                }
+            }
+        }
+    }
+
+    /// Waits until `due` or until told, then obtains an SVID that may be published.
+    async fn attempt(&self, due: Instant) -> Result<CheckedAnswer, RenewalError> {
+        tokio::select! {
+            () = sleep_until(due) => (),
+            () = self.renew_now.notified() => (),
+        }
+        let key = PrivateKey::generate_p256()?;
+        let request = key.certificate_request(&self.expected.requested_id()?)?;
+        let signed = timeout(SIGN_LIMIT, self.authority.sign(&request, self.ttl_seconds))
+            .await
+            .map_err(|_elapsed| RenewalError::Unanswered(SIGN_LIMIT))??;
+        let answer = CheckedAnswer::new(signed, key, &self.expected)?;
+        self.wait_until_valid(&answer).await?;
+        Ok(answer)
+    }
+
+    /// Holds an SVID back until the wall clock reaches its NotBefore.
+    async fn wait_until_valid(&self, answer: &CheckedAnswer) -> Result<(), RenewalError> {
+        let mut said = false;
+        loop {
+            let skew = answer.verify(self.clock.now())?;
+            if skew.is_zero() {
+                return Ok(());
+            }
+            if skew > SKEW_LIMIT {
+                return Err(RenewalError::ClockSkew(skew));
+            }
+            if !said {
+                warn!(reason = "ClockSkew", seconds = skew.as_secs(), "the new SVID is not valid yet; it is held back");
+                said = true;
+            }
+            sleep(skew.min(SKEW_LOOK)).await;
+        }
+    }
+
+    fn publish(&mut self, answer: CheckedAnswer) {
+        let leaf = answer.svid.leaf();
+        self.expected.settle(answer.svid.id());
+        self.stats.renewed(leaf.not_after());
+        info!(id = %answer.svid.id(), serial = %leaf.serial(), not_after = %leaf.not_after(), "published a new SVID");
+        self.replace(|revision| WorkloadIdentity {
+            id: answer.svid.id().clone(),
+            bundle: Arc::new(answer.bundle),
+            svid: Some(Arc::new(answer.svid)),
+            revision,
+        });
+    }
+
+    fn withdraw(&self) {
+        let Some(last) = self.published.borrow().clone() else { return };
+        warn!(id = %last.id, "the SVID has expired without a successor and is withdrawn");
+        self.stats.withdrawn();
+        self.replace(|revision| WorkloadIdentity {
+            id: last.id.clone(),
+            svid: None,
+            bundle: Arc::clone(&last.bundle),
+            revision,
+        });
+    }
+
+    fn replace(&self, next: impl FnOnce(u64) -> WorkloadIdentity) {
+        self.published.send_modify(|current| {
+            let revision = current.as_ref().map_or(0, |identity| identity.revision) + 1;
+            *current = Some(Arc::new(next(revision)));
+        });
+    }
+
+    /// Uniform over `u16`; the middle when there is no randomness, which is no reason to miss a renewal.
+    fn jitter(&self) -> u16 {
+        let mut bytes = [0; 2];
+        self.random.fill(&mut bytes).map_or(u16::MAX / 2, |()| u16::from_be_bytes(bytes))
+    }
+}
+
+async fn expired(expiry: Option<Instant>) {
+    match expiry {
+        Some(expiry) => sleep_until(expiry).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ pub enum Proof {
     },
     /// The workload of a replica's own socket.
     OwnSocket,
+    /// A replica, for the signing API's own TLS.
+    Serving,
 }
 
 impl fmt::Display for Proof {
@@ -44,6 +46,7 @@ impl fmt::Display for Proof {
             Self::Certificate { serial } => write!(f, "certificate {serial}"),
             Self::AssertedCertificate { serial, replica } => write!(f, "certificate {serial}, asserted by {replica}"),
             Self::OwnSocket => f.write_str("own socket"),
+            Self::Serving => f.write_str("own serving certificate"),
         }
     }
 }

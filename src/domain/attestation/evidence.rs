@@ -15,14 +15,22 @@ pub struct Evidence {
     pub presented: Option<CertificateChain>,
     /// As `presented`, but the handshake was with another replica of this pair, which vouches for it.
     pub asserted: Option<CertificateChain>,
-    /// The workload that a replica's own socket serves: the replica itself asks, in its own process or over the pair's
-    /// authenticated channel.
-    pub own_workload: Option<ServiceAccount>,
+    /// The replica itself asks, in its own process or over the pair's authenticated channel.
+    pub own: Option<OwnIdentity>,
+}
+
+/// What a replica asks for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnIdentity {
+    /// The identity of the workload that its own socket serves.
+    Workload(ServiceAccount),
+    /// The certificate that it serves the signing API with.
+    Serving,
 }
 
 impl Evidence {
     /// No proof at all.
-    pub const NONE: Self = Self { token: None, presented: None, asserted: None, own_workload: None };
+    pub const NONE: Self = Self { token: None, presented: None, asserted: None, own: None };
 }
 
 impl fmt::Debug for Evidence {
@@ -32,7 +40,7 @@ impl fmt::Debug for Evidence {
             .field("token", &self.token.is_some())
             .field("presented", &self.presented.is_some())
             .field("asserted", &self.asserted.is_some())
-            .field("own_workload", &self.own_workload)
+            .field("own", &self.own)
             .finish()
     }
 }

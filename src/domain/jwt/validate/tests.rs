@@ -1,0 +1,322 @@
+use proptest::prelude::*;
+use ring::{
+    rand::SystemRandom,
+    signature::{
+        self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+        RsaEncoding, RsaKeyPair,
+    },
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::jwt::IssuerRules;
+
+const NOW: i64 = 1_800_000_000;
+/// Known to everybody, so good for nothing else; ring can't generate RSA keys.
+const RSA_KEY: &[u8] = include_bytes!("rsa_for_tests.pk8");
+
+/// One key of each kind, and the issuer that publishes them under the kids p256, p384, ed, rsa.
+struct Keys {
+    p256: EcdsaKeyPair,
+    p384: EcdsaKeyPair,
+    ed: Ed25519KeyPair,
+    rsa: RsaKeyPair,
+    random: SystemRandom,
+}
+
+impl Keys {
+    #[expect(clippy::disallowed_methods, reason = "test keys")]
+    fn new() -> Self {
+        let random = SystemRandom::new();
+        let ecdsa = |algorithm| {
+            let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+            EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).unwrap()
+        };
+        Self {
+            p256: ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING),
+            p384: ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING),
+            ed: Ed25519KeyPair::from_pkcs8(Ed25519KeyPair::generate_pkcs8(&random).unwrap().as_ref()).unwrap(),
+            rsa: RsaKeyPair::from_pkcs8(RSA_KEY).unwrap(),
+            random,
+        }
+    }
+
+    fn jwks(&self) -> Value {
+        let ec = |kid, crv, key: &EcdsaKeyPair| {
+            let point = &key.public_key().as_ref()[1..];
+            let (x, y) = point.split_at(point.len() / 2);
+            json!({ "kty": "EC", "kid": kid, "crv": crv, "x": b64(x), "y": b64(y) })
+        };
+        let rsa = signature::RsaPublicKeyComponents::<Vec<u8>>::from(self.rsa.public());
+        json!({ "keys": [
+            ec("p256", "P-256", &self.p256),
+            ec("p384", "P-384", &self.p384),
+            { "kty": "OKP", "kid": "ed", "crv": "Ed25519", "x": b64(self.ed.public_key().as_ref()) },
+            { "kty": "RSA", "kid": "rsa", "n": b64(rsa.n), "e": b64(rsa.e), "use": "sig" },
+        ]})
+    }
+
+    fn issuer(&self) -> TokenIssuer {
+        let rules = IssuerRules {
+            issuer: "https://issuer".into(),
+            audiences: vec!["istio-ca".into(), "second".into()],
+            namespaces: Some(vec!["default".into()]),
+        };
+        TokenIssuer::new(rules, KeySet::from_json(self.jwks().to_string().as_bytes()).unwrap())
+    }
+
+    fn sign(&self, header: &str, claims: &str) -> String {
+        let alg =
+            serde_json::from_str::<Value>(header).ok().and_then(|header| header["alg"].as_str().map(str::to_owned));
+        let message = format!("{}.{}", b64(header), b64(claims));
+        let signature = self.signature(alg.as_deref().unwrap_or_default(), message.as_bytes());
+        format!("{message}.{}", b64(signature))
+    }
+
+    /// By the key of the algorithm's kind; P-256 for what is no algorithm.
+    fn signature(&self, alg: &str, message: &[u8]) -> Vec<u8> {
+        let rsa = |encoding: &'static dyn RsaEncoding| {
+            let mut signature = vec![0; self.rsa.public().modulus_len()];
+            self.rsa.sign(encoding, &self.random, message, &mut signature).unwrap();
+            signature
+        };
+        match alg {
+            "ES384" => self.p384.sign(&self.random, message).unwrap().as_ref().to_vec(),
+            "EdDSA" => self.ed.sign(message).as_ref().to_vec(),
+            "RS256" => rsa(&signature::RSA_PKCS1_SHA256),
+            "RS384" => rsa(&signature::RSA_PKCS1_SHA384),
+            "RS512" => rsa(&signature::RSA_PKCS1_SHA512),
+            "PS256" => rsa(&signature::RSA_PSS_SHA256),
+            "PS384" => rsa(&signature::RSA_PSS_SHA384),
+            "PS512" => rsa(&signature::RSA_PSS_SHA512),
+            _ => self.p256.sign(&self.random, message).unwrap().as_ref().to_vec(),
+        }
+    }
+}
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Good claims with some members replaced; `null` takes one away.
+fn claims(changes: Value) -> String {
+    let mut claims = json!({
+        "iss": "https://issuer", "aud": "istio-ca", "sub": "system:serviceaccount:default:gateway", "exp": NOW + 60,
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    claims.to_string()
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_seconds(NOW)
+}
+
+#[test]
+fn every_algorithm_is_accepted_with_the_key_of_its_kind_alone() {
+    let keys = Keys::new();
+    let issuer = keys.issuer();
+    let kids = [("ES256", "p256"), ("ES384", "p384"), ("EdDSA", "ed")];
+    let rsa = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"].map(|alg| (alg, "rsa"));
+    for (alg, own) in kids.into_iter().chain(rsa) {
+        let claims = claims(json!({}));
+        let unnamed = keys.sign(&json!({ "alg": alg }).to_string(), &claims);
+        assert_eq!(issuer.validate(&unnamed, now()).unwrap().account.to_string(), "default/gateway", "{alg}");
+        for kid in ["p256", "p384", "ed", "rsa"] {
+            let token = keys.sign(&json!({ "alg": alg, "kid": kid, "typ": "JWT" }).to_string(), &claims);
+            let expected = if kid == own { Ok(()) } else { Err(TokenError::Algorithm(alg.into())) };
+            assert_eq!(issuer.validate(&token, now()).map(|_| ()), expected, "{alg} with {kid}");
+        }
+    }
+}
+
+#[test]
+fn headers() {
+    let keys = Keys::new();
+    let issuer = keys.issuer();
+    let not_json = TokenError::Malformed("the header is not base64url of a JSON object");
+    let crit = TokenError::Malformed("header parameter crit is not supported");
+    let typ = TokenError::Malformed("header parameter typ is neither JWT nor JOSE");
+    let algorithm = |name: &str| Err(TokenError::Algorithm(name.into()));
+    for (header, expected) in [
+        (r#"{"alg":"ES256","typ":"jose"}"#, Ok(())),
+        (r#"{"alg":"ES256","jku":"https://evil","jwk":{},"x5u":"https://evil","x5c":[]}"#, Ok(())),
+        (r#"{"alg":"ES256","kid":null}"#, Ok(())),
+        (r#"{"alg":"none"}"#, algorithm("none")),
+        (r#"{"alg":"NONE"}"#, algorithm("NONE")),
+        (r#"{"alg":""}"#, algorithm("")),
+        (r#"{"alg":"es256"}"#, algorithm("es256")),
+        (r#"{"alg":"HS256"}"#, algorithm("HS256")),
+        (r#"{"alg":"HS256","kid":"rsa"}"#, algorithm("HS256")),
+        (r#"{"alg":"ES512"}"#, algorithm("ES512")),
+        (r#"{"alg":"RS1-and-a-long-name-behind-it"}"#, algorithm("RS1-and-a-long-n")),
+        (r#"{"alg":"ES256","kid":"other"}"#, Err(TokenError::UnknownKey)),
+        (r#"{"alg":"ES256","kid":""}"#, Err(TokenError::UnknownKey)),
+        (r#"{"alg":"ES256","crit":["exp"]}"#, Err(crit.clone())),
+        (r#"{"alg":"ES256","crit":null}"#, Err(crit)),
+        (r#"{"alg":"ES256","typ":"at+jwt"}"#, Err(typ.clone())),
+        (r#"{"alg":"ES256","typ":""}"#, Err(typ)),
+        (r#"{"alg":"ES256","kid":7}"#, Err(not_json.clone())),
+        (r#"{"alg":["ES256"]}"#, Err(not_json.clone())),
+        (r#"{"alg":"ES256","alg":"ES256"}"#, Err(not_json.clone())),
+        (r#"{"alg":"ES256"} x"#, Err(not_json.clone())),
+        (r#"["ES256"]"#, Err(not_json.clone())),
+        ("{}", Err(not_json.clone())),
+        ("", Err(not_json)),
+    ] {
+        let token = keys.sign(header, &claims(json!({})));
+        assert_eq!(issuer.validate(&token, now()).map(|_| ()), expected, "{header}");
+    }
+}
+
+#[test]
+fn claims_table() {
+    let keys = Keys::new();
+    let issuer = keys.issuer();
+    let not_json = TokenError::Malformed("the claims are not base64url of a JSON object");
+    let other_issuer = TokenError::Issuer("https://issuer".into());
+    for (changes, expected) in [
+        (json!({ "aud": ["x", "second"] }), Ok(())),
+        (json!({ "exp": NOW as f64 + 0.5 }), Ok(())),
+        (json!({ "exp": u64::MAX }), Ok(())),
+        (json!({ "exp": 1e300 }), Ok(())),
+        (json!({ "nbf": NOW + 60, "iat": NOW + 60 }), Ok(())),
+        (json!({ "nbf": -1e300, "iat": -1 }), Ok(())),
+        (json!({ "kubernetes.io": { "pod": { "name": "gateway-0" } } }), Ok(())),
+        (json!({ "iss": null }), Err(other_issuer.clone())),
+        (json!({ "iss": "https://issuer/" }), Err(other_issuer.clone())),
+        (json!({ "iss": "HTTPS://issuer" }), Err(other_issuer)),
+        (json!({ "iss": ["https://issuer"] }), Err(not_json.clone())),
+        (json!({ "aud": null }), Err(TokenError::Audience)),
+        (json!({ "aud": [] }), Err(TokenError::Audience)),
+        (json!({ "aud": "ISTIO-CA" }), Err(TokenError::Audience)),
+        (json!({ "aud": ["istio", "ca"] }), Err(TokenError::Audience)),
+        (json!({ "aud": [["istio-ca"]] }), Err(not_json.clone())),
+        (json!({ "aud": { "istio-ca": true } }), Err(not_json.clone())),
+        (json!({ "exp": null }), Err(TokenError::NoExpiry)),
+        (json!({ "exp": NOW }), Err(TokenError::Expired)),
+        (json!({ "exp": NOW - 1 }), Err(TokenError::Expired)),
+        (json!({ "exp": 0 }), Err(TokenError::Expired)),
+        (json!({ "exp": -1 }), Err(TokenError::Expired)),
+        (json!({ "exp": i64::MIN }), Err(TokenError::Expired)),
+        (json!({ "exp": "1900000000" }), Err(not_json.clone())),
+        (json!({ "exp": true }), Err(not_json.clone())),
+        (json!({ "nbf": NOW + 61 }), Err(TokenError::NotYetValid)),
+        (json!({ "iat": NOW + 61 }), Err(TokenError::NotYetValid)),
+        (json!({ "iat": u64::MAX }), Err(TokenError::NotYetValid)),
+        (json!({ "sub": null }), Err(TokenError::Subject)),
+        (json!({ "sub": "" }), Err(TokenError::Subject)),
+        (json!({ "sub": "spiffe://cluster.local/ns/default/sa/gateway" }), Err(TokenError::Subject)),
+        (json!({ "sub": "system:serviceaccount:default" }), Err(TokenError::Subject)),
+        (json!({ "sub": "system:serviceaccount:default:gateway:x" }), Err(TokenError::Subject)),
+        (json!({ "sub": "system:serviceaccount::gateway" }), Err(TokenError::Subject)),
+        (json!({ "sub": "system:serviceaccount:default:" }), Err(TokenError::Subject)),
+        (json!({ "sub": "system:serviceaccount:default:a/b" }), Err(TokenError::Subject)),
+        (json!({ "sub": " system:serviceaccount:default:gateway" }), Err(TokenError::Subject)),
+        (json!({ "sub": "System:serviceaccount:default:gateway" }), Err(TokenError::Subject)),
+        (json!({ "sub": "system:node:default:gateway" }), Err(TokenError::Subject)),
+        (json!({ "sub": "system:serviceaccount:kube-system:a" }), Err(TokenError::Namespace("kube-system".into()))),
+    ] {
+        let token = keys.sign(r#"{"alg":"ES256"}"#, &claims(changes.clone()));
+        assert_eq!(issuer.validate(&token, now()).map(|_| ()), expected, "{changes}");
+    }
+    let good = claims(json!({}));
+    for text in [
+        "{}".to_owned() + " x",
+        "[]".into(),
+        "null".into(),
+        "\u{feff}{}".into(),
+        good.replace("\"aud\"", "\"sub\":\"system:serviceaccount:default:admin\",\"aud\""),
+        good.replace(&format!("{}", NOW + 60), "1e999"),
+    ] {
+        let token = keys.sign(r#"{"alg":"ES256"}"#, &text);
+        assert_eq!(issuer.validate(&token, now()), Err(not_json.clone()), "{text}");
+    }
+}
+
+#[test]
+fn forms() {
+    let keys = Keys::new();
+    let issuer = keys.issuer();
+    let good = keys.sign(r#"{"alg":"ES256"}"#, &claims(json!({})));
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let p384 = b64(keys.signature("ES384", message.as_bytes()));
+    let (oversized, deep) = (format!("{good}{}", "A".repeat(16 * 1024)), format!("{good}.{signature}"));
+    for (token, expected) in [
+        ("", TokenError::Malformed("not three parts")),
+        ("..", TokenError::Malformed("the header is not base64url of a JSON object")),
+        (message, TokenError::Malformed("not three parts")),
+        (&deep, TokenError::Malformed("not three parts")),
+        (&oversized, TokenError::Malformed("over 16 KiB")),
+        (&format!("{good}="), TokenError::Malformed("the signature is not base64url")),
+        (&format!("{good} "), TokenError::Malformed("the signature is not base64url")),
+        (&format!(" {good}"), TokenError::Malformed("the header is not base64url of a JSON object")),
+        (&format!("{message}."), TokenError::Signature),
+        (&format!("{message}.{p384}"), TokenError::Signature),
+        (&format!("{message}.{}", b64([0; 64])), TokenError::Signature),
+        (&good[..good.len() - 2], TokenError::Signature),
+    ] {
+        assert_eq!(issuer.validate(token, now()), Err(expected), "{token:.80}");
+    }
+    assert!(issuer.validate(&good, now()).is_ok());
+}
+
+#[test]
+fn a_key_is_used_only_for_the_algorithm_that_it_names() {
+    let keys = Keys::new();
+    let mut jwks = keys.jwks();
+    jwks["keys"][3]["alg"] = json!("RS384");
+    let issuer =
+        TokenIssuer::new(keys.issuer().rules().clone(), KeySet::from_json(jwks.to_string().as_bytes()).unwrap());
+    let sign = |alg| keys.sign(&json!({ "alg": alg, "kid": "rsa" }).to_string(), &claims(json!({})));
+    assert!(issuer.validate(&sign("RS384"), now()).is_ok());
+    assert_eq!(issuer.validate(&sign("RS256"), now()), Err(TokenError::Algorithm("RS256".into())));
+    assert_eq!(issuer.validate(&sign("PS384"), now()), Err(TokenError::Algorithm("PS384".into())));
+}
+
+#[test]
+fn one_of_several_keys_without_kid_may_have_signed() {
+    let (first, second) = (Keys::new(), Keys::new());
+    let mut jwks = first.jwks();
+    jwks["keys"].as_array_mut().unwrap().extend(second.jwks()["keys"].as_array().unwrap().clone());
+    let issuer =
+        TokenIssuer::new(first.issuer().rules().clone(), KeySet::from_json(jwks.to_string().as_bytes()).unwrap());
+    for keys in [first, second] {
+        for header in [r#"{"alg":"ES256"}"#, r#"{"alg":"ES256","kid":"p256"}"#] {
+            assert!(issuer.validate(&keys.sign(header, &claims(json!({}))), now()).is_ok());
+        }
+    }
+}
+
+#[test]
+fn no_error_shows_the_token() {
+    let keys = Keys::new();
+    let token = keys.sign(r#"{"alg":"ES256"}"#, &claims(json!({ "exp": 1 })));
+    let error = keys.issuer().validate(&token, now()).unwrap_err();
+    for part in token.split('.') {
+        assert!(!format!("{error} {error:?}").contains(part));
+    }
+}
+
+proptest! {
+    /// Whatever byte of whatever part is changed to whatever other byte, the token proves nothing any more.
+    #[test]
+    fn any_changed_byte_is_refused(at in any::<prop::sample::Index>(), byte in 0x20u8..0x7f, alg in 0..4usize) {
+        let keys = Keys::new();
+        let alg = ["ES256", "ES384", "EdDSA", "RS256"][alg];
+        let mut token = keys.sign(&json!({ "alg": alg }).to_string(), &claims(json!({}))).into_bytes();
+        let at = at.index(token.len());
+        prop_assume!(token[at] != byte);
+        token[at] = byte;
+        prop_assert!(keys.issuer().validate(std::str::from_utf8(&token).unwrap(), now()).is_err());
+    }
+
+    #[test]
+    fn any_text_is_refused_without_a_panic(token in ".{0,200}", header in ".{0,60}", claims in ".{0,60}") {
+        let keys = Keys::new();
+        prop_assert!(keys.issuer().validate(&token, now()).is_err());
+        prop_assert!(keys.issuer().validate(&keys.sign(&header, &claims), now()).is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! The client of an Istio CA: a Countersign pair, or istiod.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tonic::{
+    Code, Request, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    proto::istio::v1::auth::{
+        IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+    },
+    service::{
+        ports::{BoxFuture, CertificateAuthority, SignError, SignedChain},
+        svid_publisher::IdentityReceiver,
+    },
+};
+
+/// Where the CA is and what proves who asks.
+#[derive(Clone, Debug)]
+pub struct CaClientConfig {
+    /// `HOST:PORT`, tried in order, beginning with the one that answered last.
+    pub addresses: Vec<String>,
+    /// The name that the CA's certificate must have; by default the host of the address, and `localhost` for a loopback
+    /// address.
+    pub server_name: Option<String>,
+    /// The bearer token, read anew for each call: whoever delivers it replaces it.
+    pub token_file: Option<PathBuf>,
+    /// Roots that the CA's own certificate is verified against, PEM; read anew for each call.
+    pub root_file: PathBuf,
+}
+
+/// A CA at one of several addresses.
+pub struct CaClient {
+    config: CaClientConfig,
+    /// The SVID held now, as proof when the token is refused or can't be read. Set once: what it follows is published by
+    /// the renewal that this client serves.
+    identity: OnceLock<IdentityReceiver>,
+    last_good: AtomicUsize,
+    /// One channel per address, and the roots it was made with.
+    channels: Mutex<Vec<Option<(Vec<u8>, Channel)>>>,
+}
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// A replica holds a request while nobody is active; another one may know better before that bound is over.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(1);
+
+impl CaClient {
+    /// A client that has only the token as proof until [`renew_by`](Self::renew_by).
+    pub fn new(config: CaClientConfig) -> Self {
+        let channels = Mutex::new(vec![None; config.addresses.len()]);
+        Self { config, identity: OnceLock::new(), last_good: AtomicUsize::new(0), channels }
+    }
+
+    /// Falls back to the SVID in `identity` from now on. Only the first call counts.
+    pub fn renew_by(&self, identity: IdentityReceiver) {
+        self.identity.get_or_init(|| identity);
+    }
+
+    async fn sign_anywhere(&self, csr_pem: &str, ttl_seconds: i64) -> Result<SignedChain, SignError> {
+        let roots = tokio::fs::read(&self.config.root_file).await.map_err(|error| {
+            SignError::Unavailable(format!("root file {}: {error}", self.config.root_file.display()))
+        })?;
+        let token = self.token().await;
+        let first = self.last_good.load(Ordering::Relaxed);
+        let count = self.config.addresses.len();
+        let mut last = SignError::Unavailable("no CA address is configured".into());
+        for index in (0..count).map(|offset| (first + offset) % count) {
+            match self.sign_at(index, &roots, token.as_ref(), csr_pem, ttl_seconds).await {
+                Ok(signed) => {
+                    self.last_good.store(index, Ordering::Relaxed);
+                    return Ok(signed);
+                }
+                Err(error @ SignError::Refused(_)) => return Err(error),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn token(&self) -> Result<Zeroizing<String>, String> {
+        let path = self.config.token_file.as_ref().ok_or("no token file is configured")?;
+        match tokio::fs::read_to_string(path).await.map(Zeroizing::new) {
+            Ok(token) if token.trim().is_empty() => Err(format!("token file {} is empty", path.display())),
+            Ok(token) => Ok(Zeroizing::new(token.trim().to_owned())),
+            Err(error) => Err(format!("token file {}: {error}", path.display())),
+        }
+    }
+
+    async fn sign_at(
+        &self,
+        index: usize,
+        roots: &[u8],
+        token: Result<&Zeroizing<String>, &String>,
+        csr_pem: &str,
+        ttl_seconds: i64,
+    ) -> Result<SignedChain, SignError> {
+        let request =
+            || IstioCertificateRequest { csr: csr_pem.to_owned(), validity_duration: ttl_seconds, metadata: None };
+        let refusal = match token {
+            Ok(token) => {
+                let mut request = Request::new(request());
+                let bearer = format!("Bearer {}", token.as_str()).parse();
+                let bearer =
+                    bearer.map_err(|_| SignError::Refused("the token holds characters that no token has".into()))?;
+                request.metadata_mut().insert("authorization", bearer);
+                match call(self.channel(index, roots)?, request).await {
+                    Err(SignError::Unauthenticated(refusal)) => refusal,
+                    answer => return answer,
+                }
+            }
+            Err(unreadable) => unreadable.clone(),
+        };
+        let Some(identity) = self.identity_pem() else {
+            return Err(SignError::Unauthenticated(format!("{refusal}; and no valid SVID is held to renew by")));
+        };
+        call(self.endpoint(index, roots, Some(identity))?.connect_lazy(), Request::new(request())).await
+    }
+
+    /// The channel that is kept for an address, made anew when the roots have changed.
+    fn channel(&self, index: usize, roots: &[u8]) -> Result<Channel, SignError> {
+        let endpoint = self.endpoint(index, roots, None)?;
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = channels.get_mut(index) else {
+            return Ok(endpoint.connect_lazy());
+        };
+        match kept {
+            Some((made_with, channel)) if made_with == roots => Ok(channel.clone()),
+            _ => {
+                let channel = endpoint.connect_lazy();
+                *kept = Some((roots.to_vec(), channel.clone()));
+                Ok(channel)
+            }
+        }
+    }
+
+    fn endpoint(&self, index: usize, roots: &[u8], identity: Option<Identity>) -> Result<Endpoint, SignError> {
+        let address = self.config.addresses.get(index).map(String::as_str).unwrap_or_default();
+        let unusable = |error: tonic::transport::Error| SignError::Unavailable(format!("{address}: {error}"));
+        let name = self.config.server_name.clone().unwrap_or_else(|| server_name_of(address));
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name(name);
+        if let Some(identity) = identity {
+            tls = tls.identity(identity);
+        }
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(unusable)?;
+        Ok(endpoint
+            .tls_config(tls)
+            .map_err(unusable)?
+            .connect_timeout(CONNECT_LIMIT)
+            .timeout(ATTEMPT_LIMIT)
+            .http2_keep_alive_interval(KEEPALIVE_EVERY)
+            .keep_alive_timeout(KEEPALIVE_ANSWER)
+            .tcp_nodelay(true))
+    }
+
+    fn identity_pem(&self) -> Option<Identity> {
+        let svid = self.identity.get()?.borrow().as_ref()?.svid.clone()?;
+        Some(Identity::from_pem(svid.chain().to_pem(), svid.key().to_pem().as_bytes()))
+    }
+}
+
+impl CertificateAuthority for CaClient {
+    fn sign<'a>(&'a self, csr_pem: &'a str, ttl_seconds: i64) -> BoxFuture<'a, Result<SignedChain, SignError>> {
+        Box::pin(self.sign_anywhere(csr_pem, ttl_seconds))
+    }
+}
+
+async fn call(channel: Channel, request: Request<IstioCertificateRequest>) -> Result<SignedChain, SignError> {
+    match IstioCertificateServiceClient::new(channel).create_certificate(request).await {
+        Ok(response) => SignedChain::from_elements(response.into_inner().cert_chain),
+        Err(status) => Err(error_of(&status)),
+    }
+}
+
+fn error_of(status: &Status) -> SignError {
+    let said = || format!("{:?}: {}", status.code(), status.message());
+    match status.code() {
+        Code::Unauthenticated => SignError::Unauthenticated(said()),
+        Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented => SignError::Refused(said()),
+        _ => SignError::Unavailable(said()),
+    }
+}
+
+/// A certificate has DNS names, so an address by number needs one: what stands on a loopback address is `localhost`.
+fn server_name_of(address: &str) -> String {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    match host.parse::<std::net::IpAddr>() {
+        Ok(ip) if ip.is_loopback() => "localhost".to_owned(),
+        _ => host.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_server_by_the_host() {
+        for (address, name) in [
+            ("istiod.istio-system.svc:15012", "istiod.istio-system.svc"),
+            ("127.0.0.1:15012", "localhost"),
+            ("[::1]:15012", "localhost"),
+            ("10.0.0.1:15012", "10.0.0.1"),
+        ] {
+            assert_eq!(server_name_of(address), name);
+        }
+    }
+}

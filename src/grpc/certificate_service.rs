@@ -1,0 +1,71 @@
+//! `istio.v1.auth.IstioCertificateService`: messages to the use case and back.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use super::{
+    authentication::{PeerConnection, evidence_of},
+    status::status_of,
+};
+use crate::{
+    proto::istio::v1::auth::{
+        IstioCertificateRequest, IstioCertificateResponse, istio_certificate_service_server::IstioCertificateService,
+    },
+    service::create_certificate::{CreateCertificate, SigningRequest},
+};
+
+/// The signing API.
+pub(super) struct CertificateService {
+    create: Arc<CreateCertificate>,
+}
+
+impl CertificateService {
+    /// Over the use case.
+    pub(super) const fn new(create: Arc<CreateCertificate>) -> Self {
+        Self { create }
+    }
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for CertificateService {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let (metadata, extensions, message) = request.into_parts();
+        let evidence = evidence_of(&metadata, &extensions);
+        let peer = extensions.get::<PeerConnection>();
+        let nobody_waits = Semaphore::const_new(0);
+        let held = peer.map_or(&nobody_waits, |peer| &peer.held);
+        match self.create.answer(&signing_request(message), &evidence, held).await {
+            Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
+            Err(error) => {
+                let status = status_of(&error);
+                let peer = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
+                if status.code() == tonic::Code::Unavailable {
+                    warn!(event = "create_certificate_unavailable", peer, reason = %error);
+                } else {
+                    info!(event = "create_certificate_refused", peer, code = ?status.code(), reason = %error);
+                }
+                Err(status)
+            }
+        }
+    }
+}
+
+/// The parts of the message that signing looks at. `CertSigner` names a signer of istiod's registration authority, which
+/// the built-in CA ignores, as this one does.
+pub(super) fn signing_request(message: IstioCertificateRequest) -> SigningRequest {
+    let impersonated = message
+        .metadata
+        .and_then(|mut metadata| metadata.fields.remove("ImpersonatedIdentity"))
+        .and_then(|value| match value.kind {
+            Some(prost_types::value::Kind::StringValue(text)) => Some(text),
+            _ => None,
+        })
+        .unwrap_or_default();
+    SigningRequest { csr: message.csr, ttl_seconds: message.validity_duration, impersonated }
+}

@@ -1,0 +1,146 @@
+//! Envoy's secret discovery service over the published identity: state of the world, incremental, and unary. Istio's names
+//! (`default`, `ROOTCA`), SPIRE's (`ALL`, IDs), and the wildcard.
+//!
+//! What a stream asked for and holds is [`subscription`]'s; the two protocols are [`state_of_world`] and [`delta`], both
+//! without I/O; this file moves messages.
+
+mod delta;
+mod resources;
+mod state_of_world;
+mod subscription;
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
+
+pub(super) use self::resources::SecretSet;
+use self::{delta::Delta, resources::SECRET_TYPE_URL, state_of_world::StateOfWorld};
+use super::phase::Phases;
+use crate::proto::{
+    envoy::service::{
+        discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse},
+        secret::v3::secret_discovery_service_server::{SecretDiscoveryService, SecretDiscoveryServiceServer},
+    },
+    google::rpc,
+};
+
+/// The service.
+pub(super) struct SecretDiscovery {
+    secrets: Phases<SecretSet>,
+}
+
+/// One protocol's side of one stream, without I/O.
+trait Session: Default + Send + 'static {
+    /// What the client sends.
+    type Request: Send + 'static;
+    /// What it is answered.
+    type Response: Send + 'static;
+
+    /// Takes note of a request: an acknowledgement, a refusal, a change of names.
+    ///
+    /// # Errors
+    ///
+    /// A status to end the stream with.
+    fn note(&mut self, request: Self::Request) -> Result<(), Status>;
+
+    /// What the client is owed now, if anything.
+    ///
+    /// # Errors
+    ///
+    /// A status to end the stream with.
+    fn respond(&mut self, secrets: &SecretSet) -> Result<Option<Self::Response>, Status>;
+}
+
+impl SecretDiscovery {
+    pub(super) fn server(secrets: Phases<SecretSet>) -> SecretDiscoveryServiceServer<Self> {
+        SecretDiscoveryServiceServer::new(Self { secrets })
+    }
+
+    fn exchange<S: Session>(&self, requests: Streaming<S::Request>) -> Response<Responses<S::Response>> {
+        let exchange = Exchange { session: S::default(), requests, phases: self.secrets.from_now(), current: None };
+        let responses = stream::unfold(Some(exchange), |exchange| async {
+            let mut exchange = exchange?;
+            match exchange.next().await {
+                Ok(Some(response)) => Some((Ok(response), Some(exchange))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Response::new(responses.boxed())
+    }
+}
+
+type Responses<M> = BoxStream<'static, Result<M, Status>>;
+
+/// A stream in both directions.
+struct Exchange<S: Session> {
+    session: S,
+    requests: Streaming<S::Request>,
+    phases: Phases<SecretSet>,
+    current: Option<Arc<SecretSet>>,
+}
+
+impl<S: Session> Exchange<S> {
+    /// The next response; `None` when the client has ended the stream.
+    async fn next(&mut self) -> Result<Option<S::Response>, Status> {
+        loop {
+            tokio::select! {
+                request = self.requests.message() => match request {
+                    Ok(Some(request)) => self.session.note(request)?,
+                    Ok(None) | Err(_) => return Ok(None),
+                },
+                secrets = self.phases.next() => self.current = Some(secrets?),
+            }
+            if let Some(secrets) = &self.current
+                && let Some(response) = self.session.respond(secrets)?
+            {
+                return Ok(Some(response));
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl SecretDiscoveryService for SecretDiscovery {
+    type DeltaSecretsStream = Responses<DeltaDiscoveryResponse>;
+    type StreamSecretsStream = Responses<DiscoveryResponse>;
+
+    async fn delta_secrets(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
+        Ok(self.exchange::<Delta>(request.into_inner()))
+    }
+
+    async fn stream_secrets(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamSecretsStream>, Status> {
+        Ok(self.exchange::<StateOfWorld>(request.into_inner()))
+    }
+
+    async fn fetch_secrets(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
+        let mut session = StateOfWorld::default();
+        session.note(request.into_inner())?;
+        let secrets = self.secrets.from_now().next().await?;
+        let response = session
+            .respond(&secrets)?
+            .ok_or_else(|| Status::unavailable("the SVID has expired and has no successor yet"))?;
+        Ok(Response::new(DiscoveryResponse { version_info: String::new(), nonce: String::new(), ..response }))
+    }
+}
+
+/// Refuses requests for other resources than secrets. Empty is taken for secrets: nothing else is served here.
+fn check_type_url(type_url: &str) -> Result<(), Status> {
+    if type_url.is_empty() || type_url == SECRET_TYPE_URL {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!("type_url must be {SECRET_TYPE_URL:?}, not {type_url:?}")))
+}
+
+/// A refused response is not sent again: it would be refused again. The next change may fare better.
+fn log_refusal(node: &str, error: &rpc::Status) {
+    warn!(node, error = error.message, "a client refused the secrets it was sent");
+}

@@ -1,0 +1,146 @@
+//! The secrets by name, encoded once per change.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use bytes::Bytes;
+use prost::Message;
+use ring::digest::{SHA256, digest};
+use zeroize::Zeroizing;
+
+use crate::{
+    domain::x509::{TrustBundle, X509Svid},
+    proto::{
+        Any,
+        envoy::{
+            config::core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier},
+            extensions::transport_sockets::tls::v3::{
+                CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate, secret,
+                spiffe_cert_validator_config::TrustDomain,
+            },
+        },
+    },
+    service::svid_publisher::WorkloadIdentity,
+};
+
+/// The type of every resource here.
+pub(super) const SECRET_TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+
+const VALIDATOR_NAME: &str = "envoy.tls.cert_validator.spiffe";
+const VALIDATOR_TYPE_URL: &str =
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig";
+
+/// The workload's key pair, by Istio's and SPIRE's name.
+const IDENTITY: &str = "default";
+/// The own trust domain's roots as a plain validation context.
+const BUNDLE: &str = "ROOTCA";
+/// Every known trust domain's roots, in the form of Envoy's SPIFFE validator.
+const ALL_BUNDLES: &str = "ALL";
+
+/// Every secret that can be asked for.
+#[derive(Debug)]
+pub(in crate::grpc) struct SecretSet {
+    revision: u64,
+    id: String,
+    trust_domain_id: String,
+    secrets: BTreeMap<String, ServedSecret>,
+}
+
+/// One secret, ready to be sent.
+#[derive(Clone, Debug)]
+pub(super) struct ServedSecret {
+    /// Changes with the content only, so that it means the same on every stream and after a restart.
+    pub(super) version: String,
+    /// The encoded secret.
+    pub(super) resource: Any,
+}
+
+impl SecretSet {
+    pub(in crate::grpc) fn new(identity: &WorkloadIdentity) -> Self {
+        let id = identity.id.to_string();
+        let trust_domain_id = identity.bundle.trust_domain().id();
+        let mut secrets = BTreeMap::new();
+        let bundle = &identity.bundle;
+        let bundle_version = version(&bundle.to_der());
+        let mut serve = |name: &str, version: &str, content| {
+            let secret = Secret { name: name.to_owned(), r#type: Some(content) };
+            secrets.insert(name.to_owned(), ServedSecret { version: version.to_owned(), resource: encode(&secret) });
+        };
+        serve(BUNDLE, &bundle_version, roots(bundle));
+        serve(&trust_domain_id, &bundle_version, roots(bundle));
+        serve(ALL_BUNDLES, &bundle_version, spiffe_validator(bundle));
+        if let Some(svid) = identity.svid.as_deref() {
+            let svid_version = version(&svid.chain().to_der());
+            serve(IDENTITY, &svid_version, key_pair(svid));
+            serve(&id, &svid_version, key_pair(svid));
+        }
+        Self { revision: identity.revision, id, trust_domain_id, secrets }
+    }
+
+    /// Grows with each change of any secret.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The secret of this name; `None` while it is withdrawn, and for names that mean nothing here.
+    pub(super) fn get(&self, name: &str) -> Option<&ServedSecret> {
+        self.secrets.get(name)
+    }
+
+    /// Whether the name means something here, withdrawn or not.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        [IDENTITY, BUNDLE, ALL_BUNDLES, &self.id, &self.trust_domain_id].contains(&name)
+    }
+
+    /// What a wildcard stands for: the bundle and the identity, each once, by ID.
+    pub(super) fn wildcard(&self) -> [&str; 2] {
+        [&self.trust_domain_id, &self.id]
+    }
+}
+
+fn key_pair(svid: &X509Svid) -> secret::Type {
+    secret::Type::TlsCertificate(TlsCertificate {
+        certificate_chain: Some(inline(svid.chain().to_pem().into())),
+        private_key: Some(inline(Bytes::from_owner(svid.key().to_pem()))),
+    })
+}
+
+fn roots(bundle: &TrustBundle) -> secret::Type {
+    secret::Type::ValidationContext(CertificateValidationContext {
+        trusted_ca: Some(inline(bundle.to_pem().into())),
+        custom_validator_config: None,
+    })
+}
+
+fn spiffe_validator(bundle: &TrustBundle) -> secret::Type {
+    let config = SpiffeCertValidatorConfig {
+        trust_domains: vec![TrustDomain {
+            name: bundle.trust_domain().to_string(),
+            trust_bundle: Some(inline(bundle.to_pem().into())),
+        }],
+    };
+    secret::Type::ValidationContext(CertificateValidationContext {
+        trusted_ca: None,
+        custom_validator_config: Some(TypedExtensionConfig {
+            name: VALIDATOR_NAME.to_owned(),
+            typed_config: Some(Any { type_url: VALIDATOR_TYPE_URL.to_owned(), value: config.encode_to_vec().into() }),
+        }),
+    })
+}
+
+const fn inline(bytes: Bytes) -> DataSource {
+    DataSource { specifier: Some(Specifier::InlineBytes(bytes)) }
+}
+
+/// The encoding holds a private key, so it is wiped when the last stream lets go of it.
+fn encode(secret: &Secret) -> Any {
+    Any { type_url: SECRET_TYPE_URL.to_owned(), value: Bytes::from_owner(Zeroizing::new(secret.encode_to_vec())) }
+}
+
+/// 128 bits of SHA-256 in hex. Only over certificates: a version is no place for anything made from a key.
+fn version(der: &[u8]) -> String {
+    digest(&SHA256, der).as_ref().iter().take(16).fold(String::new(), |mut hex, byte| {
+        // Writing to a string can't fail.
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

@@ -1,0 +1,107 @@
+//! What one stream has asked for, and what it was sent: from both follows what it is owed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tonic::Status;
+
+use super::resources::{SecretSet, ServedSecret};
+
+/// The name that stands for everything, where it isn't said by an empty list.
+pub(super) const WILDCARD: &str = "*";
+
+/// The names of one stream and the versions that it was sent. A refused version counts as sent.
+#[derive(Debug, Default)]
+pub(super) struct Subscription {
+    wildcard: bool,
+    names: BTreeSet<String>,
+    sent: BTreeMap<String, String>,
+}
+
+/// What has changed for a stream.
+#[derive(Debug, Default)]
+pub(super) struct Owed<'a> {
+    /// Secrets that it does not have in this version.
+    pub(super) changed: Vec<(String, &'a ServedSecret)>,
+    /// Secrets that it was sent and that are withdrawn.
+    pub(super) withdrawn: Vec<String>,
+}
+
+impl Subscription {
+    /// Adds a name, or the wildcard.
+    pub(super) fn add(&mut self, name: String) {
+        if name == WILDCARD {
+            self.wildcard = true;
+        } else {
+            self.names.insert(name);
+        }
+    }
+
+    /// Takes a name, or the wildcard, away.
+    pub(super) fn remove(&mut self, name: &str) {
+        if name == WILDCARD {
+            self.wildcard = false;
+        } else {
+            self.names.remove(name);
+            self.sent.remove(name);
+        }
+    }
+
+    /// Keeps only these names; those that were there already are not owed again.
+    pub(super) fn replace(&mut self, names: Vec<String>) {
+        self.wildcard = false;
+        self.names.clear();
+        names.into_iter().for_each(|name| self.add(name));
+    }
+
+    /// Counts `name` as sent in `version`.
+    pub(super) fn holds(&mut self, name: String, version: String) {
+        self.sent.insert(name, version);
+    }
+
+    /// Owes `name` again, whatever was sent.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.sent.remove(name);
+    }
+
+    /// Works out what is owed and counts it as sent.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` with SPIRE's text when a name means nothing here.
+    pub(super) fn settle<'a>(&mut self, secrets: &'a SecretSet) -> Result<Owed<'a>, Status> {
+        let wanted = self.wanted(secrets)?;
+        self.sent.retain(|name, _| wanted.contains(name));
+        let mut owed = Owed::default();
+        for name in wanted {
+            match secrets.get(&name) {
+                Some(secret) if self.sent.get(&name) == Some(&secret.version) => {}
+                Some(secret) => {
+                    self.sent.insert(name.clone(), secret.version.clone());
+                    owed.changed.push((name, secret));
+                }
+                None if self.sent.remove(&name).is_some() => owed.withdrawn.push(name),
+                None => {}
+            }
+        }
+        Ok(owed)
+    }
+
+    /// Everything that the stream has been sent and that is still served.
+    pub(super) fn held<'a>(&self, secrets: &'a SecretSet) -> impl Iterator<Item = &'a ServedSecret> {
+        self.sent.keys().filter_map(|name| secrets.get(name))
+    }
+
+    /// Every name that is asked for, the wildcard's included.
+    fn wanted(&self, secrets: &SecretSet) -> Result<BTreeSet<String>, Status> {
+        let unknown: Vec<_> = self.names.iter().filter(|name| !secrets.knows(name)).map(|n| format!("{n:?}")).collect();
+        if !unknown.is_empty() {
+            let text = format!("workload is not authorized for the requested identities [{}]", unknown.join(" "));
+            return Err(Status::invalid_argument(text));
+        }
+        let mut wanted = self.names.clone();
+        if self.wildcard {
+            wanted.extend(secrets.wildcard().map(str::to_owned));
+        }
+        Ok(wanted)
+    }
+}

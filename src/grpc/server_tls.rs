@@ -1,0 +1,82 @@
+//! The TLS configuration of the signing API, made anew whenever the serving certificate changes.
+
+use std::sync::Arc;
+
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+
+use crate::domain::x509::{CertificateChain, X509Svid};
+
+/// TLS 1.2 and 1.3 with ALPN `h2`; a client certificate is asked for, never demanded.
+///
+/// # Errors
+///
+/// When rustls can't use the certificate or its key.
+pub fn server_config(serving: &X509Svid) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = serving.chain().iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
+    let key = PrivatePkcs8KeyDer::from(serving.key().pkcs8().to_vec());
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_client_cert_verifier(Arc::new(PossessionOnly(provider)))
+        .with_single_cert(chain, key.into())?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The client's chain as it stood in the handshake; `None` when there is none or a certificate of it does not parse.
+pub(super) fn presented_chain(certificates: Option<&[CertificateDer<'_>]>) -> Option<CertificateChain> {
+    CertificateChain::from_ders(certificates?).ok()
+}
+
+/// Proves that the peer holds the key of the certificate that it presents, and nothing else. The path to the trust bundle
+/// is verified at each request: so an expired certificate does not take the connection from a caller that also has a
+/// token, a certificate that expires on a long connection stops counting at once, and a new root needs no reconnection.
+#[derive(Debug)]
+struct PossessionOnly(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for PossessionOnly {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

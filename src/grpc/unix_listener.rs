@@ -1,0 +1,333 @@
+//! The workload socket as a file: taken without pushing out a live owner, guarded by its mode and by who connects, and
+//! cleared away by whoever bound it and nobody else.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures_util::stream::{self, Stream};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use tokio::{
+    net::{UnixListener, UnixSocket, UnixStream},
+    time::{sleep, timeout},
+};
+use tracing::warn;
+
+/// Who may connect.
+#[derive(Clone, Debug)]
+pub struct SocketAccess {
+    /// Permission bits of the socket file; to connect takes `w`.
+    pub mode: u32,
+    /// Users (effective UID of the caller) that may connect; any if empty.
+    pub uids: Vec<u32>,
+    /// Primary groups (effective GID of the caller) that may connect; any if empty. A caller must pass both lists.
+    pub gids: Vec<u32>,
+}
+
+/// A bound socket. Dropping it removes the file, unless another socket has taken its place.
+#[derive(Debug)]
+pub struct WorkloadListener {
+    listener: UnixListener,
+    access: SocketAccess,
+    file: SocketFile,
+}
+
+/// Why a path can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The kernel's limit.
+    #[error("the socket path {} has {length} bytes, at most {MAX_PATH_BYTES} are possible: choose a shorter one", .path.display())]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its bytes.
+        length: usize,
+    },
+    /// Somebody serves there.
+    #[error("the socket {} is served by another process: stop that one or choose another path", .0.display())]
+    InUse(PathBuf),
+    /// Something of value may stand there.
+    #[error("{} exists and is not a socket: move it away or choose another path", .0.display())]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("the socket {} can't be {action}: {source}", .path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// `sun_path` has 108 bytes, the last of them zero.
+const MAX_PATH_BYTES: usize = 107;
+
+const BACKLOG: u32 = 1024;
+const DIRECTORY_MODE: u32 = 0o755;
+/// A live owner takes a connection at once, or its queue is full, which also says that it lives.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+impl Default for SocketAccess {
+    /// Everybody who can reach the file: the mount decides who that is.
+    fn default() -> Self {
+        Self { mode: 0o666, uids: Vec::new(), gids: Vec::new() }
+    }
+}
+
+impl SocketAccess {
+    fn permits(&self, uid: u32, gid: u32) -> bool {
+        let passes = |list: &[u32], id| list.is_empty() || list.contains(&id);
+        passes(&self.uids, uid) && passes(&self.gids, gid)
+    }
+}
+
+impl WorkloadListener {
+    /// Binds `path`. Its directory is created if it is missing; the socket file of a dead process is replaced.
+    ///
+    /// # Errors
+    ///
+    /// When the path is too long, served by a live process, something else than a socket, or the system refuses.
+    pub async fn bind(path: &Path, access: SocketAccess) -> Result<Self, BindError> {
+        let length = path.as_os_str().len();
+        if length > MAX_PATH_BYTES {
+            return Err(BindError::TooLong { path: path.to_owned(), length });
+        }
+        let failed = |action| move |source| BindError::Io { path: path.to_owned(), action, source };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        create_directory(directory).map_err(failed("given a directory"))?;
+        // Of two processes that find the same dead socket, the second must not remove what the first has bound.
+        let lock = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| failed("locked")(error.into()))?;
+        while let Err(error) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(failed("locked")(error.into()));
+            }
+            sleep(PROBE_INTERVAL).await;
+        }
+        match probe(path).await.map_err(failed("looked at"))? {
+            Occupant::None => {}
+            Occupant::Dead => fs::remove_file(path).map_err(failed("replaced"))?,
+            Occupant::Live => return Err(BindError::InUse(path.to_owned())),
+            Occupant::Other => return Err(BindError::NotASocket(path.to_owned())),
+        }
+        let (listener, file) = listen(path, access.mode).map_err(failed("bound"))?;
+        Ok(Self { listener, access, file })
+    }
+
+    /// Where it is bound.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// The connections of permitted callers. Never ends and never fails: what can't be accepted now may be a little later.
+    pub fn incoming(self) -> impl Stream<Item = io::Result<UnixStream>> {
+        stream::unfold(self, |listener| async { Some((Ok(listener.accept().await), listener)) })
+    }
+
+    async fn accept(&self) -> UnixStream {
+        loop {
+            let caller = self.listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream)));
+            match caller {
+                Ok((peer, stream)) if self.access.permits(peer.uid(), peer.gid()) => return stream,
+                Ok((peer, _)) => {
+                    warn!(
+                        uid = peer.uid(),
+                        gid = peer.gid(),
+                        pid = peer.pid(),
+                        "refused a caller of the workload socket"
+                    );
+                }
+                Err(error) => {
+                    warn!(%error, "the workload socket could not accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Waits until `path` can be bound: nothing stands there, or the socket of a dead process. For a standby.
+///
+/// # Errors
+///
+/// When the path can't be looked at, or something else than a socket stands there.
+pub async fn wait_until_free(path: &Path) -> Result<(), BindError> {
+    loop {
+        match probe(path).await {
+            Ok(Occupant::None | Occupant::Dead) => return Ok(()),
+            Ok(Occupant::Live) => sleep(PROBE_INTERVAL).await,
+            Ok(Occupant::Other) => return Err(BindError::NotASocket(path.to_owned())),
+            Err(source) => return Err(BindError::Io { path: path.to_owned(), action: "looked at", source }),
+        }
+    }
+}
+
+/// What stands at a path.
+enum Occupant {
+    None,
+    Dead,
+    Live,
+    Other,
+}
+
+async fn probe(path: &Path) -> io::Result<Occupant> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => {}
+        Ok(_) => return Ok(Occupant::Other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Occupant::None),
+        Err(error) => return Err(error),
+    }
+    match timeout(PROBE_LIMIT, UnixStream::connect(path)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Occupant::Dead),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Occupant::None),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(Occupant::Live),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) | Err(_) => Ok(Occupant::Live),
+    }
+}
+
+fn create_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(directory)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE))
+}
+
+fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    let socket = UnixSocket::new_stream()?;
+    // The file is born with at most this mode; what the umask took off is given back afterwards.
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    socket.bind(path)?;
+    let file = SocketFile { path: path.to_owned(), inode: inode(&fs::symlink_metadata(path)?) };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok((socket.listen(BACKLOG)?, file))
+}
+
+/// A bound file, which goes with its owner.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let still_ours = fs::symlink_metadata(&self.path).is_ok_and(|metadata| inode(&metadata) == self.inode);
+        if still_ours && let Err(error) = fs::remove_file(&self.path) {
+            warn!(path = %self.path.display(), %error, "the socket file could not be removed");
+        }
+    }
+}
+
+fn inode(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net;
+
+    use futures_util::StreamExt;
+    use tempfile::tempdir;
+    use tokio::{io::AsyncReadExt, spawn};
+
+    use super::*;
+
+    async fn bind(path: &Path) -> Result<WorkloadListener, BindError> {
+        WorkloadListener::bind(path, SocketAccess::default()).await
+    }
+
+    #[tokio::test]
+    async fn creates_its_directory_sets_the_mode_and_goes_away() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("a/b/socket");
+        let listener = bind(&path).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(listener.path(), path);
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_path_over_the_kernels_limit_is_refused_by_name() {
+        let path = PathBuf::from(format!("/tmp/{}", "s".repeat(103)));
+        let text = bind(&path).await.unwrap_err().to_string();
+        assert!(text.contains(path.to_str().unwrap()) && text.contains("108") && text.contains("107"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        drop(net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves the file behind, as a killed process does");
+        let first = bind(&path).await.unwrap();
+        assert!(matches!(bind(&path).await, Err(BindError::InUse(_))));
+        assert!(path.exists());
+        drop(first);
+        bind(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_plain_file_is_not_touched() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(bind(&path).await, Err(BindError::NotASocket(_))));
+        assert!(matches!(wait_until_free(&path).await, Err(BindError::NotASocket(_))));
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_successors_file_is_left_alone() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let first = bind(&path).await.unwrap();
+        fs::rename(&path, folder.path().join("old")).unwrap();
+        let _second = bind(&path).await.unwrap();
+        drop(first);
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn callers_outside_the_lists_are_cut_off() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let own = rustix::process::geteuid().as_raw();
+        let access = SocketAccess { uids: vec![own + 1], ..SocketAccess::default() };
+        let listener = WorkloadListener::bind(&path, access).await.unwrap();
+        let accepting = spawn(async move { std::pin::pin!(listener.incoming()).next().await });
+        let mut caller = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(caller.read(&mut [0; 1]).await.unwrap(), 0, "the connection is closed");
+        assert!(!accepting.is_finished());
+        accepting.abort();
+
+        let access = SocketAccess { mode: 0o600, uids: vec![own], gids: vec![rustix::process::getegid().as_raw()] };
+        assert!(access.permits(own, rustix::process::getegid().as_raw()));
+        assert!(!access.permits(own, u32::MAX) && !access.permits(own + 1, rustix::process::getegid().as_raw()));
+    }
+
+    #[tokio::test]
+    async fn a_standby_waits_for_the_owner_to_go() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        wait_until_free(&path).await.unwrap();
+        let owner = bind(&path).await.unwrap();
+        let waiting_at = path.clone();
+        let standby = spawn(async move { wait_until_free(&waiting_at).await });
+        tokio::task::yield_now().await;
+        assert!(!standby.is_finished());
+        drop(owner);
+        timeout(Duration::from_secs(10), standby).await.expect("the path is free").unwrap().unwrap();
+    }
+}

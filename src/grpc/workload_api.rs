@@ -1,0 +1,173 @@
+//! The SPIFFE Workload API over the published identity. The X.509 half is whole; JWT-SVIDs and WIT-SVIDs are not offered,
+//! but `FetchJWTBundles` answers, because clients wait for it before they use the X.509 half.
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tonic::{Request, Response, Status, service::interceptor::InterceptedService};
+use zeroize::Zeroizing;
+
+use super::phase::Phases;
+use crate::{
+    domain::{identity::SpiffeId, x509::X509Svid},
+    proto::{
+        JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+        ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest, WitsvidResponse,
+        X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
+        spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
+    },
+    service::svid_publisher::WorkloadIdentity,
+};
+
+/// The messages that say what an identity is, built once per change.
+#[derive(Debug)]
+pub(super) struct WorkloadMessages {
+    svid: Option<X509svidResponse>,
+    bundles: X509BundlesResponse,
+    jwt_bundles: JwtBundlesResponse,
+}
+
+/// The service.
+pub(super) struct WorkloadApi {
+    messages: Phases<WorkloadMessages>,
+}
+
+/// The service behind the check of the security header, which only this service demands.
+pub(super) type GuardedWorkloadApi =
+    InterceptedService<SpiffeWorkloadApiServer<WorkloadApi>, fn(Request<()>) -> Result<Request<()>, Status>>;
+
+type Updates<M> = BoxStream<'static, Result<M, Status>>;
+
+impl WorkloadMessages {
+    pub(super) fn new(identity: &WorkloadIdentity) -> Self {
+        let trust_domain = identity.bundle.trust_domain().id();
+        let bundle = Bytes::from(identity.bundle.to_der());
+        Self {
+            svid: identity.svid.as_deref().map(|svid| svid_response(svid, bundle.clone())),
+            bundles: X509BundlesResponse { crl: Vec::new(), bundles: [(trust_domain.clone(), bundle)].into() },
+            jwt_bundles: JwtBundlesResponse {
+                bundles: [(trust_domain, Bytes::from_static(br#"{"keys": []}"#))].into(),
+            },
+        }
+    }
+}
+
+fn svid_response(svid: &X509Svid, bundle: Bytes) -> X509svidResponse {
+    let svid = X509svid {
+        spiffe_id: svid.id().to_string(),
+        x509_svid: svid.chain().to_der().into(),
+        x509_svid_key: Bytes::from_owner(Zeroizing::new(svid.key().pkcs8().to_vec())),
+        bundle,
+        hint: String::new(),
+    };
+    X509svidResponse { svids: vec![svid], ..X509svidResponse::default() }
+}
+
+impl WorkloadApi {
+    pub(super) fn guarded(messages: Phases<WorkloadMessages>) -> GuardedWorkloadApi {
+        SpiffeWorkloadApiServer::with_interceptor(Self { messages }, require_security_header)
+    }
+
+    /// A stream of what `pick` takes from each state: the first at once, later ones when they differ from the one before.
+    /// It ends only with an error.
+    fn updates<M>(&self, pick: fn(&WorkloadMessages) -> Result<M, Status>) -> Response<Updates<M>>
+    where
+        M: Clone + PartialEq + Send + 'static,
+    {
+        let start = Some((self.messages.from_now(), None::<M>));
+        let updates = stream::unfold(start, move |state| async move {
+            let (mut messages, last) = state?;
+            loop {
+                match messages.next().await.and_then(|current| pick(&current)) {
+                    Ok(message) if last.as_ref() == Some(&message) => {}
+                    Ok(message) => return Some((Ok(message.clone()), Some((messages, Some(message))))),
+                    Err(status) => return Some((Err(status), None)),
+                }
+            }
+        });
+        Response::new(updates.boxed())
+    }
+}
+
+/// SPIFFE Workload Endpoint 3: exactly one `workload.spiffe.io: true`, which a forged request from a browser can't carry.
+fn require_security_header(request: Request<()>) -> Result<Request<()>, Status> {
+    let mut values = request.metadata().get_all("workload.spiffe.io").iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) if value == "true" => Ok(request),
+        _ => Err(Status::invalid_argument("security header missing from request")),
+    }
+}
+
+#[tonic::async_trait]
+impl SpiffeWorkloadApi for WorkloadApi {
+    type FetchX509SVIDStream = Updates<X509svidResponse>;
+    type FetchX509BundlesStream = Updates<X509BundlesResponse>;
+    type FetchJWTBundlesStream = Updates<JwtBundlesResponse>;
+    type FetchWITSVIDStream = Updates<WitsvidResponse>;
+    type FetchWITBundlesStream = Updates<WitBundlesResponse>;
+
+    async fn fetch_x509svid(
+        &self,
+        _request: Request<X509svidRequest>,
+    ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
+        Ok(self.updates(|messages| {
+            messages.svid.clone().ok_or_else(|| Status::unavailable("the SVID has expired and has no successor yet"))
+        }))
+    }
+
+    async fn fetch_x509_bundles(
+        &self,
+        _request: Request<X509BundlesRequest>,
+    ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
+        Ok(self.updates(|messages| Ok(messages.bundles.clone())))
+    }
+
+    async fn fetch_jwtsvid(&self, request: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
+        let request = request.into_inner();
+        if request.audience.is_empty() {
+            return Err(Status::invalid_argument("audience must be specified"));
+        }
+        if !request.spiffe_id.is_empty() {
+            let _id: SpiffeId = request
+                .spiffe_id
+                .parse()
+                .map_err(|error| Status::invalid_argument(format!("invalid requested SPIFFE ID: {error}")))?;
+        }
+        Err(Status::unimplemented("JWT-SVIDs are not offered, only X.509-SVIDs"))
+    }
+
+    async fn fetch_jwt_bundles(
+        &self,
+        _request: Request<JwtBundlesRequest>,
+    ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
+        Ok(self.updates(|messages| Ok(messages.jwt_bundles.clone())))
+    }
+
+    async fn validate_jwtsvid(
+        &self,
+        request: Request<ValidateJwtsvidRequest>,
+    ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
+        let request = request.into_inner();
+        let reason = if request.audience.is_empty() {
+            "audience must be specified"
+        } else if request.svid.is_empty() {
+            "svid must be specified"
+        } else {
+            "no JWT authority is known for the token's trust domain: JWT-SVIDs are not offered"
+        };
+        Err(Status::invalid_argument(reason))
+    }
+
+    async fn fetch_witsvid(
+        &self,
+        _request: Request<WitsvidRequest>,
+    ) -> Result<Response<Self::FetchWITSVIDStream>, Status> {
+        Err(Status::unimplemented("fetching WIT-SVIDs is not implemented"))
+    }
+
+    async fn fetch_wit_bundles(
+        &self,
+        _request: Request<WitBundlesRequest>,
+    ) -> Result<Response<Self::FetchWITBundlesStream>, Status> {
+        Err(Status::unimplemented("fetching WIT bundles is not implemented"))
+    }
+}

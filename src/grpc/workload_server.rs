@@ -1,0 +1,107 @@
+//! The workload socket put together: Workload API, secret discovery, health, reflection.
+
+use std::{future::Future, time::Duration};
+
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
+use tonic::transport::Server;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use super::{
+    phase::{Phase, Phases},
+    secret_discovery::{SecretDiscovery, SecretSet},
+    unix_listener::WorkloadListener,
+    workload_api::{WorkloadApi, WorkloadMessages},
+};
+use crate::{proto::WORKLOAD_DESCRIPTORS, service::svid_publisher::IdentityReceiver};
+
+/// Why the socket is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The compiled-in descriptors don't load.
+    #[error("the descriptors for reflection don't load: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server failed.
+    #[error("the workload socket failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Envoy opens a stream per secret, all on one connection.
+const MAX_STREAMS: u32 = 100_000;
+
+/// How long clients have to take notice when the socket closes.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Serves `identity` on `listener` until `shutdown` resolves; then every stream ends with `Unavailable`.
+///
+/// Health of the whole server (`""`) is `SERVING` while an SVID is held that has not expired, `NOT_SERVING` before and
+/// after: a probe that passes means that a caller gets an identity. That the socket accepts shows in any answer at all.
+///
+/// No keepalive and no timeouts: the kernel tells both sides when the other is gone, and streams are idle between rotations.
+///
+/// # Errors
+///
+/// When the server can't be set up.
+pub async fn serve(
+    listener: WorkloadListener,
+    identity: IdentityReceiver,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let (health, health_server) = tonic_health::server::health_reporter();
+    health.set_service_status("", ServingStatus::NotServing).await;
+    let messages = watch::Sender::new(Phase::Starting);
+    let secrets = watch::Sender::new(Phase::Starting);
+    let router = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .add_service(WorkloadApi::guarded(Phases::new(messages.subscribe())))
+        .add_service(SecretDiscovery::server(Phases::new(secrets.subscribe())))
+        .add_service(health_server)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+
+    let (draining, drained) = oneshot::channel();
+    let stopping = async move {
+        tokio::select! {
+            () = shutdown => {}
+            () = prepare(identity, &messages, &secrets, &health) => {}
+        }
+        health.set_service_status("", ServingStatus::NotServing).await;
+        messages.send_replace(Phase::Stopping);
+        secrets.send_replace(Phase::Stopping);
+        _ = draining.send(());
+    };
+    tokio::select! {
+        result = router.serve_with_incoming_shutdown(listener.incoming(), stopping) => Ok(result?),
+        () = async { _ = drained.await; sleep(DRAIN).await } => Ok(()),
+    }
+}
+
+/// Prepares each published identity once for all streams. Never returns: what was published last stays when the publisher
+/// is gone.
+async fn prepare(
+    mut identity: IdentityReceiver,
+    messages: &watch::Sender<Phase<WorkloadMessages>>,
+    secrets: &watch::Sender<Phase<SecretSet>>,
+    health: &HealthReporter,
+) {
+    loop {
+        let published = identity.borrow_and_update().clone();
+        if let Some(identity) = published {
+            messages.send_replace(Phase::Serving(WorkloadMessages::new(&identity).into()));
+            secrets.send_replace(Phase::Serving(SecretSet::new(&identity).into()));
+            let status = if identity.svid.is_some() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status("", status).await;
+        }
+        if identity.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(WORKLOAD_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

@@ -1,0 +1,284 @@
+//! The use case behind `CreateCertificate`: attest, entitle, sign here if this replica is active, else have it signed by
+//! the one that is, and wait while nobody is.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{
+    ports::{ForwardError, IssuanceLog, LogError, Pair},
+    signing_session::{InSession, SigningSession},
+};
+use crate::domain::{
+    attestation::{AttestationError, Caller, EntitlementError, Evidence, Verifiers, attest, entitled_id},
+    authority::{IssueError, IssuedSvid, TtlBounds, issue},
+    clock::{Clock, Timestamp},
+    identity::{SpiffeId, TrustDomain},
+    issuance::{Issuance, IssuanceEvent},
+    jwt::TokenIssuer,
+    leadership::Term,
+    random::SecureRandom,
+    x509::{CsrError, TrustBundle, VerifiedCsr},
+};
+
+/// What a caller asks to have signed.
+#[derive(Clone, Debug)]
+pub struct SigningRequest {
+    /// PKCS#10, PEM.
+    pub csr: String,
+    /// Seconds; zero and below ask for the default.
+    pub ttl_seconds: i64,
+    /// The identity to impersonate; empty if none.
+    pub impersonated: String,
+}
+
+/// Why nothing was signed. `grpc::status` gives each its code and public text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// Nobody was attested.
+    #[error(transparent)]
+    Unattested(#[from] AttestationError),
+    /// The caller may not hold what it asks for.
+    #[error(transparent)]
+    NotEntitled(#[from] EntitlementError),
+    /// The request is not acceptable.
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    /// Signing failed or was refused by the lint or the TTL rules.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// What was signed could not be put on record, so it was not sent.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// This replica is not active, or ceased to be while it signed.
+    #[error("this replica is not active")]
+    NotActive,
+    /// Nobody could sign inside the bound.
+    #[error("no replica could sign within {waited:?}: {last}")]
+    Unavailable {
+        /// How long the request was held.
+        waited: Duration,
+        /// What the last attempt said.
+        last: String,
+    },
+    /// Too many requests are waiting already.
+    #[error("too many requests are waiting for an active replica")]
+    Overloaded,
+    /// Another replica refused; its answer is passed on.
+    #[error("refused by the active replica: {message}")]
+    ByActive {
+        /// gRPC code.
+        code: i32,
+        /// Public text.
+        message: String,
+    },
+}
+
+/// How long a request may be held while nobody is active.
+pub const HOLD_LIMIT: Duration = Duration::from_secs(10);
+/// How long one attempt at the active may take.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
+/// Between attempts. A change of this replica's own role ends the wait at once.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
+/// Requests held in all.
+const HELD_IN_ALL: usize = 4096;
+/// Requests held for one connection.
+pub const HELD_PER_CONNECTION: usize = 64;
+
+/// What signing is governed by; fixed for the life of the process.
+#[derive(Debug)]
+pub struct SigningPolicy {
+    /// Identities are given in this one.
+    pub trust_domain: TrustDomain,
+    /// Issuers of tokens.
+    pub issuers: Vec<TokenIssuer>,
+    /// How long SVIDs may live.
+    pub ttl: TtlBounds,
+    /// IDs that are never issued on request.
+    pub reserved: Vec<SpiffeId>,
+    /// How this process signs its records.
+    pub replica: String,
+}
+
+/// The use case. Cheap to share.
+pub struct CreateCertificate {
+    policy: SigningPolicy,
+    session: watch::Receiver<Option<Arc<SigningSession>>>,
+    bundle: watch::Receiver<Option<Arc<TrustBundle>>>,
+    log: Arc<dyn IssuanceLog>,
+    pair: Arc<dyn Pair>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn SecureRandom>,
+    held: Semaphore,
+}
+
+/// What [`CreateCertificate`] works with.
+pub struct Parts {
+    /// The rules.
+    pub policy: SigningPolicy,
+    /// Whether this replica may sign, and as which authority.
+    pub session: watch::Receiver<Option<Arc<SigningSession>>>,
+    /// What client certificates are verified against, as far as this replica knows it.
+    pub bundle: watch::Receiver<Option<Arc<TrustBundle>>>,
+    /// Where each signature goes on record.
+    pub log: Arc<dyn IssuanceLog>,
+    /// The other replicas.
+    pub pair: Arc<dyn Pair>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Serial numbers.
+    pub random: Arc<dyn SecureRandom>,
+}
+
+impl CreateCertificate {
+    /// The use case over its ports.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { policy, session, bundle, log, pair, clock, random } = parts;
+        Self { policy, session, bundle, log, pair, clock, random, held: Semaphore::new(HELD_IN_ALL) }
+    }
+
+    /// Answers a caller of this replica: the PEM elements of the chain, root last. `held_here` bounds what one connection
+    /// may have waiting.
+    ///
+    /// # Errors
+    ///
+    /// When the caller is refused, or nobody could sign within [`HOLD_LIMIT`].
+    pub async fn answer(
+        &self,
+        request: &SigningRequest,
+        evidence: &Evidence,
+        held_here: &Semaphore,
+    ) -> Result<Vec<String>, CreateError> {
+        self.refuse_early(evidence)?;
+        if let Some(session) = self.entered() {
+            match self.sign(&session, request, evidence, &self.policy.replica).await {
+                Err(CreateError::NotActive) => {}
+                answer => return answer,
+            }
+        }
+        let _held_in_all = self.held.try_acquire().map_err(|_| CreateError::Overloaded)?;
+        let _held_for_connection = held_here.try_acquire().map_err(|_| CreateError::Overloaded)?;
+        self.answer_when_somebody_is_active(request, evidence).await
+    }
+
+    /// Signs for another replica's caller, or says that this one is not active. Never forwards again.
+    ///
+    /// # Errors
+    ///
+    /// When the caller is refused, signing fails, or this replica is not active.
+    pub async fn answer_forwarded(
+        &self,
+        request: &SigningRequest,
+        evidence: &Evidence,
+        replica: &str,
+    ) -> Result<Vec<String>, CreateError> {
+        let session = self.entered().ok_or(CreateError::NotActive)?;
+        self.sign(&session, request, evidence, replica).await
+    }
+
+    /// A caller that is refused here would be refused by the active too: it need not wait, nor take up a place.
+    fn refuse_early(&self, evidence: &Evidence) -> Result<(), CreateError> {
+        match self.attest(evidence, &self.policy.replica) {
+            Err(error) if !error.is_undecided() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn answer_when_somebody_is_active(
+        &self,
+        request: &SigningRequest,
+        evidence: &Evidence,
+    ) -> Result<Vec<String>, CreateError> {
+        let begun = Instant::now();
+        let deadline = begun + HOLD_LIMIT;
+        let mut session = self.session.clone();
+        let mut last = String::from("no replica is active");
+        while Instant::now() < deadline {
+            if let Some(session) = self.entered() {
+                match self.sign(&session, request, evidence, &self.policy.replica).await {
+                    Err(CreateError::NotActive) => {}
+                    answer => return answer,
+                }
+            }
+            let limit = deadline.min(Instant::now() + ATTEMPT_LIMIT);
+            match timeout_at(limit, self.pair.forward(request, evidence)).await {
+                Ok(Ok(chain)) => return Ok(chain),
+                Ok(Err(ForwardError::Refused { code, message })) => {
+                    return Err(CreateError::ByActive { code, message });
+                }
+                Ok(Err(ForwardError::NoActive(reason))) => last = reason,
+                Err(_) => last = format!("the active replica did not answer within {ATTEMPT_LIMIT:?}"),
+            }
+            let pause = sleep_until(deadline.min(Instant::now() + ATTEMPT_PAUSE));
+            tokio::select! {
+                () = pause => {}
+                _ = session.changed() => {}
+            }
+        }
+        Err(CreateError::Unavailable { waited: begun.elapsed(), last })
+    }
+
+    fn entered(&self) -> Option<InSession> {
+        self.session.borrow().as_ref()?.enter(self.clock.boot())
+    }
+
+    fn attest(&self, evidence: &Evidence, replica: &str) -> Result<Caller, AttestationError> {
+        let bundle = self.bundle.borrow().clone();
+        let verifiers = Verifiers {
+            trust_domain: &self.policy.trust_domain,
+            issuers: &self.policy.issuers,
+            bundle: bundle.as_deref(),
+        };
+        attest(evidence, replica, verifiers, self.clock.now())
+    }
+
+    async fn sign(
+        &self,
+        session: &InSession,
+        request: &SigningRequest,
+        evidence: &Evidence,
+        replica: &str,
+    ) -> Result<Vec<String>, CreateError> {
+        let caller = self.attest(evidence, replica)?;
+        let id = entitled_id(&caller, &request.impersonated, &self.policy.reserved)?;
+        let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
+        let signed_at = self.clock.now();
+        let authority = session.authority();
+        let issued =
+            issue(authority, &csr, &id, request.ttl_seconds, &self.policy.ttl, signed_at, self.random.as_ref())?;
+        let issuance = self.issuance(session.term(), &issued, id, signed_at, caller, authority.id());
+        let serial = issuance.serial.clone();
+        self.log.append(IssuanceEvent::Issued(issuance)).await?;
+        if !session.covers(self.clock.boot()) {
+            // on record, so it must be marked; whoever is active now signs another one
+            self.log.append(IssuanceEvent::Withheld { serial, term: session.term() }).await?;
+            return Err(CreateError::NotActive);
+        }
+        Ok(issued.response_chain(authority))
+    }
+
+    fn issuance(
+        &self,
+        term: Term,
+        issued: &IssuedSvid,
+        id: SpiffeId,
+        signed_at: Timestamp,
+        caller: Caller,
+        authority: &str,
+    ) -> Issuance {
+        Issuance {
+            signed_at,
+            term,
+            replica: self.policy.replica.clone(),
+            authority: authority.to_owned(),
+            id,
+            serial: issued.leaf.serial().to_string(),
+            not_before: issued.leaf.not_before(),
+            not_after: issued.leaf.not_after(),
+            proof: caller.proof,
+        }
+    }
+}

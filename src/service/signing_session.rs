@@ -1,0 +1,95 @@
+//! The proof that this replica may sign: an authority, the term it signs under, and the instant at which that ends.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
+
+use crate::domain::{authority::SigningAuthority, clock::BootInstant, leadership::Term};
+
+/// One term's permission to sign. Held by whoever signs, for as long as that takes.
+#[derive(Debug)]
+pub struct SigningSession {
+    term: Term,
+    authority: Arc<SigningAuthority>,
+    /// Nanoseconds of the boot clock; `u64::MAX` when the term has no deadline of its own.
+    until: AtomicU64,
+    ended: watch::Sender<bool>,
+    in_flight: Arc<Semaphore>,
+}
+
+/// More than the requests that one replica holds, so that signing itself is never what waits.
+const IN_FLIGHT: u32 = 8192;
+
+impl SigningSession {
+    /// A session of `term`, until `until` if the term has a deadline.
+    pub fn new(term: Term, authority: Arc<SigningAuthority>, until: Option<BootInstant>) -> Self {
+        Self {
+            term,
+            authority,
+            until: AtomicU64::new(until.map_or(u64::MAX, BootInstant::nanos)),
+            ended: watch::Sender::new(false),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT as usize)),
+        }
+    }
+
+    /// The term.
+    pub const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// What signs.
+    pub const fn authority(&self) -> &Arc<SigningAuthority> {
+        &self.authority
+    }
+
+    /// Whether a signature made at `now` lies inside the term.
+    pub fn covers(&self, now: BootInstant) -> bool {
+        !*self.ended.borrow() && now.nanos() < self.until.load(Ordering::Acquire)
+    }
+
+    /// Moves the deadline after a renewal.
+    pub fn extend(&self, until: BootInstant) {
+        self.until.store(until.nanos(), Ordering::Release);
+    }
+
+    /// Enters the session for one signature; `None` once it has ended.
+    pub fn enter(self: &Arc<Self>, now: BootInstant) -> Option<InSession> {
+        let permit = Arc::clone(&self.in_flight).try_acquire_owned().ok()?;
+        self.covers(now).then(|| InSession { session: Arc::clone(self), _permit: permit })
+    }
+
+    /// Ends the session: nothing enters it any more.
+    pub fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Waits, after [`end`](Self::end), until those who had entered have left, at most for `limit`.
+    pub async fn drained(&self, limit: Duration) {
+        // a time-out is no error here: what is still being signed then is withheld, because its term has ended
+        let _left_in_time = timeout(limit, self.in_flight.acquire_many(IN_FLIGHT)).await.is_ok();
+    }
+}
+
+/// One signature in the making.
+#[derive(Debug)]
+pub struct InSession {
+    session: Arc<SigningSession>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl std::ops::Deref for InSession {
+    type Target = SigningSession;
+
+    fn deref(&self) -> &SigningSession {
+        &self.session
+    }
+}

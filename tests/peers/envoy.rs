@@ -1,11 +1,12 @@
 //! A running Envoy, and what the one that stands for the service writes down about its callers.
 
 use std::{
-    collections::BTreeSet,
-    fs,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -21,6 +22,8 @@ const START: Duration = Duration::from_secs(10);
 /// An Envoy on ports that the system chose.
 pub(crate) struct Envoy {
     _process: Process,
+    /// When it was started.
+    pub(crate) started: Instant,
     /// Its listener. Bound at once; it accepts only when Envoy has warmed up.
     pub(crate) address: SocketAddr,
 }
@@ -34,7 +37,7 @@ impl Envoy {
         command.arg("--config-path").arg(config_file).arg("--admin-address-path").arg(&admin_file);
         command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
         command.args(["--file-flush-interval-msec", "100"]);
-        let process = Process::start(name, dir, &mut command);
+        let (started, process) = (Instant::now(), Process::start(name, dir, &mut command));
 
         let what = format!("the listener of Envoy {name}");
         let address = wait_until(START, &what, || {
@@ -43,7 +46,7 @@ impl Envoy {
             let listeners = http::get(admin, "/listeners?format=json")?;
             listener_port(&listeners).ok_or(listeners)
         });
-        Self { _process: process, address: http::loopback(address) }
+        Self { _process: process, started, address: http::loopback(address) }
     }
 }
 
@@ -64,32 +67,56 @@ pub(crate) struct Request {
     pub(crate) start: f64,
 }
 
-/// The access log of the backend.
-pub(crate) struct AccessLog(pub(crate) PathBuf);
+/// The access log of the backend, read on as it grows.
+#[derive(Debug, Default)]
+pub(crate) struct AccessLog {
+    path: PathBuf,
+    bytes_read: usize,
+    requests: Vec<Request>,
+    serials: BTreeMap<String, BTreeSet<String>>,
+}
 
 impl AccessLog {
-    /// Every request so far.
-    pub(crate) fn requests(&self) -> Vec<Request> {
-        let text = fs::read_to_string(&self.0).unwrap_or_default();
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        complete.lines().map(request).collect()
+    /// The log that an Envoy will write to `path`.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path, ..Self::default() }
     }
 
-    /// The distinct serials that `client` has shown so far.
-    pub(crate) fn serials(&self, client: &str) -> BTreeSet<String> {
-        self.requests().into_iter().filter(|request| request.client == client).map(|request| request.serial).collect()
+    /// Every request so far.
+    pub(crate) fn requests(&mut self) -> &[Request] {
+        self.read_on();
+        &self.requests
+    }
+
+    /// How many distinct serials `client` has shown so far.
+    pub(crate) fn serials(&mut self, client: &str) -> usize {
+        self.read_on();
+        self.serials.get(client).map_or(0, BTreeSet::len)
+    }
+
+    fn read_on(&mut self) {
+        let Ok(mut file) = File::open(&self.path) else { return };
+        file.seek(SeekFrom::Start(u64::try_from(self.bytes_read).unwrap())).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        // What stands behind the last line end is still being written.
+        let complete = text.rfind('\n').map_or(0, |end| end + 1);
+        for request in text[..complete].lines().map(request) {
+            self.serials.entry(request.client.clone()).or_default().insert(request.serial.clone());
+            self.requests.push(request);
+        }
+        self.bytes_read += complete;
     }
 }
 
 fn request(line: &str) -> Request {
     let fields: Value = serde_json::from_str(line).expect("a JSON line in the access log");
-    let text = |name: &str| match &fields[name] {
-        Value::String(text) => text.clone(),
-        other => panic!("{name} is {other} in {line}: no certificate was shown"),
+    // Envoy writes null where there is no certificate, and numbers as JSON numbers or strings.
+    let text = |name: &str| {
+        let value = &fields[name];
+        assert!(!value.is_null(), "no {name} in {line}: the caller showed no certificate");
+        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
     };
-    let seconds = |name: &str| match &fields[name] {
-        Value::Number(number) => number.as_f64().unwrap(),
-        _ => text(name).parse().unwrap(),
-    };
+    let seconds = |name: &str| text(name).parse().expect("seconds since 1970");
     Request { client: text("uri"), serial: text("serial"), not_after: seconds("not_after"), start: seconds("start") }
 }

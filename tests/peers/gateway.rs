@@ -1,9 +1,6 @@
 //! The main job: an Envoy outside the mesh calls, with the identity that our socket gives it, an Envoy that demands it.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use tempfile::TempDir;
 
@@ -72,8 +69,8 @@ impl Mesh {
     fn start(dir: &Path, cas: &[String], ttl: &str) -> Self {
         let agent = |name: &str, account: &str| Agent::start(name, dir, &dir.join("data"), account, cas, ttl);
         let mut agents = vec![agent("agent-backend", "prod/backend")];
-        let log = AccessLog(dir.join("access.log"));
-        let backend = Envoy::start("backend", dir, &envoy_config::backend(&agents[0].socket, GATEWAYS, &log.0));
+        let log = dir.join("access.log");
+        let backend = Envoy::start("backend", dir, &envoy_config::backend(&agents[0].socket, GATEWAYS, &log));
         let mut gateways = Vec::new();
         for (name, sds) in VARIANTS {
             let agent = agent(&format!("agent-{name}"), &format!("gateways/{name}"));
@@ -81,7 +78,7 @@ impl Mesh {
             gateways.push(Envoy::start(name, dir, &config));
             agents.push(agent);
         }
-        Self { _agents: agents, _backend: backend, gateways, log }
+        Self { _agents: agents, _backend: backend, gateways, log: AccessLog::at(log) }
     }
 
     /// Waits until both gateways get through to the backend.
@@ -96,12 +93,12 @@ impl Mesh {
     }
 
     /// How many serials each gateway has shown to the backend.
-    fn serials(&self) -> Vec<usize> {
-        VARIANTS.iter().map(|(name, _)| self.log.serials(&format!("{GATEWAYS}sa/{name}")).len()).collect()
+    fn serials(&mut self) -> Vec<usize> {
+        VARIANTS.iter().map(|(name, _)| self.log.serials(&format!("{GATEWAYS}sa/{name}"))).collect()
     }
 
     /// Waits, under load without a failure, until every gateway has shown `more` serials beyond those of now.
-    fn wait_for_serials(&self, load: &[Load], more: usize, within: Duration) {
+    fn wait_for_serials(&mut self, load: &[Load], more: usize, within: Duration) {
         let before = self.serials();
         wait_until(within, &format!("{more} more serials at the backend"), || {
             let requests: Vec<u64> = load.iter().map(Load::check).collect();
@@ -112,7 +109,7 @@ impl Mesh {
     }
 
     /// Ends the load and holds what the backend saw to what the clients saw.
-    fn finish(&self, load: Vec<Load>) {
+    fn finish(&mut self, load: Vec<Load>) {
         let before = self.log.requests().len();
         let asked: u64 = load.into_iter().map(Load::stop).sum();
         assert!(asked > 0 && before > 0, "{asked} requests, {before} of them logged while the load ran");
@@ -130,7 +127,7 @@ impl Mesh {
 fn a_hundred_rotations_are_not_noticed_by_state_of_the_world_nor_by_delta() {
     let dir = TempDir::new().unwrap();
     let pair = Pair::start(dir.path());
-    let mesh = Mesh::start(dir.path(), &pair.addresses(), "3s");
+    let mut mesh = Mesh::start(dir.path(), &pair.addresses(), "3s");
     mesh.wait_until_through(WARM_UP);
     let load = mesh.load();
     mesh.wait_for_serials(&load, 100, Duration::from_secs(300));
@@ -141,7 +138,7 @@ fn a_hundred_rotations_are_not_noticed_by_state_of_the_world_nor_by_delta() {
 fn the_death_of_the_active_is_not_noticed() {
     let dir = TempDir::new().unwrap();
     let mut pair = Pair::start(dir.path());
-    let mesh = Mesh::start(dir.path(), &pair.addresses(), "4s");
+    let mut mesh = Mesh::start(dir.path(), &pair.addresses(), "4s");
     mesh.wait_until_through(WARM_UP);
     let load = mesh.load();
     for _ in 0..5 {
@@ -165,10 +162,9 @@ fn without_a_ca_other_routes_work_and_the_one_to_the_mesh_comes_with_it() {
         once.port
     };
     assert!(root_file(&data).exists(), "serve left no root-cert.pem");
-    let begin = Instant::now();
     let mesh = Mesh::start(dir.path(), &[ca_address(port), ca_address(free_port())], "1h");
     for gateway in &mesh.gateways {
-        let left = WARM_UP.saturating_sub(begin.elapsed());
+        let left = WARM_UP.saturating_sub(gateway.started.elapsed());
         wait_until(left, "the route that needs no secret", || http::get(gateway.address, "/local"));
         http::get(gateway.address, "/").expect_err("a request to the backend before there is a CA");
     }

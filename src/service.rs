@@ -3,7 +3,9 @@
 
 pub mod create_certificate;
 pub mod issuance_history;
+pub mod leadership;
 pub mod own_identity;
 pub mod ports;
 pub mod signing_session;
+pub mod signing_state;
 pub mod svid_publisher;

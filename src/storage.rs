@@ -1,1 +1,39 @@
-//! Files and sled: the state store, the issuance log, keys, and their recovery.
+//! Everything that touches files of the data directory: the state store, the issuance log, locks, keys, and their
+//! recovery. sled is named in `engine` alone. What the bytes of an object mean is not known here.
+//!
+//! Two rules hold everywhere: nothing is acknowledged before it is durable, and what can't be trusted is reported with
+//! the recovery command, never replaced. sled keeps what it has read in its own cache, which can't be wiped: keys of the
+//! signing authorities stay in the memory of the active replica, as they do in its signers.
+
+#![expect(clippy::disallowed_methods, reason = "this is where blocking file I/O lives")]
+
+pub mod active_lock;
+pub mod data_dir;
+pub mod embedded_election;
+mod engine;
+mod files;
+mod frame;
+pub mod history;
+pub mod issuance_log;
+pub mod key_file;
+mod log_head;
+pub mod log_reader;
+mod log_writer;
+mod manifest;
+pub mod pair_directory;
+mod record;
+pub mod recovery;
+pub mod replica_slot;
+pub mod retention;
+mod state_files;
+mod state_record;
+pub mod state_store;
+
+/// The content of a file that an operator named.
+///
+/// # Errors
+///
+/// When it can't be read.
+pub fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    std::fs::read(path)
+}

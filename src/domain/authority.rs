@@ -1,6 +1,7 @@
 //! Signing authorities, and what they issue: profile, validity, the builder, and when to renew.
 
 mod issue;
+mod leaf_profile;
 pub mod renewal;
 mod serving;
 mod signer;

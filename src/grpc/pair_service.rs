@@ -29,14 +29,14 @@ use crate::{
 pub(super) const ANSWERED: &str = "countersign-answered";
 
 /// The service between replicas. Whoever reaches it has been authenticated by the listener.
-pub struct ReplicaService {
+pub(super) struct ReplicaService {
     create: Arc<CreateCertificate>,
     history: Arc<dyn IssuanceHistory>,
 }
 
 impl ReplicaService {
     /// Signs through `create`; lists `history`, the log of this replica alone.
-    pub const fn new(create: Arc<CreateCertificate>, history: Arc<dyn IssuanceHistory>) -> Self {
+    pub(super) const fn new(create: Arc<CreateCertificate>, history: Arc<dyn IssuanceHistory>) -> Self {
         Self { create, history }
     }
 }
@@ -74,13 +74,13 @@ impl PairService for ReplicaService {
 }
 
 /// The operator's service, on `admin.sock`.
-pub struct Operator {
+pub(super) struct Operator {
     history: Arc<dyn IssuanceHistory>,
 }
 
 impl Operator {
     /// Lists `history`, the logs of all replicas.
-    pub const fn new(history: Arc<dyn IssuanceHistory>) -> Self {
+    pub(super) const fn new(history: Arc<dyn IssuanceHistory>) -> Self {
         Self { history }
     }
 }

@@ -27,7 +27,7 @@ impl<T> Phases<T> {
     }
 
     /// For a new stream: its first [`Phases::next`] gives what is current.
-    pub(super) fn from_now(&self) -> Self {
+    pub(super) fn subscribe(&self) -> Self {
         let mut receiver = self.0.clone();
         receiver.mark_changed();
         Self(receiver)

@@ -59,7 +59,7 @@ impl SecretDiscovery {
     }
 
     fn exchange<S: Session>(&self, requests: Streaming<S::Request>) -> Response<Responses<S::Response>> {
-        let exchange = Exchange { session: S::default(), requests, phases: self.secrets.from_now(), current: None };
+        let exchange = Exchange { session: S::default(), requests, phases: self.secrets.subscribe(), current: None };
         let responses = stream::unfold(Some(exchange), |exchange| async {
             let mut exchange = exchange?;
             match exchange.next().await {
@@ -124,7 +124,7 @@ impl SecretDiscoveryService for SecretDiscovery {
     async fn fetch_secrets(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
         let mut session = StateOfWorld::default();
         session.note(request.into_inner())?;
-        let secrets = self.secrets.from_now().next().await?;
+        let secrets = self.secrets.subscribe().next().await?;
         let response = session
             .respond(&secrets)?
             .ok_or_else(|| Status::unavailable("the SVID has expired and has no successor yet"))?;

@@ -188,7 +188,10 @@ async fn probe(path: &Path) -> io::Result<Occupant> {
     match timeout(PROBE_LIMIT, UnixStream::connect(path)).await {
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Occupant::Dead),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Occupant::None),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(Occupant::Live),
+        // A full queue, or one that its owner has just left: it lived until now.
+        Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset) => {
+            Ok(Occupant::Live)
+        }
         Ok(Err(error)) => Err(error),
         Ok(Ok(_)) | Err(_) => Ok(Occupant::Live),
     }

@@ -73,7 +73,7 @@ impl WorkloadApi {
     where
         M: Clone + PartialEq + Send + 'static,
     {
-        let start = Some((self.messages.from_now(), None::<M>));
+        let start = Some((self.messages.subscribe(), None::<M>));
         let updates = stream::unfold(start, move |state| async move {
             let (mut messages, last) = state?;
             loop {

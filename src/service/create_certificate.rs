@@ -99,6 +99,8 @@ pub struct SigningPolicy {
     pub ttl: TtlBounds,
     /// IDs that are never issued on request.
     pub reserved: Vec<SpiffeId>,
+    /// The names of the signing API's own certificate.
+    pub server_names: Vec<String>,
     /// How this process signs its records.
     pub replica: String,
 }

@@ -17,6 +17,16 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The shared state of a pair: a few small objects, each changed only by compare-and-swap under a term.
 pub trait StateStore: Send + Sync {
+    /// Raises the term of every object from a lower one to `term`, durably.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Fenced`] with the highest term found, when one is not lower; and when the store can't be used.
+    fn claim(&self, term: Term) -> Result<(), StateError>;
+
+    /// Writes out what is open and lets go of the store. Everything after that fails.
+    fn close(&self);
+
     /// Reads an object; `None` if it was never written.
     ///
     /// # Errors
@@ -83,6 +93,9 @@ pub enum StateError {
     /// What is stored can't be trusted. Never answered with a new root.
     #[error("{0}")]
     Damaged(String),
+    /// What is stored is whole, but can't be used as it is, or not with this configuration.
+    #[error("{0}")]
+    Unusable(String),
     /// The write or read failed.
     #[error("the state store failed: {0}")]
     Io(String),

@@ -224,6 +224,3 @@ async fn expired(expiry: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,18 +2,29 @@
 
 use std::time::Duration;
 
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyUsagePurpose, PublicKeyData,
+    SanType,
+};
+use ring::digest::{SHA256, digest};
+
+use super::{IssueError, Signer, Validity, leaf_profile, validity::BACKDATING};
 use crate::domain::{
     clock::Timestamp,
     identity::TrustDomain,
     random::SecureRandom,
-    x509::{Certificate, PrivateKey, TrustBundle},
+    x509::{Certificate, CertificateChain, PrivateKey, SerialNumber, TrustBundle, lint},
 };
 
 /// Everything that signing needs, worked out once: nothing of this is parsed or encoded per request.
 #[derive(Debug)]
 pub struct SigningAuthority {
     certificate: Certificate,
+    issuer: Issuer<'static, Signer>,
+    chain: Vec<Certificate>,
     bundle: TrustBundle,
+    id: String,
+    response_tail: Vec<String>,
 }
 
 /// Why material is not a signing authority.
@@ -25,9 +36,6 @@ pub enum AuthorityError {
     /// The key is not the certificate's.
     #[error("the private key does not belong to the signing certificate")]
     Key,
-    /// The key can't sign certificates here.
-    #[error("unsupported signing key: use RSA 2048 to 8192, ECDSA P-256 or P-384, or Ed25519")]
-    UnsupportedKey,
     /// The chain does not lead to the bundle.
     #[error("the signing certificate does not verify to the trust bundle: {0}")]
     Chain(String),
@@ -45,12 +53,18 @@ impl SigningAuthority {
     ///
     /// When randomness or signing fails.
     pub fn self_signed(
-        _trust_domain: &TrustDomain,
-        _lifetime: Duration,
-        _now: Timestamp,
-        _random: &dyn SecureRandom,
+        trust_domain: &TrustDomain,
+        lifetime: Duration,
+        now: Timestamp,
+        random: &dyn SecureRandom,
     ) -> Result<(Self, PrivateKey), AuthorityError> {
-        todo!()
+        let key = PrivateKey::generate_p256().map_err(build)?;
+        let serial = SerialNumber::random(random).map_err(build)?;
+        let params = root_params(trust_domain, lifetime, now, &serial)?;
+        let root = params.self_signed(&Signer::new(&key)).map_err(build)?;
+        let root = Certificate::from_der(root.der()).map_err(build)?;
+        let bundle = TrustBundle::new(trust_domain.clone(), vec![root.clone()]).map_err(build)?;
+        Ok((Self::from_parts(root, &key, Vec::new(), bundle, now)?, key))
     }
 
     /// From stored or plugged-in material: signing certificate, its key, the certificates to send above a leaf (which must
@@ -61,13 +75,29 @@ impl SigningAuthority {
     ///
     /// When something doesn't fit.
     pub fn from_parts(
-        _certificate: Certificate,
-        _key: &PrivateKey,
-        _chain: Vec<Certificate>,
-        _bundle: TrustBundle,
-        _now: Timestamp,
+        certificate: Certificate,
+        key: &PrivateKey,
+        chain: Vec<Certificate>,
+        bundle: TrustBundle,
+        now: Timestamp,
     ) -> Result<Self, AuthorityError> {
-        todo!()
+        if let Some(finding) = lint::check_authority(certificate.der()).first() {
+            return Err(AuthorityError::NotAuthority(finding.to_string()));
+        }
+        if key.public_key_info() != certificate.public_key_info() {
+            return Err(AuthorityError::Key);
+        }
+        certificate.check_time(now).map_err(|error| AuthorityError::Chain(error.to_string()))?;
+        if !bundle.roots().contains(&certificate) && chain.first() != Some(&certificate) {
+            return Err(AuthorityError::Chain("it is no root, and the chain does not begin with it".into()));
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate.der().into(), Signer::new(key))
+            .map_err(|error| AuthorityError::NotAuthority(format!("its subject can't be read: {error}")))?;
+        let id = key_name(&certificate);
+        let response_tail = chain.iter().map(Certificate::to_pem).chain([bundle.to_pem()]).collect();
+        let authority = Self { certificate, issuer, chain, bundle, id, response_tail };
+        authority.check_path(now)?;
+        Ok(authority)
     }
 
     /// The signing certificate.
@@ -83,12 +113,70 @@ impl SigningAuthority {
     /// Hex of the signing certificate's subject key identifier (or of its key's SHA-256, if it has none): how operators
     /// name this authority.
     pub fn id(&self) -> &str {
-        todo!()
+        &self.id
     }
 
     /// The PEM elements that follow a leaf in a response: each intermediate as one element, and last the whole bundle
     /// (spec: chain layout that pilot-agent and ztunnel read). Encoded once.
     pub fn response_tail(&self) -> &[String] {
-        todo!()
+        &self.response_tail
     }
+
+    /// What stands between a leaf and the roots.
+    pub(super) fn intermediates(&self) -> &[Certificate] {
+        &self.chain
+    }
+
+    /// Signs a certificate for `key`, DER. The authority key identifier is written if there is one to point to.
+    pub(super) fn sign(&self, params: CertificateParams, key: &impl PublicKeyData) -> Result<Vec<u8>, IssueError> {
+        let mut params = params;
+        params.use_authority_key_identifier_extension = self.certificate.subject_key_id().is_some();
+        let signed = params.signed_by(key, &self.issuer).map_err(|error| IssueError::Sign(error.to_string()))?;
+        Ok(signed.der().to_vec())
+    }
+
+    /// Whether what this authority signs leads to the bundle. Only a leaf can be asked for its path, so one is signed that
+    /// is of no use to anybody: it names nobody, ends with this second and is dropped here.
+    fn check_path(&self, now: Timestamp) -> Result<(), AuthorityError> {
+        let failed = |error: &dyn ToString| AuthorityError::Chain(error.to_string());
+        let validity = Validity::until(now, now, self.certificate.not_after()).map_err(|error| failed(&error))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        (params.not_before, params.not_after) = leaf_profile::date(validity.not_before)
+            .zip(leaf_profile::date(validity.not_after))
+            .ok_or_else(|| AuthorityError::Chain("the clock stands outside the years 0 to 9999".into()))?;
+        let leaf = self.sign(params, self.issuer.key()).map_err(|error| failed(&error))?;
+        let leaf = Certificate::from_der(&leaf).map_err(|error| failed(&error))?;
+        let chain = std::iter::once(leaf).chain(self.chain.iter().cloned()).collect();
+        CertificateChain::new(chain).and_then(|chain| chain.verify(&self.bundle, now)).map_err(|error| failed(&error))
+    }
+}
+
+fn root_params(
+    trust_domain: &TrustDomain,
+    lifetime: Duration,
+    now: Timestamp,
+    serial: &SerialNumber,
+) -> Result<CertificateParams, AuthorityError> {
+    let date = |time| leaf_profile::date(time).ok_or_else(|| build("its validity lies outside the years 0 to 9999"));
+    let mut params = CertificateParams::default();
+    params.not_before = date(now.minus(BACKDATING))?;
+    params.not_after = date(now.plus(lifetime))?;
+    params.serial_number = Some(serial.as_bytes().to_vec().into());
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
+    params.subject_alt_names = vec![SanType::URI(trust_domain.id().try_into().map_err(build)?)];
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+fn key_name(certificate: &Certificate) -> String {
+    let by_key = digest(&SHA256, certificate.public_key_info());
+    let id = certificate.subject_key_id().unwrap_or(by_key.as_ref());
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn build(error: impl ToString) -> AuthorityError {
+    AuthorityError::Build(error.to_string())
 }

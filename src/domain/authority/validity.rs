@@ -53,8 +53,11 @@ impl TtlBounds {
     /// # Errors
     ///
     /// When one is under a second, or the default is over the maximum.
-    pub fn new(_default: Duration, _max: Duration) -> Result<Self, TtlBoundsError> {
-        todo!()
+    pub fn new(default: Duration, max: Duration) -> Result<Self, TtlBoundsError> {
+        if [default, max].iter().any(|ttl| ttl.is_zero() || ttl.subsec_nanos() != 0) {
+            return Err(TtlBoundsError::TooShort);
+        }
+        if default > max { Err(TtlBoundsError::DefaultOverMax) } else { Ok(Self { default, max }) }
     }
 
     /// What is granted when nothing is asked.
@@ -73,17 +76,42 @@ impl TtlBounds {
     /// # Errors
     ///
     /// When more than the maximum is asked, whatever the size of the number, or the authority has expired.
-    pub fn grant(
-        &self,
-        _requested: i64,
-        _now: Timestamp,
-        _authority_not_after: Timestamp,
-    ) -> Result<Validity, TtlError> {
-        todo!()
+    pub fn grant(&self, requested: i64, now: Timestamp, authority_not_after: Timestamp) -> Result<Validity, TtlError> {
+        let ttl = match u64::try_from(requested) {
+            Err(_) | Ok(0) => self.default,
+            Ok(seconds) => Duration::from_secs(seconds),
+        };
+        if ttl > self.max {
+            return Err(TtlError::OverMax { requested: ttl.as_secs(), max: self.max.as_secs() });
+        }
+        Validity::until(now.plus(ttl), now, authority_not_after)
     }
 }
 
+impl Validity {
+    /// From two minutes before `now` to `end`, never past `authority_not_after`; both rounded down to whole seconds, which
+    /// is all that a certificate can say.
+    ///
+    /// # Errors
+    ///
+    /// When the authority has expired.
+    pub(super) fn until(end: Timestamp, now: Timestamp, authority_not_after: Timestamp) -> Result<Self, TtlError> {
+        if authority_not_after < now {
+            return Err(TtlError::AuthorityExpired(authority_not_after));
+        }
+        let whole = |time: Timestamp| Timestamp::from_seconds(time.seconds());
+        Ok(Self { not_before: whole(now.minus(BACKDATING)), not_after: whole(end.min(authority_not_after)) })
+    }
+}
+
+/// For clocks that are behind (istiod's `ClockSkewGracePeriod`).
+pub(super) const BACKDATING: Duration = Duration::from_secs(120);
+
 /// Seconds as Go prints a `time.Duration` of them: `2h0m0s`, `1m30s`, `5s`.
-fn go_duration(_seconds: u64) -> String {
-    todo!()
+fn go_duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
+    }
 }

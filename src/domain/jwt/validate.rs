@@ -17,7 +17,7 @@ const MAX_TOKEN_BYTES: usize = 16 * 1024;
 const LEEWAY: Duration = Duration::from_secs(60);
 
 /// What a configured issuer may vouch for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerRules {
     /// Compared exactly with `iss`.
     pub issuer: String,

@@ -1,6 +1,6 @@
 //! An X.509-SVID with its key: what a workload presents.
 
-use super::{Certificate, CertificateChain, PrivateKey};
+use super::{Certificate, CertificateChain, PrivateKey, lint};
 use crate::domain::identity::SpiffeId;
 
 /// A chain whose leaf is an X.509-SVID, and the key that the leaf is for. Made only by [`X509Svid::new`], so whoever holds
@@ -29,8 +29,15 @@ impl X509Svid {
     /// # Errors
     ///
     /// When either is not so.
-    pub fn new(_chain: CertificateChain, _key: PrivateKey) -> Result<Self, SvidError> {
-        todo!()
+    pub fn new(chain: CertificateChain, key: PrivateKey) -> Result<Self, SvidError> {
+        if let Some(finding) = lint::check_leaf(chain.leaf().der()).first() {
+            return Err(SvidError::Leaf(finding.to_string()));
+        }
+        let id = chain.leaf().spiffe_id().ok_or_else(|| SvidError::Leaf("it names no SPIFFE ID".into()))?;
+        if key.public_key_info() != chain.leaf().public_key_info() {
+            return Err(SvidError::Key);
+        }
+        Ok(Self { id, chain, key })
     }
 
     /// The workload's ID.

@@ -1,5 +1,7 @@
 //! The roots of one trust domain.
 
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+
 use super::{Certificate, CertificateError};
 use crate::domain::identity::TrustDomain;
 
@@ -8,6 +10,7 @@ use crate::domain::identity::TrustDomain;
 pub struct TrustBundle {
     trust_domain: TrustDomain,
     roots: Vec<Certificate>,
+    anchors: Vec<TrustAnchor<'static>>,
 }
 
 /// Why certificates are not a trust bundle.
@@ -30,8 +33,18 @@ impl TrustBundle {
     /// # Errors
     ///
     /// When there is none, or one is not a CA's.
-    pub fn new(_trust_domain: TrustDomain, _roots: Vec<Certificate>) -> Result<Self, BundleError> {
-        todo!()
+    pub fn new(trust_domain: TrustDomain, roots: Vec<Certificate>) -> Result<Self, BundleError> {
+        let mut bundle = Self { trust_domain, roots: Vec::with_capacity(roots.len()), anchors: Vec::new() };
+        for root in roots {
+            if !root.is_ca() {
+                return Err(BundleError::NotCa(root.serial().to_string()));
+            }
+            if !bundle.roots.contains(&root) {
+                bundle.anchors.push(anchor(&root)?);
+                bundle.roots.push(root);
+            }
+        }
+        if bundle.roots.is_empty() { Err(BundleError::Empty) } else { Ok(bundle) }
     }
 
     /// From PEM certificates.
@@ -39,8 +52,8 @@ impl TrustBundle {
     /// # Errors
     ///
     /// As [`TrustBundle::new`], and when the text is not PEM certificates.
-    pub fn from_pem(_trust_domain: TrustDomain, _pem: &[u8]) -> Result<Self, BundleError> {
-        todo!()
+    pub fn from_pem(trust_domain: TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
+        Self::new(trust_domain, Certificate::all_from_pem(pem)?)
     }
 
     /// Whose roots these are.
@@ -53,6 +66,11 @@ impl TrustBundle {
         &self.roots
     }
 
+    /// The roots as the path validator wants them.
+    pub(super) fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+
     /// PEM, one block after the other.
     pub fn to_pem(&self) -> String {
         self.roots.iter().map(Certificate::to_pem).collect()
@@ -61,5 +79,13 @@ impl TrustBundle {
     /// DER back to back.
     pub fn to_der(&self) -> Vec<u8> {
         self.roots.iter().flat_map(|root| root.der().iter().copied()).collect()
+    }
+}
+
+fn anchor(root: &Certificate) -> Result<TrustAnchor<'static>, CertificateError> {
+    let der = CertificateDer::from(root.der());
+    match webpki::anchor_from_trusted_cert(&der) {
+        Ok(anchor) => Ok(anchor.to_owned()),
+        Err(error) => Err(CertificateError::Der(error.to_string())),
     }
 }

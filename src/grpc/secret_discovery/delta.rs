@@ -72,3 +72,106 @@ impl Session for Delta {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscribe(names: &[&str]) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest {
+            resource_names_subscribe: names.iter().map(|&name| name.to_owned()).collect(),
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
+
+    fn unsubscribe(names: &[&str]) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest {
+            resource_names_unsubscribe: names.iter().map(|&name| name.to_owned()).collect(),
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
+
+    /// Names with versions, and removed names.
+    type Changes = (Vec<(String, String)>, Vec<String>);
+
+    fn respond(session: &mut Delta, secrets: &SecretSet) -> Option<Changes> {
+        session.respond(secrets).unwrap().map(|response| {
+            let resources = response.resources.into_iter().map(|resource| (resource.name, resource.version));
+            (resources.collect(), response.removed_resources)
+        })
+    }
+
+    fn changes(changed: &[(&str, &str)], removed: &[&str]) -> Option<Changes> {
+        let changed = changed.iter().map(|&(name, version)| (name.to_owned(), version.to_owned())).collect();
+        Some((changed, removed.iter().map(|&name| name.to_owned()).collect()))
+    }
+
+    #[test]
+    fn only_what_changed_is_sent() {
+        let mut session = Delta::default();
+        session.note(subscribe(&["default", "ROOTCA"])).unwrap();
+        let first = respond(&mut session, &SecretSet::sample(1, Some("a"), "r"));
+        assert_eq!(first, changes(&[("ROOTCA", "r"), ("default", "a")], &[]));
+        session.note(DeltaDiscoveryRequest::default()).unwrap();
+        assert_eq!(respond(&mut session, &SecretSet::sample(1, Some("a"), "r")), None, "an acknowledgement");
+        let next = respond(&mut session, &SecretSet::sample(2, Some("b"), "r"));
+        assert_eq!(next, changes(&[("default", "b")], &[]));
+    }
+
+    #[test]
+    fn what_the_client_kept_is_not_sent_again_unless_it_subscribes_again() {
+        let secrets = SecretSet::sample(1, Some("a"), "r");
+        let mut session = Delta::default();
+        let kept = [("default", "a"), ("ROOTCA", "old")].map(|(name, version)| (name.to_owned(), version.to_owned()));
+        let first =
+            DeltaDiscoveryRequest { initial_resource_versions: kept.into(), ..subscribe(&["default", "ROOTCA"]) };
+        session.note(first).unwrap();
+        assert_eq!(respond(&mut session, &secrets), changes(&[("ROOTCA", "r")], &[]));
+        session.note(subscribe(&["default"])).unwrap();
+        assert_eq!(respond(&mut session, &secrets), changes(&[("default", "a")], &[]));
+        session.note(unsubscribe(&["default"])).unwrap();
+        assert_eq!(respond(&mut session, &SecretSet::sample(2, Some("b"), "r")), None);
+    }
+
+    #[test]
+    fn the_wildcard_is_an_empty_first_request_or_a_star() {
+        let everything = changes(&[("spiffe://td", "r"), ("spiffe://td/gateway", "a")], &[]);
+        for first in [subscribe(&[]), subscribe(&["*"])] {
+            let mut session = Delta::default();
+            session.note(first).unwrap();
+            assert_eq!(respond(&mut session, &SecretSet::sample(1, Some("a"), "r")), everything);
+            session.note(unsubscribe(&["*"])).unwrap();
+            assert_eq!(respond(&mut session, &SecretSet::sample(2, Some("b"), "s")), None);
+        }
+        let mut session = Delta::default();
+        session.note(subscribe(&["default"])).unwrap();
+        session.note(subscribe(&[])).unwrap();
+        assert_eq!(
+            respond(&mut session, &SecretSet::sample(1, Some("a"), "r")),
+            changes(&[("default", "a")], &[]),
+            "a later empty request is no wildcard"
+        );
+    }
+
+    #[test]
+    fn a_withdrawn_identity_is_removed_once_and_comes_back() {
+        let mut session = Delta::default();
+        session.note(subscribe(&["default", "ROOTCA"])).unwrap();
+        assert!(respond(&mut session, &SecretSet::sample(1, Some("a"), "r")).is_some());
+        assert_eq!(respond(&mut session, &SecretSet::sample(2, None, "r")), changes(&[], &["default"]));
+        assert_eq!(respond(&mut session, &SecretSet::sample(2, None, "r")), None);
+        assert_eq!(respond(&mut session, &SecretSet::sample(3, Some("b"), "r")), changes(&[("default", "b")], &[]));
+    }
+
+    #[test]
+    fn unknown_names_end_the_stream() {
+        let mut session = Delta::default();
+        session.note(subscribe(&["spiffe://td/other"])).unwrap();
+        let status = session.respond(&SecretSet::sample(1, Some("a"), "r")).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert_eq!(
+            status.message(),
+            r#"workload is not authorized for the requested identities ["spiffe://td/other"]"#
+        );
+    }
+}

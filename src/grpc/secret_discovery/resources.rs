@@ -76,6 +76,21 @@ impl SecretSet {
         Self { revision: identity.revision, id, trust_domain_id, secrets }
     }
 
+    /// Secrets without content, for tests of the protocols: `svid` and `bundle` are the versions.
+    #[cfg(test)]
+    pub(super) fn sample(revision: u64, svid: Option<&str>, bundle: &str) -> Self {
+        let [id, trust_domain_id] = ["spiffe://td/gateway", "spiffe://td"].map(str::to_owned);
+        let named = |names: [&str; 2], version: &str| {
+            names.map(|name| {
+                let resource = Any { type_url: SECRET_TYPE_URL.to_owned(), value: Bytes::from(name.to_owned()) };
+                (name.to_owned(), ServedSecret { version: version.to_owned(), resource })
+            })
+        };
+        let mut secrets: BTreeMap<_, _> = named([BUNDLE, &trust_domain_id], bundle).into();
+        secrets.extend(svid.map(|version| named([IDENTITY, &id], version)).into_iter().flatten());
+        Self { revision, id, trust_domain_id, secrets }
+    }
+
     /// Grows with each change of any secret.
     pub(super) const fn revision(&self) -> u64 {
         self.revision

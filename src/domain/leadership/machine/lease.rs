@@ -1,0 +1,424 @@
+//! The election by a lease.
+//!
+//! Safety rests on the *chain*: each write of the record names the version of the own write before it, so a write that
+//! succeeds proves that nobody else has written since. See `docs/failover.md`.
+
+use super::{
+    Action, Event, HolderId, LeaseRecord, LeaseTiming, Observed, Reason, Role, Term, Version,
+    backoff::Backoff,
+    claims::{Answer, Claims},
+};
+use crate::domain::{clock::BootInstant, leadership::Occupancy};
+
+/// How many requests a leaving holder spends on its release.
+const RELEASE_REQUESTS: u8 = 3;
+/// The first wait after a failure is this part of a renewal's interval.
+const FIRST_WAIT: u32 = 4;
+
+#[derive(Debug)]
+pub(super) struct LeaseElection {
+    id: HolderId,
+    timing: LeaseTiming,
+    phase: Phase,
+    hold: Hold,
+    claims: Claims,
+    /// The request under way.
+    request: Option<Request>,
+    /// When the last one was sent.
+    sent: BootInstant,
+    /// What is known of the record may be wrong: the next request is a read.
+    doubt: bool,
+    /// No request before this.
+    not_before: BootInstant,
+    /// When one that only watches looks again.
+    poll_at: BootInstant,
+    backoff: Backoff,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// The stores are being closed.
+    Closing,
+    /// The lease is being released, with so many requests left.
+    Releasing {
+        left: u8,
+    },
+    Stopped,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    Read,
+    Take { term: Term, basis: Basis },
+    Renew { term: Term },
+    Release,
+}
+
+#[derive(Debug)]
+enum Hold {
+    /// Not ours. `found` was seen first at `since`.
+    Watching {
+        found: Option<Observed>,
+        since: BootInstant,
+    },
+    Holding(Holding),
+}
+
+/// The record is what we wrote, as far as we know.
+#[derive(Debug)]
+struct Holding {
+    version: Version,
+    term: Term,
+    /// When the answer to the write that took the lease came.
+    taken: BootInstant,
+    basis: Basis,
+    stage: Stage,
+    /// This term was granted: the record may be marked as released.
+    granted: bool,
+}
+
+/// Why nobody else may sign any more once the lease was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Basis {
+    /// The record stood unchanged for a whole lease.
+    WaitedOut,
+    /// It said that its holder left, or there was none, so that the term before ours is the last that was ever granted;
+    /// if, that is, ours can be claimed at the first try. A restored or deleted record is found out by the refusal.
+    TermBefore,
+    /// Nothing is known. A whole lease must pass after it was taken.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The term can't be had or has ended; the next write of the record takes a higher one.
+    Raise,
+    Claiming,
+    /// The term is claimed since this instant. A renewal that is sent later, and after what the basis asks for, grants it.
+    Claimed(BootInstant),
+    Active {
+        until: BootInstant,
+    },
+    /// Left.
+    Over,
+}
+
+impl LeaseElection {
+    pub(super) fn new(timing: LeaseTiming, id: HolderId, now: BootInstant) -> Self {
+        let (first, ceiling) = (timing.renew() / FIRST_WAIT, timing.renew());
+        Self {
+            id,
+            timing,
+            phase: Phase::Running,
+            hold: Hold::Watching { found: None, since: now },
+            claims: Claims::new(now, first, ceiling),
+            request: None,
+            sent: now,
+            doubt: true,
+            not_before: now,
+            poll_at: now,
+            backoff: Backoff::new(first, ceiling),
+        }
+    }
+
+    pub(super) fn handle(&mut self, event: Event, now: BootInstant, actions: &mut Vec<Action>) {
+        self.expire(now, actions);
+        match event {
+            Event::LeaseRead(found) => self.read(found, now, actions),
+            Event::LeaseWritten(version) => self.written(version, now, actions),
+            Event::LeaseConflict => self.set_back(true, now),
+            Event::LeaseUnknown => self.set_back(false, now),
+            Event::LeaseChanged => self.poll_at = self.poll_at.min(now),
+            Event::StateClaimed { .. } | Event::StateRefused { .. } | Event::StateUnknown { .. } => {
+                self.claim_answered(&event, now);
+            }
+            Event::HigherTermSeen(seen) => self.higher_term(seen, actions),
+            Event::ShutdownAsked => self.shutdown(actions),
+            Event::StoresClosed if self.phase == Phase::Closing => {
+                self.phase = Phase::Releasing { left: RELEASE_REQUESTS };
+            }
+            Event::StoresClosed | Event::Tick | Event::LockAcquired | Event::LockHeld => {}
+        }
+        self.go_on(now, actions);
+    }
+
+    pub(super) fn next_wake(&self) -> Option<BootInstant> {
+        let request = if self.request.is_none() { self.request_due() } else { None };
+        let (claim, deadline) = match &self.hold {
+            Hold::Holding(Holding { stage: Stage::Claiming, .. }) if self.phase == Phase::Running => {
+                (self.claims.due(), None)
+            }
+            Hold::Holding(Holding { stage: Stage::Active { until }, .. }) => (None, Some(*until)),
+            Hold::Holding(_) | Hold::Watching { .. } => (None, None),
+        };
+        [request, claim, deadline].into_iter().flatten().min()
+    }
+
+    pub(super) const fn role(&self) -> Role {
+        match (self.phase, &self.hold) {
+            (Phase::Stopped, _) => Role::Stopped,
+            (Phase::Closing | Phase::Releasing { .. }, _) => Role::Leaving,
+            (Phase::Running, Hold::Watching { .. }) => Role::Standby,
+            (Phase::Running, Hold::Holding(Holding { stage: Stage::Active { .. }, .. })) => Role::Active,
+            (Phase::Running, Hold::Holding(_)) => Role::Acquiring,
+        }
+    }
+
+    pub(super) const fn term(&self) -> Option<Term> {
+        match &self.hold {
+            Hold::Holding(Holding { term, stage: Stage::Active { .. }, .. }) => Some(*term),
+            Hold::Holding(_) | Hold::Watching { .. } => None,
+        }
+    }
+
+    fn expire(&mut self, now: BootInstant, actions: &mut Vec<Action>) {
+        if let Hold::Holding(holding) = &mut self.hold
+            && let Stage::Active { until } = holding.stage
+            && now >= until
+        {
+            holding.end(Stage::Raise, Reason::Expired, actions);
+        }
+    }
+
+    fn read(&mut self, found: Option<Observed>, now: BootInstant, actions: &mut Vec<Action>) {
+        self.request = None;
+        self.doubt = false;
+        self.poll_at = self.sent.plus(self.timing.renew());
+        if let Some(observed) = &found {
+            self.claims.learn(observed.record.term);
+        }
+        match &mut self.hold {
+            Hold::Watching { found: seen, .. } if *seen == found && found.is_some() => {}
+            Hold::Watching { .. } => self.hold = Hold::Watching { found, since: now },
+            Hold::Holding(holding) => {
+                if found.as_ref().is_some_and(|found| found.version == holding.version) {
+                    return;
+                }
+                match found {
+                    Some(Observed { version, record }) if holding.resumes(&record, &self.id) => {
+                        holding.version = version
+                    }
+                    found => {
+                        if let Stage::Active { .. } = holding.stage {
+                            holding.end(Stage::Raise, Reason::LeaseLost, actions);
+                        }
+                        self.hold = Hold::Watching { found, since: now };
+                    }
+                }
+            }
+        }
+    }
+
+    fn written(&mut self, version: Version, now: BootInstant, actions: &mut Vec<Action>) {
+        self.backoff.reset();
+        let first_stage = if self.phase == Phase::Running { Stage::Claiming } else { Stage::Over };
+        match (self.request.take(), &mut self.hold) {
+            (Some(Request::Take { term, basis }), _) => {
+                let stage = first_stage;
+                self.hold = Hold::Holding(Holding { version, term, taken: now, basis, stage, granted: false });
+            }
+            (Some(Request::Renew { term }), Hold::Holding(holding)) => {
+                holding.version = version;
+                if term != holding.term {
+                    holding.term = term;
+                    holding.stage = first_stage;
+                    holding.granted = false;
+                    return;
+                }
+                let until = self.sent.plus(self.timing.step_down());
+                match holding.stage {
+                    Stage::Active { .. } => {
+                        holding.stage = Stage::Active { until };
+                        actions.push(Action::Extend { until });
+                    }
+                    Stage::Claimed(_)
+                        if holding.ripe(self.timing).is_some_and(|ripe| self.sent >= ripe) && now < until =>
+                    {
+                        holding.stage = Stage::Active { until };
+                        holding.granted = true;
+                        actions.push(Action::Grant { term, until: Some(until) });
+                    }
+                    Stage::Raise | Stage::Claiming | Stage::Claimed(_) | Stage::Over => {}
+                }
+            }
+            (Some(Request::Release), _) => self.phase = Phase::Stopped,
+            _ => {}
+        }
+    }
+
+    /// A read or write failed. What a write has done shows at the next read.
+    fn set_back(&mut self, conflict: bool, now: BootInstant) {
+        if self.request.take().is_some() {
+            self.doubt = true;
+            self.not_before = now.plus(if conflict { self.backoff.refused() } else { self.backoff.failed() });
+        }
+    }
+
+    fn claim_answered(&mut self, event: &Event, now: BootInstant) {
+        let claiming = match &mut self.hold {
+            Hold::Holding(holding) if holding.stage == Stage::Claiming => Some(holding),
+            Hold::Holding(_) | Hold::Watching { .. } => None,
+        };
+        let answer = self.claims.answered(event, claiming.as_ref().map(|holding| holding.term), now);
+        match (claiming, answer) {
+            (Some(holding), Answer::Claimed) => holding.stage = Stage::Claimed(now),
+            (Some(holding), Answer::Refused) => {
+                holding.stage = Stage::Raise;
+                holding.distrust();
+            }
+            (Some(_), Answer::None) | (None, _) => {}
+        }
+    }
+
+    fn higher_term(&mut self, seen: Term, actions: &mut Vec<Action>) {
+        self.claims.learn(seen);
+        if let Hold::Holding(holding) = &mut self.hold
+            && seen > holding.term
+        {
+            match holding.stage {
+                Stage::Active { .. } => holding.end(Stage::Raise, Reason::HigherTerm, actions),
+                Stage::Claiming | Stage::Claimed(_) => {
+                    holding.stage = Stage::Raise;
+                    holding.distrust();
+                }
+                Stage::Raise | Stage::Over => {}
+            }
+        }
+    }
+
+    fn shutdown(&mut self, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if let Hold::Holding(holding) = &mut self.hold {
+            match holding.stage {
+                Stage::Active { .. } => holding.end(Stage::Over, Reason::Shutdown, actions),
+                Stage::Raise | Stage::Claiming | Stage::Claimed(_) | Stage::Over => holding.stage = Stage::Over,
+            }
+        }
+        actions.push(Action::CloseStores);
+        self.phase = Phase::Closing;
+    }
+
+    /// Sends what is due.
+    fn go_on(&mut self, now: BootInstant, actions: &mut Vec<Action>) {
+        if let Phase::Releasing { left } = self.phase
+            && self.request.is_none()
+            && (left == 0 || matches!(self.hold, Hold::Watching { .. }))
+        {
+            self.phase = Phase::Stopped;
+        }
+        if self.phase == Phase::Running
+            && let Hold::Holding(Holding { stage: Stage::Claiming, term, .. }) = self.hold
+        {
+            self.claims.ask(term, now, actions);
+        }
+        if self.request.is_none() && self.request_due().is_some_and(|due| now >= due) {
+            let (request, action) = self.next_request(now);
+            self.request = Some(request);
+            self.sent = now;
+            actions.push(action);
+            if let Phase::Releasing { left } = &mut self.phase {
+                *left = left.saturating_sub(1);
+            }
+        }
+    }
+
+    fn request_due(&self) -> Option<BootInstant> {
+        let due = match (self.phase, &self.hold) {
+            (Phase::Closing | Phase::Stopped, _) => return None,
+            (Phase::Releasing { .. }, _) => self.not_before,
+            (Phase::Running, _) if self.doubt => self.not_before,
+            (Phase::Running, Hold::Watching { found, since }) => self.poll_at.min(self.free_at(found.as_ref(), *since)),
+            (Phase::Running, Hold::Holding(holding)) => {
+                let renewal = self.sent.plus(self.timing.renew());
+                match holding.ripe(self.timing) {
+                    _ if holding.stage == Stage::Raise => self.not_before,
+                    Some(ripe) if self.sent < ripe => renewal.min(ripe),
+                    _ => renewal,
+                }
+            }
+        };
+        Some(due.max(self.not_before))
+    }
+
+    /// When a record that isn't ours may be taken.
+    fn free_at(&self, found: Option<&Observed>, since: BootInstant) -> BootInstant {
+        match found.map(|found| &found.record.occupancy) {
+            None | Some(Occupancy::Released(_)) => since,
+            Some(Occupancy::Held(_) | Occupancy::Vacant) => since.plus(self.timing.lease()),
+        }
+    }
+
+    fn next_request(&self, now: BootInstant) -> (Request, Action) {
+        let read = (Request::Read, Action::ReadLease);
+        if self.doubt {
+            return read;
+        }
+        match &self.hold {
+            Hold::Watching { found, since } if now >= self.free_at(found.as_ref(), *since) => {
+                let (before, waited) = match found {
+                    Some(Observed { record: LeaseRecord { term, occupancy }, .. }) => {
+                        (*term, !matches!(occupancy, Occupancy::Released(_)))
+                    }
+                    None => (Term::NONE, false),
+                };
+                let term = self.claims.highest().max(before).next();
+                let basis = match waited {
+                    true => Basis::WaitedOut,
+                    false if term == before.next() => Basis::TermBefore,
+                    false => Basis::Nothing,
+                };
+                let expected = found.as_ref().map(|found| found.version.clone());
+                (Request::Take { term, basis }, self.write(expected, term, Occupancy::Held(self.id.clone())))
+            }
+            Hold::Watching { .. } => read,
+            Hold::Holding(holding) => {
+                let expected = Some(holding.version.clone());
+                if holding.stage == Stage::Over {
+                    let left = if holding.granted { Occupancy::Released(self.id.clone()) } else { Occupancy::Vacant };
+                    return (Request::Release, self.write(expected, holding.term, left));
+                }
+                let raise = holding.stage == Stage::Raise;
+                let term = if raise { self.claims.highest().max(holding.term).next() } else { holding.term };
+                (Request::Renew { term }, self.write(expected, term, Occupancy::Held(self.id.clone())))
+            }
+        }
+    }
+
+    fn write(&self, expected: Option<Version>, term: Term, occupancy: Occupancy) -> Action {
+        Action::WriteLease { expected, record: LeaseRecord { term, occupancy } }
+    }
+}
+
+impl Holding {
+    fn end(&mut self, next: Stage, reason: Reason, actions: &mut Vec<Action>) {
+        actions.push(Action::Revoke { term: self.term, reason });
+        self.stage = next;
+    }
+
+    /// A claim was refused: the record that was taken didn't name the last term.
+    fn distrust(&mut self) {
+        if self.basis == Basis::TermBefore {
+            self.basis = Basis::Nothing;
+        }
+    }
+
+    /// Whether a record of another version goes on with the chain: it says what we write, so a write whose answer was
+    /// lost made it, or a hand that changed nothing. Only while active (nobody else is then, whatever happened to the
+    /// record in between) or leaving. Otherwise our own record is like a stranger's.
+    fn resumes(&self, record: &LeaseRecord, id: &HolderId) -> bool {
+        let live = matches!(self.stage, Stage::Active { .. } | Stage::Over);
+        live && record.term == self.term && record.occupancy == Occupancy::Held(id.clone())
+    }
+
+    /// From when on the sending of a renewal grants the claimed term.
+    fn ripe(&self, timing: LeaseTiming) -> Option<BootInstant> {
+        let Stage::Claimed(at) = self.stage else { return None };
+        Some(match self.basis {
+            Basis::WaitedOut | Basis::TermBefore => at,
+            Basis::Nothing => at.max(self.taken.plus(timing.lease())),
+        })
+    }
+}

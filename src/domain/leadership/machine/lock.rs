@@ -1,0 +1,156 @@
+//! The election by a lock.
+
+use std::time::Duration;
+
+use super::{
+    Action, Event, Reason, Role, Term,
+    claims::{Answer, Claims},
+};
+use crate::domain::clock::BootInstant;
+
+/// How often a lock that somebody else holds is tried, and the first wait after a failed claim.
+const POLL: Duration = Duration::from_millis(50);
+/// The longest wait between claims.
+const CEILING: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct LockElection {
+    state: State,
+    claims: Claims,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Without the lock.
+    Waiting { try_at: BootInstant },
+    /// The lock is being tried.
+    Trying,
+    /// With the lock, without a term.
+    Claiming,
+    /// With both.
+    Active { term: Term },
+    /// The stores are being closed; then the lock is released, and tried again unless this is the end.
+    Closing { locked: bool, end: bool },
+    /// Done. A lock that arrives now is released at once.
+    Stopped,
+}
+
+impl LockElection {
+    pub(super) const fn new(now: BootInstant) -> Self {
+        Self { state: State::Waiting { try_at: now }, claims: Claims::new(now, POLL, CEILING) }
+    }
+
+    pub(super) fn handle(&mut self, event: &Event, now: BootInstant, actions: &mut Vec<Action>) {
+        match event {
+            Event::LockAcquired => self.acquired(actions),
+            Event::LockHeld => self.held_by_another(now),
+            Event::StateClaimed { .. } | Event::StateRefused { .. } | Event::StateUnknown { .. } => {
+                self.claim_answered(event, now, actions);
+            }
+            Event::HigherTermSeen(term) => self.higher_term(*term, actions),
+            Event::ShutdownAsked => self.shutdown(actions),
+            Event::StoresClosed => self.closed(now, actions),
+            Event::Tick
+            | Event::LeaseRead(_)
+            | Event::LeaseWritten(_)
+            | Event::LeaseConflict
+            | Event::LeaseUnknown
+            | Event::LeaseChanged => {}
+        }
+        match self.state {
+            State::Waiting { try_at } if now >= try_at => {
+                self.state = State::Trying;
+                actions.push(Action::TryLock);
+            }
+            State::Claiming => self.claims.ask(self.claims.highest().next(), now, actions),
+            _ => {}
+        }
+    }
+
+    pub(super) fn next_wake(&self) -> Option<BootInstant> {
+        match self.state {
+            State::Waiting { try_at } => Some(try_at),
+            State::Claiming => self.claims.due(),
+            State::Trying | State::Active { .. } | State::Closing { .. } | State::Stopped => None,
+        }
+    }
+
+    pub(super) const fn role(&self) -> Role {
+        match self.state {
+            State::Waiting { .. } | State::Trying => Role::Standby,
+            State::Claiming => Role::Acquiring,
+            State::Active { .. } => Role::Active,
+            State::Closing { .. } => Role::Leaving,
+            State::Stopped => Role::Stopped,
+        }
+    }
+
+    pub(super) const fn term(&self) -> Option<Term> {
+        if let State::Active { term } = self.state { Some(term) } else { None }
+    }
+
+    fn acquired(&mut self, actions: &mut Vec<Action>) {
+        match self.state {
+            State::Trying => self.state = State::Claiming,
+            State::Closing { end, .. } => self.state = State::Closing { locked: true, end },
+            State::Stopped => actions.push(Action::ReleaseLock),
+            State::Waiting { .. } | State::Claiming | State::Active { .. } => {}
+        }
+    }
+
+    fn held_by_another(&mut self, now: BootInstant) {
+        if self.state == State::Trying {
+            self.state = State::Waiting { try_at: now.plus(POLL) };
+        }
+    }
+
+    fn claim_answered(&mut self, event: &Event, now: BootInstant, actions: &mut Vec<Action>) {
+        let wanted = match (self.state, event) {
+            (State::Claiming, Event::StateClaimed { term }) => Some(*term),
+            _ => None,
+        };
+        if let (Answer::Claimed, Some(term)) = (self.claims.answered(event, wanted, now), wanted) {
+            self.state = State::Active { term };
+            actions.push(Action::Grant { term, until: None });
+        }
+    }
+
+    /// Whoever wrote the higher term holds the lock's name by now: the file was replaced. So ours is let go, and the one
+    /// that has the name is tried.
+    fn higher_term(&mut self, seen: Term, actions: &mut Vec<Action>) {
+        self.claims.learn(seen);
+        if let State::Active { term } = self.state
+            && term < seen
+        {
+            actions.extend([Action::Revoke { term, reason: Reason::HigherTerm }, Action::CloseStores]);
+            self.state = State::Closing { locked: true, end: false };
+        }
+    }
+
+    fn shutdown(&mut self, actions: &mut Vec<Action>) {
+        let locked = match self.state {
+            State::Stopped | State::Closing { end: true, .. } => return,
+            State::Closing { locked, end: false } => {
+                self.state = State::Closing { locked, end: true };
+                return;
+            }
+            State::Waiting { .. } | State::Trying => false,
+            State::Claiming => true,
+            State::Active { term } => {
+                actions.push(Action::Revoke { term, reason: Reason::Shutdown });
+                true
+            }
+        };
+        actions.push(Action::CloseStores);
+        self.state = State::Closing { locked, end: true };
+    }
+
+    fn closed(&mut self, now: BootInstant, actions: &mut Vec<Action>) {
+        if let State::Closing { locked, end } = self.state {
+            if locked {
+                actions.push(Action::ReleaseLock);
+            }
+            self.state = if end { State::Stopped } else { State::Waiting { try_at: now.plus(POLL) } };
+        }
+    }
+}

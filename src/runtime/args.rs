@@ -1,0 +1,327 @@
+//! The command line. `serve` and `agent` keep their values as texts, because flags are only one of three sources of them:
+//! `config` parses the texts of all sources by the same rules. What stands here as a doc comment is the help text and,
+//! by a test, `docs/configuration.md`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::config::{duration, names};
+use crate::domain::identity::ServiceAccount;
+
+/// A certificate authority and identity sidecar for gateways that stand outside an Istio service mesh.
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the certificate authority; a second one on the same data directory is its standby
+    Serve(ServeArgs),
+    /// Run the sidecar that keeps a gateway's identity and serves it on a socket
+    Agent(AgentArgs),
+    /// Show certificates: of a file, of stdin, of a workload socket, of a TLS endpoint
+    Inspect(InspectArgs),
+    /// Look into the record of what was issued
+    #[command(subcommand)]
+    Issuance(IssuanceCommand),
+    /// Mint a token that proves a service account to `serve`
+    Token(TokenArgs),
+    /// Bring damaged state back to use, or start over with a new root
+    Recover(RecoverArgs),
+    /// See the main job in a temporary folder: a pair, an agent, a rotation, a failover
+    Quickstart(QuickstartArgs),
+    /// Print the effective configuration of `serve` as a configuration file
+    Config(ServeArgs),
+}
+
+/// The flags of `serve`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServeArgs {
+    /// Where all state is kept; made if it is missing. Replicas of a pair share it
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Address of the CA API. While a replica of the same data directory holds the default port, a free one is taken
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// Address of /livez, /readyz and /metrics. The default port gives way as that of the CA API does
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin_listen: Option<String>,
+    /// Trust domain of the identities that are issued
+    #[arg(long, value_name = "NAME")]
+    pub trust_domain: Option<String>,
+    /// Validity of an SVID whose request names none: whole seconds, as in 90s, 24h, 1h30m
+    #[arg(long, value_name = "DURATION")]
+    pub svid_ttl: Option<String>,
+    /// Longest validity that a request may ask for
+    #[arg(long, value_name = "DURATION")]
+    pub max_svid_ttl: Option<String>,
+    /// DNS name in the CA's own serving certificate. Repeatable
+    #[arg(long = "dns-name", value_name = "NAME")]
+    pub dns_names: Option<Vec<String>>,
+    /// Path of the workload socket, at most 107 bytes; workload.sock in the data directory if not given
+    #[arg(long, value_name = "PATH")]
+    pub workload_socket: Option<String>,
+    /// Service account whose identity the workload socket serves
+    #[arg(long, value_name = "NAMESPACE/ACCOUNT")]
+    pub workload: Option<String>,
+    /// How long to go on accepting and forwarding after SIGTERM
+    #[arg(long, value_name = "DURATION")]
+    pub drain: Option<String>,
+    /// Form of the log lines on stderr: text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// YAML file with the same settings, and those that have no flag. Flags and environment go first
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+/// The flags of `agent`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AgentArgs {
+    /// Address of a certificate authority. Repeatable: when one does not answer the next is asked. Required
+    #[arg(long = "ca-address", value_name = "HOST:PORT")]
+    pub ca_addresses: Option<Vec<String>>,
+    /// Name that the authority's certificate must hold. If not given the host of its address, and localhost for loopback
+    /// addresses
+    #[arg(long, value_name = "NAME")]
+    pub ca_server_name: Option<String>,
+    /// File with the token that proves the service account; read again for each request. Required
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<String>,
+    /// File with the roots that the authority's own certificate is verified to, PEM. Required
+    #[arg(long, value_name = "FILE")]
+    pub root_file: Option<String>,
+    /// Path of the socket, at most 107 bytes
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<String>,
+    /// File mode of the socket, four octal digits
+    #[arg(long, value_name = "MODE")]
+    pub socket_mode: Option<String>,
+    /// User ID that may connect to the socket. Repeatable; everybody may if neither this nor allow-gid is given
+    #[arg(long = "allow-uid", value_name = "UID")]
+    pub allow_uids: Option<Vec<String>>,
+    /// Group ID that may connect to the socket. Repeatable
+    #[arg(long = "allow-gid", value_name = "GID")]
+    pub allow_gids: Option<Vec<String>>,
+    /// Trust domain of the identity
+    #[arg(long, value_name = "NAME")]
+    pub trust_domain: Option<String>,
+    /// Validity to ask for: whole seconds, as in 90s, 24h, 1h30m
+    #[arg(long, value_name = "DURATION")]
+    pub svid_ttl: Option<String>,
+    /// Address of /livez, /readyz and /metrics; none if not given
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin_listen: Option<String>,
+    /// Form of the log lines on stderr: text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// YAML file with the same settings. Flags and environment go first
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+/// The data directory of a pair, for the commands that work on one.
+#[derive(Args, Clone, Debug)]
+pub struct DataDir {
+    /// Data directory of the pair
+    #[arg(long, value_name = "DIR", env = "COUNTERSIGN_DATA_DIR", default_value = ServeArgs::DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
+/// The arguments of `inspect`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Exit codes: 0 all is well; 1 the source can't be read; 2 something has expired, does not verify \
+                        to the bundle, or breaks a rule of SPIFFE; 64 bad usage."
+)]
+pub struct InspectArgs {
+    /// A PEM or DER file, `-` for stdin, unix:///PATH of a workload socket, or HOST:PORT of a TLS endpoint
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = InspectFormat::Table)]
+    pub output: InspectFormat,
+    /// PEM file with the roots to verify to; a workload socket brings its own
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+    /// Name to ask a TLS endpoint for; the host of SOURCE if not given
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+}
+
+/// What `inspect` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InspectFormat {
+    /// A tree for people
+    Table,
+    /// The documented fields
+    Json,
+    /// The documented fields
+    Yaml,
+    /// The certificates alone
+    Pem,
+}
+
+/// What can be done with the issuance log.
+#[derive(Debug, Subcommand)]
+pub enum IssuanceCommand {
+    /// List what was issued, over the logs of all replicas
+    List(IssuanceListArgs),
+}
+
+/// The arguments of `issuance list`.
+#[derive(Args, Clone, Debug)]
+pub struct IssuanceListArgs {
+    /// Whose logs.
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub output: ListFormat,
+}
+
+/// What lists print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// One line each
+    Table,
+    /// The documented fields
+    Json,
+    /// The documented fields
+    Yaml,
+}
+
+/// The arguments of `token`.
+#[derive(Args, Clone, Debug)]
+pub struct TokenArgs {
+    /// Who the token speaks for
+    #[arg(value_name = "NAMESPACE/ACCOUNT")]
+    pub account: ServiceAccount,
+    /// Whose token issuer.
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// Whom the token is for
+    #[arg(long, value_name = "NAME", default_value = "istio-ca")]
+    pub audience: String,
+    /// How long it is valid
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse_whole_seconds)]
+    pub lifetime: Duration,
+}
+
+/// The arguments of `recover`.
+#[derive(Args, Clone, Debug)]
+pub struct RecoverArgs {
+    /// What to recover.
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// Give up the old root and make a new one: everything that trusts the old one must be told
+    #[arg(long)]
+    pub new_root: bool,
+}
+
+/// The arguments of `quickstart`.
+#[derive(Args, Clone, Debug)]
+pub struct QuickstartArgs {
+    /// Work in this folder and leave it behind, instead of in a temporary one
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    /// Where state is kept unless it is said otherwise.
+    pub const DATA_DIR: &str = "./countersign-data";
+
+    /// What holds where no source says anything.
+    pub fn defaults() -> Self {
+        Self {
+            data_dir: Some(Self::DATA_DIR.into()),
+            listen: Some("127.0.0.1:15012".into()),
+            admin_listen: Some("127.0.0.1:15020".into()),
+            trust_domain: Some("cluster.local".into()),
+            svid_ttl: Some("24h".into()),
+            max_svid_ttl: Some("2160h".into()),
+            dns_names: Some(vec!["localhost".into(), "istiod.istio-system.svc".into()]),
+            workload_socket: None,
+            workload: Some("default/gateway".into()),
+            drain: Some("0s".into()),
+            log_format: Some("text".into()),
+            config: None,
+        }
+    }
+}
+
+impl AgentArgs {
+    /// What holds where no source says anything.
+    pub fn defaults() -> Self {
+        Self {
+            socket: Some("/var/run/secrets/workload-spiffe-uds/socket".into()),
+            socket_mode: Some("0666".into()),
+            trust_domain: Some("cluster.local".into()),
+            svid_ttl: Some("24h".into()),
+            log_format: Some("text".into()),
+            ..Self::default()
+        }
+    }
+}
+
+/// The whole command line, with the defaults of `serve` and `agent` in its help.
+pub fn command() -> clap::Command {
+    Cli::command()
+        .mut_subcommand("serve", |command| with_defaults(command, &ServeArgs::defaults()))
+        .mut_subcommand("config", |command| with_defaults(command, &ServeArgs::defaults()))
+        .mut_subcommand("agent", |command| with_defaults(command, &AgentArgs::defaults()))
+}
+
+fn with_defaults(command: clap::Command, defaults: &impl Serialize) -> clap::Command {
+    names::texts_of(defaults)
+        .into_iter()
+        .fold(command, |command, (id, values)| {
+            command.mut_arg(id, |arg| {
+                let help = format!("{} [default: {}]", arg.get_help().cloned().unwrap_or_default(), values.join(" "));
+                arg.help(help)
+            })
+        })
+        .after_help("Each setting --some-name can also be given as COUNTERSIGN_SOME_NAME, or as someName in the file.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_a_valid_command_line() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_defaults() {
+        let help = command().find_subcommand_mut("serve").unwrap().render_help().to_string();
+        assert!(help.contains("[default: 127.0.0.1:15012]"), "{help}");
+        assert!(help.contains("[default: localhost istiod.istio-system.svc]"), "{help}");
+    }
+
+    #[test]
+    fn repeated_flags_add_up_and_values_are_texts() {
+        let cli = Cli::parse_from(["countersign", "serve", "--dns-name", "a", "--dns-name", "b", "--listen", "x"]);
+        let Command::Serve(args) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(args.dns_names, Some(vec!["a".into(), "b".into()]));
+        assert_eq!(args.listen.as_deref(), Some("x"));
+        assert_eq!(args.data_dir, None);
+    }
+
+    #[test]
+    fn other_commands_check_their_values_at_once() {
+        assert!(Cli::try_parse_from(["countersign", "token", "default"]).is_err());
+        assert!(Cli::try_parse_from(["countersign", "token", "a/b", "--lifetime", "0s"]).is_err());
+        assert!(Cli::try_parse_from(["countersign", "token", "a/b", "--lifetime", "10m"]).is_ok());
+    }
+}

@@ -1,0 +1,125 @@
+//! One function per command, and the exit codes that they share.
+
+use std::{
+    env,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::FromArgMatches;
+
+use super::{
+    args::{
+        self, AgentArgs, Cli, Command, InspectArgs, IssuanceCommand, IssuanceListArgs, QuickstartArgs, RecoverArgs,
+        ServeArgs, TokenArgs,
+    },
+    config::{AgentConfig, ConfigError, Environment, ServeConfig},
+    serve,
+};
+
+/// The command could not do its work.
+pub const EXIT_ERROR: u8 = 1;
+/// The command line or the configuration can't be used (`EX_USAGE`).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Why a command ended without having done its work.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Bad flags, environment or file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Everything else, in words.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Reads the command line, does what it says, and says on stderr why if that failed.
+pub fn run() -> ExitCode {
+    let cli = args::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match cli {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _closed_pipe = error.print();
+            return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(cli.command, &environment()) {
+        Ok(code) => code,
+        Err(error) => {
+            let _closed_pipe = writeln!(io::stderr(), "error: {error}");
+            match error {
+                CommandError::Config(_) => EXIT_USAGE.into(),
+                CommandError::Failed(_) => EXIT_ERROR.into(),
+            }
+        }
+    }
+}
+
+fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode, CommandError> {
+    match command {
+        Command::Serve(flags) => serve(&flags, environment),
+        Command::Agent(flags) => agent(&flags, environment),
+        Command::Inspect(args) => inspect(&args, environment),
+        Command::Issuance(IssuanceCommand::List(args)) => issuance_list(&args),
+        Command::Token(args) => token(&args),
+        Command::Recover(args) => recover(&args),
+        Command::Quickstart(args) => quickstart(&args),
+        Command::Config(flags) => config(&flags, environment),
+    }
+}
+
+/// The only look at the process's environment. Variables that are not Unicode can't be ours.
+fn environment() -> Environment {
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+fn config(flags: &ServeArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
+    let yaml =
+        ServeConfig::load(flags, environment)?.to_yaml().map_err(|error| CommandError::Failed(error.to_string()))?;
+    print(&yaml)
+}
+
+/// To stdout. A reader that has gone away is nobody's error.
+fn print(text: &str) -> Result<ExitCode, CommandError> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CommandError::Failed(format!("stdout: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn serve(flags: &ServeArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
+    let config = ServeConfig::load(flags, environment)?;
+    serve::run(config, environment).map_err(|error| CommandError::Failed(error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn agent(flags: &AgentArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
+    let _config = AgentConfig::load(flags, environment)?;
+    Err(not_built("agent"))
+}
+
+fn inspect(_args: &InspectArgs, _environment: &Environment) -> Result<ExitCode, CommandError> {
+    Err(not_built("inspect"))
+}
+
+fn issuance_list(_args: &IssuanceListArgs) -> Result<ExitCode, CommandError> {
+    Err(not_built("issuance list"))
+}
+
+fn token(_args: &TokenArgs) -> Result<ExitCode, CommandError> {
+    Err(not_built("token"))
+}
+
+fn recover(_args: &RecoverArgs) -> Result<ExitCode, CommandError> {
+    Err(not_built("recover"))
+}
+
+fn quickstart(_args: &QuickstartArgs) -> Result<ExitCode, CommandError> {
+    Err(not_built("quickstart"))
+}
+
+fn not_built(command: &str) -> CommandError {
+    CommandError::Failed(format!("{command} is not built yet"))
+}

@@ -1,0 +1,353 @@
+//! The configuration of `serve` and `agent`: every value parsed into its domain type before anything is started.
+//! The rules that hold for all settings (sources, names, reports) live in the modules below; which settings there are
+//! is declared in `args`.
+
+pub(super) mod duration;
+pub(super) mod names;
+mod parse;
+mod reference;
+mod sources;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use rustls::pki_types::ServerName;
+use serde::{Deserialize, Serialize};
+use serde_yaml_ng::{Mapping, Value};
+
+use self::sources::Sources;
+use super::args::{AgentArgs, ServeArgs};
+use crate::domain::{
+    authority::TtlBounds,
+    identity::{ServiceAccount, TrustDomain},
+    jwt::IssuerRules,
+};
+
+/// The process's environment, handed in: only `commands` reads the real one.
+pub type Environment = BTreeMap<String, String>;
+
+/// What `serve` runs with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServeConfig {
+    /// Where all state is kept.
+    pub data_dir: PathBuf,
+    /// Of the CA API.
+    pub listen: ListenAddress,
+    /// Of health and metrics.
+    pub admin_listen: ListenAddress,
+    /// Of the identities that are issued.
+    pub trust_domain: TrustDomain,
+    /// How long SVIDs may live.
+    pub ttl: TtlBounds,
+    /// In the serving certificate; at least one.
+    pub dns_names: Vec<String>,
+    /// Path of the workload socket, at most 107 bytes.
+    pub workload_socket: PathBuf,
+    /// Whose identity that socket serves.
+    pub workload: ServiceAccount,
+    /// How long to accept and forward after SIGTERM.
+    pub drain: Duration,
+    /// Of the log lines.
+    pub log_format: LogFormat,
+    /// Whose tokens are proofs, beside those of the embedded issuer.
+    pub token_issuers: Vec<TokenIssuerConfig>,
+}
+
+/// What `agent` runs with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentConfig {
+    /// Certificate authorities in the order in which they are asked; at least one.
+    pub ca_addresses: Vec<CaAddress>,
+    /// The proof.
+    pub token_file: PathBuf,
+    /// What the authorities' certificates are verified to.
+    pub root_file: PathBuf,
+    /// Path of the socket, at most 107 bytes.
+    pub socket: PathBuf,
+    /// Its mode, at most 0777.
+    pub socket_mode: u32,
+    /// Users who may connect. Everybody may if this and `allow_gids` are empty.
+    pub allow_uids: Vec<u32>,
+    /// Groups whose processes may connect.
+    pub allow_gids: Vec<u32>,
+    /// Of the identity.
+    pub trust_domain: TrustDomain,
+    /// Validity to ask for, whole seconds.
+    pub svid_ttl: Duration,
+    /// Of health and metrics.
+    pub admin_listen: Option<SocketAddr>,
+    /// Of the log lines.
+    pub log_format: LogFormat,
+}
+
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// Where.
+    pub address: SocketAddr,
+    /// Whether the operator chose it. A default gives way to a free port when a replica of the same data directory holds
+    /// it; a choice does not.
+    pub chosen: bool,
+}
+
+/// Where a certificate authority answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaAddress {
+    /// A name or an IP address, the latter without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What its certificate must hold.
+    pub server_name: ServerName<'static>,
+}
+
+/// An issuer of tokens and where its keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenIssuerConfig {
+    /// What it may vouch for.
+    pub rules: IssuerRules,
+    /// Its JWK Set.
+    pub jwks_file: PathBuf,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Everything that is wrong with a configuration. Each line names the setting, where it was given, and the fix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// At least one.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration can't be used:")?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+const TOKEN_ISSUERS: &str = "tokenIssuers";
+
+impl ServeConfig {
+    /// From flags, environment, file and defaults.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, in all sources.
+    pub fn load(flags: &ServeArgs, environment: &Environment) -> Result<Self, ConfigError> {
+        let fields = reference::fields("serve");
+        let file = flags.config.as_deref();
+        let mut from = Sources::new(flags, &ServeArgs::defaults(), environment, file, &fields, &[TOKEN_ISSUERS]);
+        let config = Self::read(&mut from);
+        from.finish(config)
+    }
+
+    fn read(from: &mut Sources) -> Option<Self> {
+        let data_dir = from.one("data_dir", parse::path);
+        let listen = listen_address(from, "listen");
+        let admin_listen = listen_address(from, "admin_listen");
+        let trust_domain = from.one("trust_domain", parse::displayed);
+        let ttl = ttl_bounds(from);
+        let dns_names = from.many("dns_names", parse::dns_name);
+        from.require("dns_names");
+        let workload_socket = match (from.one("workload_socket", parse::socket_path), &data_dir) {
+            (None, Some(dir)) if !from.is_chosen("workload_socket") => {
+                let path = dir.join("workload.sock");
+                parse::socket_path(&path.to_string_lossy()).map_err(|error| from.refuse("data_dir", error)).ok()
+            }
+            (socket, _) => socket,
+        };
+        let workload = from.one("workload", parse::displayed);
+        let drain = from.one("drain", duration::parse);
+        let log_format = from.one("log_format", parse::log_format);
+        let token_issuers = token_issuers(from);
+        Some(Self {
+            data_dir: data_dir?,
+            listen: listen?,
+            admin_listen: admin_listen?,
+            trust_domain: trust_domain?,
+            ttl: ttl?,
+            dns_names,
+            workload_socket: workload_socket?,
+            workload: workload?,
+            drain: drain?,
+            log_format: log_format?,
+            token_issuers,
+        })
+    }
+
+    /// In the form of the configuration file; reading it again gives the same configuration.
+    ///
+    /// # Errors
+    ///
+    /// Never for a configuration that was loaded; the serializer is asked all the same.
+    pub fn to_yaml(&self) -> Result<String, serde_yaml_ng::Error> {
+        let texts = ServeArgs {
+            data_dir: Some(self.data_dir.display().to_string()),
+            listen: Some(self.listen.address.to_string()),
+            admin_listen: Some(self.admin_listen.address.to_string()),
+            trust_domain: Some(self.trust_domain.to_string()),
+            svid_ttl: Some(duration::format(self.ttl.default_ttl())),
+            max_svid_ttl: Some(duration::format(self.ttl.max_ttl())),
+            dns_names: None,
+            workload_socket: Some(self.workload_socket.display().to_string()),
+            workload: Some(self.workload.to_string()),
+            drain: Some(duration::format(self.drain)),
+            log_format: Some(self.log_format.to_string()),
+            config: None,
+        };
+        let mut file = Mapping::new();
+        for (field, values) in names::texts_of(&texts) {
+            file.insert(names::file_key(&field).into(), values.concat().into());
+        }
+        file.insert(names::file_key("dns_names").into(), self.dns_names.clone().into());
+        let issuers: Vec<TokenIssuerFile> = self.token_issuers.iter().map(TokenIssuerFile::from).collect();
+        file.insert(TOKEN_ISSUERS.into(), serde_yaml_ng::to_value(issuers)?);
+        serde_yaml_ng::to_string(&file)
+    }
+}
+
+impl AgentConfig {
+    /// From flags, environment, file and defaults.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, in all sources.
+    pub fn load(flags: &AgentArgs, environment: &Environment) -> Result<Self, ConfigError> {
+        let fields = reference::fields("agent");
+        let file = flags.config.as_deref();
+        let mut from = Sources::new(flags, &AgentArgs::defaults(), environment, file, &fields, &[]);
+        let config = Self::read(&mut from);
+        from.finish(config)
+    }
+
+    fn read(from: &mut Sources) -> Option<Self> {
+        ["ca_addresses", "token_file", "root_file"].into_iter().for_each(|field| from.require(field));
+        let server_name = from.one("ca_server_name", parse::server_name);
+        let ca_addresses = from.many("ca_addresses", |text| parse::ca_address(text, server_name.as_ref()));
+        let token_file = from.one("token_file", parse::path);
+        let root_file = from.one("root_file", parse::path);
+        let socket = from.one("socket", parse::socket_path);
+        let socket_mode = from.one("socket_mode", parse::file_mode);
+        let allow_uids = from.many("allow_uids", parse::numeric_id);
+        let allow_gids = from.many("allow_gids", parse::numeric_id);
+        let trust_domain = from.one("trust_domain", parse::displayed);
+        let svid_ttl = from.one("svid_ttl", duration::parse_whole_seconds);
+        let admin_listen = from.one("admin_listen", parse::socket_address);
+        let log_format = from.one("log_format", parse::log_format);
+        Some(Self {
+            ca_addresses,
+            token_file: token_file?,
+            root_file: root_file?,
+            socket: socket?,
+            socket_mode: socket_mode?,
+            allow_uids,
+            allow_gids,
+            trust_domain: trust_domain?,
+            svid_ttl: svid_ttl?,
+            admin_listen,
+            log_format: log_format?,
+        })
+    }
+}
+
+fn listen_address(from: &mut Sources, field: &str) -> Option<ListenAddress> {
+    let chosen = from.is_chosen(field);
+    from.one(field, parse::socket_address).map(|address| ListenAddress { address, chosen })
+}
+
+fn ttl_bounds(from: &mut Sources) -> Option<TtlBounds> {
+    let default = from.one("svid_ttl", duration::parse_whole_seconds);
+    let max = from.one("max_svid_ttl", duration::parse_whole_seconds);
+    TtlBounds::new(default?, max?)
+        .map_err(|error| from.refuse("svid_ttl", format!("{error}: lower it, or raise maxSvidTtl")))
+        .ok()
+}
+
+/// An entry of `tokenIssuers`.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TokenIssuerFile {
+    issuer: String,
+    jwks_file: String,
+    #[serde(default = "istios_audience")]
+    audiences: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespaces: Option<Vec<String>>,
+}
+
+fn istios_audience() -> Vec<String> {
+    vec!["istio-ca".to_owned()]
+}
+
+fn token_issuers(from: &mut Sources) -> Vec<TokenIssuerConfig> {
+    let entries = match from.structured.get(TOKEN_ISSUERS).cloned() {
+        None => return Vec::new(),
+        Some(Value::Sequence(entries)) => entries,
+        Some(_) => {
+            from.refuse(TOKEN_ISSUERS, "takes a list of issuers");
+            return Vec::new();
+        }
+    };
+    let mut issuers: Vec<TokenIssuerConfig> = Vec::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        let issuer = serde_yaml_ng::from_value::<TokenIssuerFile>(entry)
+            .map_err(|error| error.to_string())
+            .and_then(TokenIssuerConfig::try_from);
+        match issuer {
+            Ok(issuer) if issuers.iter().any(|other| other.rules.issuer == issuer.rules.issuer) => {
+                from.refuse(TOKEN_ISSUERS, format!("[{index}]: issuer {:?} stands there twice", issuer.rules.issuer));
+            }
+            Ok(issuer) => issuers.push(issuer),
+            Err(error) => from.refuse(TOKEN_ISSUERS, format!("[{index}]: {error}")),
+        }
+    }
+    issuers
+}
+
+impl TryFrom<TokenIssuerFile> for TokenIssuerConfig {
+    type Error = String;
+
+    fn try_from(file: TokenIssuerFile) -> Result<Self, String> {
+        if file.issuer.is_empty() {
+            return Err("issuer: must not be empty".to_owned());
+        }
+        if file.audiences.is_empty() || file.audiences.iter().any(String::is_empty) {
+            return Err("audiences: needs at least one, none of them empty".to_owned());
+        }
+        for namespace in file.namespaces.iter().flatten() {
+            ServiceAccount::new(namespace, "any").map_err(|error| format!("namespaces: {error}"))?;
+        }
+        let jwks_file = parse::path(&file.jwks_file).map_err(|error| format!("jwksFile: {error}"))?;
+        let rules = IssuerRules { issuer: file.issuer, audiences: file.audiences, namespaces: file.namespaces };
+        Ok(Self { rules, jwks_file })
+    }
+}
+
+impl From<&TokenIssuerConfig> for TokenIssuerFile {
+    fn from(config: &TokenIssuerConfig) -> Self {
+        let IssuerRules { issuer, audiences, namespaces } = config.rules.clone();
+        Self { issuer, jwks_file: config.jwks_file.display().to_string(), audiences, namespaces }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! `countersign serve`: one replica of an embedded pair, put together and supervised.
+
+mod announce;
+pub(super) mod histories;
+mod identities;
+mod listeners;
+mod place;
+pub(super) mod proofs;
+mod signing;
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::watch,
+    task::spawn_blocking,
+    time::sleep,
+};
+
+use self::{
+    identities::{OwnIdentities, WorkloadSocket, configure_tls},
+    place::{Place, Ports},
+    signing::Signing,
+};
+use super::{
+    config::{Environment, ServeConfig},
+    seams::{RingRandom, SystemClock},
+    shutdown::Shutdown,
+    supervisor::Supervisor,
+    telemetry,
+};
+use crate::{
+    domain::{clock::Clock, random::SecureRandom},
+    grpc::{ca_server::serve_ca, pair_server::serve_pair},
+};
+
+/// Why `serve` ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ServeFailed(String);
+
+impl ServeFailed {
+    fn of(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What is in progress when the process leaves may take this long: a request is held for 10 s at most.
+const LEAVE_LIMIT: Duration = Duration::from_secs(12);
+
+/// Runs a replica until it is told to leave, or a critical task ends.
+///
+/// # Errors
+///
+/// When it can't start, or a critical task ended.
+pub fn run(config: ServeConfig, environment: &Environment) -> Result<(), ServeFailed> {
+    telemetry::start(config.log_format, environment).map_err(ServeFailed::of)?;
+    // what must go on under any load has a thread of its own
+    let control = runtime("control", 1)?;
+    let main = runtime("main", std::thread::available_parallelism().map_or(2, std::num::NonZero::get))?;
+    let result = main.block_on(serve(config, control.handle()));
+    main.shutdown_background();
+    control.shutdown_background();
+    result
+}
+
+fn runtime(name: &str, threads: usize) -> Result<Runtime, ServeFailed> {
+    Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build().map_err(ServeFailed::of)
+}
+
+async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed> {
+    let shutdown = Shutdown::on_signal().map_err(ServeFailed::of)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let random: Arc<dyn SecureRandom> = Arc::new(RingRandom::new());
+    let (place, ports) = Place::take(&config, random.as_ref()).await?;
+    let signing = signing::assemble(&config, &place, &clock, &random)?;
+    let log = Arc::clone(&signing.log);
+    let identities = OwnIdentities {
+        create: Arc::clone(&signing.create),
+        trust_domain: config.trust_domain.clone(),
+        ttl: config.ttl,
+        clock,
+        random,
+    };
+    let mut supervisor = Supervisor::default();
+    start_workload_socket(&config, &place, &identities, &shutdown, &mut supervisor).await?;
+    start_signing(signing, ports, &identities, config.drain, &shutdown, control, &mut supervisor);
+    say_what_is_served(&config, &place).map_err(ServeFailed::of)?;
+
+    let ended = tokio::select! {
+        ended = supervisor.first_end(), if !shutdown.is_requested() => Some(ended),
+        () = shutdown.requested() => None,
+    };
+    let result = match ended {
+        Some(ended) => Err(ServeFailed::of(ended)),
+        None => supervisor.drain(LEAVE_LIMIT).await.map_err(ServeFailed::of),
+    };
+    let slot = place.slot.slot();
+    let closed = spawn_blocking(move || {
+        log.close();
+        place.pair.withdraw(slot)
+    });
+    closed.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
+    result
+}
+
+async fn start_workload_socket(
+    config: &ServeConfig,
+    place: &Place,
+    identities: &OwnIdentities,
+    shutdown: &Shutdown,
+    supervisor: &mut Supervisor,
+) -> Result<(), ServeFailed> {
+    let chosen = config.workload_socket != place.data_dir.workload_socket();
+    let socket = WorkloadSocket { path: config.workload_socket.clone(), chosen };
+    let bound = socket.bind().await.map_err(ServeFailed::of)?;
+    let (publisher, identity) = identities.workload(config.workload.clone());
+    supervisor.spawn("workload identity", until(shutdown, publisher.run()));
+    supervisor.spawn("workload socket", socket.serve(bound, identity, shutdown.clone()));
+    Ok(())
+}
+
+fn start_signing(
+    signing: Signing,
+    ports: Ports,
+    identities: &OwnIdentities,
+    drain: Duration,
+    shutdown: &Shutdown,
+    control: &Handle,
+    supervisor: &mut Supervisor,
+) {
+    let Signing { create, history, leadership, standing, sessions, announcer, .. } = signing;
+    let (publisher, serving) = identities.serving();
+    let (tls, tls_configs) = watch::channel(None);
+    supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
+    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
+    supervisor.spawn("announcements", on(control, async move { Ok::<_, ServeFailed>(announcer.run(sessions).await) }));
+
+    // the servers go on, forwarding, until the term is released and `drain` is over
+    let (leave, left) = watch::channel(false);
+    let asked = shutdown.clone();
+    supervisor.spawn(
+        "election",
+        on(control, async move {
+            let result = leadership.run(async move { asked.requested().await }).await;
+            if result.is_ok() {
+                sleep(drain).await;
+            }
+            leave.send_replace(true);
+            result
+        }),
+    );
+    let (_health, health_service) = tonic_health::server::health_reporter();
+    let _ = standing;
+    supervisor
+        .spawn("signing API", serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, gone(left.clone())));
+    supervisor.spawn("pair", serve_pair(ports.pair, create, history, gone(left)));
+}
+
+async fn gone(mut left: watch::Receiver<bool>) {
+    // a sender that is gone has left too
+    let _left_or_gone = left.wait_for(|left| *left).await.is_ok();
+}
+
+/// Runs a task that would go on for ever until shutdown is asked for.
+fn until(
+    shutdown: &Shutdown,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
+    let shutdown = shutdown.clone();
+    async move {
+        tokio::select! {
+            () = task => Err(ServeFailed("it came to its end".into())),
+            () = shutdown.requested() => Ok(()),
+        }
+    }
+}
+
+/// Runs a task on another runtime.
+fn on<E: std::fmt::Display + Send + 'static>(
+    runtime: &Handle,
+    task: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
+    let task = runtime.spawn(task);
+    async move { task.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of) }
+}
+
+fn say_what_is_served(config: &ServeConfig, place: &Place) -> io::Result<()> {
+    let entry = &place.entry;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{} of {}", entry.replica, place.data_dir.path().display())?;
+    let moved = if place.gave_way { ", because another replica holds the default port" } else { "" };
+    writeln!(out, "  signing API      {}{moved}", entry.ca_address)?;
+    writeln!(out, "  health, metrics  http://{}/readyz /livez /metrics", entry.admin_address)?;
+    writeln!(out, "  workload socket  {} for {}", config.workload_socket.display(), config.workload)?;
+    writeln!(out, "  trust bundle     {}", place.data_dir.root_cert().display())?;
+    writeln!(out, "try: countersign inspect unix://{}", absolute(&config.workload_socket).display())?;
+    out.flush()
+}
+
+fn absolute(path: &std::path::Path) -> std::path::PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

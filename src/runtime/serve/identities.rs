@@ -1,0 +1,128 @@
+//! What a replica keeps for itself: its serving certificate, and the identity that its own workload socket serves.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::place::private;
+use crate::{
+    domain::{
+        attestation::OwnIdentity,
+        authority::TtlBounds,
+        clock::Clock,
+        identity::{ServiceAccount, TrustDomain},
+        random::SecureRandom,
+    },
+    grpc::{
+        server_tls::server_config,
+        unix_listener::{BindError, WorkloadListener, wait_until_free},
+        workload_server,
+    },
+    runtime::shutdown::Shutdown,
+    service::{
+        create_certificate::CreateCertificate,
+        own_identity::OwnAuthority,
+        svid_publisher::{Expectation, IdentityReceiver, SvidPublisher},
+    },
+};
+
+/// A TTL of seconds is for watching rotation; the serving certificate must outlast a change of the active all the same.
+const SERVING_TTL_AT_LEAST: Duration = Duration::from_secs(60);
+
+/// Makes the publishers of a replica.
+pub(super) struct OwnIdentities {
+    pub(super) create: Arc<CreateCertificate>,
+    pub(super) trust_domain: TrustDomain,
+    pub(super) ttl: TtlBounds,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn SecureRandom>,
+}
+
+impl OwnIdentities {
+    /// Keeps the serving certificate.
+    pub(super) fn serving(&self) -> (SvidPublisher, IdentityReceiver) {
+        let ttl = self.ttl.default_ttl().max(SERVING_TTL_AT_LEAST).min(self.ttl.max_ttl());
+        self.publisher(OwnIdentity::Serving, i64::try_from(ttl.as_secs()).unwrap_or(0))
+    }
+
+    /// Keeps the SVID of the own socket's workload.
+    pub(super) fn workload(&self, account: ServiceAccount) -> (SvidPublisher, IdentityReceiver) {
+        self.publisher(OwnIdentity::Workload(account), 0)
+    }
+
+    fn publisher(&self, own: OwnIdentity, ttl_seconds: i64) -> (SvidPublisher, IdentityReceiver) {
+        SvidPublisher::new(
+            Arc::new(OwnAuthority::new(Arc::clone(&self.create), own)),
+            Expectation::AnyIn(self.trust_domain.clone()),
+            ttl_seconds,
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )
+    }
+}
+
+/// Turns each serving certificate into a TLS configuration for the connections that come after it.
+pub(super) async fn configure_tls(mut serving: IdentityReceiver, tls: watch::Sender<Option<Arc<ServerConfig>>>) {
+    loop {
+        let svid = serving.borrow_and_update().as_ref().and_then(|identity| identity.svid.clone());
+        if let Some(svid) = svid {
+            match server_config(&svid) {
+                Ok(config) => {
+                    info!(event = "serving_certificate", serial = %svid.leaf().serial(), expires = %svid.leaf().not_after());
+                    tls.send_replace(Some(config));
+                }
+                Err(error) => warn!(event = "serving_certificate_unusable", %error),
+            }
+        }
+        if serving.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Where the own workload socket is to be.
+pub(super) struct WorkloadSocket {
+    pub(super) path: PathBuf,
+    /// Whether the operator chose the path. The default one is shared by the replicas of a data directory: whoever has it
+    /// serves it, and the others take over when it falls free.
+    pub(super) chosen: bool,
+}
+
+impl WorkloadSocket {
+    /// Binds the socket at once, if that is possible. It hands out a private key, so it is for this user alone; whom an
+    /// agent's socket is for is the operator's to say.
+    pub(super) async fn bind(&self) -> Result<Option<WorkloadListener>, BindError> {
+        match WorkloadListener::bind(&self.path, private()).await {
+            Ok(listener) => Ok(Some(listener)),
+            Err(BindError::InUse(_)) if !self.chosen => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Serves `identity` on the socket, from when it can be had, until `shutdown`.
+    pub(super) async fn serve(
+        self,
+        mut bound: Option<WorkloadListener>,
+        identity: IdentityReceiver,
+        shutdown: Shutdown,
+    ) -> Result<(), workload_server::ServeError> {
+        let listener = loop {
+            if let Some(listener) = bound.take() {
+                break listener;
+            }
+            tokio::select! {
+                () = shutdown.requested() => return Ok(()),
+                free = wait_until_free(&self.path) => match free {
+                    Ok(()) => bound = self.bind().await.unwrap_or_else(|error| {
+                        warn!(event = "workload_socket_failed", %error);
+                        None
+                    }),
+                    Err(error) => warn!(event = "workload_socket_failed", %error),
+                }
+            }
+        };
+        workload_server::serve(listener, identity, async move { shutdown.requested().await }).await
+    }
+}

@@ -1,0 +1,100 @@
+//! The ports of a replica. A default port that another replica of the same data directory holds gives way to a free one;
+//! anything else that is in use is an error.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    runtime::config::ListenAddress,
+    storage::{pair_directory::PairDirectory, replica_slot::Slot},
+};
+
+/// A bound port.
+pub(super) struct Bound {
+    pub(super) listener: TcpListener,
+    pub(super) address: SocketAddr,
+    /// Whether the default had to give way.
+    pub(super) gave_way: bool,
+}
+
+/// Why a port is not bound.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Something that is not a replica of this data directory has it.
+    #[error("{setting} {address} is in use by another program: choose another one")]
+    InUse {
+        /// The setting's name.
+        setting: &'static str,
+        /// What it says.
+        address: SocketAddr,
+    },
+    /// The system refuses.
+    #[error("{setting} {address}: {error}")]
+    Io {
+        /// The setting's name.
+        setting: &'static str,
+        /// What it says.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A replica that is just starting has bound its port before it has said so.
+const ANNOUNCEMENT: Duration = Duration::from_secs(2);
+
+pub(super) async fn bind(
+    setting: &'static str,
+    wanted: ListenAddress,
+    pair: &PairDirectory,
+    own: Slot,
+) -> Result<Bound, ListenError> {
+    let address = wanted.address;
+    match TcpListener::bind(address).await {
+        Ok(listener) => bound(setting, address, listener, false),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if wanted.chosen || !is_a_replicas(address, pair, own).await {
+                return Err(ListenError::InUse { setting, address });
+            }
+            let free = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+            match TcpListener::bind(free).await {
+                Ok(listener) => bound(setting, free, listener, true),
+                Err(error) => Err(ListenError::Io { setting, address: free, error }),
+            }
+        }
+        Err(error) => Err(ListenError::Io { setting, address, error }),
+    }
+}
+
+fn bound(
+    setting: &'static str,
+    wanted: SocketAddr,
+    listener: TcpListener,
+    gave_way: bool,
+) -> Result<Bound, ListenError> {
+    let address = listener.local_addr().map_err(|error| ListenError::Io { setting, address: wanted, error })?;
+    Ok(Bound { listener, address, gave_way })
+}
+
+/// Whether a living replica of this data directory has announced the port, waiting a little for one that is starting.
+async fn is_a_replicas(address: SocketAddr, pair: &PairDirectory, own: Slot) -> bool {
+    let deadline = Instant::now() + ANNOUNCEMENT;
+    loop {
+        let others = pair.living_others(own).unwrap_or_default();
+        if others.announced.iter().any(|entry| entry.ca_address == address || entry.admin_address == address) {
+            return true;
+        }
+        if others.silent == 0 || Instant::now() >= deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,50 @@
+//! Logs: to stderr, as text or as JSON, filtered by `COUNTERSIGN_LOG`.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+use super::config::{Environment, LogFormat};
+
+/// Names targets and levels, as in `info` or `countersign=debug,warn`.
+pub const FILTER_VARIABLE: &str = "COUNTERSIGN_LOG";
+
+/// Why there are no logs.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter does not parse.
+    #[error("{FILTER_VARIABLE}: {0}: write a level such as info, or TARGET=LEVEL pairs")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Somebody else has set up logs in this process.
+    #[error("logs are set up already")]
+    Twice,
+}
+
+/// Starts logging for the whole process. Colours only on a terminal, and never with `NO_COLOR`.
+///
+/// # Errors
+///
+/// When the filter does not parse, or logging was started before.
+pub fn start(format: LogFormat, environment: &Environment) -> Result<(), TelemetryError> {
+    let directives = environment.get(FILTER_VARIABLE).map_or("info", String::as_str);
+    let filter = EnvFilter::try_new(directives)?;
+    let colours = io::stderr().is_terminal() && !environment.contains_key("NO_COLOR");
+    let logs = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    match format {
+        LogFormat::Text => logs.try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    }
+    .map_err(|_set_already| TelemetryError::Twice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_filter_names_its_variable() {
+        let environment = Environment::from([(FILTER_VARIABLE.to_owned(), "countersign=loud".to_owned())]);
+        let error = start(LogFormat::Text, &environment).unwrap_err().to_string();
+        assert!(error.starts_with("COUNTERSIGN_LOG: "), "{error}");
+    }
+}

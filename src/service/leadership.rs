@@ -1,0 +1,205 @@
+//! Drives the election: does what the state machine says, and feeds back what came of it.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::{JoinSet, spawn_blocking},
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use super::{
+    ports::{BoxFuture, StateError},
+    signing_session::SigningSession,
+    signing_state::{Claim, SigningState},
+};
+use crate::domain::{
+    authority::SigningAuthority,
+    clock::{BootInstant, Clock},
+    leadership::{Action, Event, Machine, Reason, Role, Term},
+};
+
+/// What holds the pair's lock or lease.
+pub trait Election: Send + Sync {
+    /// Does a request of the machine ([`Action::TryLock`], [`Action::ReadLease`], [`Action::WriteLease`]) and answers with
+    /// its event.
+    fn request(&self, action: Action) -> BoxFuture<'_, Event>;
+    /// Lets go of the lock, if it is held.
+    fn release(&self);
+}
+
+/// Where this replica stands, for status and health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its role.
+    pub role: Role,
+    /// The term it may sign in.
+    pub term: Option<Term>,
+}
+
+/// The driver. Owns the machine.
+pub struct Leadership {
+    machine: Machine,
+    election: Arc<dyn Election>,
+    state: Arc<SigningState>,
+    /// The authority of the term that was claimed last, until it is granted.
+    claimed: Option<(Term, Arc<SigningAuthority>)>,
+    session: watch::Sender<Option<Arc<SigningSession>>>,
+    standing: watch::Sender<Standing>,
+    clock: Arc<dyn Clock>,
+    under_way: JoinSet<Outcome>,
+}
+
+/// What comes back from a task of the driver.
+enum Outcome {
+    Event(Event),
+    Claim(Term, Result<Claim, StateError>),
+}
+
+/// Why the election ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum LeadershipError {
+    /// The state can't be trusted: nothing may be signed from it, and nothing new is made in its place.
+    #[error(transparent)]
+    State(StateError),
+    /// A task of the driver panicked.
+    #[error("the election failed: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// How long what is being signed may still take when a term ends on purpose.
+const DRAIN: Duration = Duration::from_millis(100);
+
+impl Leadership {
+    /// A driver for `machine`, with the channels that it will publish to.
+    pub fn new(
+        machine: Machine,
+        election: Arc<dyn Election>,
+        state: Arc<SigningState>,
+        session: watch::Sender<Option<Arc<SigningSession>>>,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, watch::Receiver<Standing>) {
+        let (standing, follow) = watch::channel(Standing { role: machine.role(), term: None });
+        let under_way = JoinSet::new();
+        (Self { machine, election, state, claimed: None, session, standing, clock, under_way }, follow)
+    }
+
+    /// Runs until `shutdown` has resolved and the term, if one was held, is released.
+    ///
+    /// # Errors
+    ///
+    /// When the state is damaged, or a task panics.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), LeadershipError> {
+        let mut shutdown = Box::pin(shutdown);
+        let mut asked = false;
+        let mut events = VecDeque::from([Event::Tick]);
+        loop {
+            while let Some(event) = events.pop_front() {
+                for action in self.machine.handle(event, self.clock.boot()) {
+                    self.perform(action);
+                }
+            }
+            self.publish_standing();
+            if self.machine.role() == Role::Stopped {
+                return Ok(());
+            }
+            let wake = self.until_next_wake();
+            tokio::select! {
+                () = &mut shutdown, if !asked => {
+                    asked = true;
+                    events.push_back(Event::ShutdownAsked);
+                }
+                Some(outcome) = self.under_way.join_next() => events.push_back(self.event_of(outcome?)?),
+                () = wake => events.push_back(Event::Tick),
+            }
+        }
+    }
+
+    fn until_next_wake(&self) -> impl Future<Output = ()> + use<> {
+        let pause = self.machine.next_wake().map(|at| at.since(self.clock.boot()));
+        async move {
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::TryLock | Action::ReadLease | Action::WriteLease { .. } => {
+                let election = Arc::clone(&self.election);
+                self.under_way.spawn(async move { Outcome::Event(election.request(action).await) });
+            }
+            Action::ReleaseLock => self.election.release(),
+            Action::ClaimState { term } => {
+                let state = Arc::clone(&self.state);
+                self.under_way.spawn(async move {
+                    let claim = spawn_blocking(move || state.claim(term)).await;
+                    Outcome::Claim(term, claim.unwrap_or_else(|error| Err(StateError::Io(error.to_string()))))
+                });
+            }
+            Action::Grant { term, until } => self.grant(term, until),
+            Action::Extend { until } => {
+                if let Some(session) = self.session.borrow().as_ref() {
+                    session.extend(until);
+                }
+            }
+            Action::Revoke { term, reason } => self.revoke(term, reason),
+            Action::CloseStores => self.close_stores(),
+        }
+    }
+
+    fn grant(&mut self, term: Term, until: Option<BootInstant>) {
+        // the machine grants only what was claimed, and a claim brings the authority with it
+        let Some((_, authority)) = self.claimed.take_if(|(claimed, _)| *claimed == term) else { return };
+        info!(event = "term_granted", %term, authority = authority.id());
+        self.session.send_replace(Some(Arc::new(SigningSession::new(term, authority, until))));
+    }
+
+    fn revoke(&self, term: Term, reason: Reason) {
+        if let Some(session) = self.session.borrow().as_ref() {
+            session.end();
+        }
+        match reason {
+            Reason::Shutdown => info!(event = "term_ended", %term, ?reason),
+            Reason::Expired | Reason::LeaseLost | Reason::HigherTerm => warn!(event = "term_ended", %term, ?reason),
+        }
+    }
+
+    fn close_stores(&mut self) {
+        let ended = self.session.send_replace(None);
+        let state = Arc::clone(&self.state);
+        self.under_way.spawn(async move {
+            if let Some(session) = ended {
+                session.drained(DRAIN).await;
+            }
+            if spawn_blocking(move || state.close()).await.is_err() {
+                warn!(event = "state_close_panicked");
+            }
+            Outcome::Event(Event::StoresClosed)
+        });
+    }
+
+    fn event_of(&mut self, outcome: Outcome) -> Result<Event, LeadershipError> {
+        match outcome {
+            Outcome::Event(event) => Ok(event),
+            Outcome::Claim(term, Ok(Claim::Claimed(authority))) => {
+                self.claimed = Some((term, authority));
+                Ok(Event::StateClaimed { term })
+            }
+            Outcome::Claim(term, Ok(Claim::Refused { highest })) => Ok(Event::StateRefused { term, highest }),
+            Outcome::Claim(_, Err(error @ StateError::Damaged(_))) => Err(LeadershipError::State(error)),
+            Outcome::Claim(term, Err(error)) => {
+                warn!(event = "claim_failed", %term, %error);
+                Ok(Event::StateUnknown { term })
+            }
+        }
+    }
+
+    fn publish_standing(&self) {
+        let standing = Standing { role: self.machine.role(), term: self.machine.term() };
+        self.standing.send_if_modified(|published| std::mem::replace(published, standing) != standing);
+    }
+}

@@ -1,0 +1,200 @@
+//! The state that a term signs from: claimed for the term, then the signing authority read from it, or made if there has
+//! never been one.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::ports::{StateError, StateObject, StateStore};
+use crate::domain::{
+    authority::SigningAuthority,
+    clock::Clock,
+    identity::TrustDomain,
+    leadership::Term,
+    random::SecureRandom,
+    x509::{Certificate, PrivateKey, TrustBundle},
+};
+
+/// Opens the store. In the embedded form that may be done only while the pair's lock is held.
+pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn StateStore>, StateError> + Send + Sync>;
+
+/// The use case; blocking throughout.
+pub struct SigningState {
+    open: OpenStore,
+    store: Mutex<Option<Arc<dyn StateStore>>>,
+    trust_domain: TrustDomain,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn SecureRandom>,
+}
+
+/// What came of claiming a term.
+#[derive(Debug)]
+pub enum Claim {
+    /// Every object bears the term now; this signs in it.
+    Claimed(Arc<SigningAuthority>),
+    /// Some object bears a term that is not lower.
+    Refused {
+        /// The highest of them.
+        highest: Term,
+    },
+}
+
+/// As istiod's own root: ten years.
+const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+impl SigningState {
+    /// Opens the store with `open` at the first claim.
+    pub fn new(
+        open: OpenStore,
+        trust_domain: TrustDomain,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn SecureRandom>,
+    ) -> Self {
+        Self { open, store: Mutex::new(None), trust_domain, clock, random }
+    }
+
+    /// Claims `term` in every object, then reads the signing authority, or makes it where no object was ever written.
+    ///
+    /// # Errors
+    ///
+    /// When the store can't be used, or holds another trust domain's authority.
+    pub fn claim(&self, term: Term) -> Result<Claim, StateError> {
+        let store = self.opened()?;
+        match store.claim(term) {
+            Ok(()) => {}
+            Err(StateError::Fenced { found, .. }) => return Ok(Claim::Refused { highest: found }),
+            Err(error) => return Err(error),
+        }
+        let authority = match store.load(StateObject::Authority)? {
+            Some(stored) => self.read(store.as_ref(), term, &stored.content)?,
+            None => self.make(store.as_ref(), term)?,
+        };
+        Ok(Claim::Claimed(Arc::new(authority)))
+    }
+
+    /// Closes the store, so that another process may open it.
+    pub fn close(&self) {
+        if let Some(store) = self.store.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            store.close();
+        }
+    }
+
+    fn opened(&self) -> Result<Arc<dyn StateStore>, StateError> {
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        match store.as_ref() {
+            Some(store) => Ok(Arc::clone(store)),
+            None => Ok(Arc::clone(store.insert((self.open)()?))),
+        }
+    }
+
+    fn make(&self, store: &dyn StateStore, term: Term) -> Result<SigningAuthority, StateError> {
+        let (authority, key) =
+            SigningAuthority::self_signed(&self.trust_domain, ROOT_LIFETIME, self.clock.now(), self.random.as_ref())
+                .map_err(|error| StateError::Io(error.to_string()))?;
+        let content = AuthorityContent {
+            format: FORMAT,
+            trust_domain: self.trust_domain.to_string(),
+            certificate: authority.certificate().to_pem(),
+            key: key.to_pem(),
+            chain: String::new(),
+        };
+        store.compare_and_swap(StateObject::Authority, 0, term, &encoded(&content)?)?;
+        write_bundle(store, term, authority.bundle())?;
+        Ok(authority)
+    }
+
+    fn read(&self, store: &dyn StateStore, term: Term, content: &[u8]) -> Result<SigningAuthority, StateError> {
+        let stored = AuthorityContent::decode(content)?;
+        let unusable = |what: String| StateError::Unusable(format!("the stored signing authority: {what}"));
+        if stored.trust_domain != self.trust_domain.as_str() {
+            return Err(StateError::Unusable(format!(
+                "trustDomain is {}, but the data directory holds the authority of {}: set that one, or use another dataDir",
+                self.trust_domain, stored.trust_domain
+            )));
+        }
+        let certificates =
+            Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|e| unusable(e.to_string()))?;
+        let [certificate] = certificates.try_into().map_err(|_| unusable("it is not one certificate".into()))?;
+        let key = PrivateKey::from_pem(stored.key.as_bytes()).map_err(|e| unusable(e.to_string()))?;
+        let chain = Certificate::all_from_pem(stored.chain.as_bytes()).map_err(|e| unusable(e.to_string()))?;
+        let bundle = match store.load(StateObject::Trust)? {
+            Some(trust) => TrustContent::decode(&trust.content)?.bundle(&self.trust_domain).map_err(unusable)?,
+            // killed between the first two writes of all
+            None => {
+                let bundle = TrustBundle::new(self.trust_domain.clone(), vec![certificate.clone()])
+                    .map_err(|e| unusable(e.to_string()))?;
+                write_bundle(store, term, &bundle)?;
+                bundle
+            }
+        };
+        SigningAuthority::from_parts(certificate, &key, chain, bundle, self.clock.now())
+            .map_err(|e| unusable(e.to_string()))
+    }
+}
+
+/// The fingerprint of the signing certificate in the authority object's content; the store's manifest keeps it, so that a
+/// root can't be replaced unnoticed.
+pub fn root_of(content: &[u8]) -> Option<String> {
+    let stored = AuthorityContent::decode(content).ok()?;
+    let certificate = Certificate::all_from_pem(stored.certificate.as_bytes()).ok()?.into_iter().next()?;
+    Some(certificate.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct AuthorityContent {
+    format: u32,
+    trust_domain: String,
+    certificate: String,
+    key: Zeroizing<String>,
+    /// Intermediates that are sent above a leaf; empty for a root of our own.
+    chain: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TrustContent {
+    format: u32,
+    /// Grows with each change of the bundle.
+    sequence: u64,
+    bundle: String,
+}
+
+impl AuthorityContent {
+    fn decode(content: &[u8]) -> Result<Self, StateError> {
+        decoded(content, |stored: &Self| stored.format)
+    }
+}
+
+impl TrustContent {
+    fn decode(content: &[u8]) -> Result<Self, StateError> {
+        decoded(content, |stored: &Self| stored.format)
+    }
+
+    fn bundle(&self, trust_domain: &TrustDomain) -> Result<TrustBundle, String> {
+        TrustBundle::from_pem(trust_domain.clone(), self.bundle.as_bytes()).map_err(|error| error.to_string())
+    }
+}
+
+fn write_bundle(store: &dyn StateStore, term: Term, bundle: &TrustBundle) -> Result<(), StateError> {
+    let content = TrustContent { format: FORMAT, sequence: 1, bundle: bundle.to_pem() };
+    store.compare_and_swap(StateObject::Trust, 0, term, &encoded(&content)?).map(drop)
+}
+
+fn encoded(content: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StateError> {
+    serde_json::to_vec(content).map(Zeroizing::new).map_err(|error| StateError::Io(error.to_string()))
+}
+
+fn decoded<'a, T: Deserialize<'a>>(content: &'a [u8], format: impl Fn(&T) -> u32) -> Result<T, StateError> {
+    // the error names line and column, never the content
+    let stored: T = serde_json::from_slice(content)
+        .map_err(|error| StateError::Unusable(format!("a stored object can't be read: {error}")))?;
+    match format(&stored) {
+        FORMAT => Ok(stored),
+        newer => Err(StateError::Unusable(format!("a stored object has format {newer}, this version reads {FORMAT}"))),
+    }
+}

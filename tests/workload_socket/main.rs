@@ -1,0 +1,13 @@
+//! The workload socket from outside: the publisher over a certificate authority that misbehaves on demand, and real
+//! clients on a real Unix socket.
+
+#[cfg(test)]
+mod many_streams;
+#[cfg(test)]
+mod publisher;
+#[cfg(test)]
+mod secret_discovery;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod workload_api;

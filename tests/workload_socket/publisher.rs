@@ -1,0 +1,158 @@
+//! When the publisher renews, and what it does when it can't. Time is paused: it jumps to the next thing that is due.
+
+use std::{sync::Arc, time::Duration};
+
+use countersign::{domain::x509::X509Svid, service::svid_publisher::Expectation};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{Behaviour, Running, TRUST_DOMAIN, TestAuthority, TestClock, id};
+
+fn good() -> Behaviour {
+    Behaviour::SignFor(id())
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn svid(running: &Running) -> Arc<X509Svid> {
+    running.published().expect("something is published").svid.clone().expect("an SVID is published")
+}
+
+#[tokio::test(start_paused = true)]
+async fn renews_at_half_of_the_remaining_life_with_a_new_key() {
+    let mut running = Running::start(good(), 3600);
+    let first = running.next().await;
+    assert_eq!(first.revision, 1);
+    assert_eq!(first.id, id());
+    assert_eq!(first.bundle.to_pem(), running.authority.root_pem());
+    let first = svid(&running);
+    sleep(seconds(1780)).await;
+    assert_eq!(running.revision(), 1, "not due before 49.5 %");
+    sleep(seconds(40)).await;
+    assert_eq!(running.revision(), 2, "due before 50.5 %");
+    let second = svid(&running);
+    assert_ne!(first.leaf().serial(), second.leaf().serial());
+    assert_ne!(first.key().pkcs8(), second.key().pkcs8());
+    assert_eq!(running.stats.renewals(), 2);
+    assert_eq!(running.stats.not_after_seconds(), second.leaf().not_after().seconds());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_comes_late_is_noticed_within_a_second() {
+    let mut running = Running::start(Behaviour::Down, 3600);
+    sleep(seconds(600)).await;
+    assert!(running.published().is_none());
+    assert!((600..1000).contains(&running.authority.calls()), "{} calls", running.authority.calls());
+    assert!(running.stats.failures() >= 600);
+    running.authority.behave(good());
+    let up = Instant::now();
+    running.next().await;
+    assert!(up.elapsed() <= seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keeps_the_last_svid_until_it_expires_withdraws_it_once_and_recovers() {
+    let mut running = Running::start(good(), 60);
+    let bundle = Arc::clone(&running.next().await.bundle);
+    running.authority.behave(Behaviour::Down);
+    sleep(Duration::from_millis(59_000)).await;
+    assert_eq!(running.revision(), 1);
+    assert!(running.stats.failures() > 10);
+    sleep(seconds(2)).await;
+    let withdrawn = running.published().unwrap();
+    assert!(withdrawn.svid.is_none());
+    assert_eq!((withdrawn.revision, &withdrawn.id), (2, &id()));
+    assert_eq!(withdrawn.bundle, bundle);
+    assert_eq!(running.stats.not_after_seconds(), 0);
+    sleep(seconds(600)).await;
+    assert_eq!(running.revision(), 2);
+    running.authority.behave(good());
+    assert_eq!(running.next().await.revision, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_authority_neither_stops_the_withdrawal_nor_the_recovery() {
+    let mut running = Running::start(good(), 60);
+    running.next().await;
+    running.authority.behave(Behaviour::Hung);
+    sleep(seconds(61)).await;
+    assert!(running.published().unwrap().svid.is_none());
+    running.authority.behave(good());
+    assert_eq!(running.next().await.revision, 3);
+    assert!(running.stats.failures() >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_not_for_us_are_never_published() {
+    let foreign = TestAuthority::new(&TestClock::new()).root_pem();
+    let running = Running::start(good(), 3600);
+    sleep(seconds(1)).await;
+    for (bad, why) in [
+        (Behaviour::SignFor("spiffe://cluster.local/ns/default/sa/other".parse().unwrap()), "another account"),
+        (Behaviour::SignFor("spiffe://elsewhere/ns/default/sa/gateway".parse().unwrap()), "another trust domain"),
+        (Behaviour::OtherKey, "another key"),
+        (Behaviour::Roots(foreign), "roots that the chain does not lead to"),
+        (Behaviour::Roots(String::new()), "no roots"),
+        (Behaviour::Roots("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into()), "no certificate"),
+    ] {
+        let before = (running.revision(), running.stats.failures());
+        running.authority.behave(bad);
+        running.renew_now.notify_one();
+        sleep(seconds(1)).await;
+        assert_eq!(running.revision(), before.0, "{why}");
+        assert!(running.stats.failures() > before.1, "{why}");
+    }
+    running.authority.behave(good());
+    sleep(seconds(6)).await;
+    assert_eq!(running.revision(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_identity_of_the_trust_domain_is_the_only_one_from_then_on() {
+    let any = || Expectation::AnyIn(TRUST_DOMAIN.parse().unwrap());
+    let elsewhere = Behaviour::SignFor("spiffe://elsewhere/ns/default/sa/gateway".parse().unwrap());
+    let mut running = Running::start_expecting(any(), elsewhere, 3600);
+    sleep(seconds(5)).await;
+    assert!(running.published().is_none(), "another trust domain");
+    running.authority.behave(good());
+    assert_eq!(running.next().await.id, id());
+    running.authority.behave(Behaviour::SignFor("spiffe://cluster.local/ns/default/sa/other".parse().unwrap()));
+    running.renew_now.notify_one();
+    sleep(seconds(5)).await;
+    assert_eq!(running.revision(), 1, "another account");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_svid_from_the_future_waits_for_its_time() {
+    // NotBefore lies two minutes before the authority's clock.
+    let mut running = Running::start(Behaviour::Ahead(seconds(150)), 3600);
+    let start = Instant::now();
+    sleep(seconds(29)).await;
+    assert!(running.published().is_none());
+    running.next().await;
+    assert!((seconds(29)..seconds(32)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert_eq!((running.authority.calls(), running.stats.failures()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_far_off_is_a_failure() {
+    let mut running = Running::start(Behaviour::Ahead(seconds(3600)), 3600);
+    sleep(seconds(60)).await;
+    assert!(running.published().is_none());
+    assert!(running.stats.failures() > 50);
+    running.authority.behave(good());
+    running.next().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn renews_at_once_when_told() {
+    let mut running = Running::start(good(), 3600);
+    running.next().await;
+    let told = Instant::now();
+    running.renew_now.notify_one();
+    assert_eq!(running.next().await.revision, 2);
+    assert!(told.elapsed() < seconds(1));
+    sleep(seconds(60)).await;
+    assert_eq!(running.revision(), 2, "once");
+}

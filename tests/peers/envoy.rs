@@ -1,0 +1,122 @@
+//! A running Envoy, and what the one that stands for the service writes down about its callers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    envoy_config::LISTENER,
+    peer::peer,
+    support::{http, process::Process, wait::wait_until},
+};
+
+const START: Duration = Duration::from_secs(10);
+
+/// An Envoy on ports that the system chose.
+pub(crate) struct Envoy {
+    _process: Process,
+    /// When it was started.
+    pub(crate) started: Instant,
+    /// Its listener. Bound at once; it accepts only when Envoy has warmed up.
+    pub(crate) address: SocketAddr,
+}
+
+impl Envoy {
+    /// Starts one with a configuration of [`crate::envoy_config`].
+    pub(crate) fn start(name: &str, dir: &Path, config: &Value) -> Self {
+        let (config_file, admin_file) = (dir.join(format!("{name}.json")), dir.join(format!("{name}.admin")));
+        fs::write(&config_file, config.to_string()).unwrap();
+        let mut command = peer("envoy");
+        command.arg("--config-path").arg(config_file).arg("--admin-address-path").arg(&admin_file);
+        command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
+        command.args(["--file-flush-interval-msec", "100"]);
+        let (started, process) = (Instant::now(), Process::start(name, dir, &mut command));
+
+        let what = format!("the listener of Envoy {name}");
+        let address = wait_until(START, &what, || {
+            let written = fs::read_to_string(&admin_file).map_err(|error| error.to_string())?;
+            let admin = written.parse().map_err(|error| format!("{written:?}: {error}"))?;
+            let listeners = http::get(admin, "/listeners?format=json")?;
+            listener_port(&listeners).ok_or(listeners)
+        });
+        Self { _process: process, started, address: http::loopback(address) }
+    }
+}
+
+fn listener_port(listeners: &str) -> Option<u16> {
+    let listeners: Value = serde_json::from_str(listeners).ok()?;
+    let ours = listeners["listener_statuses"].as_array()?.iter().find(|status| status["name"] == LISTENER)?;
+    u16::try_from(ours["local_address"]["socket_address"]["port_value"].as_u64()?).ok()
+}
+
+/// One request as the backend saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) client: String,
+    pub(crate) serial: String,
+    /// Seconds since 1970.
+    pub(crate) not_after: f64,
+    /// Seconds since 1970.
+    pub(crate) start: f64,
+}
+
+/// The access log of the backend, read on as it grows.
+#[derive(Debug, Default)]
+pub(crate) struct AccessLog {
+    path: PathBuf,
+    bytes_read: usize,
+    requests: Vec<Request>,
+    serials: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl AccessLog {
+    /// The log that an Envoy will write to `path`.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path, ..Self::default() }
+    }
+
+    /// Every request so far.
+    pub(crate) fn requests(&mut self) -> &[Request] {
+        self.read_on();
+        &self.requests
+    }
+
+    /// How many distinct serials `client` has shown so far.
+    pub(crate) fn serials(&mut self, client: &str) -> usize {
+        self.read_on();
+        self.serials.get(client).map_or(0, BTreeSet::len)
+    }
+
+    fn read_on(&mut self) {
+        let Ok(mut file) = File::open(&self.path) else { return };
+        file.seek(SeekFrom::Start(u64::try_from(self.bytes_read).unwrap())).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        // What stands behind the last line end is still being written.
+        let complete = text.rfind('\n').map_or(0, |end| end + 1);
+        for request in text[..complete].lines().map(request) {
+            self.serials.entry(request.client.clone()).or_default().insert(request.serial.clone());
+            self.requests.push(request);
+        }
+        self.bytes_read += complete;
+    }
+}
+
+fn request(line: &str) -> Request {
+    let fields: Value = serde_json::from_str(line).expect("a JSON line in the access log");
+    // Envoy writes null where there is no certificate, and numbers as JSON numbers or strings.
+    let text = |name: &str| {
+        let value = &fields[name];
+        assert!(!value.is_null(), "no {name} in {line}: the caller showed no certificate");
+        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    };
+    let seconds = |name: &str| text(name).parse().expect("seconds since 1970");
+    Request { client: text("uri"), serial: text("serial"), not_after: seconds("not_after"), start: seconds("start") }
+}

@@ -1,0 +1,138 @@
+//! The configurations of the two kinds of Envoy: the gateway, and the service behind it.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+const TYPES: &str = "type.googleapis.com";
+const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
+
+/// The listener of either.
+pub(crate) const LISTENER: &str = "http";
+
+/// Which variant of the discovery protocol is spoken on the socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sds {
+    StateOfTheWorld,
+    Delta,
+}
+
+/// Takes plain HTTP. `/local` it answers itself; everything else goes to `backend` over mutual TLS, each request on a
+/// connection of its own, because a pooled connection would hide rotation.
+pub(crate) fn gateway(socket: &Path, sds: Sds, backend: u16, backend_id: &str) -> Value {
+    let to_backend = json!({
+        "name": "backend", "type": "STATIC", "connect_timeout": "2s",
+        "load_assignment": endpoint("backend", json!({"socket_address": loopback(backend)})),
+        "typed_extension_protocol_options": http_options(
+            json!({"http_protocol_options": {}}), json!({"max_requests_per_connection": 1})
+        ),
+        "transport_socket": {"name": "tls", "typed_config": {
+            "@type": format!("{TLS}.UpstreamTlsContext"),
+            "common_tls_context": tls_context(sds, &json!({"exact": backend_id})),
+        }},
+    });
+    let routes = json!([
+        {"match": {"path": "/local"}, "direct_response": {"status": 200, "body": {"inline_string": "local"}}},
+        {"match": {"prefix": "/"}, "route": {"cluster": "backend", "timeout": "10s"}},
+    ]);
+    bootstrap(json!({"filters": [http_filter(&routes, &Value::Null)]}), json!([sds_cluster(socket), to_backend]))
+}
+
+/// Demands a client certificate of a name that starts with `clients`, and logs what it was shown.
+pub(crate) fn backend(socket: &Path, clients: &str, access_log: &Path) -> Value {
+    let log = json!([{"name": "file", "typed_config": {
+        "@type": format!("{TYPES}/envoy.extensions.access_loggers.file.v3.FileAccessLog"),
+        "path": access_log,
+        "log_format": {"json_format": {
+            "uri": "%DOWNSTREAM_PEER_URI_SAN%",
+            "serial": "%DOWNSTREAM_PEER_SERIAL%",
+            "not_after": "%DOWNSTREAM_PEER_CERT_V_END(%s)%",
+            "start": "%START_TIME(%s.%3f)%",
+        }},
+    }}]);
+    let routes = json!([
+        {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "backend"}}},
+    ]);
+    let chain = json!({
+        "filters": [http_filter(&routes, &log)],
+        "transport_socket": {"name": "tls", "typed_config": {
+            "@type": format!("{TLS}.DownstreamTlsContext"),
+            "require_client_certificate": true,
+            "common_tls_context": tls_context(Sds::StateOfTheWorld, &json!({"prefix": clients})),
+        }},
+    });
+    bootstrap(chain, json!([sds_cluster(socket)]))
+}
+
+fn bootstrap(filter_chain: Value, clusters: Value) -> Value {
+    json!({
+        "node": {"id": "test", "cluster": "test"},
+        "admin": {"address": {"socket_address": loopback(0)}},
+        "static_resources": {
+            "listeners": [{
+                "name": LISTENER,
+                "address": {"socket_address": loopback(0)},
+                "filter_chains": [filter_chain],
+            }],
+            "clusters": clusters,
+        },
+    })
+}
+
+fn tls_context(sds: Sds, peer: &Value) -> Value {
+    json!({
+        "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": sds_config(sds)}],
+        "combined_validation_context": {
+            "default_validation_context": {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": peer}]},
+            "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": sds_config(sds)},
+        },
+    })
+}
+
+fn sds_config(sds: Sds) -> Value {
+    let api_type = match sds {
+        Sds::StateOfTheWorld => "GRPC",
+        Sds::Delta => "DELTA_GRPC",
+    };
+    json!({"resource_api_version": "V3", "api_config_source": {
+        "api_type": api_type, "transport_api_version": "V3",
+        "grpc_services": [{"envoy_grpc": {"cluster_name": "sds"}}],
+    }})
+}
+
+fn sds_cluster(socket: &Path) -> Value {
+    json!({
+        "name": "sds", "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": endpoint("sds", json!({"pipe": {"path": socket}})),
+        "typed_extension_protocol_options": http_options(json!({"http2_protocol_options": {}}), json!({})),
+    })
+}
+
+fn http_options(protocol: Value, common: Value) -> Value {
+    json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": format!("{TYPES}/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
+        "explicit_http_config": protocol,
+        "common_http_protocol_options": common,
+    }})
+}
+
+fn http_filter(routes: &Value, access_log: &Value) -> Value {
+    json!({"name": "http", "typed_config": {
+        "@type": format!("{TYPES}/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "http",
+        "access_log": access_log,
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "http_filters": [{"name": "router", "typed_config": {
+            "@type": format!("{TYPES}/envoy.extensions.filters.http.router.v3.Router"),
+        }}],
+    }})
+}
+
+fn endpoint(cluster: &str, address: Value) -> Value {
+    let endpoint = json!({"endpoint": {"address": address}});
+    json!({"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]})
+}
+
+fn loopback(port: u16) -> Value {
+    json!({"address": "127.0.0.1", "port_value": port})
+}

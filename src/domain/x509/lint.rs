@@ -17,15 +17,15 @@
 //! | `svid-both-sides` | extended key usage, if there, names server and client authentication |
 //! | `profile-basic-constraints`, `profile-extended-key-usage` | there, the former critical |
 //! | `profile-key-usage` | digitalSignature and keyEncipherment, nothing else |
-//! | `profile-names-critical`, `profile-only-name` | critical alternative names that are one name |
-//! | `issued-id`, `issued-public-key` | the identity and key that were meant |
+//! | `profile-names-critical` | critical alternative names |
+//! | `issued-id`, `issued-names`, `issued-public-key` | the identity, the other names (none for a workload) and the key that were meant |
 //! | `issued-within-authority` | NotAfter is not past the authority's |
 //! | `issued-not-early`, `issued-not-late` | the instant of signing lies within the validity |
 //! | `authority-ca`, `authority-subject` | a CA with a subject |
 //! | `authority-key-usage`, `authority-key-usage-critical`, `authority-cert-sign` | keyCertSign in a critical key usage |
 //! | `authority-id-no-path` | a SPIFFE ID, if there is one, is a trust domain's |
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use x509_parser::{
     certificate::X509Certificate,
@@ -51,6 +51,8 @@ pub struct Finding {
 pub struct Expected<'a> {
     /// The identity.
     pub id: &'a SpiffeId,
+    /// The other names, in order: DNS names and IP addresses.
+    pub server_names: &'a [String],
     /// SubjectPublicKeyInfo of the request, DER.
     pub public_key_info: &'a [u8],
     /// The signing certificate's NotAfter, which the leaf's may not pass.
@@ -172,14 +174,16 @@ fn profile(certificate: &X509Certificate<'_>, findings: &mut Findings) {
     require(findings, "profile-names-critical", names.as_ref().is_some_and(|names| names.critical), || {
         "the alternative names are absent or not critical".into()
     });
-    let count = names.map_or(0, |names| names.value.general_names.len());
-    require(findings, "profile-only-name", count == 1, || format!("{count} alternative names"));
 }
 
 /// Whether the certificate says what it was meant to say.
 fn issued(certificate: &X509Certificate<'_>, expected: &Expected<'_>, findings: &mut Findings) {
     let uris = uri_names(certificate);
     require(findings, "issued-id", uris.contains(&expected.id.as_str()), || format!("{uris:?}, not {}", expected.id));
+    let others = other_names(certificate);
+    require(findings, "issued-names", others == expected.server_names, || {
+        format!("{others:?}, not {:?}", expected.server_names)
+    });
     let same_key = certificate.public_key().raw == expected.public_key_info;
     require(findings, "issued-public-key", same_key, || "the key is not the request's".into());
     let not_before = Timestamp::from_seconds(certificate.validity().not_before.timestamp());
@@ -225,6 +229,24 @@ fn uri_names<'a>(certificate: &'a X509Certificate<'_>) -> Vec<&'a str> {
         }
     }
     uris
+}
+
+/// Every alternative name that is no URI, in order: DNS names and IP addresses as text, other kinds by their tag.
+fn other_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    names
+        .filter_map(|name| match name {
+            GeneralName::URI(_) => None,
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(octets) => {
+                let v4 = <[u8; 4]>::try_from(*octets).map(IpAddr::from);
+                let address = v4.or_else(|_| <[u8; 16]>::try_from(*octets).map(IpAddr::from));
+                Some(address.map_or_else(|_| format!("{octets:?}"), |address| address.to_string()))
+            }
+            other => Some(other.to_string()),
+        })
+        .collect()
 }
 
 fn require(findings: &mut Findings, rule: &'static str, holds: bool, detail: impl FnOnce() -> String) {

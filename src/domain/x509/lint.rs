@@ -254,3 +254,66 @@ fn require(findings: &mut Findings, rule: &'static str, holds: bool, detail: imp
         findings.push(Finding { rule, detail: detail() });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+    };
+
+    use super::*;
+    use crate::domain::x509::PrivateKey;
+
+    fn leaf_with(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.subject_alt_names = vec![uri("spiffe://td/a")];
+        change(&mut params);
+        let key = PrivateKey::generate_p256().unwrap();
+        params.self_signed(key.key_pair().as_ref()).unwrap().der().to_vec()
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().unwrap())
+    }
+
+    fn rules(findings: &[Finding]) -> Vec<&'static str> {
+        findings.iter().map(|finding| finding.rule).collect()
+    }
+
+    #[test]
+    fn each_broken_leaf_is_told_by_its_rule() {
+        type Change = fn(&mut CertificateParams);
+        let cases: [(&[&str], Change); 10] = [
+            (&[], |_| {}),
+            (&["svid-one-uri-name"], |params| params.subject_alt_names.clear()),
+            (&["svid-one-uri-name"], |params| params.subject_alt_names.push(uri("spiffe://td/b"))),
+            (&["svid-id"], |params| params.subject_alt_names = vec![uri("spiffe://td")]),
+            (&["svid-id-form"], |params| params.subject_alt_names = vec![uri("spiffe://TD/a")]),
+            (&["svid-not-ca"], |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            (&["svid-key-usage"], |params| params.key_usages.clear()),
+            (&["svid-no-signing"], |params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)),
+            (&["svid-both-sides"], |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            (&["x509-validity-order"], |params| std::mem::swap(&mut params.not_before, &mut params.not_after)),
+        ];
+        for (expected, change) in cases {
+            assert_eq!(rules(&check_leaf(&leaf_with(change))), expected);
+        }
+        let serial = leaf_with(|params| params.serial_number = Some(vec![1; 21].into()));
+        assert_eq!(rules(&check_leaf(&serial)), ["x509-serial-length"]);
+        let nameless = leaf_with(|params| params.distinguished_name = DistinguishedName::new());
+        assert_eq!(check_leaf(&nameless), []);
+    }
+
+    #[test]
+    fn a_leaf_is_no_authority_and_noise_is_nothing() {
+        assert_eq!(
+            rules(&check_authority(&leaf_with(|_| {}))),
+            ["authority-ca", "authority-cert-sign", "authority-id-no-path"]
+        );
+        assert_eq!(rules(&check_leaf(b"noise")), ["x509-parse"]);
+        let behind = [leaf_with(|_| {}), vec![0]].concat();
+        assert_eq!(rules(&check_leaf(&behind)), ["x509-parse"]);
+    }
+}

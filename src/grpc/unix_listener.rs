@@ -73,6 +73,8 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// A live owner takes a connection at once, or its queue is full, which also says that it lives.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// The lock is held only while a path is looked at and bound.
+const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl Default for SocketAccess {
@@ -110,7 +112,7 @@ impl WorkloadListener {
             if error != rustix::io::Errno::WOULDBLOCK {
                 return Err(failed("locked")(error.into()));
             }
-            sleep(PROBE_INTERVAL).await;
+            sleep(LOCK_INTERVAL).await;
         }
         match probe(path).await.map_err(failed("looked at"))? {
             Occupant::None => {}
@@ -284,18 +286,21 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn of_many_that_find_a_dead_socket_one_gets_it() {
         let folder = tempdir().unwrap();
-        let path: &'static Path = Box::leak(folder.path().join("socket").into_boxed_path());
-        drop(net::UnixListener::bind(path).unwrap());
-        let rivals: Vec<_> = (0..8).map(|_| spawn(bind(path))).collect();
-        let mut winners = Vec::new();
-        for rival in rivals {
-            match rival.await.unwrap() {
-                Ok(listener) => winners.push(listener),
-                Err(error) => assert!(matches!(error, BindError::InUse(_)), "{error}"),
+        for round in 0..100 {
+            let path = folder.path().join(round.to_string());
+            drop(net::UnixListener::bind(&path).unwrap());
+            let rival = |path: PathBuf| async move { bind(&path).await };
+            let rivals: Vec<_> = (0..8).map(|_| spawn(rival(path.clone()))).collect();
+            let mut winners = Vec::new();
+            for rival in rivals {
+                match rival.await.unwrap() {
+                    Ok(listener) => winners.push(listener),
+                    Err(error) => assert!(matches!(error, BindError::InUse(_)), "{error}"),
+                }
             }
+            assert_eq!(winners.len(), 1);
+            UnixStream::connect(&path).await.expect("the winner's file is still there");
         }
-        assert_eq!(winners.len(), 1);
-        UnixStream::connect(path).await.expect("the winner's file is still there");
     }
 
     #[tokio::test]

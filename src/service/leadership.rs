@@ -60,7 +60,7 @@ enum Outcome {
 /// Why the election ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum LeadershipError {
-    /// The state can't be trusted: nothing may be signed from it, and nothing new is made in its place.
+    /// The state can't be used: nothing may be signed from it, and nothing new is made in its place.
     #[error(transparent)]
     State(StateError),
     /// A task of the driver panicked.
@@ -190,7 +190,9 @@ impl Leadership {
                 Ok(Event::StateClaimed { term })
             }
             Outcome::Claim(term, Ok(Claim::Refused { highest })) => Ok(Event::StateRefused { term, highest }),
-            Outcome::Claim(_, Err(error @ StateError::Damaged(_))) => Err(LeadershipError::State(error)),
+            Outcome::Claim(_, Err(error @ (StateError::Damaged(_) | StateError::Unusable(_)))) => {
+                Err(LeadershipError::State(error))
+            }
             Outcome::Claim(term, Err(error)) => {
                 warn!(event = "claim_failed", %term, %error);
                 Ok(Event::StateUnknown { term })

@@ -100,7 +100,7 @@ impl SigningState {
             trust_domain: self.trust_domain.to_string(),
             certificate: authority.certificate().to_pem(),
             key: key.to_pem(),
-            chain: String::new(),
+            chain: Vec::new(),
         };
         store.compare_and_swap(StateObject::Authority, 0, term, &encoded(&content)?)?;
         write_bundle(store, term, authority.bundle())?;
@@ -120,7 +120,8 @@ impl SigningState {
             Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|e| unusable(e.to_string()))?;
         let [certificate] = certificates.try_into().map_err(|_| unusable("it is not one certificate".into()))?;
         let key = PrivateKey::from_pem(stored.key.as_bytes()).map_err(|e| unusable(e.to_string()))?;
-        let chain = Certificate::all_from_pem(stored.chain.as_bytes()).map_err(|e| unusable(e.to_string()))?;
+        let chain = Certificate::all_from_pem(stored.chain.concat().as_bytes());
+        let chain = if stored.chain.is_empty() { Vec::new() } else { chain.map_err(|e| unusable(e.to_string()))? };
         let bundle = match store.load(StateObject::Trust)? {
             Some(trust) => TrustContent::decode(&trust.content)?.bundle(&self.trust_domain).map_err(unusable)?,
             // killed between the first two writes of all
@@ -152,8 +153,8 @@ struct AuthorityContent {
     trust_domain: String,
     certificate: String,
     key: Zeroizing<String>,
-    /// Intermediates that are sent above a leaf; empty for a root of our own.
-    chain: String,
+    /// Intermediates that are sent above a leaf, PEM; none for a root of our own.
+    chain: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -93,8 +93,10 @@ impl TokenIssuer {
     }
 
     /// Whether an unverified token names this issuer, so that the right one of several is asked.
-    pub fn is_issuer_of(&self, _token: &str) -> bool {
-        todo!()
+    pub fn is_issuer_of(&self, token: &str) -> bool {
+        let claims = token.split('.').nth(1).filter(|_| token.len() <= MAX_TOKEN_BYTES);
+        let named = claims.and_then(|claims| decode_json::<NamedIssuer>(claims, "").ok());
+        named.is_some_and(|named| named.iss == self.rules.issuer)
     }
 
     /// Checks everything: form, algorithm against the key's own kind, signature, issuer, audience, times, subject,
@@ -197,6 +199,12 @@ struct Claims {
     nbf: Option<NumericDate>,
     iat: Option<NumericDate>,
     sub: Option<String>,
+}
+
+/// All that is read of a token before its signature is checked.
+#[derive(Deserialize)]
+struct NamedIssuer {
+    iss: String,
 }
 
 #[derive(Deserialize)]

@@ -422,3 +422,89 @@ impl Holding {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn after(millis: u64) -> BootInstant {
+        BootInstant::from_nanos(0).plus(Duration::from_millis(millis))
+    }
+
+    fn me() -> HolderId {
+        HolderId::parse("me").unwrap()
+    }
+
+    fn step(election: &mut LeaseElection, event: Event, millis: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        election.handle(event, after(millis), &mut actions);
+        actions
+    }
+
+    fn seen(version: &str, term: u64) -> Event {
+        let record = LeaseRecord { term: Term::new(term), occupancy: Occupancy::Held(me()) };
+        Event::LeaseRead(Some(Observed { version: Version::new(version), record }))
+    }
+
+    /// Has written term 1 into an empty lease at version "1".
+    fn taken() -> LeaseElection {
+        let mut election = LeaseElection::new(LeaseTiming::DEFAULT, me(), after(0));
+        step(&mut election, Event::Tick, 0);
+        step(&mut election, Event::LeaseRead(None), 0);
+        step(&mut election, Event::LeaseWritten(Version::new("1")), 0);
+        election
+    }
+
+    fn active() -> LeaseElection {
+        let mut election = taken();
+        step(&mut election, Event::StateClaimed { term: Term::new(1) }, 0);
+        step(&mut election, Event::Tick, 1);
+        let mut actions = Vec::new();
+        for millis in [1_000, 1_001] {
+            let event = if millis == 1_000 { Event::Tick } else { Event::LeaseWritten(Version::new("2")) };
+            actions.extend(step(&mut election, event, millis));
+        }
+        assert!(matches!(actions.last(), Some(Action::Grant { .. })), "{actions:?}");
+        election
+    }
+
+    /// With a renewal of unknown outcome, then a read that finds `found`.
+    fn doubting(mut election: LeaseElection, found: Event) -> LeaseElection {
+        step(&mut election, Event::Tick, 2_100);
+        step(&mut election, Event::LeaseUnknown, 2_200);
+        step(&mut election, Event::Tick, 2_500);
+        step(&mut election, found, 2_510);
+        election
+    }
+
+    #[test]
+    fn a_lost_answer_is_made_good_only_while_active_and_only_by_the_own_record() {
+        assert_eq!(doubting(active(), seen("9", 1)).role(), Role::Active);
+        assert_eq!(doubting(active(), seen("9", 2)).role(), Role::Standby, "an edited term");
+        assert_eq!(doubting(active(), Event::LeaseRead(None)).role(), Role::Standby, "a deleted lease");
+        assert_eq!(doubting(taken(), seen("9", 1)).role(), Role::Standby, "never granted");
+    }
+
+    #[test]
+    fn only_a_term_that_was_granted_is_marked_as_released() {
+        for (mut election, left) in [(active(), Occupancy::Released(me())), (taken(), Occupancy::Vacant)] {
+            step(&mut election, Event::ShutdownAsked, 1_500);
+            let actions = step(&mut election, Event::StoresClosed, 1_600);
+            let record = LeaseRecord { term: Term::new(1), occupancy: left };
+            assert!(
+                matches!(actions.as_slice(), [Action::WriteLease { record: it, .. }] if *it == record),
+                "{actions:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn failures_are_not_repeated_at_once() {
+        let mut election = LeaseElection::new(LeaseTiming::DEFAULT, me(), after(0));
+        assert_eq!(step(&mut election, Event::Tick, 0), [Action::ReadLease]);
+        assert_eq!(step(&mut election, Event::LeaseUnknown, 1), []);
+        assert_eq!(election.next_wake(), Some(after(251)));
+    }
+}

@@ -5,6 +5,14 @@
 //! The invariants are the functions of `invariants`. A failure prints the case and everything that happened in it;
 //! `PROPTEST_CASES` sets the number of cases. Builds with `--no-default-features`.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a broken model is to fail loudly"
+)]
+
 #[path = "leadership_model/invariants.rs"]
 mod invariants;
 #[path = "leadership_model/world.rs"]

@@ -53,26 +53,22 @@ impl Claims {
     /// Takes the answer to whatever claim is under way, which may be for another term than the one `wanted` by now.
     pub(super) fn answered(&mut self, event: &Event, wanted: Option<Term>, now: BootInstant) -> Answer {
         self.under_way = false;
-        match *event {
-            Event::StateClaimed { term } => {
-                self.learn(term);
-                self.backoff.reset();
-                match wanted {
-                    Some(wanted) if wanted != term => Answer::None,
-                    Some(_) if self.highest > term => Answer::Refused,
-                    Some(_) => Answer::Claimed,
-                    None => Answer::None,
-                }
+        if let Event::StateClaimed { term } = *event {
+            self.learn(term);
+            self.backoff.reset();
+            match wanted {
+                Some(wanted) if wanted != term => Answer::None,
+                Some(_) if self.highest > term => Answer::Refused,
+                Some(_) => Answer::Claimed,
+                None => Answer::None,
             }
-            Event::StateRefused { term, highest } => {
-                self.learn(highest);
-                self.not_before = now.plus(self.backoff.refused());
-                if wanted == Some(term) { Answer::Refused } else { Answer::None }
-            }
-            _ => {
-                self.not_before = now.plus(self.backoff.failed());
-                Answer::None
-            }
+        } else if let Event::StateRefused { term, highest } = *event {
+            self.learn(highest);
+            self.not_before = now.plus(self.backoff.refused());
+            if wanted == Some(term) { Answer::Refused } else { Answer::None }
+        } else {
+            self.not_before = now.plus(self.backoff.failed());
+            Answer::None
         }
     }
 }

@@ -3,6 +3,9 @@
 //! Safety rests on the *chain*: each write of the record names the version of the own write before it, so a write that
 //! succeeds proves that nobody else has written since. See `docs/failover.md`.
 
+mod holding;
+
+use self::holding::{Basis, Holding, Stage};
 use super::{
     Action, Event, HolderId, LeaseRecord, LeaseTiming, Observed, Reason, Role, Term, Version,
     backoff::Backoff,
@@ -63,45 +66,6 @@ enum Hold {
         since: BootInstant,
     },
     Holding(Holding),
-}
-
-/// The record is what we wrote, as far as we know.
-#[derive(Debug)]
-struct Holding {
-    version: Version,
-    term: Term,
-    /// When the answer to the write that took the lease came.
-    taken: BootInstant,
-    basis: Basis,
-    stage: Stage,
-    /// This term was granted: the record may be marked as released.
-    granted: bool,
-}
-
-/// Why nobody else may sign any more once the lease was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Basis {
-    /// The record stood unchanged for a whole lease.
-    WaitedOut,
-    /// It said that its holder left, or there was none, so that the term before ours is the last that was ever granted;
-    /// if, that is, ours can be claimed at the first try. A restored or deleted record is found out by the refusal.
-    TermBefore,
-    /// Nothing is known. A whole lease must pass after it was taken.
-    Nothing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The term can't be had or has ended; the next write of the record takes a higher one.
-    Raise,
-    Claiming,
-    /// The term is claimed since this instant. A renewal that is sent later, and after what the basis asks for, grants it.
-    Claimed(BootInstant),
-    Active {
-        until: BootInstant,
-    },
-    /// Left.
-    Over,
 }
 
 impl LeaseElection {
@@ -392,33 +356,88 @@ impl LeaseElection {
     }
 }
 
-impl Holding {
-    fn end(&mut self, next: Stage, reason: Reason, actions: &mut Vec<Action>) {
-        actions.push(Action::Revoke { term: self.term, reason });
-        self.stage = next;
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn after(millis: u64) -> BootInstant {
+        BootInstant::from_nanos(0).plus(Duration::from_millis(millis))
     }
 
-    /// A claim was refused: the record that was taken didn't name the last term.
-    fn distrust(&mut self) {
-        if self.basis == Basis::TermBefore {
-            self.basis = Basis::Nothing;
+    fn me() -> HolderId {
+        HolderId::parse("me").unwrap()
+    }
+
+    fn step(election: &mut LeaseElection, event: Event, millis: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        election.handle(event, after(millis), &mut actions);
+        actions
+    }
+
+    fn seen(version: &str, term: u64) -> Event {
+        let record = LeaseRecord { term: Term::new(term), occupancy: Occupancy::Held(me()) };
+        Event::LeaseRead(Some(Observed { version: Version::new(version), record }))
+    }
+
+    /// Has written term 1 into an empty lease at version "1".
+    fn taken() -> LeaseElection {
+        let mut election = LeaseElection::new(LeaseTiming::DEFAULT, me(), after(0));
+        step(&mut election, Event::Tick, 0);
+        step(&mut election, Event::LeaseRead(None), 0);
+        step(&mut election, Event::LeaseWritten(Version::new("1")), 0);
+        election
+    }
+
+    fn active() -> LeaseElection {
+        let mut election = taken();
+        step(&mut election, Event::StateClaimed { term: Term::new(1) }, 0);
+        step(&mut election, Event::Tick, 1);
+        let mut actions = Vec::new();
+        for millis in [1_000, 1_001] {
+            let event = if millis == 1_000 { Event::Tick } else { Event::LeaseWritten(Version::new("2")) };
+            actions.extend(step(&mut election, event, millis));
+        }
+        assert!(matches!(actions.last(), Some(Action::Grant { .. })), "{actions:?}");
+        election
+    }
+
+    /// With a renewal of unknown outcome, then a read that finds `found`.
+    fn doubting(mut election: LeaseElection, found: Event) -> LeaseElection {
+        step(&mut election, Event::Tick, 2_100);
+        step(&mut election, Event::LeaseUnknown, 2_200);
+        step(&mut election, Event::Tick, 2_500);
+        step(&mut election, found, 2_510);
+        election
+    }
+
+    #[test]
+    fn a_lost_answer_is_made_good_only_while_active_and_only_by_the_own_record() {
+        assert_eq!(doubting(active(), seen("9", 1)).role(), Role::Active);
+        assert_eq!(doubting(active(), seen("9", 2)).role(), Role::Standby, "an edited term");
+        assert_eq!(doubting(active(), Event::LeaseRead(None)).role(), Role::Standby, "a deleted lease");
+        assert_eq!(doubting(taken(), seen("9", 1)).role(), Role::Standby, "never granted");
+    }
+
+    #[test]
+    fn only_a_term_that_was_granted_is_marked_as_released() {
+        for (mut election, left) in [(active(), Occupancy::Released(me())), (taken(), Occupancy::Vacant)] {
+            step(&mut election, Event::ShutdownAsked, 1_500);
+            let actions = step(&mut election, Event::StoresClosed, 1_600);
+            let record = LeaseRecord { term: Term::new(1), occupancy: left };
+            assert!(
+                matches!(actions.as_slice(), [Action::WriteLease { record: it, .. }] if *it == record),
+                "{actions:?}"
+            );
         }
     }
 
-    /// Whether a record of another version goes on with the chain: it says what we write, so a write whose answer was
-    /// lost made it, or a hand that changed nothing. Only while active (nobody else is then, whatever happened to the
-    /// record in between) or leaving. Otherwise our own record is like a stranger's.
-    fn resumes(&self, record: &LeaseRecord, id: &HolderId) -> bool {
-        let live = matches!(self.stage, Stage::Active { .. } | Stage::Over);
-        live && record.term == self.term && record.occupancy == Occupancy::Held(id.clone())
-    }
-
-    /// From when on the sending of a renewal grants the claimed term.
-    fn ripe(&self, timing: LeaseTiming) -> Option<BootInstant> {
-        let Stage::Claimed(at) = self.stage else { return None };
-        Some(match self.basis {
-            Basis::WaitedOut | Basis::TermBefore => at,
-            Basis::Nothing => at.max(self.taken.plus(timing.lease())),
-        })
+    #[test]
+    fn failures_are_not_repeated_at_once() {
+        let mut election = LeaseElection::new(LeaseTiming::DEFAULT, me(), after(0));
+        assert_eq!(step(&mut election, Event::Tick, 0), [Action::ReadLease]);
+        assert_eq!(step(&mut election, Event::LeaseUnknown, 1), []);
+        assert_eq!(election.next_wake(), Some(after(251)));
     }
 }

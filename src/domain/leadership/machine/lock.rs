@@ -63,7 +63,7 @@ impl LockElection {
                 actions.push(Action::TryLock);
             }
             State::Claiming => self.claims.ask(self.claims.highest().next(), now, actions),
-            _ => {}
+            State::Waiting { .. } | State::Trying | State::Active { .. } | State::Closing { .. } | State::Stopped => {}
         }
     }
 

@@ -5,6 +5,13 @@
     clippy::disallowed_methods,
     reason = "the tests break files on purpose, and a child is told by its environment"
 )]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the functions beside the tests are tests too"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

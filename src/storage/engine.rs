@@ -124,9 +124,10 @@ impl Engine {
 
 impl From<io::Error> for EngineError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(error.to_string()),
-            _ => Self::Io(error.to_string()),
+        if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) {
+            Self::Damaged(error.to_string())
+        } else {
+            Self::Io(error.to_string())
         }
     }
 }

@@ -116,8 +116,8 @@ impl IssuanceLog for EmbeddedIssuanceLog {
         Box::pin(async move {
             let closed = || LogError("it is closed".into());
             let (done, answer) = oneshot::channel();
-            queue.ok_or_else(closed)?.send(Append { event, done }).await.map_err(|_| closed())?;
-            answer.await.map_err(|_| LogError("its writer has ended".into()))?
+            queue.ok_or_else(closed)?.send(Append { event, done }).await.map_err(|_unsent| closed())?;
+            answer.await.map_err(|_dropped| LogError("its writer has ended".into()))?
         })
     }
 }

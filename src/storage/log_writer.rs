@@ -42,7 +42,7 @@ pub(super) struct LogWriter {
 impl LogWriter {
     /// Writes until nobody can append any more. After a failure nothing is written again: what is on disk then is known
     /// only after opening anew.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Append>) {
+    pub(super) fn run(self, mut queue: mpsc::Receiver<Append>) {
         let mut state = Ok(());
         while let Some(first) = queue.blocking_recv() {
             let mut group = vec![first];
@@ -68,7 +68,7 @@ impl LogWriter {
         }
     }
 
-    fn write(&mut self, group: &[Append]) -> Result<(), String> {
+    fn write(&self, group: &[Append]) -> Result<(), String> {
         let LogHead { first, mut last } = self.bounds.get();
         let recorded_at = self.clock.now();
         let mut batch = Batch::default();
@@ -83,7 +83,7 @@ impl LogWriter {
     }
 
     /// First the head, then the records: a crash between leaves records that opening removes.
-    fn remove_old(&mut self) -> Result<(), String> {
+    fn remove_old(&self) -> Result<(), String> {
         let head = self.bounds.get();
         let surplus = (head.last + 1).saturating_sub(head.first).saturating_sub(self.retention.max_records);
         let limit = self.clock.now().minus(self.retention.max_age);
@@ -109,7 +109,7 @@ impl LogWriter {
             .map_err(|error| format!("record {sequence}: {error}"))
     }
 
-    fn move_head(&mut self, head: LogHead) -> Result<(), String> {
+    fn move_head(&self, head: LogHead) -> Result<(), String> {
         self.head.write(head).map_err(|error| format!("the head: {error}"))?;
         self.bounds.set(head);
         Ok(())

@@ -1,1 +1,4 @@
 //! The command line: what prints, and in which form.
+
+pub mod inspect;
+pub mod render;

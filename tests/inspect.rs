@@ -1,21 +1,36 @@
 //! `countersign inspect` as a user runs it: the real binary on files, stdin, a TLS endpoint and a workload socket.
 
 #![cfg(feature = "server")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, in their own functions too")]
 
 use std::{
+    convert::Infallible,
+    future::{Ready, ready},
     io::Write,
     net::{SocketAddr, TcpListener},
     path::Path,
     process::{Command, Output, Stdio},
     sync::Arc,
+    task::{Context, Poll},
     thread,
 };
 
+use countersign::proto::{X509svid, X509svidRequest, X509svidResponse};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType, date_time_ymd,
 };
 use serde_json::Value;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codegen::{BoxFuture, http},
+    server::{Grpc, NamedService, ServerStreamingService},
+    transport::Server,
+};
+use tonic_prost::ProstCodec;
 
 const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
 
@@ -214,6 +229,63 @@ fn names_can_not_steer_the_terminal() {
     let output = inspect(&["-"], root.pem.as_bytes());
     assert!(!stdout(&output).contains(['\x1b', '\u{202e}']), "{output:?}");
     assert!(stdout(&output).contains("u{1b}"), "{output:?}");
+}
+
+/// A Workload API that answers every call with this SVID.
+#[derive(Clone)]
+struct OneSvid(X509svid);
+
+impl NamedService for OneSvid {
+    const NAME: &'static str = "SpiffeWorkloadAPI";
+}
+
+impl tower::Service<http::Request<Body>> for OneSvid {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(Grpc::new(ProstCodec::default()).server_streaming(this, request).await) })
+    }
+}
+
+impl ServerStreamingService<X509svidRequest> for OneSvid {
+    type Response = X509svidResponse;
+    type ResponseStream = tokio_stream::Once<Result<X509svidResponse, Status>>;
+    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, _request: Request<X509svidRequest>) -> Self::Future {
+        let response = X509svidResponse { svids: vec![self.0.clone()], ..Default::default() };
+        ready(Ok(Response::new(tokio_stream::once(Ok(response)))))
+    }
+}
+
+#[tokio::test]
+async fn a_workload_socket_shows_its_svid_and_brings_its_bundle() {
+    let (dir, root) = (tempfile::tempdir().unwrap(), authority("a"));
+    let leaf = root.leaf(2120);
+    let svid = X509svid {
+        spiffe_id: ID.into(),
+        x509_svid: leaf.der.clone().into(),
+        x509_svid_key: leaf.key.serialize_der().into(),
+        bundle: root.der.clone().into(),
+        hint: String::new(),
+    };
+    let path = dir.path().join("workload.sock");
+    let listener = UnixListenerStream::new(UnixListener::bind(&path).unwrap());
+    tokio::spawn(Server::builder().add_service(OneSvid(svid)).serve_with_incoming(listener));
+
+    let source = format!("unix://{}", path.display());
+    let output = tokio::task::spawn_blocking(move || inspect(&[&source, "-o", "json"], b"")).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let document = json(&output);
+    assert_eq!(document["chains"][0]["certificates"][0]["spiffeId"], ID);
+    assert_eq!(document["chains"][0]["verification"]["state"], "verified", "{document}");
 }
 
 /// One TLS handshake with this leaf, then the end.

@@ -20,8 +20,10 @@ fn draw_chain(text: &mut String, chain: &ChainDocument, palette: Palette) {
             None => (String::new(), String::new()),
             Some(above) => (format!("{}└─ ", "   ".repeat(above)), "   ".repeat(depth)),
         };
-        text.push_str(&format!("{branch}{}\n", title(certificate)));
-        for (name, value) in rows(certificate, palette) {
+        let name = name(certificate);
+        let kind = if certificate.authority { " (authority)" } else { "" };
+        text.push_str(&format!("{branch}{}{kind}\n", escaped(name)));
+        for (name, value) in rows(certificate, name, palette) {
             let label = palette.paint(Tone::Faint, &format!("{name:<11}"));
             text.push_str(&format!("{indent}  {label} {value}\n"));
         }
@@ -29,21 +31,21 @@ fn draw_chain(text: &mut String, chain: &ChainDocument, palette: Palette) {
     text.push_str(&verdict(&chain.verification, palette));
 }
 
-fn title(certificate: &CertificateDocument) -> String {
-    let names = [certificate.spiffe_id.as_ref(), Some(&certificate.subject), certificate.uri_names.first()];
-    let name = names.into_iter().flatten().chain(&certificate.dns_names).find(|name| !name.is_empty());
-    let kind = if certificate.authority { " (authority)" } else { "" };
-    format!("{}{kind}", name.map_or_else(|| "(no name)".to_owned(), |name| escaped(name)))
+/// What it is called in the tree.
+fn name(certificate: &CertificateDocument) -> &str {
+    let id = certificate.spiffe_id.iter().chain([&certificate.subject]);
+    let mut names = id.chain(&certificate.uri_names).chain(&certificate.dns_names);
+    names.find(|name| !name.is_empty()).map_or("(no name)", String::as_str)
 }
 
-fn rows(certificate: &CertificateDocument, palette: Palette) -> Vec<(&'static str, String)> {
+/// Everything that the name has not said already.
+fn rows(certificate: &CertificateDocument, name: &str, palette: Palette) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
-    let mut add = |name, value: &str| {
-        if !value.is_empty() {
-            rows.push((name, escaped(value)));
+    let mut add = |label, value: &str| {
+        if !value.is_empty() && value != name {
+            rows.push((label, escaped(value)));
         }
     };
-    add("SPIFFE ID", certificate.spiffe_id.as_deref().unwrap_or_default());
     add("subject", &certificate.subject);
     if certificate.spiffe_id.is_none() {
         add("URI names", &certificate.uri_names.join(", "));

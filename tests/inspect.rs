@@ -151,6 +151,7 @@ fn stdin_and_der_are_read_too() {
     let leaf = root.leaf(2120);
     for output in [
         inspect(&["-", "-o", "json"], leaf.pem.as_bytes()),
+        inspect(&["-", "-o", "json"], format!("0 s: text in front\n{}", leaf.pem).as_bytes()),
         inspect(&["-", "-o", "json"], &leaf.der),
         inspect(&[&file(dir.path(), "leaf.der", &leaf.der), "-o", "json"], b""),
     ] {

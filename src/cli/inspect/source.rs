@@ -28,6 +28,8 @@ use crate::domain::x509::{Certificate, pem};
 const LIMIT: Duration = Duration::from_secs(5);
 /// Far above any chain or bundle.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// The first byte of every DER certificate, and the digit 0 in a text.
+const DER_SEQUENCE: u8 = 0x30;
 
 /// Where certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +167,8 @@ async fn read(place: &str, from: impl AsyncRead + Unpin) -> Result<Zeroizing<Vec
 }
 
 fn certificates_in(place: &str, bytes: &[u8]) -> Result<(Vec<Certificate>, Vec<String>), SourceError> {
-    if bytes.first() == Some(&0x30) {
+    let is_pem = !matches!(pem::first_block(bytes), Err(pem::PemError::NoBlock));
+    if !is_pem && bytes.first() == Some(&DER_SEQUENCE) {
         let certificate = Certificate::from_der(bytes).map_err(|error| SourceError::new(place, error))?;
         return Ok((vec![certificate], Vec::new()));
     }

@@ -1,1 +1,3 @@
 //! The command line: what prints, and in which form.
+
+pub mod issuance;

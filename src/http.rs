@@ -1,1 +1,3 @@
 //! HTTP: health and metrics on the admin port.
+
+pub mod admin;

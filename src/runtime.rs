@@ -1,8 +1,10 @@
 //! The composition root: arguments, configuration, wiring, supervision.
 
+pub mod agent;
 pub mod args;
 pub mod commands;
 pub mod config;
+pub mod operate;
 pub mod seams;
 pub mod serve;
 pub mod shutdown;

@@ -4,8 +4,10 @@
 pub mod create_certificate;
 pub mod issuance_history;
 pub mod leadership;
+pub mod metrics;
 pub mod own_identity;
 pub mod ports;
+pub mod readiness;
 pub mod signing_session;
 pub mod signing_state;
 pub mod svid_publisher;

@@ -6,6 +6,8 @@ pub mod renewal;
 mod serving;
 mod signer;
 mod signing_authority;
+#[cfg(test)]
+mod testing;
 mod validity;
 
 pub use issue::{IssueError, IssuedSvid, issue};

@@ -12,6 +12,8 @@ mod private_key;
 mod public_key;
 mod serial;
 mod svid;
+#[cfg(test)]
+pub(in crate::domain) mod testing;
 mod trust_bundle;
 
 pub use certificate::{Certificate, CertificateError};

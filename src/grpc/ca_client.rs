@@ -25,23 +25,20 @@ use crate::{
     },
 };
 
-/// Where the CA is and what proves who asks.
-#[derive(Clone, Debug)]
-pub struct CaClientConfig {
-    /// `HOST:PORT`, tried in order, beginning with the one that answered last.
-    pub addresses: Vec<String>,
-    /// The name that the CA's certificate must have; by default the host of the address, and `localhost` for a loopback
-    /// address.
-    pub server_name: Option<String>,
-    /// The bearer token, read anew for each call: whoever delivers it replaces it.
-    pub token_file: Option<PathBuf>,
-    /// Roots that the CA's own certificate is verified against, PEM; read anew for each call.
-    pub root_file: PathBuf,
+/// Where a CA answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaEndpoint {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// The name that its certificate must have.
+    pub server_name: String,
 }
 
 /// A CA at one of several addresses.
 pub struct CaClient {
-    config: CaClientConfig,
+    endpoints: Vec<CaEndpoint>,
+    token_file: PathBuf,
+    root_file: PathBuf,
     /// The SVID held now, as proof when the token is refused or can't be read. Set once: what it follows is published by
     /// the renewal that this client serves.
     identity: OnceLock<IdentityReceiver>,
@@ -57,10 +54,13 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(1);
 
 impl CaClient {
-    /// A client that has only the token as proof until [`renew_by`](Self::renew_by).
-    pub fn new(config: CaClientConfig) -> Self {
-        let channels = Mutex::new(vec![None; config.addresses.len()]);
-        Self { config, identity: OnceLock::new(), last_good: AtomicUsize::new(0), channels }
+    /// A client that asks `endpoints` in order, beginning with the one that answered last. The bearer token, and the roots
+    /// that the CA's own certificate is verified to, are read anew for each call: whoever delivers them replaces them. It
+    /// has only the token as proof until [`renew_by`](Self::renew_by).
+    pub fn new(endpoints: Vec<CaEndpoint>, token_file: PathBuf, root_file: PathBuf) -> Self {
+        let channels = Mutex::new(vec![None; endpoints.len()]);
+        let last_good = AtomicUsize::new(0);
+        Self { endpoints, token_file, root_file, identity: OnceLock::new(), last_good, channels }
     }
 
     /// Falls back to the SVID in `identity` from now on. Only the first call counts.
@@ -69,12 +69,12 @@ impl CaClient {
     }
 
     async fn sign_anywhere(&self, csr_pem: &str, ttl_seconds: i64) -> Result<SignedChain, SignError> {
-        let roots = tokio::fs::read(&self.config.root_file).await.map_err(|error| {
-            SignError::Unavailable(format!("root file {}: {error}", self.config.root_file.display()))
-        })?;
+        let roots = tokio::fs::read(&self.root_file)
+            .await
+            .map_err(|error| SignError::Unavailable(format!("root file {}: {error}", self.root_file.display())))?;
         let token = self.token().await;
         let first = self.last_good.load(Ordering::Relaxed);
-        let count = self.config.addresses.len();
+        let count = self.endpoints.len();
         let mut last = SignError::Unavailable("no CA address is configured".into());
         for index in (0..count).map(|offset| (first + offset) % count) {
             match self.sign_at(index, &roots, token.as_ref(), csr_pem, ttl_seconds).await {
@@ -90,7 +90,7 @@ impl CaClient {
     }
 
     async fn token(&self) -> Result<Zeroizing<String>, String> {
-        let path = self.config.token_file.as_ref().ok_or("no token file is configured")?;
+        let path = &self.token_file;
         match tokio::fs::read_to_string(path).await.map(Zeroizing::new) {
             Ok(token) if token.trim().is_empty() => Err(format!("token file {} is empty", path.display())),
             Ok(token) => Ok(Zeroizing::new(token.trim().to_owned())),
@@ -146,10 +146,10 @@ impl CaClient {
     }
 
     fn endpoint(&self, index: usize, roots: &[u8], identity: Option<Identity>) -> Result<Endpoint, SignError> {
-        let address = self.config.addresses.get(index).map(String::as_str).unwrap_or_default();
+        let no_such = || SignError::Unavailable("no CA address is configured".into());
+        let CaEndpoint { address, server_name } = self.endpoints.get(index).ok_or_else(no_such)?;
         let unusable = |error: tonic::transport::Error| SignError::Unavailable(format!("{address}: {error}"));
-        let name = self.config.server_name.clone().unwrap_or_else(|| server_name_of(address));
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name(name);
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name(server_name);
         if let Some(identity) = identity {
             tls = tls.identity(identity);
         }
@@ -189,31 +189,5 @@ fn error_of(status: &Status) -> SignError {
         Code::Unauthenticated => SignError::Unauthenticated(said()),
         Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented => SignError::Refused(said()),
         _ => SignError::Unavailable(said()),
-    }
-}
-
-/// A certificate has DNS names, so an address by number needs one: what stands on a loopback address is `localhost`.
-fn server_name_of(address: &str) -> String {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-    match host.parse::<std::net::IpAddr>() {
-        Ok(ip) if ip.is_loopback() => "localhost".to_owned(),
-        _ => host.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_the_server_by_the_host() {
-        for (address, name) in [
-            ("istiod.istio-system.svc:15012", "istiod.istio-system.svc"),
-            ("127.0.0.1:15012", "localhost"),
-            ("[::1]:15012", "localhost"),
-            ("10.0.0.1:15012", "10.0.0.1"),
-        ] {
-            assert_eq!(server_name_of(address), name);
-        }
     }
 }

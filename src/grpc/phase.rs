@@ -7,7 +7,6 @@ use tokio::sync::watch;
 use tonic::Status;
 
 /// The state that all streams of the socket watch.
-#[derive(Debug)]
 pub(super) enum Phase<T> {
     /// No identity yet. Streams are held open: `PermissionDenied` would be final for some clients.
     Starting,
@@ -18,7 +17,6 @@ pub(super) enum Phase<T> {
 }
 
 /// One stream's view of the phases.
-#[derive(Debug)]
 pub(super) struct Phases<T>(watch::Receiver<Phase<T>>);
 
 impl<T> Phases<T> {

@@ -281,8 +281,25 @@ mod tests {
         bind(&path).await.unwrap();
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_many_that_find_a_dead_socket_one_gets_it() {
+        let folder = tempdir().unwrap();
+        let path: &'static Path = Box::leak(folder.path().join("socket").into_boxed_path());
+        drop(net::UnixListener::bind(path).unwrap());
+        let rivals: Vec<_> = (0..8).map(|_| spawn(bind(path))).collect();
+        let mut winners = Vec::new();
+        for rival in rivals {
+            match rival.await.unwrap() {
+                Ok(listener) => winners.push(listener),
+                Err(error) => assert!(matches!(error, BindError::InUse(_)), "{error}"),
+            }
+        }
+        assert_eq!(winners.len(), 1);
+        UnixStream::connect(path).await.expect("the winner's file is still there");
+    }
+
     #[tokio::test]
-    async fn a_plain_file_is_not_touched() {
+    async fn what_is_not_a_socket_is_not_touched() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("socket");
         fs::create_dir(&path).unwrap();

@@ -18,8 +18,7 @@ use crate::{
     service::svid_publisher::WorkloadIdentity,
 };
 
-/// The messages that say what an identity is, built once per change.
-#[derive(Debug)]
+/// The messages that say what an identity is, built once per change. They hold its key, so they have no `Debug`.
 pub(super) struct WorkloadMessages {
     svid: Option<X509svidResponse>,
     bundles: X509BundlesResponse,

@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::config::{duration, names};
-use crate::domain::identity::ServiceAccount;
+use crate::{cli::issuance::ListForm, domain::identity::ServiceAccount};
 
 /// A certificate authority and identity sidecar for gateways that stand outside an Istio service mesh.
 #[derive(Debug, Parser)]
@@ -200,6 +200,16 @@ pub enum ListFormat {
     Yaml,
 }
 
+impl From<ListFormat> for ListForm {
+    fn from(format: ListFormat) -> Self {
+        match format {
+            ListFormat::Table => Self::Table,
+            ListFormat::Json => Self::Json,
+            ListFormat::Yaml => Self::Yaml,
+        }
+    }
+}
+
 /// The arguments of `token`.
 #[derive(Args, Clone, Debug)]
 pub struct TokenArgs {
@@ -282,13 +292,14 @@ pub fn command() -> clap::Command {
 }
 
 fn with_defaults(command: clap::Command, defaults: &impl Serialize) -> clap::Command {
-    names::texts_of(defaults)
-        .into_iter()
-        .fold(command, |command, (id, values)| {
-            command.mut_arg(id, |arg| {
+    let texts = names::texts_of(defaults);
+    command
+        .mut_args(|arg| match texts.get(arg.get_id().as_str()) {
+            Some(values) => {
                 let help = format!("{} [default: {}]", arg.get_help().cloned().unwrap_or_default(), values.join(" "));
                 arg.help(help)
-            })
+            }
+            None => arg,
         })
         .after_help("Each setting --some-name can also be given as COUNTERSIGN_SOME_NAME, or as someName in the file.")
 }

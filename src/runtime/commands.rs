@@ -9,12 +9,13 @@ use std::{
 use clap::FromArgMatches;
 
 use super::{
+    agent,
     args::{
         self, AgentArgs, Cli, Command, InspectArgs, IssuanceCommand, IssuanceListArgs, QuickstartArgs, RecoverArgs,
         ServeArgs, TokenArgs,
     },
     config::{AgentConfig, ConfigError, Environment, ServeConfig},
-    serve,
+    operate, serve,
 };
 
 /// The command could not do its work.
@@ -91,33 +92,40 @@ fn print(text: &str) -> Result<ExitCode, CommandError> {
 
 fn serve(flags: &ServeArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
     let config = ServeConfig::load(flags, environment)?;
-    serve::run(config, environment).map_err(|error| CommandError::Failed(error.to_string()))?;
+    serve::run(config, environment).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn agent(flags: &AgentArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
-    let _config = AgentConfig::load(flags, environment)?;
-    Err(not_built("agent"))
+    let config = AgentConfig::load(flags, environment)?;
+    agent::run(config, environment).map_err(failed)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn inspect(_args: &InspectArgs, _environment: &Environment) -> Result<ExitCode, CommandError> {
     Err(not_built("inspect"))
 }
 
-fn issuance_list(_args: &IssuanceListArgs) -> Result<ExitCode, CommandError> {
-    Err(not_built("issuance list"))
+fn issuance_list(args: &IssuanceListArgs) -> Result<ExitCode, CommandError> {
+    print(&operate::issuance_list(args).map_err(failed)?)
 }
 
-fn token(_args: &TokenArgs) -> Result<ExitCode, CommandError> {
-    Err(not_built("token"))
+fn token(args: &TokenArgs) -> Result<ExitCode, CommandError> {
+    print(&operate::token(args).map_err(failed)?)
 }
 
-fn recover(_args: &RecoverArgs) -> Result<ExitCode, CommandError> {
-    Err(not_built("recover"))
+fn recover(args: &RecoverArgs) -> Result<ExitCode, CommandError> {
+    let (text, sound) = operate::recover(args).map_err(failed)?;
+    print(&text)?;
+    Ok(if sound { ExitCode::SUCCESS } else { EXIT_ERROR.into() })
 }
 
 fn quickstart(_args: &QuickstartArgs) -> Result<ExitCode, CommandError> {
     Err(not_built("quickstart"))
+}
+
+fn failed(error: impl std::fmt::Display) -> CommandError {
+    CommandError::Failed(error.to_string())
 }
 
 fn not_built(command: &str) -> CommandError {

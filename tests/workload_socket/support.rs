@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use countersign::{
@@ -45,22 +45,28 @@ pub(crate) fn id() -> SpiffeId {
     ID.parse().unwrap()
 }
 
-/// A wall clock that goes with tokio's, so that it can be paused.
-pub(crate) struct TestClock(Instant);
+/// A wall clock that starts at the real time, because clients refuse what has expired, and then goes with tokio's, so that
+/// it can be paused.
+pub(crate) struct TestClock {
+    start: Timestamp,
+    started: Instant,
+}
 
 impl TestClock {
+    #[expect(clippy::disallowed_methods, reason = "stands in for runtime's clock")]
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Instant::now()))
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Arc::new(Self { start: Timestamp::from_micros(0).plus(since_epoch), started: Instant::now() })
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_seconds(1_795_000_000).plus(self.0.elapsed())
+        self.start.plus(self.started.elapsed())
     }
 
     fn boot(&self) -> BootInstant {
-        BootInstant::from_nanos(0).plus(self.0.elapsed())
+        BootInstant::from_nanos(0).plus(self.started.elapsed())
     }
 }
 

@@ -14,3 +14,26 @@ pub fn due_after_receipt(leaf: &Certificate, received: Timestamp, jitter: u16) -
     let micros = (least + span * u128::from(jitter) / u128::from(u16::MAX)) / 100;
     Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::authority::testing::authority;
+
+    #[test]
+    fn half_of_what_is_left_give_or_take_a_hundredth() {
+        let leaf = authority().certificate().clone();
+        let received = leaf.not_after().minus(Duration::from_secs(2000));
+        assert_eq!(due_after_receipt(&leaf, received, 0), Duration::from_secs(990));
+        assert_eq!(due_after_receipt(&leaf, received, u16::MAX), Duration::from_secs(1010));
+        let middle = due_after_receipt(&leaf, received, u16::MAX / 2);
+        assert!(middle.abs_diff(Duration::from_secs(1000)) < Duration::from_millis(1), "{middle:?}");
+    }
+
+    #[test]
+    fn an_expired_one_is_due_at_once() {
+        let leaf = authority().certificate().clone();
+        let late = leaf.not_after().plus(Duration::from_secs(1));
+        assert_eq!(due_after_receipt(&leaf, late, u16::MAX), Duration::ZERO);
+    }
+}

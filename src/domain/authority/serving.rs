@@ -43,3 +43,42 @@ pub fn issue_serving_certificate(
     let chain = CertificateChain::new(chain).map_err(|error| IssueError::Sign(error.to_string()))?;
     Ok((chain, key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::authority::testing::{NOW, TestRandom, authority};
+
+    #[test]
+    fn serves_its_names_and_verifies() {
+        let authority = authority();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let id = "spiffe://cluster.local/ns/istio-system/sa/countersign".parse().unwrap();
+        let lifetime = Duration::from_secs(3600);
+        let (chain, key) = issue_serving_certificate(&authority, &names, &id, lifetime, NOW, &TestRandom).unwrap();
+        assert_eq!(chain.leaf().dns_names(), ["localhost"]);
+        assert_eq!(chain.leaf().spiffe_id(), Some(id.clone()));
+        assert_eq!(chain.leaf().public_key_info(), key.public_key_info());
+        chain.verify(authority.bundle(), NOW).unwrap();
+        let der = rustls_pki_types::CertificateDer::from(chain.leaf().der());
+        let leaf = webpki::EndEntityCert::try_from(&der).unwrap();
+        for name in ["localhost", "127.0.0.1"] {
+            leaf.verify_is_valid_for_subject_name(&name.try_into().unwrap()).unwrap();
+        }
+
+        let forever = Duration::from_secs(u64::MAX);
+        let (chain, _) = issue_serving_certificate(&authority, &names, &id, forever, NOW, &TestRandom).unwrap();
+        assert_eq!(chain.leaf().not_after(), authority.certificate().not_after());
+    }
+
+    #[test]
+    fn refuses_names_that_no_certificate_can_hold() {
+        let id = "spiffe://cluster.local/ca".parse().unwrap();
+        for name in ["", "bücher.example"] {
+            let names = [name.to_owned()];
+            let refused =
+                issue_serving_certificate(&authority(), &names, &id, Duration::from_secs(1), NOW, &TestRandom);
+            assert!(matches!(refused, Err(IssueError::Sign(text)) if text.contains("not a DNS name")));
+        }
+    }
+}

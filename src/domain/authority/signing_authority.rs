@@ -136,12 +136,13 @@ impl SigningAuthority {
     }
 
     /// Whether what this authority signs leads to the bundle. Only a leaf can be asked for its path, so one is signed that
-    /// is of no use to anybody: it names nobody, ends with this second and is dropped here.
+    /// is of no use to anybody: it names the trust domain only, ends with this second and is dropped here.
     fn check_path(&self, now: Timestamp) -> Result<(), AuthorityError> {
         let failed = |error: &dyn ToString| AuthorityError::Chain(error.to_string());
         let validity = Validity::until(now, now, self.certificate.not_after()).map_err(|error| failed(&error))?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![trust_domain_name(self.bundle.trust_domain())?];
         (params.not_before, params.not_after) = leaf_profile::date(validity.not_before)
             .zip(leaf_profile::date(validity.not_after))
             .ok_or_else(|| AuthorityError::Chain("the clock stands outside the years 0 to 9999".into()))?;
@@ -165,10 +166,14 @@ fn root_params(
     params.serial_number = Some(serial.as_bytes().to_vec().into());
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
-    params.subject_alt_names = vec![SanType::URI(trust_domain.id().try_into().map_err(build)?)];
+    params.subject_alt_names = vec![trust_domain_name(trust_domain)?];
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
+}
+
+fn trust_domain_name(trust_domain: &TrustDomain) -> Result<SanType, AuthorityError> {
+    trust_domain.id().try_into().map(SanType::URI).map_err(build)
 }
 
 fn key_name(certificate: &Certificate) -> String {
@@ -179,4 +184,104 @@ fn key_name(certificate: &Certificate) -> String {
 
 fn build(error: impl ToString) -> AuthorityError {
     AuthorityError::Build(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::CustomExtension;
+
+    use super::*;
+    use crate::domain::{
+        authority::testing::{NOW, TestRandom},
+        x509::{
+            KeyAlgorithm,
+            testing::{ed25519_key, p384_key, rsa_key},
+        },
+    };
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const YEAR: Duration = Duration::from_secs(31_536_000);
+
+    fn trust_domain() -> TrustDomain {
+        "cluster.local".parse().unwrap()
+    }
+
+    /// A root by rcgen with whatever `change` makes of it, and its key.
+    fn root(key: &PrivateKey, change: impl FnOnce(&mut CertificateParams)) -> Certificate {
+        let serial = SerialNumber::random(&TestRandom).unwrap();
+        let mut params = root_params(&trust_domain(), YEAR, NOW, &serial).unwrap();
+        change(&mut params);
+        Certificate::from_der(params.self_signed(&Signer::new(key)).unwrap().der()).unwrap()
+    }
+
+    fn from_root(root: &Certificate, key: &PrivateKey) -> Result<SigningAuthority, AuthorityError> {
+        let bundle = TrustBundle::new(trust_domain(), vec![root.clone()]).unwrap();
+        SigningAuthority::from_parts(root.clone(), key, Vec::new(), bundle, NOW)
+    }
+
+    #[test]
+    fn own_root_is_what_the_standard_asks() {
+        let (authority, key) = SigningAuthority::self_signed(&trust_domain(), YEAR, NOW, &TestRandom).unwrap();
+        let root = authority.certificate();
+        assert_eq!(lint::check_authority(root.der()), []);
+        assert_eq!(root.subject(), "O=cluster.local");
+        assert_eq!(root.uri_names(), ["spiffe://cluster.local"]);
+        assert!(root.is_ca() && root.is_self_issued());
+        assert_eq!(root.spiffe_id(), None);
+        assert_eq!(root.not_before().seconds(), NOW.seconds() - 120);
+        assert_eq!(root.not_after().seconds(), NOW.plus(YEAR).seconds());
+        assert_eq!(root.public_key_info(), key.public_key_info());
+        assert_eq!(authority.response_tail(), [authority.bundle().to_pem()]);
+        let id: String = root.subject_key_id().unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(authority.id(), id);
+    }
+
+    #[test]
+    fn every_kind_of_key_makes_an_authority() {
+        for (pkcs8, kind) in [
+            (p384_key(), KeyAlgorithm::EcdsaP384),
+            (ed25519_key(), KeyAlgorithm::Ed25519),
+            (rsa_key(), KeyAlgorithm::Rsa(2048)),
+        ] {
+            let key = PrivateKey::from_pkcs8(pkcs8).unwrap();
+            assert_eq!(key.algorithm(), kind);
+            from_root(&root(&key, |_| {}), &key).unwrap();
+        }
+    }
+
+    #[test]
+    fn refuses_what_cannot_sign() {
+        let key = PrivateKey::generate_p256().unwrap();
+        let other = PrivateKey::generate_p256().unwrap();
+        let good = root(&key, |_| {});
+        assert_eq!(from_root(&good, &other).err(), Some(AuthorityError::Key));
+
+        let no_sign = root(&key, |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]);
+        assert!(
+            matches!(from_root(&no_sign, &key), Err(AuthorityError::NotAuthority(text)) if text.contains("keyCertSign"))
+        );
+
+        let expired = root(&key, |params| params.not_after = leaf_profile::date(NOW.minus(MINUTE)).unwrap());
+        assert!(matches!(from_root(&expired, &key), Err(AuthorityError::Chain(text)) if text.contains("expired")));
+
+        let bundle = TrustBundle::new(trust_domain(), vec![root(&other, |_| {})]).unwrap();
+        let alone = SigningAuthority::from_parts(good.clone(), &key, Vec::new(), bundle.clone(), NOW);
+        assert!(matches!(alone, Err(AuthorityError::Chain(text)) if text.contains("begin with it")));
+        let astray = SigningAuthority::from_parts(good.clone(), &key, vec![good], bundle, NOW);
+        assert!(matches!(astray, Err(AuthorityError::Chain(text)) if text.contains("does not verify")));
+    }
+
+    /// docs/decisions/0003: why our own root carries no name constraints.
+    #[test]
+    fn a_uri_constraint_makes_the_chain_unverifiable() {
+        let key = PrivateKey::generate_p256().unwrap();
+        let domain = b"cluster.local";
+        let subtree = [&[0x30, 15, 0x86, 13][..], domain].concat();
+        let constraints = [&[0x30, 19, 0xa0, 17][..], &subtree].concat();
+        let constrained = root(&key, |params| {
+            params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 30], constraints)];
+        });
+        let refused = from_root(&constrained, &key);
+        assert!(matches!(refused, Err(AuthorityError::Chain(text)) if text.contains("NameConstraintViolation")));
+    }
 }

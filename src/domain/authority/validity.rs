@@ -115,3 +115,90 @@ fn go_duration(seconds: u64) -> String {
         (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: u64 = 3600;
+    const NOW: Timestamp = Timestamp::from_micros(1_795_348_800_654_321);
+
+    fn bounds(default: u64, max: u64) -> TtlBounds {
+        TtlBounds::new(Duration::from_secs(default), Duration::from_secs(max)).unwrap()
+    }
+
+    #[test]
+    fn writes_durations_as_go_does() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (5, "5s"),
+            (60, "1m0s"),
+            (90, "1m30s"),
+            (3 * HOUR, "3h0m0s"),
+            (2160 * HOUR, "2160h0m0s"),
+            (i64::MAX.unsigned_abs(), "2562047788015215h30m7s"),
+        ] {
+            assert_eq!(go_duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn bounds_are_whole_seconds_in_order() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(HOUR));
+        assert_eq!(TtlBounds::new(hour, second), Err(TtlBoundsError::DefaultOverMax));
+        assert_eq!(TtlBounds::new(Duration::ZERO, hour), Err(TtlBoundsError::TooShort));
+        assert_eq!(TtlBounds::new(second, Duration::from_millis(1500)), Err(TtlBoundsError::TooShort));
+        assert!(TtlBounds::new(hour, hour).is_ok());
+    }
+
+    #[test]
+    fn what_is_over_the_maximum_is_refused_whatever_its_size() {
+        let far = NOW.plus(Duration::from_secs(9_999 * HOUR));
+        for requested in [2 * HOUR + 1, 9_223_372_036, 9_223_372_037, 18_446_744_074, i64::MAX.unsigned_abs()] {
+            let refused = bounds(HOUR, 2 * HOUR).grant(i64::try_from(requested).unwrap(), NOW, far);
+            assert_eq!(refused, Err(TtlError::OverMax { requested, max: 2 * HOUR }));
+        }
+        let text = bounds(HOUR, 2 * HOUR).grant(10_800, NOW, far).unwrap_err().to_string();
+        assert_eq!(text, "requested TTL 3h0m0s is greater than the max allowed TTL 2h0m0s");
+        let granted = bounds(HOUR, 2 * HOUR).grant(7200, NOW, far).unwrap();
+        assert_eq!(granted.not_after.seconds(), NOW.seconds() + 7200);
+    }
+
+    #[test]
+    fn an_expired_authority_grants_nothing() {
+        let ended = NOW.minus(Duration::from_micros(1));
+        assert_eq!(bounds(1, 1).grant(0, NOW, ended), Err(TtlError::AuthorityExpired(ended)));
+        assert!(bounds(1, 1).grant(0, NOW, NOW).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn granted_lies_where_it_must(
+            requested in prop_oneof![any::<i64>(), -10i64..200_000],
+            default in 1u64..100_000,
+            over_default in 0u64..100_000,
+            authority_left in 0u64..300_000_000_000,
+        ) {
+            let bounds = bounds(default, default + over_default);
+            let authority = NOW.plus(Duration::from_micros(authority_left));
+            match bounds.grant(requested, NOW, authority) {
+                Ok(Validity { not_before, not_after }) => {
+                    let asked = if requested > 0 { requested.unsigned_abs() } else { default };
+                    prop_assert!(asked <= default + over_default);
+                    prop_assert_eq!(not_before.seconds(), NOW.seconds() - 120);
+                    prop_assert!(not_before < NOW && not_after <= authority);
+                    prop_assert!(not_after <= NOW.plus(Duration::from_secs(asked)));
+                    prop_assert!(not_after.seconds() >= NOW.seconds());
+                    prop_assert_eq!((not_before.micros() % 1_000_000, not_after.micros() % 1_000_000), (0, 0));
+                }
+                Err(TtlError::OverMax { requested: told, max }) => {
+                    prop_assert_eq!(told, requested.unsigned_abs());
+                    prop_assert!(requested > 0 && told > max && max == default + over_default);
+                }
+                Err(error) => prop_assert!(false, "{error}"),
+            }
+        }
+    }
+}

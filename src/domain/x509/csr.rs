@@ -74,7 +74,8 @@ impl VerifiedCsr {
         }
         let block = pem::first_block(pem).or(Err(CsrError::Pem))?;
         let (rest, request) = X509CertificationRequest::from_der(&block.content).or(Err(CsrError::Der))?;
-        if !rest.is_empty() {
+        // A signature is whole octets; its count of unused bits is not signed, so it is looked at.
+        if !rest.is_empty() || request.signature_value.unused_bits != 0 {
             return Err(CsrError::Der);
         }
         let info = &request.certification_request_info;
@@ -155,8 +156,14 @@ fn pss(named: &AlgorithmIdentifier<'_>) -> Option<&'static dyn VerificationAlgor
 
 /// A signature algorithm by its registered name, else by its OID.
 fn name(algorithm: &Oid<'_>) -> String {
+    if *algorithm == oid!(1.2.840.10045.4.1) {
+        return "ecdsa-with-SHA1".into();
+    }
     match oid_registry().get(algorithm) {
         Some(entry) => entry.sn().to_owned(),
         None => algorithm.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

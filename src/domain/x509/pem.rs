@@ -122,7 +122,9 @@ mod tests {
 
         #[test]
         fn anything_at_all_is_answered(text in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = first_block(&text);
+            if let Ok(block) = first_block(&text) {
+                prop_assert!(!block.content.is_empty());
+            }
         }
     }
 }

@@ -157,3 +157,83 @@ impl fmt::Debug for PrivateKey {
         write!(f, "PrivateKey({})", self.algorithm())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rsa::{RsaPrivateKey, pkcs1::EncodeRsaPrivateKey, pkcs8::DecodePrivateKey};
+    use x509_parser::asn1_rs::OctetString;
+
+    use super::*;
+    use crate::domain::x509::{
+        VerifiedCsr,
+        testing::{ed25519_key, p384_key, rsa_key},
+    };
+
+    fn p256_key() -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(PrivateKey::generate_p256().unwrap().pkcs8().to_vec())
+    }
+
+    /// The ECPrivateKey inside PKCS#8, as `openssl ecparam -genkey` writes it: with the curve.
+    fn sec1(pkcs8: &[u8], curve: &[u8]) -> Vec<u8> {
+        let (_, outer) = Any::from_der(pkcs8).unwrap();
+        let (rest, _version) = Any::from_der(outer.data).unwrap();
+        let (rest, _algorithm) = Any::from_der(rest).unwrap();
+        let (_, key) = OctetString::from_der(rest).unwrap();
+        let (_, key) = Any::from_der(key.as_ref()).unwrap();
+        // Version and a secret of 32 octets, or 48.
+        let secret = if curve.len() == 10 { 3 + 2 + 32 } else { 3 + 2 + 48 };
+        let (before, after) = key.data.split_at(secret);
+        der::value(der::SEQUENCE, &[before, &der::value(0xa0, &[curve]), after])
+    }
+
+    #[test]
+    fn pem_is_read_as_written() {
+        for pkcs8 in [p256_key(), p384_key(), ed25519_key(), rsa_key()] {
+            let key = PrivateKey::from_pkcs8(pkcs8).unwrap();
+            let again = PrivateKey::from_pem(key.to_pem().as_bytes()).unwrap();
+            assert_eq!(again.pkcs8(), key.pkcs8());
+            assert_eq!(again.public_key_info(), key.public_key_info());
+        }
+    }
+
+    #[test]
+    fn older_encodings_are_wrapped() {
+        let p256 = [6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+        let p384 = [6, 5, 0x2b, 0x81, 4, 0, 34];
+        for (pkcs8, curve) in [(p256_key(), &p256[..]), (p384_key(), &p384)] {
+            let pem = pem::encode("EC PRIVATE KEY", &sec1(&pkcs8, curve));
+            let key = PrivateKey::from_pem(pem.as_bytes()).unwrap();
+            assert_eq!(key.public_key_info(), PrivateKey::from_pkcs8(pkcs8).unwrap().public_key_info());
+        }
+        let pkcs1 = RsaPrivateKey::from_pkcs8_der(&rsa_key()).unwrap().to_pkcs1_der().unwrap();
+        let key = PrivateKey::from_pem(pem::encode("RSA PRIVATE KEY", pkcs1.as_bytes()).as_bytes()).unwrap();
+        assert_eq!(key.algorithm(), KeyAlgorithm::Rsa(2048));
+    }
+
+    #[test]
+    fn refuses_what_is_no_key() {
+        assert!(matches!(PrivateKey::from_pem(b""), Err(PrivateKeyError::Pem(_))));
+        let pem = pem::encode("CERTIFICATE", &p256_key());
+        assert!(matches!(PrivateKey::from_pem(pem.as_bytes()), Err(PrivateKeyError::Pem(_))));
+        for label in ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"] {
+            let refused = PrivateKey::from_pem(pem::encode(label, &[0x30, 3, 2, 1, 0]).as_bytes());
+            assert_eq!(refused.err(), Some(PrivateKeyError::Unsupported), "{label}");
+        }
+    }
+
+    #[test]
+    fn shows_nothing_of_itself() {
+        assert_eq!(format!("{:?}", PrivateKey::generate_p256().unwrap()), "PrivateKey(ECDSA P-256)");
+    }
+
+    #[test]
+    fn asks_for_an_id() {
+        for pkcs8 in [p256_key(), p384_key(), ed25519_key(), rsa_key()] {
+            let key = PrivateKey::from_pkcs8(pkcs8).unwrap();
+            let request = key.certificate_request(&"spiffe://cluster.local/a".parse().unwrap()).unwrap();
+            let csr = VerifiedCsr::from_pem(request.as_bytes()).unwrap();
+            assert_eq!(csr.public_key_info(), key.public_key_info());
+            assert!(!csr.has_common_name());
+        }
+    }
+}

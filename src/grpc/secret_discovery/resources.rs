@@ -36,8 +36,7 @@ const BUNDLE: &str = "ROOTCA";
 /// Every known trust domain's roots, in the form of Envoy's SPIFFE validator.
 const ALL_BUNDLES: &str = "ALL";
 
-/// Every secret that can be asked for.
-#[derive(Debug)]
+/// Every secret that can be asked for. It holds a key, so it has no `Debug`.
 pub(in crate::grpc) struct SecretSet {
     revision: u64,
     id: String,
@@ -46,7 +45,6 @@ pub(in crate::grpc) struct SecretSet {
 }
 
 /// One secret, ready to be sent.
-#[derive(Clone, Debug)]
 pub(super) struct ServedSecret {
     /// Changes with the content only, so that it means the same on every stream and after a restart.
     pub(super) version: String,

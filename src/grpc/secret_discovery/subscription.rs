@@ -18,7 +18,7 @@ pub(super) struct Subscription {
 }
 
 /// What has changed for a stream.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Owed<'a> {
     /// Secrets that it does not have in this version.
     pub(super) changed: Vec<(String, &'a ServedSecret)>,
@@ -103,5 +103,68 @@ impl Subscription {
             wanted.extend(secrets.wildcard().map(str::to_owned));
         }
         Ok(wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::subsequence};
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(Vec<&'static str>),
+        Remove(Vec<&'static str>),
+        Replace(Vec<&'static str>),
+        Publish(Option<u8>, u8),
+    }
+
+    fn names() -> impl Strategy<Value = Vec<&'static str>> {
+        subsequence(vec![WILDCARD, "default", "ROOTCA", "spiffe://td", "spiffe://td/gateway"], 0..=3)
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            names().prop_map(Step::Add),
+            names().prop_map(Step::Remove),
+            names().prop_map(Step::Replace),
+            (proptest::option::of(0_u8..3), 0_u8..3).prop_map(|(svid, bundle)| Step::Publish(svid, bundle)),
+        ]
+    }
+
+    proptest! {
+        /// A client that only applies what it is sent holds exactly what it asks for, in the served version, after
+        /// every step; and nothing is owed twice.
+        #[test]
+        fn the_client_always_holds_what_is_served(steps in prop::collection::vec(step(), 1..40)) {
+            let mut subscription = Subscription::default();
+            let mut secrets = SecretSet::sample(1, Some("0"), "0");
+            let mut client = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Add(names) => names.into_iter().for_each(|name| subscription.add(name.to_owned())),
+                    Step::Remove(names) => names.into_iter().for_each(|name| subscription.remove(name)),
+                    Step::Replace(names) => subscription.replace(names.into_iter().map(str::to_owned).collect()),
+                    Step::Publish(svid, bundle) => {
+                        secrets = SecretSet::sample(1, svid.map(|svid| svid.to_string()).as_deref(), &bundle.to_string());
+                    }
+                }
+                let wanted = subscription.wanted(&secrets).unwrap();
+                client.retain(|name, _| wanted.contains(name));
+                let owed = subscription.settle(&secrets).unwrap();
+                for (name, secret) in owed.changed {
+                    client.insert(name, secret.version.clone());
+                }
+                for name in owed.withdrawn {
+                    prop_assert!(client.remove(&name).is_some(), "{name} was never sent");
+                }
+                let version = |name: &String| secrets.get(name).map(|secret| (name.clone(), secret.version.clone()));
+                prop_assert_eq!(&client, &wanted.iter().filter_map(version).collect());
+                prop_assert_eq!(subscription.held(&secrets).count(), client.len());
+                let again = subscription.settle(&secrets).unwrap();
+                prop_assert!(again.changed.is_empty() && again.withdrawn.is_empty());
+            }
+        }
     }
 }

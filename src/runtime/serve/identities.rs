@@ -77,7 +77,8 @@ pub(super) async fn configure_tls(mut serving: IdentityReceiver, tls: watch::Sen
             }
         }
         if serving.changed().await.is_err() {
-            return;
+            // the publisher has ended, and says so itself; what was configured last stays
+            std::future::pending::<()>().await;
         }
     }
 }

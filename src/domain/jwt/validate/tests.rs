@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use ring::{
     rand::SystemRandom,
@@ -6,14 +8,20 @@ use ring::{
         RsaEncoding, RsaKeyPair,
     },
 };
+use rsa::{
+    RsaPrivateKey,
+    pkcs8::{EncodePrivateKey, SecretDocument},
+    rand_core::OsRng,
+};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::jwt::IssuerRules;
 
 const NOW: i64 = 1_800_000_000;
-/// Known to everybody, so good for nothing else; ring can't generate RSA keys.
-const RSA_KEY: &[u8] = include_bytes!("rsa_for_tests.pk8");
+/// Slow to make, so made once; ring can't.
+static RSA_KEY: LazyLock<SecretDocument> =
+    LazyLock::new(|| RsaPrivateKey::new(&mut OsRng, 2048).unwrap().to_pkcs8_der().unwrap());
 
 /// One key of each kind, and the issuer that publishes them under the kids p256, p384, ed, rsa.
 struct Keys {
@@ -36,7 +44,7 @@ impl Keys {
             p256: ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING),
             p384: ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING),
             ed: Ed25519KeyPair::from_pkcs8(Ed25519KeyPair::generate_pkcs8(&random).unwrap().as_ref()).unwrap(),
-            rsa: RsaKeyPair::from_pkcs8(RSA_KEY).unwrap(),
+            rsa: RsaKeyPair::from_pkcs8(RSA_KEY.as_bytes()).unwrap(),
             random,
         }
     }

@@ -1,0 +1,30 @@
+//! Time, randomness and an authority for tests.
+
+use std::time::Duration;
+
+use ring::rand::SecureRandom as _;
+
+use super::SigningAuthority;
+use crate::domain::{
+    clock::Timestamp,
+    random::{RandomUnavailable, SecureRandom},
+};
+
+/// Not a whole second, as no clock's reading is.
+pub(super) const NOW: Timestamp = Timestamp::from_micros(1_795_348_800_654_321);
+
+#[derive(Debug)]
+pub(super) struct TestRandom;
+
+impl SecureRandom for TestRandom {
+    #[expect(clippy::disallowed_methods, reason = "tests draw real randomness where its value doesn't matter")]
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), RandomUnavailable> {
+        ring::rand::SystemRandom::new().fill(bytes).or(Err(RandomUnavailable))
+    }
+}
+
+/// A root of `cluster.local`, good for ten days.
+pub(super) fn authority() -> SigningAuthority {
+    let lifetime = Duration::from_secs(864_000);
+    SigningAuthority::self_signed(&"cluster.local".parse().unwrap(), lifetime, NOW, &TestRandom).unwrap().0
+}

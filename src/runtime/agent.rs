@@ -1,0 +1,93 @@
+//! `countersign agent`: the sidecar that keeps a gateway's identity and serves it on a socket.
+
+use std::sync::Arc;
+
+use tokio::runtime::Builder;
+use tracing::info;
+
+use super::{
+    config::{AgentConfig, CaAddress, Environment},
+    seams::{RingRandom, SystemClock},
+    shutdown::Shutdown,
+    supervisor::Supervisor,
+    telemetry,
+};
+use crate::{
+    grpc::{
+        ca_client::{CaClient, CaEndpoint},
+        unix_listener::{SocketAccess, WorkloadListener},
+        workload_server,
+    },
+    service::svid_publisher::{Expectation, SvidPublisher},
+};
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AgentFailed(String);
+
+impl AgentFailed {
+    fn of(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A gateway's sidecar has a gateway's cores to share: two threads serve thousands of streams.
+const THREADS: usize = 2;
+/// Streams are told to come again, and get half a second to hear it.
+const LEAVE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Runs the agent until it is told to leave, or a critical task ends.
+///
+/// # Errors
+///
+/// When the socket can't be had, or a critical task ended.
+pub fn run(config: AgentConfig, environment: &Environment) -> Result<(), AgentFailed> {
+    telemetry::start(config.log_format, environment).map_err(AgentFailed::of)?;
+    let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("agent").enable_all().build();
+    let runtime = runtime.map_err(AgentFailed::of)?;
+    let result = runtime.block_on(keep_and_serve(config));
+    runtime.shutdown_background();
+    result
+}
+
+async fn keep_and_serve(config: AgentConfig) -> Result<(), AgentFailed> {
+    let shutdown = Shutdown::on_signal().map_err(AgentFailed::of)?;
+    let access =
+        SocketAccess { mode: config.socket_mode, uids: config.allow_uids.clone(), gids: config.allow_gids.clone() };
+    // before there is an SVID: a gateway that finds no socket waits for it longer than for an answer
+    let listener = WorkloadListener::bind(&config.socket, access).await.map_err(AgentFailed::of)?;
+    info!(event = "socket_open", path = %config.socket.display());
+    let endpoints = config.ca_addresses.iter().map(endpoint_of).collect();
+    let client = Arc::new(CaClient::new(endpoints, config.token_file.clone(), config.root_file.clone()));
+    let ttl = i64::try_from(config.svid_ttl.as_secs()).unwrap_or(i64::MAX);
+    let (publisher, identity) = SvidPublisher::new(
+        Arc::clone(&client) as _,
+        Expectation::AnyIn(config.trust_domain),
+        ttl,
+        Arc::new(SystemClock),
+        Arc::new(RingRandom::new()),
+    );
+    client.renew_by(identity.clone());
+
+    let mut supervisor = Supervisor::default();
+    let asked = shutdown.clone();
+    supervisor.spawn("identity", async move {
+        tokio::select! {
+            () = publisher.run() => Err("it came to its end"),
+            () = asked.requested() => Ok(()),
+        }
+    });
+    let asked = shutdown.clone();
+    supervisor.spawn("socket", workload_server::serve(listener, identity, async move { asked.requested().await }));
+    tokio::select! {
+        ended = supervisor.first_end() => if !shutdown.is_requested() { return Err(AgentFailed::of(ended)) },
+        () = shutdown.requested() => {}
+    }
+    supervisor.drain(LEAVE_LIMIT).await.map_err(AgentFailed::of)
+}
+
+fn endpoint_of(address: &CaAddress) -> CaEndpoint {
+    let host = if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() };
+    CaEndpoint { address: format!("{host}:{}", address.port), server_name: address.server_name.to_str().into_owned() }
+}

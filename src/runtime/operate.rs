@@ -1,0 +1,164 @@
+//! The operator's commands on a data directory: token, recover, issuance list.
+
+use std::{fmt::Write as _, io, sync::Arc, time::Duration};
+
+use tokio::{net::UnixStream, runtime::Builder, time::timeout};
+
+use super::{
+    args::{IssuanceListArgs, RecoverArgs, TokenArgs},
+    seams::SystemClock,
+    serve::{histories::AllHistories, proofs::EMBEDDED_ISSUER},
+};
+use crate::{
+    cli::issuance::{self, Listing},
+    domain::{
+        clock::Clock,
+        jwt::{MintError, TokenIssuerKey},
+    },
+    grpc::pair_client::entries_by_admin_socket,
+    service::{
+        issuance_history::{Entries, IssuanceEntry, IssuanceHistory},
+        ports::LogError,
+        signing_state::root_of,
+    },
+    storage::{
+        data_dir::{DataDir, DataDirError},
+        key_file::{self, KeyFileError},
+        recovery::{Condition, Recovery, RecoveryError},
+    },
+};
+
+/// Why a command did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum OperateError {
+    /// There is nothing to operate on.
+    #[error("{0} is no data directory of a pair: start `countersign serve --data-dir {0}` first")]
+    NoPair(String),
+    /// The data directory can't be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The token issuer's key can't be read.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// The key makes no token.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    /// Recovery did not do what was asked.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// A log can't be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The active replica does not answer.
+    #[error(
+        "the active replica does not answer on {socket} within {limit:?}: it may be stopped; its log is read when it goes on or has ended"
+    )]
+    Silent {
+        /// Where it was asked.
+        socket: String,
+        /// How long.
+        limit: Duration,
+    },
+    /// The system refuses.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// How long `admin.sock` has to give its first entry.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A token for a service account, with a newline. It is a secret: whoever holds it is that account until it expires.
+///
+/// # Errors
+///
+/// When the data directory has no token issuer, or its key can't be read.
+pub fn token(args: &TokenArgs) -> Result<zeroize::Zeroizing<String>, OperateError> {
+    let data_dir = existing(&args.data_dir.data_dir)?;
+    let no_pair = || OperateError::NoPair(args.data_dir.data_dir.display().to_string());
+    let pem = key_file::read(&data_dir.token_issuer_key())?.ok_or_else(no_pair)?;
+    let key = TokenIssuerKey::from_pem(&pem)?;
+    let mut token = key.mint(EMBEDDED_ISSUER, &args.account, &args.audience, SystemClock.now(), args.lifetime)?;
+    token.push('\n');
+    Ok(token)
+}
+
+/// What was found or done, and whether all of it is sound.
+///
+/// # Errors
+///
+/// When a replica runs, or the file system refuses.
+pub fn recover(args: &RecoverArgs) -> Result<(String, bool), OperateError> {
+    let data_dir = existing(&args.data_dir.data_dir)?;
+    let recovery = Recovery::begin(data_dir, root_of)?;
+    let mut text = String::new();
+    if args.new_root {
+        let quarantine = recovery.make_way_for_new_root(SystemClock.now())?;
+        for moved in &quarantine.moved {
+            writeln!(text, "moved {} to {}", moved.display(), quarantine.path.display()).map_err(io::Error::other)?;
+        }
+        text.push_str("the next `countersign serve` makes a new root: give every client its new root-cert.pem\n");
+        return Ok((text, true));
+    }
+    let findings = recovery.examine();
+    let conditions = std::iter::once(("state".to_owned(), &findings.state))
+        .chain(findings.logs.iter().map(|(slot, condition)| (format!("issuance log of {slot}"), condition)));
+    for (part, condition) in conditions {
+        let (verdict, what) = match condition {
+            Condition::Sound(what) => ("sound", what),
+            Condition::Damaged(what) => ("damaged", what),
+            Condition::Unreadable(what) => ("unreadable", what),
+        };
+        writeln!(text, "{part}: {verdict}: {what}").map_err(io::Error::other)?;
+    }
+    if !findings.is_sound() {
+        text.push_str(
+            "restore the data directory from a backup, or give up what is damaged and make a new root with --new-root\n",
+        );
+    }
+    Ok((text, findings.is_sound()))
+}
+
+/// The issuance logs of all replicas, in the order of signing.
+///
+/// # Errors
+///
+/// When a log can't be read.
+pub fn issuance_list(args: &IssuanceListArgs) -> Result<String, OperateError> {
+    let data_dir = existing(&args.data_dir.data_dir)?;
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let entries = runtime.block_on(all_entries(data_dir))?;
+    Ok(issuance::render(&Listing::of(entries), args.output.into())?)
+}
+
+async fn all_entries(data_dir: DataDir) -> Result<Vec<IssuanceEntry>, OperateError> {
+    let socket = data_dir.admin_socket();
+    if UnixStream::connect(&socket).await.is_ok() {
+        let silent = OperateError::Silent { socket: socket.display().to_string(), limit: ANSWER_LIMIT };
+        return collect(entries_by_admin_socket(socket), Some(silent)).await;
+    }
+    // nobody is active: what lives is asked, what is dead is read
+    let all: Arc<dyn IssuanceHistory> = Arc::new(AllHistories { data_dir, own: None });
+    collect(all.entries(), None).await
+}
+
+async fn collect(mut entries: Entries, mut silent: Option<OperateError>) -> Result<Vec<IssuanceEntry>, OperateError> {
+    let mut all = Vec::new();
+    loop {
+        let next = match silent.take() {
+            None => entries.recv().await,
+            Some(silent) => timeout(ANSWER_LIMIT, entries.recv()).await.map_err(|_| silent)?,
+        };
+        match next {
+            Some(entry) => all.push(entry?),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// A data directory that is there already: these commands never make one.
+fn existing(path: &std::path::Path) -> Result<DataDir, OperateError> {
+    if !path.is_dir() {
+        return Err(OperateError::NoPair(path.display().to_string()));
+    }
+    Ok(DataDir::open(path)?)
+}

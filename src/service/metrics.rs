@@ -1,0 +1,255 @@
+//! What is counted and measured. Families are registered once, all with the prefix `countersign_`; labels are enums, so
+//! that no caller's text ever becomes a time series.
+
+use std::{fmt, fmt::Write, sync::atomic::AtomicU64};
+
+use prometheus_client::{
+    encoding::{EncodeLabelValue, LabelValueEncoder, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::domain::{clock::Timestamp, leadership::Term};
+
+/// The metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Label<RequestOutcome>, Counter>,
+    forwarded: Family<Label<ForwardOutcome>, Counter>,
+    held: Gauge,
+    active: Gauge,
+    term: Gauge<u64, AtomicU64>,
+    renewals: Family<Label<RenewalOutcome>, Counter>,
+    expiry: Family<Label<ExpiringCertificate>, Gauge>,
+}
+
+/// A request that waits for somebody to become active; counted until it is dropped.
+#[derive(Debug)]
+pub struct HeldRequest(Gauge);
+
+/// One label with its name.
+type Label<V> = [(&'static str, V); 1];
+
+/// An enum of outcomes, each with its text as a label value.
+macro_rules! outcomes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+                encoder.write_str(match self { $(Self::$variant => $text),+ })
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// How a CreateCertificate request ended here: with a certificate, withheld, or refused with a gRPC code.
+    RequestOutcome {
+        /// A certificate was sent.
+        Issued = "issued",
+        /// A certificate was signed, but the term had ended when it was on record.
+        Withheld = "withheld",
+        /// The proof was refused.
+        Unauthenticated = "unauthenticated",
+        /// The request was refused.
+        InvalidArgument = "invalid_argument",
+        /// Nobody could sign in time.
+        Unavailable = "unavailable",
+        /// Signing failed.
+        Internal = "internal",
+    }
+}
+
+outcomes! {
+    /// How passing a request on to the active replica ended.
+    ForwardOutcome {
+        /// It answered, whatever the answer.
+        Answered = "answered",
+        /// It could not be reached, or did not answer in time.
+        Failed = "failed",
+    }
+}
+
+outcomes! {
+    /// How the renewal of the own SVID ended.
+    RenewalOutcome {
+        /// A new SVID is published.
+        Renewed = "renewed",
+        /// The last one stays.
+        Failed = "failed",
+    }
+}
+
+/// The certificates whose expiry is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExpiringCertificate {
+    /// The identity that the socket serves.
+    Svid,
+    /// The first root of the trust bundle to expire.
+    Root,
+    /// The CA's own serving certificate.
+    Serving,
+}
+
+impl EncodeLabelValue for ExpiringCertificate {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(match self {
+            Self::Svid => "svid",
+            Self::Root => "root",
+            Self::Serving => "serving",
+        })
+    }
+}
+
+impl Metrics {
+    /// All families at zero; expiries appear when they are known.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("countersign"),
+            requests: zeroed(RequestOutcome::ALL),
+            forwarded: zeroed(ForwardOutcome::ALL),
+            held: Gauge::default(),
+            active: Gauge::default(),
+            term: Gauge::default(),
+            renewals: zeroed(RenewalOutcome::ALL),
+            expiry: Family::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("certificate_requests", "CreateCertificate requests by outcome", metrics.requests.clone());
+        registry.register(
+            "forwarded_requests",
+            "Requests passed on to the active by outcome",
+            metrics.forwarded.clone(),
+        );
+        registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
+        registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
+        registry.register("term", "The highest term that this replica knows", metrics.term.clone());
+        registry.register("svid_renewals", "Renewals of the own SVID by outcome", metrics.renewals.clone());
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "NotAfter of the certificates that this process depends on, as Unix time",
+            metrics.expiry.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a CreateCertificate request that has ended.
+    pub fn request_ended(&self, outcome: RequestOutcome) {
+        self.requests.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts an attempt to pass a request on.
+    pub fn forwarded(&self, outcome: ForwardOutcome) {
+        self.forwarded.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a request as held while the answer lives.
+    pub fn hold(&self) -> HeldRequest {
+        self.held.inc();
+        HeldRequest(self.held.clone())
+    }
+
+    /// Shows who this replica is in the pair.
+    pub fn set_role(&self, active: bool, term: Term) {
+        self.active.set(i64::from(active));
+        self.term.set(term.number());
+    }
+
+    /// Counts a renewal of the own SVID.
+    pub fn svid_renewal(&self, outcome: RenewalOutcome) {
+        self.renewals.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Shows when a certificate ends.
+    pub fn set_expiry(&self, certificate: ExpiringCertificate, not_after: Timestamp) {
+        self.expiry.get_or_create(&[("certificate", certificate)]).set(not_after.seconds());
+    }
+
+    /// Everything in the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut page = String::new();
+        // Writing to a string can't fail.
+        let _infallible = text::encode(&mut page, &self.registry);
+        page
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for HeldRequest {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// With every label value present, so that a rate over the first event is not lost.
+fn zeroed<O: EncodeLabelValue + Copy + Eq + std::hash::Hash>(outcomes: &[O]) -> Family<Label<O>, Counter> {
+    let family = Family::default();
+    for outcome in outcomes {
+        drop(family.get_or_create(&[("outcome", *outcome)]));
+    }
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(metrics: &Metrics, start: &str) -> Option<String> {
+        metrics.encode().lines().find(|line| line.starts_with(start)).map(str::to_owned)
+    }
+
+    #[test]
+    fn starts_with_every_outcome_at_zero_and_no_expiry() {
+        let page = Metrics::new().encode();
+        for outcome in ["issued", "withheld", "unauthenticated", "invalid_argument", "unavailable", "internal"] {
+            let line = format!("countersign_certificate_requests_total{{outcome=\"{outcome}\"}} 0\n");
+            assert!(page.contains(&line), "{page}");
+        }
+        assert!(!page.contains("countersign_certificate_expiry_timestamp_seconds{"), "{page}");
+        assert!(page.lines().all(|line| line.starts_with('#') || line.starts_with("countersign_")), "{page}");
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn counts_and_shows() {
+        let metrics = Metrics::new();
+        metrics.request_ended(RequestOutcome::Issued);
+        metrics.request_ended(RequestOutcome::Issued);
+        metrics.forwarded(ForwardOutcome::Failed);
+        metrics.svid_renewal(RenewalOutcome::Renewed);
+        metrics.set_role(true, Term::new(7));
+        metrics.set_expiry(ExpiringCertificate::Svid, Timestamp::from_seconds(1_800_000_000));
+        for expected in [
+            "countersign_certificate_requests_total{outcome=\"issued\"} 2",
+            "countersign_forwarded_requests_total{outcome=\"failed\"} 1",
+            "countersign_svid_renewals_total{outcome=\"renewed\"} 1",
+            "countersign_active 1",
+            "countersign_term 7",
+            "countersign_certificate_expiry_timestamp_seconds{certificate=\"svid\"} 1800000000",
+        ] {
+            assert_eq!(line(&metrics, expected).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_request_is_held_as_long_as_its_guard_lives() {
+        let metrics = Metrics::new();
+        let (one, two) = (metrics.hold(), metrics.hold());
+        assert_eq!(line(&metrics, "countersign_held_requests ").unwrap(), "countersign_held_requests 2");
+        drop((one, two));
+        assert_eq!(line(&metrics, "countersign_held_requests ").unwrap(), "countersign_held_requests 0");
+    }
+}

@@ -3,15 +3,13 @@
 mod issue;
 mod leaf_profile;
 pub mod renewal;
-mod serving;
 mod signer;
 mod signing_authority;
 #[cfg(test)]
 mod testing;
 mod validity;
 
-pub use issue::{IssueError, IssuedSvid, issue};
-pub use serving::issue_serving_certificate;
+pub use issue::{IssueError, IssuedSvid, Subject, issue};
 pub use signer::Signer;
 pub use signing_authority::{AuthorityError, SigningAuthority};
 pub use validity::{TtlBounds, TtlBoundsError, TtlError, Validity};

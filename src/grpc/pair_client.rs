@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -14,11 +14,14 @@ use tonic::{
 
 use super::pair_service::ANSWERED;
 use crate::{
-    domain::attestation::{Evidence, OwnIdentity},
+    domain::{
+        attestation::{Evidence, OwnIdentity},
+        leadership::Term,
+    },
     proto::{
         countersign::v1::{
-            AssertedChain, ForwardedRequest, IssuanceRecord, ListIssuanceRequest, forwarded_request::Own,
-            issuance_record::Event, operator_service_client::OperatorServiceClient,
+            AskRequest, AskResponse, AssertedChain, ForwardedRequest, IssuanceRecord, ListIssuanceRequest,
+            forwarded_request::Own, issuance_record::Event, operator_service_client::OperatorServiceClient,
             pair_service_client::PairServiceClient,
         },
         istio::v1::auth::IstioCertificateRequest,
@@ -26,12 +29,14 @@ use crate::{
     service::{
         create_certificate::SigningRequest,
         issuance_history::{Entries, IssuanceEntry, RecordedEvent},
-        ports::{BoxFuture, ForwardError, LogError, Pair, PairDirectory},
+        ports::{ActiveReplica, BoxFuture, ForwardError, LogError, Pair, PairDirectory},
     },
 };
 
 /// A Unix socket answers at once or not at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// As long as an attempt at forwarding may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// The pair of an embedded replica: the sockets in the data directory.
 pub struct PairClient {
@@ -56,6 +61,32 @@ impl PairClient {
                 *kept = Some((socket.to_owned(), channel.clone()));
                 Ok(channel)
             }
+        }
+    }
+}
+
+impl PairClient {
+    /// The active, if it answers and says so itself.
+    ///
+    /// # Errors
+    ///
+    /// Why nobody can be said to be active, for people.
+    pub async fn find_active(&self) -> Result<ActiveReplica, String> {
+        let active = self.directory.active().await?;
+        let replica = &active.replica;
+        let channel = self.channel_to(&active.socket).map_err(|error| error.to_string())?;
+        let mut client = PairServiceClient::new(channel);
+        match timeout(ANSWER_LIMIT, client.ask(AskRequest {})).await {
+            Ok(Ok(answer)) => match answer.into_inner() {
+                AskResponse { active_term: 0, .. } => Err(format!("{replica} was active last and is not any more")),
+                AskResponse { replica, active_term } => {
+                    Ok(ActiveReplica { replica, term: Term::new(active_term), socket: active.socket.clone() })
+                }
+            },
+            Ok(Err(status)) => Err(format!("{replica} was active last and can't be reached: {}", said_by(&status))),
+            Err(_) => Err(format!(
+                "{replica} holds the lock and does not answer within {ANSWER_LIMIT:?}: its process may be stopped"
+            )),
         }
     }
 }

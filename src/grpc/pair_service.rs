@@ -10,12 +10,14 @@ use super::{certificate_service::signing_request, status::status_of};
 use crate::{
     domain::{
         attestation::{Evidence, OwnIdentity},
+        leadership::Term,
         x509::CertificateChain,
     },
     proto::{
         countersign::v1::{
-            ForwardedRequest, IssuanceRecord, Issued, ListIssuanceRequest, Withheld, forwarded_request::Own,
-            issuance_record::Event, operator_service_server::OperatorService, pair_service_server::PairService,
+            AskRequest, AskResponse, ForwardedRequest, IssuanceRecord, Issued, ListIssuanceRequest, Withheld,
+            forwarded_request::Own, issuance_record::Event, operator_service_server::OperatorService,
+            pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },
@@ -61,6 +63,11 @@ impl PairService for ReplicaService {
                 Err(status)
             }
         }
+    }
+
+    async fn ask(&self, _request: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {
+        let active_term = self.create.active_term().map_or(0, Term::number);
+        Ok(Response::new(AskResponse { replica: self.create.replica().to_owned(), active_term }))
     }
 
     type ListIssuanceStream = std::pin::Pin<Box<dyn Stream<Item = Result<IssuanceRecord, Status>> + Send>>;

@@ -1,6 +1,7 @@
 //! `countersign serve`: one replica of an embedded pair, put together and supervised.
 
 mod announce;
+mod health;
 pub(super) mod histories;
 mod identities;
 mod listeners;
@@ -22,6 +23,7 @@ use tokio::{
 };
 
 use self::{
+    health::Health,
     identities::{OwnIdentities, WorkloadSocket, configure_tls},
     place::{Place, Ports},
     signing::Signing,
@@ -36,6 +38,11 @@ use super::{
 use crate::{
     domain::{clock::Clock, random::SecureRandom},
     grpc::{ca_server::serve_ca, pair_server::serve_pair},
+    http::admin,
+    service::{
+        metrics::{ExpiringCertificate, Metrics},
+        readiness::Readiness,
+    },
 };
 
 /// Why `serve` ended.
@@ -77,7 +84,8 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn SecureRandom> = Arc::new(RingRandom::new());
     let (place, ports) = Place::take(&config, random.as_ref()).await?;
-    let signing = signing::assemble(&config, &place, &clock, &random)?;
+    let metrics = Arc::new(Metrics::new());
+    let signing = signing::assemble(&config, &place, &clock, &random, &metrics)?;
     let log = Arc::clone(&signing.log);
     let identities = OwnIdentities {
         create: Arc::clone(&signing.create),
@@ -85,6 +93,7 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
         ttl: config.ttl,
         clock,
         random,
+        metrics,
     };
     let mut supervisor = Supervisor::default();
     start_workload_socket(&config, &place, &identities, &shutdown, &mut supervisor).await?;
@@ -119,6 +128,7 @@ async fn start_workload_socket(
     let socket = WorkloadSocket { path: config.workload_socket.clone(), chosen };
     let bound = socket.bind().await.map_err(ServeFailed::of)?;
     let (publisher, identity) = identities.workload(config.workload.clone());
+    identities.metrics.follow(ExpiringCertificate::Svid, publisher.stats());
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
     supervisor.spawn("workload socket", socket.serve(bound, identity, shutdown.clone()));
     Ok(())
@@ -133,8 +143,20 @@ fn start_signing(
     control: &Handle,
     supervisor: &mut Supervisor,
 ) {
-    let Signing { create, history, leadership, standing, sessions, announcer, .. } = signing;
+    let Signing { create, log, history, leadership, standing, sessions, announcer, pair } = signing;
     let (publisher, serving) = identities.serving();
+    identities.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let readiness = Readiness::default();
+    let health = Health {
+        readiness: readiness.clone(),
+        standing,
+        sessions: sessions.clone(),
+        log_writable: log.writable(),
+        pair,
+        metrics: Arc::clone(&identities.metrics),
+        reporter,
+    };
     let (tls, tls_configs) = watch::channel(None);
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
@@ -154,8 +176,9 @@ fn start_signing(
             result
         }),
     );
-    let (_health, health_service) = tonic_health::server::health_reporter();
-    let _ = standing;
+    supervisor.spawn("health", on(control, until(shutdown, health.run())));
+    let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
+    supervisor.spawn("admin port", on(control, admin));
     supervisor
         .spawn("signing API", serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, gone(left.clone())));
     supervisor.spawn("pair", serve_pair(ports.pair, create, history, gone(left)));

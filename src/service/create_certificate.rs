@@ -9,12 +9,13 @@ use tokio::{
 };
 
 use super::{
+    metrics::{ForwardOutcome, Metrics, RequestOutcome},
     ports::{ForwardError, IssuanceLog, LogError, Pair},
     signing_session::{InSession, SigningSession},
 };
 use crate::domain::{
-    attestation::{AttestationError, Caller, EntitlementError, Evidence, Verifiers, attest, entitled_id},
-    authority::{IssueError, IssuedSvid, TtlBounds, issue},
+    attestation::{AttestationError, Caller, EntitlementError, Evidence, Proof, Verifiers, attest, entitled_id},
+    authority::{IssueError, IssuedSvid, Subject, TtlBounds, TtlError, issue},
     clock::{Clock, Timestamp},
     identity::{SpiffeId, TrustDomain},
     issuance::{Issuance, IssuanceEvent},
@@ -77,6 +78,18 @@ pub enum CreateError {
     },
 }
 
+impl CreateError {
+    fn outcome(&self) -> RequestOutcome {
+        match self {
+            Self::Unattested(_) | Self::NotEntitled(_) => RequestOutcome::Unauthenticated,
+            Self::Csr(_) | Self::Issue(IssueError::Ttl(TtlError::OverMax { .. })) => RequestOutcome::InvalidArgument,
+            Self::Issue(_) => RequestOutcome::Internal,
+            Self::Log(_) | Self::NotActive | Self::Unavailable { .. } | Self::Overloaded => RequestOutcome::Unavailable,
+            Self::ByActive { .. } => RequestOutcome::RefusedByActive,
+        }
+    }
+}
+
 /// How long a request may be held while nobody is active.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(10);
 /// How long one attempt at the active may take.
@@ -115,6 +128,7 @@ pub struct CreateCertificate {
     clock: Arc<dyn Clock>,
     random: Arc<dyn SecureRandom>,
     held: Semaphore,
+    metrics: Arc<Metrics>,
 }
 
 /// What [`CreateCertificate`] works with.
@@ -133,13 +147,15 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Serial numbers.
     pub random: Arc<dyn SecureRandom>,
+    /// Where outcomes are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl CreateCertificate {
     /// The use case over its ports.
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, session, bundle, log, pair, clock, random } = parts;
-        Self { policy, session, bundle, log, pair, clock, random, held: Semaphore::new(HELD_IN_ALL) }
+        let Parts { policy, session, bundle, log, pair, clock, random, metrics } = parts;
+        Self { policy, session, bundle, log, pair, clock, random, held: Semaphore::new(HELD_IN_ALL), metrics }
     }
 
     /// Answers a caller of this replica: the PEM elements of the chain, root last. `held_here` bounds what one connection
@@ -154,6 +170,17 @@ impl CreateCertificate {
         evidence: &Evidence,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, CreateError> {
+        let answer = self.answered(request, evidence, held_here).await;
+        self.metrics.request_ended(answer.as_ref().map_or_else(CreateError::outcome, |_| RequestOutcome::Issued));
+        answer
+    }
+
+    async fn answered(
+        &self,
+        request: &SigningRequest,
+        evidence: &Evidence,
+        held_here: &Semaphore,
+    ) -> Result<Vec<String>, CreateError> {
         self.refuse_early(evidence)?;
         if let Some(session) = self.entered() {
             match self.sign(&session, request, evidence, &self.policy.replica).await {
@@ -163,6 +190,7 @@ impl CreateCertificate {
         }
         let _held_in_all = self.held.try_acquire().map_err(|_| CreateError::Overloaded)?;
         let _held_for_connection = held_here.try_acquire().map_err(|_| CreateError::Overloaded)?;
+        let _counted = self.metrics.hold();
         self.answer_when_somebody_is_active(request, evidence).await
     }
 
@@ -179,6 +207,16 @@ impl CreateCertificate {
     ) -> Result<Vec<String>, CreateError> {
         let session = self.entered().ok_or(CreateError::NotActive)?;
         self.sign(&session, request, evidence, replica).await
+    }
+
+    /// The term that this replica may sign in now.
+    pub fn active_term(&self) -> Option<Term> {
+        self.session.borrow().as_ref().filter(|session| session.covers(self.clock.boot())).map(|session| session.term())
+    }
+
+    /// How this process signs its records.
+    pub fn replica(&self) -> &str {
+        &self.policy.replica
     }
 
     /// A caller that is refused here would be refused by the active too: it need not wait, nor take up a place.
@@ -206,7 +244,10 @@ impl CreateCertificate {
                 }
             }
             let limit = deadline.min(Instant::now() + ATTEMPT_LIMIT);
-            match timeout_at(limit, self.pair.forward(request, evidence)).await {
+            let forwarded = timeout_at(limit, self.pair.forward(request, evidence)).await;
+            let answered = matches!(forwarded, Ok(Ok(_) | Err(ForwardError::Refused { .. })));
+            self.metrics.forwarded(if answered { ForwardOutcome::Answered } else { ForwardOutcome::Failed });
+            match forwarded {
                 Ok(Ok(chain)) => return Ok(chain),
                 Ok(Err(ForwardError::Refused { code, message })) => {
                     return Err(CreateError::ByActive { code, message });
@@ -249,14 +290,17 @@ impl CreateCertificate {
         let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
         let signed_at = self.clock.now();
         let authority = session.authority();
+        let server_names = if caller.proof == Proof::Serving { self.policy.server_names.as_slice() } else { &[] };
+        let subject = Subject { id: &id, server_names };
         let issued =
-            issue(authority, &csr, &id, request.ttl_seconds, &self.policy.ttl, signed_at, self.random.as_ref())?;
+            issue(authority, &csr, subject, request.ttl_seconds, &self.policy.ttl, signed_at, self.random.as_ref())?;
         let issuance = self.issuance(session.term(), &issued, id, signed_at, caller, authority.id());
         let serial = issuance.serial.clone();
         self.log.append(IssuanceEvent::Issued(issuance)).await?;
         if !session.covers(self.clock.boot()) {
             // on record, so it must be marked; whoever is active now signs another one
             self.log.append(IssuanceEvent::Withheld { serial, term: session.term() }).await?;
+            self.metrics.request_ended(RequestOutcome::Withheld);
             return Err(CreateError::NotActive);
         }
         Ok(issued.response_chain(authority))

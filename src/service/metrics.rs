@@ -1,7 +1,11 @@
 //! What is counted and measured. Families are registered once, all with the prefix `countersign_`; labels are enums, so
 //! that no caller's text ever becomes a time series.
 
-use std::{fmt, fmt::Write, sync::atomic::AtomicU64};
+use std::{
+    fmt,
+    fmt::Write,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelValue, LabelValueEncoder, text},
@@ -9,6 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
 
 /// The metrics of a process.
@@ -22,6 +27,8 @@ pub struct Metrics {
     term: Gauge<u64, AtomicU64>,
     renewals: Family<Label<RenewalOutcome>, Counter>,
     expiry: Family<Label<ExpiringCertificate>, Gauge>,
+    /// Read when a page is asked for, not counted twice as it happens.
+    followed: Mutex<Vec<(ExpiringCertificate, Arc<RenewalStats>)>>,
 }
 
 /// A request that waits for somebody to become active; counted until it is dropped.
@@ -65,6 +72,8 @@ outcomes! {
         Unavailable = "unavailable",
         /// Signing failed.
         Internal = "internal",
+        /// It was passed on, and the active refused it.
+        RefusedByActive = "refused_by_active",
     }
 }
 
@@ -121,6 +130,7 @@ impl Metrics {
             term: Gauge::default(),
             renewals: zeroed(RenewalOutcome::ALL),
             expiry: Family::default(),
+            followed: Mutex::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("certificate_requests", "CreateCertificate requests by outcome", metrics.requests.clone());
@@ -163,9 +173,26 @@ impl Metrics {
         self.term.set(term.number());
     }
 
-    /// Counts a renewal of the own SVID.
-    pub fn svid_renewal(&self, outcome: RenewalOutcome) {
-        self.renewals.get_or_create(&[("outcome", outcome)]).inc();
+    /// Shows the renewals of a certificate from now on, as its publisher counts them.
+    pub fn follow(&self, certificate: ExpiringCertificate, stats: Arc<RenewalStats>) {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner).push((certificate, stats));
+    }
+
+    fn read_followed(&self) {
+        for (certificate, stats) in self.followed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if stats.not_after_seconds() > 0 {
+                self.set_expiry(*certificate, Timestamp::from_seconds(stats.not_after_seconds()));
+            }
+            if *certificate == ExpiringCertificate::Svid {
+                self.raise(RenewalOutcome::Renewed, stats.renewals());
+                self.raise(RenewalOutcome::Failed, stats.failures());
+            }
+        }
+    }
+
+    fn raise(&self, outcome: RenewalOutcome, total: u64) {
+        let counter = self.renewals.get_or_create(&[("outcome", outcome)]);
+        counter.inc_by(total.saturating_sub(counter.get()));
     }
 
     /// Shows when a certificate ends.
@@ -175,6 +202,7 @@ impl Metrics {
 
     /// Everything in the OpenMetrics text format.
     pub fn encode(&self) -> String {
+        self.read_followed();
         let mut page = String::new();
         // Writing to a string can't fail.
         let _infallible = text::encode(&mut page, &self.registry);
@@ -229,13 +257,14 @@ mod tests {
         metrics.request_ended(RequestOutcome::Issued);
         metrics.request_ended(RequestOutcome::Issued);
         metrics.forwarded(ForwardOutcome::Failed);
-        metrics.svid_renewal(RenewalOutcome::Renewed);
+        let stats = Arc::<RenewalStats>::default();
+        metrics.follow(ExpiringCertificate::Svid, Arc::clone(&stats));
         metrics.set_role(true, Term::new(7));
         metrics.set_expiry(ExpiringCertificate::Svid, Timestamp::from_seconds(1_800_000_000));
         for expected in [
             "countersign_certificate_requests_total{outcome=\"issued\"} 2",
             "countersign_forwarded_requests_total{outcome=\"failed\"} 1",
-            "countersign_svid_renewals_total{outcome=\"renewed\"} 1",
+            "countersign_svid_renewals_total{outcome=\"renewed\"} 0",
             "countersign_active 1",
             "countersign_term 7",
             "countersign_certificate_expiry_timestamp_seconds{certificate=\"svid\"} 1800000000",

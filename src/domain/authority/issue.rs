@@ -11,6 +11,21 @@ use crate::domain::{
     },
 };
 
+/// Whom a certificate is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The identity.
+    pub id: &'a SpiffeId,
+    /// The names of a TLS server beside it, DNS or IP address, ASCII; none for a workload.
+    pub server_names: &'a [String],
+}
+
+impl<'a> From<&'a SpiffeId> for Subject<'a> {
+    fn from(id: &'a SpiffeId) -> Self {
+        Self { id, server_names: &[] }
+    }
+}
+
 /// A certificate that passed the lint.
 #[derive(Clone, Debug)]
 pub struct IssuedSvid {
@@ -35,45 +50,45 @@ pub enum IssueError {
     Lint(Finding),
 }
 
-/// Issues an SVID for `id` by istiod's profile: empty subject (or the ID as common name, when the request had one and the ID
-/// fits 64 bytes), the ID as the only name in a critical SAN, digitalSignature and keyEncipherment, server and client
+/// Issues an SVID by istiod's profile: empty subject (or the ID as common name, when the request had one and the ID fits 64
+/// bytes), the ID (and the server names, where there are any) in a critical SAN, digitalSignature and keyEncipherment, server and client
 /// authentication, not a CA, authority key identifier, serial of 128 bits. Subject and extensions of the request are
 /// ignored.
 ///
 /// # Errors
 ///
 /// When no validity can be granted, signing fails, or the lint finds a broken rule; nothing leaves then.
-pub fn issue(
+pub fn issue<'a>(
     authority: &SigningAuthority,
     csr: &VerifiedCsr,
-    id: &SpiffeId,
+    subject: impl Into<Subject<'a>>,
     requested_ttl: i64,
     bounds: &TtlBounds,
     now: Timestamp,
     random: &dyn SecureRandom,
 ) -> Result<IssuedSvid, IssueError> {
+    let Subject { id, server_names } = subject.into();
+    if let Some(name) = server_names.iter().find(|name| name.is_empty() || !name.is_ascii()) {
+        return Err(IssueError::Sign(format!("{name:?} is not a DNS name: write it in ASCII, IDNA encoded")));
+    }
     let authority_not_after = authority.certificate().not_after();
     let validity = bounds.grant(requested_ttl, now, authority_not_after)?;
     let serial = SerialNumber::random(random)?;
-    let mut params = leaf_profile::leaf(id, &[], &serial, validity).ok_or_else(year_out_of_range)?;
+    let params = leaf_profile::leaf(id, server_names, &serial, validity);
+    let mut params = params.ok_or_else(|| IssueError::Sign("the validity lies outside the years 0 to 9999".into()))?;
     if csr.has_common_name() {
         leaf_profile::set_common_name(&mut params, id);
     }
     let der = authority.sign(params, csr.key())?;
-    let expected = Expected { id, public_key_info: csr.public_key_info(), authority_not_after, now };
+    let public_key_info = csr.public_key_info();
+    let expected = Expected { id, server_names, public_key_info, authority_not_after, now };
     match lint::check_svid(&der, &expected).into_iter().next() {
         Some(finding) => Err(IssueError::Lint(finding)),
-        None => Ok(IssuedSvid { leaf: parse(&der)? }),
+        None => match Certificate::from_der(&der) {
+            Ok(leaf) => Ok(IssuedSvid { leaf }),
+            Err(error) => Err(IssueError::Sign(error.to_string())),
+        },
     }
-}
-
-/// Reads back what was signed.
-pub(super) fn parse(der: &[u8]) -> Result<Certificate, IssueError> {
-    Certificate::from_der(der).map_err(|error| IssueError::Sign(error.to_string()))
-}
-
-pub(super) fn year_out_of_range() -> IssueError {
-    IssueError::Sign("the validity lies outside the years 0 to 9999".into())
 }
 
 impl IssuedSvid {
@@ -238,7 +253,13 @@ mod tests {
         let leaf = issued(&authority, &request(&key, &CertificateParams::default()));
         let (id, other_id) = (ID.parse().unwrap(), "spiffe://cluster.local/other".parse().unwrap());
         let authority_not_after = authority.certificate().not_after();
-        let right = Expected { id: &id, public_key_info: key.public_key_info(), authority_not_after, now: NOW };
+        let right = Expected {
+            id: &id,
+            server_names: &[],
+            public_key_info: key.public_key_info(),
+            authority_not_after,
+            now: NOW,
+        };
         assert_eq!(lint::check_svid(leaf.der(), &right), []);
         let second = Duration::from_secs(1);
         for (expected, rule) in [

@@ -121,12 +121,6 @@ impl SigningAuthority {
     pub fn response_tail(&self) -> &[String] {
         &self.response_tail
     }
-
-    /// What stands between a leaf and the roots.
-    pub(super) fn intermediates(&self) -> &[Certificate] {
-        &self.chain
-    }
-
     /// Signs a certificate for `key`, DER. The authority key identifier is written if there is one to point to.
     pub(super) fn sign(&self, params: CertificateParams, key: &impl PublicKeyData) -> Result<Vec<u8>, IssueError> {
         let mut params = params;

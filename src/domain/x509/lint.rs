@@ -17,15 +17,15 @@
 //! | `svid-both-sides` | extended key usage, if there, names server and client authentication |
 //! | `profile-basic-constraints`, `profile-extended-key-usage` | there, the former critical |
 //! | `profile-key-usage` | digitalSignature and keyEncipherment, nothing else |
-//! | `profile-names-critical`, `profile-only-name` | critical alternative names that are one name |
-//! | `issued-id`, `issued-public-key` | the identity and key that were meant |
+//! | `profile-names-critical` | critical alternative names |
+//! | `issued-id`, `issued-names`, `issued-public-key` | the identity, the other names (none for a workload) and the key that were meant |
 //! | `issued-within-authority` | NotAfter is not past the authority's |
 //! | `issued-not-early`, `issued-not-late` | the instant of signing lies within the validity |
 //! | `authority-ca`, `authority-subject` | a CA with a subject |
 //! | `authority-key-usage`, `authority-key-usage-critical`, `authority-cert-sign` | keyCertSign in a critical key usage |
 //! | `authority-id-no-path` | a SPIFFE ID, if there is one, is a trust domain's |
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use x509_parser::{
     certificate::X509Certificate,
@@ -51,6 +51,8 @@ pub struct Finding {
 pub struct Expected<'a> {
     /// The identity.
     pub id: &'a SpiffeId,
+    /// The other names, in order: DNS names and IP addresses.
+    pub server_names: &'a [String],
     /// SubjectPublicKeyInfo of the request, DER.
     pub public_key_info: &'a [u8],
     /// The signing certificate's NotAfter, which the leaf's may not pass.
@@ -172,14 +174,16 @@ fn profile(certificate: &X509Certificate<'_>, findings: &mut Findings) {
     require(findings, "profile-names-critical", names.as_ref().is_some_and(|names| names.critical), || {
         "the alternative names are absent or not critical".into()
     });
-    let count = names.map_or(0, |names| names.value.general_names.len());
-    require(findings, "profile-only-name", count == 1, || format!("{count} alternative names"));
 }
 
 /// Whether the certificate says what it was meant to say.
 fn issued(certificate: &X509Certificate<'_>, expected: &Expected<'_>, findings: &mut Findings) {
     let uris = uri_names(certificate);
     require(findings, "issued-id", uris.contains(&expected.id.as_str()), || format!("{uris:?}, not {}", expected.id));
+    let others = other_names(certificate);
+    require(findings, "issued-names", others == expected.server_names, || {
+        format!("{others:?}, not {:?}", expected.server_names)
+    });
     let same_key = certificate.public_key().raw == expected.public_key_info;
     require(findings, "issued-public-key", same_key, || "the key is not the request's".into());
     let not_before = Timestamp::from_seconds(certificate.validity().not_before.timestamp());
@@ -227,8 +231,89 @@ fn uri_names<'a>(certificate: &'a X509Certificate<'_>) -> Vec<&'a str> {
     uris
 }
 
+/// Every alternative name that is no URI, in order: DNS names and IP addresses as text, other kinds by their tag.
+fn other_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    names
+        .filter_map(|name| match name {
+            GeneralName::URI(_) => None,
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(octets) => {
+                let v4 = <[u8; 4]>::try_from(*octets).map(IpAddr::from);
+                let address = v4.or_else(|_| <[u8; 16]>::try_from(*octets).map(IpAddr::from));
+                Some(address.map_or_else(|_| format!("{octets:?}"), |address| address.to_string()))
+            }
+            other => Some(other.to_string()),
+        })
+        .collect()
+}
+
 fn require(findings: &mut Findings, rule: &'static str, holds: bool, detail: impl FnOnce() -> String) {
     if !holds {
         findings.push(Finding { rule, detail: detail() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+    };
+
+    use super::*;
+    use crate::domain::x509::PrivateKey;
+
+    fn leaf_with(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.subject_alt_names = vec![uri("spiffe://td/a")];
+        change(&mut params);
+        let key = PrivateKey::generate_p256().unwrap();
+        params.self_signed(key.key_pair().as_ref()).unwrap().der().to_vec()
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().unwrap())
+    }
+
+    fn rules(findings: &[Finding]) -> Vec<&'static str> {
+        findings.iter().map(|finding| finding.rule).collect()
+    }
+
+    #[test]
+    fn each_broken_leaf_is_told_by_its_rule() {
+        type Change = fn(&mut CertificateParams);
+        let cases: [(&[&str], Change); 10] = [
+            (&[], |_| {}),
+            (&["svid-one-uri-name"], |params| params.subject_alt_names.clear()),
+            (&["svid-one-uri-name"], |params| params.subject_alt_names.push(uri("spiffe://td/b"))),
+            (&["svid-id"], |params| params.subject_alt_names = vec![uri("spiffe://td")]),
+            (&["svid-id-form"], |params| params.subject_alt_names = vec![uri("spiffe://TD/a")]),
+            (&["svid-not-ca"], |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            (&["svid-key-usage"], |params| params.key_usages.clear()),
+            (&["svid-no-signing"], |params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)),
+            (&["svid-both-sides"], |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            (&["x509-validity-order"], |params| std::mem::swap(&mut params.not_before, &mut params.not_after)),
+        ];
+        for (expected, change) in cases {
+            assert_eq!(rules(&check_leaf(&leaf_with(change))), expected);
+        }
+        let serial = leaf_with(|params| params.serial_number = Some(vec![1; 21].into()));
+        assert_eq!(rules(&check_leaf(&serial)), ["x509-serial-length"]);
+        let nameless = leaf_with(|params| params.distinguished_name = DistinguishedName::new());
+        assert_eq!(check_leaf(&nameless), []);
+    }
+
+    #[test]
+    fn a_leaf_is_no_authority_and_noise_is_nothing() {
+        assert_eq!(
+            rules(&check_authority(&leaf_with(|_| {}))),
+            ["authority-ca", "authority-cert-sign", "authority-id-no-path"]
+        );
+        assert_eq!(rules(&check_leaf(b"noise")), ["x509-parse"]);
+        let behind = [leaf_with(|_| {}), vec![0]].concat();
+        assert_eq!(rules(&check_leaf(&behind)), ["x509-parse"]);
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     runtime::shutdown::Shutdown,
     service::{
         create_certificate::CreateCertificate,
+        metrics::Metrics,
         own_identity::OwnAuthority,
         svid_publisher::{Expectation, IdentityReceiver, SvidPublisher},
     },
@@ -38,6 +39,7 @@ pub(super) struct OwnIdentities {
     pub(super) ttl: TtlBounds,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn SecureRandom>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl OwnIdentities {

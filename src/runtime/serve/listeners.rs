@@ -27,7 +27,7 @@ pub(super) struct Bound {
 
 /// Why a port is not bound.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub(super) enum ListenError {
     /// Something that is not a replica of this data directory has it.
     #[error("{setting} {address} is in use by another program: choose another one")]
     InUse {

@@ -17,6 +17,7 @@ use crate::{
         create_certificate::{CreateCertificate, Parts, SigningPolicy},
         issuance_history::IssuanceHistory,
         leadership::{Leadership, Standing},
+        metrics::Metrics,
         signing_session::SigningSession,
         signing_state::{SigningState, root_of},
     },
@@ -36,6 +37,7 @@ pub(super) struct Signing {
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) sessions: watch::Receiver<Option<Arc<SigningSession>>>,
     pub(super) announcer: Announcer,
+    pub(super) pair: Arc<PairClient>,
 }
 
 pub(super) fn assemble(
@@ -43,6 +45,7 @@ pub(super) fn assemble(
     place: &Place,
     clock: &Arc<dyn Clock>,
     random: &Arc<dyn SecureRandom>,
+    metrics: &Arc<Metrics>,
 ) -> Result<Signing, ServeFailed> {
     let issuers = proofs::token_issuers(&place.data_dir, &config.token_issuers)?;
     let slot = place.slot.slot();
@@ -52,6 +55,7 @@ pub(super) fn assemble(
     let (session, sessions) = watch::channel(None);
     let (bundle, bundles) = watch::channel(None);
     let replica = place.slot.replica().to_owned();
+    let pair = Arc::new(PairClient::new(Arc::new(place.pair.clone()), replica.clone()));
     let create = Arc::new(CreateCertificate::new(Parts {
         policy: SigningPolicy {
             trust_domain: config.trust_domain.clone(),
@@ -64,9 +68,10 @@ pub(super) fn assemble(
         session: sessions.clone(),
         bundle: bundles,
         log: Arc::clone(&log) as _,
-        pair: Arc::new(PairClient::new(Arc::new(place.pair.clone()), replica.clone())),
+        pair: Arc::clone(&pair) as _,
         clock: Arc::clone(clock),
         random: Arc::clone(random),
+        metrics: Arc::clone(metrics),
     }));
     let election = EmbeddedElection::new(place.data_dir.clone());
     let opener = election.clone();
@@ -83,5 +88,5 @@ pub(super) fn assemble(
         bundle,
         history: Arc::new(AllHistories { data_dir: place.data_dir.clone(), own: Some((slot, Arc::clone(&history))) }),
     };
-    Ok(Signing { create, log, history, leadership, standing, sessions, announcer })
+    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, pair })
 }

@@ -1,0 +1,109 @@
+//! What `/readyz`, gRPC health and the role metrics say: whether this replica can answer or forward, and if not, why.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tracing::{info, warn};
+
+use crate::{
+    domain::{clock::Timestamp, leadership::Role},
+    grpc::pair_client::PairClient,
+    service::{
+        leadership::Standing,
+        metrics::{ExpiringCertificate, Metrics},
+        readiness::{Latch, Readiness},
+        signing_session::SigningSession,
+    },
+};
+
+/// How often a standby looks whether the active answers.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What health is made of.
+pub(super) struct Health {
+    pub(super) readiness: Readiness,
+    pub(super) standing: watch::Receiver<Standing>,
+    pub(super) sessions: watch::Receiver<Option<Arc<SigningSession>>>,
+    pub(super) log_writable: watch::Receiver<bool>,
+    pub(super) pair: Arc<PairClient>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) reporter: HealthReporter,
+}
+
+impl Health {
+    /// Looks at every change, and every second at the other replica. Never returns.
+    pub(super) async fn run(mut self) {
+        let signing = self.readiness.latch("signing", "the election has not begun");
+        let log = self.readiness.latch("issuance log", "it is not open yet");
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut was_ready = None;
+        loop {
+            self.look_at_log(&log);
+            self.look_at_signing(&signing).await;
+            let ready = self.readiness.report().is_ready();
+            if was_ready.replace(ready) != Some(ready) {
+                self.say(ready).await;
+            }
+            tokio::select! {
+                _ = look.tick() => {}
+                Ok(()) = self.standing.changed() => {}
+                Ok(()) = self.log_writable.changed() => {}
+            }
+        }
+    }
+
+    async fn say(&self, ready: bool) {
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.reporter.set_service_status("", status).await;
+        self.reporter.set_service_status("istio.v1.auth.IstioCertificateService", status).await;
+        let detail = self.readiness.report().to_string();
+        if ready {
+            info!(event = "ready", detail);
+        } else {
+            warn!(event = "not_ready", detail);
+        }
+    }
+
+    fn look_at_log(&self, latch: &Latch) {
+        if *self.log_writable.borrow() {
+            latch.ready("written");
+        } else {
+            latch.not_ready("it can't be written: nothing is issued here");
+        }
+    }
+
+    async fn look_at_signing(&self, latch: &Latch) {
+        let Standing { role, term } = *self.standing.borrow();
+        match (role, term) {
+            (Role::Active, Some(term)) => {
+                self.metrics.set_role(true, term);
+                self.show_root_expiry();
+                latch.ready(format!("active in term {term}"));
+            }
+            _ => match self.pair.find_active().await {
+                Ok(active) => {
+                    self.metrics.set_role(false, active.term);
+                    latch.ready(format!("standby; {} is active in term {}", active.replica, active.term));
+                }
+                Err(reason) => latch.not_ready(format!("standby, and no replica is active: {reason}")),
+            },
+        }
+    }
+
+    fn show_root_expiry(&self) {
+        let first_to_expire = self
+            .sessions
+            .borrow()
+            .as_ref()
+            .and_then(|session| session.authority().bundle().roots().iter().map(|root| root.not_after()).min());
+        if let Some(not_after) = first_to_expire {
+            let not_after: Timestamp = not_after;
+            self.metrics.set_expiry(ExpiringCertificate::Root, not_after);
+        }
+    }
+}

@@ -160,7 +160,13 @@ fn start_signing(
     let (tls, tls_configs) = watch::channel(None);
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
-    supervisor.spawn("announcements", on(control, async move { Ok::<_, ServeFailed>(announcer.run(sessions).await) }));
+    supervisor.spawn(
+        "announcements",
+        on(control, async move {
+            announcer.run(sessions).await;
+            Ok::<_, ServeFailed>(())
+        }),
+    );
 
     // the servers go on, forwarding, until the term is released and `drain` is over
     let (leave, left) = watch::channel(false);

@@ -205,9 +205,9 @@ def plan() -> List[Step]:
         Step(2, "Envoy", "20 s, once", 10 * MINUTE, fetch_envoy),
         Step(2, "go-spiffe", "1 min, once", 15 * MINUTE, build_driver("spiffe-client")),
         Step(2, "pilot-agent's CA client", "2 min, once", 40 * MINUTE, build_driver("citadel-client")),
-        Step(3, "release build", "3 min cold", 25 * MINUTE, cargo(*peer_tests, "--no-run")),
+        Step(3, "release build", "4 min cold", 25 * MINUTE, cargo(*peer_tests, "--no-run")),
         # One after the other: they hold each other's processes to limits of time.
-        Step(3, "tests with peers", "5 min", 15 * MINUTE,
+        Step(3, "tests with peers", "4 min", 15 * MINUTE,
              cargo(*peer_tests, "--no-fail-fast", "--", "--test-threads=1", env=tests)),
     ]
 

@@ -1,3 +1,5 @@
 //! The command line: what prints, and in which form.
 
+pub mod inspect;
 pub mod issuance;
+pub mod render;

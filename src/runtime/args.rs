@@ -8,7 +8,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::config::{duration, names};
-use crate::{cli::issuance::ListForm, domain::identity::ServiceAccount};
+use crate::{
+    cli::{inspect, issuance::ListForm},
+    domain::identity::ServiceAccount,
+};
 
 /// A certificate authority and identity sidecar for gateways that stand outside an Istio service mesh.
 #[derive(Debug, Parser)]
@@ -146,29 +149,16 @@ pub struct DataDir {
 pub struct InspectArgs {
     /// A PEM or DER file, `-` for stdin, unix:///PATH of a workload socket, or HOST:PORT of a TLS endpoint
     #[arg(value_name = "SOURCE")]
-    pub source: String,
+    pub source: inspect::Source,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = InspectFormat::Table)]
-    pub output: InspectFormat,
+    #[arg(short, long, value_enum, default_value_t = inspect::Format::Table)]
+    pub output: inspect::Format,
     /// PEM file with the roots to verify to; a workload socket brings its own
     #[arg(long, value_name = "FILE")]
     pub bundle: Option<PathBuf>,
     /// Name to ask a TLS endpoint for; the host of SOURCE if not given
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
-}
-
-/// What `inspect` prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum InspectFormat {
-    /// A tree for people
-    Table,
-    /// The documented fields
-    Json,
-    /// The documented fields
-    Yaml,
-    /// The certificates alone
-    Pem,
 }
 
 /// What can be done with the issuance log.

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -15,11 +15,19 @@ use super::{
         ServeArgs, TokenArgs,
     },
     config::{AgentConfig, ConfigError, Environment, ServeConfig},
-    operate, serve,
+    operate,
+    seams::SystemClock,
+    serve,
+};
+use crate::{
+    cli::{inspect, render::Palette},
+    domain::clock::Clock,
 };
 
 /// The command could not do its work.
 pub const EXIT_ERROR: u8 = 1;
+/// `inspect` found something that has expired, does not verify, or breaks a rule.
+pub const EXIT_UNSOUND: u8 = 2;
 /// The command line or the configuration can't be used (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
 
@@ -75,8 +83,7 @@ fn environment() -> Environment {
 }
 
 fn config(flags: &ServeArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
-    let yaml =
-        ServeConfig::load(flags, environment)?.to_yaml().map_err(|error| CommandError::Failed(error.to_string()))?;
+    let yaml = ServeConfig::load(flags, environment)?.to_yaml().map_err(failed)?;
     print(&yaml)
 }
 
@@ -102,8 +109,22 @@ fn agent(flags: &AgentArgs, environment: &Environment) -> Result<ExitCode, Comma
     Ok(ExitCode::SUCCESS)
 }
 
-fn inspect(_args: &InspectArgs, _environment: &Environment) -> Result<ExitCode, CommandError> {
-    Err(not_built("inspect"))
+fn inspect(args: &InspectArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
+    let colours = io::stdout().is_terminal() && !environment.contains_key("NO_COLOR");
+    let request = inspect::Request {
+        source: args.source.clone(),
+        bundle: args.bundle.clone(),
+        server_name: args.server_name.clone(),
+        format: args.output,
+        palette: if colours { Palette::Colours } else { Palette::Plain },
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let inspection = runtime.block_on(inspect::inspect(&request, SystemClock.now())).map_err(failed)?;
+    for note in &inspection.notes {
+        let _closed_pipe = writeln!(io::stderr(), "note: {note}");
+    }
+    let printed = print(&inspection.output)?;
+    Ok(if inspection.is_sound { printed } else { EXIT_UNSOUND.into() })
 }
 
 fn issuance_list(args: &IssuanceListArgs) -> Result<ExitCode, CommandError> {

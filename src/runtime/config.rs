@@ -198,18 +198,20 @@ impl ServeConfig {
             trust_domain: Some(self.trust_domain.to_string()),
             svid_ttl: Some(duration::format(self.ttl.default_ttl())),
             max_svid_ttl: Some(duration::format(self.ttl.max_ttl())),
-            dns_names: None,
+            dns_names: Some(self.dns_names.clone()),
             workload_socket: Some(self.workload_socket.display().to_string()),
             workload: Some(self.workload.to_string()),
             drain: Some(duration::format(self.drain)),
             log_format: Some(self.log_format.to_string()),
             config: None,
         };
+        let mut texts = names::texts_of(&texts);
         let mut file = Mapping::new();
-        for (field, values) in names::texts_of(&texts) {
-            file.insert(names::file_key(&field).into(), values.concat().into());
+        for field in reference::fields("serve") {
+            let values = texts.remove(&field).unwrap_or_default();
+            let value = if reference::is_list(&field) { values.into() } else { Value::from(values.concat()) };
+            file.insert(names::file_key(&field).into(), value);
         }
-        file.insert(names::file_key("dns_names").into(), self.dns_names.clone().into());
         let issuers: Vec<TokenIssuerFile> = self.token_issuers.iter().map(TokenIssuerFile::from).collect();
         file.insert(TOKEN_ISSUERS.into(), serde_yaml_ng::to_value(issuers)?);
         serde_yaml_ng::to_string(&file)

@@ -104,7 +104,10 @@ mod tests {
     async fn drains_within_its_limit() {
         let limit = Duration::from_secs(5);
         let mut supervisor = Supervisor::default();
-        supervisor.spawn("quick", async { Ok::<_, Infallible>(tokio::time::sleep(Duration::from_secs(4)).await) });
+        supervisor.spawn("quick", async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            Ok::<_, Infallible>(())
+        });
         assert_eq!(supervisor.drain(limit).await, Ok(()));
 
         let mut supervisor = Supervisor::default();

@@ -104,16 +104,16 @@ impl TokenIssuerKey {
             "iat": now.seconds(),
             "exp": now.plus(lifetime).seconds(),
         });
-        let message = format!("{}.{}", encode(&header.to_string()), encode(&claims.to_string()));
+        let message = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
         let signature = self.signer.sign(&self.random, message.as_bytes()).map_err(|_unspecified| MintError::Sign)?;
-        Ok(Zeroizing::new(format!("{message}.{}", encode(&signature))))
+        Ok(Zeroizing::new(format!("{message}.{}", encode(signature))))
     }
 
     /// The key's thumbprint (RFC 7638): the members in this order and without spaces.
     fn key_id(&self) -> String {
         let (x, y) = self.coordinates();
         let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-        encode(&digest::digest(&digest::SHA256, members.as_bytes()))
+        encode(digest::digest(&digest::SHA256, members.as_bytes()))
     }
 
     /// Both of the public point, which ring gives uncompressed: a 4, then 32 octets each.

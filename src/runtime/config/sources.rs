@@ -52,7 +52,7 @@ impl Sources {
         let file =
             file.map(|path| path.display().to_string()).or_else(|| environment.get("COUNTERSIGN_CONFIG").cloned());
         if let Some(path) = file.filter(|path| !path.is_empty()) {
-            let values = sources.from_file(&path, fields, structured);
+            let values = sources.read_file(&path, fields, structured);
             sources.layers.push(Layer { origin: Origin::File(path), values });
         }
         sources.layers.push(Layer { origin: Origin::Defaults, values: names::texts_of(defaults) });
@@ -107,7 +107,7 @@ impl Sources {
         }
     }
 
-    fn from_file(&mut self, path: &str, fields: &[String], structured: &[&str]) -> BTreeMap<String, Vec<String>> {
+    fn read_file(&mut self, path: &str, fields: &[String], structured: &[&str]) -> BTreeMap<String, Vec<String>> {
         let mapping = match read(path) {
             Ok(mapping) => mapping,
             Err(error) => {

@@ -7,17 +7,19 @@ use super::*;
 use crate::runtime::args::{Cli, Command};
 
 fn flags(flags: &[&str]) -> ServeArgs {
-    match Cli::try_parse_from(["countersign", "serve"].iter().chain(flags)).unwrap().command {
-        Command::Serve(args) => args,
-        other => panic!("{other:?}"),
-    }
+    let Command::Serve(args) = Cli::try_parse_from(["countersign", "serve"].iter().chain(flags)).unwrap().command
+    else {
+        panic!("not serve");
+    };
+    args
 }
 
 fn agent_flags(flags: &[&str]) -> AgentArgs {
-    match Cli::try_parse_from(["countersign", "agent"].iter().chain(flags)).unwrap().command {
-        Command::Agent(args) => args,
-        other => panic!("{other:?}"),
-    }
+    let Command::Agent(args) = Cli::try_parse_from(["countersign", "agent"].iter().chain(flags)).unwrap().command
+    else {
+        panic!("not agent");
+    };
+    args
 }
 
 fn environment(variables: &[(&str, &str)]) -> Environment {

@@ -230,9 +230,14 @@ fn claims_table() {
         let token = keys.sign(r#"{"alg":"ES256"}"#, &claims(changes.clone()));
         assert_eq!(issuer.validate(&token, now()).map(|_| ()), expected, "{changes}");
     }
+}
+
+#[test]
+fn the_claims_are_read_strictly() {
+    let keys = Keys::new();
     let good = claims(json!({}));
     for text in [
-        "{}".to_owned() + " x",
+        "{} x".to_owned(),
         "[]".into(),
         "null".into(),
         "\u{feff}{}".into(),
@@ -240,7 +245,26 @@ fn claims_table() {
         good.replace(&format!("{}", NOW + 60), "1e999"),
     ] {
         let token = keys.sign(r#"{"alg":"ES256"}"#, &text);
-        assert_eq!(issuer.validate(&token, now()), Err(not_json.clone()), "{text}");
+        let expected = TokenError::Malformed("the claims are not base64url of a JSON object");
+        assert_eq!(keys.issuer().validate(&token, now()), Err(expected), "{text}");
+    }
+}
+
+#[test]
+fn the_issuer_is_found_before_anything_is_verified() {
+    let issuer = Keys::new().issuer();
+    let token = |claims: &str| format!("x.{}.x", b64(claims));
+    for (token, expected) in [
+        (token(r#"{"iss":"https://issuer","aud":7}"#), true),
+        (token(r#"{"iss":"https://issuer/"}"#), false),
+        (token(r#"{"iss":"https://other","iss":"https://issuer"}"#), false),
+        (token(r#"{"iss":7}"#), false),
+        (token("{}"), false),
+        (token(r#"{"iss":"https://issuer"}"#) + &"x".repeat(16 * 1024), false),
+        ("x".into(), false),
+        (String::new(), false),
+    ] {
+        assert_eq!(issuer.is_issuer_of(&token), expected, "{token:.60}");
     }
 }
 

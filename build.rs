@@ -1,5 +1,7 @@
 //! Compiles the protos with protox, so that no system `protoc` is needed.
 
+#![expect(clippy::disallowed_methods, reason = "a build script reads its environment and writes files")]
+
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;

@@ -1,8 +1,9 @@
 //! The generated messages and services, in modules named as their packages; the Workload API's, which has none, stand at
-//! the top. Only `grpc` names them: elsewhere a request or
-//! an identity is a domain type.
+//! the top. Only `grpc` names them: elsewhere a request or an identity is a domain type.
 
-#![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated code")]
+#![allow(missing_docs, unreachable_pub, unused_qualifications, reason = "generated code")]
+#![allow(clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
+#![allow(clippy::clone_on_ref_ptr, clippy::missing_errors_doc, clippy::too_many_lines, reason = "generated code")]
 
 /// `google.protobuf.Any` with a value that is shared, not copied: one secret goes to thousands of streams.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

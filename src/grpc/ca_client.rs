@@ -43,8 +43,15 @@ pub struct CaClient {
     /// the renewal that this client serves.
     identity: OnceLock<IdentityReceiver>,
     last_good: AtomicUsize,
-    /// One channel per address, and the roots it was made with.
-    channels: Mutex<Vec<Option<(Vec<u8>, Channel)>>>,
+    /// One per address.
+    channels: Mutex<Vec<Option<KeptChannel>>>,
+}
+
+/// A channel, and the roots that it was made with.
+#[derive(Clone)]
+struct KeptChannel {
+    roots: Vec<u8>,
+    channel: Channel,
 }
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -112,8 +119,8 @@ impl CaClient {
             Ok(token) => {
                 let mut request = Request::new(request());
                 let bearer = format!("Bearer {}", token.as_str()).parse();
-                let bearer =
-                    bearer.map_err(|_| SignError::Refused("the token holds characters that no token has".into()))?;
+                let bearer = bearer
+                    .map_err(|_not_ascii| SignError::Refused("the token holds characters that no token has".into()))?;
                 request.metadata_mut().insert("authorization", bearer);
                 match call(self.channel(index, roots)?, request).await {
                     Err(SignError::Unauthenticated(refusal)) => refusal,
@@ -136,10 +143,10 @@ impl CaClient {
             return Ok(endpoint.connect_lazy());
         };
         match kept {
-            Some((made_with, channel)) if made_with == roots => Ok(channel.clone()),
+            Some(kept) if kept.roots == roots => Ok(kept.channel.clone()),
             _ => {
                 let channel = endpoint.connect_lazy();
-                *kept = Some((roots.to_vec(), channel.clone()));
+                *kept = Some(KeptChannel { roots: roots.to_vec(), channel: channel.clone() });
                 Ok(channel)
             }
         }
@@ -188,6 +195,19 @@ fn error_of(status: &Status) -> SignError {
     match status.code() {
         Code::Unauthenticated => SignError::Unauthenticated(said()),
         Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented => SignError::Refused(said()),
-        _ => SignError::Unavailable(said()),
+        // what a broken connection, a busy or a leaving CA comes as
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => SignError::Unavailable(said()),
     }
 }

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{sleep, timeout},
+};
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -30,18 +33,30 @@ use crate::{
         create_certificate::SigningRequest,
         issuance_history::{Entries, IssuanceEntry, RecordedEvent},
         ports::{ActiveReplica, BoxFuture, ForwardError, LogError, Pair, PairDirectory},
+        signing_session::SigningSession,
     },
 };
 
 /// A Unix socket answers at once or not at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// Looking for a new active must not be what a held request waits for.
+const LOOK_WHILE_UNKNOWN: Duration = Duration::from_millis(20);
+/// For health: requests raise doubt by themselves.
+const LOOK_WHILE_KNOWN: Duration = Duration::from_secs(1);
 /// As long as an attempt at forwarding may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// The pair of an embedded replica: the sockets in the data directory.
+/// The pair of an embedded replica: the sockets in the data directory. One task looks who is active, however many requests
+/// wait for that.
 pub struct PairClient {
     directory: Arc<dyn PairDirectory>,
     replica: String,
+    /// The active, as long as it answers.
+    active: watch::Sender<Option<ActiveReplica>>,
+    /// Why there is none, for people.
+    absence: Mutex<String>,
+    /// An attempt at the active failed: look again at once.
+    doubt: Notify,
     /// The socket last used and the channel to it, which reconnects by itself.
     channel: Mutex<Option<(PathBuf, Channel)>>,
 }
@@ -49,31 +64,57 @@ pub struct PairClient {
 impl PairClient {
     /// Forwards in the name of `replica` to whoever `directory` says is active.
     pub fn new(directory: Arc<dyn PairDirectory>, replica: String) -> Self {
-        Self { directory, replica, channel: Mutex::new(None) }
+        Self {
+            directory,
+            replica,
+            active: watch::Sender::new(None),
+            absence: Mutex::new("nobody has looked yet".into()),
+            doubt: Notify::new(),
+            channel: Mutex::new(None),
+        }
     }
 
-    fn channel_to(&self, socket: &Path) -> Result<Channel, ForwardError> {
-        let mut kept = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        match kept.as_ref() {
-            Some((known, channel)) if known == socket => Ok(channel.clone()),
-            _ => {
-                let channel = endpoint_of(socket).map_err(ForwardError::NoActive)?.connect_lazy();
-                *kept = Some((socket.to_owned(), channel.clone()));
-                Ok(channel)
+    /// Looks who is active: often while nobody is known, now and then otherwise, at once when there is doubt, and not at all
+    /// while this replica is. Never returns.
+    pub async fn follow(&self, mut own: watch::Receiver<Option<Arc<SigningSession>>>) {
+        loop {
+            if own.borrow_and_update().is_some() {
+                self.active.send_replace(None);
+                if own.changed().await.is_ok() {
+                    continue;
+                }
+            }
+            let found = self.find_active().await;
+            let known = found.is_ok();
+            if let Err(absence) = &found {
+                absence.clone_into(&mut self.absence.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+            let found = found.ok();
+            self.active.send_if_modified(|active| std::mem::replace(active, found.clone()) != found);
+            if known {
+                let _doubted_or_time_to_look = timeout(LOOK_WHILE_KNOWN, self.doubt.notified()).await.is_ok();
+            } else {
+                sleep(LOOK_WHILE_UNKNOWN).await;
             }
         }
     }
-}
 
-impl PairClient {
-    /// The active, if it answers and says so itself.
+    /// The active, or why there is none, as was seen last.
     ///
     /// # Errors
     ///
     /// Why nobody can be said to be active, for people.
-    pub async fn find_active(&self) -> Result<ActiveReplica, String> {
+    pub fn active_or_why_not(&self) -> Result<ActiveReplica, String> {
+        let active = self.active.borrow().clone();
+        active.ok_or_else(|| self.absence.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn find_active(&self) -> Result<ActiveReplica, String> {
         let active = self.directory.active().await?;
         let replica = &active.replica;
+        if *replica == self.replica {
+            return Err("this replica was active last".into());
+        }
         let channel = self.channel_to(&active.socket).map_err(|error| error.to_string())?;
         let mut client = PairServiceClient::new(channel);
         match timeout(ANSWER_LIMIT, client.ask(AskRequest {})).await {
@@ -89,28 +130,62 @@ impl PairClient {
             )),
         }
     }
+
+    fn channel_to(&self, socket: &Path) -> Result<Channel, ForwardError> {
+        let mut kept = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.as_ref() {
+            Some((known, channel)) if known == socket => Ok(channel.clone()),
+            _ => {
+                let channel = endpoint_of(socket).map_err(ForwardError::NoActive)?.connect_lazy();
+                *kept = Some((socket.to_owned(), channel.clone()));
+                Ok(channel)
+            }
+        }
+    }
 }
 
 impl Pair for PairClient {
+    fn active(&self) -> watch::Receiver<Option<ActiveReplica>> {
+        self.active.subscribe()
+    }
+
     fn forward<'a>(
         &'a self,
         request: &'a SigningRequest,
         evidence: &'a Evidence,
     ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>> {
         Box::pin(async move {
-            let active = self.directory.active().await.map_err(ForwardError::NoActive)?;
-            if active.replica == self.replica {
-                return Err(ForwardError::NoActive("this replica was active last".into()));
-            }
+            let active = self.active_or_why_not().map_err(ForwardError::NoActive)?;
+            // a caller that gives up on a slow answer doubts the active as much as one that gets an error
+            let doubt = Doubt(&self.doubt);
             let mut client = PairServiceClient::new(self.channel_to(&active.socket)?);
             match client.create_certificate(forwarded(request, evidence, &self.replica)).await {
-                Ok(response) => Ok(response.into_inner().cert_chain),
+                Ok(response) => {
+                    doubt.dispelled();
+                    Ok(response.into_inner().cert_chain)
+                }
                 Err(status) if status.metadata().contains_key(ANSWERED) => {
+                    doubt.dispelled();
                     Err(ForwardError::Refused { code: status.code().into(), message: status.message().to_owned() })
                 }
                 Err(status) => Err(ForwardError::NoActive(format!("{}: {}", active.replica, said_by(&status)))),
             }
         })
+    }
+}
+
+/// Raises the doubt when it is dropped.
+struct Doubt<'a>(&'a Notify);
+
+impl Doubt<'_> {
+    fn dispelled(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
 }
 

@@ -1,8 +1,8 @@
 //! `countersign agent`: the sidecar that keeps a gateway's identity and serves it on a socket.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::runtime::Builder;
+use tokio::{net::TcpListener, runtime::Builder};
 use tracing::info;
 
 use super::{
@@ -18,7 +18,12 @@ use crate::{
         unix_listener::{SocketAccess, WorkloadListener},
         workload_server,
     },
-    service::svid_publisher::{Expectation, SvidPublisher},
+    http::admin,
+    service::{
+        metrics::{ExpiringCertificate, Metrics},
+        readiness::{Latch, Readiness},
+        svid_publisher::{Expectation, IdentityReceiver, RenewalStats, SvidPublisher},
+    },
 };
 
 /// Why the agent ended.
@@ -35,7 +40,7 @@ impl AgentFailed {
 /// A gateway's sidecar has a gateway's cores to share: two threads serve thousands of streams.
 const THREADS: usize = 2;
 /// Streams are told to come again, and get half a second to hear it.
-const LEAVE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to leave, or a critical task ends.
 ///
@@ -71,6 +76,9 @@ async fn keep_and_serve(config: AgentConfig) -> Result<(), AgentFailed> {
     client.renew_by(identity.clone());
 
     let mut supervisor = Supervisor::default();
+    if let Some(address) = config.admin_listen {
+        start_admin(address, publisher.stats(), identity.clone(), &shutdown, &mut supervisor).await?;
+    }
     let asked = shutdown.clone();
     supervisor.spawn("identity", async move {
         tokio::select! {
@@ -85,6 +93,45 @@ async fn keep_and_serve(config: AgentConfig) -> Result<(), AgentFailed> {
         () = shutdown.requested() => {}
     }
     supervisor.drain(LEAVE_LIMIT).await.map_err(AgentFailed::of)
+}
+
+async fn start_admin(
+    address: SocketAddr,
+    stats: Arc<RenewalStats>,
+    identity: IdentityReceiver,
+    shutdown: &Shutdown,
+    supervisor: &mut Supervisor,
+) -> Result<(), AgentFailed> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| AgentFailed(format!("adminListen {address}: {error}")))?;
+    let metrics = Arc::new(Metrics::of_agent());
+    metrics.follow(ExpiringCertificate::Svid, stats);
+    let readiness = Readiness::default();
+    let latch = readiness.latch("identity", "no certificate authority has answered yet");
+    let asked = shutdown.clone();
+    supervisor.spawn("readiness", async move {
+        tokio::select! {
+            () = show_identity(identity, latch) => Err("it came to its end"),
+            () = asked.requested() => Ok(()),
+        }
+    });
+    let asked = shutdown.clone();
+    supervisor.spawn("admin port", admin::serve(listener, metrics, readiness, async move { asked.requested().await }));
+    Ok(())
+}
+
+async fn show_identity(mut identity: IdentityReceiver, latch: Latch) {
+    loop {
+        if let Some(published) = identity.borrow_and_update().as_ref() {
+            match &published.svid {
+                Some(svid) => latch.ready(format!("{} until {}", svid.id(), svid.leaf().not_after())),
+                None => latch.not_ready("the SVID has expired and could not be renewed"),
+            }
+        }
+        if identity.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 fn endpoint_of(address: &CaAddress) -> CaEndpoint {

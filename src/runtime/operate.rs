@@ -147,7 +147,7 @@ async fn collect(mut entries: Entries, mut silent: Option<OperateError>) -> Resu
     loop {
         let next = match silent.take() {
             None => entries.recv().await,
-            Some(silent) => timeout(ANSWER_LIMIT, entries.recv()).await.map_err(|_| silent)?,
+            Some(silent) => timeout(ANSWER_LIMIT, entries.recv()).await.map_err(|_elapsed| silent)?,
         };
         match next {
             Some(entry) => all.push(entry?),

@@ -153,14 +153,15 @@ fn start_signing(
         standing,
         sessions: sessions.clone(),
         log_writable: log.writable(),
-        pair,
+        pair: Arc::clone(&pair),
         metrics: Arc::clone(&identities.metrics),
         reporter,
     };
     let (tls, tls_configs) = watch::channel(None);
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
-    supervisor.spawn("announcements", on(control, async move { Ok::<_, ServeFailed>(announcer.run(sessions).await) }));
+    let own_sessions = sessions.clone();
+    supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
     // the servers go on, forwarding, until the term is released and `drain` is over
     let (leave, left) = watch::channel(false);
@@ -176,12 +177,27 @@ fn start_signing(
             result
         }),
     );
-    supervisor.spawn("health", on(control, until(shutdown, health.run())));
     let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, admin));
-    supervisor
-        .spawn("signing API", serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, gone(left.clone())));
+    supervisor.spawn("health", on(control, until(shutdown, health.run())));
+    // what is still in progress after that needs to know who is active
+    let (answered, all_answered) = watch::channel(false);
+    let serving = serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, gone(left.clone()));
+    supervisor.spawn("signing API", async move {
+        let result = serving.await;
+        answered.send_replace(true);
+        result
+    });
     supervisor.spawn("pair", serve_pair(ports.pair, create, history, gone(left)));
+    supervisor.spawn(
+        "pair watch",
+        on(control, async move {
+            tokio::select! {
+                () = pair.follow(own_sessions) => Err(ServeFailed("it came to its end".into())),
+                () = gone(all_answered) => Ok(()),
+            }
+        }),
+    );
 }
 
 async fn gone(mut left: watch::Receiver<bool>) {

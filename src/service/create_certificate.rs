@@ -94,8 +94,10 @@ impl CreateError {
 pub const HOLD_LIMIT: Duration = Duration::from_secs(10);
 /// How long one attempt at the active may take.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
-/// Between attempts. A change of this replica's own role ends the wait at once.
-const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
+/// After the first attempt at an active that can't sign; doubled from one to the next. A change of who is active ends the
+/// wait at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Requests held in all.
 const HELD_IN_ALL: usize = 4096;
 /// Requests held for one connection.
@@ -188,8 +190,8 @@ impl CreateCertificate {
                 answer => return answer,
             }
         }
-        let _held_in_all = self.held.try_acquire().map_err(|_| CreateError::Overloaded)?;
-        let _held_for_connection = held_here.try_acquire().map_err(|_| CreateError::Overloaded)?;
+        let _held_in_all = self.held.try_acquire().map_err(|_full| CreateError::Overloaded)?;
+        let _held_for_connection = held_here.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _counted = self.metrics.hold();
         self.answer_when_somebody_is_active(request, evidence).await
     }
@@ -234,9 +236,12 @@ impl CreateCertificate {
     ) -> Result<Vec<String>, CreateError> {
         let begun = Instant::now();
         let deadline = begun + HOLD_LIMIT;
-        let mut session = self.session.clone();
+        let (mut session, mut active) = (self.session.clone(), self.pair.active());
+        let mut pause = FIRST_PAUSE;
         let mut last = String::from("no replica is active");
         while Instant::now() < deadline {
+            session.mark_unchanged();
+            active.mark_unchanged();
             if let Some(session) = self.entered() {
                 match self.sign(&session, request, evidence, &self.policy.replica).await {
                     Err(CreateError::NotActive) => {}
@@ -255,10 +260,12 @@ impl CreateCertificate {
                 Ok(Err(ForwardError::NoActive(reason))) => last = reason,
                 Err(_) => last = format!("the active replica did not answer within {ATTEMPT_LIMIT:?}"),
             }
-            let pause = sleep_until(deadline.min(Instant::now() + ATTEMPT_PAUSE));
+            let next = deadline.min(Instant::now() + pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
             tokio::select! {
-                () = pause => {}
+                () = sleep_until(next) => {}
                 _ = session.changed() => {}
+                Ok(()) = active.changed() => {}
             }
         }
         Err(CreateError::Unavailable { waited: begun.elapsed(), last })

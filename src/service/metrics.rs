@@ -119,8 +119,24 @@ impl EncodeLabelValue for ExpiringCertificate {
 }
 
 impl Metrics {
-    /// All families at zero; expiries appear when they are known.
+    /// The families of a certificate authority at zero; expiries appear when they are known.
     pub fn new() -> Self {
+        let mut metrics = Self::of_agent();
+        let registry = &mut metrics.registry;
+        registry.register("certificate_requests", "CreateCertificate requests by outcome", metrics.requests.clone());
+        registry.register(
+            "forwarded_requests",
+            "Requests passed on to the active by outcome",
+            metrics.forwarded.clone(),
+        );
+        registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
+        registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
+        registry.register("term", "The highest term that this replica knows", metrics.term.clone());
+        metrics
+    }
+
+    /// The families of an agent, which signs nothing.
+    pub fn of_agent() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("countersign"),
             requests: zeroed(RequestOutcome::ALL),
@@ -133,15 +149,6 @@ impl Metrics {
             followed: Mutex::default(),
         };
         let registry = &mut metrics.registry;
-        registry.register("certificate_requests", "CreateCertificate requests by outcome", metrics.requests.clone());
-        registry.register(
-            "forwarded_requests",
-            "Requests passed on to the active by outcome",
-            metrics.forwarded.clone(),
-        );
-        registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
-        registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
-        registry.register("term", "The highest term that this replica knows", metrics.term.clone());
         registry.register("svid_renewals", "Renewals of the own SVID by outcome", metrics.renewals.clone());
         registry.register(
             "certificate_expiry_timestamp_seconds",

@@ -166,7 +166,10 @@ pub enum SignError {
 
 /// The other replicas of the pair.
 pub trait Pair: Send + Sync {
-    /// Has the active sign. Where it is, is looked up anew on each call.
+    /// Who is active, as long as that one answers. Changes when another one is, or in another term, or nobody.
+    fn active(&self) -> tokio::sync::watch::Receiver<Option<ActiveReplica>>;
+
+    /// Has the active sign, whoever that is at the time of the call.
     fn forward<'a>(
         &'a self,
         request: &'a SigningRequest,

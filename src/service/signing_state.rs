@@ -63,15 +63,23 @@ impl SigningState {
     ///
     /// When the store can't be used, or holds another trust domain's authority.
     pub fn claim(&self, term: Term) -> Result<Claim, StateError> {
-        let store = self.opened()?;
+        let claim = self.opened().and_then(|store| self.claim_in(store.as_ref(), term));
+        if matches!(claim, Err(StateError::Io(_))) {
+            // nobody knows what the disk holds now: the next claim opens the store anew and sees
+            self.close();
+        }
+        claim
+    }
+
+    fn claim_in(&self, store: &dyn StateStore, term: Term) -> Result<Claim, StateError> {
         match store.claim(term) {
             Ok(()) => {}
             Err(StateError::Fenced { found, .. }) => return Ok(Claim::Refused { highest: found }),
             Err(error) => return Err(error),
         }
         let authority = match store.load(StateObject::Authority)? {
-            Some(stored) => self.read(store.as_ref(), term, &stored.content)?,
-            None => self.make(store.as_ref(), term)?,
+            Some(stored) => self.read(store, term, &stored.content)?,
+            None => self.make(store, term)?,
         };
         Ok(Claim::Claimed(Arc::new(authority)))
     }
@@ -118,7 +126,8 @@ impl SigningState {
         }
         let certificates =
             Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|e| unusable(e.to_string()))?;
-        let [certificate] = certificates.try_into().map_err(|_| unusable("it is not one certificate".into()))?;
+        let [certificate] =
+            certificates.try_into().map_err(|_other_number| unusable("it is not one certificate".into()))?;
         let key = PrivateKey::from_pem(stored.key.as_bytes()).map_err(|e| unusable(e.to_string()))?;
         let chain = Certificate::all_from_pem(stored.chain.concat().as_bytes());
         let chain = if stored.chain.is_empty() { Vec::new() } else { chain.map_err(|e| unusable(e.to_string()))? };

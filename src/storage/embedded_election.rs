@@ -18,11 +18,11 @@ use crate::{
     },
 };
 
-/// The lock while it is held and no store has been opened under it yet.
+/// The lock, from when it is taken until it is released. A store that is open under it holds on to it as well.
 #[derive(Clone)]
 pub struct EmbeddedElection {
     data_dir: DataDir,
-    held: Arc<Mutex<Option<ActiveLock>>>,
+    held: Arc<Mutex<Option<Arc<ActiveLock>>>>,
 }
 
 impl EmbeddedElection {
@@ -31,18 +31,14 @@ impl EmbeddedElection {
         Self { data_dir, held: Arc::default() }
     }
 
-    /// Opens the state store under the lock, which the store then keeps until it is closed.
+    /// Opens the state store under the lock.
     ///
     /// # Errors
     ///
-    /// When the store can't be opened, or the lock is not held any more (an earlier attempt that failed let go of it).
+    /// When the lock is not held, or the store can't be opened.
     pub fn open_store(&self, root_of: RootOf) -> Result<Arc<dyn StateStore>, StateError> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let lock = match held {
-            Some(lock) => Some(lock),
-            None => ActiveLock::try_take(&self.data_dir).map_err(|error| StateError::Io(error.to_string()))?,
-        };
-        let lock = lock.ok_or_else(|| StateError::Unusable("another replica has taken the active's lock".into()))?;
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lock = held.ok_or_else(|| StateError::Io("the active's lock is not held".into()))?;
         Ok(Arc::new(EmbeddedStateStore::open(self.data_dir.clone(), lock, root_of)?))
     }
 }
@@ -58,7 +54,7 @@ impl Election for EmbeddedElection {
             let taken = spawn_blocking(move || {
                 let taken = ActiveLock::try_take(&election.data_dir)?;
                 let acquired = taken.is_some();
-                *election.held.lock().unwrap_or_else(PoisonError::into_inner) = taken;
+                *election.held.lock().unwrap_or_else(PoisonError::into_inner) = taken.map(Arc::new);
                 Ok::<_, std::io::Error>(acquired)
             });
             match taken.await.map_err(std::io::Error::other).flatten() {

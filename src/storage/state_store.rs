@@ -1,7 +1,7 @@
 //! The state of a pair on one machine. Written in an order that a kill at any point leaves whole: first the database,
 //! durable, then the manifest, then the answer. So the database may be one step ahead of the manifest, never behind.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
     active_lock::ActiveLock,
@@ -20,7 +20,7 @@ use crate::{
 /// whoever owns that encoding.
 pub type RootOf = fn(&[u8]) -> Option<String>;
 
-/// The state store of the active. Keeps the active's lock until it is closed.
+/// The state store of the active. Holds on to the active's lock until it is closed.
 pub struct EmbeddedStateStore {
     data_dir: DataDir,
     root_of: RootOf,
@@ -37,7 +37,7 @@ enum Inner {
 struct OpenStore {
     engine: Engine,
     manifest: Manifest,
-    _lock: ActiveLock,
+    _lock: Arc<ActiveLock>,
 }
 
 impl EmbeddedStateStore {
@@ -48,7 +48,7 @@ impl EmbeddedStateStore {
     /// [`StateError::Damaged`], with what was found and the recovery command, when anything is missing, unreadable,
     /// older than the manifest says, of another root, or written by a newer version; [`StateError::Io`] when the file
     /// system refuses.
-    pub fn open(data_dir: DataDir, lock: ActiveLock, root_of: RootOf) -> Result<Self, StateError> {
+    pub fn open(data_dir: DataDir, lock: impl Into<Arc<ActiveLock>>, root_of: RootOf) -> Result<Self, StateError> {
         let existing = match state_files::open(&data_dir, root_of)? {
             Some(existing) => existing,
             None => state_files::create(&data_dir)?,
@@ -58,7 +58,7 @@ impl EmbeddedStateStore {
             current.write(&data_dir).map_err(|error| StateError::Io(format!("the manifest: {error}")))?;
         }
         let StateFiles { engine, .. } = existing;
-        let store = OpenStore { engine, manifest: current, _lock: lock };
+        let store = OpenStore { engine, manifest: current, _lock: lock.into() };
         Ok(Self { data_dir, root_of, inner: Mutex::new(Inner::Open(Box::new(store))) })
     }
 

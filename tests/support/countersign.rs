@@ -1,7 +1,7 @@
 //! The binary under test, started the way a user starts it.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -15,9 +15,13 @@ use super::{
 
 const START: Duration = Duration::from_secs(10);
 
-/// The binary.
+/// The binary, with none of the settings that the caller's environment may hold for it.
 pub(crate) fn countersign() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_countersign"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUNTERSIGN_")) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// A `countersign serve`.

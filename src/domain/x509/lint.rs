@@ -244,7 +244,13 @@ fn other_names(certificate: &X509Certificate<'_>) -> Vec<String> {
                 let address = v4.or_else(|_| <[u8; 16]>::try_from(*octets).map(IpAddr::from));
                 Some(address.map_or_else(|_| format!("{octets:?}"), |address| address.to_string()))
             }
-            other => Some(other.to_string()),
+            GeneralName::OtherName(..)
+            | GeneralName::RFC822Name(_)
+            | GeneralName::X400Address(_)
+            | GeneralName::DirectoryName(_)
+            | GeneralName::EDIPartyName(_)
+            | GeneralName::RegisteredID(_)
+            | GeneralName::Invalid(..) => Some(name.to_string()),
         })
         .collect()
 }

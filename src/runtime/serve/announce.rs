@@ -33,7 +33,7 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    /// Announces each session; ends when the election has.
+    /// Announces each session. Never returns: an election that has ended says so itself.
     pub(super) async fn run(self, mut sessions: watch::Receiver<Option<Arc<SigningSession>>>) {
         let mut operator: Option<JoinHandle<()>> = None;
         loop {
@@ -50,7 +50,7 @@ impl Announcer {
                 operator = self.open_operator_socket().await;
             }
             if sessions.changed().await.is_err() {
-                return;
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -15,12 +15,13 @@ use crate::{
     service::{
         leadership::Standing,
         metrics::{ExpiringCertificate, Metrics},
+        ports::Pair,
         readiness::{Latch, Readiness},
         signing_session::SigningSession,
     },
 };
 
-/// How often a standby looks whether the active answers.
+/// However little happens, why nobody is active is said anew.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What health is made of.
@@ -35,16 +36,17 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Looks at every change, and every second at the other replica. Never returns.
+    /// Looks at every change. Never returns.
     pub(super) async fn run(mut self) {
         let signing = self.readiness.latch("signing", "the election has not begun");
         let log = self.readiness.latch("issuance log", "it is not open yet");
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut active = self.pair.active();
         let mut was_ready = None;
         loop {
             self.look_at_log(&log);
-            self.look_at_signing(&signing).await;
+            self.look_at_signing(&signing);
             let ready = self.readiness.report().is_ready();
             if was_ready.replace(ready) != Some(ready) {
                 self.say(ready).await;
@@ -52,6 +54,7 @@ impl Health {
             tokio::select! {
                 _ = look.tick() => {}
                 Ok(()) = self.standing.changed() => {}
+                Ok(()) = active.changed() => {}
                 Ok(()) = self.log_writable.changed() => {}
             }
         }
@@ -77,7 +80,7 @@ impl Health {
         }
     }
 
-    async fn look_at_signing(&self, latch: &Latch) {
+    fn look_at_signing(&self, latch: &Latch) {
         let Standing { role, term } = *self.standing.borrow();
         match (role, term) {
             (Role::Active, Some(term)) => {
@@ -85,7 +88,7 @@ impl Health {
                 self.show_root_expiry();
                 latch.ready(format!("active in term {term}"));
             }
-            _ => match self.pair.find_active().await {
+            _ => match self.pair.active_or_why_not() {
                 Ok(active) => {
                     self.metrics.set_role(false, active.term);
                     latch.ready(format!("standby; {} is active in term {}", active.replica, active.term));

@@ -5,6 +5,7 @@ pub mod args;
 pub mod commands;
 pub mod config;
 pub mod operate;
+pub mod quickstart;
 pub mod seams;
 pub mod serve;
 pub mod shutdown;

@@ -15,7 +15,7 @@ use super::{
         ServeArgs, TokenArgs,
     },
     config::{AgentConfig, ConfigError, Environment, ServeConfig},
-    operate,
+    operate, quickstart,
     seams::SystemClock,
     serve,
 };
@@ -72,7 +72,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode, Com
         Command::Issuance(IssuanceCommand::List(args)) => issuance_list(&args),
         Command::Token(args) => token(&args),
         Command::Recover(args) => recover(&args),
-        Command::Quickstart(args) => quickstart(&args),
+        Command::Quickstart(args) => quickstart(&args, environment),
         Command::Config(flags) => config(&flags, environment),
     }
 }
@@ -85,10 +85,6 @@ fn environment() -> Environment {
 fn config(flags: &ServeArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
     let yaml = ServeConfig::load(flags, environment)?.to_yaml().map_err(failed)?;
     print(&yaml)
-}
-
-fn failed(error: impl std::fmt::Display) -> CommandError {
-    CommandError::Failed(error.to_string())
 }
 
 /// To stdout. A reader that has gone away is nobody's error.
@@ -114,13 +110,12 @@ fn agent(flags: &AgentArgs, environment: &Environment) -> Result<ExitCode, Comma
 }
 
 fn inspect(args: &InspectArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
-    let colours = io::stdout().is_terminal() && !environment.contains_key("NO_COLOR");
     let request = inspect::Request {
         source: args.source.clone(),
         bundle: args.bundle.clone(),
         server_name: args.server_name.clone(),
         format: args.output,
-        palette: if colours { Palette::Colours } else { Palette::Plain },
+        palette: palette(environment),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let inspection = runtime.block_on(inspect::inspect(&request, SystemClock.now())).map_err(failed)?;
@@ -145,10 +140,13 @@ fn recover(args: &RecoverArgs) -> Result<ExitCode, CommandError> {
     Ok(if sound { ExitCode::SUCCESS } else { EXIT_ERROR.into() })
 }
 
-fn quickstart(_args: &QuickstartArgs) -> Result<ExitCode, CommandError> {
-    Err(not_built("quickstart"))
+fn quickstart(args: &QuickstartArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
+    quickstart::run(args, palette(environment)).map_err(failed)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn not_built(command: &str) -> CommandError {
-    CommandError::Failed(format!("{command} is not built yet"))
+/// Colours are for terminals, unless the user wants none.
+fn palette(environment: &Environment) -> Palette {
+    let colours = io::stdout().is_terminal() && !environment.contains_key("NO_COLOR");
+    if colours { Palette::Colours } else { Palette::Plain }
 }

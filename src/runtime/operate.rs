@@ -126,11 +126,12 @@ pub fn recover(args: &RecoverArgs) -> Result<(String, bool), OperateError> {
 pub fn issuance_list(args: &IssuanceListArgs) -> Result<String, OperateError> {
     let data_dir = existing(&args.data_dir.data_dir)?;
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let entries = runtime.block_on(all_entries(data_dir))?;
+    let entries = runtime.block_on(issuance_entries(data_dir))?;
     Ok(issuance::render(&Listing::of(entries), args.output.into())?)
 }
 
-async fn all_entries(data_dir: DataDir) -> Result<Vec<IssuanceEntry>, OperateError> {
+/// What `issuance list` shows, of a running pair or a stopped one.
+pub(super) async fn issuance_entries(data_dir: DataDir) -> Result<Vec<IssuanceEntry>, OperateError> {
     let socket = data_dir.admin_socket();
     if UnixStream::connect(&socket).await.is_ok() {
         let silent = OperateError::Silent { socket: socket.display().to_string(), limit: ANSWER_LIMIT };

@@ -43,7 +43,12 @@ fn a_replica_that_leaves_fails_no_call_and_delays_none_for_long() {
 
         let (before, around): (Vec<Call>, Vec<Call>) =
             calls.into_iter().filter(|call| call.begun > quiet_from).partition(|call| call.ended < asked_at);
-        println!("{departure:>9}  {:>5}  {:>14?}  {:>17?}", before.len() + around.len(), longest(&before), longest(&around));
+        println!(
+            "{departure:>9}  {:>5}  {:>14?}  {:>17?}",
+            before.len() + around.len(),
+            longest(&before),
+            longest(&around)
+        );
         assert!(longest(&around) <= longest(&before) + LONGER, "a call waited too long");
         serials.extend(before.into_iter().chain(around).map(|call| call.serial));
         pair.restart(active);

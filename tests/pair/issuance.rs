@@ -33,10 +33,6 @@ impl Issued {
         Self(serde_json::from_slice(&made.stdout).expect("a JSON array"))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// By serial, of what was handed out. No serial stands there twice.
     pub(crate) fn by_serial(&self) -> HashMap<&str, &Entry> {
         let mut entries = HashMap::new();

@@ -16,10 +16,16 @@
 mod support;
 
 mod caller;
+mod crashes;
+mod damage;
 mod failover;
 mod issuance;
 mod leaving;
 mod load;
 mod pair;
+mod ports;
+mod secrets;
 mod socket;
+mod start;
+mod stopped;
 mod turn;

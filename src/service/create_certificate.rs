@@ -328,3 +328,6 @@ impl CreateCertificate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -335,3 +335,6 @@ impl CreateCertificate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,11 +172,12 @@ fn streams_that_are_no_tls(stage: &Stage) {
     assert_eq!(alert(&stage.answer_to(&client_hello(0x0301))), Some(PROTOCOL_VERSION), "TLS 1.0");
 }
 
-/// A ClientHello as written before there were extensions, offering at most this version.
+/// A ClientHello that offers at most this version, and is otherwise acceptable.
 fn client_hello(version: u16) -> Vec<u8> {
     let suites = [0xc0, 0x13, 0xc0, 0x09, 0, 0x2f];
+    let (p256, ecdsa_sha256) = ([0, 10, 0, 4, 0, 2, 0, 0x17], [0, 13, 0, 4, 0, 2, 4, 3]);
     let version = version.to_be_bytes();
-    let body = [&version[..], &[7; 32], &[0, 0, 6], &suites, &[1, 0]].concat();
+    let body = [&version[..], &[7; 32], &[0, 0, 6], &suites, &[1, 0, 0, 16], &p256, &ecdsa_sha256].concat();
     let length = u8::try_from(body.len()).unwrap();
     [&[22, 3, 1, 0, length + 4, 1, 0, 0, length], body.as_slice()].concat()
 }

@@ -150,3 +150,7 @@ fn palette(environment: &Environment) -> Palette {
     let colours = io::stdout().is_terminal() && !environment.contains_key("NO_COLOR");
     if colours { Palette::Colours } else { Palette::Plain }
 }
+
+fn failed(error: impl std::fmt::Display) -> CommandError {
+    CommandError::Failed(error.to_string())
+}

@@ -4,6 +4,8 @@ pub mod agent;
 pub mod args;
 pub mod commands;
 pub mod config;
+mod duration;
+mod names;
 pub mod operate;
 pub mod quickstart;
 pub mod seams;

@@ -25,6 +25,7 @@ mod record;
 pub mod recovery;
 pub mod replica_slot;
 pub mod retention;
+pub mod slot;
 mod state_files;
 mod state_record;
 pub mod state_store;

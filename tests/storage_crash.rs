@@ -36,8 +36,9 @@ use countersign::{
         data_dir::DataDir,
         issuance_log::EmbeddedIssuanceLog,
         log_reader::{LogReadError, LoggedEvent},
-        replica_slot::{ReplicaSlot, Slot, SlotLock},
+        replica_slot::{ReplicaSlot, SlotLock},
         retention::Retention,
+        slot::Slot,
         state_store::EmbeddedStateStore,
     },
 };

@@ -14,7 +14,7 @@ use crate::{
     proto::istio::v1::auth::{
         IstioCertificateRequest, IstioCertificateResponse, istio_certificate_service_server::IstioCertificateService,
     },
-    service::create_certificate::{CreateCertificate, SigningRequest},
+    service::{create_certificate::CreateCertificate, ports::SigningRequest},
 };
 
 /// The signing API.

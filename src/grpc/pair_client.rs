@@ -30,9 +30,8 @@ use crate::{
         istio::v1::auth::IstioCertificateRequest,
     },
     service::{
-        create_certificate::SigningRequest,
         issuance_history::{Entries, IssuanceEntry, RecordedEvent},
-        ports::{ActiveReplica, BoxFuture, ForwardError, LogError, Pair, PairDirectory},
+        ports::{ActiveReplica, BoxFuture, ForwardError, LogError, Pair, PairDirectory, SigningRequest},
         signing_session::SigningSession,
     },
 };

@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::config::{duration, names};
+use super::{duration, names};
 use crate::{
     cli::{inspect, issuance::ListForm},
     domain::identity::ServiceAccount,

@@ -1,9 +1,7 @@
 //! The configuration of `serve` and `agent`: every value parsed into its domain type before anything is started.
-//! The rules that hold for all settings (sources, names, reports) live in the modules below; which settings there are
+//! The rules that hold for all settings (sources, forms, reports) live in the modules below; which settings there are
 //! is declared in `args`.
 
-pub(super) mod duration;
-pub(super) mod names;
 mod parse;
 mod reference;
 mod sources;
@@ -15,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_yaml_ng::{Mapping, Value};
 
 use self::sources::Sources;
-use super::args::{AgentArgs, ServeArgs};
+use super::{
+    args::{AgentArgs, ServeArgs},
+    duration, names,
+};
 use crate::domain::{
     authority::TtlBounds,
     identity::{ServiceAccount, TrustDomain},

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     metrics::{ForwardOutcome, Metrics, RequestOutcome},
-    ports::{ForwardError, IssuanceLog, LogError, Pair},
+    ports::{ForwardError, IssuanceLog, LogError, Pair, SigningRequest},
     signing_session::{InSession, SigningSession},
 };
 use crate::domain::{
@@ -24,17 +24,6 @@ use crate::domain::{
     random::SecureRandom,
     x509::{CsrError, TrustBundle, VerifiedCsr},
 };
-
-/// What a caller asks to have signed.
-#[derive(Clone, Debug)]
-pub struct SigningRequest {
-    /// PKCS#10, PEM.
-    pub csr: String,
-    /// Seconds; zero and below ask for the default.
-    pub ttl_seconds: i64,
-    /// The identity to impersonate; empty if none.
-    pub impersonated: String,
-}
 
 /// Why nothing was signed. `grpc::status` gives each its code and public text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

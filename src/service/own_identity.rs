@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::{
-    create_certificate::{CreateCertificate, CreateError, SigningRequest},
-    ports::{BoxFuture, CertificateAuthority, SignError, SignedChain},
+    create_certificate::{CreateCertificate, CreateError},
+    ports::{BoxFuture, CertificateAuthority, SignError, SignedChain, SigningRequest},
 };
 use crate::domain::attestation::{Evidence, OwnIdentity};
 

@@ -4,7 +4,6 @@ use std::{future::Future, pin::Pin};
 
 use zeroize::Zeroizing;
 
-use super::create_certificate::SigningRequest;
 use crate::domain::{
     attestation::Evidence,
     issuance::IssuanceEvent,
@@ -162,6 +161,17 @@ pub enum SignError {
     /// The answer made no sense.
     #[error("the certificate authority's answer can't be used: {0}")]
     Answer(String),
+}
+
+/// What a caller asks to have signed.
+#[derive(Clone, Debug)]
+pub struct SigningRequest {
+    /// PKCS#10, PEM.
+    pub csr: String,
+    /// Seconds; zero and below ask for the default.
+    pub ttl_seconds: i64,
+    /// The identity to impersonate; empty if none.
+    pub impersonated: String,
 }
 
 /// The other replicas of the pair.

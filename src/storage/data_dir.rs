@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{files, replica_slot::Slot};
+use super::{files, slot::Slot};
 
 /// A data directory that was checked: it exists, is ours, and closed to everybody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +110,20 @@ impl DataDir {
     /// The issuance log of one slot.
     pub fn issuance_of(&self, slot: Slot) -> PathBuf {
         self.issuance().join(slot.to_string())
+    }
+
+    /// The slots that have an issuance log, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the directory can't be read.
+    pub fn slots_with_logs(&self) -> io::Result<Vec<Slot>> {
+        let mut slots = Vec::new();
+        for entry in fs::read_dir(self.issuance())? {
+            slots.extend(entry?.file_name().to_str().and_then(|name| name.parse::<Slot>().ok()));
+        }
+        slots.sort_unstable();
+        Ok(slots)
     }
 
     /// What replicas tell each other: small public files, lock files, sockets.

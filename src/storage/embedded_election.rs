@@ -5,11 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::{
-    active_lock::ActiveLock,
-    data_dir::DataDir,
-    state_store::{EmbeddedStateStore, RootOf},
-};
+use super::{active_lock::ActiveLock, data_dir::DataDir, manifest::RootOf, state_store::EmbeddedStateStore};
 use crate::{
     domain::leadership::{Action, Event},
     service::{

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
-    data_dir::DataDir,
-    issuance_log::EmbeddedIssuanceLog,
-    log_reader::LogReader,
-    replica_slot::{Slot, SlotLock},
+    data_dir::DataDir, issuance_log::EmbeddedIssuanceLog, log_reader::LogReader, replica_slot::SlotLock, slot::Slot,
 };
 use crate::service::{
     issuance_history::{Entries, IssuanceEntry, IssuanceHistory},

@@ -5,7 +5,7 @@ use crate::domain::{
     clock::{BootInstant, Timestamp},
     leadership::Term,
 };
-use crate::storage::replica_slot::Slot;
+use crate::storage::slot::Slot;
 
 struct Settable(Mutex<i64>);
 

@@ -13,7 +13,7 @@ use super::{
     data_dir::DataDir,
     files,
     frame::{self, FrameError},
-    replica_slot::Slot,
+    slot::Slot,
 };
 
 const FORMAT: u16 = 1;

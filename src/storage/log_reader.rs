@@ -11,7 +11,8 @@ use super::{
     engine::{Engine, EngineError},
     log_head::{HeadError, LogHead},
     record,
-    replica_slot::{Slot, SlotLock},
+    replica_slot::SlotLock,
+    slot::Slot,
 };
 
 pub use super::record::LoggedEvent;

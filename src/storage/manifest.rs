@@ -10,6 +10,10 @@ use crate::domain::leadership::Term;
 
 const FORMAT: u16 = 1;
 
+/// Names the root in the content of the authority object: a fingerprint in hex, `None` if the content has none. Given by
+/// whoever owns that encoding.
+pub(super) type RootOf = fn(&[u8]) -> Option<String>;
+
 /// What was acknowledged: never ahead of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,11 +6,7 @@ use std::{fs, io, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::task::spawn_blocking;
 
-use super::{
-    data_dir::DataDir,
-    files,
-    replica_slot::{Slot, SlotLock},
-};
+use super::{data_dir::DataDir, files, replica_slot::SlotLock, slot::Slot};
 use crate::{
     domain::leadership::Term,
     service::ports::{self, ActiveReplica, BoxFuture},

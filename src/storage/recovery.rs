@@ -11,11 +11,12 @@ use super::{
     data_dir::DataDir,
     files,
     log_reader::{LogReadError, LogReader},
-    manifest::Manifest,
+    manifest::{Manifest, RootOf},
     pair_directory::PairDirectory,
-    replica_slot::{Slot, SlotLock},
+    replica_slot::SlotLock,
+    slot::Slot,
     state_files,
-    state_store::{EmbeddedStateStore, RootOf},
+    state_store::EmbeddedStateStore,
 };
 use crate::{
     domain::{clock::Timestamp, issuance::IssuanceEvent, leadership::Term},
@@ -206,7 +207,7 @@ const fn term_of(event: &IssuanceEvent) -> Term {
 
 /// Every slot that has a log or was ever held.
 fn slots_of(data_dir: &DataDir) -> io::Result<Vec<Slot>> {
-    let mut slots = Slot::with_logs(data_dir)?;
+    let mut slots = data_dir.slots_with_logs()?;
     for entry in fs::read_dir(data_dir.pair())? {
         let name = entry?.file_name();
         slots.extend(Path::new(&name).file_stem().and_then(|stem| stem.to_str()?.parse::<Slot>().ok()));

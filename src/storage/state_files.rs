@@ -6,10 +6,8 @@ use super::{
     data_dir::DataDir,
     engine::{Engine, EngineError},
     log_head::LogHead,
-    manifest::{Acknowledged, Manifest, ManifestError},
-    replica_slot::Slot,
+    manifest::{Acknowledged, Manifest, ManifestError, RootOf},
     state_record::{OBJECTS, StateRecord, key},
-    state_store::RootOf,
 };
 use crate::{
     domain::leadership::Term,
@@ -78,7 +76,7 @@ fn refuse_to_start_afresh(data_dir: &DataDir, manifest: Option<&Manifest>) -> Re
     if data_dir.root_cert().try_exists().map_err(io_error)? {
         return Err(damaged(data_dir, "state and manifest are gone, but root-cert.pem shows that there was a root"));
     }
-    for slot in Slot::with_logs(data_dir).map_err(io_error)? {
+    for slot in data_dir.slots_with_logs().map_err(io_error)? {
         if !matches!(LogHead::read(data_dir, slot), Ok(None | Some(LogHead { last: 0, .. }))) {
             let found = format!("state and manifest are gone, but the issuance log of {slot} is there");
             return Err(damaged(data_dir, &found));

@@ -7,7 +7,7 @@ use super::{
     active_lock::ActiveLock,
     data_dir::DataDir,
     engine::{Batch, Engine, MAX_VALUE_BYTES},
-    manifest::Manifest,
+    manifest::{Manifest, RootOf},
     state_files::{self, StateFiles, acknowledged, read},
     state_record::{OBJECTS, StateRecord, key},
 };
@@ -15,10 +15,6 @@ use crate::{
     domain::leadership::Term,
     service::ports::{StateError, StateObject, StateStore, Versioned},
 };
-
-/// Names the root in the content of the authority object: a fingerprint in hex, `None` if the content has none. Given by
-/// whoever owns that encoding.
-pub type RootOf = fn(&[u8]) -> Option<String>;
 
 /// The state store of the active. Holds on to the active's lock until it is closed.
 pub struct EmbeddedStateStore {

@@ -149,7 +149,7 @@ mod tests {
         let (early, late) = (NOW.minus(Duration::from_secs(130)), NOW.plus(Duration::from_secs(61)));
         assert!(matches!(chain.verify(authority.bundle(), early), Err(ChainError::NotYetValid(_))));
         assert!(matches!(chain.verify(authority.bundle(), late), Err(ChainError::Expired(_))));
-        let foreign = super::super::testing::authority();
+        let foreign = crate::domain::authority::testing::authority();
         assert!(matches!(chain.verify(foreign.bundle(), NOW), Err(ChainError::Path(_))));
 
         assert_eq!(X509Svid::new(chain.clone(), key).unwrap().id(), &id);

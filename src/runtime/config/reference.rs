@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, Command};
 
-use super::super::args;
+use crate::runtime::args;
 
 /// The settings of a subcommand in the order of its help.
 pub(super) fn settings(command: &Command, subcommand: &str) -> Vec<Arg> {
@@ -36,7 +36,7 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
-    use crate::runtime::config::names;
+    use crate::runtime::names;
 
     const HEAD: &str = "\
 # Configuration

@@ -10,11 +10,7 @@ use crate::{
         issuance_history::{Entries, IssuanceHistory},
         ports::LogError,
     },
-    storage::{
-        data_dir::DataDir,
-        history::entries_of_dead,
-        replica_slot::{Slot, SlotLock},
-    },
+    storage::{data_dir::DataDir, history::entries_of_dead, replica_slot::SlotLock, slot::Slot},
 };
 
 /// One's own log, those of living replicas by their sockets, those of dead ones from disk.
@@ -30,7 +26,7 @@ impl IssuanceHistory for AllHistories {
         let data_dir = self.data_dir.clone();
         let own = self.own.as_ref().map(|(slot, history)| (*slot, Arc::clone(history)));
         tokio::spawn(async move {
-            let slots = match Slot::with_logs(&data_dir) {
+            let slots = match data_dir.slots_with_logs() {
                 Ok(slots) => slots,
                 Err(error) => return drop(sender.send(Err(LogError(error.to_string()))).await),
             };

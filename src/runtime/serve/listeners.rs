@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     runtime::config::ListenAddress,
-    storage::{pair_directory::PairDirectory, replica_slot::Slot},
+    storage::{pair_directory::PairDirectory, slot::Slot},
 };
 
 /// A bound port.

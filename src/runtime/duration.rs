@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
 /// # Errors
 ///
 /// As [`parse`], and when it is zero or not whole.
-pub(in crate::runtime) fn parse_whole_seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_whole_seconds(text: &str) -> Result<Duration, String> {
     match parse(text)? {
         duration if duration.is_zero() || duration.subsec_nanos() > 0 => {
             Err(format!("{text:?} is not a whole number of seconds above zero: write it as 90s, 24h or 1h30m"))

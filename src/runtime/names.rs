@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// The texts of a set of arguments by field name; those that aren't there are left out.
-pub(in crate::runtime) fn texts_of(args: &impl Serialize) -> BTreeMap<String, Vec<String>> {
+pub(super) fn texts_of(args: &impl Serialize) -> BTreeMap<String, Vec<String>> {
     let Ok(Value::Object(fields)) = serde_json::to_value(args) else { return BTreeMap::new() };
     let texts = |value| match value {
         Value::String(text) => Some(vec![text]),

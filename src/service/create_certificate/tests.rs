@@ -22,7 +22,7 @@ use crate::{
         jwt::{IssuerRules, TokenIssuerKey},
         x509::{CertificateChain, PrivateKey},
     },
-    service::ports::BoxFuture,
+    service::ports::{ActiveReplica, BoxFuture},
 };
 
 const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
@@ -69,9 +69,14 @@ struct TestPair {
     answers: Mutex<VecDeque<Result<Vec<String>, ForwardError>>>,
     calls: AtomicUsize,
     hung: bool,
+    active: watch::Sender<Option<ActiveReplica>>,
 }
 
 impl Pair for TestPair {
+    fn active(&self) -> watch::Receiver<Option<ActiveReplica>> {
+        self.active.subscribe()
+    }
+
     fn forward<'a>(
         &'a self,
         _request: &'a SigningRequest,

@@ -188,8 +188,8 @@ impl CreateCertificate {
                 answer => return answer,
             }
         }
-        let _held_in_all = self.held.try_acquire().map_err(|_| CreateError::Overloaded)?;
-        let _held_for_connection = held_here.try_acquire().map_err(|_| CreateError::Overloaded)?;
+        let _held_in_all = self.held.try_acquire().map_err(|_full| CreateError::Overloaded)?;
+        let _held_for_connection = held_here.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _counted = self.metrics.hold();
         self.answer_when_somebody_is_active(request, evidence).await
     }

@@ -51,7 +51,7 @@ pub(crate) fn second_issuer() -> Issuer {
         name: "https://second.example".into(),
         audience: "mesh-ca".into(),
         kid: "rsa".into(),
-        key: Key::Rs256(key),
+        key: Key::Rs256(Box::new(key)),
     }
 }
 

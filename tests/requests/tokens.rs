@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 pub(crate) enum Key {
     /// PKCS#8 of a P-256 key.
     Es256(Vec<u8>),
-    Rs256(RsaKeyPair),
+    Rs256(Box<RsaKeyPair>),
 }
 
 /// An issuer whose key the test holds.

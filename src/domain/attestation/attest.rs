@@ -94,7 +94,7 @@ fn attest_own(own: &OwnIdentity, trust_domain: &TrustDomain) -> Result<Caller, A
 /// certificate ever leads to it.
 fn serving_id(trust_domain: &TrustDomain) -> Result<SpiffeId, AttestationError> {
     let id = format!("spiffe://{trust_domain}/countersign/serving");
-    id.parse().map_err(|_| AttestationError::ForeignCertificate(trust_domain.clone()))
+    id.parse().map_err(|_too_long| AttestationError::ForeignCertificate(trust_domain.clone()))
 }
 
 fn attest_token(token: &str, verifiers: Verifiers<'_>, now: Timestamp) -> Result<Caller, AttestationError> {
@@ -121,7 +121,7 @@ fn attest_certificate(
 }
 
 fn id_of(account: &ServiceAccount, trust_domain: &TrustDomain) -> Result<SpiffeId, AttestationError> {
-    account.spiffe_id(trust_domain).map_err(|_| AttestationError::ForeignCertificate(trust_domain.clone()))
+    account.spiffe_id(trust_domain).map_err(|_too_long| AttestationError::ForeignCertificate(trust_domain.clone()))
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
             chain(&world.authority, "spiffe://other/ns/default/sa/certificate", NOW),
             chain(&world.authority, "spiffe://cluster.local/countersign/serving", NOW),
             chain(&world.authority, "spiffe://cluster.local/ns/default", NOW),
-            chain(&world.authority, "spiffe://cluster.local", NOW),
+            chain(&world.authority, "spiffe://cluster.local/ns/default/sa/certificate/of/more", NOW),
         ]
     }
 

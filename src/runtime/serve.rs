@@ -153,7 +153,16 @@ fn start_signing(
     let (tls, tls_configs) = watch::channel(None);
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
-    supervisor.spawn("announcements", on(control, async move { Ok::<_, ServeFailed>(announcer.run(sessions).await) }));
+    let asked = shutdown.clone();
+    supervisor.spawn(
+        "announcements",
+        on(control, async move {
+            // it ends with the election, which says itself why, if nobody asked for that
+            announcer.run(sessions).await;
+            asked.requested().await;
+            Ok::<_, ServeFailed>(())
+        }),
+    );
 
     // the servers go on, forwarding, until the term is released and `drain` is over
     let (leave, left) = watch::channel(false);
@@ -164,8 +173,8 @@ fn start_signing(
             let result = leadership.run(async move { asked.requested().await }).await;
             if result.is_ok() {
                 sleep(drain).await;
+                leave.send_replace(true);
             }
-            leave.send_replace(true);
             result
         }),
     );
@@ -177,9 +186,11 @@ fn start_signing(
     supervisor.spawn("pair", serve_pair(ports.pair, create, history, gone(left)));
 }
 
+/// Never returns when the election failed: that ends the process, and is the reason to be shown.
 async fn gone(mut left: watch::Receiver<bool>) {
-    // a sender that is gone has left too
-    let _left_or_gone = left.wait_for(|left| *left).await.is_ok();
+    if left.wait_for(|left| *left).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Runs a task that would go on for ever until shutdown is asked for.

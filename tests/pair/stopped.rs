@@ -1,6 +1,9 @@
 //! SIGSTOP of the active: it keeps its term, and nobody signs in its place.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
@@ -36,7 +39,7 @@ fn a_stopped_active_keeps_its_term_and_everybody_is_told() {
     pair.replicas[active].process.signal(Signal::STOP);
     let calls: Vec<_> = (0..HELD_CALLS)
         .map(|_| {
-            let (caller, connection) = (caller.clone(), connection.clone());
+            let (caller, connection) = (Arc::clone(&caller), connection.clone());
             runtime.spawn(async move {
                 let begun = Instant::now();
                 (caller.sign(&connection).await, begun.elapsed())

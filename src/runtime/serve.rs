@@ -137,7 +137,7 @@ fn start_signing(
     control: &Handle,
     supervisor: &mut Supervisor,
 ) {
-    let Signing { create, log, history, leadership, standing, sessions, announcer, pair } = signing;
+    let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair } = signing;
     let (publisher, serving) = identities.serving();
     identities.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
     let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -146,6 +146,7 @@ fn start_signing(
         readiness: readiness.clone(),
         standing,
         sessions: sessions.clone(),
+        announced,
         log_writable: log.writable(),
         pair: Arc::clone(&pair),
         metrics: Arc::clone(&identities.metrics),
@@ -192,9 +193,9 @@ fn start_signing(
     );
 }
 
+/// Never returns when the election failed: that ends the process, and is the reason to be shown.
 async fn gone(mut left: watch::Receiver<bool>) {
     if left.wait_for(|left| *left).await.is_err() {
-        // its task has failed, which is what the process ends with: nothing else has to end for that
         std::future::pending::<()>().await;
     }
 }

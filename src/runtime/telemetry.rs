@@ -2,7 +2,8 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use super::config::{Environment, LogFormat};
 
@@ -29,15 +30,20 @@ pub fn start(format: LogFormat, environment: &Environment) -> Result<(), Telemet
     let directives = environment.get(FILTER_VARIABLE).map_or("info", String::as_str);
     let filter = EnvFilter::try_new(directives)?;
     let colours = io::stderr().is_terminal() && !environment.contains_key("NO_COLOR");
-    let logs = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    let filtered = tracing_subscriber::registry().with(filter).with(filter_fn(shows_no_records));
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(colours);
     match format {
-        LogFormat::Text => logs.try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        LogFormat::Text => filtered.with(lines).try_init(),
+        LogFormat::Json => filtered.with(lines.json().flatten_event(true)).try_init(),
     }
-    .map_err(|_set_already| TelemetryError::Twice)?;
-    // Libraries that write through `log` are not asked what they show: sled's traces hold what it stores, keys included.
-    log::set_max_level(log::LevelFilter::Warn);
-    Ok(())
+    .map_err(|_set_already| TelemetryError::Twice)
+}
+
+/// At its lower levels sled prints the records that it stores, and the root's key is in one of them: no filter of the
+/// operator's turns those on.
+fn shows_no_records(event: &Metadata<'_>) -> bool {
+    let of_sled = event.target() == "sled" || event.target().starts_with("sled::");
+    !of_sled || *event.level() <= Level::INFO
 }
 
 #[cfg(test)]

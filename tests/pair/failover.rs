@@ -31,12 +31,8 @@ fn killing_the_active_fails_no_call_and_loses_no_identity() {
     let agents = [("short", "2s"), ("long", "4s")].map(|(name, ttl)| pair.agent(name, ttl));
     let watches = agents.each_ref().map(|agent| Watch::open(&agent.socket));
 
-    let rounds: Vec<Round> = (0..KILLS).map(|_| kill_the_active(&mut pair)).collect();
+    let rounds: Vec<Round> = (0..KILLS).map(|_| kill_the_active(&mut pair, &watches)).collect();
 
-    // the last failover too is lived through by a renewal of each
-    for watch in &watches {
-        watch.wait_for_updates(watch.updates() + 2);
-    }
     let issued = Issued::list(&pair.data());
     check_log(&issued, &rounds);
     let by_serial = issued.by_serial();
@@ -50,7 +46,7 @@ fn killing_the_active_fails_no_call_and_loses_no_identity() {
     show(&rounds);
 }
 
-fn kill_the_active(pair: &mut Pair) -> Round {
+fn kill_the_active(pair: &mut Pair, watches: &[Watch]) -> Round {
     let (active, _) = pair.active();
     let standby = 1 - active;
     let caller = pair.caller("default/client");
@@ -59,8 +55,13 @@ fn kill_the_active(pair: &mut Pair) -> Round {
     let (killed, survivor) = (pair.name(active), pair.name(standby));
     let killed_at = Instant::now();
     pair.replicas[active].process.kill();
+    let identities: Vec<usize> = watches.iter().map(Watch::updates).collect();
     load.wait_for_more(CALLS_BEFORE_AND_AFTER);
     pair.wait_until_active(standby);
+    // the dead one stays dead until each agent has renewed without it
+    for (watch, count) in watches.iter().zip(identities) {
+        watch.wait_for_updates(count + 1);
+    }
     let calls = load.stop_without_failure();
     pair.restart(active);
     Round { calls, killed_at, killed, survivor }

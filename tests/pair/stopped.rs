@@ -1,7 +1,9 @@
 //! SIGSTOP of the active: it keeps its term, and nobody signs in its place.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 use tokio::runtime::Runtime;

@@ -1,17 +1,18 @@
 //! What a replica tells the outside once it is active: the trust bundle as a file, its name to the others, and the
 //! operator's socket.
 
-use std::{io, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
     task::{JoinHandle, spawn_blocking},
+    time::sleep,
 };
 use tracing::warn;
 
 use super::place::private;
 use crate::{
-    domain::x509::TrustBundle,
+    domain::{leadership::Term, x509::TrustBundle},
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
     service::{issuance_history::IssuanceHistory, signing_session::SigningSession},
     storage::{
@@ -20,6 +21,8 @@ use crate::{
     },
 };
 
+/// A disk that is full now may have room in a moment.
+const RETRY: Duration = Duration::from_secs(1);
 /// The trust bundle is public.
 const READABLE: u32 = 0o644;
 
@@ -30,6 +33,8 @@ pub(super) struct Announcer {
     pub(super) entry: ReplicaEntry,
     pub(super) bundle: watch::Sender<Option<Arc<TrustBundle>>>,
     pub(super) history: Arc<dyn IssuanceHistory>,
+    /// The term that stands in the files; readiness waits for it.
+    pub(super) announced: watch::Sender<Option<Term>>,
 }
 
 impl Announcer {
@@ -41,18 +46,34 @@ impl Announcer {
             if let Some(task) = operator.take() {
                 task.abort();
             }
-            if let Some(session) = session {
+            if let Some(session) = &session {
                 self.bundle.send_replace(Some(Arc::new(session.authority().bundle().clone())));
-                if let Err(error) = self.write(&session).await {
-                    // others find this replica by asking again; the file is put right by the next term at the latest
-                    warn!(event = "announcement_failed", %error);
-                }
                 operator = self.open_operator_socket().await;
             }
-            if sessions.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = sessions.changed() => changed,
+                never = self.write_until_written(session) => match never {},
+            };
+            if changed.is_err() {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    async fn write_until_written(&self, session: Option<Arc<SigningSession>>) -> Infallible {
+        while let Some(session) = &session {
+            match self.write(session).await {
+                Ok(()) => {
+                    self.announced.send_replace(Some(session.term()));
+                    break;
+                }
+                Err(error) => {
+                    warn!(event = "announcement_failed", %error);
+                    sleep(RETRY).await;
+                }
+            }
+        }
+        std::future::pending().await
     }
 
     async fn write(&self, session: &SigningSession) -> io::Result<()> {

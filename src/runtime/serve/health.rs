@@ -10,7 +10,10 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
-    domain::{clock::Timestamp, leadership::Role},
+    domain::{
+        clock::Timestamp,
+        leadership::{Role, Term},
+    },
     grpc::pair_client::PairClient,
     service::{
         leadership::Standing,
@@ -29,6 +32,7 @@ pub(super) struct Health {
     pub(super) readiness: Readiness,
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) sessions: watch::Receiver<Option<Arc<SigningSession>>>,
+    pub(super) announced: watch::Receiver<Option<Term>>,
     pub(super) log_writable: watch::Receiver<bool>,
     pub(super) pair: Arc<PairClient>,
     pub(super) metrics: Arc<Metrics>,
@@ -55,6 +59,7 @@ impl Health {
                 _ = look.tick() => {}
                 Ok(()) = self.standing.changed() => {}
                 Ok(()) = active.changed() => {}
+                Ok(()) = self.announced.changed() => {}
                 Ok(()) = self.log_writable.changed() => {}
             }
         }
@@ -86,7 +91,11 @@ impl Health {
             (Role::Active, Some(term)) => {
                 self.metrics.set_role(true, term);
                 self.show_root_expiry();
-                latch.ready(format!("active in term {term}"));
+                if *self.announced.borrow() == Some(term) {
+                    latch.ready(format!("active in term {term}"));
+                } else {
+                    latch.not_ready(format!("active in term {term}; its trust bundle is not written yet"));
+                }
             }
             _ => match self.pair.active_or_why_not() {
                 Ok(active) => {

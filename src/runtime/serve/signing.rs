@@ -8,7 +8,7 @@ use super::{ServeFailed, announce::Announcer, histories::AllHistories, place::Pl
 use crate::{
     domain::{
         clock::Clock,
-        leadership::{HolderId, Machine, Tenure},
+        leadership::{HolderId, Machine, Tenure, Term},
         random::SecureRandom,
     },
     grpc::pair_client::PairClient,
@@ -37,6 +37,7 @@ pub(super) struct Signing {
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) sessions: watch::Receiver<Option<Arc<SigningSession>>>,
     pub(super) announcer: Announcer,
+    pub(super) announced: watch::Receiver<Option<Term>>,
     pub(super) pair: Arc<PairClient>,
 }
 
@@ -81,12 +82,14 @@ pub(super) fn assemble(
     let machine = Machine::new(Tenure::Lock, holder, clock.boot());
     let (leadership, standing) =
         Leadership::new(machine, Arc::new(election), Arc::new(state), session, Arc::clone(clock));
+    let (announce, announced) = watch::channel(None);
     let announcer = Announcer {
         data_dir: place.data_dir.clone(),
         pair: place.pair.clone(),
         entry: place.entry.clone(),
         bundle,
+        announced: announce,
         history: Arc::new(AllHistories { data_dir: place.data_dir.clone(), own: Some((slot, Arc::clone(&history))) }),
     };
-    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, pair })
+    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair })
 }

@@ -9,12 +9,7 @@
 
 mod support;
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use rustix::process::Signal;
 
@@ -55,10 +50,8 @@ fn entries(folder: &Path) -> usize {
 #[test]
 fn does_the_main_job_and_leaves_nothing() {
     let (logs, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let begin = Instant::now();
     let mut process = Process::start("quickstart", logs.path(), &mut quickstart(temporary.path()));
     process.wait_for_success(LIMIT);
-    assert!(begin.elapsed() < LIMIT);
 
     let output = process.output();
     let steps = [

@@ -6,7 +6,7 @@ pub mod renewal;
 mod signer;
 mod signing_authority;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod validity;
 
 pub use issue::{IssueError, IssuedSvid, Subject, issue};

@@ -88,11 +88,7 @@ async fn keep_and_serve(config: AgentConfig) -> Result<(), AgentFailed> {
     });
     let asked = shutdown.clone();
     supervisor.spawn("socket", workload_server::serve(listener, identity, async move { asked.requested().await }));
-    tokio::select! {
-        ended = supervisor.first_end() => if !shutdown.is_requested() { return Err(AgentFailed::of(ended)) },
-        () = shutdown.requested() => {}
-    }
-    supervisor.drain(LEAVE_LIMIT).await.map_err(AgentFailed::of)
+    supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
 }
 
 async fn start_admin(

@@ -100,14 +100,7 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     start_signing(signing, ports, &identities, config.drain, &shutdown, control, &mut supervisor);
     say_what_is_served(&config, &place).map_err(ServeFailed::of)?;
 
-    let ended = tokio::select! {
-        ended = supervisor.first_end(), if !shutdown.is_requested() => Some(ended),
-        () = shutdown.requested() => None,
-    };
-    let result = match ended {
-        Some(ended) => Err(ServeFailed::of(ended)),
-        None => supervisor.drain(LEAVE_LIMIT).await.map_err(ServeFailed::of),
-    };
+    let result = supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(ServeFailed::of);
     let slot = place.slot.slot();
     let closed = spawn_blocking(move || {
         log.close();

@@ -4,6 +4,8 @@ use std::{collections::HashMap, fmt, time::Duration};
 
 use tokio::task::{Id, JoinError, JoinSet};
 
+use super::shutdown::Shutdown;
+
 /// The named tasks without which the process is of no use.
 #[derive(Debug, Default)]
 pub struct Supervisor {
@@ -32,12 +34,24 @@ impl Supervisor {
         self.names.insert(handle.id(), name);
     }
 
-    /// The first task that ends, fails or panics. Waits for ever while there is none. May be dropped and called again.
-    pub async fn first_end(&mut self) -> TaskEnded {
-        match self.tasks.join_next_with_id().await {
-            Some(end) => self.described(end),
-            None => std::future::pending().await,
+    /// Watches over all tasks until shutdown is asked for, then lets them end as [`drain`](Self::drain) does.
+    ///
+    /// # Errors
+    ///
+    /// The first task that ends before shutdown was asked for, or does not end well after it.
+    pub async fn run(mut self, shutdown: &Shutdown, drain_limit: Duration) -> Result<(), TaskEnded> {
+        let end = tokio::select! {
+            biased;
+            () = shutdown.requested() => None,
+            Some(end) = self.tasks.join_next_with_id() => Some(end),
+        };
+        match end {
+            // a task may hear of the shutdown, and end, before this one does
+            Some(Ok((id, Ok(())))) if shutdown.is_requested() => _ = self.names.remove(&id),
+            Some(end) => return Err(self.described(end)),
+            None => {}
         }
+        self.drain(drain_limit).await
     }
 
     /// Once shutdown was asked for: waits until all tasks have ended by themselves, at most for `limit`, and aborts the
@@ -46,7 +60,7 @@ impl Supervisor {
     /// # Errors
     ///
     /// The first task that failed or panicked on its way out, or had to be aborted.
-    pub async fn drain(mut self, limit: Duration) -> Result<(), TaskEnded> {
+    async fn drain(mut self, limit: Duration) -> Result<(), TaskEnded> {
         let deadline = tokio::time::Instant::now() + limit;
         let mut first_failure = None;
         while !self.tasks.is_empty() {
@@ -90,7 +104,8 @@ mod tests {
         let mut supervisor = Supervisor::default();
         supervisor.spawn("other", pending::<Result<(), Infallible>>());
         supervisor.spawn("subject", task);
-        supervisor.first_end().await.to_string()
+        let (_trigger, shutdown) = Shutdown::channel();
+        supervisor.run(&shutdown, Duration::ZERO).await.unwrap_err().to_string()
     }
 
     #[tokio::test(start_paused = true)]
@@ -98,6 +113,15 @@ mod tests {
         assert_eq!(first(async { Ok(()) }).await, "critical task subject ended");
         assert_eq!(first(async { Err("disk full".into()) }).await, "critical task subject failed: disk full");
         assert_eq!(first(async { panic!("expected in this test") }).await, "critical task subject panicked");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_hears_of_the_shutdown_first_has_not_failed() {
+        let (trigger, shutdown) = Shutdown::channel();
+        let mut supervisor = Supervisor::default();
+        supervisor.spawn("first to hear", async move { Ok::<_, Infallible>(trigger.request()) });
+        supervisor.spawn("second", async { Ok::<_, Infallible>(tokio::task::yield_now().await) });
+        assert_eq!(supervisor.run(&shutdown, Duration::from_secs(5)).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

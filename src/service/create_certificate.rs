@@ -324,3 +324,6 @@ impl CreateCertificate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -23,7 +23,7 @@ pub use self::{
 use super::ports::CertificateAuthority;
 use crate::domain::{
     authority::renewal::due_after_receipt,
-    clock::Clock,
+    clock::{BootInstant, Clock},
     identity::SpiffeId,
     random::SecureRandom,
     x509::{PrivateKey, TrustBundle, X509Svid},
@@ -66,6 +66,9 @@ const SKEW_LIMIT: Duration = Duration::from_secs(600);
 /// How often the wall clock is looked at while waiting for NotBefore: it may be set right meanwhile.
 const SKEW_LOOK: Duration = Duration::from_secs(1);
 
+/// How late a deadline that passed during a suspension may be noticed.
+const SUSPENSION_LOOK: Duration = Duration::from_secs(5);
+
 /// An authority that hands out certificates with hardly any life left is not asked more often than this.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -106,8 +109,8 @@ impl SvidPublisher {
     /// Renews and publishes until it is dropped. A renewal that fails changes a counter and a log line, never what is
     /// published; only NotAfter withdraws an SVID.
     pub async fn run(mut self) {
-        let mut expiry: Option<Instant> = None;
-        let mut due = Instant::now();
+        let mut expiry: Option<BootInstant> = None;
+        let mut due = self.clock.boot();
         let mut failures = 0;
         loop {
             let outcome = {
@@ -115,7 +118,7 @@ impl SvidPublisher {
                 loop {
                     tokio::select! {
                         outcome = &mut attempt => break outcome,
-                        () = expired(expiry) => {
+                        () = self.reach(expiry) => {
                             self.withdraw();
                             expiry = None;
                         }
@@ -125,29 +128,29 @@ impl SvidPublisher {
             match outcome {
                 Ok(answer) => {
                     failures = 0;
-                    let now = Instant::now();
                     let leaf = answer.svid.leaf();
-                    let received = self.clock.now();
-                    expiry = Some(now + leaf.not_after().since(received));
-                    due = now + due_after_receipt(leaf, received, self.jitter()).max(MIN_INTERVAL);
+                    let (now, received) = (self.clock.boot(), self.clock.now());
+                    expiry = Some(now.plus(leaf.not_after().since(received)));
+                    due = now.plus(due_after_receipt(leaf, received, self.jitter()).max(MIN_INTERVAL));
                     self.publish(answer);
                 }
                 Err(error) => {
                     failures += 1;
-                    let remaining = expiry.map(|expiry| expiry.saturating_duration_since(Instant::now()));
+                    let now = self.clock.boot();
+                    let remaining = expiry.map(|expiry| expiry.since(now));
                     let pause = retry_after(failures, remaining, self.jitter());
                     self.stats.failed();
                     warn!(%error, retry_in_ms = pause.as_millis(), "the SVID was not renewed");
-                    due = Instant::now() + pause;
+                    due = now.plus(pause);
                 }
             }
         }
     }
 
     /// Waits until `due` or until told, then obtains an SVID that may be published.
-    async fn attempt(&self, due: Instant) -> Result<CheckedAnswer, RenewalError> {
+    async fn attempt(&self, due: BootInstant) -> Result<CheckedAnswer, RenewalError> {
         tokio::select! {
-            () = sleep_until(due) => (),
+            () = self.reach(Some(due)) => (),
             () = self.renew_now.notified() => (),
         }
         let key = PrivateKey::generate_p256()?;
@@ -211,16 +214,22 @@ impl SvidPublisher {
         });
     }
 
+    /// Waits for an instant of the boot clock; for ever without one. Timers stand still while the machine is suspended, the
+    /// boot clock doesn't: so it is looked at now and then.
+    async fn reach(&self, instant: Option<BootInstant>) {
+        let Some(instant) = instant else { return std::future::pending().await };
+        loop {
+            let remaining = instant.since(self.clock.boot());
+            if remaining.is_zero() {
+                return;
+            }
+            sleep(remaining.min(SUSPENSION_LOOK)).await;
+        }
+    }
+
     /// Uniform over `u16`; the middle when there is no randomness, which is no reason to miss a renewal.
     fn jitter(&self) -> u16 {
         let mut bytes = [0; 2];
         self.random.fill(&mut bytes).map_or(u16::MAX / 2, |()| u16::from_be_bytes(bytes))
-    }
-}
-
-async fn expired(expiry: Option<Instant>) {
-    match expiry {
-        Some(expiry) => sleep_until(expiry).await,
-        None => std::future::pending().await,
     }
 }

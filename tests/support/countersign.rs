@@ -13,11 +13,19 @@ use super::{
     wait::wait_until,
 };
 
+/// Names a release build to test instead of the one that the tests were built with.
+const RELEASED: &str = "COUNTERSIGN_TEST_BINARY";
 const START: Duration = Duration::from_secs(10);
+
+/// Whether a release build is tested: figures hold only for that.
+pub(crate) fn is_released() -> bool {
+    env::var_os(RELEASED).is_some()
+}
 
 /// The binary, with none of the settings that the caller's environment may hold for it.
 pub(crate) fn countersign() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+    let released = env::var_os(RELEASED);
+    let mut command = Command::new(released.unwrap_or_else(|| env!("CARGO_BIN_EXE_countersign").into()));
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUNTERSIGN_")) {
         command.env_remove(name);
     }

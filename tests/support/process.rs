@@ -36,6 +36,11 @@ impl Process {
         Self { name: name.to_owned(), child, output, errors }
     }
 
+    /// Its process ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it wrote to its standard output so far.
     pub(crate) fn output(&self) -> String {
         read_lossy(&self.output).unwrap_or_default()

@@ -11,10 +11,10 @@ use crate::domain::{
 };
 
 /// Not a whole second, as no clock's reading is.
-pub(super) const NOW: Timestamp = Timestamp::from_micros(1_795_348_800_654_321);
+pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_795_348_800_654_321);
 
 #[derive(Debug)]
-pub(super) struct TestRandom;
+pub(crate) struct TestRandom;
 
 impl SecureRandom for TestRandom {
     #[expect(clippy::disallowed_methods, reason = "tests draw real randomness where its value doesn't matter")]
@@ -24,7 +24,7 @@ impl SecureRandom for TestRandom {
 }
 
 /// A root of `cluster.local`, good for ten days.
-pub(super) fn authority() -> SigningAuthority {
+pub(crate) fn authority() -> SigningAuthority {
     let lifetime = Duration::from_secs(864_000);
     SigningAuthority::self_signed(&"cluster.local".parse().unwrap(), lifetime, NOW, &TestRandom).unwrap().0
 }

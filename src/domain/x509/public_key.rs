@@ -4,7 +4,7 @@ use std::fmt;
 
 use rcgen::PublicKeyData;
 use x509_parser::{
-    asn1_rs::oid,
+    asn1_rs::{Tag, oid},
     oid_registry::{
         OID_EC_P256, OID_KEY_TYPE_DSA, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521,
         OID_PKCS1_RSAENCRYPTION, OID_PKCS1_RSASSAPSS, OID_SIG_ED448, OID_SIG_ED25519, Oid,
@@ -141,7 +141,8 @@ pub(super) fn in_words(info: &SubjectPublicKeyInfo<'_>) -> String {
 }
 
 fn curve<'a>(info: &'a SubjectPublicKeyInfo<'_>) -> Option<Oid<'a>> {
-    info.algorithm.parameters.as_ref()?.as_oid().ok()
+    // `as_oid` alone would take the content of any type for an OID
+    info.algorithm.parameters.as_ref().filter(|parameters| parameters.tag() == Tag::Oid)?.as_oid().ok()
 }
 
 fn curve_name(curve: &Oid<'_>) -> String {

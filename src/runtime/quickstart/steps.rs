@@ -225,11 +225,11 @@ struct Signer {
 async fn signer_of(data: &DataDir, certificate: &Certificate) -> Result<Signer, String> {
     let wanted = certificate.serial().to_string();
     let entries = operate::issuance_entries(data.clone()).await.map_err(|error| error.to_string())?;
-    let mut signers = entries.into_iter().filter_map(|entry| match entry.event {
+    let signer = entries.into_iter().rev().find_map(|entry| match entry.event {
         RecordedEvent::Issued { serial, term, replica, .. } if serial == wanted => Some(Signer { term, replica }),
         RecordedEvent::Issued { .. } | RecordedEvent::Withheld { .. } => None,
     });
-    signers.next().ok_or_else(|| format!("serial {wanted} stands in no issuance log"))
+    signer.ok_or_else(|| format!("serial {wanted} stands in no issuance log"))
 }
 
 fn entry_of(pair: &PairDirectory, pid: u32) -> io::Result<Option<ReplicaEntry>> {

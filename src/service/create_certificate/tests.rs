@@ -1,0 +1,352 @@
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+
+use super::*;
+use crate::{
+    domain::{
+        authority::{
+            SigningAuthority,
+            testing::{NOW, TestRandom, authority},
+        },
+        clock::BootInstant,
+        jwt::{IssuerRules, TokenIssuerKey},
+        x509::{CertificateChain, PrivateKey},
+    },
+    service::ports::{ActiveReplica, BoxFuture},
+};
+
+const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
+const TERM: Term = Term::new(7);
+
+/// Follows tokio's clock, which these tests pause.
+struct TestClock(Instant);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        NOW.plus(self.0.elapsed())
+    }
+
+    fn boot(&self) -> BootInstant {
+        BootInstant::from_nanos(0).plus(self.0.elapsed())
+    }
+}
+
+/// Keeps what is appended, unless it is told otherwise.
+#[derive(Default)]
+struct TestLog {
+    events: Mutex<Vec<IssuanceEvent>>,
+    full: bool,
+    /// Ends while the next record is written.
+    ends_meanwhile: Mutex<Option<Arc<SigningSession>>>,
+}
+
+impl IssuanceLog for TestLog {
+    fn append(&self, event: IssuanceEvent) -> BoxFuture<'_, Result<(), LogError>> {
+        if let Some(session) = self.ends_meanwhile.lock().unwrap().take() {
+            session.end();
+        }
+        let answer = if self.full { Err(LogError("the disk is full".into())) } else { Ok(()) };
+        if answer.is_ok() {
+            self.events.lock().unwrap().push(event);
+        }
+        Box::pin(async { answer })
+    }
+}
+
+/// Answers from a list, then that nobody is active.
+#[derive(Default)]
+struct TestPair {
+    answers: Mutex<VecDeque<Result<Vec<String>, ForwardError>>>,
+    calls: AtomicUsize,
+    hung: bool,
+    active: watch::Sender<Option<ActiveReplica>>,
+}
+
+impl Pair for TestPair {
+    fn active(&self) -> watch::Receiver<Option<ActiveReplica>> {
+        self.active.subscribe()
+    }
+
+    fn forward<'a>(
+        &'a self,
+        _request: &'a SigningRequest,
+        _evidence: &'a Evidence,
+    ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let next = self.answers.lock().unwrap().pop_front();
+        Box::pin(async move {
+            if self.hung {
+                std::future::pending::<()>().await;
+            }
+            next.unwrap_or_else(|| Err(ForwardError::NoActive("nobody".into())))
+        })
+    }
+}
+
+/// A replica between ports of the test's own. Not active until a session begins.
+struct Replica {
+    create: Arc<CreateCertificate>,
+    session: watch::Sender<Option<Arc<SigningSession>>>,
+    bundle: watch::Sender<Option<Arc<TrustBundle>>>,
+    authority: Arc<SigningAuthority>,
+    log: Arc<TestLog>,
+    pair: Arc<TestPair>,
+    tokens: TokenIssuerKey,
+}
+
+impl Replica {
+    fn new() -> Self {
+        Self::over(TestLog::default(), TestPair::default())
+    }
+
+    fn over(log: TestLog, pair: TestPair) -> Self {
+        let (session, sessions) = watch::channel(None);
+        let (bundle, bundles) = watch::channel(None);
+        let (log, pair) = (Arc::new(log), Arc::new(pair));
+        let tokens = TokenIssuerKey::generate().unwrap();
+        let rules = IssuerRules { issuer: "issuer".into(), audiences: vec!["istio-ca".into()], namespaces: None };
+        let hour = Duration::from_secs(3600);
+        let policy = SigningPolicy {
+            trust_domain: "cluster.local".parse().unwrap(),
+            issuers: vec![TokenIssuer::new(rules, tokens.key_set().unwrap())],
+            ttl: TtlBounds::new(hour, hour).unwrap(),
+            reserved: Vec::new(),
+            server_names: Vec::new(),
+            replica: "replica-0".into(),
+        };
+        let create = CreateCertificate::new(Parts {
+            policy,
+            session: sessions,
+            bundle: bundles,
+            log: Arc::clone(&log) as _,
+            pair: Arc::clone(&pair) as _,
+            clock: Arc::new(TestClock(Instant::now())),
+            random: Arc::new(TestRandom),
+            metrics: Arc::new(Metrics::new()),
+        });
+        Self { create: Arc::new(create), session, bundle, authority: Arc::new(authority()), log, pair, tokens }
+    }
+
+    /// Makes this replica active.
+    fn begin(&self) -> Arc<SigningSession> {
+        let session = Arc::new(SigningSession::new(TERM, Arc::clone(&self.authority), None));
+        self.session.send_replace(Some(Arc::clone(&session)));
+        session
+    }
+
+    fn by_token(&self) -> Evidence {
+        let account = "default/gateway".parse().unwrap();
+        let token = self.tokens.mint("issuer", &account, "istio-ca", NOW, Duration::from_secs(3600)).unwrap();
+        Evidence { token: Some(token), ..Evidence::NONE }
+    }
+
+    async fn answer(&self) -> Result<Vec<String>, CreateError> {
+        self.create.answer(&request(), &self.by_token(), &Semaphore::new(1)).await
+    }
+
+    /// A request that goes on beside the test.
+    fn spawn(&self, held: &Arc<Semaphore>) -> JoinHandle<Result<Vec<String>, CreateError>> {
+        let (create, evidence, held) = (Arc::clone(&self.create), self.by_token(), Arc::clone(held));
+        tokio::spawn(async move { create.answer(&request(), &evidence, &held).await })
+    }
+
+    fn forwarded(&self) -> usize {
+        self.pair.calls.load(Ordering::Relaxed)
+    }
+
+    /// Serials that are on record, and whether as withheld.
+    fn recorded(&self) -> Vec<(String, bool)> {
+        let event = |event: &IssuanceEvent| match event {
+            IssuanceEvent::Issued(issuance) => {
+                assert_eq!((issuance.term, issuance.id.as_str()), (TERM, ID));
+                (issuance.serial.clone(), false)
+            }
+            IssuanceEvent::Withheld { serial, term } => {
+                assert_eq!(*term, TERM);
+                (serial.clone(), true)
+            }
+        };
+        self.log.events.lock().unwrap().iter().map(event).collect()
+    }
+}
+
+fn request() -> SigningRequest {
+    let csr = PrivateKey::generate_p256().unwrap().certificate_request(&ID.parse().unwrap()).unwrap();
+    SigningRequest { csr: csr.to_string(), ttl_seconds: 0, impersonated: String::new() }
+}
+
+fn serial_of(chain: &[String]) -> String {
+    let leaf = crate::domain::x509::Certificate::all_from_pem(chain[0].as_bytes()).unwrap().remove(0);
+    leaf.serial().to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_active_signs_and_records_what_it_sends() {
+    let replica = Replica::new();
+    replica.begin();
+    let chain = replica.answer().await.unwrap();
+    assert_eq!(replica.recorded(), [(serial_of(&chain), false)]);
+    assert_eq!(replica.forwarded(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_held_until_this_replica_is_active() {
+    let replica = Replica::new();
+    let begun = Instant::now();
+    let answer = replica.spawn(&Arc::new(Semaphore::new(1)));
+    sleep(Duration::from_secs(3)).await;
+    assert!(!answer.is_finished());
+    replica.begin();
+    let chain = answer.await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(3010), "{:?}", begun.elapsed());
+    assert_eq!(replica.recorded(), [(serial_of(&chain), false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_unavailable_after_ten_seconds() {
+    let replica = Replica::new();
+    let begun = Instant::now();
+    let refused = replica.answer().await.unwrap_err();
+    assert!(matches!(&refused, CreateError::Unavailable { last, .. } if last == "nobody"), "{refused}");
+    assert_eq!(begun.elapsed(), HOLD_LIMIT);
+    assert!((100..=500).contains(&replica.forwarded()), "{} attempts", replica.forwarded());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_active_takes_a_second_of_each_attempt_and_no_more_than_ten_in_all() {
+    let replica = Replica::over(TestLog::default(), TestPair { hung: true, ..TestPair::default() });
+    let begun = Instant::now();
+    let refused = replica.answer().await.unwrap_err();
+    assert!(refused.to_string().ends_with("did not answer within 1s"), "{refused}");
+    assert_eq!(begun.elapsed(), HOLD_LIMIT);
+    assert_eq!(replica.forwarded(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_of_the_active_is_passed_on() {
+    let not_yet = || Err(ForwardError::NoActive("not yet".into()));
+    let signed = vec!["leaf".to_owned(), "root".to_owned()];
+    let refused = ForwardError::Refused { code: 3, message: "CSR signing error (…)".into() };
+    let answers = VecDeque::from([not_yet(), not_yet(), Ok(signed.clone()), not_yet(), Err(refused)]);
+    let replica = Replica::over(TestLog::default(), TestPair { answers: answers.into(), ..TestPair::default() });
+    assert_eq!(replica.answer().await, Ok(signed));
+    assert_eq!(replica.forwarded(), 3);
+    let by_active = CreateError::ByActive { code: 3, message: "CSR signing error (…)".into() };
+    assert_eq!(replica.answer().await, Err(by_active));
+    assert_eq!(replica.forwarded(), 5);
+    assert_eq!(replica.recorded(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forwarded_request_is_never_forwarded_again() {
+    let replica = Replica::new();
+    let evidence = replica.by_token();
+    let forwarded = || async { replica.create.answer_forwarded(&request(), &evidence, "replica-1").await };
+    let begun = Instant::now();
+    assert_eq!(forwarded().await, Err(CreateError::NotActive));
+    let session = replica.begin();
+    assert!(forwarded().await.is_ok());
+    session.end();
+    assert_eq!(forwarded().await, Err(CreateError::NotActive));
+    assert_eq!((replica.forwarded(), begun.elapsed()), (0, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_have_so_many_requests_waiting_and_others_are_not_in_its_way() {
+    let replica = Replica::new();
+    let (full, other) = (Arc::new(Semaphore::new(HELD_PER_CONNECTION)), Arc::new(Semaphore::new(1)));
+    let mut waiting: JoinSet<_> = (0..HELD_PER_CONNECTION).map(|_| replica.spawn(&full)).collect();
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(full.available_permits(), 0);
+    let begun = Instant::now();
+    assert_eq!(replica.spawn(&full).await.unwrap(), Err(CreateError::Overloaded));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+
+    let others = replica.spawn(&other);
+    sleep(Duration::from_secs(1)).await;
+    replica.begin();
+    assert!(others.await.unwrap().is_ok());
+    while let Some(answer) = waiting.join_next().await {
+        assert!(answer.unwrap().unwrap().is_ok());
+    }
+    assert_eq!(full.available_permits(), HELD_PER_CONNECTION);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_early_takes_up_no_place() {
+    let replica = Replica::new();
+    let no_place = Semaphore::new(0);
+    let begun = Instant::now();
+    let bad_token = Evidence { token: Some("x.y.z".to_owned().into()), ..Evidence::NONE };
+    for evidence in [Evidence::NONE, bad_token] {
+        let refused = replica.create.answer(&request(), &evidence, &no_place).await;
+        assert!(matches!(refused, Err(CreateError::Unattested(_))), "{refused:?}");
+    }
+    assert_eq!((replica.forwarded(), begun.elapsed()), (0, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_this_replica_can_not_judge_yet_is_judged_by_the_active() {
+    let signed = vec!["leaf".to_owned(), "root".to_owned()];
+    let answers = VecDeque::from([Ok(signed.clone())]);
+    let replica = Replica::over(TestLog::default(), TestPair { answers: answers.into(), ..TestPair::default() });
+    let csr = VerifiedCsr::from_pem(request().csr.as_bytes()).unwrap();
+    let hour = Duration::from_secs(3600);
+    let (id, bounds) = (ID.parse().unwrap(), TtlBounds::new(hour, hour).unwrap());
+    let leaf = issue(&authority(), &csr, &id, 0, &bounds, NOW, &TestRandom).unwrap().leaf;
+    let chain = CertificateChain::new(vec![leaf]).unwrap();
+    let evidence = Evidence { presented: Some(chain), ..Evidence::NONE };
+    let answer = || async { replica.create.answer(&request(), &evidence, &Semaphore::new(1)).await };
+    assert_eq!(answer().await, Ok(signed));
+
+    // another root's, as this replica knows by now
+    replica.bundle.send_replace(Some(Arc::new(replica.authority.bundle().clone())));
+    assert!(matches!(answer().await, Err(CreateError::Unattested(AttestationError::Certificate(_)))));
+    assert_eq!(replica.forwarded(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_on_record_is_not_sent() {
+    let replica = Replica::over(TestLog { full: true, ..TestLog::default() }, TestPair::default());
+    replica.begin();
+    let refused = replica.answer().await;
+    assert_eq!(refused, Err(CreateError::Log(LogError("the disk is full".into()))));
+    assert_eq!(replica.forwarded(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_term_signed_that_ended_meanwhile_is_withheld_and_signed_by_the_next() {
+    let signed = vec!["leaf".to_owned(), "root".to_owned()];
+    let answers = VecDeque::from([Ok(signed.clone())]);
+    let replica = Replica::over(TestLog::default(), TestPair { answers: answers.into(), ..TestPair::default() });
+    let session = replica.begin();
+    *replica.log.ends_meanwhile.lock().unwrap() = Some(session);
+    assert_eq!(replica.answer().await, Ok(signed));
+    let recorded = replica.recorded();
+    let [(issued, false), (withheld, true)] = recorded.as_slice() else { panic!("{recorded:?}") };
+    assert_eq!(issued, withheld);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_that_is_over_by_its_deadline_signs_nothing() {
+    let replica = Replica::new();
+    let until = BootInstant::from_nanos(0).plus(Duration::from_secs(5));
+    let session = SigningSession::new(TERM, Arc::clone(&replica.authority), Some(until));
+    replica.session.send_replace(Some(Arc::new(session)));
+    assert_eq!(replica.create.active_term(), Some(TERM));
+    assert!(replica.answer().await.is_ok());
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(replica.create.active_term(), None);
+    assert!(matches!(replica.answer().await, Err(CreateError::Unavailable { .. })));
+    assert_eq!(replica.recorded().len(), 1);
+}

@@ -1,0 +1,132 @@
+//! Damage as an operator meets it: the process ended, the files not as it left them.
+
+use std::{
+    fs::{self, OpenOptions},
+    path::Path,
+    process::Output,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    pair::{Place, role, stable_port},
+    support::{
+        countersign::{Serve, countersign, root_file},
+        wait::wait_until,
+    },
+    turn,
+};
+
+const END: Duration = Duration::from_secs(10);
+/// Stands in the middle of the authority's record.
+const INSIDE_THE_RECORD: &[u8] = b"BEGIN CERTIFICATE";
+
+#[test]
+fn a_flipped_byte_in_the_state() {
+    refused_until_recovered(|data| {
+        let (path, mut bytes, at) = authority_record(data);
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+    });
+}
+
+#[test]
+fn a_truncated_file_in_the_state() {
+    refused_until_recovered(|data| {
+        let (path, _, at) = authority_record(data);
+        OpenOptions::new().write(true).open(path).unwrap().set_len(at.try_into().unwrap()).unwrap();
+    });
+}
+
+#[test]
+fn an_emptied_file_in_the_state() {
+    refused_until_recovered(|data| fs::write(data.join("state/db"), []).unwrap());
+}
+
+#[test]
+fn a_deleted_state() {
+    refused_until_recovered(|data| fs::remove_dir_all(data.join("state")).unwrap());
+}
+
+#[test]
+fn a_deleted_manifest() {
+    refused_until_recovered(|data| fs::remove_file(data.join("manifest")).unwrap());
+}
+
+#[test]
+fn everything_deleted_but_the_issuance_log() {
+    refused_until_recovered(|data| {
+        fs::remove_dir_all(data.join("state")).unwrap();
+        fs::remove_file(data.join("manifest")).unwrap();
+        fs::remove_file(root_file(data)).unwrap();
+    });
+}
+
+#[test]
+fn a_deleted_trust_bundle_comes_back_the_same() {
+    let _turn = turn::beside_others();
+    let place = Place::new();
+    let (root, _) = run_once("before", &place);
+    fs::remove_file(root_file(&place.data())).unwrap();
+    assert_eq!(run_once("after", &place).0, root);
+}
+
+/// After `damage`, `serve` ends and says how to go on, and makes no new root; `recover` says what is wrong; after
+/// `recover --new-root` there is a new root, in a higher term, and the old state lies in quarantine.
+fn refused_until_recovered(damage: impl FnOnce(&Path)) {
+    let _turn = turn::beside_others();
+    let place = Place::new();
+    let data = place.data();
+    let (root, term) = run_once("sound", &place);
+    let sound = recover(&data, &[]);
+    assert!(sound.status.success(), "{}", text(&sound));
+    damage(&data);
+    let bundle = fs::read(root_file(&data)).ok();
+
+    let mut serve = Serve::spawn("damaged", place.logs(), &data, stable_port(), &[]);
+    let status = serve.process.wait_for_end(END);
+    let said = serve.process.errors();
+    assert!(!status.success(), "{status}: {said}");
+    let advice = format!("run `countersign recover --data-dir {}`", data.display());
+    assert!(said.lines().any(|line| line.starts_with("error: ") && line.contains(&advice)), "{said}");
+    assert!(!said.contains("panicked"), "an operator is shown a panic: {said}");
+    assert_eq!(fs::read(root_file(&data)).ok(), bundle, "the trust bundle has changed");
+
+    let report = recover(&data, &[]);
+    assert!(!report.status.success() && text(&report).contains("damaged"), "{}: {}", report.status, text(&report));
+    let renewed = recover(&data, &["--new-root"]);
+    assert!(renewed.status.success(), "{}: {}", renewed.status, text(&renewed));
+    let (new_root, new_term) = run_once("renewed", &place);
+    assert_ne!(new_root, root);
+    assert!(new_term > term, "term {term}, then {new_term}");
+    let quarantined = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("quarantine-");
+    assert_eq!(fs::read_dir(&data).unwrap().filter(|entry| quarantined(entry.as_ref().unwrap())).count(), 1);
+}
+
+/// Starts `serve`, and ends it once it is active: the trust bundle and the term.
+fn run_once(name: &str, place: &Place) -> (Vec<u8>, u64) {
+    let mut serve = Serve::spawn(name, place.logs(), &place.data(), stable_port(), &[]);
+    serve.wait_until_ready();
+    let term = role(&serve).unwrap().expect("it is alone, so it is active");
+    let root = wait_until(END, "the trust bundle", || fs::read(root_file(&place.data())));
+    serve.process.signal(Signal::TERM);
+    serve.process.wait_for_success(END);
+    (root, term)
+}
+
+fn recover(data: &Path, flags: &[&str]) -> Output {
+    countersign().args(["recover", "--data-dir"]).arg(data).args(flags).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
+}
+
+/// The file with the signing authority, its content, and a place in the middle of that record.
+fn authority_record(data: &Path) -> (std::path::PathBuf, Vec<u8>, usize) {
+    let path = data.join("state/db");
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(INSIDE_THE_RECORD.len()).position(|window| window == INSIDE_THE_RECORD);
+    (path, bytes, at.expect("the record is where it was"))
+}

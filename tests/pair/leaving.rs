@@ -1,0 +1,61 @@
+//! SIGTERM of the active under load.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::{
+    issuance::Issued,
+    load::{Call, Load, longest},
+    pair::Pair,
+    turn,
+};
+
+const DEPARTURES: usize = 6;
+const WARM_UP: usize = 60;
+const QUIET: usize = 300;
+const AFTER: usize = 200;
+const END: Duration = Duration::from_secs(5);
+const LONGER: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_replica_that_leaves_fails_no_call_and_delays_none_for_long() {
+    let _turn = turn::alone();
+    let mut pair = Pair::start();
+    let mut serials = Vec::new();
+    println!("departure  calls  longest before  longest around it");
+    for departure in 1..=DEPARTURES {
+        let (active, _) = pair.active();
+        let standby = 1 - active;
+        let (leaver, stays) = (pair.port(active), pair.port(standby));
+        let caller = pair.caller("default/client");
+        // whoever talks to the one that leaves knows the other one too, and uses it when a connection is closed
+        let load = Load::start(&caller, &[vec![leaver, stays], vec![leaver, stays], vec![stays], vec![stays]]);
+        load.wait_for_more(WARM_UP);
+        let quiet_from = Instant::now();
+        load.wait_for_more(QUIET);
+        let asked_at = Instant::now();
+        pair.replicas[active].process.signal(Signal::TERM);
+        pair.replicas[active].process.wait_for_success(END);
+        load.wait_for_more(AFTER);
+        pair.wait_until_active(standby);
+        let calls = load.stop_without_failure();
+
+        let (before, around): (Vec<Call>, Vec<Call>) =
+            calls.into_iter().filter(|call| call.begun > quiet_from).partition(|call| call.ended < asked_at);
+        println!(
+            "{departure:>9}  {:>5}  {:>14?}  {:>17?}",
+            before.len() + around.len(),
+            longest(&before),
+            longest(&around)
+        );
+        assert!(longest(&around) <= longest(&before) + LONGER, "a call waited too long");
+        serials.extend(before.into_iter().chain(around).map(|call| call.serial));
+        pair.restart(active);
+    }
+    let issued = Issued::list(&pair.data());
+    assert!(issued.holders().len() > DEPARTURES);
+    let by_serial = issued.by_serial();
+    let missing: Vec<&String> = serials.iter().filter(|serial| !by_serial.contains_key(serial.as_str())).collect();
+    assert!(missing.is_empty(), "in no log: {missing:?}");
+}

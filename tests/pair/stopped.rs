@@ -1,0 +1,75 @@
+//! SIGSTOP of the active: it keeps its term, and nobody signs in its place.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::runtime::Runtime;
+use tonic::Code;
+
+use crate::{
+    issuance::Issued,
+    pair::{Pair, role},
+    support::{
+        http::{self, loopback},
+        wait::wait_until,
+    },
+    turn,
+};
+
+const HELD_AT_LEAST: Duration = Duration::from_secs(10);
+const HELD_AT_MOST: Duration = Duration::from_secs(11);
+const NOTICED: Duration = Duration::from_secs(5);
+const HELD_CALLS: usize = 8;
+
+#[test]
+fn a_stopped_active_keeps_its_term_and_everybody_is_told() {
+    let _turn = turn::beside_others();
+    let pair = Pair::start();
+    let (active, term) = pair.active();
+    let standby = 1 - active;
+    let caller = pair.caller("default/client");
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let connection = caller.connection(pair.port(standby));
+    let before = runtime.block_on(caller.sign(&connection)).unwrap();
+
+    pair.replicas[active].process.signal(Signal::STOP);
+    let calls: Vec<_> = (0..HELD_CALLS)
+        .map(|_| {
+            let (caller, connection) = (Arc::clone(&caller), connection.clone());
+            runtime.spawn(async move {
+                let begun = Instant::now();
+                (caller.sign(&connection).await, begun.elapsed())
+            })
+        })
+        .collect();
+    let admin = loopback(pair.replicas[standby].admin_port);
+    let why = wait_until(NOTICED, "the standby not ready", || match http::get(admin, "/readyz") {
+        Err(said) if said.contains("does not answer") => Ok(said),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(why.contains("status 503") && why.contains("its process may be stopped"), "{why}");
+    wait_until(NOTICED, "the standby's log says so", || {
+        let log = pair.replicas[standby].process.errors();
+        let said = log.lines().any(|line| line.contains("not_ready") && line.contains("does not answer"));
+        if said { Ok(()) } else { Err(log) }
+    });
+    http::get(admin, "/livez").expect("alive all the same");
+    for call in calls {
+        let (answer, took) = runtime.block_on(call).unwrap();
+        let status = answer.expect_err("nobody may sign");
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!((HELD_AT_LEAST..HELD_AT_MOST).contains(&took), "held for {took:?}: {status:?}");
+    }
+
+    pair.replicas[active].process.signal(Signal::CONT);
+    wait_until(NOTICED, "the standby ready", || http::get(admin, "/readyz"));
+    let after = runtime.block_on(caller.sign(&connection)).unwrap();
+    assert_eq!(role(&pair.replicas[active]), Ok(Some(term)), "the term has changed");
+    assert_eq!(role(&pair.replicas[standby]), Ok(None), "the standby has a term");
+    let issued = Issued::list(&pair.data());
+    assert_eq!(issued.holders().keys().collect::<Vec<_>>(), [&term]);
+    let by_serial = issued.by_serial();
+    assert!(by_serial.contains_key(before.as_str()) && by_serial.contains_key(after.as_str()));
+}

@@ -119,8 +119,14 @@ mod tests {
     async fn a_task_that_hears_of_the_shutdown_first_has_not_failed() {
         let (trigger, shutdown) = Shutdown::channel();
         let mut supervisor = Supervisor::default();
-        supervisor.spawn("first to hear", async move { Ok::<_, Infallible>(trigger.request()) });
-        supervisor.spawn("second", async { Ok::<_, Infallible>(tokio::task::yield_now().await) });
+        supervisor.spawn("first to hear", async move {
+            trigger.request();
+            Ok::<_, Infallible>(())
+        });
+        supervisor.spawn("second", async {
+            tokio::task::yield_now().await;
+            Ok::<_, Infallible>(())
+        });
         assert_eq!(supervisor.run(&shutdown, Duration::from_secs(5)).await, Ok(()));
     }
 

@@ -3,9 +3,8 @@
 #![cfg(feature = "server")]
 #![expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     clippy::unwrap_used,
-    reason = "test code: it reads files, times a process, and stops at a surprise"
+    reason = "test code: it reads files and stops at a surprise"
 )]
 
 mod support;

@@ -40,6 +40,7 @@ use crate::{
     grpc::{ca_server::serve_ca, pair_server::serve_pair},
     http::admin,
     service::{
+        leadership::LeadershipError,
         metrics::{ExpiringCertificate, Metrics},
         readiness::Readiness,
     },
@@ -162,12 +163,10 @@ fn start_signing(
     supervisor.spawn(
         "election",
         on(control, async move {
-            let result = leadership.run(async move { asked.requested().await }).await;
-            if result.is_ok() {
-                sleep(drain).await;
-            }
+            leadership.run(async move { asked.requested().await }).await?;
+            sleep(drain).await;
             leave.send_replace(true);
-            result
+            Ok::<_, LeadershipError>(())
         }),
     );
     let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
@@ -194,8 +193,10 @@ fn start_signing(
 }
 
 async fn gone(mut left: watch::Receiver<bool>) {
-    // a sender that is gone has left too
-    let _left_or_gone = left.wait_for(|left| *left).await.is_ok();
+    if left.wait_for(|left| *left).await.is_err() {
+        // its task has failed, which is what the process ends with: nothing else has to end for that
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Runs a task that would go on for ever until shutdown is asked for.

@@ -34,7 +34,10 @@ pub fn start(format: LogFormat, environment: &Environment) -> Result<(), Telemet
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
     }
-    .map_err(|_set_already| TelemetryError::Twice)
+    .map_err(|_set_already| TelemetryError::Twice)?;
+    // Libraries that write through `log` are not asked what they show: sled's traces hold what it stores, keys included.
+    log::set_max_level(log::LevelFilter::Warn);
+    Ok(())
 }
 
 #[cfg(test)]

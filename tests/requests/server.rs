@@ -59,7 +59,10 @@ impl Server {
         let process = Process::start("serve", folder.path(), &mut command);
         let serve = Serve { process, port, admin_port };
         serve.wait_until_ready();
-        let root = der::from_pem(&fs::read_to_string(root_file(&data)).unwrap()).into();
+        let root = crate::support::wait::wait_until(LIMIT, "the trust bundle", || {
+            fs::read_to_string(root_file(&data)).map_err(|error| error.to_string())
+        });
+        let root = der::from_pem(&root).into();
         let server = Self { serve, data, root, folder };
         crate::support::wait::wait_until(LIMIT, "its own two certificates", || match server.issued() {
             2 => Ok(()),

@@ -198,7 +198,7 @@ mod tests {
             chain(&world.authority, "spiffe://other/ns/default/sa/certificate", NOW),
             chain(&world.authority, "spiffe://cluster.local/countersign/serving", NOW),
             chain(&world.authority, "spiffe://cluster.local/ns/default", NOW),
-            chain(&world.authority, "spiffe://cluster.local", NOW),
+            chain(&world.authority, "spiffe://cluster.local/ns/default/sa/certificate/of/more", NOW),
         ]
     }
 

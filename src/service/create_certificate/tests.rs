@@ -219,7 +219,7 @@ async fn a_request_is_unavailable_after_ten_seconds() {
     let refused = replica.answer().await.unwrap_err();
     assert!(matches!(&refused, CreateError::Unavailable { last, .. } if last == "nobody"), "{refused}");
     assert_eq!(begun.elapsed(), HOLD_LIMIT);
-    assert!((100..=500).contains(&replica.forwarded()), "{} attempts", replica.forwarded());
+    assert!((20..=30).contains(&replica.forwarded()), "{} attempts", replica.forwarded());
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,7 +229,8 @@ async fn a_hung_active_takes_a_second_of_each_attempt_and_no_more_than_ten_in_al
     let refused = replica.answer().await.unwrap_err();
     assert!(refused.to_string().ends_with("did not answer within 1s"), "{refused}");
     assert_eq!(begun.elapsed(), HOLD_LIMIT);
-    assert_eq!(replica.forwarded(), 10);
+    // each takes its second, with a pause that grows between them
+    assert_eq!(replica.forwarded(), 8);
 }
 
 #[tokio::test(start_paused = true)]

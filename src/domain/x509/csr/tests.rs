@@ -123,12 +123,18 @@ fn refuses_other_keys_by_name() {
         let key = value(SEQUENCE, &[&value(INTEGER, &[&[0], &vec![0xff; bytes]]), &[2, 3, 1, 0, 1]]);
         value(SEQUENCE, &[&value(SEQUENCE, &[&rsa_oid(1), parameters]), &value(3, &[&[0], &key])])
     };
+    // explicit parameters: a SEQUENCE whose content happens to read as an OID
+    let explicit = {
+        let algorithm = value(SEQUENCE, &[&[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1], &[SEQUENCE, 3, 2, 1, 1]]);
+        value(SEQUENCE, &[&algorithm, &value(3, &[&[0, 4], &[1; 64]])])
+    };
     let x25519 = value(SEQUENCE, &[&[0x30, 5, 6, 3, 0x2b, 0x65, 0x6e], &value(3, &[&[0], &[9; 32]])]);
     let null = &[5, 0][..];
     for (key, name) in [
         (ec(&[0x2b, 0x81, 4, 0, 33], 56), "ECDSA P-224"),
         (ec(&[0x2b, 0x81, 4, 0, 35], 132), "ECDSA P-521"),
         (ec(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7], 32), "ECDSA P-256"),
+        (explicit, "ECDSA without a named curve"),
         (rsa(128, null), "RSA 1024"),
         (rsa(1025, null), "RSA 8200"),
         (rsa(256, &[]), "RSA 2048 in an unusual encoding"),

@@ -70,8 +70,10 @@ async fn until_interrupted(folder: &Path, palette: Palette) -> Result<(), Quicks
     let shutdown = Shutdown::on_signal()?;
     let mut stage = Stage::new(folder);
     let result = tokio::select! {
-        result = steps::all(&mut stage, palette) => result,
+        // first, because a terminal's Ctrl-C ends the children as well
+        biased;
         () = shutdown.requested() => Err(QuickstartError::Interrupted),
+        result = steps::all(&mut stage, palette) => result,
     };
     stage.clear().await;
     result

@@ -57,7 +57,7 @@ impl ServeFailed {
     }
 }
 
-/// What is in progress when the process leaves may take this long: a request is held for 10 s at most.
+/// What is in progress after the drain may take this long: a request is held for 10 s at most.
 const LEAVE_LIMIT: Duration = Duration::from_secs(12);
 
 /// Runs a replica until it is told to leave, or a critical task ends.
@@ -99,9 +99,13 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     let mut supervisor = Supervisor::default();
     start_workload_socket(&config, &place, &identities, &shutdown, &mut supervisor).await?;
     start_signing(signing, ports, &identities, config.drain, &shutdown, control, &mut supervisor);
-    say_what_is_served(&config, &place).map_err(ServeFailed::of)?;
+    match say_what_is_served(&config, &place) {
+        // a reader that has gone away is no reason to stop serving
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(ServeFailed::of(error)),
+        _ => {}
+    }
 
-    let result = supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(ServeFailed::of);
+    let result = supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of);
     let slot = place.slot.slot();
     let closed = spawn_blocking(move || {
         log.close();

@@ -172,13 +172,13 @@ impl CreateCertificate {
         evidence: &Evidence,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, CreateError> {
-        self.refuse_early(evidence)?;
         if let Some(session) = self.entered() {
             match self.sign(&session, request, evidence, &self.policy.replica).await {
                 Err(CreateError::NotActive) => {}
                 answer => return answer,
             }
         }
+        self.refuse_early(evidence)?;
         let _held_in_all = self.held.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _held_for_connection = held_here.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _counted = self.metrics.hold();

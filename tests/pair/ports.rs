@@ -33,7 +33,7 @@ fn a_default_port_gives_way_to_a_replica_and_to_nothing_else() {
     let data = place.data();
     let foreign = take(CA);
     drop(take(ADMIN));
-    refused("foreign", &place, &data, &[], "listen 127.0.0.1:15012 is in use by another program");
+    refused("foreign", &place, &data, &[], "listen 127.0.0.1:15012 is in use already");
     drop(foreign);
 
     let first = serve("first", &place, &data, &[]);

@@ -28,8 +28,8 @@ pub(super) struct Bound {
 /// Why a port is not bound.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListenError {
-    /// Something that is not a replica of this data directory has it.
-    #[error("{setting} {address} is in use by another program: choose another one")]
+    /// It is taken, and not to give way: it was chosen, or what has it is no replica of this data directory.
+    #[error("{setting} {address} is in use already: choose another one")]
     InUse {
         /// The setting's name.
         setting: &'static str,

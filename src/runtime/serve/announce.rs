@@ -13,7 +13,7 @@ use super::place::private;
 use crate::{
     domain::x509::TrustBundle,
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
-    service::{issuance_history::IssuanceHistory, signing_session::SigningSession},
+    service::{denial::IssuanceDenial, issuance_history::IssuanceHistory, signing_session::SigningSession},
     storage::{
         data_dir::{DataDir, write_atomically},
         pair_directory::{ActiveEntry, PairDirectory, ReplicaEntry},
@@ -30,6 +30,7 @@ pub(super) struct Announcer {
     pub(super) entry: ReplicaEntry,
     pub(super) bundle: watch::Sender<Option<Arc<TrustBundle>>>,
     pub(super) history: Arc<dyn IssuanceHistory>,
+    pub(super) denial: Arc<IssuanceDenial>,
 }
 
 impl Announcer {
@@ -73,9 +74,9 @@ impl Announcer {
     async fn open_operator_socket(&self) -> Option<JoinHandle<()>> {
         match WorkloadListener::bind(&self.data_dir.admin_socket(), private()).await {
             Ok(listener) => {
-                let history = Arc::clone(&self.history);
+                let (history, denial) = (Arc::clone(&self.history), Arc::clone(&self.denial));
                 Some(tokio::spawn(async move {
-                    if let Err(error) = serve_operator(listener, history).await {
+                    if let Err(error) = serve_operator(listener, history, denial).await {
                         warn!(event = "operator_socket_failed", %error);
                     }
                 }))

@@ -87,8 +87,12 @@ fn old(changed: DenialChanged) -> Result<Option<Denial>, OperatorError> {
 fn failure(status: &Status) -> OperatorError {
     let text = status.message().to_owned();
     match status.code() {
-        Code::InvalidArgument | Code::NotFound | Code::ResourceExhausted | Code::DataLoss => OperatorError::Refused(text),
-        Code::Unimplemented => OperatorError::Refused("the active replica is of a version that can't: update it".into()),
+        Code::InvalidArgument | Code::NotFound | Code::ResourceExhausted | Code::DataLoss => {
+            OperatorError::Refused(text)
+        }
+        Code::Unimplemented => {
+            OperatorError::Refused("the active replica is of a version that can't: update it".into())
+        }
         Code::FailedPrecondition => OperatorError::NoActive(text),
         _ => OperatorError::Broken(said_by(status)),
     }

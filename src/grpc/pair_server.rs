@@ -4,11 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use tonic::transport::{Error, Server};
 
-use super::{
-    operator_service::Operator,
-    pair_service::ReplicaService,
-    unix_listener::WorkloadListener,
-};
+use super::{operator_service::Operator, pair_service::ReplicaService, unix_listener::WorkloadListener};
 use crate::{
     proto::countersign::v1::{operator_service_server::OperatorServiceServer, pair_service_server::PairServiceServer},
     service::{create_certificate::CreateCertificate, denial::IssuanceDenial, issuance_history::IssuanceHistory},

@@ -14,7 +14,9 @@ use super::{
     signing_session::{InSession, SigningSession},
 };
 use crate::domain::{
-    attestation::{AttestationError, Caller, Denied, EntitlementError, Evidence, Proof, Verifiers, attest, entitled_id},
+    attestation::{
+        AttestationError, Caller, Denied, EntitlementError, Evidence, Proof, Verifiers, attest, entitled_id,
+    },
     authority::{IssueError, IssuedSvid, Subject, TtlBounds, TtlError, issue},
     clock::{Clock, Timestamp},
     identity::{SpiffeId, TrustDomain},
@@ -276,12 +278,7 @@ impl CreateCertificate {
         self.session.borrow().as_ref()?.enter(self.clock.boot())
     }
 
-    fn attest(
-        &self,
-        evidence: &Evidence,
-        replica: &str,
-        denied: Option<&Denied>,
-    ) -> Result<Caller, AttestationError> {
+    fn attest(&self, evidence: &Evidence, replica: &str, denied: Option<&Denied>) -> Result<Caller, AttestationError> {
         let bundle = self.bundle.borrow().clone();
         let verifiers = Verifiers {
             trust_domain: &self.policy.trust_domain,

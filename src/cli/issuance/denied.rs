@@ -103,10 +103,7 @@ mod tests {
         let text = render(&denied, ListForm::Table).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert_eq!(
-            lines[1],
-            "identity  spiffe://td/ns/a/sa/b  1970-01-01T00:01:00Z        1000  node\\u{202e} lost"
-        );
+        assert_eq!(lines[1], "identity  spiffe://td/ns/a/sa/b  1970-01-01T00:01:00Z        1000  node\\u{202e} lost");
         assert!(lines[2].starts_with("serial    0ab1 ") && lines[2].ends_with(" key copied"), "{text}");
 
         let json: serde_json::Value = serde_json::from_str(&render(&denied, ListForm::Json).unwrap()).unwrap();

@@ -1,6 +1,6 @@
 //! `issuance deny`, `allow`, `denied`: the active is asked, and nothing is done without it.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use tokio::{runtime::Builder, time::timeout};
 
@@ -65,10 +65,8 @@ fn ask<T>(
         }
         Ok(Err(OperatorError::Refused(why))) => Err(OperateError::Refused(why)),
         Ok(Err(error @ OperatorError::Broken(_))) => Err(OperateError::Undecided(error.to_string())),
-        Err(_elapsed) => Err(OperateError::Undecided(silence(ANSWER_LIMIT))),
+        Err(_elapsed) => Err(OperateError::Undecided(format!(
+            "the active replica does not answer within {ANSWER_LIMIT:?}, its process may be stopped"
+        ))),
     }
-}
-
-fn silence(limit: Duration) -> String {
-    format!("the active replica does not answer within {limit:?}, its process may be stopped")
 }

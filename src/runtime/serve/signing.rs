@@ -83,8 +83,7 @@ pub(super) fn assemble(
         IssuanceDenial::new(sessions.clone(), Arc::clone(&state), config.trust_domain.clone(), Arc::clone(clock));
     let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
     let machine = Machine::new(Tenure::Lock, holder, clock.boot());
-    let (leadership, standing) =
-        Leadership::new(machine, Arc::new(election), state, session, Arc::clone(clock));
+    let (leadership, standing) = Leadership::new(machine, Arc::new(election), state, session, Arc::clone(clock));
     let announcer = Announcer {
         data_dir: place.data_dir.clone(),
         pair: place.pair.clone(),

@@ -86,7 +86,8 @@ impl TrustContent {
     ///
     /// When one entry can't be read: none may be passed over.
     pub(super) fn denied(&self) -> Result<Denied, StateError> {
-        let unusable = |name: &str, error: String| StateError::Unusable(format!("the stored denial of {name}: {error}"));
+        let unusable =
+            |name: &str, error: String| StateError::Unusable(format!("the stored denial of {name}: {error}"));
         let identities = self.denied.identities.iter().map(|(id, denial)| {
             let subject = id.parse().map(DeniedSubject::Identity).map_err(|error| unusable(id, error.to_string()))?;
             Ok((subject, denial.read().map_err(|error| unusable(id, error))?))
@@ -103,8 +104,11 @@ impl TrustContent {
     pub(super) fn set_denied(&mut self, denied: &Denied) -> Result<usize, StateError> {
         self.denied = DeniedContent::default();
         for (subject, denial) in denied.iter() {
-            let denial =
-                DenialContent { reason: denial.reason.to_string(), since: denial.since.seconds(), by: denial.actor_uid };
+            let denial = DenialContent {
+                reason: denial.reason.to_string(),
+                since: denial.since.seconds(),
+                by: denial.actor_uid,
+            };
             match subject {
                 DeniedSubject::Identity(id) => self.denied.identities.insert(id.to_string(), denial),
                 DeniedSubject::Serial(serial) => self.denied.serials.insert(serial.to_string(), denial),

@@ -4,6 +4,8 @@ mod authentication;
 pub mod ca_client;
 pub mod ca_server;
 mod certificate_service;
+pub mod operator_client;
+mod operator_service;
 pub mod pair_client;
 pub mod pair_server;
 mod pair_service;

@@ -2,6 +2,7 @@
 //! foreign protocol.
 
 pub mod create_certificate;
+pub mod denial;
 pub mod issuance_history;
 pub mod leadership;
 pub mod metrics;

@@ -1,5 +1,7 @@
 //! `countersign issuance list`: what was issued, to whom, on what proof, by which term.
 
+pub mod denied;
+
 use std::{collections::HashSet, fmt::Write as _, io};
 
 use serde::Serialize;
@@ -14,10 +16,25 @@ use crate::{
 pub enum ListForm {
     /// One line each.
     Table,
-    /// The fields of [`Listed`], in an array.
+    /// The documented fields, in an array.
     Json,
     /// The same.
     Yaml,
+}
+
+impl ListForm {
+    /// A list as text, with a newline at its end.
+    fn render<T: Serialize>(
+        self,
+        list: &T,
+        table: impl FnOnce(&T) -> Result<String, std::fmt::Error>,
+    ) -> io::Result<String> {
+        match self {
+            Self::Json => Ok(serde_json::to_string_pretty(list)? + "\n"),
+            Self::Yaml => serde_yaml_ng::to_string(list).map_err(io::Error::other),
+            Self::Table => table(list).map_err(io::Error::other),
+        }
+    }
 }
 
 /// Certificates in the order of signing.
@@ -102,11 +119,7 @@ fn listed(entry: IssuanceEntry, all_withheld: &HashSet<String>) -> Option<Listed
 ///
 /// When a serializer fails.
 pub fn render(listing: &Listing, form: ListForm) -> io::Result<String> {
-    match form {
-        ListForm::Json => Ok(serde_json::to_string_pretty(listing)? + "\n"),
-        ListForm::Yaml => serde_yaml_ng::to_string(listing).map_err(io::Error::other),
-        ListForm::Table => table(listing).map_err(io::Error::other),
-    }
+    form.render(listing, table)
 }
 
 fn table(Listing(listed): &Listing) -> Result<String, std::fmt::Error> {

@@ -23,6 +23,6 @@ pub(in crate::domain) use key_pair::KeyPair;
 pub use private_key::{PrivateKey, PrivateKeyError};
 pub use public_key::KeyAlgorithm;
 pub(in crate::domain) use public_key::PublicKey;
-pub use serial::SerialNumber;
+pub use serial::{SerialNumber, SerialNumberError};
 pub use svid::{SvidError, X509Svid};
 pub use trust_bundle::{BundleError, TrustBundle};

@@ -24,8 +24,7 @@ use crate::{
     proto::{
         countersign::v1::{
             AskRequest, AskResponse, AssertedChain, ForwardedRequest, IssuanceRecord, ListIssuanceRequest,
-            forwarded_request::Own, issuance_record::Event, operator_service_client::OperatorServiceClient,
-            pair_service_client::PairServiceClient,
+            forwarded_request::Own, issuance_record::Event, pair_service_client::PairServiceClient,
         },
         istio::v1::auth::IstioCertificateRequest,
     },
@@ -191,22 +190,16 @@ impl Drop for Doubt<'_> {
 /// The log of one live replica, by its socket.
 pub fn entries_of_replica(socket: PathBuf) -> Entries {
     relay(async move {
-        let channel = connect(&socket).await?;
+        let channel = connect(&socket).await.map_err(LogError)?;
         let records = PairServiceClient::new(channel).list_issuance(ListIssuanceRequest {}).await;
         Ok(records.map_err(|status| LogError(said_by(&status)))?.into_inner())
     })
 }
 
-/// The logs of all replicas, by `admin.sock`.
-pub fn entries_by_admin_socket(socket: PathBuf) -> Entries {
-    relay(async move {
-        let channel = connect(&socket).await?;
-        let records = OperatorServiceClient::new(channel).list_issuance(ListIssuanceRequest {}).await;
-        Ok(records.map_err(|status| LogError(said_by(&status)))?.into_inner())
-    })
-}
-
-fn relay(open: impl Future<Output = Result<tonic::Streaming<IssuanceRecord>, LogError>> + Send + 'static) -> Entries {
+/// Passes on what the stream that is opened by `open` brings.
+pub(super) fn relay(
+    open: impl Future<Output = Result<tonic::Streaming<IssuanceRecord>, LogError>> + Send + 'static,
+) -> Entries {
     let (sender, entries) = mpsc::channel(64);
     tokio::spawn(async move {
         let mut records = match open.await {
@@ -228,9 +221,10 @@ fn relay(open: impl Future<Output = Result<tonic::Streaming<IssuanceRecord>, Log
     entries
 }
 
-async fn connect(socket: &Path) -> Result<Channel, LogError> {
-    let endpoint = endpoint_of(socket).map_err(LogError)?;
-    endpoint.connect().await.map_err(|error| LogError(format!("{}: {error}", socket.display())))
+/// A channel to a socket that answers; else why it doesn't, with its path.
+pub(super) async fn connect(socket: &Path) -> Result<Channel, String> {
+    let endpoint = endpoint_of(socket)?;
+    endpoint.connect().await.map_err(|error| format!("{}: {error}", socket.display()))
 }
 
 fn endpoint_of(socket: &Path) -> Result<Endpoint, String> {
@@ -239,7 +233,8 @@ fn endpoint_of(socket: &Path) -> Result<Endpoint, String> {
         .map_err(|error| format!("{}: {error}", socket.display()))
 }
 
-fn said_by(status: &Status) -> String {
+/// A status for people.
+pub(super) fn said_by(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
 

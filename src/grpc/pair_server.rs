@@ -4,13 +4,10 @@ use std::{future::Future, sync::Arc};
 
 use tonic::transport::{Error, Server};
 
-use super::{
-    pair_service::{Operator, ReplicaService},
-    unix_listener::WorkloadListener,
-};
+use super::{operator_service::Operator, pair_service::ReplicaService, unix_listener::WorkloadListener};
 use crate::{
     proto::countersign::v1::{operator_service_server::OperatorServiceServer, pair_service_server::PairServiceServer},
-    service::{create_certificate::CreateCertificate, issuance_history::IssuanceHistory},
+    service::{create_certificate::CreateCertificate, denial::IssuanceDenial, issuance_history::IssuanceHistory},
 };
 
 /// What the other replica forwards for all its connections comes on one.
@@ -40,9 +37,13 @@ pub async fn serve_pair(
 /// # Errors
 ///
 /// When the transport fails.
-pub async fn serve_operator(listener: WorkloadListener, history: Arc<dyn IssuanceHistory>) -> Result<(), Error> {
+pub async fn serve_operator(
+    listener: WorkloadListener,
+    history: Arc<dyn IssuanceHistory>,
+    denial: Arc<IssuanceDenial>,
+) -> Result<(), Error> {
     Server::builder()
-        .add_service(OperatorServiceServer::new(Operator::new(history)))
+        .add_service(OperatorServiceServer::new(Operator::new(history, denial)))
         .serve_with_incoming(listener.incoming())
         .await
 }

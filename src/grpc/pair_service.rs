@@ -1,6 +1,6 @@
 //! What a replica answers the others of its pair.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
@@ -16,8 +16,7 @@ use crate::{
     proto::{
         countersign::v1::{
             AskRequest, AskResponse, ForwardedRequest, IssuanceRecord, Issued, ListIssuanceRequest, Withheld,
-            forwarded_request::Own, issuance_record::Event, operator_service_server::OperatorService,
-            pair_service_server::PairService,
+            forwarded_request::Own, issuance_record::Event, pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },
@@ -70,7 +69,7 @@ impl PairService for ReplicaService {
         Ok(Response::new(AskResponse { replica: self.create.replica().to_owned(), active_term }))
     }
 
-    type ListIssuanceStream = std::pin::Pin<Box<dyn Stream<Item = Result<IssuanceRecord, Status>> + Send>>;
+    type ListIssuanceStream = RecordStream;
 
     async fn list_issuance(
         &self,
@@ -80,33 +79,11 @@ impl PairService for ReplicaService {
     }
 }
 
-/// The operator's service, on `admin.sock`.
-pub(super) struct Operator {
-    history: Arc<dyn IssuanceHistory>,
-}
+/// The records of a log as they are read.
+pub(super) type RecordStream = Pin<Box<dyn Stream<Item = Result<IssuanceRecord, Status>> + Send>>;
 
-impl Operator {
-    /// Lists `history`, the logs of all replicas.
-    pub(super) const fn new(history: Arc<dyn IssuanceHistory>) -> Self {
-        Self { history }
-    }
-}
-
-#[tonic::async_trait]
-impl OperatorService for Operator {
-    type ListIssuanceStream = std::pin::Pin<Box<dyn Stream<Item = Result<IssuanceRecord, Status>> + Send>>;
-
-    async fn list_issuance(
-        &self,
-        _request: Request<ListIssuanceRequest>,
-    ) -> Result<Response<Self::ListIssuanceStream>, Status> {
-        Ok(Response::new(records_of(self.history.as_ref())))
-    }
-}
-
-fn records_of(
-    history: &dyn IssuanceHistory,
-) -> std::pin::Pin<Box<dyn Stream<Item = Result<IssuanceRecord, Status>> + Send>> {
+/// Everything that `history` holds now.
+pub(super) fn records_of(history: &dyn IssuanceHistory) -> RecordStream {
     let entries = ReceiverStream::new(history.entries());
     Box::pin(entries.map(|entry| match entry {
         Ok(entry) => Ok(record_of(entry)),

@@ -4,14 +4,19 @@
 use tonic::{Code, Status};
 
 use crate::{
-    domain::authority::{IssueError, TtlError},
+    domain::{
+        attestation::EntitlementError,
+        authority::{IssueError, TtlError},
+    },
     service::create_certificate::CreateError,
 };
 
 /// The status that a caller of `CreateCertificate` gets.
 pub(super) fn status_of(error: &CreateError) -> Status {
     match error {
-        CreateError::Unattested(_) => Status::unauthenticated("request authenticate failure"),
+        CreateError::Unattested(_) | CreateError::NotEntitled(EntitlementError::Denied { .. }) => {
+            Status::unauthenticated("request authenticate failure")
+        }
         CreateError::NotEntitled(_) => Status::unauthenticated("request impersonation authentication failure"),
         CreateError::Csr(error) => Status::invalid_argument(signing_error(error)),
         CreateError::Issue(error @ IssueError::Ttl(TtlError::OverMax { .. })) => {

@@ -10,7 +10,11 @@ use serde::Serialize;
 use super::{duration, names};
 use crate::{
     cli::{inspect, issuance::ListForm},
-    domain::identity::ServiceAccount,
+    domain::{
+        attestation::{DeniedSubject, Reason},
+        identity::{ServiceAccount, SpiffeId},
+        x509::SerialNumber,
+    },
 };
 
 /// A certificate authority and identity sidecar for gateways that stand outside an Istio service mesh.
@@ -31,7 +35,7 @@ pub enum Command {
     Agent(AgentArgs),
     /// Show certificates: of a file, of stdin, of a workload socket, of a TLS endpoint
     Inspect(InspectArgs),
-    /// Look into the record of what was issued
+    /// Look into the record of what was issued, and deny what must not be
     #[command(subcommand)]
     Issuance(IssuanceCommand),
     /// Mint a token that proves a service account to `serve`
@@ -161,17 +165,74 @@ pub struct InspectArgs {
     pub server_name: Option<String>,
 }
 
-/// What can be done with the issuance log.
+/// What can be done about issuing.
 #[derive(Debug, Subcommand)]
 pub enum IssuanceCommand {
     /// List what was issued, over the logs of all replicas
     List(IssuanceListArgs),
+    /// Deny an identity any certificate, or a certificate its use as proof, on both replicas until it is allowed again
+    ///
+    /// In effect when the command returns, and after every failover and restart. What was issued before stays valid until
+    /// it expires: there is no revocation list. Needs an active replica.
+    Deny(IssuanceDenyArgs),
+    /// Take a denial back
+    Allow(IssuanceAllowArgs),
+    /// List what is denied, by whom and why
+    Denied(IssuanceListArgs),
 }
 
-/// The arguments of `issuance list`.
+/// What is denied or allowed: one of the two.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct SubjectArgs {
+    /// Identity that gets no certificate, on whatever proof: spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT
+    #[arg(long, value_name = "SPIFFE_ID")]
+    id: Option<SpiffeId>,
+    /// Serial of a certificate that is no proof any more; its owner's token still is. As `issuance list` or openssl shows it
+    #[arg(long, value_name = "HEX")]
+    serial: Option<SerialNumber>,
+}
+
+impl SubjectArgs {
+    /// The one that was given, which the parser has made sure of.
+    pub fn subject(&self) -> Option<DeniedSubject> {
+        let id = self.id.clone().map(DeniedSubject::Identity);
+        id.or_else(|| self.serial.clone().map(DeniedSubject::Serial))
+    }
+}
+
+/// The arguments of `issuance deny`.
+#[derive(Args, Clone, Debug)]
+pub struct IssuanceDenyArgs {
+    /// What.
+    #[command(flatten)]
+    pub subject: SubjectArgs,
+    /// Why: one line for the audit log and for `issuance denied`
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Reason,
+    /// Whose issuing.
+    #[command(flatten)]
+    pub data_dir: DataDir,
+}
+
+/// The arguments of `issuance allow`.
+#[derive(Args, Clone, Debug)]
+pub struct IssuanceAllowArgs {
+    /// What.
+    #[command(flatten)]
+    pub subject: SubjectArgs,
+    /// Why: one line for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<Reason>,
+    /// Whose issuing.
+    #[command(flatten)]
+    pub data_dir: DataDir,
+}
+
+/// The arguments of `issuance list` and `issuance denied`.
 #[derive(Args, Clone, Debug)]
 pub struct IssuanceListArgs {
-    /// Whose logs.
+    /// Of which pair.
     #[command(flatten)]
     pub data_dir: DataDir,
     /// How to print
@@ -324,5 +385,29 @@ mod tests {
         assert!(Cli::try_parse_from(["countersign", "token", "default"]).is_err());
         assert!(Cli::try_parse_from(["countersign", "token", "a/b", "--lifetime", "0s"]).is_err());
         assert!(Cli::try_parse_from(["countersign", "token", "a/b", "--lifetime", "10m"]).is_ok());
+    }
+
+    #[test]
+    fn a_denial_has_one_subject_and_a_reason() {
+        let parse = |args: &[&str]| Cli::try_parse_from(["countersign", "issuance"].iter().chain(args));
+        let id = "spiffe://td/ns/a/sa/b";
+        for bad in [
+            &["deny", "--reason", "x"][..],
+            &["deny", "--id", id],
+            &["deny", "--id", id, "--reason", " "],
+            &["deny", "--id", id, "--serial", "01", "--reason", "x"],
+            &["deny", "--id", "td/ns/a/sa/b", "--reason", "x"],
+            &["deny", "--serial", "x", "--reason", "x"],
+            &["allow"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        let Command::Issuance(IssuanceCommand::Deny(args)) =
+            parse(&["deny", "--serial", "0A:B1", "--reason", "x"]).unwrap().command
+        else {
+            panic!("another command")
+        };
+        assert_eq!(args.subject.subject(), Some(DeniedSubject::Serial("0ab1".parse().unwrap())));
+        assert!(parse(&["allow", "--id", id]).is_ok());
     }
 }

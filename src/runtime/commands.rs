@@ -11,8 +11,7 @@ use clap::FromArgMatches;
 use super::{
     agent,
     args::{
-        self, AgentArgs, Cli, Command, InspectArgs, IssuanceCommand, IssuanceListArgs, QuickstartArgs, RecoverArgs,
-        ServeArgs, TokenArgs,
+        self, AgentArgs, Cli, Command, InspectArgs, IssuanceCommand, QuickstartArgs, RecoverArgs, ServeArgs, TokenArgs,
     },
     config::{AgentConfig, ConfigError, Environment, ServeConfig},
     operate, quickstart,
@@ -69,7 +68,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode, Com
         Command::Serve(flags) => serve(&flags, environment),
         Command::Agent(flags) => agent(&flags, environment),
         Command::Inspect(args) => inspect(&args, environment),
-        Command::Issuance(IssuanceCommand::List(args)) => issuance_list(&args),
+        Command::Issuance(command) => issuance(&command),
         Command::Token(args) => token(&args),
         Command::Recover(args) => recover(&args),
         Command::Quickstart(args) => quickstart(&args, environment),
@@ -126,8 +125,14 @@ fn inspect(args: &InspectArgs, environment: &Environment) -> Result<ExitCode, Co
     Ok(if inspection.is_sound { printed } else { EXIT_UNSOUND.into() })
 }
 
-fn issuance_list(args: &IssuanceListArgs) -> Result<ExitCode, CommandError> {
-    print(&operate::issuance_list(args).map_err(failed)?)
+fn issuance(command: &IssuanceCommand) -> Result<ExitCode, CommandError> {
+    let text = match command {
+        IssuanceCommand::List(args) => operate::issuance_list(args),
+        IssuanceCommand::Deny(args) => operate::denial::deny(args),
+        IssuanceCommand::Allow(args) => operate::denial::allow(args),
+        IssuanceCommand::Denied(args) => operate::denial::denied(args),
+    };
+    print(&text.map_err(failed)?)
 }
 
 fn token(args: &TokenArgs) -> Result<ExitCode, CommandError> {

@@ -1,4 +1,6 @@
-//! The operator's commands on a data directory: token, recover, issuance list.
+//! The operator's commands on a data directory: token, recover, issuance.
+
+pub mod denial;
 
 use std::{fmt::Write as _, io, sync::Arc, time::Duration};
 
@@ -15,7 +17,7 @@ use crate::{
         clock::Clock,
         jwt::{MintError, TokenIssuerKey},
     },
-    grpc::pair_client::entries_by_admin_socket,
+    grpc::operator_client::entries_by_admin_socket,
     service::{
         issuance_history::{Entries, IssuanceEntry, IssuanceHistory},
         ports::LogError,
@@ -59,6 +61,23 @@ pub enum OperateError {
         /// How long.
         limit: Duration,
     },
+    /// Only the active can do it.
+    #[error(
+        "no replica of {data_dir} is active: start `countersign serve --data-dir {data_dir}`, or let the standby take over, \
+         then run the command again ({why})"
+    )]
+    NoActive {
+        /// The data directory.
+        data_dir: String,
+        /// What was seen.
+        why: String,
+    },
+    /// The active did not do it.
+    #[error("{0}")]
+    Refused(String),
+    /// Whether the active did it is not known.
+    #[error("{0}: it may have been done or not: run the command again")]
+    Undecided(String),
     /// The system refuses.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -3,7 +3,12 @@
 use std::io::{self, IsTerminal};
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    filter::{ParseError, Targets, filter_fn},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use super::config::{Environment, LogFormat};
 
@@ -15,7 +20,7 @@ pub const FILTER_VARIABLE: &str = "COUNTERSIGN_LOG";
 pub enum TelemetryError {
     /// The filter does not parse.
     #[error("{FILTER_VARIABLE}: {0}: write a level such as info, or TARGET=LEVEL pairs")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
+    Filter(#[from] ParseError),
     /// Somebody else has set up logs in this process.
     #[error("logs are set up already")]
     Twice,
@@ -28,7 +33,7 @@ pub enum TelemetryError {
 /// When the filter does not parse, or logging was started before.
 pub fn start(format: LogFormat, environment: &Environment) -> Result<(), TelemetryError> {
     let directives = environment.get(FILTER_VARIABLE).map_or("info", String::as_str);
-    let filter = EnvFilter::try_new(directives)?;
+    let filter: Targets = directives.parse()?;
     let colours = io::stderr().is_terminal() && !environment.contains_key("NO_COLOR");
     let filtered = tracing_subscriber::registry().with(filter).with(filter_fn(shows_no_records));
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(colours);

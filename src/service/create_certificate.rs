@@ -14,7 +14,9 @@ use super::{
     signing_session::{InSession, SigningSession},
 };
 use crate::domain::{
-    attestation::{AttestationError, Caller, EntitlementError, Evidence, Proof, Verifiers, attest, entitled_id},
+    attestation::{
+        AttestationError, Caller, Denied, EntitlementError, Evidence, Proof, Verifiers, attest, entitled_id,
+    },
     authority::{IssueError, IssuedSvid, Subject, TtlBounds, TtlError, issue},
     clock::{Clock, Timestamp},
     identity::{SpiffeId, TrustDomain},
@@ -210,9 +212,10 @@ impl CreateCertificate {
         &self.policy.replica
     }
 
-    /// A caller that is refused here would be refused by the active too: it need not wait, nor take up a place.
+    /// A caller that is refused here would be refused by the active too: it need not wait, nor take up a place. What is
+    /// denied only the active knows.
     fn refuse_early(&self, evidence: &Evidence) -> Result<(), CreateError> {
-        match self.attest(evidence, &self.policy.replica) {
+        match self.attest(evidence, &self.policy.replica, None) {
             Err(error) if !error.is_undecided() => Err(error.into()),
             _ => Ok(()),
         }
@@ -264,12 +267,13 @@ impl CreateCertificate {
         self.session.borrow().as_ref()?.enter(self.clock.boot())
     }
 
-    fn attest(&self, evidence: &Evidence, replica: &str) -> Result<Caller, AttestationError> {
+    fn attest(&self, evidence: &Evidence, replica: &str, denied: Option<&Denied>) -> Result<Caller, AttestationError> {
         let bundle = self.bundle.borrow().clone();
         let verifiers = Verifiers {
             trust_domain: &self.policy.trust_domain,
             issuers: &self.policy.issuers,
             bundle: bundle.as_deref(),
+            denied,
         };
         attest(evidence, replica, verifiers, self.clock.now())
     }
@@ -281,8 +285,9 @@ impl CreateCertificate {
         evidence: &Evidence,
         replica: &str,
     ) -> Result<Vec<String>, CreateError> {
-        let caller = self.attest(evidence, replica)?;
-        let id = entitled_id(&caller, &request.impersonated, &self.policy.reserved)?;
+        let denied = session.denied();
+        let caller = self.attest(evidence, replica, Some(&denied))?;
+        let id = entitled_id(&caller, &request.impersonated, &self.policy.reserved, &denied)?;
         let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
         let signed_at = self.clock.now();
         let authority = session.authority();

@@ -12,10 +12,9 @@ use tracing::{info, warn};
 use super::{
     ports::{BoxFuture, StateError},
     signing_session::SigningSession,
-    signing_state::{Claim, SigningState},
+    signing_state::{Claim, ClaimedState, SigningState},
 };
 use crate::domain::{
-    authority::SigningAuthority,
     clock::{BootInstant, Clock},
     leadership::{Action, Event, Machine, Reason, Role, Term},
 };
@@ -43,8 +42,8 @@ pub struct Leadership {
     machine: Machine,
     election: Arc<dyn Election>,
     state: Arc<SigningState>,
-    /// The authority of the term that was claimed last, until it is granted.
-    claimed: Option<(Term, Arc<SigningAuthority>)>,
+    /// The state of the term that was claimed last, until it is granted.
+    claimed: Option<(Term, ClaimedState)>,
     session: watch::Sender<Option<Arc<SigningSession>>>,
     standing: watch::Sender<Standing>,
     clock: Arc<dyn Clock>,
@@ -152,10 +151,10 @@ impl Leadership {
     }
 
     fn grant(&mut self, term: Term, until: Option<BootInstant>) {
-        // the machine grants only what was claimed, and a claim brings the authority with it
-        let Some((_, authority)) = self.claimed.take_if(|(claimed, _)| *claimed == term) else { return };
-        info!(event = "term_granted", %term, authority = authority.id());
-        self.session.send_replace(Some(Arc::new(SigningSession::new(term, authority, until))));
+        // the machine grants only what was claimed, and a claim brings the state with it
+        let Some((_, state)) = self.claimed.take_if(|(claimed, _)| *claimed == term) else { return };
+        info!(event = "term_granted", %term, authority = state.authority.id());
+        self.session.send_replace(Some(Arc::new(SigningSession::new(term, state, until))));
     }
 
     fn revoke(&self, term: Term, reason: Reason) {
@@ -185,8 +184,8 @@ impl Leadership {
     fn event_of(&mut self, outcome: Outcome) -> Result<Event, LeadershipError> {
         match outcome {
             Outcome::Event(event) => Ok(event),
-            Outcome::Claim(term, Ok(Claim::Claimed(authority))) => {
-                self.claimed = Some((term, authority));
+            Outcome::Claim(term, Ok(Claim::Claimed(state))) => {
+                self.claimed = Some((term, state));
                 Ok(Event::StateClaimed { term })
             }
             Outcome::Claim(term, Ok(Claim::Refused { highest })) => Ok(Event::StateRefused { term, highest }),

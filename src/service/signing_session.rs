@@ -8,18 +8,21 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 
-use crate::domain::{authority::SigningAuthority, clock::BootInstant, leadership::Term};
+use super::signing_state::ClaimedState;
+use crate::domain::{attestation::Denied, authority::SigningAuthority, clock::BootInstant, leadership::Term};
 
 /// One term's permission to sign. Held by whoever signs, for as long as that takes.
 #[derive(Debug)]
 pub struct SigningSession {
     term: Term,
     authority: Arc<SigningAuthority>,
+    denied: ArcSwap<Denied>,
     /// Nanoseconds of the boot clock; `u64::MAX` when the term has no deadline of its own.
     until: AtomicU64,
     ended: watch::Sender<bool>,
@@ -31,10 +34,11 @@ const IN_FLIGHT: u32 = 8192;
 
 impl SigningSession {
     /// A session of `term`, until `until` if the term has a deadline.
-    pub fn new(term: Term, authority: Arc<SigningAuthority>, until: Option<BootInstant>) -> Self {
+    pub fn new(term: Term, state: ClaimedState, until: Option<BootInstant>) -> Self {
         Self {
             term,
-            authority,
+            authority: state.authority,
+            denied: ArcSwap::from_pointee(state.denied),
             until: AtomicU64::new(until.map_or(u64::MAX, BootInstant::nanos)),
             ended: watch::Sender::new(false),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT as usize)),
@@ -49,6 +53,16 @@ impl SigningSession {
     /// What signs.
     pub const fn authority(&self) -> &Arc<SigningAuthority> {
         &self.authority
+    }
+
+    /// What is denied now.
+    pub fn denied(&self) -> Arc<Denied> {
+        self.denied.load_full()
+    }
+
+    /// Puts what is denied from now on into effect. It must be durable.
+    pub fn set_denied(&self, denied: Denied) {
+        self.denied.store(Arc::new(denied));
     }
 
     /// Whether a signature made at `now` lies inside the term.

@@ -1,16 +1,17 @@
 //! The state that a term signs from: claimed for the term, then the signing authority read from it, or made if there has
 //! never been one.
 
+mod content;
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
-
+use self::content::{AuthorityContent, TrustContent, encoded};
 use super::ports::{StateError, StateObject, StateStore};
 use crate::domain::{
+    attestation::Denied,
     authority::SigningAuthority,
     clock::Clock,
     identity::TrustDomain,
@@ -34,8 +35,8 @@ pub struct SigningState {
 /// What came of claiming a term.
 #[derive(Debug)]
 pub enum Claim {
-    /// Every object bears the term now; this signs in it.
-    Claimed(Arc<SigningAuthority>),
+    /// Every object bears the term now.
+    Claimed(ClaimedState),
     /// Some object bears a term that is not lower.
     Refused {
         /// The highest of them.
@@ -43,8 +44,37 @@ pub enum Claim {
     },
 }
 
+/// What signing in a term begins with.
+#[derive(Clone, Debug)]
+pub struct ClaimedState {
+    /// Signs.
+    pub authority: Arc<SigningAuthority>,
+    /// To whom it doesn't.
+    pub denied: Denied,
+}
+
+/// Why what is denied was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// One more would leave too little room for the rest of the object.
+    #[error(
+        "the denied identities and serials would take {size} bytes of the state, at most {MAX_DENIED_BYTES} are possible: \
+         allow those again that need not be denied any more, as a serial whose certificate has expired, or give shorter \
+         reasons"
+    )]
+    Full {
+        /// What they would take.
+        size: usize,
+    },
+    /// The store refused or failed.
+    #[error("{0}: restart the active replica, which then reads what is on record, and run the command again")]
+    State(#[from] StateError),
+}
+
 /// As istiod's own root: ten years.
 const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Of the 24 KiB that an object may have; the rest is the bundle's, which must have room for the roots of a rotation.
+const MAX_DENIED_BYTES: usize = 16 << 10;
 
 impl SigningState {
     /// Opens the store with `open` at the first claim.
@@ -77,11 +107,34 @@ impl SigningState {
             Err(StateError::Fenced { found, .. }) => return Ok(Claim::Refused { highest: found }),
             Err(error) => return Err(error),
         }
-        let authority = match store.load(StateObject::Authority)? {
+        Ok(Claim::Claimed(match store.load(StateObject::Authority)? {
             Some(stored) => self.read(store, term, &stored.content)?,
-            None => self.make(store, term)?,
-        };
-        Ok(Claim::Claimed(Arc::new(authority)))
+            None => ClaimedState { authority: Arc::new(self.make(store, term)?), denied: Denied::default() },
+        }))
+    }
+
+    /// Changes what is denied, under a claimed term. `change` gives what shall be denied from now on; that is durable when
+    /// this returns.
+    ///
+    /// # Errors
+    ///
+    /// When a later term has begun, the store is closed or fails, or there is no room: nothing is changed then, except that
+    /// after [`StateError::Io`] only the next claim knows what the disk holds.
+    pub fn change_denied(&self, term: Term, change: impl FnOnce(&mut Denied)) -> Result<Denied, ChangeError> {
+        // never opens the store: who closes it does so before the lock is released, and must have the last word
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let store = store.ok_or_else(|| StateError::Io("the state store is closed".into()))?;
+        let stored = store.load(StateObject::Trust)?;
+        let stored = stored.ok_or_else(|| StateError::Unusable("there is no trust object in the state".into()))?;
+        let mut trust = TrustContent::decode(&stored.content)?;
+        let mut denied = trust.denied()?;
+        change(&mut denied);
+        let size = trust.set_denied(&denied)?;
+        if size > MAX_DENIED_BYTES {
+            return Err(ChangeError::Full { size });
+        }
+        store.compare_and_swap(StateObject::Trust, stored.version, term, &encoded(&trust)?)?;
+        Ok(denied)
     }
 
     /// Closes the store, so that another process may open it.
@@ -103,19 +156,13 @@ impl SigningState {
         let (authority, key) =
             SigningAuthority::self_signed(&self.trust_domain, ROOT_LIFETIME, self.clock.now(), self.random.as_ref())
                 .map_err(|error| StateError::Io(error.to_string()))?;
-        let content = AuthorityContent {
-            format: FORMAT,
-            trust_domain: self.trust_domain.to_string(),
-            certificate: authority.certificate().to_pem(),
-            key: key.to_pem(),
-            chain: Vec::new(),
-        };
+        let content = AuthorityContent::new(&self.trust_domain, authority.certificate().to_pem(), key.to_pem());
         store.compare_and_swap(StateObject::Authority, 0, term, &encoded(&content)?)?;
         write_bundle(store, term, authority.bundle())?;
         Ok(authority)
     }
 
-    fn read(&self, store: &dyn StateStore, term: Term, content: &[u8]) -> Result<SigningAuthority, StateError> {
+    fn read(&self, store: &dyn StateStore, term: Term, content: &[u8]) -> Result<ClaimedState, StateError> {
         let stored = AuthorityContent::decode(content)?;
         let unusable = |what: String| StateError::Unusable(format!("the stored signing authority: {what}"));
         if stored.trust_domain != self.trust_domain.as_str() {
@@ -131,18 +178,22 @@ impl SigningState {
         let key = PrivateKey::from_pem(stored.key.as_bytes()).map_err(|e| unusable(e.to_string()))?;
         let chain = Certificate::all_from_pem(stored.chain.concat().as_bytes());
         let chain = if stored.chain.is_empty() { Vec::new() } else { chain.map_err(|e| unusable(e.to_string()))? };
-        let bundle = match store.load(StateObject::Trust)? {
-            Some(trust) => TrustContent::decode(&trust.content)?.bundle(&self.trust_domain).map_err(unusable)?,
+        let (bundle, denied) = match store.load(StateObject::Trust)? {
+            Some(trust) => {
+                let trust = TrustContent::decode(&trust.content)?;
+                (trust.bundle(&self.trust_domain)?, trust.denied()?)
+            }
             // killed between the first two writes of all
             None => {
                 let bundle = TrustBundle::new(self.trust_domain.clone(), vec![certificate.clone()])
                     .map_err(|e| unusable(e.to_string()))?;
                 write_bundle(store, term, &bundle)?;
-                bundle
+                (bundle, Denied::default())
             }
         };
-        SigningAuthority::from_parts(certificate, &key, chain, bundle, self.clock.now())
-            .map_err(|e| unusable(e.to_string()))
+        let authority = SigningAuthority::from_parts(certificate, &key, chain, bundle, self.clock.now())
+            .map_err(|e| unusable(e.to_string()))?;
+        Ok(ClaimedState { authority: Arc::new(authority), denied })
     }
 }
 
@@ -154,57 +205,6 @@ pub fn root_of(content: &[u8]) -> Option<String> {
     Some(certificate.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-const FORMAT: u32 = 1;
-
-#[derive(Serialize, Deserialize)]
-struct AuthorityContent {
-    format: u32,
-    trust_domain: String,
-    certificate: String,
-    key: Zeroizing<String>,
-    /// Intermediates that are sent above a leaf, PEM; none for a root of our own.
-    chain: Vec<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TrustContent {
-    format: u32,
-    /// Grows with each change of the bundle.
-    sequence: u64,
-    bundle: String,
-}
-
-impl AuthorityContent {
-    fn decode(content: &[u8]) -> Result<Self, StateError> {
-        decoded(content, |stored: &Self| stored.format)
-    }
-}
-
-impl TrustContent {
-    fn decode(content: &[u8]) -> Result<Self, StateError> {
-        decoded(content, |stored: &Self| stored.format)
-    }
-
-    fn bundle(&self, trust_domain: &TrustDomain) -> Result<TrustBundle, String> {
-        TrustBundle::from_pem(trust_domain.clone(), self.bundle.as_bytes()).map_err(|error| error.to_string())
-    }
-}
-
 fn write_bundle(store: &dyn StateStore, term: Term, bundle: &TrustBundle) -> Result<(), StateError> {
-    let content = TrustContent { format: FORMAT, sequence: 1, bundle: bundle.to_pem() };
-    store.compare_and_swap(StateObject::Trust, 0, term, &encoded(&content)?).map(drop)
-}
-
-fn encoded(content: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StateError> {
-    serde_json::to_vec(content).map(Zeroizing::new).map_err(|error| StateError::Io(error.to_string()))
-}
-
-fn decoded<'a, T: Deserialize<'a>>(content: &'a [u8], format: impl Fn(&T) -> u32) -> Result<T, StateError> {
-    // the error names line and column, never the content
-    let stored: T = serde_json::from_slice(content)
-        .map_err(|error| StateError::Unusable(format!("a stored object can't be read: {error}")))?;
-    match format(&stored) {
-        FORMAT => Ok(stored),
-        newer => Err(StateError::Unusable(format!("a stored object has format {newer}, this version reads {FORMAT}"))),
-    }
+    store.compare_and_swap(StateObject::Trust, 0, term, &encoded(&TrustContent::new(bundle))?).map(drop)
 }

@@ -1,11 +1,11 @@
 //! Attestation: from what a caller brought to who it is.
 
-use super::{Caller, Evidence, OwnIdentity, Proof};
+use super::{Caller, Denied, Evidence, OwnIdentity, Proof, Reason};
 use crate::domain::{
     clock::Timestamp,
     identity::{ServiceAccount, SpiffeId, TrustDomain},
     jwt::{TokenError, TokenIssuer},
-    x509::{CertificateChain, ChainError, TrustBundle},
+    x509::{CertificateChain, ChainError, SerialNumber, TrustBundle},
 };
 
 /// Whom this authority believes.
@@ -17,6 +17,8 @@ pub struct Verifiers<'a> {
     pub issuers: &'a [TokenIssuer],
     /// What client certificates are verified against; `None` while a replica doesn't know it yet.
     pub bundle: Option<&'a TrustBundle>,
+    /// Certificates that are no proof any more; `None` on a replica that doesn't decide.
+    pub denied: Option<&'a Denied>,
 }
 
 /// Why nobody is attested. Logged, never sent to the caller.
@@ -40,6 +42,14 @@ pub enum AttestationError {
     /// The client certificate names no workload of this trust domain.
     #[error("client certificate: it is not the SVID of a service account in trust domain {0}")]
     ForeignCertificate(TrustDomain),
+    /// An operator has denied the client certificate.
+    #[error("client certificate: serial {serial} is denied: {reason}")]
+    DeniedCertificate {
+        /// Its serial.
+        serial: SerialNumber,
+        /// The operator's words.
+        reason: Reason,
+    },
 }
 
 impl AttestationError {
@@ -117,7 +127,11 @@ fn attest_certificate(
     if id.trust_domain() != verifiers.trust_domain || ServiceAccount::of(&id).is_none() {
         return Err(foreign());
     }
-    Ok((id, chain.leaf().serial().to_string()))
+    let serial = chain.leaf().serial();
+    if let Some(denial) = verifiers.denied.and_then(|denied| denied.serial(serial)) {
+        return Err(AttestationError::DeniedCertificate { serial: serial.clone(), reason: denial.reason.clone() });
+    }
+    Ok((id, serial.to_string()))
 }
 
 fn id_of(account: &ServiceAccount, trust_domain: &TrustDomain) -> Result<SpiffeId, AttestationError> {

@@ -14,7 +14,7 @@ use super::place::private;
 use crate::{
     domain::{leadership::Term, x509::TrustBundle},
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
-    service::{issuance_history::IssuanceHistory, signing_session::SigningSession},
+    service::{denial::IssuanceDenial, issuance_history::IssuanceHistory, signing_session::SigningSession},
     storage::{
         data_dir::{DataDir, write_atomically},
         pair_directory::{ActiveEntry, PairDirectory, ReplicaEntry},
@@ -35,6 +35,7 @@ pub(super) struct Announcer {
     pub(super) history: Arc<dyn IssuanceHistory>,
     /// The term that stands in the files; readiness waits for it.
     pub(super) announced: watch::Sender<Option<Term>>,
+    pub(super) denial: Arc<IssuanceDenial>,
 }
 
 impl Announcer {
@@ -94,9 +95,9 @@ impl Announcer {
     async fn open_operator_socket(&self) -> Option<JoinHandle<()>> {
         match WorkloadListener::bind(&self.data_dir.admin_socket(), private()).await {
             Ok(listener) => {
-                let history = Arc::clone(&self.history);
+                let (history, denial) = (Arc::clone(&self.history), Arc::clone(&self.denial));
                 Some(tokio::spawn(async move {
-                    if let Err(error) = serve_operator(listener, history).await {
+                    if let Err(error) = serve_operator(listener, history, denial).await {
                         warn!(event = "operator_socket_failed", %error);
                     }
                 }))

@@ -15,6 +15,7 @@ use crate::{
     runtime::config::ServeConfig,
     service::{
         create_certificate::{CreateCertificate, Parts, SigningPolicy},
+        denial::IssuanceDenial,
         issuance_history::IssuanceHistory,
         leadership::{Leadership, Standing},
         metrics::Metrics,
@@ -78,10 +79,12 @@ pub(super) fn assemble(
     let opener = election.clone();
     let open = Box::new(move || opener.open_store(root_of));
     let state = SigningState::new(open, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
+    let state = Arc::new(state);
+    let denial =
+        IssuanceDenial::new(sessions.clone(), Arc::clone(&state), config.trust_domain.clone(), Arc::clone(clock));
     let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
     let machine = Machine::new(Tenure::Lock, holder, clock.boot());
-    let (leadership, standing) =
-        Leadership::new(machine, Arc::new(election), Arc::new(state), session, Arc::clone(clock));
+    let (leadership, standing) = Leadership::new(machine, Arc::new(election), state, session, Arc::clone(clock));
     let (announce, announced) = watch::channel(None);
     let announcer = Announcer {
         data_dir: place.data_dir.clone(),
@@ -90,6 +93,7 @@ pub(super) fn assemble(
         bundle,
         announced: announce,
         history: Arc::new(AllHistories { data_dir: place.data_dir.clone(), own: Some((slot, Arc::clone(&history))) }),
+        denial: Arc::new(denial),
     };
     Ok(Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair })
 }

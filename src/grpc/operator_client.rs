@@ -1,0 +1,99 @@
+//! Asking the active on its `admin.sock`, for the command line.
+
+use std::path::{Path, PathBuf};
+
+use tonic::{Code, Status};
+
+use super::{
+    operator_service::{denial_of, wire_subject},
+    pair_client::{connect, relay, said_by},
+};
+use crate::{
+    domain::attestation::{Denial, Denied, DeniedSubject, Reason},
+    proto::countersign::v1::{
+        AllowRequest, DenialChanged, DenyRequest, ListDeniedRequest, ListIssuanceRequest,
+        operator_service_client::OperatorServiceClient,
+    },
+    service::{issuance_history::Entries, ports::LogError},
+};
+
+/// Why the active did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// Nobody answers at the socket, which only the active has.
+    #[error("no replica is active ({0})")]
+    NoActive(String),
+    /// The active's answer.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection broke: what was asked may have been done or not.
+    #[error("the active replica went away before it answered ({0})")]
+    Broken(String),
+}
+
+/// The logs of all replicas.
+pub fn entries_by_admin_socket(socket: PathBuf) -> Entries {
+    relay(async move {
+        let channel = connect(&socket).await.map_err(LogError)?;
+        let records = OperatorServiceClient::new(channel).list_issuance(ListIssuanceRequest {}).await;
+        Ok(records.map_err(|status| LogError(said_by(&status)))?.into_inner())
+    })
+}
+
+/// Denies a subject. Returns the denial that was there before.
+///
+/// # Errors
+///
+/// When nobody is active, the active refuses, or goes away.
+pub async fn deny(socket: &Path, subject: &DeniedSubject, reason: &Reason) -> Result<Option<Denial>, OperatorError> {
+    let mut client = OperatorServiceClient::new(connect(socket).await.map_err(OperatorError::NoActive)?);
+    let request = DenyRequest { subject: Some(wire_subject(subject)), reason: reason.to_string() };
+    old(client.deny(request).await.map_err(|status| failure(&status))?.into_inner())
+}
+
+/// Takes a denial back. Returns it.
+///
+/// # Errors
+///
+/// When nobody is active, the active refuses, or goes away.
+pub async fn allow(
+    socket: &Path,
+    subject: &DeniedSubject,
+    reason: Option<&Reason>,
+) -> Result<Option<Denial>, OperatorError> {
+    let mut client = OperatorServiceClient::new(connect(socket).await.map_err(OperatorError::NoActive)?);
+    let reason = reason.map(Reason::to_string).unwrap_or_default();
+    let request = AllowRequest { subject: Some(wire_subject(subject)), reason };
+    old(client.allow(request).await.map_err(|status| failure(&status))?.into_inner())
+}
+
+/// All that is denied.
+///
+/// # Errors
+///
+/// When nobody is active, the active refuses, or goes away.
+pub async fn denied(socket: &Path) -> Result<Denied, OperatorError> {
+    let mut client = OperatorServiceClient::new(connect(socket).await.map_err(OperatorError::NoActive)?);
+    let list = client.list_denied(ListDeniedRequest {}).await.map_err(|status| failure(&status))?.into_inner();
+    list.denials.into_iter().map(denial_of).collect::<Result<_, Status>>().map_err(|status| failure(&status))
+}
+
+fn old(changed: DenialChanged) -> Result<Option<Denial>, OperatorError> {
+    let old = changed.old.map(denial_of).transpose().map_err(|status| failure(&status))?;
+    Ok(old.map(|(_, denial)| denial))
+}
+
+/// The active's own answers have codes that no broken connection has, but for that of one that is not active any more.
+fn failure(status: &Status) -> OperatorError {
+    let text = status.message().to_owned();
+    match status.code() {
+        Code::InvalidArgument | Code::NotFound | Code::ResourceExhausted | Code::DataLoss => {
+            OperatorError::Refused(text)
+        }
+        Code::Unimplemented => {
+            OperatorError::Refused("the active replica is of a version that can't: update it".into())
+        }
+        Code::FailedPrecondition => OperatorError::NoActive(text),
+        _ => OperatorError::Broken(said_by(status)),
+    }
+}

@@ -83,17 +83,18 @@ fn old(changed: DenialChanged) -> Result<Option<Denial>, OperatorError> {
     Ok(old.map(|(_, denial)| denial))
 }
 
-/// The active's own answers have codes that no broken connection has, but for that of one that is not active any more.
+/// Codes of the active's own answers, which no broken connection has.
+const REFUSALS: [Code; 4] = [Code::InvalidArgument, Code::NotFound, Code::ResourceExhausted, Code::DataLoss];
+
 fn failure(status: &Status) -> OperatorError {
-    let text = status.message().to_owned();
-    match status.code() {
-        Code::InvalidArgument | Code::NotFound | Code::ResourceExhausted | Code::DataLoss => {
-            OperatorError::Refused(text)
-        }
-        Code::Unimplemented => {
-            OperatorError::Refused("the active replica is of a version that can't: update it".into())
-        }
-        Code::FailedPrecondition => OperatorError::NoActive(text),
-        _ => OperatorError::Broken(said_by(status)),
+    let (code, text) = (status.code(), status.message().to_owned());
+    if REFUSALS.contains(&code) {
+        OperatorError::Refused(text)
+    } else if code == Code::FailedPrecondition {
+        OperatorError::NoActive(text)
+    } else if code == Code::Unimplemented {
+        OperatorError::Refused("the active replica is of a version that can't do this: update it".into())
+    } else {
+        OperatorError::Broken(said_by(status))
     }
 }

@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
+use tracing::info;
 use zeroize::Zeroizing;
 
 use super::{certificate_service::signing_request, status::status_of};
@@ -57,6 +58,8 @@ impl PairService for ReplicaService {
             Err(error) => {
                 let mut status = status_of(&error);
                 if status.code() != tonic::Code::Unavailable {
+                    // the other replica gets the public text alone
+                    info!(event = "create_certificate_refused", forwarded_by = replica, code = ?status.code(), reason = %error);
                     status.metadata_mut().insert(ANSWERED, tonic::metadata::MetadataValue::from_static("true"));
                 }
                 Err(status)

@@ -137,9 +137,9 @@ impl Order {
                 None => denied.allow(&subject),
             };
         });
-        session.set_denied(denied.map_err(|error| match error {
-            ChangeError::State(StateError::Fenced { .. }) => DenialError::NotActive,
-            error => DenialError::Change(error),
+        session.set_denied(denied.map_err(|error| {
+            let fenced = matches!(error, ChangeError::State(StateError::Fenced { .. }));
+            if fenced { DenialError::NotActive } else { DenialError::Change(error) }
         })?);
         let reason = reason.as_ref().map_or("", Reason::as_str);
         info!(event = "audit", action, actor_uid, %subject, reason, old = entry(old.as_ref()), new = entry(new.as_ref()));

@@ -79,6 +79,11 @@ fn a_denied_serial_proves_nothing_and_the_token_still_does() {
         done(&data, &["deny", "--serial", &serial, "--reason", REASON]),
         format!("denied serial {}\n", svid.serial)
     );
+    let (active, _) = pair.active();
+    assert_refused(client.by_certificate(ports[1 - active], &svid));
+    let log = pair.replicas[active].process.errors();
+    let refusal = log.lines().find(|line| line.contains(&format!("serial {} is denied: {REASON}", svid.serial)));
+    assert!(refusal.is_some_and(|line| line.contains(&format!("forwarded_by=\"{}\"", pair.name(1 - active)))), "{log}");
     for port in ports {
         assert_refused(client.by_certificate(port, &svid));
         client.by_both(port, &svid).unwrap();
@@ -134,7 +139,8 @@ fn without_an_active_nothing_is_done_and_the_command_says_so() {
     assert!(none.code == Some(1) && none.errors.contains("is no data directory of a pair"), "{none:?}");
 
     let mut serve = Serve::start("serve-0", folder.path(), &data, &[]);
-    let foreign = issuance(&data, &["deny", "--id", "spiffe://other.example/ns/default/sa/client", "--reason", REASON]);
+    let foreign = ["deny", "--id", "spiffe://other.example/ns/default/sa/client", "--reason", REASON];
+    let foreign = issuance_by_active(&data, &foreign);
     assert!(foreign.code == Some(1) && foreign.errors.contains("is never issued here"), "{foreign:?}");
     serve.process.kill();
     for args in [&deny[..], &["allow", "--id", &id(ACCOUNT)], &["denied"]] {

@@ -36,7 +36,7 @@ struct Entry {
 /// When a serializer fails.
 pub fn render(denied: &Denied, form: ListForm) -> io::Result<String> {
     let entries: Vec<Entry> = denied.iter().map(|(subject, denial)| entry(subject, denial)).collect();
-    form.render(&entries, table)
+    form.render(entries.as_slice(), table)
 }
 
 /// What `deny` says of its success.
@@ -68,7 +68,7 @@ fn entry(subject: DeniedSubject, denial: &Denial) -> Entry {
     Entry { spiffe_id, serial, reason: reason.to_string(), since: since.to_string(), actor_uid: *actor_uid }
 }
 
-fn table(entries: &Vec<Entry>) -> Result<String, fmt::Error> {
+fn table(entries: &[Entry]) -> Result<String, fmt::Error> {
     let named: Vec<(&str, &str, &Entry)> = entries
         .iter()
         .map(|entry| match (&entry.spiffe_id, &entry.serial) {

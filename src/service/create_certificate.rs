@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -48,6 +48,9 @@ pub enum CreateError {
     /// This replica is not active, or ceased to be while it signed.
     #[error("this replica is not active")]
     NotActive,
+    /// An attempt at the active replica had no answer.
+    #[error("{0}")]
+    NoAnswer(String),
     /// Nobody could sign inside the bound.
     #[error("no replica could sign within {waited:?}: {last}")]
     Unavailable {
@@ -75,7 +78,9 @@ impl CreateError {
             Self::Unattested(_) | Self::NotEntitled(_) => RequestOutcome::Unauthenticated,
             Self::Csr(_) | Self::Issue(IssueError::Ttl(TtlError::OverMax { .. })) => RequestOutcome::InvalidArgument,
             Self::Issue(_) => RequestOutcome::Internal,
-            Self::Log(_) | Self::NotActive | Self::Unavailable { .. } | Self::Overloaded => RequestOutcome::Unavailable,
+            Self::Log(_) | Self::NotActive | Self::NoAnswer(_) | Self::Unavailable { .. } | Self::Overloaded => {
+                RequestOutcome::Unavailable
+            }
             Self::ByActive { .. } => RequestOutcome::RefusedByActive,
         }
     }
@@ -181,6 +186,11 @@ impl CreateCertificate {
             }
         }
         self.refuse_early(evidence)?;
+        // an active that answers is no reason to count a request as waiting
+        match self.forward(request, evidence, ATTEMPT_LIMIT).await {
+            Err(CreateError::NoAnswer(_)) => {}
+            answer => return answer,
+        }
         let _held_in_all = self.held.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _held_for_connection = held_here.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _counted = self.metrics.hold();
@@ -240,27 +250,39 @@ impl CreateCertificate {
                     answer => return answer,
                 }
             }
-            let limit = deadline.min(Instant::now() + ATTEMPT_LIMIT);
-            let forwarded = timeout_at(limit, self.pair.forward(request, evidence)).await;
-            let answered = matches!(forwarded, Ok(Ok(_) | Err(ForwardError::Refused { .. })));
-            self.metrics.forwarded(if answered { ForwardOutcome::Answered } else { ForwardOutcome::Failed });
-            match forwarded {
-                Ok(Ok(chain)) => return Ok(chain),
-                Ok(Err(ForwardError::Refused { code, message })) => {
-                    return Err(CreateError::ByActive { code, message });
-                }
-                Ok(Err(ForwardError::NoActive(reason))) => last = reason,
-                Err(_) => last = format!("the active replica did not answer within {ATTEMPT_LIMIT:?}"),
+            match self.forward(request, evidence, ATTEMPT_LIMIT.min(deadline - Instant::now())).await {
+                Err(CreateError::NoAnswer(reason)) => last = reason,
+                answer => return answer,
             }
             let next = deadline.min(Instant::now() + pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
             tokio::select! {
                 () = sleep_until(next) => {}
-                _ = session.changed() => {}
+                Ok(()) = session.changed() => {}
                 Ok(()) = active.changed() => {}
             }
         }
         Err(CreateError::Unavailable { waited: begun.elapsed(), last })
+    }
+
+    /// One attempt at the active.
+    async fn forward(
+        &self,
+        request: &SigningRequest,
+        evidence: &Evidence,
+        limit: Duration,
+    ) -> Result<Vec<String>, CreateError> {
+        let forwarded = timeout(limit, self.pair.forward(request, evidence)).await;
+        let answered = matches!(forwarded, Ok(Ok(_) | Err(ForwardError::Refused { .. })));
+        self.metrics.forwarded(if answered { ForwardOutcome::Answered } else { ForwardOutcome::Failed });
+        match forwarded {
+            Ok(Ok(chain)) => Ok(chain),
+            Ok(Err(ForwardError::Refused { code, message })) => Err(CreateError::ByActive { code, message }),
+            Ok(Err(ForwardError::NoActive(reason))) => Err(CreateError::NoAnswer(reason)),
+            Err(_elapsed) => {
+                Err(CreateError::NoAnswer(format!("the active replica did not answer within {ATTEMPT_LIMIT:?}")))
+            }
+        }
     }
 
     fn entered(&self) -> Option<InSession> {

@@ -50,7 +50,9 @@ impl Election for EmbeddedElection {
             let taken = spawn_blocking(move || {
                 let taken = ActiveLock::try_take(&election.data_dir)?;
                 let acquired = taken.is_some();
-                *election.held.lock().unwrap_or_else(PoisonError::into_inner) = taken.map(Arc::new);
+                if let Some(lock) = taken {
+                    *election.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(lock));
+                }
                 Ok::<_, std::io::Error>(acquired)
             });
             match taken.await.map_err(std::io::Error::other).flatten() {

@@ -25,8 +25,6 @@ pub struct ReplicaEntry {
     pub ca_address: SocketAddr,
     /// Where its health and metrics are.
     pub admin_address: SocketAddr,
-    /// Where it takes requests of its peers.
-    pub pair_socket: PathBuf,
     /// Of the program.
     pub version: String,
 }
@@ -39,8 +37,8 @@ pub struct ActiveEntry {
     /// Its term.
     #[serde(with = "term_number")]
     pub term: Term,
-    /// Where it takes requests of its peers.
-    pub pair_socket: PathBuf,
+    /// Its slot, by which everybody finds its socket, whatever way leads him to the data directory.
+    pub slot: Slot,
 }
 
 /// The living replicas beside one's own.
@@ -89,15 +87,6 @@ impl PairDirectory {
     /// When the file can't be written.
     pub fn announce_active(&self, entry: &ActiveEntry) -> io::Result<()> {
         self.write(&self.active_path(), entry)
-    }
-
-    /// Says that nobody is active. For the holder of the active's lock, before it lets go.
-    ///
-    /// # Errors
-    ///
-    /// When the file can't be removed.
-    pub fn withdraw_active(&self) -> io::Result<()> {
-        remove_if_present(&self.active_path())
     }
 
     /// Every entry, in the order of slots, also of processes that have died. A file that makes no sense is passed over.
@@ -185,12 +174,13 @@ fn remove_if_present(path: &std::path::Path) -> io::Result<()> {
 
 impl ports::PairDirectory for PairDirectory {
     fn active(&self) -> BoxFuture<'_, Result<ActiveReplica, String>> {
-        let directory = self.clone();
+        let (directory, socket_of) = (self.clone(), self.data_dir.clone());
         Box::pin(async move {
             let entry = spawn_blocking(move || Self::active(&directory)).await.map_err(io::Error::other).flatten();
             match entry {
                 Ok(Some(entry)) => {
-                    Ok(ActiveReplica { replica: entry.replica, term: entry.term, socket: entry.pair_socket })
+                    let socket = socket_of.pair_socket(entry.slot);
+                    Ok(ActiveReplica { replica: entry.replica, term: entry.term, socket })
                 }
                 Ok(None) => Err("no replica has been active yet".into()),
                 Err(error) => Err(format!("pair/active.json: {error}")),
@@ -225,7 +215,6 @@ mod tests {
             pid: 1,
             ca_address: "127.0.0.1:15012".parse().unwrap(),
             admin_address: "127.0.0.1:15014".parse().unwrap(),
-            pair_socket: "pair/x.sock".into(),
             version: "0.1.0".into(),
         }
     }
@@ -249,10 +238,8 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let pair = PairDirectory::new(DataDir::open(&base.path().join("data")).unwrap());
         assert_eq!(pair.active().unwrap(), None);
-        let active = ActiveEntry { replica: "replica-0-1".into(), term: Term::new(7), pair_socket: "s".into() };
+        let active = ActiveEntry { replica: "replica-0-1".into(), term: Term::new(7), slot: Slot::new(0) };
         pair.announce_active(&active).unwrap();
         assert_eq!(pair.active().unwrap(), Some(active));
-        pair.withdraw_active().unwrap();
-        assert_eq!(pair.active().unwrap(), None);
     }
 }

@@ -182,7 +182,7 @@ mod tests {
 
         fn verifiers(&self) -> Verifiers<'_> {
             let bundle = Some(self.authority.bundle());
-            Verifiers { trust_domain: &self.trust_domain, issuers: &self.issuers, bundle }
+            Verifiers { trust_domain: &self.trust_domain, issuers: &self.issuers, bundle, denied: None }
         }
 
         fn attest(&self, evidence: &Evidence) -> Result<Caller, AttestationError> {

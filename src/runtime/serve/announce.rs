@@ -78,11 +78,7 @@ impl Announcer {
     }
 
     async fn write(&self, session: &SigningSession) -> io::Result<()> {
-        let active = ActiveEntry {
-            replica: self.entry.replica.clone(),
-            term: session.term(),
-            pair_socket: self.entry.pair_socket.clone(),
-        };
+        let active = ActiveEntry { replica: self.entry.replica.clone(), term: session.term(), slot: self.entry.slot };
         let (pair, root_cert) = (self.pair.clone(), self.data_dir.root_cert());
         let bundle = session.authority().bundle().to_pem();
         let written = spawn_blocking(move || {

@@ -34,9 +34,20 @@ pub(super) struct Ports {
     pub(super) pair: WorkloadListener,
 }
 
+/// The kernel's limit.
+const MAX_SOCKET_PATH: usize = 107;
+
 impl Place {
     /// Takes a slot and ports, and tells the other replicas.
     pub(super) async fn take(config: &ServeConfig, random: &dyn SecureRandom) -> Result<(Self, Ports), ServeFailed> {
+        let longest = config.data_dir.join("pair").join("replica-63.sock").as_os_str().len();
+        if longest > MAX_SOCKET_PATH {
+            return Err(ServeFailed(format!(
+                "dataDir {}: the paths of the sockets in it would have {longest} bytes, at most {MAX_SOCKET_PATH} are possible: \
+                 choose a shorter one, or start in a folder from which it is shorter",
+                config.data_dir.display()
+            )));
+        }
         let data_dir = DataDir::open(&config.data_dir).map_err(ServeFailed::of)?;
         let slot = ReplicaSlot::take_first_free(&data_dir, random).map_err(ServeFailed::of)?;
         let pair = PairDirectory::new(data_dir.clone());
@@ -53,7 +64,6 @@ impl Place {
             pid: std::process::id(),
             ca_address: ca.address,
             admin_address,
-            pair_socket,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         pair.announce(&entry).map_err(ServeFailed::of)?;

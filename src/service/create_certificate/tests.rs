@@ -22,7 +22,10 @@ use crate::{
         jwt::{IssuerRules, TokenIssuerKey},
         x509::{CertificateChain, PrivateKey},
     },
-    service::ports::{ActiveReplica, BoxFuture},
+    service::{
+        ports::{ActiveReplica, BoxFuture},
+        signing_state::ClaimedState,
+    },
 };
 
 const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
@@ -104,6 +107,10 @@ struct Replica {
     tokens: TokenIssuerKey,
 }
 
+fn claimed(authority: &Arc<SigningAuthority>) -> ClaimedState {
+    ClaimedState { authority: Arc::clone(authority), denied: Denied::default() }
+}
+
 impl Replica {
     fn new() -> Self {
         Self::over(TestLog::default(), TestPair::default())
@@ -139,7 +146,7 @@ impl Replica {
 
     /// Makes this replica active.
     fn begin(&self) -> Arc<SigningSession> {
-        let session = Arc::new(SigningSession::new(TERM, Arc::clone(&self.authority), None));
+        let session = Arc::new(SigningSession::new(TERM, claimed(&self.authority), None));
         self.session.send_replace(Some(Arc::clone(&session)));
         session
     }
@@ -342,7 +349,7 @@ async fn what_a_term_signed_that_ended_meanwhile_is_withheld_and_signed_by_the_n
 async fn a_term_that_is_over_by_its_deadline_signs_nothing() {
     let replica = Replica::new();
     let until = BootInstant::from_nanos(0).plus(Duration::from_secs(5));
-    let session = SigningSession::new(TERM, Arc::clone(&replica.authority), Some(until));
+    let session = SigningSession::new(TERM, claimed(&replica.authority), Some(until));
     replica.session.send_replace(Some(Arc::new(session)));
     assert_eq!(replica.create.active_term(), Some(TERM));
     assert!(replica.answer().await.is_ok());

@@ -3,7 +3,11 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    time::sleep,
+};
 use tonic::{service::RoutesBuilder, transport::Server};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
@@ -17,6 +21,8 @@ use crate::{
 const MAX_STREAMS: u32 = 100_000;
 /// As istiod: a request is at most this large.
 const MAX_MESSAGE: usize = 4 << 20;
+/// For the last answers to reach the wire.
+const FLUSH: Duration = Duration::from_millis(100);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
@@ -31,8 +37,8 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `shutdown` resolves; then says GOAWAY on each connection and returns when the calls in progress have been
-/// answered.
+/// Serves until `shutdown` resolves; then says GOAWAY on each connection and returns when every certificate that was asked for
+/// has been answered. What else is open then, such as somebody watching health, is cut.
 ///
 /// # Errors
 ///
@@ -44,7 +50,7 @@ pub async fn serve_ca(
     health: HealthServer<impl Health>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let signing = IstioCertificateServiceServer::new(CertificateService::new(create));
+    let signing = IstioCertificateServiceServer::new(CertificateService::new(Arc::clone(&create)));
     let mut routes = RoutesBuilder::default();
     routes.add_service(signing.max_decoding_message_size(MAX_MESSAGE)).add_service(health);
     add_reflection(&mut routes, ISTIO_CA_DESCRIPTORS)?;
@@ -53,5 +59,17 @@ pub async fn serve_ca(
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_routes(routes.routes());
-    Ok(server.serve_with_incoming_shutdown(accept_tls(tcp, tls), shutdown).await?)
+    let (leave, leaving) = oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        let _heard_unless_the_server_has_ended = leave.send(());
+    };
+    tokio::select! {
+        result = server.serve_with_incoming_shutdown(accept_tls(tcp, tls), shutdown) => Ok(result?),
+        () = async {
+            let _asked_or_ended = leaving.await.is_ok();
+            create.all_answered().await;
+            sleep(FLUSH).await;
+        } => Ok(()),
+    }
 }

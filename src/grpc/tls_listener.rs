@@ -21,7 +21,7 @@ use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use super::{authentication::PeerConnection, server_tls::presented_chain};
-use crate::service::create_certificate::{HELD_PER_CONNECTION, HOLD_LIMIT};
+use crate::service::create_certificate::HELD_PER_CONNECTION;
 
 /// One connection, its handshake done.
 #[derive(Debug)]
@@ -31,16 +31,22 @@ pub(super) struct SecureConnection {
 }
 
 /// Handshakes under way at the most; further connections wait in the kernel's queue.
-const HANDSHAKES: usize = 1024;
+const HANDSHAKES: usize = 4096;
+/// A peer that says nothing gives its place up soon.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Accepts on `tcp` until the stream is dropped, each connection under the newest configuration.
 pub(super) fn accept_tls(
     tcp: TcpListener,
-    config: watch::Receiver<Option<Arc<ServerConfig>>>,
+    mut config: watch::Receiver<Option<Arc<ServerConfig>>>,
 ) -> ReceiverStream<io::Result<SecureConnection>> {
     let (ready, connections) = mpsc::channel(64);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     tokio::spawn(async move {
+        // before there is a certificate, connections wait in the kernel's queue too
+        if config.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
         while let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await {
             let (stream, address) = tokio::select! {
                 () = ready.closed() => return,
@@ -56,7 +62,7 @@ pub(super) fn accept_tls(
             };
             let (config, ready) = (config.clone(), ready.clone());
             tokio::spawn(async move {
-                match timeout(HOLD_LIMIT, handshake(stream, address, config)).await {
+                match timeout(HANDSHAKE_LIMIT, handshake(stream, address, config)).await {
                     Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
                     Ok(Err(error)) => debug!(event = "handshake_failed", peer = %address, %error),
                     Err(_) => debug!(event = "handshake_timed_out", peer = %address),
@@ -71,10 +77,10 @@ pub(super) fn accept_tls(
 async fn handshake(
     stream: TcpStream,
     address: std::net::SocketAddr,
-    mut config: watch::Receiver<Option<Arc<ServerConfig>>>,
+    config: watch::Receiver<Option<Arc<ServerConfig>>>,
 ) -> io::Result<SecureConnection> {
     stream.set_nodelay(true)?;
-    let config = config.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
+    let config = config.borrow().clone();
     let config = config.ok_or_else(|| io::Error::other("no serving certificate"))?;
     let stream = TlsAcceptor::from(config).accept(stream).await?;
     let presented = presented_chain(stream.get_ref().1.peer_certificates());

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::ServerConfig;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::watch,
@@ -40,7 +41,7 @@ use crate::{
     grpc::{ca_server::serve_ca, pair_server::serve_pair},
     http::admin,
     service::{
-        leadership::LeadershipError,
+        leadership::{Leadership, LeadershipError},
         metrics::{ExpiringCertificate, Metrics},
         readiness::Readiness,
     },
@@ -57,6 +58,8 @@ impl ServeFailed {
     }
 }
 
+/// For answers of the admin port and between replicas, which are short.
+const GRACE: Duration = Duration::from_millis(500);
 /// What is in progress after the drain may take this long: a request is held for 10 s at most.
 const LEAVE_LIMIT: Duration = Duration::from_secs(12);
 
@@ -142,8 +145,6 @@ fn start_signing(
     supervisor: &mut Supervisor,
 ) {
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair } = signing;
-    let (publisher, serving) = identities.serving();
-    identities.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let readiness = Readiness::default();
     let health = Health {
@@ -156,27 +157,35 @@ fn start_signing(
         metrics: Arc::clone(&identities.metrics),
         reporter,
     };
-    let (tls, tls_configs) = watch::channel(None);
-    supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
-    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
+    let tls_configs = start_serving_certificate(identities, shutdown, supervisor);
     let own_sessions = sessions.clone();
     supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
-    // the servers go on, forwarding, until the term is released and `drain` is over
-    let (leave, left) = watch::channel(false);
-    let asked = shutdown.clone();
+    let left = start_election(leadership, drain, shutdown, control, supervisor);
+    let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
+    supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
+    let health_left = left.clone();
     supervisor.spawn(
-        "election",
+        "health",
         on(control, async move {
-            leadership.run(async move { asked.requested().await }).await?;
-            sleep(drain).await;
-            leave.send_replace(true);
-            Ok::<_, LeadershipError>(())
+            tokio::select! {
+                () = health.run() => Err(ServeFailed("it came to its end".into())),
+                () = gone(health_left) => Ok(()),
+            }
         }),
     );
-    let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
-    supervisor.spawn("admin port", on(control, admin));
-    supervisor.spawn("health", on(control, until(shutdown, health.run())));
+    // nothing may be signed that can't be put on record: ending lets a replica take over whose log can be written
+    let mut writable = log.writable();
+    supervisor.spawn(
+        "issuance log",
+        on(
+            control,
+            until_failed(shutdown, async move {
+                let _written_no_more = writable.wait_for(|writable| !writable).await.is_ok();
+                "the issuance log can't be written: see the log lines above; make room on the disk, or mend it"
+            }),
+        ),
+    );
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
     let serving = serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, gone(left.clone()));
@@ -185,7 +194,8 @@ fn start_signing(
         answered.send_replace(true);
         result
     });
-    supervisor.spawn("pair", serve_pair(ports.pair, create, history, gone(left)));
+    let pair_server = serve_pair(ports.pair, create, history, gone(left.clone()));
+    supervisor.spawn("pair", cut_after_grace(pair_server, left));
     supervisor.spawn(
         "pair watch",
         on(control, async move {
@@ -197,10 +207,67 @@ fn start_signing(
     );
 }
 
+/// Keeps the serving certificate; the channel has the TLS configuration that belongs to it.
+fn start_serving_certificate(
+    identities: &OwnIdentities,
+    shutdown: &Shutdown,
+    supervisor: &mut Supervisor,
+) -> watch::Receiver<Option<Arc<ServerConfig>>> {
+    let (publisher, serving) = identities.serving();
+    identities.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
+    let (tls, tls_configs) = watch::channel(None);
+    supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
+    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
+    tls_configs
+}
+
+/// Runs the election. The channel turns true when the term is released and `drain` is over: until then the servers go on,
+/// forwarding.
+fn start_election(
+    leadership: Leadership,
+    drain: Duration,
+    shutdown: &Shutdown,
+    control: &Handle,
+    supervisor: &mut Supervisor,
+) -> watch::Receiver<bool> {
+    let (leave, left) = watch::channel(false);
+    let asked = shutdown.clone();
+    let election = async move {
+        leadership.run(async move { asked.requested().await }).await?;
+        sleep(drain).await;
+        leave.send_replace(true);
+        Ok::<_, LeadershipError>(())
+    };
+    supervisor.spawn("election", on(control, election));
+    left
+}
+
 /// Never returns when the election failed: that ends the process, and is the reason to be shown.
 async fn gone(mut left: watch::Receiver<bool>) {
     if left.wait_for(|left| *left).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Ends a server some time after it was told to leave, however slowly its clients read.
+async fn cut_after_grace<E>(server: impl Future<Output = Result<(), E>>, left: watch::Receiver<bool>) -> Result<(), E> {
+    tokio::select! {
+        result = server => result,
+        () = async { gone(left).await; sleep(GRACE).await } => Ok(()),
+    }
+}
+
+/// Runs a task that ends with a reason until shutdown is asked for.
+fn until_failed(
+    shutdown: &Shutdown,
+    task: impl Future<Output = &'static str> + Send + 'static,
+) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
+    let shutdown = shutdown.clone();
+    async move {
+        tokio::select! {
+            reason = task => Err(ServeFailed(reason.into())),
+            () = shutdown.requested() => Ok(()),
+        }
     }
 }
 
@@ -209,13 +276,10 @@ fn until(
     shutdown: &Shutdown,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
-    let shutdown = shutdown.clone();
-    async move {
-        tokio::select! {
-            () = task => Err(ServeFailed("it came to its end".into())),
-            () = shutdown.requested() => Ok(()),
-        }
-    }
+    until_failed(shutdown, async move {
+        task.await;
+        "it came to its end"
+    })
 }
 
 /// Runs a task on another runtime.

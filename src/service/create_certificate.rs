@@ -126,7 +126,25 @@ pub struct CreateCertificate {
     clock: Arc<dyn Clock>,
     random: Arc<dyn SecureRandom>,
     held: Semaphore,
+    /// Requests that are being answered to a caller.
+    answering: watch::Sender<usize>,
     metrics: Arc<Metrics>,
+}
+
+/// Counts a request while it is being answered.
+struct Answering<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Answering<'a> {
+    fn begin(requests: &'a watch::Sender<usize>) -> Self {
+        requests.send_modify(|requests| *requests += 1);
+        Self(requests)
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|requests| *requests -= 1);
+    }
 }
 
 /// What [`CreateCertificate`] works with.
@@ -153,7 +171,18 @@ impl CreateCertificate {
     /// The use case over its ports.
     pub fn new(parts: Parts) -> Self {
         let Parts { policy, session, bundle, log, pair, clock, random, metrics } = parts;
-        Self { policy, session, bundle, log, pair, clock, random, held: Semaphore::new(HELD_IN_ALL), metrics }
+        Self {
+            policy,
+            session,
+            bundle,
+            log,
+            pair,
+            clock,
+            random,
+            held: Semaphore::new(HELD_IN_ALL),
+            answering: watch::Sender::new(0),
+            metrics,
+        }
     }
 
     /// Answers a caller of this replica: the PEM elements of the chain, root last. `held_here` bounds what one connection
@@ -168,6 +197,7 @@ impl CreateCertificate {
         evidence: &Evidence,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, CreateError> {
+        let _answering = Answering::begin(&self.answering);
         let answer = self.answered(request, evidence, held_here).await;
         self.metrics.request_ended(answer.as_ref().map_or_else(CreateError::outcome, |_| RequestOutcome::Issued));
         answer
@@ -185,6 +215,7 @@ impl CreateCertificate {
                 answer => return answer,
             }
         }
+        let begun = Instant::now();
         self.refuse_early(evidence)?;
         // an active that answers is no reason to count a request as waiting
         match self.forward(request, evidence, ATTEMPT_LIMIT).await {
@@ -194,7 +225,7 @@ impl CreateCertificate {
         let _held_in_all = self.held.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _held_for_connection = held_here.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _counted = self.metrics.hold();
-        self.answer_when_somebody_is_active(request, evidence).await
+        self.answer_when_somebody_is_active(request, evidence, begun).await
     }
 
     /// Signs for another replica's caller, or says that this one is not active. Never forwards again.
@@ -210,6 +241,12 @@ impl CreateCertificate {
     ) -> Result<Vec<String>, CreateError> {
         let session = self.entered().ok_or(CreateError::NotActive)?;
         self.sign(&session, request, evidence, replica).await
+    }
+
+    /// Waits until no caller waits for an answer.
+    pub async fn all_answered(&self) {
+        // an error would mean that the sender is gone, which is here
+        let _all = self.answering.subscribe().wait_for(|requests| *requests == 0).await.is_ok();
     }
 
     /// The term that this replica may sign in now.
@@ -235,8 +272,8 @@ impl CreateCertificate {
         &self,
         request: &SigningRequest,
         evidence: &Evidence,
+        begun: Instant,
     ) -> Result<Vec<String>, CreateError> {
-        let begun = Instant::now();
         let deadline = begun + HOLD_LIMIT;
         let (mut session, mut active) = (self.session.clone(), self.pair.active());
         let mut pause = FIRST_PAUSE;

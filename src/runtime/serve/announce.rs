@@ -3,11 +3,7 @@
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    task::{JoinHandle, spawn_blocking},
-    time::sleep,
-};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tracing::warn;
 
 use super::place::private;
@@ -21,7 +17,7 @@ use crate::{
     },
 };
 
-/// A disk that is full now may have room in a moment.
+/// A disk that is full now may have room in a moment, and the socket's last owner may have ended.
 const RETRY: Duration = Duration::from_secs(1);
 /// The trust bundle is public.
 const READABLE: u32 = 0o644;
@@ -41,19 +37,11 @@ pub(super) struct Announcer {
 impl Announcer {
     /// Announces each session. Never returns: an election that has ended says so itself.
     pub(super) async fn run(self, mut sessions: watch::Receiver<Option<Arc<SigningSession>>>) {
-        let mut operator: Option<JoinHandle<()>> = None;
         loop {
             let session = sessions.borrow_and_update().clone();
-            if let Some(task) = operator.take() {
-                task.abort();
-            }
-            if let Some(session) = &session {
-                self.bundle.send_replace(Some(Arc::new(session.authority().bundle().clone())));
-                operator = self.open_operator_socket().await;
-            }
             let changed = tokio::select! {
                 changed = sessions.changed() => changed,
-                never = self.write_until_written(session) => match never {},
+                never = self.announce(session) => match never {},
             };
             if changed.is_err() {
                 std::future::pending::<()>().await;
@@ -61,20 +49,21 @@ impl Announcer {
         }
     }
 
-    async fn write_until_written(&self, session: Option<Arc<SigningSession>>) -> Infallible {
-        while let Some(session) = &session {
-            match self.write(session).await {
-                Ok(()) => {
-                    self.announced.send_replace(Some(session.term()));
-                    break;
-                }
-                Err(error) => {
-                    warn!(event = "announcement_failed", %error);
-                    sleep(RETRY).await;
-                }
-            }
+    /// Says everything, and serves the operator until the session ends: dropped then, this lets go of the socket.
+    async fn announce(&self, session: Option<Arc<SigningSession>>) -> Infallible {
+        let Some(session) = session else { return std::future::pending().await };
+        self.bundle.send_replace(Some(Arc::new(session.authority().bundle().clone())));
+        while let Err(error) = self.write(&session).await {
+            warn!(event = "announcement_failed", %error);
+            sleep(RETRY).await;
         }
-        std::future::pending().await
+        self.announced.send_replace(Some(session.term()));
+        loop {
+            if let Err(error) = self.serve_operator().await {
+                warn!(event = "operator_socket_failed", %error);
+            }
+            sleep(RETRY).await;
+        }
     }
 
     async fn write(&self, session: &SigningSession) -> io::Result<()> {
@@ -88,20 +77,8 @@ impl Announcer {
         written.await.map_err(io::Error::other)?
     }
 
-    async fn open_operator_socket(&self) -> Option<JoinHandle<()>> {
-        match WorkloadListener::bind(&self.data_dir.admin_socket(), private()).await {
-            Ok(listener) => {
-                let (history, denial) = (Arc::clone(&self.history), Arc::clone(&self.denial));
-                Some(tokio::spawn(async move {
-                    if let Err(error) = serve_operator(listener, history, denial).await {
-                        warn!(event = "operator_socket_failed", %error);
-                    }
-                }))
-            }
-            Err(error) => {
-                warn!(event = "operator_socket_failed", %error);
-                None
-            }
-        }
+    async fn serve_operator(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let listener = WorkloadListener::bind(&self.data_dir.admin_socket(), private()).await?;
+        Ok(serve_operator(listener, Arc::clone(&self.history), Arc::clone(&self.denial)).await?)
     }
 }

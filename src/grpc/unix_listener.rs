@@ -4,7 +4,10 @@
 use std::{
     fs::{self, Metadata},
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -53,6 +56,12 @@ pub enum BindError {
     /// Something of value may stand there.
     #[error("{} exists and is not a socket: move it away or choose another path", .0.display())]
     NotASocket(PathBuf),
+    /// Somebody was interrupted while binding there.
+    #[error(
+        "the directory {} has been locked by another process for {LOCK_LIMIT:?}, which takes a moment: look for a stopped \
+         process that has it open, and continue or end it", .0.display()
+    )]
+    Locked(PathBuf),
     /// The system refused.
     #[error("the socket {} can't be {action}: {source}", .path.display())]
     Io {
@@ -73,7 +82,8 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// A live owner takes a connection at once, or its queue is full, which also says that it lives.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
-/// The lock is held only while a path is looked at and bound.
+/// The lock is held only while a path is looked at and bound: a probe at most.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
 const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -96,7 +106,8 @@ impl WorkloadListener {
     ///
     /// # Errors
     ///
-    /// When the path is too long, served by a live process, something else than a socket, or the system refuses.
+    /// When the path is too long, served by a live process, something else than a socket, its directory stays locked, or
+    /// the system refuses.
     pub async fn bind(path: &Path, access: SocketAccess) -> Result<Self, BindError> {
         let length = path.as_os_str().len();
         if length > MAX_PATH_BYTES {
@@ -106,14 +117,10 @@ impl WorkloadListener {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         create_directory(directory).map_err(failed("given a directory"))?;
         // Of two processes that find the same dead socket, the second must not remove what the first has bound.
-        let lock = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| failed("locked")(error.into()))?;
-        while let Err(error) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
-                return Err(failed("locked")(error.into()));
-            }
-            sleep(LOCK_INTERVAL).await;
-        }
+        let _lock = timeout(LOCK_LIMIT, lock(directory))
+            .await
+            .map_err(|_elapsed| BindError::Locked(directory.to_owned()))?
+            .map_err(failed("locked"))?;
         match probe(path).await.map_err(failed("looked at"))? {
             Occupant::None => {}
             Occupant::Dead => fs::remove_file(path).map_err(failed("replaced"))?,
@@ -196,6 +203,18 @@ async fn probe(path: &Path) -> io::Result<Occupant> {
         }
         Ok(Err(error)) => Err(error),
         Ok(Ok(_)) | Err(_) => Ok(Occupant::Live),
+    }
+}
+
+/// The lock goes with the descriptor.
+async fn lock(directory: &Path) -> io::Result<OwnedFd> {
+    let directory = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    loop {
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(directory),
+            Err(rustix::io::Errno::WOULDBLOCK) => sleep(LOCK_INTERVAL).await,
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -311,6 +330,17 @@ mod tests {
         assert!(matches!(bind(&path).await, Err(BindError::NotASocket(_))));
         assert!(matches!(wait_until_free(&path).await, Err(BindError::NotASocket(_))));
         assert!(path.exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_stays_locked_is_named() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let held = lock(folder.path()).await.unwrap();
+        let text = bind(&path).await.unwrap_err().to_string();
+        assert!(text.contains(folder.path().to_str().unwrap()) && text.contains("locked"), "{text}");
+        drop(held);
+        bind(&path).await.unwrap();
     }
 
     #[tokio::test]

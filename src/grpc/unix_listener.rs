@@ -15,6 +15,7 @@ use std::{
 use futures_util::stream::{self, Stream};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::{
+    io::AsyncReadExt,
     net::{UnixListener, UnixSocket, UnixStream},
     time::{sleep, timeout},
 };
@@ -81,7 +82,10 @@ const BACKLOG: u32 = 1024;
 const DIRECTORY_MODE: u32 = 0o755;
 /// A live owner takes a connection at once, or its queue is full, which also says that it lives.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// An owner that hangs up and lives on is not asked more often than this.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// An owner that drains takes its file away before it hangs up.
+const FILE_INTERVAL: Duration = Duration::from_millis(200);
 /// The lock is held only while a path is looked at and bound: a probe at most.
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
 const LOCK_INTERVAL: Duration = Duration::from_millis(2);
@@ -124,7 +128,7 @@ impl WorkloadListener {
         match probe(path).await.map_err(failed("looked at"))? {
             Occupant::None => {}
             Occupant::Dead => fs::remove_file(path).map_err(failed("replaced"))?,
-            Occupant::Live => return Err(BindError::InUse(path.to_owned())),
+            Occupant::Live(_) => return Err(BindError::InUse(path.to_owned())),
             Occupant::Other => return Err(BindError::NotASocket(path.to_owned())),
         }
         let (listener, file) = listen(path, access.mode).map_err(failed("bound"))?;
@@ -163,7 +167,8 @@ impl WorkloadListener {
     }
 }
 
-/// Waits until `path` can be bound: nothing stands there, or the socket of a dead process. For a standby.
+/// Waits until `path` can be bound: nothing stands there, or the socket of a dead process. For a standby. It keeps one
+/// connection to a live owner, which the kernel ends with its process.
 ///
 /// # Errors
 ///
@@ -172,9 +177,30 @@ pub async fn wait_until_free(path: &Path) -> Result<(), BindError> {
     loop {
         match probe(path).await {
             Ok(Occupant::None | Occupant::Dead) => return Ok(()),
-            Ok(Occupant::Live) => sleep(PROBE_INTERVAL).await,
+            Ok(Occupant::Live(connection)) => {
+                if let Some(connection) = connection {
+                    owner_leaves(path, connection).await;
+                }
+                sleep(PROBE_INTERVAL).await;
+            }
             Ok(Occupant::Other) => return Err(BindError::NotASocket(path.to_owned())),
             Err(source) => return Err(BindError::Io { path: path.to_owned(), action: "looked at", source }),
+        }
+    }
+}
+
+/// Returns when the owner hangs up or its file is gone.
+async fn owner_leaves(path: &Path, mut connection: UnixStream) {
+    let mut greeting = [0; 256];
+    loop {
+        match timeout(FILE_INTERVAL, connection.read(&mut greeting)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) => return,
+            Err(_elapsed) => {
+                if !tokio::fs::try_exists(path).await.unwrap_or(false) {
+                    return;
+                }
+            }
         }
     }
 }
@@ -183,12 +209,13 @@ pub async fn wait_until_free(path: &Path) -> Result<(), BindError> {
 enum Occupant {
     None,
     Dead,
-    Live,
+    /// With a connection to it, unless its queue is full.
+    Live(Option<UnixStream>),
     Other,
 }
 
 async fn probe(path: &Path) -> io::Result<Occupant> {
-    match fs::symlink_metadata(path) {
+    match tokio::fs::symlink_metadata(path).await {
         Ok(metadata) if metadata.file_type().is_socket() => {}
         Ok(_) => return Ok(Occupant::Other),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Occupant::None),
@@ -199,10 +226,11 @@ async fn probe(path: &Path) -> io::Result<Occupant> {
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Occupant::None),
         // A full queue, or one that its owner has just left: it lived until now.
         Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset) => {
-            Ok(Occupant::Live)
+            Ok(Occupant::Live(None))
         }
         Ok(Err(error)) => Err(error),
-        Ok(Ok(_)) | Err(_) => Ok(Occupant::Live),
+        Ok(Ok(connection)) => Ok(Occupant::Live(Some(connection))),
+        Err(_elapsed) => Ok(Occupant::Live(None)),
     }
 }
 
@@ -262,7 +290,7 @@ mod tests {
 
     use futures_util::StreamExt;
     use tempfile::tempdir;
-    use tokio::{io::AsyncReadExt, spawn};
+    use tokio::{spawn, task::JoinHandle};
 
     use super::*;
 
@@ -372,17 +400,54 @@ mod tests {
         assert!(!access.permits(own, u32::MAX) && !access.permits(own + 1, rustix::process::getegid().as_raw()));
     }
 
+    /// A standby, and the one connection that it makes to the owner.
+    async fn standby(path: &Path, owner: &WorkloadListener) -> (JoinHandle<Result<(), BindError>>, UnixStream) {
+        let waiting_at = path.to_owned();
+        let standby = spawn(async move { wait_until_free(&waiting_at).await });
+        let connection = owner.accept().await;
+        let another = timeout(PROBE_INTERVAL + FILE_INTERVAL * 2, owner.accept()).await;
+        assert!(another.is_err() && !standby.is_finished(), "it waits, and asks once");
+        (standby, connection)
+    }
+
+    async fn is_free(standby: JoinHandle<Result<(), BindError>>) {
+        timeout(Duration::from_secs(10), standby).await.expect("the path is free").unwrap().unwrap();
+    }
+
     #[tokio::test]
-    async fn a_standby_waits_for_the_owner_to_go() {
+    async fn a_standby_waits_for_the_owner_to_die() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("socket");
         wait_until_free(&path).await.unwrap();
         let owner = bind(&path).await.unwrap();
-        let waiting_at = path.clone();
-        let standby = spawn(async move { wait_until_free(&waiting_at).await });
-        tokio::task::yield_now().await;
+        let (standby, connection) = standby(&path, &owner).await;
+        fs::rename(&path, folder.path().join("corpse")).unwrap();
+        drop(owner);
+        fs::rename(folder.path().join("corpse"), &path).unwrap();
+        drop(connection);
+        is_free(standby).await;
+    }
+
+    #[tokio::test]
+    async fn a_standby_does_not_wait_for_what_the_owner_still_serves() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let owner = bind(&path).await.unwrap();
+        let (standby, _connection) = standby(&path, &owner).await;
+        drop(owner);
+        is_free(standby).await;
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_hangs_up_and_lives_is_waited_for() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let owner = bind(&path).await.unwrap();
+        let (standby, connection) = standby(&path, &owner).await;
+        drop(connection);
+        let _again = timeout(Duration::from_secs(10), owner.accept()).await.expect("it asks again");
         assert!(!standby.is_finished());
         drop(owner);
-        timeout(Duration::from_secs(10), standby).await.expect("the path is free").unwrap().unwrap();
+        is_free(standby).await;
     }
 }

@@ -155,11 +155,12 @@ impl WorkloadListener {
                         uid = peer.uid(),
                         gid = peer.gid(),
                         pid = peer.pid(),
-                        "refused a caller of the workload socket"
+                        "refused a caller of {}",
+                        self.file.path.display()
                     );
                 }
                 Err(error) => {
-                    warn!(%error, "the workload socket could not accept a connection");
+                    warn!(%error, "{} could not accept a connection", self.file.path.display());
                     sleep(ACCEPT_PAUSE).await;
                 }
             }

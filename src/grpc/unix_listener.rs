@@ -135,11 +135,6 @@ impl WorkloadListener {
         Ok(Self { listener, access, file })
     }
 
-    /// Where it is bound.
-    pub fn path(&self) -> &Path {
-        &self.file.path
-    }
-
     /// The connections of permitted callers. Never ends and never fails: what can't be accepted now may be a little later.
     pub fn incoming(self) -> impl Stream<Item = io::Result<UnixStream>> {
         stream::unfold(self, |listener| async { Some((Ok(listener.accept().await), listener)) })
@@ -306,7 +301,6 @@ mod tests {
         let listener = bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o755);
-        assert_eq!(listener.path(), path);
         drop(listener);
         assert!(!path.exists());
     }

@@ -15,7 +15,7 @@ use std::{
 use futures_util::stream::{self, Stream};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixSocket, UnixStream},
     time::{sleep, timeout},
 };
@@ -84,6 +84,9 @@ const DIRECTORY_MODE: u32 = 0o755;
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// An owner that hangs up and lives on is not asked more often than this.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// What an HTTP/2 client begins with: the preface and empty SETTINGS (RFC 9113 section 3.4). An owner that drains would wait
+/// for it.
+const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// An owner that drains takes its file away before it hangs up.
 const FILE_INTERVAL: Duration = Duration::from_millis(200);
 /// The lock is held only while a path is looked at and bound: a probe at most.
@@ -185,14 +188,19 @@ pub async fn wait_until_free(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// Returns when the owner hangs up or its file is gone.
+/// Returns when the owner hangs up or says that it will, or its file is gone.
 async fn owner_leaves(path: &Path, mut connection: UnixStream) {
-    let mut greeting = [0; 256];
+    if connection.write_all(GREETING).await.is_err() {
+        return;
+    }
+    let (mut received, mut greeted) = ([0; 256], false);
     loop {
-        match timeout(FILE_INTERVAL, connection.read(&mut greeting)).await {
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0) | Err(_)) => return,
+        match timeout(FILE_INTERVAL, connection.read(&mut received)).await {
+            Ok(Ok(1..)) if !greeted => {}
+            // the end, or GOAWAY: nobody asked for anything else
+            Ok(_) => return,
             Err(_elapsed) => {
+                greeted = true;
                 if !tokio::fs::try_exists(path).await.unwrap_or(false) {
                     return;
                 }
@@ -429,6 +437,21 @@ mod tests {
         let path = folder.path().join("socket");
         let owner = bind(&path).await.unwrap();
         let (standby, _connection) = standby(&path, &owner).await;
+        drop(owner);
+        is_free(standby).await;
+    }
+
+    #[tokio::test]
+    async fn a_standby_does_not_hold_up_an_owner_that_says_it_leaves() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let owner = bind(&path).await.unwrap();
+        let (standby, mut connection) = standby(&path, &owner).await;
+        connection.write_all(b"GOAWAY").await.unwrap();
+        let mut received = Vec::new();
+        let end = timeout(Duration::from_secs(10), connection.read_to_end(&mut received)).await;
+        end.expect("the standby hangs up").unwrap();
+        assert_eq!(received, GREETING);
         drop(owner);
         is_free(standby).await;
     }

@@ -59,15 +59,15 @@ impl SecretDiscovery {
     }
 
     fn exchange<S: Session>(&self, requests: Streaming<S::Request>) -> Response<Responses<S::Response>> {
-        let exchange = Exchange { session: S::default(), requests, phases: self.secrets.subscribe(), current: None };
-        let responses = stream::unfold(Some(exchange), |exchange| async {
-            let mut exchange = exchange?;
-            match exchange.next().await {
-                Ok(Some(response)) => Some((Ok(response), Some(exchange))),
-                Ok(None) => None,
-                Err(status) => Some((Err(status), None)),
-            }
-        });
+        let exchange = Exchange {
+            session: S::default(),
+            requests,
+            half_closed: false,
+            phases: self.secrets.subscribe(),
+            current: None,
+        };
+        let responses =
+            stream::try_unfold(exchange, |mut exchange| async { Ok(Some((exchange.next().await?, exchange))) });
         Response::new(responses.boxed())
     }
 }
@@ -78,25 +78,32 @@ type Responses<M> = BoxStream<'static, Result<M, Status>>;
 struct Exchange<S: Session> {
     session: S,
     requests: Streaming<S::Request>,
+    /// Whether the client has said that it will ask nothing more. What it asked for is served all the same.
+    half_closed: bool,
     phases: Phases<SecretSet>,
     current: Option<Arc<SecretSet>>,
 }
 
 impl<S: Session> Exchange<S> {
-    /// The next response; `None` when the client has ended the stream.
-    async fn next(&mut self) -> Result<Option<S::Response>, Status> {
+    /// The next response. There is always one more to come: a stream never ends with OK, because some clients don't come
+    /// back after that.
+    ///
+    /// # Errors
+    ///
+    /// A status to end the stream with: the client's fault, or `Unavailable` when the socket closes.
+    async fn next(&mut self) -> Result<S::Response, Status> {
         loop {
             tokio::select! {
-                request = self.requests.message() => match request {
-                    Ok(Some(request)) => self.session.note(request)?,
-                    Ok(None) | Err(_) => return Ok(None),
+                request = self.requests.message(), if !self.half_closed => match request? {
+                    Some(request) => self.session.note(request)?,
+                    None => self.half_closed = true,
                 },
                 secrets = self.phases.next() => self.current = Some(secrets?),
             }
             if let Some(secrets) = &self.current
                 && let Some(response) = self.session.respond(secrets)?
             {
-                return Ok(Some(response));
+                return Ok(response);
             }
         }
     }

@@ -4,7 +4,10 @@
 use std::{
     fs::{self, Metadata},
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,6 +15,7 @@ use std::{
 use futures_util::stream::{self, Stream};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixSocket, UnixStream},
     time::{sleep, timeout},
 };
@@ -53,6 +57,12 @@ pub enum BindError {
     /// Something of value may stand there.
     #[error("{} exists and is not a socket: move it away or choose another path", .0.display())]
     NotASocket(PathBuf),
+    /// Somebody was interrupted while binding there.
+    #[error(
+        "the directory {} has been locked by another process for {LOCK_LIMIT:?}, which takes a moment: look for a stopped \
+         process that has it open, and continue or end it", .0.display()
+    )]
+    Locked(PathBuf),
     /// The system refused.
     #[error("the socket {} can't be {action}: {source}", .path.display())]
     Io {
@@ -72,8 +82,15 @@ const BACKLOG: u32 = 1024;
 const DIRECTORY_MODE: u32 = 0o755;
 /// A live owner takes a connection at once, or its queue is full, which also says that it lives.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// An owner that hangs up and lives on is not asked more often than this.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
-/// The lock is held only while a path is looked at and bound.
+/// What an HTTP/2 client begins with: the preface and empty SETTINGS (RFC 9113 section 3.4). An owner that drains would wait
+/// for it.
+const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// An owner that drains takes its file away before it hangs up.
+const FILE_INTERVAL: Duration = Duration::from_millis(200);
+/// The lock is held only while a path is looked at and bound: a probe at most.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
 const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -96,7 +113,8 @@ impl WorkloadListener {
     ///
     /// # Errors
     ///
-    /// When the path is too long, served by a live process, something else than a socket, or the system refuses.
+    /// When the path is too long, served by a live process, something else than a socket, its directory stays locked, or
+    /// the system refuses.
     pub async fn bind(path: &Path, access: SocketAccess) -> Result<Self, BindError> {
         let length = path.as_os_str().len();
         if length > MAX_PATH_BYTES {
@@ -106,27 +124,18 @@ impl WorkloadListener {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         create_directory(directory).map_err(failed("given a directory"))?;
         // Of two processes that find the same dead socket, the second must not remove what the first has bound.
-        let lock = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| failed("locked")(error.into()))?;
-        while let Err(error) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
-                return Err(failed("locked")(error.into()));
-            }
-            sleep(LOCK_INTERVAL).await;
-        }
+        let _lock = timeout(LOCK_LIMIT, lock(directory))
+            .await
+            .map_err(|_elapsed| BindError::Locked(directory.to_owned()))?
+            .map_err(failed("locked"))?;
         match probe(path).await.map_err(failed("looked at"))? {
             Occupant::None => {}
             Occupant::Dead => fs::remove_file(path).map_err(failed("replaced"))?,
-            Occupant::Live => return Err(BindError::InUse(path.to_owned())),
+            Occupant::Live(_) => return Err(BindError::InUse(path.to_owned())),
             Occupant::Other => return Err(BindError::NotASocket(path.to_owned())),
         }
         let (listener, file) = listen(path, access.mode).map_err(failed("bound"))?;
         Ok(Self { listener, access, file })
-    }
-
-    /// Where it is bound.
-    pub fn path(&self) -> &Path {
-        &self.file.path
     }
 
     /// The connections of permitted callers. Never ends and never fails: what can't be accepted now may be a little later.
@@ -144,11 +153,12 @@ impl WorkloadListener {
                         uid = peer.uid(),
                         gid = peer.gid(),
                         pid = peer.pid(),
-                        "refused a caller of the workload socket"
+                        "refused a caller of {}",
+                        self.file.path.display()
                     );
                 }
                 Err(error) => {
-                    warn!(%error, "the workload socket could not accept a connection");
+                    warn!(%error, "{} could not accept a connection", self.file.path.display());
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -156,7 +166,8 @@ impl WorkloadListener {
     }
 }
 
-/// Waits until `path` can be bound: nothing stands there, or the socket of a dead process. For a standby.
+/// Waits until `path` can be bound: nothing stands there, or the socket of a dead process. For a standby. It keeps one
+/// connection to a live owner, which the kernel ends with its process.
 ///
 /// # Errors
 ///
@@ -165,9 +176,35 @@ pub async fn wait_until_free(path: &Path) -> Result<(), BindError> {
     loop {
         match probe(path).await {
             Ok(Occupant::None | Occupant::Dead) => return Ok(()),
-            Ok(Occupant::Live) => sleep(PROBE_INTERVAL).await,
+            Ok(Occupant::Live(connection)) => {
+                if let Some(connection) = connection {
+                    owner_leaves(path, connection).await;
+                }
+                sleep(PROBE_INTERVAL).await;
+            }
             Ok(Occupant::Other) => return Err(BindError::NotASocket(path.to_owned())),
             Err(source) => return Err(BindError::Io { path: path.to_owned(), action: "looked at", source }),
+        }
+    }
+}
+
+/// Returns when the owner hangs up or says that it will, or its file is gone.
+async fn owner_leaves(path: &Path, mut connection: UnixStream) {
+    if connection.write_all(GREETING).await.is_err() {
+        return;
+    }
+    let (mut received, mut greeted) = ([0; 256], false);
+    loop {
+        match timeout(FILE_INTERVAL, connection.read(&mut received)).await {
+            Ok(Ok(1..)) if !greeted => {}
+            // the end, or GOAWAY: nobody asked for anything else
+            Ok(_) => return,
+            Err(_elapsed) => {
+                greeted = true;
+                if !tokio::fs::try_exists(path).await.unwrap_or(false) {
+                    return;
+                }
+            }
         }
     }
 }
@@ -176,12 +213,13 @@ pub async fn wait_until_free(path: &Path) -> Result<(), BindError> {
 enum Occupant {
     None,
     Dead,
-    Live,
+    /// With a connection to it, unless its queue is full.
+    Live(Option<UnixStream>),
     Other,
 }
 
 async fn probe(path: &Path) -> io::Result<Occupant> {
-    match fs::symlink_metadata(path) {
+    match tokio::fs::symlink_metadata(path).await {
         Ok(metadata) if metadata.file_type().is_socket() => {}
         Ok(_) => return Ok(Occupant::Other),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Occupant::None),
@@ -192,10 +230,23 @@ async fn probe(path: &Path) -> io::Result<Occupant> {
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Occupant::None),
         // A full queue, or one that its owner has just left: it lived until now.
         Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset) => {
-            Ok(Occupant::Live)
+            Ok(Occupant::Live(None))
         }
         Ok(Err(error)) => Err(error),
-        Ok(Ok(_)) | Err(_) => Ok(Occupant::Live),
+        Ok(Ok(connection)) => Ok(Occupant::Live(Some(connection))),
+        Err(_elapsed) => Ok(Occupant::Live(None)),
+    }
+}
+
+/// The lock goes with the descriptor.
+async fn lock(directory: &Path) -> io::Result<OwnedFd> {
+    let directory = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    loop {
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(directory),
+            Err(rustix::io::Errno::WOULDBLOCK) => sleep(LOCK_INTERVAL).await,
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -243,7 +294,7 @@ mod tests {
 
     use futures_util::StreamExt;
     use tempfile::tempdir;
-    use tokio::{io::AsyncReadExt, spawn};
+    use tokio::{spawn, task::JoinHandle};
 
     use super::*;
 
@@ -258,7 +309,6 @@ mod tests {
         let listener = bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o755);
-        assert_eq!(listener.path(), path);
         drop(listener);
         assert!(!path.exists());
     }
@@ -313,6 +363,17 @@ mod tests {
         assert!(path.exists());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_stays_locked_is_named() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let held = lock(folder.path()).await.unwrap();
+        let text = bind(&path).await.unwrap_err().to_string();
+        assert!(text.contains(folder.path().to_str().unwrap()) && text.contains("locked"), "{text}");
+        drop(held);
+        bind(&path).await.unwrap();
+    }
+
     #[tokio::test]
     async fn a_successors_file_is_left_alone() {
         let folder = tempdir().unwrap();
@@ -342,17 +403,69 @@ mod tests {
         assert!(!access.permits(own, u32::MAX) && !access.permits(own + 1, rustix::process::getegid().as_raw()));
     }
 
+    /// A standby, and the one connection that it makes to the owner.
+    async fn standby(path: &Path, owner: &WorkloadListener) -> (JoinHandle<Result<(), BindError>>, UnixStream) {
+        let waiting_at = path.to_owned();
+        let standby = spawn(async move { wait_until_free(&waiting_at).await });
+        let connection = owner.accept().await;
+        let another = timeout(PROBE_INTERVAL + FILE_INTERVAL * 2, owner.accept()).await;
+        assert!(another.is_err() && !standby.is_finished(), "it waits, and asks once");
+        (standby, connection)
+    }
+
+    async fn is_free(standby: JoinHandle<Result<(), BindError>>) {
+        timeout(Duration::from_secs(10), standby).await.expect("the path is free").unwrap().unwrap();
+    }
+
     #[tokio::test]
-    async fn a_standby_waits_for_the_owner_to_go() {
+    async fn a_standby_waits_for_the_owner_to_die() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("socket");
         wait_until_free(&path).await.unwrap();
         let owner = bind(&path).await.unwrap();
-        let waiting_at = path.clone();
-        let standby = spawn(async move { wait_until_free(&waiting_at).await });
-        tokio::task::yield_now().await;
+        let (standby, connection) = standby(&path, &owner).await;
+        fs::rename(&path, folder.path().join("corpse")).unwrap();
+        drop(owner);
+        fs::rename(folder.path().join("corpse"), &path).unwrap();
+        drop(connection);
+        is_free(standby).await;
+    }
+
+    #[tokio::test]
+    async fn a_standby_does_not_wait_for_what_the_owner_still_serves() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let owner = bind(&path).await.unwrap();
+        let (standby, _connection) = standby(&path, &owner).await;
+        drop(owner);
+        is_free(standby).await;
+    }
+
+    #[tokio::test]
+    async fn a_standby_does_not_hold_up_an_owner_that_says_it_leaves() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let owner = bind(&path).await.unwrap();
+        let (standby, mut connection) = standby(&path, &owner).await;
+        connection.write_all(b"GOAWAY").await.unwrap();
+        let mut received = Vec::new();
+        let end = timeout(Duration::from_secs(10), connection.read_to_end(&mut received)).await;
+        end.expect("the standby hangs up").unwrap();
+        assert_eq!(received, GREETING);
+        drop(owner);
+        is_free(standby).await;
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_hangs_up_and_lives_is_waited_for() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let owner = bind(&path).await.unwrap();
+        let (standby, connection) = standby(&path, &owner).await;
+        drop(connection);
+        let _again = timeout(Duration::from_secs(10), owner.accept()).await.expect("it asks again");
         assert!(!standby.is_finished());
         drop(owner);
-        timeout(Duration::from_secs(10), standby).await.expect("the path is free").unwrap().unwrap();
+        is_free(standby).await;
     }
 }

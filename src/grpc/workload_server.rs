@@ -6,11 +6,12 @@ use tokio::{
     sync::{oneshot, watch},
     time::sleep,
 };
-use tonic::transport::Server;
+use tonic::{service::RoutesBuilder, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
     phase::{Phase, Phases},
+    reflection::add_reflection,
     secret_discovery::{SecretDiscovery, SecretSet},
     unix_listener::WorkloadListener,
     workload_api::{WorkloadApi, WorkloadMessages},
@@ -53,13 +54,13 @@ pub async fn serve(
     health.set_service_status("", ServingStatus::NotServing).await;
     let messages = watch::Sender::new(Phase::Starting);
     let secrets = watch::Sender::new(Phase::Starting);
-    let router = Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
+    let mut routes = RoutesBuilder::default();
+    routes
         .add_service(WorkloadApi::guarded(Phases::new(messages.subscribe())))
         .add_service(SecretDiscovery::server(Phases::new(secrets.subscribe())))
-        .add_service(health_server)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+        .add_service(health_server);
+    add_reflection(&mut routes, WORKLOAD_DESCRIPTORS)?;
+    let router = Server::builder().max_concurrent_streams(MAX_STREAMS).add_routes(routes.routes());
 
     let (draining, drained) = oneshot::channel();
     let stopping = async move {
@@ -98,10 +99,4 @@ async fn prepare(
             std::future::pending::<()>().await;
         }
     }
-}
-
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(WORKLOAD_DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }

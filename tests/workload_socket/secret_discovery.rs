@@ -173,6 +173,27 @@ async fn delta_pushes_only_the_key_pair_and_knows_what_the_client_kept() {
     assert_eq!(end(&mut responses).await.code(), Code::Unavailable);
 }
 
+/// What a command line client does.
+#[tokio::test]
+async fn a_client_that_asks_nothing_more_is_served_on() {
+    let mut socket = Socket::ready().await;
+    let subscribe =
+        DeltaDiscoveryRequest { resource_names_subscribe: strings(&["default"]), ..DeltaDiscoveryRequest::default() };
+    let mut state =
+        sds(&socket).await.stream_secrets(tokio_stream::once(ask(&["default"]))).await.unwrap().into_inner();
+    let mut delta = sds(&socket).await.delta_secrets(tokio_stream::once(subscribe)).await.unwrap().into_inner();
+    for _ in 0..3 {
+        assert_eq!(names(&next(&mut state).await), ["default"]);
+        assert_eq!(next(&mut delta).await.resources[0].name, "default");
+        socket.rotate().await;
+    }
+    next(&mut state).await;
+    next(&mut delta).await;
+    socket.begin_stop();
+    assert_eq!(end(&mut state).await.code(), Code::Unavailable);
+    assert_eq!(end(&mut delta).await.code(), Code::Unavailable);
+}
+
 #[tokio::test]
 async fn answers_are_held_back_until_there_is_an_identity() {
     let socket = Socket::start(Behaviour::Down, 3600).await;

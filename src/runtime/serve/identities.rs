@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::place::private;
@@ -31,6 +31,9 @@ use crate::{
 
 /// A TTL of seconds is for watching rotation; the serving certificate must outlast a change of the active all the same.
 const SERVING_TTL_AT_LEAST: Duration = Duration::from_secs(60);
+
+/// How often a socket that can't be bound is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Makes the publishers of a replica.
 pub(super) struct OwnIdentities {
@@ -107,25 +110,84 @@ impl WorkloadSocket {
     /// Serves `identity` on the socket, from when it can be had, until `shutdown`.
     pub(super) async fn serve(
         self,
-        mut bound: Option<WorkloadListener>,
+        bound: Option<WorkloadListener>,
         identity: IdentityReceiver,
         shutdown: Shutdown,
     ) -> Result<(), workload_server::ServeError> {
-        let listener = loop {
-            if let Some(listener) = bound.take() {
-                break listener;
-            }
-            tokio::select! {
+        let listener = match bound {
+            Some(listener) => listener,
+            None => tokio::select! {
                 () = shutdown.requested() => return Ok(()),
-                free = wait_until_free(&self.path) => match free {
-                    Ok(()) => bound = self.bind().await.unwrap_or_else(|error| {
-                        warn!(event = "workload_socket_failed", %error);
-                        None
-                    }),
-                    Err(error) => warn!(event = "workload_socket_failed", %error),
-                }
-            }
+                listener = self.take_over() => listener,
+            },
         };
         workload_server::serve(listener, identity, async move { shutdown.requested().await }).await
+    }
+
+    /// Binds the socket when it falls free. What is in the way is said once, not at each attempt.
+    async fn take_over(&self) -> WorkloadListener {
+        let mut said = String::new();
+        loop {
+            match self.bind_when_free().await {
+                Ok(Some(listener)) => return listener,
+                // another replica was faster
+                Ok(None) => {}
+                Err(error) => {
+                    let text = error.to_string();
+                    if text != said {
+                        warn!(event = "workload_socket_failed", error = text);
+                        said = text;
+                    }
+                    sleep(RETRY_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    async fn bind_when_free(&self) -> Result<Option<WorkloadListener>, BindError> {
+        wait_until_free(&self.path).await?;
+        self.bind().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io, os::unix::net::UnixListener, sync::Mutex};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Log lines.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_the_way_of_the_socket_is_said_once_and_the_socket_is_bound_when_it_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = WorkloadSocket { path: folder.path().join("workload.sock"), chosen: false };
+        let log = Log::default();
+        let lines = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || lines.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        fs::create_dir(&socket.path).unwrap();
+        timeout(RETRY_INTERVAL * 10, socket.take_over()).await.expect_err("a folder is in the way");
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("workload_socket_failed").count(), 1, "{text}");
+        assert!(text.contains("is not a socket"), "{text}");
+
+        fs::remove_dir(&socket.path).unwrap();
+        drop(UnixListener::bind(&socket.path).unwrap());
+        timeout(RETRY_INTERVAL * 10, socket.take_over()).await.expect("a dead socket is not in the way");
     }
 }

@@ -1,5 +1,9 @@
 //! The client of an Istio CA: a Countersign pair, or istiod.
 
+mod root_file;
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::PathBuf,
     sync::{
@@ -15,6 +19,7 @@ use tonic::{
 };
 use zeroize::Zeroizing;
 
+use self::root_file::RootFile;
 use crate::{
     proto::istio::v1::auth::{
         IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
@@ -38,7 +43,7 @@ pub struct CaEndpoint {
 pub struct CaClient {
     endpoints: Vec<CaEndpoint>,
     token_file: PathBuf,
-    root_file: PathBuf,
+    roots: RootFile,
     /// The SVID held now, as proof when the token is refused or can't be read. Set once: what it follows is published by
     /// the renewal that this client serves.
     identity: OnceLock<IdentityReceiver>,
@@ -67,7 +72,8 @@ impl CaClient {
     pub fn new(endpoints: Vec<CaEndpoint>, token_file: PathBuf, root_file: PathBuf) -> Self {
         let channels = Mutex::new(vec![None; endpoints.len()]);
         let last_good = AtomicUsize::new(0);
-        Self { endpoints, token_file, root_file, identity: OnceLock::new(), last_good, channels }
+        let roots = RootFile::new(root_file);
+        Self { endpoints, token_file, roots, identity: OnceLock::new(), last_good, channels }
     }
 
     /// Falls back to the SVID in `identity` from now on. Only the first call counts.
@@ -76,13 +82,11 @@ impl CaClient {
     }
 
     async fn sign_anywhere(&self, csr_pem: &str, ttl_seconds: i64) -> Result<SignedChain, SignError> {
-        let roots = tokio::fs::read(&self.root_file)
-            .await
-            .map_err(|error| SignError::Unavailable(format!("root file {}: {error}", self.root_file.display())))?;
+        let roots = self.roots.read().await?;
         let token = self.token().await;
         let first = self.last_good.load(Ordering::Relaxed);
         let count = self.endpoints.len();
-        let mut last = SignError::Unavailable("no CA address is configured".into());
+        let mut failures = Vec::new();
         for index in (0..count).map(|offset| (first + offset) % count) {
             match self.sign_at(index, &roots, token.as_ref(), csr_pem, ttl_seconds).await {
                 Ok(signed) => {
@@ -90,10 +94,31 @@ impl CaClient {
                     return Ok(signed);
                 }
                 Err(error @ SignError::Refused(_)) => return Err(error),
-                Err(error) => last = error,
+                Err(error) => failures.push((index, error)),
             }
         }
-        Err(last)
+        Err(self.nowhere(failures))
+    }
+
+    /// What each address said, as one error: that the proof was refused, if it was anywhere; that needs somebody's help.
+    fn nowhere(&self, mut failures: Vec<(usize, SignError)>) -> SignError {
+        if failures.is_empty() {
+            return no_address();
+        }
+        failures.sort_by_key(|(index, _)| *index);
+        let refused = failures.iter().any(|(_, error)| matches!(error, SignError::Unauthenticated(_)));
+        let said: Vec<_> = failures
+            .iter()
+            .filter_map(|(index, error)| {
+                let (SignError::Unavailable(said)
+                | SignError::Unauthenticated(said)
+                | SignError::Refused(said)
+                | SignError::Answer(said)) = error;
+                Some(format!("{}: {said}", self.endpoints.get(*index)?.address))
+            })
+            .collect();
+        let said = said.join("; ");
+        if refused { SignError::Unauthenticated(said) } else { SignError::Unavailable(said) }
     }
 
     async fn token(&self) -> Result<Zeroizing<String>, String> {
@@ -153,9 +178,8 @@ impl CaClient {
     }
 
     fn endpoint(&self, index: usize, roots: &[u8], identity: Option<Identity>) -> Result<Endpoint, SignError> {
-        let no_such = || SignError::Unavailable("no CA address is configured".into());
-        let CaEndpoint { address, server_name } = self.endpoints.get(index).ok_or_else(no_such)?;
-        let unusable = |error: tonic::transport::Error| SignError::Unavailable(format!("{address}: {error}"));
+        let CaEndpoint { address, server_name } = self.endpoints.get(index).ok_or_else(no_address)?;
+        let unusable = |error: tonic::transport::Error| SignError::Unavailable(error.to_string());
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name(server_name);
         if let Some(identity) = identity {
             tls = tls.identity(identity);
@@ -190,12 +214,17 @@ async fn call(channel: Channel, request: Request<IstioCertificateRequest>) -> Re
     }
 }
 
+fn no_address() -> SignError {
+    SignError::Unavailable("no CA address is configured".into())
+}
+
+/// Only what is wrong with the request itself is wrong at every address.
 fn error_of(status: &Status) -> SignError {
     let said = || format!("{:?}: {}", status.code(), status.message());
     match status.code() {
-        Code::Unauthenticated => SignError::Unauthenticated(said()),
-        Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented => SignError::Refused(said()),
-        // what a broken connection, a busy or a leaving CA comes as
+        Code::InvalidArgument => SignError::Refused(said()),
+        Code::Unauthenticated | Code::PermissionDenied => SignError::Unauthenticated(said()),
+        // what a broken connection, a busy or a leaving CA comes as, or something that is no CA
         Code::Ok
         | Code::Cancelled
         | Code::Unknown
@@ -206,6 +235,7 @@ fn error_of(status: &Status) -> SignError {
         | Code::FailedPrecondition
         | Code::Aborted
         | Code::OutOfRange
+        | Code::Unimplemented
         | Code::Internal
         | Code::Unavailable
         | Code::DataLoss => SignError::Unavailable(said()),

@@ -37,3 +37,90 @@ const NOT_ACTIVE: &str = "this replica is not active";
 fn signing_error(error: &impl std::fmt::Display) -> String {
     format!("CSR signing error ({error})")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        domain::{
+            attestation::AttestationError,
+            clock::Timestamp,
+            random::RandomUnavailable,
+            x509::{CsrError, lint::Finding},
+        },
+        service::ports::LogError,
+    };
+
+    fn assert_said(error: impl Into<CreateError>, code: Code, text: &str) {
+        let status = status_of(&error.into());
+        assert_eq!((status.code(), status.message()), (code, text));
+    }
+
+    #[test]
+    fn why_a_caller_is_not_believed_is_never_said() {
+        let (caller, reason) = ("spiffe://cluster.local/ns/a/sa/b", "stolen");
+        let id = || caller.parse().unwrap();
+        let unknown = "request authenticate failure";
+        assert_said(AttestationError::NoProof, Code::Unauthenticated, unknown);
+        assert_said(AttestationError::UnknownIssuer, Code::Unauthenticated, unknown);
+        let denied = EntitlementError::Denied { id: id(), reason: reason.parse().unwrap() };
+        assert_said(denied, Code::Unauthenticated, unknown);
+        let impersonation = "request impersonation authentication failure";
+        let asked = EntitlementError::Impersonation { caller: id(), requested: "x".into() };
+        assert_said(asked, Code::Unauthenticated, impersonation);
+        assert_said(EntitlementError::Reserved(id()), Code::Unauthenticated, impersonation);
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_signed_is_told_as_istiod_does() {
+        let text = "CSR signing error (certificate signing request is not properly encoded)";
+        assert_said(CsrError::Pem, Code::InvalidArgument, text);
+        let text = "CSR signing error (failed to parse X.509 certificate signing request)";
+        assert_said(CsrError::Der, Code::InvalidArgument, text);
+        let text = "CSR signing error (x509: ECDSA verification failure)";
+        assert_said(CsrError::Signature { algorithm: "ECDSA" }, Code::InvalidArgument, text);
+        let text = "CSR signing error (requested TTL 3h0m0s is greater than the max allowed TTL 2h0m0s)";
+        let over = TtlError::OverMax { requested: 10_800, max: 7_200 };
+        assert_said(IssueError::Ttl(over), Code::InvalidArgument, text);
+    }
+
+    #[test]
+    fn what_fails_in_signing_is_internal() {
+        let expired = TtlError::AuthorityExpired(Timestamp::from_seconds(1_795_348_800));
+        let text = "CSR signing error (signing certificate has expired at 2026-11-22T12:00:00Z)";
+        assert_said(IssueError::Ttl(expired), Code::Internal, text);
+        let text = "CSR signing error (the certificate could not be signed: why)";
+        assert_said(IssueError::Sign("why".into()), Code::Internal, text);
+        let text = "CSR signing error (the certificate was withheld by the lint: svid-id: what)";
+        let finding = Finding { rule: "svid-id", detail: "what".into() };
+        assert_said(IssueError::Lint(finding), Code::Internal, text);
+        let text = format!("CSR signing error ({RandomUnavailable})");
+        assert_said(IssueError::Random(RandomUnavailable), Code::Internal, &text);
+    }
+
+    #[test]
+    fn what_another_replica_may_do_is_unavailable() {
+        assert_said(
+            LogError("the disk is full".into()),
+            Code::Unavailable,
+            "the certificate could not be put on record",
+        );
+        assert_said(CreateError::NotActive, Code::Unavailable, "this replica is not active");
+        let text = "too many requests are waiting for an active replica";
+        assert_said(CreateError::Overloaded, Code::Unavailable, text);
+        let text = "no replica could sign within 10s: no replica is active";
+        let last = "no replica is active".into();
+        assert_said(CreateError::Unavailable { waited: Duration::from_secs(10), last }, Code::Unavailable, text);
+        let silent = CreateError::NoAnswer("why".into());
+        let text = silent.to_string();
+        assert_said(silent, Code::Unavailable, &text);
+    }
+
+    #[test]
+    fn the_answer_of_the_active_is_passed_on() {
+        let by_active = CreateError::ByActive { code: 3, message: "CSR signing error (x)".into() };
+        assert_said(by_active, Code::InvalidArgument, "CSR signing error (x)");
+    }
+}

@@ -142,6 +142,8 @@ fn id_of(account: &ServiceAccount, trust_domain: &TrustDomain) -> Result<SpiffeI
 mod tests {
     use std::time::Duration;
 
+    use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, SanType};
+    use time::OffsetDateTime;
     use zeroize::Zeroizing;
 
     use super::*;
@@ -254,6 +256,68 @@ mod tests {
         for chain in foreign {
             assert_eq!(refused(chain), AttestationError::ForeignCertificate(world.trust_domain.clone()));
         }
+    }
+
+    /// An SVID's profile but for what `change` makes of it, signed by the authority that the bundle holds.
+    fn own_root_certificate(world: &World, change: impl FnOnce(&mut CertificateParams)) -> CertificateChain {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![uri(BY_CERTIFICATE)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        (params.not_before, params.not_after) = (date(NOW.minus(HOUR)), date(NOW.plus(HOUR)));
+        change(&mut params);
+        CertificateChain::new(vec![world.authority.sign_anything(params)]).unwrap()
+    }
+
+    fn date(time: Timestamp) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(time.seconds()).unwrap()
+    }
+
+    fn uri(id: &str) -> SanType {
+        SanType::URI(id.try_into().unwrap())
+    }
+
+    fn refused(world: &World, change: impl FnOnce(&mut CertificateParams)) -> AttestationError {
+        world.attest(&presented(own_root_certificate(world, change))).unwrap_err()
+    }
+
+    #[test]
+    fn of_our_own_root_only_one_service_account_of_our_trust_domain_is_attested() {
+        let world = World::new();
+        let unchanged = own_root_certificate(&world, |_| {});
+        assert_eq!(world.attest(&presented(unchanged)).unwrap().id.as_str(), BY_CERTIFICATE);
+        let foreign = AttestationError::ForeignCertificate(world.trust_domain.clone());
+        for names in [
+            vec![uri(BY_CERTIFICATE), uri(BY_TOKEN)],
+            vec![uri(BY_CERTIFICATE), uri(BY_CERTIFICATE)],
+            vec![],
+            vec![SanType::DnsName("gateway.example".try_into().unwrap())],
+            vec![uri("spiffe://other.example/ns/default/sa/certificate")],
+            vec![uri("spiffe://cluster.local/countersign/serving")],
+        ] {
+            let said = format!("{names:?}");
+            assert_eq!(refused(&world, |params| params.subject_alt_names = names), foreign, "{said}");
+        }
+    }
+
+    #[test]
+    fn of_our_own_root_only_a_leaf_for_both_sides_in_its_time_is_attested() {
+        let world = World::new();
+        let path = |text: AttestationError, part: &str| {
+            let AttestationError::Certificate(ChainError::Path(said)) = &text else { panic!("{text:?}") };
+            assert!(said.contains(part), "{said}");
+        };
+        path(refused(&world, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), "CaUsedAsEndEntity");
+        for purpose in [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth] {
+            path(refused(&world, |params| params.extended_key_usages = vec![purpose]), "RequiredEkuNotFound");
+        }
+        let second = Duration::from_secs(1);
+        let early = refused(&world, |params| params.not_before = date(NOW.plus(second)));
+        let from = Timestamp::from_seconds(NOW.seconds() + 1);
+        assert_eq!(early, AttestationError::Certificate(ChainError::NotYetValid(from)));
+        let late = refused(&world, |params| params.not_after = date(NOW.minus(second)));
+        let until = Timestamp::from_seconds(NOW.seconds() - 1);
+        assert_eq!(late, AttestationError::Certificate(ChainError::Expired(until)));
     }
 
     #[test]

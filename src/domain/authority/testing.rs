@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use rcgen::CertificateParams;
 use ring::rand::SecureRandom as _;
 
 use super::SigningAuthority;
 use crate::domain::{
     clock::Timestamp,
     random::{RandomUnavailable, SecureRandom},
+    x509::{Certificate, PrivateKey},
 };
 
 /// Not a whole second, as no clock's reading is.
@@ -27,4 +29,12 @@ impl SecureRandom for TestRandom {
 pub(crate) fn authority() -> SigningAuthority {
     let lifetime = Duration::from_secs(864_000);
     SigningAuthority::self_signed(&"cluster.local".parse().unwrap(), lifetime, NOW, &TestRandom).unwrap().0
+}
+
+impl SigningAuthority {
+    /// Signs whatever a test asks for, by no profile and without the lint.
+    pub(crate) fn sign_anything(&self, params: CertificateParams) -> Certificate {
+        let key = PrivateKey::generate_p256().unwrap();
+        Certificate::from_der(&self.sign(params, key.key_pair().as_ref()).unwrap()).unwrap()
+    }
 }

@@ -1,0 +1,155 @@
+use std::{fs, net::Ipv4Addr};
+
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::watch};
+use tonic::{Response, transport::Server};
+
+use super::*;
+use crate::{
+    domain::{
+        authority::{SigningAuthority, Subject, TtlBounds, issue, testing::TestRandom},
+        clock::Timestamp,
+        x509::{CertificateChain, PrivateKey, VerifiedCsr, X509Svid},
+    },
+    grpc::{server_tls::server_config, tls_listener::accept_tls},
+    proto::istio::v1::auth::{
+        IstioCertificateResponse,
+        istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
+    },
+};
+
+const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// An authority of this moment: rustls verifies by the system's clock.
+struct World {
+    now: Timestamp,
+    authority: SigningAuthority,
+    files: TempDir,
+}
+
+/// A CA that says the same to everybody.
+struct Fixed(Result<Vec<String>, Status>);
+
+#[tonic::async_trait]
+impl IstioCertificateService for Fixed {
+    async fn create_certificate(
+        &self,
+        _: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        self.0.clone().map(|cert_chain| Response::new(IstioCertificateResponse { cert_chain }))
+    }
+}
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "rustls looks at the same clock; and a test may write files")]
+    fn new() -> Self {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let now = Timestamp::from_seconds(now.as_secs().try_into().unwrap());
+        let trust_domain = "cluster.local".parse().unwrap();
+        let (authority, _) = SigningAuthority::self_signed(&trust_domain, HOUR, now, &TestRandom).unwrap();
+        let world = Self { now, authority, files: tempfile::tempdir().unwrap() };
+        fs::write(world.files.path().join("token"), "a.b.c").unwrap();
+        world.write_roots(&world.authority.bundle().to_pem());
+        world
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test may write files")]
+    fn write_roots(&self, pem: &str) {
+        fs::write(self.files.path().join("roots"), pem).unwrap();
+    }
+
+    /// An SVID that also serves as `localhost`, and the whole answer that a CA gives with it.
+    fn issued(&self) -> (X509Svid, Vec<String>) {
+        let id = ID.parse().unwrap();
+        let key = PrivateKey::generate_p256().unwrap();
+        let csr = VerifiedCsr::from_pem(key.certificate_request(&id).unwrap().as_bytes()).unwrap();
+        let subject = Subject { id: &id, server_names: &["localhost".to_owned()] };
+        let bounds = TtlBounds::new(HOUR, HOUR).unwrap();
+        let issued = issue(&self.authority, &csr, subject, 0, &bounds, self.now, &TestRandom).unwrap();
+        let answer = issued.response_chain(&self.authority);
+        (X509Svid::new(CertificateChain::new(vec![issued.leaf]).unwrap(), key).unwrap(), answer)
+    }
+
+    /// Serves `answer` until the test ends.
+    async fn ca(&self, answer: Result<Vec<String>, Status>) -> String {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = tcp.local_addr().unwrap().to_string();
+        let (_, tls) = watch::channel(Some(server_config(&self.issued().0).unwrap()));
+        let service = IstioCertificateServiceServer::new(Fixed(answer));
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(accept_tls(tcp, tls)));
+        address
+    }
+
+    async fn good_ca(&self) -> String {
+        self.ca(Ok(self.issued().1)).await
+    }
+
+    fn client(&self, addresses: &[&String]) -> CaClient {
+        let endpoint = |address: &&String| CaEndpoint { address: (*address).clone(), server_name: "localhost".into() };
+        let file = |name: &str| self.files.path().join(name);
+        CaClient::new(addresses.iter().map(endpoint).collect(), file("token"), file("roots"))
+    }
+}
+
+async fn sign(client: &CaClient) -> Result<SignedChain, SignError> {
+    client.sign("a request", 0).await
+}
+
+#[tokio::test]
+async fn an_address_that_is_no_ca_does_not_hide_the_next_one() {
+    let world = World::new();
+    let good = world.good_ca().await;
+    for code in [Code::Unimplemented, Code::PermissionDenied, Code::Unauthenticated, Code::Internal] {
+        let wrong = world.ca(Err(Status::new(code, "not here"))).await;
+        assert_eq!(sign(&world.client(&[&wrong, &good])).await.err(), None, "{code:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_one_ca_calls_wrong_is_wrong_everywhere() {
+    let world = World::new();
+    let (refusing, good) = (world.ca(Err(Status::invalid_argument("bad CSR"))).await, world.good_ca().await);
+    let refused = sign(&world.client(&[&refusing, &good])).await.err();
+    assert_eq!(refused, Some(SignError::Refused("InvalidArgument: bad CSR".into())));
+}
+
+#[tokio::test]
+async fn every_address_has_its_say_in_the_error() {
+    let world = World::new();
+    let one = world.ca(Err(Status::unimplemented("no such service"))).await;
+    let other = world.ca(Err(Status::unavailable("not active"))).await;
+    let said = format!("{one}: Unimplemented: no such service; {other}: Unavailable: not active");
+    assert_eq!(sign(&world.client(&[&one, &other])).await.err(), Some(SignError::Unavailable(said)));
+
+    let third = world.ca(Err(Status::permission_denied("who?"))).await;
+    let said = format!(
+        "{third}: PermissionDenied: who?; and no valid SVID is held to renew by; {other}: Unavailable: not active"
+    );
+    assert_eq!(sign(&world.client(&[&third, &other])).await.err(), Some(SignError::Unauthenticated(said)));
+}
+
+#[tokio::test]
+async fn roots_that_were_read_last_go_on_while_the_file_is_no_good() {
+    let world = World::new();
+    let client = world.client(&[&world.good_ca().await]);
+    assert_eq!(sign(&client).await.err(), None);
+    for broken in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        world.write_roots(broken);
+        assert_eq!(sign(&client).await.err(), None, "{broken:?}");
+    }
+    fs::remove_file(world.files.path().join("roots")).unwrap();
+    assert_eq!(sign(&client).await.err(), None);
+
+    // a good file counts again at once
+    world.write_roots(&World::new().authority.bundle().to_pem());
+    assert!(matches!(sign(&client).await, Err(SignError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn without_any_good_roots_nobody_is_asked() {
+    let world = World::new();
+    world.write_roots("no PEM");
+    let error = sign(&world.client(&[&world.good_ca().await])).await.unwrap_err();
+    assert!(matches!(&error, SignError::Unavailable(said) if said.starts_with("root file ")), "{error}");
+}

@@ -350,7 +350,8 @@ impl CreateCertificate {
         let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
         let signed_at = self.clock.now();
         let authority = session.authority();
-        let server_names = if caller.proof == Proof::Serving { self.policy.server_names.as_slice() } else { &[] };
+        let server_names =
+            if matches!(caller.proof, Proof::Serving { .. }) { self.policy.server_names.as_slice() } else { &[] };
         let subject = Subject { id: &id, server_names };
         let issued =
             issue(authority, &csr, subject, request.ttl_seconds, &self.policy.ttl, signed_at, self.random.as_ref())?;

@@ -74,8 +74,8 @@ enum StoredProof {
     Token { issuer: String },
     Certificate { serial: String },
     AssertedCertificate { serial: String, replica: String },
-    OwnSocket,
-    Serving,
+    OwnSocket { replica: String },
+    Serving { replica: String },
 }
 
 impl From<&IssuanceEvent> for StoredEvent {
@@ -126,8 +126,8 @@ impl From<Proof> for StoredProof {
             Proof::Token { issuer } => Self::Token { issuer },
             Proof::Certificate { serial } => Self::Certificate { serial },
             Proof::AssertedCertificate { serial, replica } => Self::AssertedCertificate { serial, replica },
-            Proof::OwnSocket => Self::OwnSocket,
-            Proof::Serving => Self::Serving,
+            Proof::OwnSocket { replica } => Self::OwnSocket { replica },
+            Proof::Serving { replica } => Self::Serving { replica },
         }
     }
 }
@@ -138,8 +138,8 @@ impl From<StoredProof> for Proof {
             StoredProof::Token { issuer } => Self::Token { issuer },
             StoredProof::Certificate { serial } => Self::Certificate { serial },
             StoredProof::AssertedCertificate { serial, replica } => Self::AssertedCertificate { serial, replica },
-            StoredProof::OwnSocket => Self::OwnSocket,
-            StoredProof::Serving => Self::Serving,
+            StoredProof::OwnSocket { replica } => Self::OwnSocket { replica },
+            StoredProof::Serving { replica } => Self::Serving { replica },
         }
     }
 }
@@ -168,7 +168,7 @@ mod tests {
             issued(Proof::Token { issuer: "https://issuer".into() }),
             issued(Proof::Certificate { serial: "1".into() }),
             issued(Proof::AssertedCertificate { serial: "1".into(), replica: "replica-1-0".into() }),
-            issued(Proof::OwnSocket),
+            issued(Proof::OwnSocket { replica: "replica-0-1".into() }),
             IssuanceEvent::Withheld { serial: "4a5b".into(), term: Term::new(3) },
         ];
         for event in events {

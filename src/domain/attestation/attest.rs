@@ -72,7 +72,7 @@ pub fn attest(
     now: Timestamp,
 ) -> Result<Caller, AttestationError> {
     if let Some(own) = &evidence.own {
-        return attest_own(own, verifiers.trust_domain);
+        return attest_own(own, replica, verifiers.trust_domain);
     }
     let certificate = match (&evidence.presented, &evidence.asserted) {
         (Some(chain), _) => Some(
@@ -93,10 +93,13 @@ pub fn attest(
     }
 }
 
-fn attest_own(own: &OwnIdentity, trust_domain: &TrustDomain) -> Result<Caller, AttestationError> {
+fn attest_own(own: &OwnIdentity, replica: &str, trust_domain: &TrustDomain) -> Result<Caller, AttestationError> {
+    let replica = replica.to_owned();
     Ok(match own {
-        OwnIdentity::Workload(account) => Caller { id: id_of(account, trust_domain)?, proof: Proof::OwnSocket },
-        OwnIdentity::Serving => Caller { id: serving_id(trust_domain)?, proof: Proof::Serving },
+        OwnIdentity::Workload(account) => {
+            Caller { id: id_of(account, trust_domain)?, proof: Proof::OwnSocket { replica } }
+        }
+        OwnIdentity::Serving => Caller { id: serving_id(trust_domain)?, proof: Proof::Serving { replica } },
     })
 }
 
@@ -368,10 +371,13 @@ mod tests {
         let own = |own| world.attest(&Evidence { own: Some(own), ..Evidence::NONE }).unwrap();
         let workload = own(OwnIdentity::Workload("default/gateway".parse().unwrap()));
         assert_eq!(workload.id.as_str(), "spiffe://cluster.local/ns/default/sa/gateway");
-        assert_eq!(workload.proof, Proof::OwnSocket);
+        assert_eq!(workload.proof, Proof::OwnSocket { replica: "replica-1".into() });
         let serving = own(OwnIdentity::Serving);
         assert_eq!(serving.id.as_str(), "spiffe://cluster.local/countersign/serving");
-        assert_eq!((ServiceAccount::of(&serving.id), serving.proof), (None, Proof::Serving));
+        assert_eq!(
+            (ServiceAccount::of(&serving.id), serving.proof),
+            (None, Proof::Serving { replica: "replica-1".into() })
+        );
     }
 
     #[test]

@@ -34,9 +34,15 @@ pub enum Proof {
         replica: String,
     },
     /// The workload of a replica's own socket.
-    OwnSocket,
+    OwnSocket {
+        /// Which replica's.
+        replica: String,
+    },
     /// A replica, for the signing API's own TLS.
-    Serving,
+    Serving {
+        /// Which replica.
+        replica: String,
+    },
 }
 
 impl fmt::Display for Proof {
@@ -45,8 +51,8 @@ impl fmt::Display for Proof {
             Self::Token { issuer } => write!(f, "token of {issuer}"),
             Self::Certificate { serial } => write!(f, "certificate {serial}"),
             Self::AssertedCertificate { serial, replica } => write!(f, "certificate {serial}, asserted by {replica}"),
-            Self::OwnSocket => f.write_str("own socket"),
-            Self::Serving => f.write_str("own serving certificate"),
+            Self::OwnSocket { replica } => write!(f, "own socket of {replica}"),
+            Self::Serving { replica } => write!(f, "serving certificate of {replica}"),
         }
     }
 }

@@ -61,7 +61,7 @@ mod tests {
     };
 
     fn caller(id: &str) -> Caller {
-        Caller { id: id.parse().unwrap(), proof: Proof::OwnSocket }
+        Caller { id: id.parse().unwrap(), proof: Proof::OwnSocket { replica: String::new() } }
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
         let mut caller = caller("spiffe://td/ns/a/sa/b");
         let denied = Denied::from_iter([(DeniedSubject::Identity(caller.id.clone()), denial)]);
         for proof in [
-            Proof::OwnSocket,
+            Proof::OwnSocket { replica: String::new() },
             Proof::Token { issuer: "i".into() },
             Proof::Certificate { serial: "01".into() },
             Proof::AssertedCertificate { serial: "01".into(), replica: "r".into() },

@@ -1,8 +1,8 @@
 //! The issuance logs of all replicas of a data directory as one.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::spawn_blocking};
 
 use crate::{
     grpc::pair_client::entries_of_replica,
@@ -26,14 +26,16 @@ impl IssuanceHistory for AllHistories {
         let data_dir = self.data_dir.clone();
         let own = self.own.as_ref().map(|(slot, history)| (*slot, Arc::clone(history)));
         tokio::spawn(async move {
-            let slots = match data_dir.slots_with_logs() {
+            let directory = data_dir.clone();
+            let slots = spawn_blocking(move || directory.slots_with_logs()).await.map_err(io::Error::other).flatten();
+            let slots = match slots {
                 Ok(slots) => slots,
                 Err(error) => return drop(sender.send(Err(LogError(error.to_string()))).await),
             };
             for slot in slots {
                 let mut log = match &own {
                     Some((own, history)) if *own == slot => history.entries(),
-                    _ => entries_of(&data_dir, slot),
+                    _ => entries_of(data_dir.clone(), slot).await,
                 };
                 while let Some(entry) = log.recv().await {
                     if sender.send(entry).await.is_err() {
@@ -46,9 +48,11 @@ impl IssuanceHistory for AllHistories {
     }
 }
 
-fn entries_of(data_dir: &DataDir, slot: Slot) -> Entries {
-    match SlotLock::try_take(data_dir, slot) {
-        Ok(Some(lock)) => entries_of_dead(data_dir.clone(), lock),
+async fn entries_of(data_dir: DataDir, slot: Slot) -> Entries {
+    let directory = data_dir.clone();
+    let lock = spawn_blocking(move || SlotLock::try_take(&directory, slot)).await;
+    match lock.map_err(io::Error::other).flatten() {
+        Ok(Some(lock)) => entries_of_dead(data_dir, lock),
         Ok(None) => entries_of_replica(data_dir.pair_socket(slot)),
         Err(error) => {
             let (sender, entries) = mpsc::channel(1);

@@ -34,7 +34,7 @@ impl Supervisor {
         self.names.insert(handle.id(), name);
     }
 
-    /// Watches over all tasks until shutdown is asked for, then lets them end as [`drain`](Self::drain) does.
+    /// Watches over all tasks until shutdown is asked for, then lets them end by themselves, at most for `limit`.
     ///
     /// # Errors
     ///

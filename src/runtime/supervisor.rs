@@ -34,7 +34,7 @@ impl Supervisor {
         self.names.insert(handle.id(), name);
     }
 
-    /// Watches over all tasks until shutdown is asked for, then lets them end by themselves, at most for `limit`.
+    /// Watches over all tasks until shutdown is asked for, then lets them end by themselves, at most for `drain_limit`.
     ///
     /// # Errors
     ///

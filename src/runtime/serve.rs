@@ -6,6 +6,7 @@ pub(super) mod histories;
 mod identities;
 mod listeners;
 mod place;
+mod plugged_in;
 pub(super) mod proofs;
 mod signing;
 
@@ -17,7 +18,7 @@ use std::{
 
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::watch,
+    sync::{Notify, watch},
     task::spawn_blocking,
     time::sleep,
 };
@@ -41,7 +42,7 @@ use crate::{
     http::admin,
     service::{
         metrics::{ExpiringCertificate, Metrics},
-        readiness::Readiness,
+        signing_state::Origin,
     },
 };
 
@@ -83,10 +84,15 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     let shutdown = Shutdown::on_signal().map_err(ServeFailed::of)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn SecureRandom> = Arc::new(RingRandom::new());
-    let (place, ports) = Place::take(&config, random.as_ref()).await?;
     let metrics = Arc::new(Metrics::new());
-    let signing = signing::assemble(&config, &place, &clock, &random, &metrics)?;
-    let log = Arc::clone(&signing.log);
+    let plugged_in = match &config.ca_dir {
+        Some(directory) => Some(plugged_in::load(directory, &config.trust_domain, &clock, &metrics).await?),
+        None => None,
+    };
+    let origin = plugged_in.as_ref().map_or(Origin::SelfSigned, |(_, authority)| Origin::PluggedIn(authority.clone()));
+    let (place, ports) = Place::take(&config, random.as_ref()).await?;
+    let signing = signing::assemble(&config, &place, &clock, &random, &metrics, origin)?;
+    let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     let identities = OwnIdentities {
         create: Arc::clone(&signing.create),
         trust_domain: config.trust_domain.clone(),
@@ -96,8 +102,14 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
         metrics,
     };
     let mut supervisor = Supervisor::default();
-    start_workload_socket(&config, &place, &identities, &shutdown, &mut supervisor).await?;
-    start_signing(signing, ports, &identities, config.drain, &shutdown, control, &mut supervisor);
+    let workload = start_workload_socket(&config, &place, &identities, &shutdown, &mut supervisor).await?;
+    let serving = start_signing(signing, ports, &identities, config.drain, &shutdown, control, &mut supervisor);
+    if let Some((files, authority)) = plugged_in {
+        let latch = readiness.latch("plugged-in authority", "its files have not been looked at yet");
+        supervisor.spawn("CA files", on(control, until(&shutdown, files.run(latch))));
+        let renewal = plugged_in::renew_after_changes(authority, sessions, [workload, serving]);
+        supervisor.spawn("renewal after CA changes", until(&shutdown, renewal));
+    }
     say_what_is_served(&config, &place).map_err(ServeFailed::of)?;
 
     let result = supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(ServeFailed::of);
@@ -116,15 +128,16 @@ async fn start_workload_socket(
     identities: &OwnIdentities,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> Result<(), ServeFailed> {
+) -> Result<Arc<Notify>, ServeFailed> {
     let chosen = config.workload_socket != place.data_dir.workload_socket();
     let socket = WorkloadSocket { path: config.workload_socket.clone(), chosen };
     let bound = socket.bind().await.map_err(ServeFailed::of)?;
     let (publisher, identity) = identities.workload(config.workload.clone());
     identities.metrics.follow(ExpiringCertificate::Svid, publisher.stats());
+    let renew_now = publisher.renew_now();
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
     supervisor.spawn("workload socket", socket.serve(bound, identity, shutdown.clone()));
-    Ok(())
+    Ok(renew_now)
 }
 
 fn start_signing(
@@ -135,12 +148,12 @@ fn start_signing(
     shutdown: &Shutdown,
     control: &Handle,
     supervisor: &mut Supervisor,
-) {
-    let Signing { create, log, history, leadership, standing, sessions, announcer, pair } = signing;
+) -> Arc<Notify> {
+    let Signing { create, log, history, leadership, standing, sessions, announcer, pair, readiness } = signing;
     let (publisher, serving) = identities.serving();
+    let renew_now = publisher.renew_now();
     identities.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let readiness = Readiness::default();
     let health = Health {
         readiness: readiness.clone(),
         standing,
@@ -191,6 +204,7 @@ fn start_signing(
             }
         }),
     );
+    renew_now
 }
 
 async fn gone(mut left: watch::Receiver<bool>) {

@@ -11,11 +11,10 @@ use tracing::{info, warn};
 
 use super::{
     ports::{BoxFuture, StateError},
-    signing_session::SigningSession,
+    signing_session::{AuthorityReceiver, SigningSession},
     signing_state::{Claim, SigningState},
 };
 use crate::domain::{
-    authority::SigningAuthority,
     clock::{BootInstant, Clock},
     leadership::{Action, Event, Machine, Reason, Role, Term},
 };
@@ -44,7 +43,7 @@ pub struct Leadership {
     election: Arc<dyn Election>,
     state: Arc<SigningState>,
     /// The authority of the term that was claimed last, until it is granted.
-    claimed: Option<(Term, Arc<SigningAuthority>)>,
+    claimed: Option<(Term, AuthorityReceiver)>,
     session: watch::Sender<Option<Arc<SigningSession>>>,
     standing: watch::Sender<Standing>,
     clock: Arc<dyn Clock>,
@@ -154,7 +153,7 @@ impl Leadership {
     fn grant(&mut self, term: Term, until: Option<BootInstant>) {
         // the machine grants only what was claimed, and a claim brings the authority with it
         let Some((_, authority)) = self.claimed.take_if(|(claimed, _)| *claimed == term) else { return };
-        info!(event = "term_granted", %term, authority = authority.id());
+        info!(event = "term_granted", %term, authority = authority.borrow().id());
         self.session.send_replace(Some(Arc::new(SigningSession::new(term, authority, until))));
     }
 

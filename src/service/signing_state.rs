@@ -1,5 +1,5 @@
 //! The state that a term signs from: claimed for the term, then the signing authority read from it, or made if there has
-//! never been one.
+//! never been one. Of a plugged-in authority the state holds only that there is one (docs/decisions/0009).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,9 +7,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::ports::{StateError, StateObject, StateStore};
+use super::{
+    ports::{StateError, StateObject, StateStore},
+    signing_session::AuthorityReceiver,
+};
 use crate::domain::{
     authority::SigningAuthority,
     clock::Clock,
@@ -22,10 +26,20 @@ use crate::domain::{
 /// Opens the store. In the embedded form that may be done only while the pair's lock is held.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn StateStore>, StateError> + Send + Sync>;
 
+/// Where the signing authority comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Made here, and kept in the state.
+    SelfSigned,
+    /// Kept by somebody else.
+    PluggedIn(AuthorityReceiver),
+}
+
 /// The use case; blocking throughout.
 pub struct SigningState {
     open: OpenStore,
     store: Mutex<Option<Arc<dyn StateStore>>>,
+    origin: Origin,
     trust_domain: TrustDomain,
     clock: Arc<dyn Clock>,
     random: Arc<dyn SecureRandom>,
@@ -35,7 +49,7 @@ pub struct SigningState {
 #[derive(Debug)]
 pub enum Claim {
     /// Every object bears the term now; this signs in it.
-    Claimed(Arc<SigningAuthority>),
+    Claimed(AuthorityReceiver),
     /// Some object bears a term that is not lower.
     Refused {
         /// The highest of them.
@@ -50,11 +64,12 @@ impl SigningState {
     /// Opens the store with `open` at the first claim.
     pub fn new(
         open: OpenStore,
+        origin: Origin,
         trust_domain: TrustDomain,
         clock: Arc<dyn Clock>,
         random: Arc<dyn SecureRandom>,
     ) -> Self {
-        Self { open, store: Mutex::new(None), trust_domain, clock, random }
+        Self { open, store: Mutex::new(None), origin, trust_domain, clock, random }
     }
 
     /// Claims `term` in every object, then reads the signing authority, or makes it where no object was ever written.
@@ -77,11 +92,36 @@ impl SigningState {
             Err(StateError::Fenced { found, .. }) => return Ok(Claim::Refused { highest: found }),
             Err(error) => return Err(error),
         }
-        let authority = match store.load(StateObject::Authority)? {
-            Some(stored) => self.read(store, term, &stored.content)?,
-            None => self.make(store, term)?,
-        };
-        Ok(Claim::Claimed(Arc::new(authority)))
+        let stored = store.load(StateObject::Authority)?.map(|stored| Stored::decode(&stored.content)).transpose()?;
+        if let Some(stored) = &stored {
+            self.check_trust_domain(stored.trust_domain())?;
+        }
+        match (&self.origin, stored) {
+            (Origin::SelfSigned, Some(Stored::Own(own))) => Ok(claimed(self.read(store, term, &own)?)),
+            (Origin::SelfSigned, None) => Ok(claimed(self.make(store, term)?)),
+            (Origin::PluggedIn(authority), Some(Stored::PluggedIn(_))) => Ok(Claim::Claimed(authority.clone())),
+            (Origin::PluggedIn(authority), None) => {
+                let content = PluggedInContent { format: PLUGGED_IN, trust_domain: self.trust_domain.to_string() };
+                store.compare_and_swap(StateObject::Authority, 0, term, &encoded(&content)?)?;
+                Ok(Claim::Claimed(authority.clone()))
+            }
+            (Origin::SelfSigned, Some(Stored::PluggedIn(_))) => Err(StateError::Unusable(
+                "the data directory was used with a plugged-in authority: set caDir, or use another dataDir".into(),
+            )),
+            (Origin::PluggedIn(_), Some(Stored::Own(_))) => Err(StateError::Unusable(
+                "the data directory holds a root of its own: leave caDir out, or use another dataDir".into(),
+            )),
+        }
+    }
+
+    fn check_trust_domain(&self, stored: &str) -> Result<(), StateError> {
+        if stored == self.trust_domain.as_str() {
+            return Ok(());
+        }
+        Err(StateError::Unusable(format!(
+            "trustDomain is {}, but the data directory holds the authority of {stored}: set that one, or use another dataDir",
+            self.trust_domain
+        )))
     }
 
     /// Closes the store, so that another process may open it.
@@ -115,15 +155,13 @@ impl SigningState {
         Ok(authority)
     }
 
-    fn read(&self, store: &dyn StateStore, term: Term, content: &[u8]) -> Result<SigningAuthority, StateError> {
-        let stored = AuthorityContent::decode(content)?;
+    fn read(
+        &self,
+        store: &dyn StateStore,
+        term: Term,
+        stored: &AuthorityContent,
+    ) -> Result<SigningAuthority, StateError> {
         let unusable = |what: String| StateError::Unusable(format!("the stored signing authority: {what}"));
-        if stored.trust_domain != self.trust_domain.as_str() {
-            return Err(StateError::Unusable(format!(
-                "trustDomain is {}, but the data directory holds the authority of {}: set that one, or use another dataDir",
-                self.trust_domain, stored.trust_domain
-            )));
-        }
         let certificates =
             Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|e| unusable(e.to_string()))?;
         let [certificate] =
@@ -146,15 +184,39 @@ impl SigningState {
     }
 }
 
+fn claimed(authority: SigningAuthority) -> Claim {
+    let (_never_another, authority) = watch::channel(Arc::new(authority));
+    Claim::Claimed(authority)
+}
+
 /// The fingerprint of the signing certificate in the authority object's content; the store's manifest keeps it, so that a
-/// root can't be replaced unnoticed.
+/// root can't be replaced unnoticed. None of a plugged-in authority, whose root is somebody else's to replace.
 pub fn root_of(content: &[u8]) -> Option<String> {
-    let stored = AuthorityContent::decode(content).ok()?;
+    let Ok(Stored::Own(stored)) = Stored::decode(content) else { return None };
     let certificate = Certificate::all_from_pem(stored.certificate.as_bytes()).ok()?.into_iter().next()?;
     Some(certificate.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 const FORMAT: u32 = 1;
+/// A number of its own, so that a version which knows only roots of its own refuses the state and makes none.
+const PLUGGED_IN: u32 = 2;
+
+/// The authority object.
+enum Stored {
+    Own(AuthorityContent),
+    PluggedIn(PluggedInContent),
+}
+
+#[derive(Deserialize)]
+struct Header {
+    format: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PluggedInContent {
+    format: u32,
+    trust_domain: String,
+}
 
 #[derive(Serialize, Deserialize)]
 struct AuthorityContent {
@@ -174,15 +236,29 @@ struct TrustContent {
     bundle: String,
 }
 
-impl AuthorityContent {
+impl Stored {
     fn decode(content: &[u8]) -> Result<Self, StateError> {
-        decoded(content, |stored: &Self| stored.format)
+        match decoded(content)? {
+            Header { format: FORMAT } => decoded(content).map(Self::Own),
+            Header { format: PLUGGED_IN } => decoded(content).map(Self::PluggedIn),
+            Header { format } => Err(newer(format, PLUGGED_IN)),
+        }
+    }
+
+    fn trust_domain(&self) -> &str {
+        match self {
+            Self::Own(stored) => &stored.trust_domain,
+            Self::PluggedIn(stored) => &stored.trust_domain,
+        }
     }
 }
 
 impl TrustContent {
     fn decode(content: &[u8]) -> Result<Self, StateError> {
-        decoded(content, |stored: &Self| stored.format)
+        match decoded(content)? {
+            Header { format: FORMAT } => decoded(content),
+            Header { format } => Err(newer(format, FORMAT)),
+        }
     }
 
     fn bundle(&self, trust_domain: &TrustDomain) -> Result<TrustBundle, String> {
@@ -199,12 +275,12 @@ fn encoded(content: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StateError> {
     serde_json::to_vec(content).map(Zeroizing::new).map_err(|error| StateError::Io(error.to_string()))
 }
 
-fn decoded<'a, T: Deserialize<'a>>(content: &'a [u8], format: impl Fn(&T) -> u32) -> Result<T, StateError> {
+fn decoded<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Result<T, StateError> {
     // the error names line and column, never the content
-    let stored: T = serde_json::from_slice(content)
-        .map_err(|error| StateError::Unusable(format!("a stored object can't be read: {error}")))?;
-    match format(&stored) {
-        FORMAT => Ok(stored),
-        newer => Err(StateError::Unusable(format!("a stored object has format {newer}, this version reads {FORMAT}"))),
-    }
+    serde_json::from_slice(content)
+        .map_err(|error| StateError::Unusable(format!("a stored object can't be read: {error}")))
+}
+
+fn newer(format: u32, known: u32) -> StateError {
+    StateError::Unusable(format!("a stored object has format {format}, this version reads {known}"))
 }

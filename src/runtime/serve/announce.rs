@@ -42,16 +42,29 @@ impl Announcer {
                 task.abort();
             }
             if let Some(session) = session {
-                self.bundle.send_replace(Some(Arc::new(session.authority().bundle().clone())));
-                if let Err(error) = self.write(&session).await {
-                    // others find this replica by asking again; the file is put right by the next term at the latest
-                    warn!(event = "announcement_failed", %error);
-                }
+                let mut changes = session.authority_changes();
+                self.announce(&session).await;
                 operator = self.open_operator_socket().await;
-            }
-            if sessions.changed().await.is_err() {
+                loop {
+                    tokio::select! {
+                        Ok(()) = changes.changed() => self.announce(&session).await,
+                        ended = sessions.changed() => match ended {
+                            Ok(()) => break,
+                            Err(_) => std::future::pending().await,
+                        }
+                    }
+                }
+            } else if sessions.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    async fn announce(&self, session: &SigningSession) {
+        self.bundle.send_replace(Some(Arc::new(session.authority().bundle().clone())));
+        if let Err(error) = self.write(session).await {
+            // others find this replica by asking again; the file is put right by the next term at the latest
+            warn!(event = "announcement_failed", %error);
         }
     }
 
@@ -62,10 +75,10 @@ impl Announcer {
             pair_socket: self.entry.pair_socket.clone(),
         };
         let (pair, root_cert) = (self.pair.clone(), self.data_dir.root_cert());
-        let bundle = session.authority().bundle().to_pem();
+        let authority = session.authority();
         let written = spawn_blocking(move || {
             pair.announce_active(&active)?;
-            write_atomically(&root_cert, READABLE, bundle.as_bytes())
+            write_atomically(&root_cert, READABLE, authority.roots_pem().as_bytes())
         });
         written.await.map_err(io::Error::other)?
     }

@@ -10,7 +10,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
-    domain::{clock::Timestamp, leadership::Role},
+    domain::{leadership::Role, x509::Certificate},
     grpc::pair_client::PairClient,
     service::{
         leadership::Standing,
@@ -85,7 +85,7 @@ impl Health {
         match (role, term) {
             (Role::Active, Some(term)) => {
                 self.metrics.set_role(true, term);
-                self.show_root_expiry();
+                self.show_expiries();
                 latch.ready(format!("active in term {term}"));
             }
             _ => match self.pair.active_or_why_not() {
@@ -98,14 +98,10 @@ impl Health {
         }
     }
 
-    fn show_root_expiry(&self) {
-        let first_to_expire = self
-            .sessions
-            .borrow()
-            .as_ref()
-            .and_then(|session| session.authority().bundle().roots().iter().map(|root| root.not_after()).min());
-        if let Some(not_after) = first_to_expire {
-            let not_after: Timestamp = not_after;
+    fn show_expiries(&self) {
+        let Some(authority) = self.sessions.borrow().as_ref().map(|session| session.authority()) else { return };
+        self.metrics.set_expiry(ExpiringCertificate::Authority, authority.certificate().not_after());
+        if let Some(not_after) = authority.bundle().roots().iter().map(Certificate::not_after).min() {
             self.metrics.set_expiry(ExpiringCertificate::Root, not_after);
         }
     }

@@ -18,8 +18,9 @@ use crate::{
         issuance_history::IssuanceHistory,
         leadership::{Leadership, Standing},
         metrics::Metrics,
+        readiness::Readiness,
         signing_session::SigningSession,
-        signing_state::{SigningState, root_of},
+        signing_state::{Origin, SigningState, root_of},
     },
     storage::{
         embedded_election::EmbeddedElection, history::OwnHistory, issuance_log::EmbeddedIssuanceLog,
@@ -38,6 +39,7 @@ pub(super) struct Signing {
     pub(super) sessions: watch::Receiver<Option<Arc<SigningSession>>>,
     pub(super) announcer: Announcer,
     pub(super) pair: Arc<PairClient>,
+    pub(super) readiness: Readiness,
 }
 
 pub(super) fn assemble(
@@ -46,6 +48,7 @@ pub(super) fn assemble(
     clock: &Arc<dyn Clock>,
     random: &Arc<dyn SecureRandom>,
     metrics: &Arc<Metrics>,
+    origin: Origin,
 ) -> Result<Signing, ServeFailed> {
     let issuers = proofs::token_issuers(&place.data_dir, &config.token_issuers)?;
     let slot = place.slot.slot();
@@ -76,7 +79,7 @@ pub(super) fn assemble(
     let election = EmbeddedElection::new(place.data_dir.clone());
     let opener = election.clone();
     let open = Box::new(move || opener.open_store(root_of));
-    let state = SigningState::new(open, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
+    let state = SigningState::new(open, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
     let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
     let machine = Machine::new(Tenure::Lock, holder, clock.boot());
     let (leadership, standing) =
@@ -88,5 +91,6 @@ pub(super) fn assemble(
         bundle,
         history: Arc::new(AllHistories { data_dir: place.data_dir.clone(), own: Some((slot, Arc::clone(&history))) }),
     };
-    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, pair })
+    let readiness = Readiness::default();
+    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, pair, readiness })
 }

@@ -190,3 +190,6 @@ fn say_loaded(authority: &SigningAuthority) {
         roots = authority.bundle().roots().len(),
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -178,8 +178,8 @@ fn start_signing(
             let result = leadership.run(async move { asked.requested().await }).await;
             if result.is_ok() {
                 sleep(drain).await;
+                leave.send_replace(true);
             }
-            leave.send_replace(true);
             result
         }),
     );
@@ -208,8 +208,10 @@ fn start_signing(
 }
 
 async fn gone(mut left: watch::Receiver<bool>) {
-    // a sender that is gone has left too
-    let _left_or_gone = left.wait_for(|left| *left).await.is_ok();
+    if left.wait_for(|left| *left).await.is_err() {
+        // whoever was to say so has failed: the process ends with that, not with the end of another task
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Runs a task that would go on for ever until shutdown is asked for.

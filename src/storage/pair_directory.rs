@@ -33,6 +33,9 @@ pub struct ReplicaEntry {
     pub pair_socket: PathBuf,
     /// Of the program.
     pub version: String,
+    /// Whether its signing authority is plugged in.
+    #[serde(default)]
+    pub plugged_in: bool,
 }
 
 /// The replica that is active, or was when it wrote this.
@@ -231,6 +234,7 @@ mod tests {
             admin_address: "127.0.0.1:15014".parse().unwrap(),
             pair_socket: "pair/x.sock".into(),
             version: "0.1.0".into(),
+            plugged_in: false,
         }
     }
 

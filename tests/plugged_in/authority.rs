@@ -113,7 +113,7 @@ impl Kind {
                 let pair = KeyPair::from_pem_and_sign_algo(&newer, &PKCS_RSA_SHA256).unwrap();
                 let text = match self {
                     Self::OldRsa(_) => pem::encode("RSA PRIVATE KEY", key.to_pkcs1_der().unwrap().as_bytes()),
-                    _ => newer,
+                    Self::P256 | Self::P384 | Self::Ed25519 | Self::Rsa(_) => newer,
                 };
                 (pair, text.to_string())
             }

@@ -61,6 +61,23 @@ fn a_data_directory_keeps_to_its_kind_of_authority_and_holds_no_plugged_in_key()
     drop(Serve::start("again", own.logs(), &own.data(), &[]));
 }
 
+#[test]
+fn a_standby_of_another_kind_is_refused_while_it_starts() {
+    let root = Authority::root("root");
+    let ca = CaDir::plain(&root.below("signer", Kind::P256).cacerts(&root.certificate));
+    let place = Place::new();
+    let active = place.start("serve", &ca);
+    let text = refusal(&place, &[]);
+    assert!(text.contains("runs with a caDir: set the same one here"), "{text}");
+    active.wait_until_ready();
+
+    let place = Place::new();
+    let active = Serve::start("serve", place.logs(), &place.data(), &[]);
+    let text = refusal(&place, &ca.flags());
+    assert!(text.contains("runs with no caDir: leave it out here"), "{text}");
+    active.wait_until_ready();
+}
+
 /// Whether a file below `directory` holds `secret`.
 fn holds(directory: &Path, secret: &[u8]) -> bool {
     fs::read_dir(directory).unwrap().any(|entry| {
@@ -105,11 +122,10 @@ fn the_standby_goes_on_with_the_same_authority() {
     for serve in &replicas {
         assert_eq!(
             caller.ask_anew(serve.port).unwrap()[1..],
-            [signer.chain.as_slice(), &[root.certificate.clone()]].concat()
+            [signer.chain.as_slice(), std::slice::from_ref(&root.certificate)].concat()
         );
     }
-    let active = usize::from(readiness(&replicas[1]).contains("active in term 1)"));
-    let active = if readiness(&replicas[0]).contains("signing: ready (active") { 0 } else { active };
+    let active = usize::from(readiness(&replicas[1]).contains("signing: ready (active in term 1)"));
     replicas[active].process.kill();
     let survivor = &replicas[1 - active];
     let answer = caller.ask_anew(survivor.port).unwrap();

@@ -119,7 +119,7 @@ fn swaps_under_load_fail_no_call() {
             (&signers[2], &both),
             (&signers[2], &new.certificate),
         ] {
-            let expected = [signer.chain.as_slice(), &[roots.clone()]].concat();
+            let expected = [signer.chain.as_slice(), std::slice::from_ref(roots)].concat();
             swap(&ca, &signer.cacerts(roots), &caller, &replicas, &expected);
             caller.trust(roots);
             load.wait_for_more(50);
@@ -159,7 +159,7 @@ fn a_broken_swap_is_told_and_changes_nothing() {
         assert_eq!(refused(&serve), count);
         serve.wait_until_ready();
         let answer = caller.ask_anew(serve.port).unwrap();
-        assert_eq!(answer[1..], [signer.chain.as_slice(), &[root.certificate.clone()]].concat());
+        assert_eq!(answer[1..], [signer.chain.as_slice(), std::slice::from_ref(&root.certificate)].concat());
         ca.write(&good);
         wait_until(SOON, "readiness without a word of it", || {
             let page = readiness(&serve);

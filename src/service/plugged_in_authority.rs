@@ -14,7 +14,7 @@ use super::{
     metrics::{Metrics, ReloadOutcome},
     ports::{AuthoritySource, SourceError},
     readiness::Latch,
-    signing_session::AuthorityReceiver,
+    signing_state::AuthorityReceiver,
 };
 use crate::domain::{
     authority::{AuthorityFiles, PluggedInError, SigningAuthority},

@@ -14,11 +14,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::signing_state::ClaimedState;
+use super::signing_state::{AuthorityReceiver, ClaimedState};
 use crate::domain::{attestation::Denied, authority::SigningAuthority, clock::BootInstant, leadership::Term};
-
-/// The authority that signs: the same one for ever, or always the latest of those that are plugged in.
-pub type AuthorityReceiver = watch::Receiver<Arc<SigningAuthority>>;
 
 /// One term's permission to sign. Held by whoever signs, for as long as that takes.
 #[derive(Debug)]

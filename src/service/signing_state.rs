@@ -11,10 +11,7 @@ use std::{
 use tokio::sync::watch;
 
 use self::content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded};
-use super::{
-    ports::{StateError, StateObject, StateStore},
-    signing_session::AuthorityReceiver,
-};
+use super::ports::{StateError, StateObject, StateStore};
 use crate::domain::{
     attestation::Denied,
     authority::SigningAuthority,
@@ -27,6 +24,9 @@ use crate::domain::{
 
 /// Opens the store. In the embedded form that may be done only while the pair's lock is held.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn StateStore>, StateError> + Send + Sync>;
+
+/// The authority that signs: the same one for ever, or always the latest of those that are plugged in.
+pub type AuthorityReceiver = watch::Receiver<Arc<SigningAuthority>>;
 
 /// Where the signing authority comes from.
 #[derive(Clone, Debug)]

@@ -13,7 +13,8 @@ use crate::{
     service::{
         metrics::Metrics,
         plugged_in_authority::{LOOK_EVERY, Parts, PluggedInAuthority},
-        signing_session::{AuthorityReceiver, SigningSession},
+        signing_session::SigningSession,
+        signing_state::AuthorityReceiver,
     },
     storage::ca_directory::CaDirectory,
 };

@@ -7,6 +7,7 @@ pub mod issuance_history;
 pub mod leadership;
 pub mod metrics;
 pub mod own_identity;
+pub mod plugged_in_authority;
 pub mod ports;
 pub mod readiness;
 pub mod signing_session;

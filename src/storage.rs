@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is where blocking file I/O lives")]
 
 pub mod active_lock;
+pub mod ca_directory;
 pub mod data_dir;
 pub mod embedded_election;
 mod engine;

@@ -2,6 +2,7 @@
 
 mod issue;
 mod leaf_profile;
+mod plugged_in;
 pub mod renewal;
 mod signer;
 mod signing_authority;
@@ -10,6 +11,7 @@ pub(crate) mod testing;
 mod validity;
 
 pub use issue::{IssueError, IssuedSvid, Subject, issue};
+pub use plugged_in::{AuthorityFiles, Layout, PluggedInError};
 pub use signer::Signer;
 pub use signing_authority::{AuthorityError, SigningAuthority};
 pub use validity::{TtlBounds, TtlBoundsError, TtlError, Validity};

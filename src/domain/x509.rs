@@ -10,6 +10,7 @@ pub mod lint;
 pub mod pem;
 mod private_key;
 mod public_key;
+mod revocation_lists;
 mod serial;
 mod svid;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub(in crate::domain) use key_pair::KeyPair;
 pub use private_key::{PrivateKey, PrivateKeyError};
 pub use public_key::KeyAlgorithm;
 pub(in crate::domain) use public_key::PublicKey;
+pub use revocation_lists::{RevocationListError, RevocationLists};
 pub use serial::{SerialNumber, SerialNumberError};
 pub use svid::{SvidError, X509Svid};
 pub use trust_bundle::{BundleError, TrustBundle};

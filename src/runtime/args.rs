@@ -54,6 +54,10 @@ pub struct ServeArgs {
     /// Where all state is kept; made if it is missing. Replicas of a pair share it
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
+    /// Directory of a plugged-in signing authority, in either of istiod's layouts, read again when it changes. If not
+    /// given a root is made and kept in the data directory
+    #[arg(long, value_name = "DIR")]
+    pub ca_dir: Option<String>,
     /// Address of the CA API. While a replica of the same data directory holds the default port, a free one is taken
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
@@ -305,6 +309,7 @@ impl ServeArgs {
     pub fn defaults() -> Self {
         Self {
             data_dir: Some(Self::DATA_DIR.into()),
+            ca_dir: None,
             listen: Some("127.0.0.1:15012".into()),
             admin_listen: Some("127.0.0.1:15020".into()),
             trust_domain: Some("cluster.local".into()),

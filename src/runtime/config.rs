@@ -31,6 +31,8 @@ pub type Environment = BTreeMap<String, String>;
 pub struct ServeConfig {
     /// Where all state is kept.
     pub data_dir: PathBuf,
+    /// Where the plugged-in signing authority is; without one there is a root of our own.
+    pub ca_dir: Option<PathBuf>,
     /// Of the CA API.
     pub listen: ListenAddress,
     /// Of health and metrics.
@@ -154,6 +156,7 @@ impl ServeConfig {
 
     fn read(from: &mut Sources) -> Option<Self> {
         let data_dir = from.one("data_dir", parse::path);
+        let ca_dir = from.one("ca_dir", parse::path);
         let listen = listen_address(from, "listen");
         let admin_listen = listen_address(from, "admin_listen");
         let trust_domain = from.one("trust_domain", parse::displayed);
@@ -173,6 +176,7 @@ impl ServeConfig {
         let token_issuers = token_issuers(from);
         Some(Self {
             data_dir: data_dir?,
+            ca_dir,
             listen: listen?,
             admin_listen: admin_listen?,
             trust_domain: trust_domain?,
@@ -194,6 +198,7 @@ impl ServeConfig {
     pub fn to_yaml(&self) -> Result<String, serde_yaml_ng::Error> {
         let texts = ServeArgs {
             data_dir: Some(self.data_dir.display().to_string()),
+            ca_dir: self.ca_dir.as_ref().map(|dir| dir.display().to_string()),
             listen: Some(self.listen.address.to_string()),
             admin_listen: Some(self.admin_listen.address.to_string()),
             trust_domain: Some(self.trust_domain.to_string()),
@@ -209,7 +214,7 @@ impl ServeConfig {
         let mut texts = names::texts_of(&texts);
         let mut file = Mapping::new();
         for field in reference::fields("serve") {
-            let values = texts.remove(&field).unwrap_or_default();
+            let Some(values) = texts.remove(&field) else { continue };
             let value = if reference::is_list(&field) { values.into() } else { Value::from(values.concat()) };
             file.insert(names::file_key(&field).into(), value);
         }

@@ -6,6 +6,7 @@ pub(super) mod histories;
 mod identities;
 mod listeners;
 mod place;
+mod plugged_in;
 pub(super) mod proofs;
 mod signing;
 
@@ -18,7 +19,7 @@ use std::{
 use rustls::ServerConfig;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::watch,
+    sync::{Notify, watch},
     task::spawn_blocking,
     time::sleep,
 };
@@ -43,7 +44,7 @@ use crate::{
     service::{
         leadership::{Leadership, LeadershipError},
         metrics::{ExpiringCertificate, Metrics},
-        readiness::Readiness,
+        signing_state::Origin,
     },
 };
 
@@ -87,10 +88,15 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     let shutdown = Shutdown::on_signal().map_err(ServeFailed::of)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn SecureRandom> = Arc::new(RingRandom::new());
-    let (place, ports) = Place::take(&config, random.as_ref()).await?;
     let metrics = Arc::new(Metrics::new());
-    let signing = signing::assemble(&config, &place, &clock, &random, &metrics)?;
-    let log = Arc::clone(&signing.log);
+    let plugged_in = match &config.ca_dir {
+        Some(directory) => Some(plugged_in::load(directory, &config.trust_domain, &clock, &metrics).await?),
+        None => None,
+    };
+    let origin = plugged_in.as_ref().map_or(Origin::SelfSigned, |(_, authority)| Origin::PluggedIn(authority.clone()));
+    let (place, ports) = Place::take(&config, random.as_ref()).await?;
+    let signing = signing::assemble(&config, &place, &clock, &random, &metrics, origin)?;
+    let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     let identities = OwnIdentities {
         create: Arc::clone(&signing.create),
         trust_domain: config.trust_domain.clone(),
@@ -100,8 +106,14 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
         metrics,
     };
     let mut supervisor = Supervisor::default();
-    start_workload_socket(&config, &place, &identities, &shutdown, &mut supervisor).await?;
-    start_signing(signing, ports, &identities, config.drain, &shutdown, control, &mut supervisor);
+    let workload = start_workload_socket(&config, &place, &identities, &shutdown, &mut supervisor).await?;
+    let serving = start_signing(signing, ports, &identities, config.drain, &shutdown, control, &mut supervisor);
+    if let Some((files, authority)) = plugged_in {
+        let latch = readiness.latch("plugged-in authority", "its files have not been looked at yet");
+        supervisor.spawn("CA files", on(control, until(&shutdown, files.run(latch))));
+        let renewal = plugged_in::renew_after_changes(authority, sessions, [workload, serving]);
+        supervisor.spawn("renewal after CA changes", until(&shutdown, renewal));
+    }
     match say_what_is_served(&config, &place) {
         // a reader that has gone away is no reason to stop serving
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(ServeFailed::of(error)),
@@ -124,15 +136,16 @@ async fn start_workload_socket(
     identities: &OwnIdentities,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> Result<(), ServeFailed> {
+) -> Result<Arc<Notify>, ServeFailed> {
     let chosen = config.workload_socket != place.data_dir.workload_socket();
     let socket = WorkloadSocket { path: config.workload_socket.clone(), chosen };
     let bound = socket.bind().await.map_err(ServeFailed::of)?;
     let (publisher, identity) = identities.workload(config.workload.clone());
     identities.metrics.follow(ExpiringCertificate::Svid, publisher.stats());
+    let renew_now = publisher.renew_now();
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
     supervisor.spawn("workload socket", socket.serve(bound, identity, shutdown.clone()));
-    Ok(())
+    Ok(renew_now)
 }
 
 fn start_signing(
@@ -143,10 +156,10 @@ fn start_signing(
     shutdown: &Shutdown,
     control: &Handle,
     supervisor: &mut Supervisor,
-) {
-    let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair } = signing;
+) -> Arc<Notify> {
+    let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, readiness } =
+        signing;
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let readiness = Readiness::default();
     let health = Health {
         readiness: readiness.clone(),
         standing,
@@ -157,7 +170,7 @@ fn start_signing(
         metrics: Arc::clone(&identities.metrics),
         reporter,
     };
-    let tls_configs = start_serving_certificate(identities, shutdown, supervisor);
+    let (renew_now, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
     let own_sessions = sessions.clone();
     supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
@@ -205,20 +218,22 @@ fn start_signing(
             }
         }),
     );
+    renew_now
 }
 
-/// Keeps the serving certificate; the channel has the TLS configuration that belongs to it.
+/// Keeps the serving certificate: what has it renewed at once, and the TLS configuration that belongs to it.
 fn start_serving_certificate(
     identities: &OwnIdentities,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> watch::Receiver<Option<Arc<ServerConfig>>> {
+) -> (Arc<Notify>, watch::Receiver<Option<Arc<ServerConfig>>>) {
     let (publisher, serving) = identities.serving();
+    let renew_now = publisher.renew_now();
     identities.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
     let (tls, tls_configs) = watch::channel(None);
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
-    tls_configs
+    (renew_now, tls_configs)
 }
 
 /// Runs the election. The channel turns true when the term is released and `drain` is over: until then the servers go on,
@@ -245,6 +260,7 @@ fn start_election(
 /// Never returns when the election failed: that ends the process, and is the reason to be shown.
 async fn gone(mut left: watch::Receiver<bool>) {
     if left.wait_for(|left| *left).await.is_err() {
+        // whoever was to say so has failed: the process ends with that, not with the end of another task
         std::future::pending::<()>().await;
     }
 }

@@ -354,7 +354,7 @@ impl CreateCertificate {
             if matches!(caller.proof, Proof::Serving { .. }) { self.policy.server_names.as_slice() } else { &[] };
         let subject = Subject { id: &id, server_names };
         let issued =
-            issue(authority, &csr, subject, request.ttl_seconds, &self.policy.ttl, signed_at, self.random.as_ref())?;
+            issue(&authority, &csr, subject, request.ttl_seconds, &self.policy.ttl, signed_at, self.random.as_ref())?;
         let issuance = self.issuance(session.term(), &issued, id, signed_at, caller, authority.id());
         let serial = issuance.serial.clone();
         self.log.append(IssuanceEvent::Issued(issuance)).await?;
@@ -364,7 +364,7 @@ impl CreateCertificate {
             self.metrics.request_ended(RequestOutcome::Withheld);
             return Err(CreateError::NotActive);
         }
-        Ok(issued.response_chain(authority))
+        Ok(issued.response_chain(&authority))
     }
 
     fn issuance(

@@ -26,6 +26,7 @@ pub struct Metrics {
     active: Gauge,
     term: Gauge<u64, AtomicU64>,
     renewals: Family<Label<RenewalOutcome>, Counter>,
+    authority_reloads: Family<Label<ReloadOutcome>, Counter>,
     expiry: Family<Label<ExpiringCertificate>, Gauge>,
     /// Read when a page is asked for, not counted twice as it happens.
     followed: Mutex<Vec<(ExpiringCertificate, Arc<RenewalStats>)>>,
@@ -97,6 +98,16 @@ outcomes! {
     }
 }
 
+outcomes! {
+    /// What came of a change of the plugged-in authority's files.
+    ReloadOutcome {
+        /// What is there now signs.
+        Loaded = "loaded",
+        /// The last good ones stay in use.
+        Refused = "refused",
+    }
+}
+
 /// The certificates whose expiry is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExpiringCertificate {
@@ -104,6 +115,8 @@ pub enum ExpiringCertificate {
     Svid,
     /// The first root of the trust bundle to expire.
     Root,
+    /// What the active signs with.
+    Authority,
     /// The CA's own serving certificate.
     Serving,
 }
@@ -113,6 +126,7 @@ impl EncodeLabelValue for ExpiringCertificate {
         encoder.write_str(match self {
             Self::Svid => "svid",
             Self::Root => "root",
+            Self::Authority => "authority",
             Self::Serving => "serving",
         })
     }
@@ -128,6 +142,11 @@ impl Metrics {
             "forwarded_requests",
             "Requests passed on to the active by outcome",
             metrics.forwarded.clone(),
+        );
+        registry.register(
+            "authority_reloads",
+            "Changes of the plugged-in authority's files by outcome",
+            metrics.authority_reloads.clone(),
         );
         registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
         registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
@@ -145,6 +164,7 @@ impl Metrics {
             active: Gauge::default(),
             term: Gauge::default(),
             renewals: zeroed(RenewalOutcome::ALL),
+            authority_reloads: zeroed(ReloadOutcome::ALL),
             expiry: Family::default(),
             followed: Mutex::default(),
         };
@@ -161,6 +181,11 @@ impl Metrics {
     /// Counts a CreateCertificate request that has ended.
     pub fn request_ended(&self, outcome: RequestOutcome) {
         self.requests.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a change of the plugged-in authority's files.
+    pub fn authority_reloaded(&self, outcome: ReloadOutcome) {
+        self.authority_reloads.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Counts an attempt to pass a request on.

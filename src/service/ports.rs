@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::{
     attestation::Evidence,
+    authority::AuthorityFiles,
     issuance::IssuanceEvent,
     leadership::Term,
     x509::{Certificate, CertificateChain, CertificateError, ChainError},
@@ -98,6 +99,27 @@ pub enum StateError {
     /// The write or read failed.
     #[error("the state store failed: {0}")]
     Io(String),
+}
+
+/// Where a plugged-in signing authority lies.
+pub trait AuthoritySource: Send + Sync {
+    /// Reads the whole set, once, as it is now; not complete if somebody is just replacing it. Blocks: call it off the
+    /// runtime.
+    ///
+    /// # Errors
+    ///
+    /// Names what can't be read.
+    fn read(&self) -> Result<AuthorityFiles, SourceError>;
+}
+
+/// Why the files of a signing authority could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub struct SourceError {
+    /// The file, or the place where all of them should be.
+    pub file: String,
+    /// What is wrong with it.
+    pub problem: String,
 }
 
 /// The record of what was signed. One writer each.

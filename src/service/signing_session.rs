@@ -14,14 +14,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::signing_state::ClaimedState;
+use super::signing_state::{AuthorityReceiver, ClaimedState};
 use crate::domain::{attestation::Denied, authority::SigningAuthority, clock::BootInstant, leadership::Term};
 
 /// One term's permission to sign. Held by whoever signs, for as long as that takes.
 #[derive(Debug)]
 pub struct SigningSession {
     term: Term,
-    authority: Arc<SigningAuthority>,
+    authority: AuthorityReceiver,
     denied: ArcSwap<Denied>,
     /// Nanoseconds of the boot clock; `u64::MAX` when the term has no deadline of its own.
     until: AtomicU64,
@@ -50,9 +50,16 @@ impl SigningSession {
         self.term
     }
 
-    /// What signs.
-    pub const fn authority(&self) -> &Arc<SigningAuthority> {
-        &self.authority
+    /// What signs at this instant. Whoever makes a response takes it once: the next call may answer with another one.
+    pub fn authority(&self) -> Arc<SigningAuthority> {
+        Arc::clone(&self.authority.borrow())
+    }
+
+    /// Tells of each later change of [`Self::authority`].
+    pub fn authority_changes(&self) -> AuthorityReceiver {
+        let mut changes = self.authority.clone();
+        changes.mark_unchanged();
+        changes
     }
 
     /// What is denied now.

@@ -1,5 +1,5 @@
 //! The state that a term signs from: claimed for the term, then the signing authority read from it, or made if there has
-//! never been one.
+//! never been one. Of a plugged-in authority the state holds only that there is one (docs/decisions/0009).
 
 mod content;
 
@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use self::content::{AuthorityContent, TrustContent, encoded};
+use tokio::sync::watch;
+
+use self::content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded};
 use super::ports::{StateError, StateObject, StateStore};
 use crate::domain::{
     attestation::Denied,
@@ -23,10 +25,23 @@ use crate::domain::{
 /// Opens the store. In the embedded form that may be done only while the pair's lock is held.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn StateStore>, StateError> + Send + Sync>;
 
+/// The authority that signs: the same one for ever, or always the latest of those that are plugged in.
+pub type AuthorityReceiver = watch::Receiver<Arc<SigningAuthority>>;
+
+/// Where the signing authority comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Made here, and kept in the state.
+    SelfSigned,
+    /// Kept by somebody else.
+    PluggedIn(AuthorityReceiver),
+}
+
 /// The use case; blocking throughout.
 pub struct SigningState {
     open: OpenStore,
     store: Mutex<Option<Arc<dyn StateStore>>>,
+    origin: Origin,
     trust_domain: TrustDomain,
     clock: Arc<dyn Clock>,
     random: Arc<dyn SecureRandom>,
@@ -48,7 +63,7 @@ pub enum Claim {
 #[derive(Clone, Debug)]
 pub struct ClaimedState {
     /// Signs.
-    pub authority: Arc<SigningAuthority>,
+    pub authority: AuthorityReceiver,
     /// To whom it doesn't.
     pub denied: Denied,
 }
@@ -80,11 +95,12 @@ impl SigningState {
     /// Opens the store with `open` at the first claim.
     pub fn new(
         open: OpenStore,
+        origin: Origin,
         trust_domain: TrustDomain,
         clock: Arc<dyn Clock>,
         random: Arc<dyn SecureRandom>,
     ) -> Self {
-        Self { open, store: Mutex::new(None), trust_domain, clock, random }
+        Self { open, store: Mutex::new(None), origin, trust_domain, clock, random }
     }
 
     /// Claims `term` in every object, then reads the signing authority, or makes it where no object was ever written.
@@ -107,10 +123,42 @@ impl SigningState {
             Err(StateError::Fenced { found, .. }) => return Ok(Claim::Refused { highest: found }),
             Err(error) => return Err(error),
         }
-        Ok(Claim::Claimed(match store.load(StateObject::Authority)? {
-            Some(stored) => self.read(store, term, &stored.content)?,
-            None => ClaimedState { authority: Arc::new(self.make(store, term)?), denied: Denied::default() },
-        }))
+        let stored = store.load(StateObject::Authority)?;
+        let stored = stored.map(|stored| StoredAuthority::decode(&stored.content)).transpose()?;
+        if let Some(stored) = &stored {
+            self.check_trust_domain(stored.trust_domain())?;
+        }
+        match (&self.origin, stored) {
+            (Origin::SelfSigned, Some(StoredAuthority::Own(own))) => self.read(store, term, &own),
+            (Origin::SelfSigned, None) => Ok(ClaimedState::own(self.make(store, term)?, Denied::default())),
+            (Origin::PluggedIn(authority), Some(StoredAuthority::PluggedIn(_))) => {
+                let trust = load_trust(store)?;
+                let denied = trust.map(|(_, trust)| trust.denied()).transpose()?.unwrap_or_default();
+                Ok(ClaimedState { authority: authority.clone(), denied })
+            }
+            (Origin::PluggedIn(authority), None) => {
+                let content = PluggedInContent::new(&self.trust_domain);
+                store.compare_and_swap(StateObject::Authority, 0, term, &encoded(&content)?)?;
+                Ok(ClaimedState { authority: authority.clone(), denied: Denied::default() })
+            }
+            (Origin::SelfSigned, Some(StoredAuthority::PluggedIn(_))) => Err(StateError::Unusable(
+                "the data directory was used with a plugged-in authority: set caDir, or use another dataDir".into(),
+            )),
+            (Origin::PluggedIn(_), Some(StoredAuthority::Own(_))) => Err(StateError::Unusable(
+                "the data directory holds a root of its own: leave caDir out, or use another dataDir".into(),
+            )),
+        }
+        .map(Claim::Claimed)
+    }
+
+    fn check_trust_domain(&self, stored: &str) -> Result<(), StateError> {
+        if stored == self.trust_domain.as_str() {
+            return Ok(());
+        }
+        Err(StateError::Unusable(format!(
+            "trustDomain is {}, but the data directory holds the authority of {stored}: set that one, or use another dataDir",
+            self.trust_domain
+        )))
     }
 
     /// Changes what is denied, under a claimed term. `change` gives what shall be denied from now on; that is durable when
@@ -124,16 +172,21 @@ impl SigningState {
         // never opens the store: who closes it does so before the lock is released, and must have the last word
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let store = store.ok_or_else(|| StateError::Io("the state store is closed".into()))?;
-        let stored = store.load(StateObject::Trust)?;
-        let stored = stored.ok_or_else(|| StateError::Unusable("there is no trust object in the state".into()))?;
-        let mut trust = TrustContent::decode(&stored.content)?;
+        let (version, mut trust) = match (load_trust(store.as_ref())?, &self.origin) {
+            (Some(stored), _) => stored,
+            // with a plugged-in authority the first denial is the first thing to be kept
+            (None, Origin::PluggedIn(_)) => (0, TrustContent::without_bundle()),
+            (None, Origin::SelfSigned) => {
+                return Err(StateError::Unusable("there is no trust object in the state".into()).into());
+            }
+        };
         let mut denied = trust.denied()?;
         change(&mut denied);
         let size = trust.set_denied(&denied)?;
         if size > MAX_DENIED_BYTES {
             return Err(ChangeError::Full { size });
         }
-        store.compare_and_swap(StateObject::Trust, stored.version, term, &encoded(&trust)?)?;
+        store.compare_and_swap(StateObject::Trust, version, term, &encoded(&trust)?)?;
         Ok(denied)
     }
 
@@ -162,15 +215,8 @@ impl SigningState {
         Ok(authority)
     }
 
-    fn read(&self, store: &dyn StateStore, term: Term, content: &[u8]) -> Result<ClaimedState, StateError> {
-        let stored = AuthorityContent::decode(content)?;
+    fn read(&self, store: &dyn StateStore, term: Term, stored: &AuthorityContent) -> Result<ClaimedState, StateError> {
         let unusable = |what: String| StateError::Unusable(format!("the stored signing authority: {what}"));
-        if stored.trust_domain != self.trust_domain.as_str() {
-            return Err(StateError::Unusable(format!(
-                "trustDomain is {}, but the data directory holds the authority of {}: set that one, or use another dataDir",
-                self.trust_domain, stored.trust_domain
-            )));
-        }
         let certificates =
             Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|e| unusable(e.to_string()))?;
         let [certificate] =
@@ -178,11 +224,8 @@ impl SigningState {
         let key = PrivateKey::from_pem(stored.key.as_bytes()).map_err(|e| unusable(e.to_string()))?;
         let chain = Certificate::all_from_pem(stored.chain.concat().as_bytes());
         let chain = if stored.chain.is_empty() { Vec::new() } else { chain.map_err(|e| unusable(e.to_string()))? };
-        let (bundle, denied) = match store.load(StateObject::Trust)? {
-            Some(trust) => {
-                let trust = TrustContent::decode(&trust.content)?;
-                (trust.bundle(&self.trust_domain)?, trust.denied()?)
-            }
+        let (bundle, denied) = match load_trust(store)? {
+            Some((_, trust)) => (trust.bundle(&self.trust_domain)?, trust.denied()?),
             // killed between the first two writes of all
             None => {
                 let bundle = TrustBundle::new(self.trust_domain.clone(), vec![certificate.clone()])
@@ -193,16 +236,29 @@ impl SigningState {
         };
         let authority = SigningAuthority::from_parts(certificate, &key, chain, bundle, self.clock.now())
             .map_err(|e| unusable(e.to_string()))?;
-        Ok(ClaimedState { authority: Arc::new(authority), denied })
+        Ok(ClaimedState::own(authority, denied))
+    }
+}
+
+impl ClaimedState {
+    /// Of an authority that stays the same.
+    pub fn own(authority: impl Into<Arc<SigningAuthority>>, denied: Denied) -> Self {
+        let (_never_another, authority) = watch::channel(authority.into());
+        Self { authority, denied }
     }
 }
 
 /// The fingerprint of the signing certificate in the authority object's content; the store's manifest keeps it, so that a
-/// root can't be replaced unnoticed.
+/// root can't be replaced unnoticed. None of a plugged-in authority, whose root is somebody else's to replace.
 pub fn root_of(content: &[u8]) -> Option<String> {
-    let stored = AuthorityContent::decode(content).ok()?;
+    let Ok(StoredAuthority::Own(stored)) = StoredAuthority::decode(content) else { return None };
     let certificate = Certificate::all_from_pem(stored.certificate.as_bytes()).ok()?.into_iter().next()?;
     Some(certificate.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn load_trust(store: &dyn StateStore) -> Result<Option<(u64, TrustContent)>, StateError> {
+    let stored = store.load(StateObject::Trust)?;
+    stored.map(|stored| Ok((stored.version, TrustContent::decode(&stored.content)?))).transpose()
 }
 
 fn write_bundle(store: &dyn StateStore, term: Term, bundle: &TrustBundle) -> Result<(), StateError> {

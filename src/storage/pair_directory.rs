@@ -27,6 +27,9 @@ pub struct ReplicaEntry {
     pub admin_address: SocketAddr,
     /// Of the program.
     pub version: String,
+    /// Whether its signing authority is plugged in.
+    #[serde(default)]
+    pub plugged_in: bool,
 }
 
 /// The replica that is active, or was when it wrote this.
@@ -216,6 +219,7 @@ mod tests {
             ca_address: "127.0.0.1:15012".parse().unwrap(),
             admin_address: "127.0.0.1:15014".parse().unwrap(),
             version: "0.1.0".into(),
+            plugged_in: false,
         }
     }
 

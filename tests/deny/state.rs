@@ -1,10 +1,12 @@
 //! The use case with the real state store, without a process of its own.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use countersign::{
     domain::{
         attestation::{DeniedSubject, Reason},
+        authority::SigningAuthority,
+        clock::Clock,
         leadership::Term,
         x509::SerialNumber,
     },
@@ -13,7 +15,7 @@ use countersign::{
         denial::{DenialError, IssuanceDenial},
         ports::{StateError, StateObject, StateStore},
         signing_session::SigningSession,
-        signing_state::{ChangeError, Claim, SigningState, root_of},
+        signing_state::{ChangeError, Claim, Origin, SigningState, root_of},
     },
     storage::{active_lock::ActiveLock, data_dir::DataDir, state_store::EmbeddedStateStore},
 };
@@ -33,13 +35,17 @@ struct Active {
 impl Active {
     /// Claims the next term.
     fn claim(path: &Path) -> Self {
+        Self::claim_with(path, Origin::SelfSigned)
+    }
+
+    fn claim_with(path: &Path, origin: Origin) -> Self {
         let data_dir = DataDir::open(path).unwrap();
         let lock = ActiveLock::try_take(&data_dir).unwrap().expect("nobody else is active");
         let store = Arc::new(EmbeddedStateStore::open(data_dir, lock, root_of).unwrap());
         let opened = Arc::clone(&store);
         let open = Box::new(move || Ok(Arc::clone(&opened) as Arc<dyn StateStore>));
         let trust_domain = "cluster.local".parse().unwrap();
-        let state = SigningState::new(open, trust_domain, Arc::new(SystemClock), Arc::new(RingRandom::new()));
+        let state = SigningState::new(open, origin, trust_domain, Arc::new(SystemClock), Arc::new(RingRandom::new()));
         let term = store.highest_term().unwrap().next();
         let Claim::Claimed(claimed) = state.claim(term).unwrap() else { panic!("term {term} was refused") };
         let session = Arc::new(SigningSession::new(term, claimed, None));
@@ -70,6 +76,25 @@ fn what_is_denied_is_in_effect_at_once_and_in_the_next_term() {
     active.state.close();
     let next = Active::claim(&folder.path().join("data"));
     assert_eq!(next.session.denied(), denied);
+}
+
+#[test]
+fn with_a_plugged_in_authority_the_state_keeps_what_is_denied_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let domain = "cluster.local".parse().unwrap();
+    let lifetime = Duration::from_secs(3600);
+    let made = SigningAuthority::self_signed(&domain, lifetime, SystemClock.now(), &RingRandom::new()).unwrap();
+    let (_plugged_in, authority) = watch::channel(Arc::new(made.0));
+    let claim = || Active::claim_with(&folder.path().join("data"), Origin::PluggedIn(authority.clone()));
+
+    let active = claim();
+    assert!(active.session.denied().is_empty());
+    active.deny(identity("a"), "lost").unwrap();
+    active.deny(serial(7), "copied").unwrap();
+    active.state.close();
+    let next = claim();
+    assert_eq!(next.session.denied().iter().count(), 2);
+    assert_eq!(next.session.denied(), active.session.denied());
 }
 
 #[test]

@@ -161,29 +161,15 @@ impl fmt::Debug for PrivateKey {
 #[cfg(test)]
 mod tests {
     use rsa::{RsaPrivateKey, pkcs1::EncodeRsaPrivateKey, pkcs8::DecodePrivateKey};
-    use x509_parser::asn1_rs::OctetString;
 
     use super::*;
     use crate::domain::x509::{
         VerifiedCsr,
-        testing::{ed25519_key, p384_key, rsa_key},
+        testing::{OID_P256, OID_P384, ed25519_key, p384_key, rsa_key, sec1},
     };
 
     fn p256_key() -> Zeroizing<Vec<u8>> {
         Zeroizing::new(PrivateKey::generate_p256().unwrap().pkcs8().to_vec())
-    }
-
-    /// The ECPrivateKey inside PKCS#8, as `openssl ecparam -genkey` writes it: with the curve.
-    fn sec1(pkcs8: &[u8], curve: &[u8]) -> Vec<u8> {
-        let (_, outer) = Any::from_der(pkcs8).unwrap();
-        let (rest, _version) = Any::from_der(outer.data).unwrap();
-        let (rest, _algorithm) = Any::from_der(rest).unwrap();
-        let (_, key) = OctetString::from_der(rest).unwrap();
-        let (_, key) = Any::from_der(key.as_ref()).unwrap();
-        // Version and a secret of 32 octets, or 48.
-        let secret = if curve.len() == 10 { 3 + 2 + 32 } else { 3 + 2 + 48 };
-        let (before, after) = key.data.split_at(secret);
-        der::value(der::SEQUENCE, &[before, &der::value(0xa0, &[curve]), after])
     }
 
     #[test]
@@ -198,9 +184,7 @@ mod tests {
 
     #[test]
     fn older_encodings_are_wrapped() {
-        let p256 = [6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
-        let p384 = [6, 5, 0x2b, 0x81, 4, 0, 34];
-        for (pkcs8, curve) in [(p256_key(), &p256[..]), (p384_key(), &p384)] {
+        for (pkcs8, curve) in [(p256_key(), OID_P256), (p384_key(), OID_P384)] {
             let pem = pem::encode("EC PRIVATE KEY", &sec1(&pkcs8, curve));
             let key = PrivateKey::from_pem(pem.as_bytes()).unwrap();
             assert_eq!(key.public_key_info(), PrivateKey::from_pkcs8(pkcs8).unwrap().public_key_info());

@@ -52,12 +52,27 @@ impl Announcer {
     /// Says everything, and serves the operator until the session ends: dropped then, this lets go of the socket.
     async fn announce(&self, session: Option<Arc<SigningSession>>) -> Infallible {
         let Some(session) = session else { return std::future::pending().await };
+        let mut changes = session.authority_changes();
+        self.say(&session).await;
+        self.announced.send_replace(Some(session.term()));
+        tokio::join!(self.serve_operator_for_ever(), async {
+            while changes.changed().await.is_ok() {
+                self.say(&session).await;
+            }
+        })
+        .0
+    }
+
+    /// Says who is active, and the roots: to those who ask here, and in the files.
+    async fn say(&self, session: &SigningSession) {
         self.bundle.send_replace(Some(Arc::new(session.authority().bundle().clone())));
-        while let Err(error) = self.write(&session).await {
+        while let Err(error) = self.write(session).await {
             warn!(event = "announcement_failed", %error);
             sleep(RETRY).await;
         }
-        self.announced.send_replace(Some(session.term()));
+    }
+
+    async fn serve_operator_for_ever(&self) -> Infallible {
         loop {
             if let Err(error) = self.serve_operator().await {
                 warn!(event = "operator_socket_failed", %error);
@@ -69,10 +84,10 @@ impl Announcer {
     async fn write(&self, session: &SigningSession) -> io::Result<()> {
         let active = ActiveEntry { replica: self.entry.replica.clone(), term: session.term(), slot: self.entry.slot };
         let (pair, root_cert) = (self.pair.clone(), self.data_dir.root_cert());
-        let bundle = session.authority().bundle().to_pem();
+        let authority = session.authority();
         let written = spawn_blocking(move || {
             pair.announce_active(&active)?;
-            write_atomically(&root_cert, READABLE, bundle.as_bytes())
+            write_atomically(&root_cert, READABLE, authority.roots_pem().as_bytes())
         });
         written.await.map_err(io::Error::other)?
     }

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 
 use crate::{
     domain::{
-        clock::Timestamp,
         leadership::{Role, Term},
+        x509::Certificate,
     },
     grpc::pair_client::PairClient,
     service::{
@@ -90,7 +90,7 @@ impl Health {
         match (role, term) {
             (Role::Active, Some(term)) => {
                 self.metrics.set_role(true, term);
-                self.show_root_expiry();
+                self.show_expiries();
                 if *self.announced.borrow() == Some(term) {
                     latch.ready(format!("active in term {term}"));
                 } else {
@@ -107,14 +107,10 @@ impl Health {
         }
     }
 
-    fn show_root_expiry(&self) {
-        let first_to_expire = self
-            .sessions
-            .borrow()
-            .as_ref()
-            .and_then(|session| session.authority().bundle().roots().iter().map(|root| root.not_after()).min());
-        if let Some(not_after) = first_to_expire {
-            let not_after: Timestamp = not_after;
+    fn show_expiries(&self) {
+        let Some(authority) = self.sessions.borrow().as_ref().map(|session| session.authority()) else { return };
+        self.metrics.set_expiry(ExpiringCertificate::Authority, authority.certificate().not_after());
+        if let Some(not_after) = authority.bundle().roots().iter().map(Certificate::not_after).min() {
             self.metrics.set_expiry(ExpiringCertificate::Root, not_after);
         }
     }

@@ -14,6 +14,7 @@ use crate::{
         data_dir::DataDir,
         pair_directory::{PairDirectory, ReplicaEntry},
         replica_slot::ReplicaSlot,
+        slot::Slot,
     },
 };
 
@@ -53,6 +54,8 @@ impl Place {
         let pair = PairDirectory::new(data_dir.clone());
         // what the slot's last process said is not true any more
         pair.withdraw(slot.slot()).map_err(ServeFailed::of)?;
+        let plugged_in = config.ca_dir.is_some();
+        check_same_authority(plugged_in, &pair, slot.slot())?;
         let ca = listeners::bind("listen", config.listen, &pair, slot.slot()).await.map_err(ServeFailed::of)?;
         let admin = listeners::bind("adminListen", config.admin_listen, &pair, slot.slot());
         let Bound { listener: admin, address: admin_address, .. } = admin.await.map_err(ServeFailed::of)?;
@@ -65,11 +68,20 @@ impl Place {
             ca_address: ca.address,
             admin_address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            plugged_in,
         };
         pair.announce(&entry).map_err(ServeFailed::of)?;
         let ports = Ports { ca: ca.listener, admin, pair: listener };
         Ok((Self { data_dir, slot, pair, entry, gave_way: ca.gave_way }, ports))
     }
+}
+
+/// A standby with another kind of authority could not take over: it is told now, not when it has to.
+fn check_same_authority(plugged_in: bool, pair: &PairDirectory, own: Slot) -> Result<(), ServeFailed> {
+    let others = pair.living_others(own).map_err(ServeFailed::of)?;
+    let Some(other) = others.announced.iter().find(|other| other.plugged_in != plugged_in) else { return Ok(()) };
+    let (has, fix) = if plugged_in { ("no", "leave it out") } else { ("a", "set the same one") };
+    Err(ServeFailed(format!("caDir: {} of this data directory runs with {has} caDir: {fix} here", other.replica)))
 }
 
 /// Access to the sockets that are for this user alone; their directory is 0700 besides.

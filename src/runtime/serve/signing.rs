@@ -19,8 +19,9 @@ use crate::{
         issuance_history::IssuanceHistory,
         leadership::{Leadership, Standing},
         metrics::Metrics,
+        readiness::Readiness,
         signing_session::SigningSession,
-        signing_state::{SigningState, root_of},
+        signing_state::{Origin, SigningState, root_of},
     },
     storage::{
         embedded_election::EmbeddedElection, history::OwnHistory, issuance_log::EmbeddedIssuanceLog,
@@ -40,6 +41,7 @@ pub(super) struct Signing {
     pub(super) announcer: Announcer,
     pub(super) announced: watch::Receiver<Option<Term>>,
     pub(super) pair: Arc<PairClient>,
+    pub(super) readiness: Readiness,
 }
 
 pub(super) fn assemble(
@@ -48,6 +50,7 @@ pub(super) fn assemble(
     clock: &Arc<dyn Clock>,
     random: &Arc<dyn SecureRandom>,
     metrics: &Arc<Metrics>,
+    origin: Origin,
 ) -> Result<Signing, ServeFailed> {
     let issuers = proofs::token_issuers(&place.data_dir, &config.token_issuers)?;
     let slot = place.slot.slot();
@@ -78,7 +81,7 @@ pub(super) fn assemble(
     let election = EmbeddedElection::new(place.data_dir.clone());
     let opener = election.clone();
     let open = Box::new(move || opener.open_store(root_of));
-    let state = SigningState::new(open, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
+    let state = SigningState::new(open, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
     let state = Arc::new(state);
     let denial =
         IssuanceDenial::new(sessions.clone(), Arc::clone(&state), config.trust_domain.clone(), Arc::clone(clock));
@@ -95,5 +98,6 @@ pub(super) fn assemble(
         history: Arc::new(AllHistories { data_dir: place.data_dir.clone(), own: Some((slot, Arc::clone(&history))) }),
         denial: Arc::new(denial),
     };
-    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair })
+    let readiness = Readiness::default();
+    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, readiness })
 }

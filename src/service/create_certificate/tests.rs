@@ -108,7 +108,7 @@ struct Replica {
 }
 
 fn claimed(authority: &Arc<SigningAuthority>) -> ClaimedState {
-    ClaimedState { authority: Arc::clone(authority), denied: Denied::default() }
+    ClaimedState::own(Arc::clone(authority), Denied::default())
 }
 
 impl Replica {

@@ -17,11 +17,25 @@ use crate::{
 };
 
 const FORMAT: u32 = 1;
+/// A number of its own, so that a version which knows only roots of its own refuses the state and makes none.
+const PLUGGED_IN: u32 = 2;
+
+/// The authority object.
+pub(super) enum StoredAuthority {
+    Own(AuthorityContent),
+    PluggedIn(PluggedInContent),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct PluggedInContent {
+    format: u32,
+    trust_domain: String,
+}
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct AuthorityContent {
     format: u32,
-    pub(super) trust_domain: String,
+    trust_domain: String,
     pub(super) certificate: String,
     pub(super) key: Zeroizing<String>,
     /// Intermediates that are sent above a leaf, PEM; none for a root of our own.
@@ -33,6 +47,7 @@ pub(super) struct TrustContent {
     format: u32,
     /// Grows with each change of the bundle.
     sequence: u64,
+    /// PEM; empty with a plugged-in authority, which brings its own.
     bundle: String,
     #[serde(default, skip_serializing_if = "DeniedContent::is_empty")]
     denied: DeniedContent,
@@ -56,14 +71,33 @@ struct DenialContent {
     by: u32,
 }
 
+impl StoredAuthority {
+    pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {
+        match decoded(content)? {
+            Header { format: FORMAT } => decoded(content).map(Self::Own),
+            Header { format: PLUGGED_IN } => decoded(content).map(Self::PluggedIn),
+            Header { format } => Err(newer(format, PLUGGED_IN)),
+        }
+    }
+
+    pub(super) fn trust_domain(&self) -> &str {
+        match self {
+            Self::Own(stored) => &stored.trust_domain,
+            Self::PluggedIn(stored) => &stored.trust_domain,
+        }
+    }
+}
+
+impl PluggedInContent {
+    pub(super) fn new(trust_domain: &TrustDomain) -> Self {
+        Self { format: PLUGGED_IN, trust_domain: trust_domain.to_string() }
+    }
+}
+
 impl AuthorityContent {
     /// Of a self-signed authority.
     pub(super) fn new(trust_domain: &TrustDomain, certificate: String, key: Zeroizing<String>) -> Self {
         Self { format: FORMAT, trust_domain: trust_domain.to_string(), certificate, key, chain: Vec::new() }
-    }
-
-    pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {
-        decoded(content, |stored: &Self| stored.format)
     }
 }
 
@@ -73,8 +107,16 @@ impl TrustContent {
         Self { format: FORMAT, sequence: 1, bundle: bundle.to_pem(), denied: DeniedContent::default() }
     }
 
+    /// The first beside a plugged-in authority.
+    pub(super) fn without_bundle() -> Self {
+        Self { format: FORMAT, sequence: 1, bundle: String::new(), denied: DeniedContent::default() }
+    }
+
     pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {
-        decoded(content, |stored: &Self| stored.format)
+        match decoded(content)? {
+            Header { format: FORMAT } => decoded(content),
+            Header { format } => Err(newer(format, FORMAT)),
+        }
     }
 
     pub(super) fn bundle(&self, trust_domain: &TrustDomain) -> Result<TrustBundle, StateError> {
@@ -138,14 +180,20 @@ pub(super) fn encoded(content: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, St
     serde_json::to_vec(content).map(Zeroizing::new).map_err(|error| StateError::Io(error.to_string()))
 }
 
-fn decoded<'a, T: Deserialize<'a>>(content: &'a [u8], format: impl Fn(&T) -> u32) -> Result<T, StateError> {
+/// Read before the rest, which another format may not have.
+#[derive(Deserialize)]
+struct Header {
+    format: u32,
+}
+
+fn decoded<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Result<T, StateError> {
     // the error names line and column, never the content
-    let stored: T = serde_json::from_slice(content)
-        .map_err(|error| StateError::Unusable(format!("a stored object can't be read: {error}")))?;
-    match format(&stored) {
-        FORMAT => Ok(stored),
-        newer => Err(StateError::Unusable(format!("a stored object has format {newer}, this version reads {FORMAT}"))),
-    }
+    serde_json::from_slice(content)
+        .map_err(|error| StateError::Unusable(format!("a stored object can't be read: {error}")))
+}
+
+fn newer(format: u32, known: u32) -> StateError {
+    StateError::Unusable(format!("a stored object has format {format}, this version reads {known}"))
 }
 
 #[cfg(test)]

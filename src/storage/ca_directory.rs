@@ -1,0 +1,169 @@
+//! A plugged-in signing authority in a directory, which somebody else writes: an operator, or the kubelet from a Secret.
+//! Here it is only read.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::{
+    domain::authority::{AuthorityFiles, Layout},
+    service::ports::{AuthoritySource, SourceError},
+};
+
+/// The directory.
+#[derive(Debug)]
+pub struct CaDirectory {
+    path: PathBuf,
+    /// Of the key file; said once for each that it has.
+    exposed_mode: AtomicU32,
+}
+
+/// Whatever is longer is not certificates by mistake only.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+impl CaDirectory {
+    /// Nothing is read yet.
+    pub const fn new(path: PathBuf) -> Self {
+        Self { path, exposed_mode: AtomicU32::new(0) }
+    }
+
+    fn content(&self, name: &str) -> io::Result<Option<(Zeroizing<Vec<u8>>, u32)>> {
+        let path = self.path.join(name);
+        // looked at before it is opened: opening a pipe waits for its writer
+        let metadata = match path.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        if metadata.len() > MAX_FILE_BYTES {
+            return Err(io::Error::other(format!(
+                "it has {} bytes, at most {MAX_FILE_BYTES} are read",
+                metadata.len()
+            )));
+        }
+        // sized at once: a vector that grows leaves copies of a key behind
+        let size = usize::try_from(metadata.len()).unwrap_or_default();
+        let mut content = Zeroizing::new(Vec::with_capacity(size.saturating_add(1)));
+        match File::open(&path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut content)) {
+            Ok(_) => Ok(Some((content, metadata.permissions().mode() & 0o7777))),
+            // replaced between the two looks at it
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Secrets are mounted readable for all in a pod, so this can't be an error.
+    fn warn_of_exposed_key(&self, name: &str, mode: u32) {
+        let exposed = if mode & 0o077 == 0 { 0 } else { mode };
+        if self.exposed_mode.swap(exposed, Ordering::Relaxed) != exposed && exposed != 0 {
+            let file = self.path.join(name);
+            warn!(event = "ca_key_exposed", file = %file.display(), mode = %format_args!("{mode:04o}"), "the signing key is open to others: outside a pod run `chmod 600` on it");
+        }
+    }
+}
+
+impl AuthoritySource for CaDirectory {
+    fn read(&self) -> Result<AuthorityFiles, SourceError> {
+        let failed = |path: &Path, problem: io::Error| SourceError {
+            file: path.display().to_string(),
+            problem: problem.to_string(),
+        };
+        std::fs::read_dir(&self.path).map_err(|error| failed(&self.path, error))?;
+        let mark = self.path.join(Layout::MARK).try_exists().map_err(|error| failed(&self.path, error))?;
+        let layout = Layout::of(mark);
+        let mut contents = BTreeMap::new();
+        for name in layout.files() {
+            if let Some((content, mode)) = self.content(name).map_err(|error| failed(&self.path.join(name), error))? {
+                if *name == layout.key() {
+                    self.warn_of_exposed_key(name, mode);
+                }
+                contents.insert(*name, content);
+            }
+        }
+        Ok(AuthorityFiles::new(layout, contents))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    use super::*;
+
+    fn digest(files: &[(&'static str, &str)], layout: Layout) -> [u8; 32] {
+        let contents = files.iter().map(|(name, text)| (*name, Zeroizing::new(text.as_bytes().to_vec())));
+        AuthorityFiles::new(layout, contents.collect()).digest()
+    }
+
+    fn read(directory: &Path) -> Result<[u8; 32], SourceError> {
+        CaDirectory::new(directory.to_owned()).read().map(|files| files.digest())
+    }
+
+    #[test]
+    fn tls_crt_decides_the_layout() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(dir.path()).unwrap(), digest(&[], Layout::Cacerts));
+        fs::write(dir.path().join("ca-cert.pem"), "one").unwrap();
+        fs::write(dir.path().join("istio-generated"), "").unwrap();
+        assert_eq!(read(dir.path()).unwrap(), digest(&[("ca-cert.pem", "one")], Layout::Cacerts));
+        fs::write(dir.path().join("tls.crt"), "two").unwrap();
+        assert_eq!(read(dir.path()).unwrap(), digest(&[("tls.crt", "two")], Layout::Tls));
+    }
+
+    #[test]
+    fn sees_the_kubelets_swap() {
+        let dir = tempfile::tempdir().unwrap();
+        for (version, text) in [("..1", "one"), ("..2", "two")] {
+            fs::create_dir(dir.path().join(version)).unwrap();
+            fs::write(dir.path().join(version).join("ca-cert.pem"), text).unwrap();
+        }
+        symlink("..1", dir.path().join("..data")).unwrap();
+        symlink("..data/ca-cert.pem", dir.path().join("ca-cert.pem")).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), digest(&[("ca-cert.pem", "one")], Layout::Cacerts));
+        symlink("..2", dir.path().join("..data_tmp")).unwrap();
+        fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), digest(&[("ca-cert.pem", "two")], Layout::Cacerts));
+    }
+
+    #[test]
+    fn names_what_can_not_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        assert_eq!(read(&missing).unwrap_err().file, missing.display().to_string());
+        let file = dir.path().join("ca-key.pem");
+        fs::create_dir(&file).unwrap();
+        assert_eq!(read(dir.path()).unwrap_err().to_string(), format!("{}: it is not a file", file.display()));
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, vec![b'a'; 1 << 20]).unwrap();
+        read(dir.path()).unwrap();
+        fs::write(&file, vec![b'a'; (1 << 20) + 1]).unwrap();
+        assert!(read(dir.path()).unwrap_err().problem.contains("at most 1048576"));
+    }
+
+    #[test]
+    fn an_exposed_key_is_read_and_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca-key.pem");
+        fs::write(&file, "key").unwrap();
+        let directory = CaDirectory::new(dir.path().to_owned());
+        for (mode, noted) in [(0o600, 0), (0o644, 0o644), (0o400, 0)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            directory.read().unwrap();
+            assert_eq!(directory.exposed_mode.load(Ordering::Relaxed), noted);
+        }
+    }
+}

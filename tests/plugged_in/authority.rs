@@ -1,0 +1,197 @@
+//! Certificate authorities that are made while the test runs, and directories with their files.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, SystemTime},
+};
+
+use countersign::domain::x509::pem;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
+};
+use rsa::{RsaPrivateKey, pkcs1::EncodeRsaPrivateKey, pkcs8::EncodePrivateKey, rand_core::OsRng};
+use tempfile::TempDir;
+
+const YEAR: Duration = Duration::from_secs(31_536_000);
+
+/// The keys that an authority may sign with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    P256,
+    P384,
+    Ed25519,
+    Rsa(usize),
+    /// As PKCS#1.
+    OldRsa(usize),
+}
+
+/// A certificate, its key, and those above it up to the root.
+pub(crate) struct Authority {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+    /// PKCS#8.
+    pub(crate) key_der: Vec<u8>,
+    /// Itself first, the root last.
+    pub(crate) chain: Vec<String>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn root(name: &str) -> Self {
+        Self::new(name, Kind::P256, None, YEAR)
+    }
+
+    pub(crate) fn below(&self, name: &str, kind: Kind) -> Self {
+        Self::new(name, kind, Some(self), YEAR)
+    }
+
+    /// Valid since an hour and for `lifetime` from now.
+    pub(crate) fn below_for(&self, name: &str, lifetime: Duration) -> Self {
+        Self::new(name, Kind::P256, Some(self), lifetime)
+    }
+
+    fn new(name: &str, kind: Kind, above: Option<&Self>, lifetime: Duration) -> Self {
+        let (pair, key) = kind.key();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = above.is_some();
+        params.not_before = (SystemTime::now() - Duration::from_secs(3600)).into();
+        params.not_after = (SystemTime::now() + lifetime).into();
+        let signed = match above {
+            Some(above) => params.signed_by(&pair, &above.issuer).unwrap(),
+            None => params.self_signed(&pair).unwrap(),
+        };
+        let certificate = signed.pem().replace("\r\n", "\n");
+        let chain = std::iter::once(certificate.clone()).chain(above.iter().flat_map(|above| above.chain.clone()));
+        Self {
+            chain: chain.collect(),
+            key,
+            key_der: pair.serialize_der(),
+            issuer: Issuer::from_ca_cert_der(signed.der(), pair).unwrap(),
+            certificate,
+        }
+    }
+
+    /// As `cacerts`, published with `roots`.
+    pub(crate) fn cacerts(&self, roots: &str) -> Files {
+        Files(vec![
+            ("ca-cert.pem", self.certificate.clone()),
+            ("ca-key.pem", self.key.clone()),
+            ("cert-chain.pem", self.chain.concat()),
+            ("root-cert.pem", roots.to_owned()),
+        ])
+    }
+
+    /// As a Secret of type `kubernetes.io/tls`.
+    pub(crate) fn tls(&self, roots: &str) -> Files {
+        let (_root, below) = self.chain.split_last().unwrap();
+        Files(vec![("tls.crt", below.concat()), ("tls.key", self.key.clone()), ("ca.crt", roots.to_owned())])
+    }
+}
+
+impl Kind {
+    /// A key, and its PEM text in the encoding that is to be read.
+    fn key(self) -> (KeyPair, String) {
+        let generated = |algorithm| {
+            let pair = KeyPair::generate_for(algorithm).unwrap();
+            let text = pair.serialize_pem();
+            (pair, text)
+        };
+        match self {
+            Self::P256 => generated(&PKCS_ECDSA_P256_SHA256),
+            Self::P384 => generated(&PKCS_ECDSA_P384_SHA384),
+            Self::Ed25519 => generated(&PKCS_ED25519),
+            Self::Rsa(bits) | Self::OldRsa(bits) => {
+                let key = RsaPrivateKey::new(&mut OsRng, bits).unwrap();
+                let newer = pem::encode("PRIVATE KEY", key.to_pkcs8_der().unwrap().as_bytes());
+                let pair = KeyPair::from_pem_and_sign_algo(&newer, &PKCS_RSA_SHA256).unwrap();
+                let text = match self {
+                    Self::OldRsa(_) => pem::encode("RSA PRIVATE KEY", key.to_pkcs1_der().unwrap().as_bytes()),
+                    Self::P256 | Self::P384 | Self::Ed25519 | Self::Rsa(_) => newer,
+                };
+                (pair, text.to_string())
+            }
+        }
+    }
+}
+
+/// One set of files.
+#[derive(Clone)]
+pub(crate) struct Files(Vec<(&'static str, String)>);
+
+impl Files {
+    /// With another content of one file.
+    pub(crate) fn with(mut self, name: &str, content: &str) -> Self {
+        self.0.iter_mut().find(|(file, _)| *file == name).unwrap().1 = content.to_owned();
+        self
+    }
+
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.0.retain(|(file, _)| *file != name);
+        self
+    }
+}
+
+/// A directory for `--ca-dir`.
+pub(crate) struct CaDir {
+    folder: TempDir,
+    versions: AtomicUsize,
+}
+
+impl CaDir {
+    /// Plain files.
+    pub(crate) fn plain(files: &Files) -> Self {
+        let dir = Self { folder: tempfile::tempdir().unwrap(), versions: AtomicUsize::new(0) };
+        dir.write(files);
+        dir
+    }
+
+    /// As the kubelet mounts a Secret: links to files below a link that is replaced.
+    pub(crate) fn mounted(files: &Files) -> Self {
+        let dir = Self { folder: tempfile::tempdir().unwrap(), versions: AtomicUsize::new(0) };
+        dir.swap(files);
+        for (name, _) in &files.0 {
+            symlink(Path::new("..data").join(name), dir.path().join(name)).unwrap();
+        }
+        dir
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The flag and its value.
+    pub(crate) fn flags(&self) -> [&str; 2] {
+        ["--ca-dir", self.path().to_str().unwrap()]
+    }
+
+    /// Replaces plain files, one after the other.
+    pub(crate) fn write(&self, files: &Files) {
+        for entry in fs::read_dir(self.path()).unwrap() {
+            let name = entry.unwrap().file_name();
+            if files.0.iter().all(|(file, _)| name != *file) {
+                fs::remove_file(self.path().join(name)).unwrap();
+            }
+        }
+        for (name, content) in &files.0 {
+            fs::write(self.path().join(name), content).unwrap();
+        }
+    }
+
+    /// Replaces mounted files at once, as the kubelet does.
+    pub(crate) fn swap(&self, files: &Files) {
+        let version = PathBuf::from(format!("..{}", self.versions.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(self.path().join(&version)).unwrap();
+        for (name, content) in &files.0 {
+            fs::write(self.path().join(&version).join(name), content).unwrap();
+        }
+        symlink(&version, self.path().join("..data_tmp")).unwrap();
+        fs::rename(self.path().join("..data_tmp"), self.path().join("..data")).unwrap();
+    }
+}

@@ -94,8 +94,9 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
         None => None,
     };
     let origin = plugged_in.as_ref().map_or(Origin::SelfSigned, |(_, authority)| Origin::PluggedIn(authority.clone()));
+    let issuers = proofs::configured_issuers(&config.token_issuers)?;
     let (place, ports) = Place::take(&config, random.as_ref()).await?;
-    let signing = signing::assemble(&config, &place, &clock, &random, &metrics, origin)?;
+    let signing = signing::assemble(&config, &place, &clock, &random, &metrics, origin, issuers)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     let identities = OwnIdentities {
         create: Arc::clone(&signing.create),

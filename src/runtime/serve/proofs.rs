@@ -17,21 +17,19 @@ pub(in crate::runtime) const EMBEDDED_ISSUER: &str = "countersign:embedded";
 /// The audience of tokens for the signing API, as istiod's.
 const AUDIENCE: &str = "istio-ca";
 
-/// The embedded issuer, whose key is made if it is missing, and those that are configured.
-pub(super) fn token_issuers(
-    data_dir: &DataDir,
-    configured: &[TokenIssuerConfig],
-) -> Result<Vec<TokenIssuer>, ServeFailed> {
+/// The issuers that are configured. Read before anything is bound: a file that can't be used is an error of configuration.
+pub(super) fn configured_issuers(configured: &[TokenIssuerConfig]) -> Result<Vec<TokenIssuer>, ServeFailed> {
+    configured.iter().map(|issuer| Ok(TokenIssuer::new(issuer.rules.clone(), key_set(&issuer.jwks_file)?))).collect()
+}
+
+/// The issuer of the data directory, whose key is made if it is missing.
+pub(super) fn embedded_issuer(data_dir: &DataDir) -> Result<TokenIssuer, ServeFailed> {
     let fresh = TokenIssuerKey::generate().map_err(ServeFailed::of)?;
     let stored = key_file::create_once(&data_dir.token_issuer_key(), fresh.to_pem().as_bytes());
     let key = TokenIssuerKey::from_pem(&stored.map_err(ServeFailed::of)?).map_err(ServeFailed::of)?;
     let rules =
         IssuerRules { issuer: EMBEDDED_ISSUER.to_owned(), audiences: vec![AUDIENCE.to_owned()], namespaces: None };
-    let mut issuers = vec![TokenIssuer::new(rules, key.key_set().map_err(ServeFailed::of)?)];
-    for issuer in configured {
-        issuers.push(TokenIssuer::new(issuer.rules.clone(), key_set(&issuer.jwks_file)?));
-    }
-    Ok(issuers)
+    Ok(TokenIssuer::new(rules, key.key_set().map_err(ServeFailed::of)?))
 }
 
 fn key_set(file: &Path) -> Result<KeySet, ServeFailed> {

@@ -8,6 +8,7 @@ use super::{ServeFailed, announce::Announcer, histories::AllHistories, place::Pl
 use crate::{
     domain::{
         clock::Clock,
+        jwt::TokenIssuer,
         leadership::{HolderId, Machine, Tenure, Term},
         random::SecureRandom,
     },
@@ -51,8 +52,9 @@ pub(super) fn assemble(
     random: &Arc<dyn SecureRandom>,
     metrics: &Arc<Metrics>,
     origin: Origin,
+    configured: Vec<TokenIssuer>,
 ) -> Result<Signing, ServeFailed> {
-    let issuers = proofs::token_issuers(&place.data_dir, &config.token_issuers)?;
+    let issuers = std::iter::once(proofs::embedded_issuer(&place.data_dir)?).chain(configured).collect();
     let slot = place.slot.slot();
     let log = EmbeddedIssuanceLog::open(&place.data_dir, place.slot.lock(), Retention::default(), Arc::clone(clock));
     let log = Arc::new(log.map_err(ServeFailed::of)?);

@@ -30,9 +30,20 @@ enum State {
     /// With both.
     Active { term: Term },
     /// The stores are being closed; then the lock is released, and tried again unless this is the end.
-    Closing { locked: bool, end: bool },
-    /// Done. A lock that arrives now is released at once.
+    Closing { lock: Lock, end: bool },
+    /// The end, but for the answer about the lock, which is still to come.
+    Closed,
+    /// Done, without the lock.
     Stopped,
+}
+
+/// The lock, while the stores are being closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    Without,
+    /// It is being tried: it may turn out to be ours.
+    Asked,
+    Ours,
 }
 
 impl LockElection {
@@ -63,7 +74,12 @@ impl LockElection {
                 actions.push(Action::TryLock);
             }
             State::Claiming => self.claims.ask(self.claims.highest().next(), now, actions),
-            State::Waiting { .. } | State::Trying | State::Active { .. } | State::Closing { .. } | State::Stopped => {}
+            State::Waiting { .. }
+            | State::Trying
+            | State::Active { .. }
+            | State::Closing { .. }
+            | State::Closed
+            | State::Stopped => {}
         }
     }
 
@@ -71,7 +87,7 @@ impl LockElection {
         match self.state {
             State::Waiting { try_at } => Some(try_at),
             State::Claiming => self.claims.due(),
-            State::Trying | State::Active { .. } | State::Closing { .. } | State::Stopped => None,
+            State::Trying | State::Active { .. } | State::Closing { .. } | State::Closed | State::Stopped => None,
         }
     }
 
@@ -80,7 +96,7 @@ impl LockElection {
             State::Waiting { .. } | State::Trying => Role::Standby,
             State::Claiming => Role::Acquiring,
             State::Active { .. } => Role::Active,
-            State::Closing { .. } => Role::Leaving,
+            State::Closing { .. } | State::Closed => Role::Leaving,
             State::Stopped => Role::Stopped,
         }
     }
@@ -92,15 +108,22 @@ impl LockElection {
     fn acquired(&mut self, actions: &mut Vec<Action>) {
         match self.state {
             State::Trying => self.state = State::Claiming,
-            State::Closing { end, .. } => self.state = State::Closing { locked: true, end },
-            State::Stopped => actions.push(Action::ReleaseLock),
-            State::Waiting { .. } | State::Claiming | State::Active { .. } => {}
+            State::Closing { end, .. } => self.state = State::Closing { lock: Lock::Ours, end },
+            State::Closed => {
+                actions.push(Action::ReleaseLock);
+                self.state = State::Stopped;
+            }
+            State::Waiting { .. } | State::Claiming | State::Active { .. } | State::Stopped => {}
         }
     }
 
     fn held_by_another(&mut self, now: BootInstant) {
-        if self.state == State::Trying {
-            self.state = State::Waiting { try_at: now.plus(POLL) };
+        match self.state {
+            State::Trying => self.state = State::Waiting { try_at: now.plus(POLL) },
+            State::Closing { lock: Lock::Asked, end } => self.state = State::Closing { lock: Lock::Without, end },
+            State::Closed => self.state = State::Stopped,
+            State::Waiting { .. } | State::Claiming | State::Active { .. } | State::Closing { .. } | State::Stopped => {
+            }
         }
     }
 
@@ -123,34 +146,65 @@ impl LockElection {
             && term < seen
         {
             actions.extend([Action::Revoke { term, reason: Reason::HigherTerm }, Action::CloseStores]);
-            self.state = State::Closing { locked: true, end: false };
+            self.state = State::Closing { lock: Lock::Ours, end: false };
         }
     }
 
     fn shutdown(&mut self, actions: &mut Vec<Action>) {
-        let locked = match self.state {
-            State::Stopped | State::Closing { end: true, .. } => return,
-            State::Closing { locked, end: false } => {
-                self.state = State::Closing { locked, end: true };
+        let lock = match self.state {
+            State::Closing { end: true, .. } | State::Closed | State::Stopped => return,
+            State::Closing { lock, end: false } => {
+                self.state = State::Closing { lock, end: true };
                 return;
             }
-            State::Waiting { .. } | State::Trying => false,
-            State::Claiming => true,
+            State::Waiting { .. } => Lock::Without,
+            State::Trying => Lock::Asked,
+            State::Claiming => Lock::Ours,
             State::Active { term } => {
                 actions.push(Action::Revoke { term, reason: Reason::Shutdown });
-                true
+                Lock::Ours
             }
         };
         actions.push(Action::CloseStores);
-        self.state = State::Closing { locked, end: true };
+        self.state = State::Closing { lock, end: true };
     }
 
     fn closed(&mut self, now: BootInstant, actions: &mut Vec<Action>) {
-        if let State::Closing { locked, end } = self.state {
-            if locked {
-                actions.push(Action::ReleaseLock);
-            }
-            self.state = if end { State::Stopped } else { State::Waiting { try_at: now.plus(POLL) } };
+        let State::Closing { lock, end } = self.state else { return };
+        if lock == Lock::Ours {
+            actions.push(Action::ReleaseLock);
+        }
+        self.state = match (lock, end) {
+            (Lock::Asked, _) => State::Closed,
+            (Lock::Without | Lock::Ours, true) => State::Stopped,
+            (Lock::Without | Lock::Ours, false) => State::Waiting { try_at: now.plus(POLL) },
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaving_while_the_lock_is_tried() -> LockElection {
+        let now = BootInstant::from_nanos(0);
+        let mut election = LockElection::new(now);
+        let mut actions = Vec::new();
+        for event in [Event::Tick, Event::ShutdownAsked, Event::StoresClosed] {
+            election.handle(&event, now, &mut actions);
+        }
+        assert_eq!(actions, [Action::TryLock, Action::CloseStores]);
+        assert_eq!(election.role(), Role::Leaving, "the answer about the lock is still to come");
+        election
+    }
+
+    #[test]
+    fn nobody_stops_with_a_lock_that_was_being_tried() {
+        for (answer, released) in [(Event::LockAcquired, vec![Action::ReleaseLock]), (Event::LockHeld, vec![])] {
+            let mut election = leaving_while_the_lock_is_tried();
+            let mut actions = Vec::new();
+            election.handle(&answer, BootInstant::from_nanos(1), &mut actions);
+            assert_eq!((actions, election.role()), (released, Role::Stopped), "{answer:?}");
         }
     }
 }

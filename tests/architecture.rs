@@ -31,6 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("grpc", &["domain", "proto", "service"]),
     ("http", &["domain", "service"]),
+    ("k8s", &["domain", "service"]),
     ("storage", &["domain", "service"]),
     ("cli", &["domain", "service"]),
 ];

@@ -1,0 +1,3 @@
+//! The edge to Kubernetes: what the pair needs from an API server, over one client. `kube` is named here alone.
+
+pub mod client;

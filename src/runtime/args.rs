@@ -2,11 +2,16 @@
 //! `config` parses the texts of all sources by the same rules. What stands here as a doc comment is the help text and,
 //! by a test, `docs/configuration.md`.
 
+mod agent;
+mod kubernetes;
+mod serve;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+pub use self::{agent::AgentArgs, kubernetes::KubernetesArgs, serve::ServeArgs};
 use super::{duration, names};
 use crate::{
     cli::{inspect, issuance::ListForm},
@@ -46,98 +51,6 @@ pub enum Command {
     Quickstart(QuickstartArgs),
     /// Print the effective configuration of `serve` as a configuration file
     Config(ServeArgs),
-}
-
-/// The flags of `serve`.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ServeArgs {
-    /// Where all state is kept; made if it is missing. Replicas of a pair share it
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<String>,
-    /// Directory of a plugged-in signing authority, in either of istiod's layouts, read again when it changes. If not
-    /// given a root is made and kept in the data directory
-    #[arg(long, value_name = "DIR")]
-    pub ca_dir: Option<String>,
-    /// Address of the CA API. While a replica of the same data directory holds the default port, a free one is taken
-    #[arg(long, value_name = "IP:PORT")]
-    pub listen: Option<String>,
-    /// Address of /livez, /readyz and /metrics. The default port gives way as that of the CA API does
-    #[arg(long, value_name = "IP:PORT")]
-    pub admin_listen: Option<String>,
-    /// Trust domain of the identities that are issued
-    #[arg(long, value_name = "NAME")]
-    pub trust_domain: Option<String>,
-    /// Validity of an SVID whose request names none: whole seconds, as in 90s, 24h, 1h30m
-    #[arg(long, value_name = "DURATION")]
-    pub svid_ttl: Option<String>,
-    /// Longest validity that a request may ask for
-    #[arg(long, value_name = "DURATION")]
-    pub max_svid_ttl: Option<String>,
-    /// DNS name in the CA's own serving certificate. Repeatable
-    #[arg(long = "dns-name", value_name = "NAME")]
-    pub dns_names: Option<Vec<String>>,
-    /// Path of the workload socket, at most 107 bytes; workload.sock in the data directory if not given
-    #[arg(long, value_name = "PATH")]
-    pub workload_socket: Option<String>,
-    /// Service account whose identity the workload socket serves
-    #[arg(long, value_name = "NAMESPACE/ACCOUNT")]
-    pub workload: Option<String>,
-    /// How long to go on accepting and forwarding after SIGTERM
-    #[arg(long, value_name = "DURATION")]
-    pub drain: Option<String>,
-    /// Form of the log lines on stderr: text or json
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
-    /// YAML file with the same settings, and those that have no flag. Flags and environment go first
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
-}
-
-/// The flags of `agent`.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct AgentArgs {
-    /// Address of a certificate authority. Repeatable: when one does not answer the next is asked. Required
-    #[arg(long = "ca-address", value_name = "HOST:PORT")]
-    pub ca_addresses: Option<Vec<String>>,
-    /// Name that the authority's certificate must hold. If not given the host of its address, and localhost for loopback
-    /// addresses
-    #[arg(long, value_name = "NAME")]
-    pub ca_server_name: Option<String>,
-    /// File with the token that proves the service account; read again for each request. Required
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<String>,
-    /// File with the roots that the authority's own certificate is verified to, PEM. Required
-    #[arg(long, value_name = "FILE")]
-    pub root_file: Option<String>,
-    /// Path of the socket, at most 107 bytes
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<String>,
-    /// File mode of the socket, four octal digits
-    #[arg(long, value_name = "MODE")]
-    pub socket_mode: Option<String>,
-    /// User ID that may connect to the socket. Repeatable; everybody may if neither this nor allow-gid is given
-    #[arg(long = "allow-uid", value_name = "UID")]
-    pub allow_uids: Option<Vec<String>>,
-    /// Group ID that may connect to the socket. Repeatable
-    #[arg(long = "allow-gid", value_name = "GID")]
-    pub allow_gids: Option<Vec<String>>,
-    /// Trust domain of the identity
-    #[arg(long, value_name = "NAME")]
-    pub trust_domain: Option<String>,
-    /// Validity to ask for: whole seconds, as in 90s, 24h, 1h30m
-    #[arg(long, value_name = "DURATION")]
-    pub svid_ttl: Option<String>,
-    /// Address of /livez, /readyz and /metrics; none if not given
-    #[arg(long, value_name = "IP:PORT")]
-    pub admin_listen: Option<String>,
-    /// Form of the log lines on stderr: text or json
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
-    /// YAML file with the same settings. Flags and environment go first
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
 }
 
 /// The data directory of a pair, for the commands that work on one.
@@ -301,44 +214,6 @@ pub struct QuickstartArgs {
     pub keep: Option<PathBuf>,
 }
 
-impl ServeArgs {
-    /// Where state is kept unless it is said otherwise.
-    pub const DATA_DIR: &str = "./countersign-data";
-
-    /// What holds where no source says anything.
-    pub fn defaults() -> Self {
-        Self {
-            data_dir: Some(Self::DATA_DIR.into()),
-            ca_dir: None,
-            listen: Some("127.0.0.1:15012".into()),
-            admin_listen: Some("127.0.0.1:15020".into()),
-            trust_domain: Some("cluster.local".into()),
-            svid_ttl: Some("24h".into()),
-            max_svid_ttl: Some("2160h".into()),
-            dns_names: Some(vec!["localhost".into(), "istiod.istio-system.svc".into()]),
-            workload_socket: None,
-            workload: Some("default/gateway".into()),
-            drain: Some("0s".into()),
-            log_format: Some("text".into()),
-            config: None,
-        }
-    }
-}
-
-impl AgentArgs {
-    /// What holds where no source says anything.
-    pub fn defaults() -> Self {
-        Self {
-            socket: Some("/var/run/secrets/workload-spiffe-uds/socket".into()),
-            socket_mode: Some("0666".into()),
-            trust_domain: Some("cluster.local".into()),
-            svid_ttl: Some("24h".into()),
-            log_format: Some("text".into()),
-            ..Self::default()
-        }
-    }
-}
-
 /// The whole command line, with the defaults of `serve` and `agent` in its help.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -372,6 +247,8 @@ mod tests {
     #[test]
     fn help_shows_defaults() {
         let help = command().find_subcommand_mut("serve").unwrap().render_help().to_string();
+        // lines are broken where the terminal ends
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(help.contains("[default: 127.0.0.1:15012]"), "{help}");
         assert!(help.contains("[default: localhost istiod.istio-system.svc]"), "{help}");
     }

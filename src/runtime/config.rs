@@ -2,6 +2,7 @@
 //! The rules that hold for all settings (sources, forms, reports) live in the modules below; which settings there are
 //! is declared in `args`.
 
+mod kubernetes;
 mod parse;
 mod reference;
 mod sources;
@@ -12,6 +13,7 @@ use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use serde_yaml_ng::{Mapping, Value};
 
+pub use self::kubernetes::KubernetesConfig;
 use self::sources::Sources;
 use super::{
     args::{AgentArgs, ServeArgs},
@@ -29,7 +31,9 @@ pub type Environment = BTreeMap<String, String>;
 /// What `serve` runs with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeConfig {
-    /// Where all state is kept.
+    /// What counts in Kubernetes only; without it the pair is embedded.
+    pub kubernetes: Option<KubernetesConfig>,
+    /// Where state is kept: all of it if embedded, else the issuance log.
     pub data_dir: PathBuf,
     /// Where the plugged-in signing authority is; without one there is a root of our own.
     pub ca_dir: Option<PathBuf>,
@@ -43,8 +47,8 @@ pub struct ServeConfig {
     pub ttl: TtlBounds,
     /// In the serving certificate; at least one.
     pub dns_names: Vec<String>,
-    /// Path of the workload socket, at most 107 bytes.
-    pub workload_socket: PathBuf,
+    /// Path of the workload socket, at most 107 bytes; none in Kubernetes unless it was chosen.
+    pub workload_socket: Option<PathBuf>,
     /// Whose identity that socket serves.
     pub workload: ServiceAccount,
     /// How long to accept and forward after SIGTERM.
@@ -139,6 +143,8 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 const TOKEN_ISSUERS: &str = "tokenIssuers";
+/// Endpoints go on naming a pod that ends for about as long.
+const DRAIN_IN_KUBERNETES: Duration = Duration::from_secs(5);
 
 impl ServeConfig {
     /// From flags, environment, file and defaults.
@@ -155,34 +161,49 @@ impl ServeConfig {
     }
 
     fn read(from: &mut Sources) -> Option<Self> {
+        let in_kubernetes = from.one("state", parse::in_kubernetes);
+        let kubernetes = match in_kubernetes? {
+            true => Some(KubernetesConfig::read(from)),
+            false => {
+                kubernetes::refuse_all(from);
+                None
+            }
+        };
         let data_dir = from.one("data_dir", parse::path);
         let ca_dir = from.one("ca_dir", parse::path);
-        let listen = listen_address(from, "listen");
-        let admin_listen = listen_address(from, "admin_listen");
+        let listen = listen_address(from, "listen", kubernetes.as_ref().map(|_| 15012));
+        let admin_listen = listen_address(from, "admin_listen", kubernetes.as_ref().map(|_| 15020));
         let trust_domain = from.one("trust_domain", parse::displayed);
         let ttl = ttl_bounds(from);
         let dns_names = from.many("dns_names", parse::dns_name);
         from.require("dns_names");
         let workload_socket = match (from.one("workload_socket", parse::socket_path), &data_dir) {
-            (None, Some(dir)) if !from.is_chosen("workload_socket") => {
+            (None, Some(dir)) if kubernetes.is_none() && !from.is_chosen("workload_socket") => {
                 let path = dir.join("workload.sock");
                 parse::socket_path(&path.to_string_lossy()).map_err(|error| from.refuse("data_dir", error)).ok()
             }
             (socket, _) => socket,
         };
         let workload = from.one("workload", parse::displayed);
-        let drain = from.one("drain", duration::parse);
+        let drain = match from.one("drain", duration::parse) {
+            Some(_) if kubernetes.is_some() && !from.is_chosen("drain") => Some(DRAIN_IN_KUBERNETES),
+            drain => drain,
+        };
         let log_format = from.one("log_format", parse::log_format);
         let token_issuers = token_issuers(from);
+        let kubernetes = kubernetes.map_or(Some(None), |kubernetes| kubernetes.map(Some))?;
+        let trust_domain = trust_domain?;
+        refuse_second_root(from, kubernetes.as_ref(), ca_dir.is_some(), &trust_domain);
         Some(Self {
+            kubernetes,
             data_dir: data_dir?,
             ca_dir,
             listen: listen?,
             admin_listen: admin_listen?,
-            trust_domain: trust_domain?,
+            trust_domain,
             ttl: ttl?,
             dns_names,
-            workload_socket: workload_socket?,
+            workload_socket,
             workload: workload?,
             drain: drain?,
             log_format: log_format?,
@@ -197,6 +218,8 @@ impl ServeConfig {
     /// Never for a configuration that was loaded; the serializer is asked all the same.
     pub fn to_yaml(&self) -> Result<String, serde_yaml_ng::Error> {
         let texts = ServeArgs {
+            state: Some(if self.kubernetes.is_some() { "kubernetes" } else { "embedded" }.to_owned()),
+            kubernetes: self.kubernetes.as_ref().map(KubernetesConfig::to_args).unwrap_or_default(),
             data_dir: Some(self.data_dir.display().to_string()),
             ca_dir: self.ca_dir.as_ref().map(|dir| dir.display().to_string()),
             listen: Some(self.listen.address.to_string()),
@@ -205,7 +228,7 @@ impl ServeConfig {
             svid_ttl: Some(duration::format(self.ttl.default_ttl())),
             max_svid_ttl: Some(duration::format(self.ttl.max_ttl())),
             dns_names: Some(self.dns_names.clone()),
-            workload_socket: Some(self.workload_socket.display().to_string()),
+            workload_socket: self.workload_socket.as_ref().map(|path| path.display().to_string()),
             workload: Some(self.workload.to_string()),
             drain: Some(duration::format(self.drain)),
             log_format: Some(self.log_format.to_string()),
@@ -268,9 +291,32 @@ impl AgentConfig {
     }
 }
 
-fn listen_address(from: &mut Sources, field: &str) -> Option<ListenAddress> {
+/// In a pod the default is the given port of every interface, and nothing gives way.
+fn listen_address(from: &mut Sources, field: &str, in_pod: Option<u16>) -> Option<ListenAddress> {
     let chosen = from.is_chosen(field);
-    from.one(field, parse::socket_address).map(|address| ListenAddress { address, chosen })
+    match in_pod {
+        Some(port) if !chosen => {
+            Some(ListenAddress { address: (std::net::Ipv4Addr::UNSPECIFIED, port).into(), chosen: true })
+        }
+        _ => from.one(field, parse::socket_address).map(|address| ListenAddress { address, chosen }),
+    }
+}
+
+/// A root of our own in the mesh's trust domain beside the mesh's own CA: neither's certificates would be trusted by all.
+fn refuse_second_root(
+    from: &mut Sources,
+    kubernetes: Option<&KubernetesConfig>,
+    is_plugged_in: bool,
+    trust_domain: &TrustDomain,
+) {
+    let Some(kubernetes) = kubernetes.filter(|kubernetes| !is_plugged_in && !kubernetes.mesh_ca) else { return };
+    if kubernetes.mesh_trust_domain == *trust_domain {
+        from.refuse(
+            "trust_domain",
+            "is the mesh's own, which has a CA: choose another one and federate, set caDir to an intermediate of the mesh's \
+             root, or set meshCa if this is the mesh's only CA",
+        );
+    }
 }
 
 fn ttl_bounds(from: &mut Sources) -> Option<TtlBounds> {

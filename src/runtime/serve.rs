@@ -38,7 +38,7 @@ use super::{
     telemetry,
 };
 use crate::{
-    domain::{clock::Clock, random::SecureRandom},
+    domain::{clock::Clock, identity::ServiceAccount, random::SecureRandom},
     grpc::{ca_server::serve_ca, pair_server::serve_pair},
     http::admin,
     service::{
@@ -107,12 +107,20 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
         metrics,
     };
     let mut supervisor = Supervisor::default();
-    let workload = start_workload_socket(&config, &place, &identities, &shutdown, &mut supervisor).await?;
+    let workload = match &config.workload_socket {
+        Some(path) => {
+            let socket = WorkloadSocket { path: path.clone(), chosen: *path != place.data_dir.workload_socket() };
+            let account = config.workload.clone();
+            Some(start_workload_socket(socket, account, &identities, &shutdown, &mut supervisor).await?)
+        }
+        None => None,
+    };
     let serving = start_signing(signing, ports, &identities, config.drain, &shutdown, control, &mut supervisor);
     if let Some((files, authority)) = plugged_in {
         let latch = readiness.latch("plugged-in authority", "its files have not been looked at yet");
         supervisor.spawn("CA files", on(control, until(&shutdown, files.run(latch))));
-        let renewal = plugged_in::renew_after_changes(authority, sessions, [workload, serving]);
+        let renewal =
+            plugged_in::renew_after_changes(authority, sessions, workload.into_iter().chain([serving]).collect());
         supervisor.spawn("renewal after CA changes", until(&shutdown, renewal));
     }
     match say_what_is_served(&config, &place) {
@@ -132,16 +140,14 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
 }
 
 async fn start_workload_socket(
-    config: &ServeConfig,
-    place: &Place,
+    socket: WorkloadSocket,
+    account: ServiceAccount,
     identities: &OwnIdentities,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
 ) -> Result<Arc<Notify>, ServeFailed> {
-    let chosen = config.workload_socket != place.data_dir.workload_socket();
-    let socket = WorkloadSocket { path: config.workload_socket.clone(), chosen };
     let bound = socket.bind().await.map_err(ServeFailed::of)?;
-    let (publisher, identity) = identities.workload(config.workload.clone());
+    let (publisher, identity) = identities.workload(account);
     identities.metrics.follow(ExpiringCertificate::Svid, publisher.stats());
     let renew_now = publisher.renew_now();
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
@@ -315,9 +321,13 @@ fn say_what_is_served(config: &ServeConfig, place: &Place) -> io::Result<()> {
     let moved = if place.gave_way { ", because another replica holds the default port" } else { "" };
     writeln!(out, "  signing API      {}{moved}", entry.ca_address)?;
     writeln!(out, "  health, metrics  http://{}/readyz /livez /metrics", entry.admin_address)?;
-    writeln!(out, "  workload socket  {} for {}", config.workload_socket.display(), config.workload)?;
+    if let Some(socket) = &config.workload_socket {
+        writeln!(out, "  workload socket  {} for {}", socket.display(), config.workload)?;
+    }
     writeln!(out, "  trust bundle     {}", place.data_dir.root_cert().display())?;
-    writeln!(out, "try: countersign inspect unix://{}", absolute(&config.workload_socket).display())?;
+    if let Some(socket) = &config.workload_socket {
+        writeln!(out, "try: countersign inspect unix://{}", absolute(socket).display())?;
+    }
     out.flush()
 }
 

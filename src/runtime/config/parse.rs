@@ -75,6 +75,18 @@ pub(super) fn numeric_id(text: &str) -> Result<u32, String> {
     id.ok_or_else(|| format!("{text:?} is not a numeric user or group ID, such as 1337"))
 }
 
+pub(super) fn in_kubernetes(text: &str) -> Result<bool, String> {
+    match text {
+        "embedded" => Ok(false),
+        "kubernetes" => Ok(true),
+        _ => Err(format!("{text:?} is no kind of state: write embedded or kubernetes")),
+    }
+}
+
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_neither| format!("{text:?} is neither true nor false"))
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),

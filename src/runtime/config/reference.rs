@@ -1,6 +1,6 @@
 //! The settings as the command line declares them, and `docs/configuration.md` made from that.
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Args as _, Command};
 
 use crate::runtime::args;
 
@@ -13,6 +13,14 @@ pub(super) fn settings(command: &Command, subcommand: &str) -> Vec<Arg> {
 /// The names of those settings' fields.
 pub(super) fn fields(subcommand: &str) -> Vec<String> {
     settings(&args::command(), subcommand).iter().map(|arg| arg.get_id().to_string()).collect()
+}
+
+/// Those of them that count in Kubernetes only.
+pub(super) fn kubernetes_fields() -> Vec<String> {
+    args::KubernetesArgs::augment_args(Command::new("serve"))
+        .get_arguments()
+        .map(|arg| arg.get_id().to_string())
+        .collect()
 }
 
 /// The flag of a field, without its dashes.

@@ -50,7 +50,8 @@ fn problem_of(yaml: &str) -> String {
 fn nothing_at_all_gives_the_defaults() {
     let config = ServeConfig::load(&ServeArgs::default(), &Environment::new()).unwrap();
     assert_eq!(config.data_dir, PathBuf::from("./countersign-data"));
-    assert_eq!(config.workload_socket, PathBuf::from("./countersign-data/workload.sock"));
+    assert_eq!(config.workload_socket, Some(PathBuf::from("./countersign-data/workload.sock")));
+    assert_eq!(config.kubernetes, None);
     assert_eq!(config.listen, ListenAddress { address: "127.0.0.1:15012".parse().unwrap(), chosen: false });
     assert_eq!(config.ttl.max_ttl(), Duration::from_secs(90 * 86_400));
     assert_eq!(config.dns_names, ["localhost", "istiod.istio-system.svc"]);
@@ -238,5 +239,46 @@ proptest! {
         config.listen.chosen = true;
         config.admin_listen.chosen = true;
         prop_assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+    }
+}
+
+const IN_POD: &str = "state: kubernetes\nreplicaUid: 5f3c\npairAddress: 10.0.0.7:15013\n";
+
+#[test]
+fn a_pod_has_defaults_of_its_own() {
+    let config = load_file(&format!("{IN_POD}trustDomain: gateways.example")).unwrap();
+    assert_eq!(config.listen.address, "0.0.0.0:15012".parse().unwrap());
+    assert_eq!(config.admin_listen.address, "0.0.0.0:15020".parse().unwrap());
+    assert_eq!((config.drain, config.workload_socket.as_deref()), (Duration::from_secs(5), None));
+    let kubernetes = config.kubernetes.as_ref().unwrap();
+    assert_eq!(kubernetes.lease, crate::domain::leadership::LeaseTiming::DEFAULT);
+    assert_eq!(kubernetes.token_audiences, ["istio-ca"]);
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+}
+
+#[test]
+fn what_is_for_kubernetes_is_refused_elsewhere_and_its_bad_values_there() {
+    assert_eq!(
+        problem_of("pairListen: 127.0.0.1:0"),
+        "pairListen in FILE: counts with state kubernetes only: set that, or leave this out"
+    );
+    assert_eq!(problem_of("state: etcd"), "state in FILE: \"etcd\" is no kind of state: write embedded or kubernetes");
+    let in_pod = |more: &str| problem_of(&format!("{IN_POD}trustDomain: gateways.example\n{more}"));
+    assert_eq!(
+        in_pod("leaseStepDown: 6s"),
+        "leaseDuration (the default): lease (5s) must be longer than step-down (6s)"
+    );
+    assert!(in_pod("meshCa: yes please").contains("neither true nor false"));
+    assert!(in_pod("namespace: Istio_System").contains("not a name of Kubernetes"));
+    let error = ServeConfig::load(&flags(&["--state", "kubernetes"]), &Environment::new()).unwrap_err();
+    assert!(error.problems.iter().any(|problem| problem.starts_with("--replica-uid: required")), "{error}");
+    assert!(error.problems.iter().any(|problem| problem.starts_with("--pair-address: required")), "{error}");
+}
+
+#[test]
+fn a_second_root_in_the_mesh_is_refused() {
+    assert!(problem_of(IN_POD).contains("is the mesh's own, which has a CA"));
+    for fine in ["meshCa: true", "caDir: /etc/cacerts", "trustDomain: gateways.example", "meshTrustDomain: other"] {
+        load_file(&format!("{IN_POD}{fine}")).unwrap();
     }
 }

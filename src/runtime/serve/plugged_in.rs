@@ -44,7 +44,7 @@ pub(super) async fn load(
 pub(super) async fn renew_after_changes(
     mut authority: AuthorityReceiver,
     sessions: watch::Receiver<Option<Arc<SigningSession>>>,
-    publishers: [Arc<Notify>; 2],
+    publishers: Vec<Arc<Notify>>,
 ) {
     while authority.changed().await.is_ok() {
         if sessions.borrow().is_none() {

@@ -20,3 +20,5 @@ mod support;
 
 mod cluster;
 mod cluster_works;
+mod network;
+mod network_works;

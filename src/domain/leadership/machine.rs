@@ -187,6 +187,14 @@ impl Machine {
         }
     }
 
+    /// How a term is held.
+    pub fn tenure(&self) -> Tenure {
+        match &self.0 {
+            Election::Lock(_) => Tenure::Lock,
+            Election::Lease(election) => Tenure::Lease(election.timing()),
+        }
+    }
+
     /// Where this replica stands.
     pub fn role(&self) -> Role {
         match &self.0 {

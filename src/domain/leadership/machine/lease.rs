@@ -25,6 +25,8 @@ pub(super) struct LeaseElection {
     phase: Phase,
     hold: Hold,
     claims: Claims,
+    /// The last term that was granted here, once it has ended.
+    ended: Option<Term>,
     /// The request under way.
     request: Option<Request>,
     /// When the last one was sent.
@@ -77,6 +79,7 @@ impl LeaseElection {
             phase: Phase::Running,
             hold: Hold::Watching { found: None, since: now },
             claims: Claims::new(now, first, ceiling),
+            ended: None,
             request: None,
             sent: now,
             doubt: true,
@@ -93,7 +96,10 @@ impl LeaseElection {
             Event::LeaseWritten(version) => self.written(version, now, actions),
             Event::LeaseConflict => self.set_back(true, now),
             Event::LeaseUnknown => self.set_back(false, now),
-            Event::LeaseChanged => self.poll_at = self.poll_at.min(now),
+            // however many hints come, reads keep a distance
+            Event::LeaseChanged => {
+                self.poll_at = self.poll_at.min(self.sent.plus(self.timing.renew() / FIRST_WAIT).max(now));
+            }
             Event::StateClaimed { .. } | Event::StateRefused { .. } | Event::StateUnknown { .. } => {
                 self.claim_answered(&event, now);
             }
@@ -119,6 +125,10 @@ impl LeaseElection {
         [request, claim, deadline].into_iter().flatten().min()
     }
 
+    pub(super) const fn timing(&self) -> LeaseTiming {
+        self.timing
+    }
+
     pub(super) const fn role(&self) -> Role {
         match (self.phase, &self.hold) {
             (Phase::Stopped, _) => Role::Stopped,
@@ -141,6 +151,7 @@ impl LeaseElection {
             && let Stage::Active { until } = holding.stage
             && now >= until
         {
+            self.ended = Some(holding.term);
             holding.end(Stage::Raise, Reason::Expired, actions);
         }
     }
@@ -165,6 +176,7 @@ impl LeaseElection {
                     }
                     found => {
                         if let Stage::Active { .. } = holding.stage {
+                            self.ended = Some(holding.term);
                             holding.end(Stage::Raise, Reason::LeaseLost, actions);
                         }
                         self.hold = Hold::Watching { found, since: now };
@@ -241,7 +253,10 @@ impl LeaseElection {
             && seen > holding.term
         {
             match holding.stage {
-                Stage::Active { .. } => holding.end(Stage::Raise, Reason::HigherTerm, actions),
+                Stage::Active { .. } => {
+                    self.ended = Some(holding.term);
+                    holding.end(Stage::Raise, Reason::HigherTerm, actions);
+                }
                 Stage::Claiming | Stage::Claimed(_) => {
                     holding.stage = Stage::Raise;
                     holding.distrust();
@@ -309,9 +324,19 @@ impl LeaseElection {
 
     /// When a record that isn't ours may be taken.
     fn free_at(&self, found: Option<&Observed>, since: BootInstant) -> BootInstant {
-        match found.map(|found| &found.record.occupancy) {
-            None | Some(Occupancy::Released(_)) => since,
-            Some(Occupancy::Held(_) | Occupancy::Vacant) => since.plus(self.timing.lease()),
+        match found {
+            Some(Observed { record, .. }) if !self.is_left(record) => since.plus(self.timing.lease()),
+            Some(_) | None => since,
+        }
+    }
+
+    /// Whether whoever is in the record has left the term that it names: it says so, or that was this process, which knows.
+    /// The latter is what a late write of ours leaves behind when its answer was lost.
+    fn is_left(&self, record: &LeaseRecord) -> bool {
+        match &record.occupancy {
+            Occupancy::Released(_) => true,
+            Occupancy::Held(holder) => *holder == self.id && self.ended == Some(record.term),
+            Occupancy::Vacant => false,
         }
     }
 
@@ -323,10 +348,8 @@ impl LeaseElection {
         match &self.hold {
             Hold::Watching { found, since } if now >= self.free_at(found.as_ref(), *since) => {
                 let (before, waited) = match found {
-                    Some(Observed { record: LeaseRecord { term, occupancy }, .. }) => {
-                        (*term, !matches!(occupancy, Occupancy::Released(_)))
-                    }
-                    None => (Term::NONE, false),
+                    Some(Observed { record, .. }) => (record.term, !self.is_left(record)),
+                    None => (self.ended.unwrap_or(Term::NONE), false),
                 };
                 let term = self.claims.highest().max(before).next();
                 let basis = match waited {
@@ -418,6 +441,73 @@ mod tests {
         assert_eq!(doubting(active(), seen("9", 2)).role(), Role::Standby, "an edited term");
         assert_eq!(doubting(active(), Event::LeaseRead(None)).role(), Role::Standby, "a deleted lease");
         assert_eq!(doubting(taken(), seen("9", 1)).role(), Role::Standby, "never granted");
+    }
+
+    /// Its term 1 has run out while the server was away, and then it reads `found`.
+    fn expired(found: Event) -> (LeaseElection, Vec<Action>) {
+        let mut election = active();
+        step(&mut election, Event::Tick, 2_100);
+        step(&mut election, Event::LeaseUnknown, 3_100);
+        let revoked = step(&mut election, Event::Tick, 4_600);
+        assert!(matches!(revoked.first(), Some(Action::Revoke { reason: Reason::Expired, .. })), "{revoked:?}");
+        let actions = step(&mut election, found, 8_000);
+        (election, actions)
+    }
+
+    fn take(expected: Option<&str>, term: u64) -> Vec<Action> {
+        let record = LeaseRecord { term: Term::new(term), occupancy: Occupancy::Held(me()) };
+        vec![Action::WriteLease { expected: expected.map(Version::new), record }]
+    }
+
+    #[test]
+    fn after_an_outage_the_own_record_is_taken_at_once_for_the_term_after() {
+        for (found, expected) in [(seen("9", 1), Some("9")), (Event::LeaseRead(None), None)] {
+            let (mut election, actions) = expired(found);
+            assert_eq!(actions, take(expected, 2), "a late write, or a deleted lease");
+            let claim = step(&mut election, Event::LeaseWritten(Version::new("10")), 8_010);
+            assert_eq!(claim, [Action::ClaimState { term: Term::new(2) }]);
+            let renewal = step(&mut election, Event::StateClaimed { term: Term::new(2) }, 8_020);
+            assert_eq!(renewal, take(Some("10"), 2));
+            let granted = step(&mut election, Event::LeaseWritten(Version::new("11")), 8_030);
+            assert!(matches!(granted.as_slice(), [Action::Grant { .. }]), "{granted:?}");
+        }
+        let (election, actions) = expired(seen("9", 2));
+        let role = election.role();
+        assert_eq!(
+            (role, actions),
+            (Role::Standby, vec![Action::ReadLease]),
+            "the own name in a term that it never had"
+        );
+    }
+
+    #[test]
+    fn the_own_record_is_no_proof_once_a_claim_was_refused() {
+        let (mut election, _) = expired(seen("9", 1));
+        step(&mut election, Event::LeaseWritten(Version::new("10")), 8_010);
+        let (term, highest) = (Term::new(2), Term::new(2));
+        let raised = step(&mut election, Event::StateRefused { term, highest }, 8_020);
+        assert_eq!(raised, take(Some("10"), 3));
+        step(&mut election, Event::LeaseWritten(Version::new("11")), 8_030);
+        step(&mut election, Event::StateClaimed { term: Term::new(3) }, 8_040);
+        for millis in (9_030..13_000).step_by(1_000) {
+            step(&mut election, Event::Tick, millis);
+            let actions = step(&mut election, Event::LeaseWritten(Version::new(&millis.to_string())), millis);
+            assert!(!actions.iter().any(|action| matches!(action, Action::Grant { .. })), "{millis}: {actions:?}");
+        }
+    }
+
+    #[test]
+    fn hints_in_quick_succession_make_one_read() {
+        let mut election = LeaseElection::new(LeaseTiming::DEFAULT, me(), after(0));
+        step(&mut election, Event::Tick, 0);
+        step(&mut election, Event::LeaseRead(Some(Observed { version: Version::new("1"), record: stranger() })), 10);
+        let reads =
+            (11..=300).map(|millis| step(&mut election, Event::LeaseChanged, millis)).filter(|it| !it.is_empty());
+        assert_eq!(reads.collect::<Vec<_>>(), [vec![Action::ReadLease]]);
+    }
+
+    fn stranger() -> LeaseRecord {
+        LeaseRecord { term: Term::new(7), occupancy: Occupancy::Held(HolderId::parse("another").unwrap()) }
     }
 
     #[test]

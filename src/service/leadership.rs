@@ -1,5 +1,8 @@
 //! Drives the election: does what the state machine says, and feeds back what came of it.
 
+mod claiming;
+mod hints;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{
@@ -9,6 +12,8 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use self::claiming::Claiming;
+pub use self::hints::Hints;
 use super::{
     ports::{BoxFuture, StateError},
     signing_session::SigningSession,
@@ -16,7 +21,7 @@ use super::{
 };
 use crate::domain::{
     clock::{BootInstant, Clock},
-    leadership::{Action, Event, Machine, Reason, Role, Term},
+    leadership::{Action, Event, Machine, Reason, Role, Tenure, Term},
 };
 
 /// What holds the pair's lock or lease.
@@ -26,15 +31,21 @@ pub trait Election: Send + Sync {
     fn request(&self, action: Action) -> BoxFuture<'_, Event>;
     /// Lets go of the lock, if it is held.
     fn release(&self);
+    /// Why requests are not answered now, in words; `None` while they are.
+    fn trouble(&self) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// Where this replica stands, for status and health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Its role.
     pub role: Role,
     /// The term it may sign in.
     pub term: Option<Term>,
+    /// What keeps it from becoming active, or would: the state can't be used, or the keeper of the lease doesn't answer.
+    pub trouble: Option<Arc<str>>,
 }
 
 /// The driver. Owns the machine.
@@ -42,10 +53,16 @@ pub struct Leadership {
     machine: Machine,
     election: Arc<dyn Election>,
     state: Arc<SigningState>,
+    claiming: Claiming,
     /// The state of the term that was claimed last, until it is granted.
     claimed: Option<(Term, ClaimedState)>,
+    /// Why the last claim failed.
+    claim_trouble: Option<Arc<str>>,
     session: watch::Sender<Option<Arc<SigningSession>>>,
+    /// The session of the term that ended last, until the stores are closed.
+    ended: Option<Arc<SigningSession>>,
     standing: watch::Sender<Standing>,
+    hints: Hints,
     clock: Arc<dyn Clock>,
     under_way: JoinSet<Outcome>,
 }
@@ -59,7 +76,8 @@ enum Outcome {
 /// Why the election ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum LeadershipError {
-    /// The state can't be used: nothing may be signed from it, and nothing new is made in its place.
+    /// The state can't be used: nothing may be signed from it, and nothing new is made in its place. Only of an embedded
+    /// pair, whose state nobody mends while it runs.
     #[error(transparent)]
     State(StateError),
     /// A task of the driver panicked.
@@ -71,27 +89,42 @@ pub enum LeadershipError {
 const DRAIN: Duration = Duration::from_millis(100);
 
 impl Leadership {
-    /// A driver for `machine`, with the channels that it will publish to.
+    /// A driver for `machine`, with the channels that it will publish to, and the hints that it listens to.
     pub fn new(
         machine: Machine,
         election: Arc<dyn Election>,
         state: Arc<SigningState>,
         session: watch::Sender<Option<Arc<SigningSession>>>,
+        hints: Hints,
         clock: Arc<dyn Clock>,
     ) -> (Self, watch::Receiver<Standing>) {
-        let (standing, follow) = watch::channel(Standing { role: machine.role(), term: None });
-        let under_way = JoinSet::new();
-        (Self { machine, election, state, claimed: None, session, standing, clock, under_way }, follow)
+        let (standing, follow) = watch::channel(Standing { role: machine.role(), term: None, trouble: None });
+        let leadership = Self {
+            claiming: Claiming::new(Arc::clone(&state), machine.tenure()),
+            machine,
+            election,
+            state,
+            claimed: None,
+            claim_trouble: None,
+            session,
+            ended: None,
+            standing,
+            hints,
+            clock,
+            under_way: JoinSet::new(),
+        };
+        (leadership, follow)
     }
 
     /// Runs until `shutdown` has resolved and the term, if one was held, is released.
     ///
     /// # Errors
     ///
-    /// When the state is damaged, or a task panics.
+    /// When the state of an embedded pair is damaged, or a task panics.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), LeadershipError> {
         let mut shutdown = Box::pin(shutdown);
         let mut asked = false;
+        let mut highest = self.hints.highest();
         let mut events = VecDeque::from([Event::Tick]);
         loop {
             while let Some(event) = events.pop_front() {
@@ -110,6 +143,9 @@ impl Leadership {
                     events.push_back(Event::ShutdownAsked);
                 }
                 Some(outcome) = self.under_way.join_next() => events.push_back(self.event_of(outcome?)?),
+                // the sender is in `self.hints`
+                Ok(()) = highest.changed() => events.push_back(Event::HigherTermSeen(*highest.borrow_and_update())),
+                () = self.hints.lease_has_changed() => events.push_back(Event::LeaseChanged),
                 () = wake => events.push_back(Event::Tick),
             }
         }
@@ -133,11 +169,8 @@ impl Leadership {
             }
             Action::ReleaseLock => self.election.release(),
             Action::ClaimState { term } => {
-                let state = Arc::clone(&self.state);
-                self.under_way.spawn(async move {
-                    let claim = spawn_blocking(move || state.claim(term)).await;
-                    Outcome::Claim(term, claim.unwrap_or_else(|error| Err(StateError::Io(error.to_string()))))
-                });
+                let claim = self.claiming.claim(term);
+                self.under_way.spawn(async move { Outcome::Claim(term, claim.await) });
             }
             Action::Grant { term, until } => self.grant(term, until),
             Action::Extend { until } => {
@@ -157,10 +190,11 @@ impl Leadership {
         self.session.send_replace(Some(Arc::new(SigningSession::new(term, state, until))));
     }
 
-    fn revoke(&self, term: Term, reason: Reason) {
+    fn revoke(&mut self, term: Term, reason: Reason) {
         if let Some(session) = self.session.borrow().as_ref() {
             session.end();
         }
+        self.ended = self.session.send_replace(None);
         match reason {
             Reason::Shutdown => info!(event = "term_ended", %term, ?reason),
             Reason::Expired | Reason::LeaseLost | Reason::HigherTerm => warn!(event = "term_ended", %term, ?reason),
@@ -168,8 +202,7 @@ impl Leadership {
     }
 
     fn close_stores(&mut self) {
-        let ended = self.session.send_replace(None);
-        let state = Arc::clone(&self.state);
+        let (ended, state) = (self.ended.take(), Arc::clone(&self.state));
         self.under_way.spawn(async move {
             if let Some(session) = ended {
                 session.drained(DRAIN).await;
@@ -186,21 +219,46 @@ impl Leadership {
             Outcome::Event(event) => Ok(event),
             Outcome::Claim(term, Ok(Claim::Claimed(state))) => {
                 self.claimed = Some((term, state));
+                self.claim_trouble = None;
                 Ok(Event::StateClaimed { term })
             }
             Outcome::Claim(term, Ok(Claim::Refused { highest })) => Ok(Event::StateRefused { term, highest }),
-            Outcome::Claim(_, Err(error @ (StateError::Damaged(_) | StateError::Unusable(_)))) => {
+            Outcome::Claim(_, Err(error @ (StateError::Damaged(_) | StateError::Unusable(_))))
+                if self.machine.tenure() == Tenure::Lock =>
+            {
                 Err(LeadershipError::State(error))
             }
             Outcome::Claim(term, Err(error)) => {
-                warn!(event = "claim_failed", %term, %error);
+                self.claim_failed(term, &error);
                 Ok(Event::StateUnknown { term })
             }
         }
     }
 
-    fn publish_standing(&self) {
-        let standing = Standing { role: self.machine.role(), term: self.machine.term() };
-        self.standing.send_if_modified(|published| std::mem::replace(published, standing) != standing);
+    /// Says it once for as long as it stays the same: the claim is tried again and again.
+    fn claim_failed(&mut self, term: Term, error: &StateError) {
+        let trouble: Arc<str> = error.to_string().into();
+        if self.claim_trouble.as_ref() != Some(&trouble) {
+            warn!(event = "claim_failed", %term, %error);
+        }
+        self.claim_trouble = Some(trouble);
+    }
+
+    fn publish_standing(&mut self) {
+        let (role, term) = (self.machine.role(), self.machine.term());
+        if role == Role::Standby {
+            // somebody else's by now
+            self.claim_trouble = None;
+        }
+        let trouble = self.claim_trouble.clone().or_else(|| self.election.trouble());
+        let standing = Standing { role, term, trouble };
+        self.standing.send_if_modified(|published| {
+            let modified = *published != standing;
+            *published = standing;
+            modified
+        });
     }
 }
+
+#[cfg(test)]
+mod tests;

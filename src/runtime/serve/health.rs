@@ -86,7 +86,7 @@ impl Health {
     }
 
     fn look_at_signing(&self, latch: &Latch) {
-        let Standing { role, term } = *self.standing.borrow();
+        let Standing { role, term, trouble } = self.standing.borrow().clone();
         match (role, term) {
             (Role::Active, Some(term)) => {
                 self.metrics.set_role(true, term);
@@ -102,7 +102,10 @@ impl Health {
                     self.metrics.set_role(false, active.term);
                     latch.ready(format!("standby; {} is active in term {}", active.replica, active.term));
                 }
-                Err(reason) => latch.not_ready(format!("standby, and no replica is active: {reason}")),
+                Err(reason) => {
+                    let own = trouble.map_or_else(String::new, |trouble| format!("; here: {trouble}"));
+                    latch.not_ready(format!("standby, and no replica is active: {reason}{own}"));
+                }
             },
         }
     }

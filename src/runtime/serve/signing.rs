@@ -18,7 +18,7 @@ use crate::{
         create_certificate::{CreateCertificate, Parts, SigningPolicy},
         denial::IssuanceDenial,
         issuance_history::IssuanceHistory,
-        leadership::{Leadership, Standing},
+        leadership::{Hints, Leadership, Standing},
         metrics::Metrics,
         readiness::Readiness,
         signing_session::SigningSession,
@@ -89,7 +89,8 @@ pub(super) fn assemble(
         IssuanceDenial::new(sessions.clone(), Arc::clone(&state), config.trust_domain.clone(), Arc::clone(clock));
     let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
     let machine = Machine::new(Tenure::Lock, holder, clock.boot());
-    let (leadership, standing) = Leadership::new(machine, Arc::new(election), state, session, Arc::clone(clock));
+    let (leadership, standing) =
+        Leadership::new(machine, Arc::new(election), state, session, Hints::new(), Arc::clone(clock));
     let (announce, announced) = watch::channel(None);
     let announcer = Announcer {
         data_dir: place.data_dir.clone(),

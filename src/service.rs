@@ -13,3 +13,4 @@ pub mod readiness;
 pub mod signing_session;
 pub mod signing_state;
 pub mod svid_publisher;
+pub mod token_reviews;

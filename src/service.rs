@@ -14,3 +14,4 @@ pub mod signing_session;
 pub mod signing_state;
 pub mod state_manifest;
 pub mod svid_publisher;
+pub mod token_reviews;

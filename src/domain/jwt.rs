@@ -2,8 +2,10 @@
 
 mod jwks;
 mod mint;
+mod unverified;
 mod validate;
 
 pub use jwks::{JwkError, KeySet};
 pub use mint::{MintError, TokenIssuerKey};
+pub use unverified::{TokenOrigin, UnverifiedToken};
 pub use validate::{IssuerRules, TokenClaims, TokenError, TokenIssuer};

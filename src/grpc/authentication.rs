@@ -19,10 +19,26 @@ pub(super) struct PeerConnection {
     pub held: Arc<Semaphore>,
 }
 
-/// What the caller brought: the first `authorization` value of exactly the form `Bearer TOKEN`, and the client certificate.
+/// What the caller brought: the first `authorization` value of exactly the form `Bearer TOKEN`, the one `clusterid`, and the
+/// client certificate.
 pub(super) fn evidence_of(metadata: &MetadataMap, extensions: &Extensions) -> Evidence {
-    let presented = extensions.get::<PeerConnection>().and_then(|connection| connection.presented.clone());
-    Evidence { token: bearer_token(metadata), presented, ..Evidence::NONE }
+    let connection = extensions.get::<PeerConnection>();
+    Evidence {
+        token: bearer_token(metadata),
+        cluster: stated_cluster(metadata),
+        presented: connection.and_then(|connection| connection.presented.clone()),
+        source: connection.map(|connection| connection.address.ip().to_canonical()),
+        ..Evidence::NONE
+    }
+}
+
+/// As istiod: several values say nothing.
+fn stated_cluster(metadata: &MetadataMap) -> String {
+    let mut values = metadata.get_all("clusterid").iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        _ => String::new(),
+    }
 }
 
 fn bearer_token(metadata: &MetadataMap) -> Option<Zeroizing<String>> {
@@ -44,6 +60,21 @@ mod tests {
             metadata.append("authorization", value.parse().unwrap());
         }
         evidence_of(&metadata, &Extensions::default()).token.map(|token| token.to_string())
+    }
+
+    #[test]
+    fn takes_the_cluster_only_if_there_is_exactly_one() {
+        let stated = |values: &[&'static str]| {
+            let mut metadata = MetadataMap::new();
+            for value in values {
+                metadata.append("clusterid", value.parse().unwrap());
+            }
+            evidence_of(&metadata, &Extensions::default()).cluster
+        };
+        assert_eq!(stated(&["Kubernetes"]), "Kubernetes");
+        assert_eq!(stated(&[]), "");
+        assert_eq!(stated(&["a", "b"]), "");
+        assert_eq!(stated(&["Kubernetes", "Kubernetes"]), "");
     }
 
     #[test]

@@ -247,7 +247,6 @@ fn forwarded(request: &SigningRequest, evidence: &Evidence, replica: &str) -> Fo
         )]
         .into(),
     });
-    let chain = evidence.presented.as_ref().or(evidence.asserted.as_ref());
     ForwardedRequest {
         request: Some(IstioCertificateRequest {
             csr: request.csr.clone(),
@@ -255,7 +254,7 @@ fn forwarded(request: &SigningRequest, evidence: &Evidence, replica: &str) -> Fo
             metadata,
         }),
         token: evidence.token.as_ref().map(|token| token.to_string()).unwrap_or_default(),
-        asserted: chain.map(|chain| AssertedChain {
+        asserted: evidence.certificate().map(|chain| AssertedChain {
             certificates: chain.iter().map(|certificate| certificate.der().to_vec().into()).collect(),
         }),
         own: evidence.own.as_ref().map(|own| match own {
@@ -263,6 +262,8 @@ fn forwarded(request: &SigningRequest, evidence: &Evidence, replica: &str) -> Fo
             OwnIdentity::Serving => Own::Serving(true),
         }),
         replica: replica.to_owned(),
+        cluster: evidence.cluster.clone(),
+        source: evidence.source.map(|source| source.to_string()).unwrap_or_default(),
     }
 }
 

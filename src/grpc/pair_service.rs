@@ -108,7 +108,9 @@ fn evidence_of(forwarded: ForwardedRequest) -> Result<Evidence, Status> {
         )),
     };
     let token = (!forwarded.token.is_empty()).then(|| Zeroizing::new(forwarded.token));
-    Ok(Evidence { token, presented: None, asserted, own })
+    // a replica of an older version says neither where its caller is nor of which cluster
+    let source = forwarded.source.parse().ok();
+    Ok(Evidence { token, cluster: forwarded.cluster, presented: None, asserted, own, source })
 }
 
 fn record_of(entry: IssuanceEntry) -> IssuanceRecord {

@@ -26,7 +26,7 @@ pub(super) fn status_of(error: &CreateError) -> Status {
         CreateError::Log(_) => Status::unavailable("the certificate could not be put on record"),
         CreateError::NotActive => Status::unavailable(NOT_ACTIVE),
         CreateError::Unavailable { .. } => Status::unavailable(error.to_string()),
-        CreateError::Overloaded | CreateError::NoAnswer(_) => Status::unavailable(error.to_string()),
+        CreateError::Undecided(_) | CreateError::Overloaded | CreateError::NoAnswer(_) => Status::unavailable(error.to_string()),
         CreateError::ByActive { code, message } => Status::new(Code::from(*code), message.clone()),
     }
 }
@@ -45,7 +45,9 @@ mod tests {
     use super::*;
     use crate::{
         domain::{
-            attestation::AttestationError,
+            attestation::{AttestationError, ReviewError},
+            identity::ServiceAccountError,
+            jwt::TokenError,
             clock::Timestamp,
             random::RandomUnavailable,
             x509::{CsrError, lint::Finding},
@@ -65,6 +67,20 @@ mod tests {
         let unknown = "request authenticate failure";
         assert_said(AttestationError::NoProof, Code::Unauthenticated, unknown);
         assert_said(AttestationError::UnknownIssuer, Code::Unauthenticated, unknown);
+        assert_said(AttestationError::Token(TokenError::Audience), Code::Unauthenticated, unknown);
+        let other = AttestationError::OtherCluster { claimed: "remote".into(), own: "Kubernetes".into() };
+        assert_said(other, Code::Unauthenticated, unknown);
+        assert_said(AttestationError::NoPod("a/b".parse().unwrap()), Code::Unauthenticated, unknown);
+        for refusal in [
+            ReviewError::Said("[invalid bearer token, service account token has been invalidated]".into()),
+            ReviewError::NotAuthenticated,
+            ReviewError::Group,
+            ReviewError::Username("admin".into()),
+            ReviewError::Account(ServiceAccountError::Namespace("A".into())),
+            ReviewError::Audience,
+        ] {
+            assert_said(AttestationError::Review(refusal), Code::Unauthenticated, unknown);
+        }
         let denied = EntitlementError::Denied { id: id(), reason: reason.parse().unwrap() };
         assert_said(denied, Code::Unauthenticated, unknown);
         let impersonation = "request impersonation authentication failure";
@@ -116,6 +132,16 @@ mod tests {
         let silent = CreateError::NoAnswer("why".into());
         let text = silent.to_string();
         assert_said(silent, Code::Unavailable, &text);
+    }
+
+    #[test]
+    fn a_proof_that_could_not_be_judged_is_unavailable_with_the_reason() {
+        let away = ReviewError::Unavailable("the API server can't be reached".into());
+        let text = "the token could not be reviewed: the API server can't be reached";
+        assert_said(AttestationError::Review(away), Code::Unavailable, text);
+        let text = "client certificate: the pods of this cluster are not known";
+        assert_said(AttestationError::PodsUnknown, Code::Unavailable, text);
+        assert_eq!(status_of(&AttestationError::NoBundle.into()).code(), Code::Unavailable);
     }
 
     #[test]

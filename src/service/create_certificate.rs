@@ -1,5 +1,8 @@
 //! The use case behind `CreateCertificate`: attest, entitle, sign here if this replica is active, else have it signed by
-//! the one that is, and wait while nobody is.
+//! the one that is, and wait while nobody is, or while nobody can say whether the caller's proof holds.
+
+mod attestation;
+mod error;
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,83 +11,24 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+pub use self::error::CreateError;
 use super::{
     metrics::{ForwardOutcome, Metrics, RequestOutcome},
-    ports::{ForwardError, IssuanceLog, LogError, Pair, SigningRequest},
+    ports::{ForwardError, IssuanceLog, Pair, PodPresence, SigningRequest},
     signing_session::{InSession, SigningSession},
+    token_reviews::{Reviewed, TokenReviews},
 };
 use crate::domain::{
-    attestation::{
-        AttestationError, Caller, Denied, EntitlementError, Evidence, Proof, Verifiers, attest, entitled_id,
-    },
-    authority::{IssueError, IssuedSvid, Subject, TtlBounds, TtlError, issue},
+    attestation::{Caller, Evidence, Proof, entitled_id},
+    authority::{IssuedSvid, Subject, TtlBounds, issue},
     clock::{Clock, Timestamp},
     identity::{SpiffeId, TrustDomain},
     issuance::{Issuance, IssuanceEvent},
     jwt::TokenIssuer,
     leadership::Term,
     random::SecureRandom,
-    x509::{CsrError, TrustBundle, VerifiedCsr},
+    x509::{TrustBundle, VerifiedCsr},
 };
-
-/// Why nothing was signed. `grpc::status` gives each its code and public text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CreateError {
-    /// Nobody was attested.
-    #[error(transparent)]
-    Unattested(#[from] AttestationError),
-    /// The caller may not hold what it asks for.
-    #[error(transparent)]
-    NotEntitled(#[from] EntitlementError),
-    /// The request is not acceptable.
-    #[error(transparent)]
-    Csr(#[from] CsrError),
-    /// Signing failed or was refused by the lint or the TTL rules.
-    #[error(transparent)]
-    Issue(#[from] IssueError),
-    /// What was signed could not be put on record, so it was not sent.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// This replica is not active, or ceased to be while it signed.
-    #[error("this replica is not active")]
-    NotActive,
-    /// An attempt at the active replica had no answer.
-    #[error("{0}")]
-    NoAnswer(String),
-    /// Nobody could sign inside the bound.
-    #[error("no replica could sign within {waited:?}: {last}")]
-    Unavailable {
-        /// How long the request was held.
-        waited: Duration,
-        /// What the last attempt said.
-        last: String,
-    },
-    /// Too many requests are waiting already.
-    #[error("too many requests are waiting for an active replica")]
-    Overloaded,
-    /// Another replica refused; its answer is passed on.
-    #[error("refused by the active replica: {message}")]
-    ByActive {
-        /// gRPC code.
-        code: i32,
-        /// Public text.
-        message: String,
-    },
-}
-
-impl CreateError {
-    fn outcome(&self) -> RequestOutcome {
-        match self {
-            Self::Unattested(_) | Self::NotEntitled(_) => RequestOutcome::Unauthenticated,
-            Self::Csr(_) | Self::Issue(IssueError::Ttl(TtlError::OverMax { .. })) => RequestOutcome::InvalidArgument,
-            Self::Issue(_) => RequestOutcome::Internal,
-            Self::Log(_) | Self::NotActive | Self::NoAnswer(_) | Self::Unavailable { .. } | Self::Overloaded => {
-                RequestOutcome::Unavailable
-            }
-            Self::ByActive { .. } => RequestOutcome::RefusedByActive,
-        }
-    }
-}
 
 /// How long a request may be held while nobody is active.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(10);
@@ -116,9 +60,18 @@ pub struct SigningPolicy {
     pub replica: String,
 }
 
+/// Whom a Kubernetes cluster says callers to be.
+pub struct Cluster {
+    /// Of tokens that no configured issuer has made.
+    pub reviews: TokenReviews,
+    /// What keeps a service account's certificates renewable.
+    pub pods: Arc<dyn PodPresence>,
+}
+
 /// The use case. Cheap to share.
 pub struct CreateCertificate {
     policy: SigningPolicy,
+    cluster: Option<Cluster>,
     session: watch::Receiver<Option<Arc<SigningSession>>>,
     bundle: watch::Receiver<Option<Arc<TrustBundle>>>,
     log: Arc<dyn IssuanceLog>,
@@ -151,6 +104,8 @@ impl Drop for Answering<'_> {
 pub struct Parts {
     /// The rules.
     pub policy: SigningPolicy,
+    /// The cluster that this replica runs in, if it runs in one.
+    pub cluster: Option<Cluster>,
     /// Whether this replica may sign, and as which authority.
     pub session: watch::Receiver<Option<Arc<SigningSession>>>,
     /// What client certificates are verified against, as far as this replica knows it.
@@ -170,9 +125,10 @@ pub struct Parts {
 impl CreateCertificate {
     /// The use case over its ports.
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, session, bundle, log, pair, clock, random, metrics } = parts;
+        let Parts { policy, cluster, session, bundle, log, pair, clock, random, metrics } = parts;
         Self {
             policy,
+            cluster,
             session,
             bundle,
             log,
@@ -209,38 +165,38 @@ impl CreateCertificate {
         evidence: &Evidence,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, CreateError> {
-        if let Some(session) = self.entered() {
-            match self.sign(&session, request, evidence, &self.policy.replica).await {
-                Err(CreateError::NotActive) => {}
-                answer => return answer,
-            }
-        }
         let begun = Instant::now();
-        self.refuse_early(evidence)?;
-        // an active that answers is no reason to count a request as waiting
-        match self.forward(request, evidence, ATTEMPT_LIMIT).await {
-            Err(CreateError::NoAnswer(_)) => {}
+        match self.sign_here(request, evidence, &self.policy.replica, begun + HOLD_LIMIT).await {
+            Err(CreateError::NotActive) => {
+                self.refuse_early(evidence)?;
+                // an active that answers is no reason to count a request as waiting
+                match self.forward(request, evidence, ATTEMPT_LIMIT).await {
+                    Err(CreateError::NoAnswer(_)) => {}
+                    answer => return answer,
+                }
+            }
+            Err(CreateError::Undecided(_)) => {}
             answer => return answer,
         }
         let _held_in_all = self.held.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _held_for_connection = held_here.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _counted = self.metrics.hold();
-        self.answer_when_somebody_is_active(request, evidence, begun).await
+        self.answer_when_possible(request, evidence, begun).await
     }
 
     /// Signs for another replica's caller, or says that this one is not active. Never forwards again.
     ///
     /// # Errors
     ///
-    /// When the caller is refused, signing fails, or this replica is not active.
+    /// When the caller is refused, signing fails, it can't be decided now whether the caller's proof holds, or this replica is
+    /// not active.
     pub async fn answer_forwarded(
         &self,
         request: &SigningRequest,
         evidence: &Evidence,
         replica: &str,
     ) -> Result<Vec<String>, CreateError> {
-        let session = self.entered().ok_or(CreateError::NotActive)?;
-        self.sign(&session, request, evidence, replica).await
+        self.sign_here(request, evidence, replica, Instant::now() + ATTEMPT_LIMIT).await
     }
 
     /// Waits until no caller waits for an answer.
@@ -259,16 +215,8 @@ impl CreateCertificate {
         &self.policy.replica
     }
 
-    /// A caller that is refused here would be refused by the active too: it need not wait, nor take up a place. What is
-    /// denied only the active knows.
-    fn refuse_early(&self, evidence: &Evidence) -> Result<(), CreateError> {
-        match self.attest(evidence, &self.policy.replica, None) {
-            Err(error) if !error.is_undecided() => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    async fn answer_when_somebody_is_active(
+    /// Tries again and again, here or at whoever is active.
+    async fn answer_when_possible(
         &self,
         request: &SigningRequest,
         evidence: &Evidence,
@@ -281,14 +229,15 @@ impl CreateCertificate {
         while Instant::now() < deadline {
             session.mark_unchanged();
             active.mark_unchanged();
-            if let Some(session) = self.entered() {
-                match self.sign(&session, request, evidence, &self.policy.replica).await {
-                    Err(CreateError::NotActive) => {}
-                    answer => return answer,
+            let attempt = match self.sign_here(request, evidence, &self.policy.replica, deadline).await {
+                Err(CreateError::NotActive) => {
+                    self.forward(request, evidence, ATTEMPT_LIMIT.min(deadline - Instant::now())).await
                 }
-            }
-            match self.forward(request, evidence, ATTEMPT_LIMIT.min(deadline - Instant::now())).await {
+                answer => answer,
+            };
+            match attempt {
                 Err(CreateError::NoAnswer(reason)) => last = reason,
+                Err(error @ CreateError::Undecided(_)) => last = error.to_string(),
                 answer => return answer,
             }
             let next = deadline.min(Instant::now() + pause);
@@ -326,15 +275,21 @@ impl CreateCertificate {
         self.session.borrow().as_ref()?.enter(self.clock.boot())
     }
 
-    fn attest(&self, evidence: &Evidence, replica: &str, denied: Option<&Denied>) -> Result<Caller, AttestationError> {
-        let bundle = self.bundle.borrow().clone();
-        let verifiers = Verifiers {
-            trust_domain: &self.policy.trust_domain,
-            issuers: &self.policy.issuers,
-            bundle: bundle.as_deref(),
-            denied,
+    /// Signs if this replica is active. A review that the caller's token needs is waited for at most until `deadline`, and
+    /// outside the session, whose end waits for those inside.
+    async fn sign_here(
+        &self,
+        request: &SigningRequest,
+        evidence: &Evidence,
+        replica: &str,
+        deadline: Instant,
+    ) -> Result<Vec<String>, CreateError> {
+        let reviewed = match &self.cluster {
+            Some(cluster) if self.active_term().is_some() => self.review(cluster, evidence, replica, deadline).await,
+            _ => None,
         };
-        attest(evidence, replica, verifiers, self.clock.now())
+        let session = self.entered().ok_or(CreateError::NotActive)?;
+        self.sign(&session, request, evidence, reviewed.as_ref(), replica).await
     }
 
     async fn sign(
@@ -342,10 +297,11 @@ impl CreateCertificate {
         session: &InSession,
         request: &SigningRequest,
         evidence: &Evidence,
+        reviewed: Option<&Reviewed>,
         replica: &str,
     ) -> Result<Vec<String>, CreateError> {
         let denied = session.denied();
-        let caller = self.attest(evidence, replica, Some(&denied))?;
+        let caller = self.attest(evidence, replica, Some(&denied), reviewed)?;
         let id = entitled_id(&caller, &request.impersonated, &self.policy.reserved, &denied)?;
         let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
         let signed_at = self.clock.now();
@@ -390,5 +346,7 @@ impl CreateCertificate {
     }
 }
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod tests;

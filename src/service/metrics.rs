@@ -22,6 +22,7 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Label<RequestOutcome>, Counter>,
     forwarded: Family<Label<ForwardOutcome>, Counter>,
+    token_reviews: Family<Label<ReviewOutcome>, Counter>,
     held: Gauge,
     active: Gauge,
     term: Gauge<u64, AtomicU64>,
@@ -89,6 +90,20 @@ outcomes! {
 }
 
 outcomes! {
+    /// How a token that only the API server can judge was judged.
+    ReviewOutcome {
+        /// The API server accepted it.
+        Accepted = "accepted",
+        /// The API server refused it.
+        Refused = "refused",
+        /// There was no answer, or no place to wait for one.
+        Unavailable = "unavailable",
+        /// An answer that was kept.
+        Kept = "kept",
+    }
+}
+
+outcomes! {
     /// How the renewal of the own SVID ended.
     RenewalOutcome {
         /// A new SVID is published.
@@ -144,6 +159,11 @@ impl Metrics {
             metrics.forwarded.clone(),
         );
         registry.register(
+            "token_reviews",
+            "Tokens that the API server was asked about by outcome",
+            metrics.token_reviews.clone(),
+        );
+        registry.register(
             "authority_reloads",
             "Changes of the plugged-in authority's files by outcome",
             metrics.authority_reloads.clone(),
@@ -160,6 +180,7 @@ impl Metrics {
             registry: Registry::with_prefix("countersign"),
             requests: zeroed(RequestOutcome::ALL),
             forwarded: zeroed(ForwardOutcome::ALL),
+            token_reviews: zeroed(ReviewOutcome::ALL),
             held: Gauge::default(),
             active: Gauge::default(),
             term: Gauge::default(),
@@ -191,6 +212,11 @@ impl Metrics {
     /// Counts an attempt to pass a request on.
     pub fn forwarded(&self, outcome: ForwardOutcome) {
         self.forwarded.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a token that only the API server can judge.
+    pub fn token_reviewed(&self, outcome: ReviewOutcome) {
+        self.token_reviews.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Counts a request as held while the answer lives.

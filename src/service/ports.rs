@@ -5,8 +5,9 @@ use std::{future::Future, net::SocketAddr, pin::Pin};
 use zeroize::Zeroizing;
 
 use crate::domain::{
-    attestation::Evidence,
+    attestation::{Evidence, ReviewStatus, UnfinishedPods},
     authority::AuthorityFiles,
+    identity::ServiceAccount,
     issuance::IssuanceEvent,
     leadership::Term,
     x509::{Certificate, CertificateChain, CertificateError, ChainError},
@@ -132,6 +133,31 @@ pub trait IssuanceLog: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the issuance log can't be written: {0}")]
 pub struct LogError(pub String);
+
+/// An API server that is asked whom a token speaks for.
+pub trait TokenReviewer: Send + Sync {
+    /// Asks once. Whoever calls bounds the time.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer to be had: never because of the token.
+    fn review<'a>(
+        &'a self,
+        token: &'a str,
+        audiences: &'a [String],
+    ) -> BoxFuture<'a, Result<ReviewStatus, ReviewUnavailable>>;
+}
+
+/// Why a token could not be reviewed, in words that its caller may read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ReviewUnavailable(pub String);
+
+/// The pods of a cluster, as far as they keep a service account in use.
+pub trait PodPresence: Send + Sync {
+    /// Whether `account` has a pod that has not finished. Answered from memory.
+    fn unfinished_pods(&self, account: &ServiceAccount) -> UnfinishedPods;
+}
 
 /// A certificate authority as the gateway's side sees it: Countersign's pair, istiod, or the signer in the same process.
 pub trait CertificateAuthority: Send + Sync {

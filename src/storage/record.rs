@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::{self, FrameError};
 use crate::domain::{
-    attestation::Proof,
+    attestation::{Pod, Proof},
     clock::Timestamp,
     issuance::{Issuance, IssuanceEvent},
     leadership::Term,
@@ -72,10 +72,17 @@ enum StoredEvent {
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum StoredProof {
     Token { issuer: String },
+    ReviewedToken { cluster: String, pod: Option<StoredPod> },
     Certificate { serial: String },
     AssertedCertificate { serial: String, replica: String },
     OwnSocket { replica: String },
     Serving { replica: String },
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPod {
+    name: String,
+    uid: String,
 }
 
 impl From<&IssuanceEvent> for StoredEvent {
@@ -124,6 +131,9 @@ impl From<Proof> for StoredProof {
     fn from(proof: Proof) -> Self {
         match proof {
             Proof::Token { issuer } => Self::Token { issuer },
+            Proof::ReviewedToken { cluster, pod } => {
+                Self::ReviewedToken { cluster, pod: pod.map(|Pod { name, uid }| StoredPod { name, uid }) }
+            }
             Proof::Certificate { serial } => Self::Certificate { serial },
             Proof::AssertedCertificate { serial, replica } => Self::AssertedCertificate { serial, replica },
             Proof::OwnSocket { replica } => Self::OwnSocket { replica },
@@ -136,6 +146,9 @@ impl From<StoredProof> for Proof {
     fn from(proof: StoredProof) -> Self {
         match proof {
             StoredProof::Token { issuer } => Self::Token { issuer },
+            StoredProof::ReviewedToken { cluster, pod } => {
+                Self::ReviewedToken { cluster, pod: pod.map(|StoredPod { name, uid }| Pod { name, uid }) }
+            }
             StoredProof::Certificate { serial } => Self::Certificate { serial },
             StoredProof::AssertedCertificate { serial, replica } => Self::AssertedCertificate { serial, replica },
             StoredProof::OwnSocket { replica } => Self::OwnSocket { replica },
@@ -166,6 +179,8 @@ mod tests {
     fn every_event_comes_back_as_it_went() {
         let events = [
             issued(Proof::Token { issuer: "https://issuer".into() }),
+            issued(Proof::ReviewedToken { cluster: "Kubernetes".into(), pod: None }),
+            issued(Proof::ReviewedToken { cluster: "Kubernetes".into(), pod: Some(pod()) }),
             issued(Proof::Certificate { serial: "1".into() }),
             issued(Proof::AssertedCertificate { serial: "1".into(), replica: "replica-1-0".into() }),
             issued(Proof::OwnSocket { replica: "replica-0-1".into() }),
@@ -177,6 +192,18 @@ mod tests {
             assert_eq!(decode(9, &bytes).unwrap(), record);
             assert_eq!(decode(8, &bytes), Err(FrameError::Checksum));
         }
+    }
+
+    fn pod() -> Pod {
+        Pod { name: "gateway-0".into(), uid: "5a1c".into() }
+    }
+
+    #[test]
+    fn the_pod_of_a_reviewed_token_stands_there() {
+        let event = issued(Proof::ReviewedToken { cluster: "Kubernetes".into(), pod: Some(pod()) });
+        let bytes = encode(&LoggedEvent { sequence: 1, recorded_at: Timestamp::from_micros(5), event }).unwrap();
+        let proof = r#""proof":{"kind":"reviewed_token","cluster":"Kubernetes","pod":{"name":"gateway-0","uid":"5a1c"}}}"#;
+        assert!(std::str::from_utf8(&bytes[34..]).unwrap().ends_with(proof));
     }
 
     /// What stands in logs must stay readable.

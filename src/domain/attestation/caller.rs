@@ -21,6 +21,13 @@ pub enum Proof {
         /// Its `iss`.
         issuer: String,
     },
+    /// A token that the API server of this cluster accepted.
+    ReviewedToken {
+        /// The cluster's name.
+        cluster: String,
+        /// The pod that the token is bound to, if it is bound to one.
+        pod: Option<Pod>,
+    },
     /// A still valid client certificate with this serial; possession was proven here.
     Certificate {
         /// Hex.
@@ -45,10 +52,23 @@ pub enum Proof {
     },
 }
 
+/// A pod, by its API server's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name, in the namespace of the caller.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token { issuer } => write!(f, "token of {issuer}"),
+            Self::ReviewedToken { cluster, pod: None } => write!(f, "token reviewed by cluster {cluster}"),
+            Self::ReviewedToken { cluster, pod: Some(Pod { name, uid }) } => {
+                write!(f, "token of pod {name}, UID {uid}, reviewed by cluster {cluster}")
+            }
             Self::Certificate { serial } => write!(f, "certificate {serial}"),
             Self::AssertedCertificate { serial, replica } => write!(f, "certificate {serial}, asserted by {replica}"),
             Self::OwnSocket { replica } => write!(f, "own socket of {replica}"),

@@ -1,6 +1,6 @@
 //! What a caller brought, before anything of it is believed.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use zeroize::Zeroizing;
 
@@ -11,12 +11,16 @@ use crate::domain::{identity::ServiceAccount, x509::CertificateChain};
 pub struct Evidence {
     /// A bearer token.
     pub token: Option<Zeroizing<String>>,
+    /// The cluster that the caller says its token is of; empty if it says none.
+    pub cluster: String,
     /// A client certificate whose key the peer has proven to hold in the TLS handshake. Nothing else of it is checked yet.
     pub presented: Option<CertificateChain>,
     /// As `presented`, but the handshake was with another replica of this pair, which vouches for it.
     pub asserted: Option<CertificateChain>,
     /// The replica itself asks, in its own process or over the pair's authenticated channel.
     pub own: Option<OwnIdentity>,
+    /// Where the caller is, if that is known. Proves nothing; it bounds what one place may have under review.
+    pub source: Option<IpAddr>,
 }
 
 /// What a replica asks for itself.
@@ -30,7 +34,13 @@ pub enum OwnIdentity {
 
 impl Evidence {
     /// No proof at all.
-    pub const NONE: Self = Self { token: None, presented: None, asserted: None, own: None };
+    pub const NONE: Self =
+        Self { token: None, cluster: String::new(), presented: None, asserted: None, own: None, source: None };
+
+    /// The client certificate that counts: what was presented here, else what another replica asserts.
+    pub fn certificate(&self) -> Option<&CertificateChain> {
+        self.presented.as_ref().or(self.asserted.as_ref())
+    }
 }
 
 impl fmt::Debug for Evidence {
@@ -38,9 +48,11 @@ impl fmt::Debug for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Evidence")
             .field("token", &self.token.is_some())
+            .field("cluster", &self.cluster)
             .field("presented", &self.presented.is_some())
             .field("asserted", &self.asserted.is_some())
             .field("own", &self.own)
+            .field("source", &self.source)
             .finish()
     }
 }

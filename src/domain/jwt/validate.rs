@@ -12,9 +12,9 @@ use super::{
 use crate::domain::{clock::Timestamp, identity::ServiceAccount};
 
 /// Far above any real token, so that nobody makes us hash megabytes.
-const MAX_TOKEN_BYTES: usize = 16 * 1024;
+pub(super) const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// How far the issuer's clock may be ahead of ours.
-const LEEWAY: Duration = Duration::from_secs(60);
+pub(super) const LEEWAY: Duration = Duration::from_secs(60);
 
 /// What a configured issuer may vouch for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,13 +208,13 @@ struct UnverifiedIssuer {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Audiences {
+pub(super) enum Audiences {
     One(String),
     Several(Vec<String>),
 }
 
 impl Audiences {
-    fn names_one_of(&self, accepted: &[String]) -> bool {
+    pub(super) fn names_one_of(&self, accepted: &[String]) -> bool {
         match self {
             Self::One(name) => accepted.contains(name),
             Self::Several(names) => names.iter().any(|name| accepted.contains(name)),
@@ -226,7 +226,7 @@ impl Audiences {
 /// instant that can be told.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(from = "f64")]
-struct NumericDate(Timestamp);
+pub(super) struct NumericDate(pub(super) Timestamp);
 
 impl From<f64> for NumericDate {
     fn from(seconds: f64) -> Self {
@@ -240,18 +240,18 @@ fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Err
 }
 
 /// Without padding, with nothing but zeros in the bits left over: one text for one value.
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-fn decode_json<T: DeserializeOwned>(text: &str, complaint: &'static str) -> Result<T, TokenError> {
+pub(super) fn decode_json<T: DeserializeOwned>(text: &str, complaint: &'static str) -> Result<T, TokenError> {
     decode(text)
         .filter(|json| json.first() == Some(&b'{'))
         .and_then(|json| serde_json::from_slice(&json).ok())
         .ok_or(TokenError::Malformed(complaint))
 }
 
-fn service_account(subject: &str) -> Option<ServiceAccount> {
+pub(super) fn service_account(subject: &str) -> Option<ServiceAccount> {
     let (namespace, name) = subject.strip_prefix("system:serviceaccount:")?.split_once(':')?;
     ServiceAccount::new(namespace, name).ok()
 }

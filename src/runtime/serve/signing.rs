@@ -72,6 +72,7 @@ pub(super) fn assemble(
             reserved: proofs::reserved_ids(&config.trust_domain),
             replica: replica.clone(),
         },
+        cluster: None,
         session: sessions.clone(),
         bundle: bundles,
         log: Arc::clone(&log) as _,

@@ -14,6 +14,7 @@ use tokio::{
 use super::*;
 use crate::{
     domain::{
+        attestation::{AttestationError, Denied},
         authority::{
             SigningAuthority,
             testing::{NOW, TestRandom, authority},
@@ -23,16 +24,16 @@ use crate::{
         x509::{CertificateChain, PrivateKey},
     },
     service::{
-        ports::{ActiveReplica, BoxFuture},
+        ports::{ActiveReplica, BoxFuture, LogError},
         signing_state::ClaimedState,
     },
 };
 
-const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
+pub(super) const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
 const TERM: Term = Term::new(7);
 
 /// Follows tokio's clock, which these tests pause.
-struct TestClock(Instant);
+pub(super) struct TestClock(pub(super) Instant);
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
@@ -46,8 +47,8 @@ impl Clock for TestClock {
 
 /// Keeps what is appended, unless it is told otherwise.
 #[derive(Default)]
-struct TestLog {
-    events: Mutex<Vec<IssuanceEvent>>,
+pub(super) struct TestLog {
+    pub(super) events: Mutex<Vec<IssuanceEvent>>,
     full: bool,
     /// Ends while the next record is written.
     ends_meanwhile: Mutex<Option<Arc<SigningSession>>>,
@@ -68,11 +69,11 @@ impl IssuanceLog for TestLog {
 
 /// Answers from a list, then that nobody is active.
 #[derive(Default)]
-struct TestPair {
-    answers: Mutex<VecDeque<Result<Vec<String>, ForwardError>>>,
-    calls: AtomicUsize,
-    hung: bool,
-    active: watch::Sender<Option<ActiveReplica>>,
+pub(super) struct TestPair {
+    pub(super) answers: Mutex<VecDeque<Result<Vec<String>, ForwardError>>>,
+    pub(super) calls: AtomicUsize,
+    pub(super) hung: bool,
+    pub(super) active: watch::Sender<Option<ActiveReplica>>,
 }
 
 impl Pair for TestPair {
@@ -97,14 +98,14 @@ impl Pair for TestPair {
 }
 
 /// A replica between ports of the test's own. Not active until a session begins.
-struct Replica {
-    create: Arc<CreateCertificate>,
+pub(super) struct Replica {
+    pub(super) create: Arc<CreateCertificate>,
     session: watch::Sender<Option<Arc<SigningSession>>>,
-    bundle: watch::Sender<Option<Arc<TrustBundle>>>,
-    authority: Arc<SigningAuthority>,
-    log: Arc<TestLog>,
+    pub(super) bundle: watch::Sender<Option<Arc<TrustBundle>>>,
+    pub(super) authority: Arc<SigningAuthority>,
+    pub(super) log: Arc<TestLog>,
     pair: Arc<TestPair>,
-    tokens: TokenIssuerKey,
+    pub(super) tokens: TokenIssuerKey,
 }
 
 fn claimed(authority: &Arc<SigningAuthority>) -> ClaimedState {
@@ -117,6 +118,10 @@ impl Replica {
     }
 
     fn over(log: TestLog, pair: TestPair) -> Self {
+        Self::within(None, log, pair)
+    }
+
+    pub(super) fn within(cluster: Option<Cluster>, log: TestLog, pair: TestPair) -> Self {
         let (session, sessions) = watch::channel(None);
         let (bundle, bundles) = watch::channel(None);
         let (log, pair) = (Arc::new(log), Arc::new(pair));
@@ -133,6 +138,7 @@ impl Replica {
         };
         let create = CreateCertificate::new(Parts {
             policy,
+            cluster,
             session: sessions,
             bundle: bundles,
             log: Arc::clone(&log) as _,
@@ -145,7 +151,7 @@ impl Replica {
     }
 
     /// Makes this replica active.
-    fn begin(&self) -> Arc<SigningSession> {
+    pub(super) fn begin(&self) -> Arc<SigningSession> {
         let session = Arc::new(SigningSession::new(TERM, claimed(&self.authority), None));
         self.session.send_replace(Some(Arc::clone(&session)));
         session
@@ -167,7 +173,7 @@ impl Replica {
         tokio::spawn(async move { create.answer(&request(), &evidence, &held).await })
     }
 
-    fn forwarded(&self) -> usize {
+    pub(super) fn forwarded(&self) -> usize {
         self.pair.calls.load(Ordering::Relaxed)
     }
 
@@ -187,7 +193,7 @@ impl Replica {
     }
 }
 
-fn request() -> SigningRequest {
+pub(super) fn request() -> SigningRequest {
     let csr = PrivateKey::generate_p256().unwrap().certificate_request(&ID.parse().unwrap()).unwrap();
     SigningRequest { csr: csr.to_string(), ttl_seconds: 0, impersonated: String::new() }
 }

@@ -1,0 +1,79 @@
+//! Who the caller is: what this replica knows is put together here, and judged by `domain::attestation`.
+
+use tokio::time::Instant;
+
+use super::{Cluster, CreateCertificate, CreateError};
+use crate::{
+    domain::{
+        attestation::{AttestationError, Caller, ClusterWord, Denied, Evidence, UnfinishedPods, Verifiers, attest},
+        identity::ServiceAccount,
+    },
+    service::token_reviews::Reviewed,
+};
+
+impl CreateCertificate {
+    /// A caller that is refused here would be refused by the active too: it need not wait, nor take up a place. What is
+    /// denied, and what the cluster says, only the active finds out.
+    pub(super) fn refuse_early(&self, evidence: &Evidence) -> Result<(), CreateError> {
+        let word = self.cluster.as_ref().map(|cluster| ClusterWord {
+            rules: cluster.reviews.rules(),
+            reviewed: None,
+            pods: UnfinishedPods::NotAsked,
+        });
+        match self.attest_by(evidence, &self.policy.replica, None, word) {
+            Err(error) if !error.is_undecided() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the caller's token reviewed, if it decides and only a review can tell.
+    pub(super) async fn review(
+        &self,
+        cluster: &Cluster,
+        evidence: &Evidence,
+        replica: &str,
+        deadline: Instant,
+    ) -> Option<Reviewed> {
+        let token = evidence.token.as_ref()?;
+        let denied = self.session.borrow().as_ref().map(|session| session.denied());
+        match self.attest(evidence, replica, denied.as_deref(), None) {
+            Err(AttestationError::NotReviewed(claims)) => {
+                Some(cluster.reviews.review(token, &claims, evidence.source, deadline).await)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn attest(
+        &self,
+        evidence: &Evidence,
+        replica: &str,
+        denied: Option<&Denied>,
+        reviewed: Option<&Reviewed>,
+    ) -> Result<Caller, AttestationError> {
+        let word = self.cluster.as_ref().map(|cluster| {
+            let account = evidence.certificate().and_then(|chain| ServiceAccount::of(&chain.leaf().spiffe_id()?));
+            let pods = account.map_or(UnfinishedPods::NotAsked, |account| cluster.pods.unfinished_pods(&account));
+            ClusterWord { rules: cluster.reviews.rules(), reviewed, pods }
+        });
+        self.attest_by(evidence, replica, denied, word)
+    }
+
+    fn attest_by(
+        &self,
+        evidence: &Evidence,
+        replica: &str,
+        denied: Option<&Denied>,
+        cluster: Option<ClusterWord<'_>>,
+    ) -> Result<Caller, AttestationError> {
+        let bundle = self.bundle.borrow().clone();
+        let verifiers = Verifiers {
+            trust_domain: &self.policy.trust_domain,
+            issuers: &self.policy.issuers,
+            bundle: bundle.as_deref(),
+            denied,
+            cluster,
+        };
+        attest(evidence, replica, verifiers, self.clock.now())
+    }
+}

@@ -1,0 +1,83 @@
+//! Why a certificate was not created.
+
+use std::time::Duration;
+
+use crate::{
+    domain::{
+        attestation::{AttestationError, EntitlementError},
+        authority::{IssueError, TtlError},
+        x509::CsrError,
+    },
+    service::{metrics::RequestOutcome, ports::LogError},
+};
+
+/// Why nothing was signed. `grpc::status` gives each its code and public text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// Nobody was attested.
+    #[error(transparent)]
+    Unattested(AttestationError),
+    /// It can't be decided now whether the caller's proof holds.
+    #[error(transparent)]
+    Undecided(AttestationError),
+    /// The caller may not hold what it asks for.
+    #[error(transparent)]
+    NotEntitled(#[from] EntitlementError),
+    /// The request is not acceptable.
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    /// Signing failed or was refused by the lint or the TTL rules.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// What was signed could not be put on record, so it was not sent.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// This replica is not active, or ceased to be while it signed.
+    #[error("this replica is not active")]
+    NotActive,
+    /// An attempt at the active replica had no answer.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// Nobody could sign inside the bound.
+    #[error("no replica could sign within {waited:?}: {last}")]
+    Unavailable {
+        /// How long the request was held.
+        waited: Duration,
+        /// What the last attempt said.
+        last: String,
+    },
+    /// Too many requests are waiting already.
+    #[error("too many requests are waiting for an active replica")]
+    Overloaded,
+    /// Another replica refused; its answer is passed on.
+    #[error("refused by the active replica: {message}")]
+    ByActive {
+        /// gRPC code.
+        code: i32,
+        /// Public text.
+        message: String,
+    },
+}
+
+impl CreateError {
+    pub(super) const fn outcome(&self) -> RequestOutcome {
+        match self {
+            Self::Unattested(_) | Self::NotEntitled(_) => RequestOutcome::Unauthenticated,
+            Self::Csr(_) | Self::Issue(IssueError::Ttl(TtlError::OverMax { .. })) => RequestOutcome::InvalidArgument,
+            Self::Issue(_) => RequestOutcome::Internal,
+            Self::Undecided(_)
+            | Self::Log(_)
+            | Self::NotActive
+            | Self::NoAnswer(_)
+            | Self::Unavailable { .. }
+            | Self::Overloaded => RequestOutcome::Unavailable,
+            Self::ByActive { .. } => RequestOutcome::RefusedByActive,
+        }
+    }
+}
+
+impl From<AttestationError> for CreateError {
+    fn from(error: AttestationError) -> Self {
+        if error.is_undecided() { Self::Undecided(error) } else { Self::Unattested(error) }
+    }
+}

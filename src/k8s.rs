@@ -1,3 +1,4 @@
 //! The edge to Kubernetes: what the pair needs from an API server, over one client. `kube` is named here alone.
 
 pub mod client;
+pub mod state_store;

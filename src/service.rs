@@ -12,5 +12,6 @@ pub mod ports;
 pub mod readiness;
 pub mod signing_session;
 pub mod signing_state;
+pub mod state_condition;
 pub mod state_manifest;
 pub mod svid_publisher;

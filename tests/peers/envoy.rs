@@ -13,8 +13,7 @@ use serde_json::Value;
 
 use crate::{
     envoy_config::LISTENER,
-    peer::peer,
-    support::{http, process::Process, wait::wait_until},
+    support::{http, peer::peer, process::Process, wait::wait_until},
 };
 
 const START: Duration = Duration::from_secs(10);

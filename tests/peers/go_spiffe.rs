@@ -5,9 +5,11 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{
+use crate::support::{
+    countersign::Serve,
     peer::{lines, peer},
-    support::{countersign::Serve, process::Process, wait::wait_until},
+    process::Process,
+    wait::wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);

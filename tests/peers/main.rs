@@ -20,5 +20,4 @@ mod envoy_config;
 mod gateway;
 mod go_spiffe;
 mod load;
-mod peer;
 mod pilot_agent;

@@ -10,14 +10,12 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{
+use crate::support::{
+    certificate::Certificate,
+    countersign::{Serve, root_file, write_token},
     peer::{lines, peer},
-    support::{
-        certificate::Certificate,
-        countersign::{Serve, root_file, write_token},
-        process::Process,
-        wait::wait_until,
-    },
+    process::Process,
+    wait::wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -17,5 +17,6 @@
 pub(crate) mod certificate;
 pub(crate) mod countersign;
 pub(crate) mod http;
+pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod wait;

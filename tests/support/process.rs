@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -34,6 +35,24 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", command.get_program().display()));
         Self { name: name.to_owned(), child, output, errors }
+    }
+
+    /// The same for a child that is held longer than its test, in a `static`, where nothing is ever dropped: the system
+    /// kills it when this process ends, in whatever way.
+    pub(crate) fn start_tied(name: &str, logs: &Path, command: &Command) -> Self {
+        let mut tied = Command::new("setpriv");
+        tied.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+        tied.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let (name, logs) = (name.to_owned(), logs.to_owned());
+        let (started, process) = mpsc::channel();
+        // the signal comes when the thread that started the child ends, so this one never does
+        thread::spawn(move || {
+            started.send(Self::start(&name, &logs, &mut tied)).unwrap();
+            loop {
+                thread::park();
+            }
+        });
+        process.recv().expect("setpriv, of util-linux, starts it")
     }
 
     /// Its process ID.

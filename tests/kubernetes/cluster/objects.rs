@@ -119,9 +119,14 @@ impl Cluster {
 
     /// A kubeconfig for a service account, with the token in a file beside it, as in a pod.
     pub(crate) async fn kubeconfig(&self, account: &Account) -> PathBuf {
+        self.kubeconfig_with(account, &TokenFor::default()).await
+    }
+
+    /// The same with a token of another kind.
+    pub(crate) async fn kubeconfig_with(&self, account: &Account, asked: &TokenFor<'_>) -> PathBuf {
         let name = self.unique(&format!("{}-{}", account.namespace, account.name));
         let (token_file, path) = (self.folder().join(format!("{name}.token")), self.folder().join(name));
-        fs::write(&token_file, self.token(account, &TokenFor::default()).await).unwrap();
+        fs::write(&token_file, self.token(account, asked).await).unwrap();
         self.files.write_kubeconfig(&path, &json!({ "tokenFile": token_file }));
         path
     }
@@ -174,12 +179,10 @@ impl Cluster {
     /// Applies every object of a YAML text. One that names no namespace and needs one goes to `default`.
     pub(crate) async fn apply(&self, yaml: &str) {
         let client = self.admin();
-        for document in serde_yaml_ng::Deserializer::from_str(yaml) {
-            let value = serde_yaml_ng::Value::deserialize(document).unwrap();
-            if value.is_null() {
-                continue;
-            }
-            let object: DynamicObject = serde_yaml_ng::from_value(value).unwrap();
+        let documents = serde_yaml_ng::Deserializer::from_str(yaml);
+        let objects: Vec<Option<DynamicObject>> =
+            documents.map(|document| Option::deserialize(document).unwrap()).collect();
+        for object in objects.into_iter().flatten() {
             let types = object.types.clone().expect("apiVersion and kind");
             let (kind, capabilities) = discovery::pinned_kind(&client, &types.try_into().unwrap()).await.unwrap();
             let api: Api<DynamicObject> = match capabilities.scope {

@@ -1,0 +1,310 @@
+//! Each fault that a pair must bear, one after the other, under a steady load by both kinds of client. The table that it prints
+//! is what `docs/failover.md` may promise.
+
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    network::in_own_network,
+    pair::{
+        Pair, TAKE_OVER,
+        agents::{self, Agent},
+        citadel::{Citadel, CitadelCall, lapses, virtual_address},
+        load::{Load, longest, longest_gap},
+        records::Records,
+        replica::Replica,
+    },
+    support::wait::wait_until,
+};
+
+const AGENTS: usize = 6;
+const CITADELS: usize = 4;
+const LOOPS: usize = 8;
+/// Calls of the load around each fault.
+const BEFORE_AND_AFTER: usize = 80;
+/// How long most faults last: longer than a lease.
+const LONG: Duration = Duration::from_secs(8);
+const SHORT: Duration = Duration::from_secs(5);
+const LEAVING: Duration = Duration::from_secs(15);
+/// From the end of a fault until one is active again, if both had to stop.
+const AGAIN: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    SigtermOfTheActive,
+    SigkillOfTheActive,
+    SigstopOfTheActive,
+    NodeOfTheActiveLost,
+    NodeOfTheStandbyLost,
+    ApiServerCutFromTheActive,
+    ApiServerCutFromBoth,
+    BothRestarted,
+}
+
+impl Fault {
+    const ALL: [Self; 8] = [
+        Self::SigtermOfTheActive,
+        Self::SigkillOfTheActive,
+        Self::SigstopOfTheActive,
+        Self::NodeOfTheActiveLost,
+        Self::NodeOfTheStandbyLost,
+        Self::ApiServerCutFromTheActive,
+        Self::ApiServerCutFromBoth,
+        Self::BothRestarted,
+    ];
+
+    /// Lets it happen and ends it: how long until another replica was active, where one has to take over.
+    fn happen(self, pair: &mut Pair, active: usize) -> Option<Duration> {
+        let begin = Instant::now();
+        let (length, taken_over) = match self {
+            Self::SigtermOfTheActive | Self::SigkillOfTheActive => (Duration::ZERO, true),
+            Self::SigstopOfTheActive | Self::NodeOfTheActiveLost | Self::ApiServerCutFromTheActive => (LONG, true),
+            Self::NodeOfTheStandbyLost => (LONG, false),
+            Self::ApiServerCutFromBoth => (SHORT, false),
+            Self::BothRestarted => (Duration::ZERO, false),
+        };
+        self.begin(pair, active);
+        let took = taken_over.then(|| {
+            pair.replicas[1 - active].wait_until_active(TAKE_OVER * 3);
+            begin.elapsed()
+        });
+        thread::sleep(length.saturating_sub(begin.elapsed()));
+        self.end(pair, active);
+        took
+    }
+
+    fn begin(self, pair: &mut Pair, active: usize) {
+        match self {
+            Self::SigtermOfTheActive => pair.replicas[active].process.signal(Signal::TERM),
+            Self::SigkillOfTheActive => pair.replicas[active].process.kill(),
+            Self::SigstopOfTheActive => pair.replicas[active].process.signal(Signal::STOP),
+            Self::NodeOfTheActiveLost => pair.replicas[active].host().lose(),
+            Self::NodeOfTheStandbyLost => pair.replicas[1 - active].host().lose(),
+            Self::ApiServerCutFromTheActive => pair.replicas[active].host().lose_way_to(&pair.api),
+            Self::ApiServerCutFromBoth => pair.api.lose(),
+            Self::BothRestarted => {
+                for replica in &mut pair.replicas {
+                    replica.stop();
+                    replica.restart();
+                    replica.wait_until_ready();
+                }
+            }
+        }
+    }
+
+    fn end(self, pair: &mut Pair, active: usize) {
+        match self {
+            Self::SigtermOfTheActive => {
+                pair.replicas[active].process.wait_for_success(LEAVING);
+                pair.replicas[active].restart();
+            }
+            Self::SigkillOfTheActive => pair.replicas[active].restart(),
+            Self::SigstopOfTheActive => pair.replicas[active].process.signal(Signal::CONT),
+            Self::NodeOfTheActiveLost => pair.replicas[active].host().find(),
+            Self::NodeOfTheStandbyLost => pair.replicas[1 - active].host().find(),
+            Self::ApiServerCutFromTheActive => pair.replicas[active].host().find_way_to(&pair.api),
+            Self::ApiServerCutFromBoth => pair.api.find(),
+            Self::BothRestarted => {}
+        }
+    }
+}
+
+/// The clients of both kinds.
+struct Clients {
+    load: Load,
+    agents: Vec<Agent>,
+    citadels: Vec<Citadel>,
+}
+
+/// What they saw of one fault.
+struct Row {
+    fault: Fault,
+    take_over: Option<Duration>,
+    calls: usize,
+    failures: usize,
+    longest_gap: Duration,
+    longest_call: Duration,
+    rotations: usize,
+    /// Of an SVID's life, when its successor was published.
+    least_left: f64,
+    citadel_calls: usize,
+    citadel_failures: Vec<String>,
+    citadel_stall: Duration,
+}
+
+#[test]
+fn no_fault_of_one_replica_costs_a_client_its_identity() {
+    in_own_network("faults::no_fault_of_one_replica_costs_a_client_its_identity", |network| {
+        let mut pair = Pair::start(network);
+        let clients = Clients::start(&pair);
+        let rows: Vec<Row> = Fault::ALL.into_iter().map(|fault| clients.watch(fault, &mut pair)).collect();
+        show(&rows);
+        let complaints = clients.complaints();
+        pair.replicas.iter_mut().for_each(Replica::stop);
+        check_records(&pair, &clients);
+        check_rights(&pair);
+        let slow = rows.iter().filter(|row| row.take_over.is_some_and(|took| took > TAKE_OVER));
+        let slow: Vec<String> = slow.map(|row| format!("{:?} after {:?}", row.fault, row.take_over)).collect();
+        assert!(slow.is_empty(), "taken over later than {TAKE_OVER:?}: {slow:?}");
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    });
+}
+
+impl Clients {
+    fn start(pair: &Pair) -> Self {
+        let (addresses, roots, logs) = (pair.addresses(), pair.root_file(), pair.cluster.folder());
+        let load = Load::start(&addresses, &pair.caller("load"), &roots, LOOPS);
+        let agents = (0..AGENTS).map(|number| {
+            let (name, mut addresses) = (format!("agent-{number}"), addresses.to_vec());
+            addresses.rotate_left(number % 2);
+            Agent::start(&name, logs, &addresses, &pair.caller(&name), &roots, agents::TTL)
+        });
+        let agents = agents.collect();
+        let one_address = virtual_address(addresses.each_ref().map(|address| address.parse().unwrap()));
+        let citadels = (0..CITADELS).map(|number| {
+            let name = format!("citadel-{number}");
+            Citadel::start(&name, logs, one_address, &pair.caller(&name), &roots)
+        });
+        Self { load, agents, citadels: citadels.collect() }
+    }
+
+    fn watch(&self, fault: Fault, pair: &mut Pair) -> Row {
+        self.load.wait_for_more(BEFORE_AND_AFTER);
+        let (active, term) = pair.active();
+        let from = Instant::now();
+        let (rotations, citadel_calls, failures) = (self.rotations(), self.citadel_calls(), self.failures().len());
+        println!("{fault:?}: replica {active} is active in term {term}");
+        let take_over = fault.happen(pair, active);
+        pair.replicas.iter().for_each(Replica::wait_until_ready);
+        wait_until(AGAIN, "one replica active", || {
+            let roles = pair.replicas.each_ref().map(Replica::role);
+            let count = roles.iter().filter(|role| matches!(role, Ok(Some(_)))).count();
+            if count == 1 { Ok(()) } else { Err(format!("{roles:?}")) }
+        });
+        self.load.wait_for_more(BEFORE_AND_AFTER);
+        self.citadels.iter().for_each(|citadel| citadel.wait_for_more(2));
+        let (_, after) = pair.active();
+        if matches!(fault, Fault::NodeOfTheStandbyLost) {
+            assert_eq!(after, term, "the loss of the standby ended the term");
+        }
+
+        let calls = self.load.calls();
+        let around: Vec<CitadelCall> = self
+            .citadel_calls()
+            .into_iter()
+            .zip(&citadel_calls)
+            .flat_map(|(all, before)| all[before.len()..].to_vec())
+            .collect();
+        Row {
+            fault,
+            take_over,
+            calls: calls.iter().filter(|call| call.ended > from).count(),
+            failures: self.failures().len() - failures,
+            longest_gap: longest_gap(&calls, from),
+            longest_call: longest(&calls, from),
+            rotations: self.rotations().iter().zip(&rotations).map(|(now, before)| now.len() - before.len()).sum(),
+            least_left: self
+                .rotations()
+                .iter()
+                .zip(&rotations)
+                .map(|(now, before)| least_left(now, before.len()))
+                .fold(1.0, f64::min),
+            citadel_calls: around.len(),
+            citadel_failures: around.iter().filter_map(|call| call.error.clone()).collect(),
+            citadel_stall: around.iter().map(|call| call.took).max().unwrap_or_default(),
+        }
+    }
+
+    fn rotations(&self) -> Vec<Vec<agents::Rotation>> {
+        self.agents.iter().map(Agent::rotations).collect()
+    }
+
+    fn citadel_calls(&self) -> Vec<Vec<CitadelCall>> {
+        self.citadels.iter().map(Citadel::calls).collect()
+    }
+
+    /// Calls and renewals by our client that failed, whether tried again or not.
+    fn failures(&self) -> Vec<String> {
+        self.load.failures().into_iter().chain(self.agents.iter().flat_map(Agent::complaints)).collect()
+    }
+
+    /// Everything that must not be: those failures, late rotations, identities that lapsed.
+    fn complaints(&self) -> Vec<String> {
+        let mut complaints = self.failures();
+        for (agent, rotations) in self.rotations().iter().enumerate() {
+            let late = rotations.windows(2).filter(|pair| pair[1].at > pair[0].not_after);
+            complaints.extend(late.map(|pair| format!("agent {agent}: late: {pair:?}")));
+        }
+        for (citadel, calls) in self.citadel_calls().iter().enumerate() {
+            let lapses = lapses(calls);
+            if lapses > 0 {
+                complaints.push(format!("citadel {citadel}: {lapses} identities expired without a successor"));
+            }
+        }
+        complaints
+    }
+}
+
+/// The smallest part of an SVID's life that was left when its successor came, from the rotation `first` on.
+fn least_left(rotations: &[agents::Rotation], first: usize) -> f64 {
+    let pairs = rotations.windows(2).skip(first.saturating_sub(1));
+    pairs.map(|pair| (pair[0].not_after - pair[1].at).as_seconds_f64() / agents::TTL.as_secs_f64()).fold(1.0, f64::min)
+}
+
+fn check_records(pair: &Pair, clients: &Clients) {
+    let records = Records::read(&pair.replicas.each_ref().map(Replica::data));
+    let terms: BTreeMap<u64, String> = records.check_terms();
+    assert!(terms.len() > 6, "few terms: {terms:?}");
+    let load = clients.load.calls();
+    let (agents, citadels) = (clients.rotations(), clients.citadel_calls());
+    let serials = load.iter().map(|call| &call.serial);
+    let serials = serials.chain(agents.iter().flatten().map(|rotation| &rotation.serial));
+    let got = records.check_sent(serials.chain(citadels.iter().flatten().filter_map(|call| call.serial.as_ref())));
+    println!("{got} certificates at clients, {} on record, terms {:?}", records.len(), terms.keys());
+}
+
+/// The shipped rights were enough.
+fn check_rights(pair: &Pair) {
+    let requests = pair.cluster.requests();
+    let own: Vec<_> =
+        requests.iter().filter(|request| request.user == "system:serviceaccount:countersign:countersign").collect();
+    assert!(own.len() > 100, "only {} requests by the replicas", own.len());
+    let denied: Vec<_> = own.iter().filter(|request| request.denied).collect();
+    assert!(denied.is_empty(), "{denied:#?}");
+    println!("{} API requests by the replicas, none denied", own.len());
+}
+
+fn show(rows: &[Row]) {
+    println!(
+        "{:<26}  {:>9} | {:>6} {:>6} {:>9} {:>9} {:>9} {:>9} | {:>6} {:>6} {:>9}",
+        "", "", "agent", "", "longest", "longest", "", "least", "cita-", "", "longest"
+    );
+    println!(
+        "{:<26}  {:>9} | {:>6} {:>6} {:>9} {:>9} {:>9} {:>9} | {:>6} {:>6} {:>9}",
+        "fault", "take-over", "calls", "failed", "gap", "call", "rotations", "life left", "del", "failed", "stall"
+    );
+    for row in rows {
+        let took = row.take_over.map_or_else(|| "-".to_owned(), |took| format!("{} ms", took.as_millis()));
+        println!(
+            "{:<26}  {took:>9} | {:>6} {:>6} {:>6} ms {:>6} ms {:>9} {:>7.0} % | {:>6} {:>6} {:>6} ms",
+            format!("{:?}", row.fault),
+            row.calls,
+            row.failures,
+            row.longest_gap.as_millis(),
+            row.longest_call.as_millis(),
+            row.rotations,
+            row.least_left * 100.0,
+            row.citadel_calls,
+            row.citadel_failures.len(),
+            row.citadel_stall.as_millis(),
+        );
+    }
+    for row in rows.iter().filter(|row| !row.citadel_failures.is_empty()) {
+        println!("{:?}: citadel clients said {:?}", row.fault, row.citadel_failures);
+    }
+}

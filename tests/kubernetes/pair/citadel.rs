@@ -1,0 +1,126 @@
+//! pilot-agent's own CA client behind one virtual address, as a Service is: each connection goes to a replica by chance.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use countersign::{domain::random::SecureRandom as _, runtime::seams::RingRandom};
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    pair::TRUST_DOMAIN,
+    support::{
+        http::loopback,
+        peer::{lines, peer},
+        process::Process,
+        wait::wait_until,
+    },
+};
+
+const CONNECT: Duration = Duration::from_secs(60);
+const PROGRESS: Duration = Duration::from_secs(120);
+const TTL: Duration = Duration::from_secs(120);
+const INTERVAL: &str = "200ms";
+
+/// The virtual address. It forwards bytes until this process ends; a connection ends when either side ends it.
+pub(crate) fn virtual_address(replicas: [SocketAddr; 2]) -> SocketAddr {
+    let listener = TcpListener::bind(loopback(0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming().map(Result::unwrap) {
+            let replica = replicas[by_chance()];
+            thread::spawn(move || {
+                // what can't be reached is silent, as behind a Service; what refuses, refuses
+                if let Ok(server) = TcpStream::connect_timeout(&replica, CONNECT) {
+                    join(client, server);
+                }
+            });
+        }
+    });
+    address
+}
+
+fn by_chance() -> usize {
+    let mut byte = [0];
+    RingRandom::new().fill(&mut byte).unwrap();
+    usize::from(byte[0] & 1)
+}
+
+fn join(client: TcpStream, server: TcpStream) {
+    let pump = |mut from: TcpStream, mut to: TcpStream| {
+        let _broken = std::io::copy(&mut from, &mut to);
+        for stream in [from, to] {
+            let _closed_already = stream.shutdown(std::net::Shutdown::Both);
+        }
+    };
+    let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+    thread::spawn(move || pump(from, to));
+    pump(client, server);
+}
+
+/// A client that asks again and again.
+pub(crate) struct Citadel {
+    process: Process,
+    name: String,
+}
+
+/// One of its calls.
+#[derive(Clone, Debug)]
+pub(crate) struct CitadelCall {
+    pub(crate) serial: Option<String>,
+    pub(crate) not_after: Option<OffsetDateTime>,
+    pub(crate) took: Duration,
+    pub(crate) error: Option<String>,
+}
+
+impl Citadel {
+    /// Starts one and waits for its first certificate.
+    pub(crate) fn start(name: &str, logs: &Path, address: SocketAddr, token: &Path, roots: &Path) -> Self {
+        let mut command = peer("citadel-client");
+        command.args(["--address", &format!("localhost:{}", address.port())]);
+        command.args(["--spiffe-id", &format!("spiffe://{TRUST_DOMAIN}/ns/default/sa/citadel")]);
+        command.arg("--token-file").arg(token).arg("--root-file").arg(roots);
+        command.args(["--ttl", &format!("{}s", TTL.as_secs()), "--interval", INTERVAL]);
+        command.args(["--calls", "1000000", "--deadline", "1h"]);
+        let citadel = Self { process: Process::start(name, logs, &mut command), name: name.to_owned() };
+        citadel.wait_for_more(1);
+        citadel
+    }
+
+    /// Its calls so far.
+    pub(crate) fn calls(&self) -> Vec<CitadelCall> {
+        lines(&self.process).iter().map(CitadelCall::read).collect()
+    }
+
+    /// Waits until it has got `count` further certificates.
+    pub(crate) fn wait_for_more(&self, count: usize) {
+        let got = || self.calls().iter().filter(|call| call.error.is_none()).count();
+        let wanted = got() + count;
+        wait_until(PROGRESS, &format!("{wanted} certificates of {}", self.name), || match got() {
+            got if got >= wanted => Ok(()),
+            got => Err(format!("{got}; last: {:?}", self.calls().last())),
+        });
+    }
+}
+
+impl CitadelCall {
+    fn read(line: &Value) -> Self {
+        let text = |field: &str| line[field].as_str().map(str::to_owned);
+        Self {
+            serial: text("serial"),
+            not_after: text("not_after").map(|text| OffsetDateTime::parse(&text, &Rfc3339).unwrap()),
+            took: Duration::from_millis(line["took_ms"].as_u64().expect("took_ms")),
+            error: text("error"),
+        }
+    }
+}
+
+/// How often an identity had expired before its successor was there.
+pub(crate) fn lapses(calls: &[CitadelCall]) -> usize {
+    let ends: Vec<OffsetDateTime> = calls.iter().filter_map(|call| call.not_after).collect();
+    ends.windows(2).filter(|pair| pair[1] - pair[0] > TTL).count()
+}

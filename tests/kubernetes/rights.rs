@@ -1,0 +1,110 @@
+//! The shipped rights as the API server's authorizer reads them: what a replica may do, and what it may not.
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::{Api, api::PostParams};
+
+use crate::{
+    cluster::Cluster,
+    pair::{NAMESPACE, install, shipped},
+};
+
+/// Verb, group, resource, namespace (empty: all, or none has it), name (empty: any).
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
+
+const LEASES: &str = "coordination.k8s.io";
+const ISTIO: &str = "istio-system";
+
+const ALLOWED: &[Row] = &[
+    ("create", LEASES, "leases", NAMESPACE, ""),
+    ("get", LEASES, "leases", NAMESPACE, "countersign"),
+    ("update", LEASES, "leases", NAMESPACE, "countersign"),
+    ("create", "", "secrets", NAMESPACE, ""),
+    ("get", "", "secrets", NAMESPACE, "countersign-authority"),
+    ("update", "", "secrets", NAMESPACE, "countersign-trust"),
+    ("create", "authentication.k8s.io", "tokenreviews", "", ""),
+    ("list", "", "pods", "", ""),
+    ("watch", "", "pods", "", ""),
+    ("watch", "", "namespaces", "", ""),
+    ("create", "", "configmaps", "anywhere", ""),
+    ("watch", "", "configmaps", "", "countersign-root-cert"),
+];
+
+const REFUSED: &[Row] = &[
+    ("get", LEASES, "leases", NAMESPACE, "another"),
+    ("update", LEASES, "leases", "kube-system", "countersign"),
+    ("delete", LEASES, "leases", NAMESPACE, "countersign"),
+    ("list", "", "secrets", NAMESPACE, ""),
+    ("get", "", "secrets", NAMESPACE, "another"),
+    ("get", "", "secrets", "default", "countersign-authority"),
+    ("delete", "", "secrets", NAMESPACE, "countersign-authority"),
+    ("create", "", "secrets", "default", ""),
+    ("create", "", "pods", NAMESPACE, ""),
+    ("create", "", "pods/exec", NAMESPACE, ""),
+    ("create", "", "serviceaccounts/token", NAMESPACE, "countersign"),
+    ("update", "", "namespaces", "", "default"),
+    ("list", "", "configmaps", "", ""),
+    ("update", "", "configmaps", "kube-system", "another"),
+    ("impersonate", "", "serviceaccounts", "default", "default"),
+    ("update", "rbac.authorization.k8s.io", "clusterroles", "", "countersign-replica"),
+];
+
+/// Refused by `rbac.yaml` alone, allowed with `rbac-mesh-ca.yaml`.
+const MESH_CA: &[Row] = &[
+    ("update", "", "configmaps", "default", "istio-ca-root-cert"),
+    ("watch", "", "configmaps", "", "istio-ca-root-cert"),
+    ("create", "", "secrets", ISTIO, ""),
+    ("update", "", "secrets", ISTIO, "istiod-tls"),
+];
+
+const REFUSED_EVEN_THEN: &[Row] = &[
+    ("get", "", "secrets", ISTIO, "istio-ca-secret"),
+    ("get", "", "secrets", ISTIO, "cacerts"),
+    ("list", "", "secrets", ISTIO, ""),
+    ("update", "", "configmaps", ISTIO, "istio"),
+];
+
+#[tokio::test]
+async fn a_replica_has_the_rights_it_needs_and_no_more() {
+    // it has namespaces with fixed names
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
+    cluster.namespace_named(ISTIO, &[]).await;
+    install(&cluster).await;
+    check(&cluster, ALLOWED, true).await;
+    check(&cluster, REFUSED, false).await;
+    check(&cluster, MESH_CA, false).await;
+    cluster.apply_file(&shipped("rbac-mesh-ca.yaml")).await;
+    check(&cluster, ALLOWED, true).await;
+    check(&cluster, MESH_CA, true).await;
+    check(&cluster, REFUSED, false).await;
+    check(&cluster, REFUSED_EVEN_THEN, false).await;
+}
+
+async fn check(cluster: &Cluster, rows: &[Row], allowed: bool) {
+    let reviews = Api::<SubjectAccessReview>::all(cluster.admin());
+    let mut wrong = Vec::new();
+    for row @ (verb, group, resource, namespace, name) in rows {
+        let (resource, part) = resource.split_once('/').unwrap_or((resource, ""));
+        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let attributes = ResourceAttributes {
+            verb: text(verb),
+            group: text(group),
+            resource: text(resource),
+            subresource: text(part),
+            namespace: text(namespace),
+            name: text(name),
+            ..ResourceAttributes::default()
+        };
+        let spec = SubjectAccessReviewSpec {
+            user: Some("system:serviceaccount:countersign:countersign".to_owned()),
+            groups: Some(vec!["system:serviceaccounts".to_owned(), "system:authenticated".to_owned()]),
+            resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let status = reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap();
+        if status.allowed != allowed {
+            wrong.push(row);
+        }
+    }
+    assert!(wrong.is_empty(), "{}: {wrong:#?}", if allowed { "refused" } else { "allowed" });
+}

@@ -1,14 +1,16 @@
-//! `countersign serve`: one replica of an embedded pair, put together and supervised.
+//! `countersign serve`: one replica of a pair, put together and supervised.
 
 mod announce;
+mod embedded;
 mod health;
 pub(super) mod histories;
 mod identities;
+mod kubernetes;
 mod listeners;
-mod place;
 mod plugged_in;
 pub(super) mod proofs;
 mod signing;
+mod surroundings;
 
 use std::{
     io::{self, Write},
@@ -27,8 +29,8 @@ use tokio::{
 use self::{
     health::Health,
     identities::{OwnIdentities, WorkloadSocket, configure_tls},
-    place::{Place, Ports},
     signing::Signing,
+    surroundings::{PairPort, Surroundings},
 };
 use super::{
     config::{Environment, ServeConfig},
@@ -39,13 +41,17 @@ use super::{
 };
 use crate::{
     domain::{clock::Clock, identity::ServiceAccount, random::SecureRandom},
-    grpc::{ca_server::serve_ca, pair_server::serve_pair},
+    grpc::{
+        ca_server::serve_ca,
+        pair_server::{PairServices, serve_pair, serve_pair_port},
+    },
     http::admin,
     service::{
         leadership::{Leadership, LeadershipError},
         metrics::{ExpiringCertificate, Metrics},
         signing_state::Origin,
     },
+    storage::replica_slot::ReplicaSlot,
 };
 
 /// Why `serve` ended.
@@ -84,56 +90,80 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime, ServeFailed> {
     Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build().map_err(ServeFailed::of)
 }
 
+/// What every part is made with.
+struct Seams {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn SecureRandom>,
+    metrics: Arc<Metrics>,
+    /// The runtime of what load must not starve.
+    control: Handle,
+}
+
 async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed> {
     let shutdown = Shutdown::on_signal().map_err(ServeFailed::of)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let random: Arc<dyn SecureRandom> = Arc::new(RingRandom::new());
-    let metrics = Arc::new(Metrics::new());
+    let seams = Seams {
+        clock: Arc::new(SystemClock),
+        random: Arc::new(RingRandom::new()),
+        metrics: Arc::new(Metrics::new()),
+        control: control.clone(),
+    };
     let plugged_in = match &config.ca_dir {
-        Some(directory) => Some(plugged_in::load(directory, &config.trust_domain, &clock, &metrics).await?),
+        Some(directory) => Some(plugged_in::load(directory, &config.trust_domain, &seams).await?),
         None => None,
     };
     let origin = plugged_in.as_ref().map_or(Origin::SelfSigned, |(_, authority)| Origin::PluggedIn(authority.clone()));
     let issuers = proofs::configured_issuers(&config.token_issuers)?;
-    let (place, ports) = Place::take(&config, random.as_ref()).await?;
-    let signing = signing::assemble(&config, &place, &clock, &random, &metrics, origin, issuers)?;
+    let mut surroundings = match &config.kubernetes {
+        Some(kubernetes) => kubernetes::join(&config, kubernetes, issuers, &seams).await?,
+        None => embedded::join(&config, issuers, seams.random.as_ref()).await?,
+    };
+    let mut supervisor = Supervisor::default();
+    for (name, task) in std::mem::take(&mut surroundings.tasks) {
+        supervisor.spawn(name, until(&shutdown, task));
+    }
+    let greeting = greeting(&config, &surroundings);
+    let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
+    let default_socket = surroundings.data_dir.workload_socket();
+    let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     let identities = OwnIdentities {
         create: Arc::clone(&signing.create),
         trust_domain: config.trust_domain.clone(),
         ttl: config.ttl,
-        clock,
-        random,
-        metrics,
+        clock: seams.clock,
+        random: seams.random,
+        metrics: seams.metrics,
     };
-    let mut supervisor = Supervisor::default();
     let workload = match &config.workload_socket {
         Some(path) => {
-            let socket = WorkloadSocket { path: path.clone(), chosen: *path != place.data_dir.workload_socket() };
+            let socket = WorkloadSocket { path: path.clone(), chosen: *path != default_socket };
             let account = config.workload.clone();
             Some(start_workload_socket(socket, account, &identities, &shutdown, &mut supervisor).await?)
         }
         None => None,
     };
-    let serving = start_signing(signing, ports, &identities, config.drain, &shutdown, control, &mut supervisor);
+    let (serving, slot) = start_signing(signing, &identities, config.drain, &shutdown, control, &mut supervisor);
     if let Some((files, authority)) = plugged_in {
         let latch = readiness.latch("plugged-in authority", "its files have not been looked at yet");
         supervisor.spawn("CA files", on(control, until(&shutdown, files.run(latch))));
-        let renewal =
-            plugged_in::renew_after_changes(authority, sessions, workload.into_iter().chain([serving]).collect());
+        let publishers = workload.into_iter().chain([serving]).collect();
+        let renewal = plugged_in::renew_after_changes(authority, sessions, publishers);
         supervisor.spawn("renewal after CA changes", until(&shutdown, renewal));
     }
-    match say_what_is_served(&config, &place) {
+    let mut out = io::stdout().lock();
+    match out.write_all(greeting.as_bytes()).and_then(|()| out.flush()) {
         // a reader that has gone away is no reason to stop serving
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(ServeFailed::of(error)),
         _ => {}
     }
+    drop(out);
 
     let result = supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of);
-    let slot = place.slot.slot();
     let closed = spawn_blocking(move || {
         log.close();
-        place.pair.withdraw(slot)
+        let left = leave();
+        drop(slot);
+        left
     });
     closed.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
     result
@@ -157,15 +187,14 @@ async fn start_workload_socket(
 
 fn start_signing(
     signing: Signing,
-    ports: Ports,
     identities: &OwnIdentities,
     drain: Duration,
     shutdown: &Shutdown,
     control: &Handle,
     supervisor: &mut Supervisor,
-) -> Arc<Notify> {
-    let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, readiness } =
-        signing;
+) -> (Arc<Notify>, ReplicaSlot) {
+    let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
+    let Signing { slot, ports, pair_port, denial, readiness, .. } = signing;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health {
         readiness: readiness.clone(),
@@ -214,7 +243,8 @@ fn start_signing(
         answered.send_replace(true);
         result
     });
-    let pair_server = serve_pair(ports.pair, create, history, gone(left.clone()));
+    let services = PairServices { create, history, denial };
+    let pair_server = serve_others(pair_port, services, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left));
     supervisor.spawn(
         "pair watch",
@@ -225,7 +255,18 @@ fn start_signing(
             }
         }),
     );
-    renew_now
+    (renew_now, slot)
+}
+
+async fn serve_others(
+    port: PairPort,
+    services: PairServices,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    match port {
+        PairPort::Socket(listener) => serve_pair(listener, services, shutdown).await,
+        PairPort::Tls { port, tls, peers } => serve_pair_port(port, tls, services, peers, shutdown).await,
+    }
 }
 
 /// Keeps the serving certificate: what has it renewed at once, and the TLS configuration that belongs to it.
@@ -314,21 +355,27 @@ fn on<E: std::fmt::Display + Send + 'static>(
     async move { task.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of) }
 }
 
-fn say_what_is_served(config: &ServeConfig, place: &Place) -> io::Result<()> {
-    let entry = &place.entry;
-    let mut out = io::stdout().lock();
-    writeln!(out, "{} of {}", entry.replica, place.data_dir.path().display())?;
-    let moved = if place.gave_way { ", because another replica holds the default port" } else { "" };
-    writeln!(out, "  signing API      {}{moved}", entry.ca_address)?;
-    writeln!(out, "  health, metrics  http://{}/readyz /livez /metrics", entry.admin_address)?;
-    if let Some(socket) = &config.workload_socket {
-        writeln!(out, "  workload socket  {} for {}", socket.display(), config.workload)?;
+/// What is served, and what to try next.
+fn greeting(config: &ServeConfig, surroundings: &Surroundings) -> String {
+    let Surroundings { replica, data_dir, ports, gave_way, .. } = surroundings;
+    let moved = if *gave_way { ", because another replica holds the default port" } else { "" };
+    let mut lines = vec![
+        format!("{replica} of {}", data_dir.path().display()),
+        format!("  signing API      {}{moved}", ports.ca_address),
+        format!("  health, metrics  http://{}/readyz /livez /metrics", ports.admin_address),
+    ];
+    if let Some(kubernetes) = &config.kubernetes {
+        lines.push(format!("  other replicas   {}", kubernetes.pair_address));
     }
-    writeln!(out, "  trust bundle     {}", place.data_dir.root_cert().display())?;
     if let Some(socket) = &config.workload_socket {
-        writeln!(out, "try: countersign inspect unix://{}", absolute(socket).display())?;
+        lines.push(format!("  workload socket  {} for {}", socket.display(), config.workload));
     }
-    out.flush()
+    lines.push(format!("  trust bundle     {}", data_dir.root_cert().display()));
+    if let Some(socket) = &config.workload_socket {
+        lines.push(format!("try: countersign inspect unix://{}", absolute(socket).display()));
+    }
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 fn absolute(path: &std::path::Path) -> std::path::PathBuf {

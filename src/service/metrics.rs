@@ -25,6 +25,7 @@ pub struct Metrics {
     token_reviews: Family<Label<ReviewOutcome>, Counter>,
     held: Gauge,
     active: Gauge,
+    state_altered: Gauge,
     term: Gauge<u64, AtomicU64>,
     renewals: Family<Label<RenewalOutcome>, Counter>,
     authority_reloads: Family<Label<ReloadOutcome>, Counter>,
@@ -170,6 +171,11 @@ impl Metrics {
         );
         registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
         registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
+        registry.register(
+            "state_altered",
+            "1 while the stored state is not what this replica acknowledged, else 0",
+            metrics.state_altered.clone(),
+        );
         registry.register("term", "The highest term that this replica knows", metrics.term.clone());
         metrics
     }
@@ -183,6 +189,7 @@ impl Metrics {
             token_reviews: zeroed(ReviewOutcome::ALL),
             held: Gauge::default(),
             active: Gauge::default(),
+            state_altered: Gauge::default(),
             term: Gauge::default(),
             renewals: zeroed(RenewalOutcome::ALL),
             authority_reloads: zeroed(ReloadOutcome::ALL),
@@ -229,6 +236,11 @@ impl Metrics {
     pub fn set_role(&self, active: bool, term: Term) {
         self.active.set(i64::from(active));
         self.term.set(term.number());
+    }
+
+    /// Shows whether somebody else has changed the state that this replica signs from.
+    pub fn set_state_altered(&self, altered: bool) {
+        self.state_altered.set(i64::from(altered));
     }
 
     /// Shows the renewals of a certificate from now on, as its publisher counts them.

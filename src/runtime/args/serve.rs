@@ -39,8 +39,7 @@ pub struct ServeArgs {
     /// Longest validity that a request may ask for
     #[arg(long, value_name = "DURATION")]
     pub max_svid_ttl: Option<String>,
-    /// DNS name in the CA's own serving certificate. Repeatable. In Kubernetes countersign.NAMESPACE.svc is added to the
-    /// default
+    /// DNS name in the CA's own serving certificate. Repeatable. In Kubernetes countersign.NAMESPACE.svc is always one
     #[arg(long = "dns-name", value_name = "NAME")]
     pub dns_names: Option<Vec<String>>,
     /// Path of the workload socket, at most 107 bytes. If not given, workload.sock in the data directory; in Kubernetes none

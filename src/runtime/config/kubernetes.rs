@@ -24,8 +24,8 @@ pub struct KubernetesConfig {
     pub pair_listen: SocketAddr,
     /// Where they reach that.
     pub pair_address: SocketAddr,
-    /// `HOST:PORT` of the headless Service.
-    pub pair_service: Option<String>,
+    /// Name and port of the headless Service.
+    pub pair_service: Option<(String, u16)>,
     /// How the term is held.
     pub lease: LeaseTiming,
     /// Of this cluster, in requests.
@@ -61,7 +61,7 @@ impl KubernetesConfig {
         let replica_uid = from.one("replica_uid", object_name);
         let pair_listen = from.one("pair_listen", parse::socket_address);
         let pair_address = from.one("pair_address", reachable);
-        let pair_service = from.one("pair_service", |text| parse::ca_address(text, None).map(|_parts| text.to_owned()));
+        let pair_service = from.one("pair_service", |text| parse::ca_address(text, None).map(|parts| (parts.host, parts.port)));
         let lease = lease(from);
         let cluster_id = from.one("cluster_id", not_empty);
         let token_audiences = from.many("token_audiences", not_empty);
@@ -102,7 +102,7 @@ impl KubernetesConfig {
             replica_uid: Some(self.replica_uid.clone()),
             pair_listen: Some(self.pair_listen.to_string()),
             pair_address: Some(self.pair_address.to_string()),
-            pair_service: self.pair_service.clone(),
+            pair_service: self.pair_service.as_ref().map(|(name, port)| format!("{name}:{port}")),
             lease_renew: Some(duration::format(self.lease.renew())),
             lease_step_down: Some(duration::format(self.lease.step_down())),
             lease_duration: Some(duration::format(self.lease.lease())),

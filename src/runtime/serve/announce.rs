@@ -1,12 +1,12 @@
-//! What a replica tells the outside once it is active: the trust bundle as a file, its name to the others, and the
-//! operator's socket.
+//! What a replica tells the outside: the trust bundle as a file and, on one machine, its name to the others, once it is active;
+//! and the operator's socket.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tracing::warn;
 
-use super::place::private;
+use super::listeners::private;
 use crate::{
     domain::{leadership::Term, x509::TrustBundle},
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
@@ -22,21 +22,38 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The trust bundle is public.
 const READABLE: u32 = 0o644;
 
+/// How others learn who is active.
+pub(super) enum Announced {
+    /// From the data directory that they share, in which only the active has the operator's socket.
+    InDataDir(PairDirectory, ReplicaEntry),
+    /// From the lease. The data directory is this replica's own, and the operator's socket in it is there all the time: who is
+    /// not active passes on.
+    InLease,
+}
+
 /// Follows the sessions of this replica.
 pub(super) struct Announcer {
     pub(super) data_dir: DataDir,
-    pub(super) pair: PairDirectory,
-    pub(super) entry: ReplicaEntry,
+    pub(super) announced: Announced,
     pub(super) bundle: watch::Sender<Option<Arc<TrustBundle>>>,
     pub(super) history: Arc<dyn IssuanceHistory>,
     /// The term that stands in the files; readiness waits for it.
-    pub(super) announced: watch::Sender<Option<Term>>,
+    pub(super) written: watch::Sender<Option<Term>>,
     pub(super) denial: Arc<IssuanceDenial>,
 }
 
 impl Announcer {
     /// Announces each session. Never returns: an election that has ended says so itself.
-    pub(super) async fn run(self, mut sessions: watch::Receiver<Option<Arc<SigningSession>>>) {
+    pub(super) async fn run(self, sessions: watch::Receiver<Option<Arc<SigningSession>>>) {
+        match self.announced {
+            Announced::InDataDir(..) => self.follow(sessions).await,
+            Announced::InLease => match tokio::join!(self.serve_operator_for_ever(), self.follow(sessions)) {
+                (never, ()) => match never {},
+            },
+        }
+    }
+
+    async fn follow(&self, mut sessions: watch::Receiver<Option<Arc<SigningSession>>>) {
         loop {
             let session = sessions.borrow_and_update().clone();
             let changed = tokio::select! {
@@ -49,13 +66,20 @@ impl Announcer {
         }
     }
 
-    /// Says everything, and serves the operator until the session ends: dropped then, this lets go of the socket.
+    /// Says everything, and where nobody does so already, serves the operator until the session ends: dropped then, this lets go
+    /// of the socket.
     async fn announce(&self, session: Option<Arc<SigningSession>>) -> Infallible {
         let Some(session) = session else { return std::future::pending().await };
         let mut changes = session.authority_changes();
         self.say(&session).await;
-        self.announced.send_replace(Some(session.term()));
-        tokio::join!(self.serve_operator_for_ever(), async {
+        self.written.send_replace(Some(session.term()));
+        let serve_operator = async {
+            match self.announced {
+                Announced::InDataDir(..) => self.serve_operator_for_ever().await,
+                Announced::InLease => std::future::pending().await,
+            }
+        };
+        tokio::join!(serve_operator, async {
             while changes.changed().await.is_ok() {
                 self.say(&session).await;
             }
@@ -82,11 +106,17 @@ impl Announcer {
     }
 
     async fn write(&self, session: &SigningSession) -> io::Result<()> {
-        let active = ActiveEntry { replica: self.entry.replica.clone(), term: session.term(), slot: self.entry.slot };
-        let (pair, root_cert) = (self.pair.clone(), self.data_dir.root_cert());
-        let authority = session.authority();
+        let named = match &self.announced {
+            Announced::InDataDir(pair, ReplicaEntry { replica, slot, .. }) => {
+                Some((pair.clone(), ActiveEntry { replica: replica.clone(), term: session.term(), slot: *slot }))
+            }
+            Announced::InLease => None,
+        };
+        let (root_cert, authority) = (self.data_dir.root_cert(), session.authority());
         let written = spawn_blocking(move || {
-            pair.announce_active(&active)?;
+            if let Some((pair, active)) = named {
+                pair.announce_active(&active)?;
+            }
             write_atomically(&root_cert, READABLE, authority.roots_pem().as_bytes())
         });
         written.await.map_err(io::Error::other)?

@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
-use super::place::private;
+use super::listeners::private;
 use crate::{
     domain::{
         attestation::OwnIdentity,

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    grpc::unix_listener::SocketAccess,
     runtime::config::ListenAddress,
     storage::{pair_directory::PairDirectory, slot::Slot},
 };
@@ -97,4 +98,9 @@ async fn is_a_replicas(address: SocketAddr, pair: &PairDirectory, own: Slot) -> 
         }
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Access to the sockets that are for this user alone; their directory is 0700 besides.
+pub(super) fn private() -> SocketAccess {
+    SocketAccess { mode: 0o600, uids: vec![rustix::process::geteuid().as_raw(), 0], gids: Vec::new() }
 }

@@ -7,11 +7,10 @@ use tokio::{
     time::sleep,
 };
 
-use super::ServeFailed;
+use super::{Seams, ServeFailed};
 use crate::{
-    domain::{clock::Clock, identity::TrustDomain},
+    domain::identity::TrustDomain,
     service::{
-        metrics::Metrics,
         plugged_in_authority::{LOOK_EVERY, Parts, PluggedInAuthority},
         signing_session::SigningSession,
         signing_state::AuthorityReceiver,
@@ -26,14 +25,13 @@ const UNTIL_THE_ACTIVE_KNOWS: Duration = LOOK_EVERY.saturating_mul(3);
 pub(super) async fn load(
     directory: &Path,
     trust_domain: &TrustDomain,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
+    seams: &Seams,
 ) -> Result<(PluggedInAuthority, AuthorityReceiver), ServeFailed> {
     let parts = Parts {
         source: Arc::new(CaDirectory::new(directory.to_owned())),
         trust_domain: trust_domain.clone(),
-        clock: Arc::clone(clock),
-        metrics: Arc::clone(metrics),
+        clock: Arc::clone(&seams.clock),
+        metrics: Arc::clone(&seams.metrics),
     };
     let loaded = PluggedInAuthority::load(parts).await;
     loaded.map_err(|error| ServeFailed(format!("caDir {}: {error}", directory.display())))

@@ -4,34 +4,35 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{ServeFailed, announce::Announcer, histories::AllHistories, place::Place, proofs};
+use super::{
+    Seams, ServeFailed,
+    announce::Announcer,
+    proofs,
+    surroundings::{PairPort, Ports, Surroundings},
+};
 use crate::{
-    domain::{
-        clock::Clock,
-        jwt::TokenIssuer,
-        leadership::{HolderId, Machine, Tenure, Term},
-        random::SecureRandom,
-    },
+    domain::leadership::{HolderId, Machine, Term},
     grpc::pair_client::PairClient,
     runtime::config::ServeConfig,
     service::{
         create_certificate::{CreateCertificate, Parts, SigningPolicy},
         denial::IssuanceDenial,
         issuance_history::IssuanceHistory,
-        leadership::{Hints, Leadership, Standing},
-        metrics::Metrics,
+        leadership::{Leadership, Standing},
         readiness::Readiness,
         signing_session::SigningSession,
-        signing_state::{Origin, SigningState, root_of},
+        signing_state::{Origin, SigningState},
     },
     storage::{
-        embedded_election::EmbeddedElection, history::OwnHistory, issuance_log::EmbeddedIssuanceLog,
-        retention::Retention,
+        history::OwnHistory, issuance_log::EmbeddedIssuanceLog, replica_slot::ReplicaSlot, retention::Retention,
     },
 };
 
 /// What signs, and what decides whether it may.
 pub(super) struct Signing {
+    pub(super) slot: ReplicaSlot,
+    pub(super) ports: Ports,
+    pub(super) pair_port: PairPort,
     pub(super) create: Arc<CreateCertificate>,
     pub(super) log: Arc<EmbeddedIssuanceLog>,
     /// Of this replica alone.
@@ -40,39 +41,36 @@ pub(super) struct Signing {
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) sessions: watch::Receiver<Option<Arc<SigningSession>>>,
     pub(super) announcer: Announcer,
+    /// The term that is announced.
     pub(super) announced: watch::Receiver<Option<Term>>,
     pub(super) pair: Arc<PairClient>,
+    pub(super) denial: Arc<IssuanceDenial>,
     pub(super) readiness: Readiness,
 }
 
 pub(super) fn assemble(
     config: &ServeConfig,
-    place: &Place,
-    clock: &Arc<dyn Clock>,
-    random: &Arc<dyn SecureRandom>,
-    metrics: &Arc<Metrics>,
+    surroundings: Surroundings,
     origin: Origin,
-    configured: Vec<TokenIssuer>,
+    seams: &Seams,
 ) -> Result<Signing, ServeFailed> {
-    let issuers = std::iter::once(proofs::embedded_issuer(&place.data_dir)?).chain(configured).collect();
-    let slot = place.slot.slot();
-    let log = EmbeddedIssuanceLog::open(&place.data_dir, place.slot.lock(), Retention::default(), Arc::clone(clock));
+    let Surroundings { data_dir, slot, replica, ports, pair_port, pair, announced, readiness, .. } = surroundings;
+    let Seams { clock, random, metrics, .. } = seams;
+    let log = EmbeddedIssuanceLog::open(&data_dir, slot.lock(), Retention::default(), Arc::clone(clock));
     let log = Arc::new(log.map_err(ServeFailed::of)?);
-    let history: Arc<dyn IssuanceHistory> = Arc::new(OwnHistory::new(Arc::clone(&log), slot));
+    let history: Arc<dyn IssuanceHistory> = Arc::new(OwnHistory::new(Arc::clone(&log), slot.slot()));
     let (session, sessions) = watch::channel(None);
     let (bundle, bundles) = watch::channel(None);
-    let replica = place.slot.replica().to_owned();
-    let pair = Arc::new(PairClient::new(Arc::new(place.pair.clone()), replica.clone()));
     let create = Arc::new(CreateCertificate::new(Parts {
         policy: SigningPolicy {
             trust_domain: config.trust_domain.clone(),
-            issuers,
+            issuers: surroundings.issuers,
             ttl: config.ttl,
-            server_names: config.dns_names.clone(),
+            server_names: surroundings.server_names,
             reserved: proofs::reserved_ids(&config.trust_domain),
             replica: replica.clone(),
         },
-        cluster: None,
+        cluster: surroundings.cluster,
         session: sessions.clone(),
         bundle: bundles,
         log: Arc::clone(&log) as _,
@@ -81,27 +79,43 @@ pub(super) fn assemble(
         random: Arc::clone(random),
         metrics: Arc::clone(metrics),
     }));
-    let election = EmbeddedElection::new(place.data_dir.clone());
-    let opener = election.clone();
-    let open = Box::new(move || opener.open_store(root_of));
+    let open = surroundings.open_state;
     let state = SigningState::new(open, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
     let state = Arc::new(state);
-    let denial =
-        IssuanceDenial::new(sessions.clone(), Arc::clone(&state), config.trust_domain.clone(), Arc::clone(clock));
+    let denial = Arc::new(IssuanceDenial::new(
+        sessions.clone(),
+        Arc::clone(&state),
+        Arc::clone(&pair) as _,
+        config.trust_domain.clone(),
+        Arc::clone(clock),
+    ));
     let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
-    let machine = Machine::new(Tenure::Lock, holder, clock.boot());
+    let machine = Machine::new(surroundings.tenure, holder, clock.boot());
     let (leadership, standing) =
-        Leadership::new(machine, Arc::new(election), state, session, Hints::new(), Arc::clone(clock));
-    let (announce, announced) = watch::channel(None);
+        Leadership::new(machine, surroundings.election, state, session, surroundings.hints, Arc::clone(clock));
+    let (written, announced_term) = watch::channel(None);
     let announcer = Announcer {
-        data_dir: place.data_dir.clone(),
-        pair: place.pair.clone(),
-        entry: place.entry.clone(),
+        data_dir,
+        announced,
         bundle,
-        announced: announce,
-        history: Arc::new(AllHistories { data_dir: place.data_dir.clone(), own: Some((slot, Arc::clone(&history))) }),
-        denial: Arc::new(denial),
+        written,
+        history: (surroundings.histories)(Arc::clone(&history)),
+        denial: Arc::clone(&denial),
     };
-    let readiness = Readiness::default();
-    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, readiness })
+    Ok(Signing {
+        slot,
+        ports,
+        pair_port,
+        create,
+        log,
+        history,
+        leadership,
+        standing,
+        sessions,
+        announcer,
+        announced: announced_term,
+        pair,
+        denial,
+        readiness,
+    })
 }

@@ -1,0 +1,208 @@
+//! A replica in Kubernetes: the Lease decides who is active, two Secrets hold the state, the API server says whose tokens are
+//! whose, and the replicas speak to each other over the pair port.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{net::TcpListener, runtime::Handle, sync::watch};
+
+use super::{
+    Seams, ServeFailed,
+    announce::Announced,
+    surroundings::{AllLogs, PairPort, Ports, Surroundings},
+};
+use crate::{
+    domain::{
+        attestation::ReviewRules,
+        clock::Clock,
+        identity::ReplicaId,
+        jwt::TokenIssuer,
+        leadership::{Tenure, Term},
+        random::SecureRandom,
+    },
+    grpc::{
+        known_peers::KnownPeers,
+        pair_client::PairClient,
+        pair_server::CertifiedPeers,
+        pair_tls::{PairTls, pair_tls},
+    },
+    k8s::{
+        client::client, lease_store::LeaseStore, pods::ClusterPods, state_store::SecretStateStore,
+        token_review::ClusterTokenReviewer,
+    },
+    runtime::config::{KubernetesConfig, ServeConfig},
+    service::{
+        create_certificate::Cluster,
+        issuance_history::PairHistories,
+        leadership::Hints,
+        metrics::Metrics,
+        ports::{BoxFuture, StateStore},
+        readiness::{Latch, Readiness},
+        replica_identity::ReplicaIdentityKeeper,
+        signing_state::root_of,
+        state_condition::StateCondition,
+        state_manifest::StateManifest,
+        token_reviews::TokenReviews,
+    },
+    storage::{data_dir::DataDir, replica_slot::ReplicaSlot},
+};
+
+/// The name of the Lease.
+const LEASE: &str = "countersign";
+
+/// Takes the ports, and makes the clients. Nothing is asked of the API server yet: it may not be there.
+pub(super) async fn join(
+    config: &ServeConfig,
+    kubernetes: &KubernetesConfig,
+    issuers: Vec<TokenIssuer>,
+    seams: &Seams,
+) -> Result<Surroundings, ServeFailed> {
+    let Seams { clock, random, metrics, control } = seams;
+    let data_dir = DataDir::open(&config.data_dir).map_err(ServeFailed::of)?;
+    let slot = ReplicaSlot::take_first_free(&data_dir, random.as_ref()).map_err(ServeFailed::of)?;
+    let (ca, ca_address) = listen("listen", config.listen.address).await?;
+    let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await?;
+    let (port, _) = listen("pairListen", kubernetes.pair_listen).await?;
+    let replica = format!("{}-{}", kubernetes.replica_uid, suffix(random.as_ref())?);
+    let readiness = Readiness::default();
+    let mut tasks: Vec<(&'static str, BoxFuture<'static, ()>)> = Vec::new();
+
+    // what the term hangs on runs where the election does
+    let kubeconfig = kubernetes.kubeconfig.clone();
+    let election_client = control.spawn(async move { client(kubeconfig.as_deref()).await });
+    let election_client = election_client.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
+    let namespace = kubernetes.namespace.clone().unwrap_or_else(|| election_client.default_namespace().to_owned());
+    let manifest = Arc::new(StateManifest::default());
+    let lease = LeaseStore::new(
+        election_client.clone(),
+        &namespace,
+        LEASE,
+        kubernetes.lease,
+        kubernetes.pair_address,
+        Arc::clone(&manifest),
+        Arc::clone(clock),
+    );
+    let store = SecretStateStore::new(
+        election_client,
+        control.clone(),
+        &namespace,
+        kubernetes.lease.renew(),
+        manifest,
+        root_of,
+    );
+    let hints = Hints::new();
+    tasks.push(("state watch", on(control, store.clone().watch())));
+    tasks.push(("state fences", Box::pin(pass_on_terms(store.higher_term(), hints.clone()))));
+    let latch = readiness.latch("stored state", "not looked at yet");
+    tasks.push(("state condition", Box::pin(show_condition(store.condition(), latch, Arc::clone(metrics)))));
+
+    let id = ReplicaId::new(&config.trust_domain, &kubernetes.replica_uid).map_err(ServeFailed::of)?;
+    let readable: Arc<dyn StateStore> = Arc::new(store.clone());
+    let (keeper, identities) =
+        ReplicaIdentityKeeper::new(readable, id, Arc::clone(clock), Arc::clone(random));
+    tasks.push(("replica certificate", Box::pin(keeper.run())));
+    let (PairTls { server, client: dial }, follow) = pair_tls(identities, Arc::clone(clock));
+    tasks.push(("pair TLS", Box::pin(follow)));
+    let known = Arc::new(KnownPeers::new(lease.observed(), kubernetes.pair_address));
+    if let Some((name, port)) = kubernetes.pair_service.clone() {
+        let known = Arc::clone(&known);
+        tasks.push(("pair Service", Box::pin(async move { known.resolve(&name, port).await })));
+    }
+    let pair =
+        Arc::new(PairClient::over_network(Arc::clone(&known) as _, replica.clone(), kubernetes.pair_address, dial));
+    let peers = CertifiedPeers {
+        clock: Arc::clone(clock),
+        known,
+        workload: config.workload_socket.is_some().then(|| config.workload.clone()),
+    };
+    let cluster = cluster(kubernetes, clock, metrics, &mut tasks).await?;
+    let mut server_names = config.dns_names.clone();
+    server_names.push(format!("countersign.{namespace}.svc"));
+    Ok(Surroundings {
+        data_dir,
+        slot,
+        histories: all_logs(replica.clone(), Arc::clone(&pair)),
+        replica,
+        ports: Ports { ca, ca_address, admin, admin_address },
+        gave_way: false,
+        pair_port: PairPort::Tls { port, tls: server, peers },
+        pair,
+        tenure: Tenure::Lease(kubernetes.lease),
+        election: Arc::new(lease),
+        hints,
+        open_state: Box::new(move || Ok(Arc::new(store.clone()))),
+        issuers,
+        cluster: Some(cluster),
+        server_names,
+        announced: Announced::InLease,
+        tasks,
+        readiness,
+        leave: Box::new(|| Ok(())),
+    })
+}
+
+async fn cluster(
+    kubernetes: &KubernetesConfig,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+    tasks: &mut Vec<(&'static str, BoxFuture<'static, ()>)>,
+) -> Result<Cluster, ServeFailed> {
+    let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
+    let pods = Arc::new(ClusterPods::new(client.clone(), Arc::clone(clock)));
+    let followed = Arc::clone(&pods);
+    tasks.push(("pods", Box::pin(async move { followed.follow().await })));
+    let rules =
+        ReviewRules { cluster: kubernetes.cluster_id.clone(), audiences: kubernetes.token_audiences.clone() };
+    let reviewer = Arc::new(ClusterTokenReviewer::new(client));
+    let reviews =
+        TokenReviews::new(reviewer, rules, kubernetes.token_cache, Arc::clone(clock), Arc::clone(metrics));
+    Ok(Cluster { reviews, pods })
+}
+
+async fn listen(setting: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeFailed> {
+    let named = |error: std::io::Error| ServeFailed(format!("{setting} {address}: {error}"));
+    let listener = TcpListener::bind(address).await.map_err(named)?;
+    let bound = listener.local_addr().map_err(named)?;
+    Ok((listener, bound))
+}
+
+/// A restarted process of the same pod is another replica.
+fn suffix(random: &dyn SecureRandom) -> Result<String, ServeFailed> {
+    let mut bytes = [0; 4];
+    random.fill(&mut bytes).map_err(ServeFailed::of)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn all_logs(replica: String, pair: Arc<PairClient>) -> AllLogs {
+    Box::new(move |own| Arc::new(PairHistories::new(replica, own, pair)))
+}
+
+fn on(runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, ()> {
+    let task = runtime.spawn(task);
+    Box::pin(async move {
+        if let Err(error) = task.await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    })
+}
+
+/// Whoever finds a higher term in the state tells the election. Never returns.
+async fn pass_on_terms(mut seen: watch::Receiver<Term>, hints: Hints) {
+    while seen.changed().await.is_ok() {
+        hints.higher_term(*seen.borrow_and_update());
+    }
+    std::future::pending::<()>().await;
+}
+
+/// What was done to the stored state by hand does not keep the active from signing: it is said, and counted. Never returns.
+async fn show_condition(mut condition: watch::Receiver<StateCondition>, latch: Latch, metrics: Arc<Metrics>) {
+    loop {
+        let now = condition.borrow_and_update().clone();
+        metrics.set_state_altered(matches!(now, StateCondition::Altered(_)));
+        latch.ready(now.to_string());
+        if condition.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What differs between a pair on one machine and a pair in Kubernetes, taken before anything of a replica runs.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, sync::watch};
+
+use super::announce::Announced;
+use crate::{
+    domain::{jwt::TokenIssuer, leadership::Tenure},
+    grpc::{
+        pair_client::PairClient,
+        pair_server::CertifiedPeers,
+        unix_listener::WorkloadListener,
+    },
+    service::{
+        create_certificate::Cluster,
+        issuance_history::IssuanceHistory,
+        leadership::{Election, Hints},
+        ports::BoxFuture,
+        readiness::Readiness,
+        signing_state::OpenStore,
+    },
+    storage::{data_dir::DataDir, replica_slot::ReplicaSlot},
+};
+
+/// Where a replica runs, and whom it has there.
+pub(super) struct Surroundings {
+    pub(super) data_dir: DataDir,
+    /// Of the issuance log, in the data directory. Held as long as anything is written there.
+    pub(super) slot: ReplicaSlot,
+    /// How this process is called among the replicas and in records.
+    pub(super) replica: String,
+    pub(super) ports: Ports,
+    /// Whether a default port had to give way.
+    pub(super) gave_way: bool,
+    pub(super) pair_port: PairPort,
+    pub(super) pair: Arc<PairClient>,
+    pub(super) tenure: Tenure,
+    pub(super) election: Arc<dyn Election>,
+    pub(super) hints: Hints,
+    pub(super) open_state: OpenStore,
+    /// Whose tokens are believed without asking anybody.
+    pub(super) issuers: Vec<TokenIssuer>,
+    /// Who says whose the other tokens are.
+    pub(super) cluster: Option<Cluster>,
+    /// In the serving certificate.
+    pub(super) server_names: Vec<String>,
+    pub(super) announced: Announced,
+    pub(super) histories: AllLogs,
+    /// What goes on beside everything else until shutdown.
+    pub(super) tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
+    pub(super) readiness: Readiness,
+    /// The last thing of all, before the slot is let go. Blocks.
+    pub(super) leave: Box<dyn FnOnce() -> io::Result<()> + Send>,
+}
+
+/// The ports of a replica, listening.
+pub(super) struct Ports {
+    pub(super) ca: TcpListener,
+    pub(super) ca_address: SocketAddr,
+    pub(super) admin: TcpListener,
+    pub(super) admin_address: SocketAddr,
+}
+
+/// Where other replicas ask this one.
+pub(super) enum PairPort {
+    /// A socket in the data directory that they share.
+    Socket(WorkloadListener),
+    /// A port, under mutual TLS.
+    Tls {
+        /// Listening.
+        port: TcpListener,
+        /// By the newest certificate of this replica.
+        tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+        /// Who is let in.
+        peers: CertifiedPeers,
+    },
+}
+
+/// Puts the logs of the other replicas beside this one's own.
+pub(super) type AllLogs = Box<dyn FnOnce(Arc<dyn IssuanceHistory>) -> Arc<dyn IssuanceHistory> + Send>;

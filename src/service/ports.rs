@@ -1,6 +1,6 @@
 //! What the use cases need from outside. Each trait has one implementation per kind of surroundings.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, net::SocketAddr, pin::Pin};
 
 use zeroize::Zeroizing;
 
@@ -240,4 +240,15 @@ pub struct ActiveReplica {
     pub term: Term,
     /// Where it answers other replicas.
     pub socket: std::path::PathBuf,
+}
+
+/// Who holds the lease of a pair, as its record was last seen: a hint where to ask, never a proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseHolder {
+    /// The process.
+    pub replica: String,
+    /// The term that the record names.
+    pub term: Term,
+    /// Where it answers other replicas; `None` if it doesn't say so, or not in a way that can be read.
+    pub pair_address: Option<SocketAddr>,
 }

@@ -39,7 +39,10 @@ use super::{
 };
 use crate::{
     domain::{clock::Clock, random::SecureRandom},
-    grpc::{ca_server::serve_ca, pair_server::serve_pair},
+    grpc::{
+        ca_server::serve_ca,
+        pair_server::{PairServices, serve_pair},
+    },
     http::admin,
     service::{
         leadership::{Leadership, LeadershipError},
@@ -158,7 +161,7 @@ fn start_signing(
     control: &Handle,
     supervisor: &mut Supervisor,
 ) -> Arc<Notify> {
-    let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, readiness } =
+    let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, denial, readiness } =
         signing;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health {
@@ -208,7 +211,7 @@ fn start_signing(
         answered.send_replace(true);
         result
     });
-    let pair_server = serve_pair(ports.pair, create, history, gone(left.clone()));
+    let pair_server = serve_pair(ports.pair, PairServices { create, history, denial }, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left));
     supervisor.spawn(
         "pair watch",

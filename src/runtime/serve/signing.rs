@@ -42,6 +42,7 @@ pub(super) struct Signing {
     pub(super) announcer: Announcer,
     pub(super) announced: watch::Receiver<Option<Term>>,
     pub(super) pair: Arc<PairClient>,
+    pub(super) denial: Arc<IssuanceDenial>,
     pub(super) readiness: Readiness,
 }
 
@@ -85,8 +86,13 @@ pub(super) fn assemble(
     let open = Box::new(move || opener.open_store(root_of));
     let state = SigningState::new(open, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
     let state = Arc::new(state);
-    let denial =
-        IssuanceDenial::new(sessions.clone(), Arc::clone(&state), config.trust_domain.clone(), Arc::clone(clock));
+    let denial = Arc::new(IssuanceDenial::new(
+        sessions.clone(),
+        Arc::clone(&state),
+        Arc::clone(&pair) as _,
+        config.trust_domain.clone(),
+        Arc::clone(clock),
+    ));
     let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
     let machine = Machine::new(Tenure::Lock, holder, clock.boot());
     let (leadership, standing) = Leadership::new(machine, Arc::new(election), state, session, Arc::clone(clock));
@@ -98,8 +104,8 @@ pub(super) fn assemble(
         bundle,
         announced: announce,
         history: Arc::new(AllHistories { data_dir: place.data_dir.clone(), own: Some((slot, Arc::clone(&history))) }),
-        denial: Arc::new(denial),
+        denial: Arc::clone(&denial),
     };
     let readiness = Readiness::default();
-    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, readiness })
+    Ok(Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, denial, readiness })
 }

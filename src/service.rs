@@ -1,6 +1,7 @@
 //! The use cases, and the ports that the edges implement for them. Asynchronous, but without sockets, files or a
 //! foreign protocol.
 
+pub mod active_search;
 pub mod create_certificate;
 pub mod denial;
 pub mod issuance_history;
@@ -10,6 +11,7 @@ pub mod own_identity;
 pub mod plugged_in_authority;
 pub mod ports;
 pub mod readiness;
+pub mod replica_identity;
 pub mod signing_session;
 pub mod signing_state;
 pub mod state_condition;

@@ -40,7 +40,11 @@ impl ListForm {
 /// Certificates in the order of signing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Listing(Vec<Listed>);
+pub struct Listing {
+    listed: Vec<Listed>,
+    #[serde(skip)]
+    missing: Vec<String>,
+}
 
 /// One certificate that was signed. Times are RFC 3339; `signedAtMicros` is exact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -81,12 +85,22 @@ impl Listing {
             .iter()
             .filter_map(|entry| match &entry.event {
                 RecordedEvent::Withheld { serial, .. } => Some(serial.clone()),
-                RecordedEvent::Issued { .. } => None,
+                RecordedEvent::Issued { .. } | RecordedEvent::Missing { .. } => None,
             })
             .collect();
+        let missing = entries.iter().filter_map(|entry| match &entry.event {
+            RecordedEvent::Missing { reason } => Some(format!("the log of {} is missing: {reason}", entry.log)),
+            RecordedEvent::Issued { .. } | RecordedEvent::Withheld { .. } => None,
+        });
+        let missing = missing.collect();
         let mut listed: Vec<Listed> = entries.into_iter().filter_map(|entry| listed(entry, &withheld)).collect();
         listed.sort_by(|a, b| (a.signed_at_micros, &a.log, a.sequence).cmp(&(b.signed_at_micros, &b.log, b.sequence)));
-        Self(listed)
+        Self { listed, missing }
+    }
+
+    /// A line for each log that could not be read, or not to its end: what stands in it is not listed.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
     }
 }
 
@@ -122,7 +136,7 @@ pub fn render(listing: &Listing, form: ListForm) -> io::Result<String> {
     form.render(listing, table)
 }
 
-fn table(Listing(listed): &Listing) -> Result<String, std::fmt::Error> {
+fn table(Listing { listed, .. }: &Listing) -> Result<String, std::fmt::Error> {
     let widest = listed.iter().map(|line| line.spiffe_id.len()).max().unwrap_or(0).max("SPIFFE ID".len());
     let mut text = String::new();
     writeln!(
@@ -176,5 +190,16 @@ mod tests {
             serde_json::from_str(&render(&Listing::of(entries), ListForm::Json).unwrap()).unwrap();
         assert_eq!(json[1]["withheld"], true);
         assert_eq!(json[0]["spiffeId"], "spiffe://td/ns/a/sa/b");
+    }
+
+    #[test]
+    fn says_which_log_is_missing_beside_the_list() {
+        let event = RecordedEvent::Missing { reason: "nobody answers".into() };
+        let missing = IssuanceEntry { log: "10.0.0.7:15013".into(), sequence: 0, event };
+        let listing = Listing::of(vec![issued("replica-0", 1, 2_000_000, "01"), missing]);
+        let line = "the log of 10.0.0.7:15013 is missing: nobody answers";
+        assert_eq!(listing.missing(), [line]);
+        let json: serde_json::Value = serde_json::from_str(&render(&listing, ListForm::Json).unwrap()).unwrap();
+        assert_eq!(json.as_array().unwrap().len(), 1);
     }
 }

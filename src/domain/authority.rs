@@ -2,6 +2,7 @@
 
 mod issue;
 mod leaf_profile;
+mod pair_authority;
 mod plugged_in;
 pub mod renewal;
 mod signer;
@@ -11,6 +12,7 @@ pub(crate) mod testing;
 mod validity;
 
 pub use issue::{IssueError, IssuedSvid, Subject, issue};
+pub use pair_authority::PairAuthority;
 pub use plugged_in::{AuthorityFiles, Layout, PluggedInError};
 pub use signer::Signer;
 pub use signing_authority::{AuthorityError, SigningAuthority};

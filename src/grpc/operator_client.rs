@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use tonic::{Code, Status};
 
 use super::{
-    operator_service::{denial_of, wire_subject},
-    pair_client::{connect, relay, said_by},
+    denial_messages::{allow_request, denied_of, deny_request, old_of},
+    issuance_messages::{relay, said_by},
+    pair_client::connect,
 };
 use crate::{
     domain::attestation::{Denial, Denied, DeniedSubject, Reason},
     proto::countersign::v1::{
-        AllowRequest, DenialChanged, DenyRequest, ListDeniedRequest, ListIssuanceRequest,
-        operator_service_client::OperatorServiceClient,
+        DenialChanged, ListDeniedRequest, ListIssuanceRequest, operator_service_client::OperatorServiceClient,
     },
     service::{issuance_history::Entries, ports::LogError},
 };
@@ -47,8 +47,7 @@ pub fn entries_by_admin_socket(socket: PathBuf) -> Entries {
 /// When nobody is active, the active refuses, or goes away.
 pub async fn deny(socket: &Path, subject: &DeniedSubject, reason: &Reason) -> Result<Option<Denial>, OperatorError> {
     let mut client = OperatorServiceClient::new(connect(socket).await.map_err(OperatorError::NoActive)?);
-    let request = DenyRequest { subject: Some(wire_subject(subject)), reason: reason.to_string() };
-    old(client.deny(request).await.map_err(|status| failure(&status))?.into_inner())
+    old(client.deny(deny_request(subject, reason)).await.map_err(|status| failure(&status))?.into_inner())
 }
 
 /// Takes a denial back. Returns it.
@@ -62,9 +61,7 @@ pub async fn allow(
     reason: Option<&Reason>,
 ) -> Result<Option<Denial>, OperatorError> {
     let mut client = OperatorServiceClient::new(connect(socket).await.map_err(OperatorError::NoActive)?);
-    let reason = reason.map(Reason::to_string).unwrap_or_default();
-    let request = AllowRequest { subject: Some(wire_subject(subject)), reason };
-    old(client.allow(request).await.map_err(|status| failure(&status))?.into_inner())
+    old(client.allow(allow_request(subject, reason)).await.map_err(|status| failure(&status))?.into_inner())
 }
 
 /// All that is denied.
@@ -75,12 +72,11 @@ pub async fn allow(
 pub async fn denied(socket: &Path) -> Result<Denied, OperatorError> {
     let mut client = OperatorServiceClient::new(connect(socket).await.map_err(OperatorError::NoActive)?);
     let list = client.list_denied(ListDeniedRequest {}).await.map_err(|status| failure(&status))?.into_inner();
-    list.denials.into_iter().map(denial_of).collect::<Result<_, Status>>().map_err(|status| failure(&status))
+    denied_of(list).map_err(|status| failure(&status))
 }
 
 fn old(changed: DenialChanged) -> Result<Option<Denial>, OperatorError> {
-    let old = changed.old.map(denial_of).transpose().map_err(|status| failure(&status))?;
-    Ok(old.map(|(_, denial)| denial))
+    old_of(changed).map_err(|status| failure(&status))
 }
 
 /// Codes of the active's own answers, which no broken connection has.

@@ -1,21 +1,28 @@
-//! Asking the other replicas of the pair.
+//! Asking the other replicas of the pair: who is active, for signatures, for what operators want, for their logs.
+
+mod logs;
+mod orders;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use rustls::ClientConfig;
 use tokio::{
-    sync::{Notify, mpsc, watch},
-    time::{sleep, timeout},
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout},
 };
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Channel};
 
-use super::pair_service::ANSWERED;
+use super::{
+    issuance_messages::{relay, said_by},
+    pair_channels::{Line, PairChannels, over_socket},
+    pair_service::ANSWERED,
+};
 use crate::{
     domain::{
         attestation::{Evidence, OwnIdentity},
@@ -23,78 +30,133 @@ use crate::{
     },
     proto::{
         countersign::v1::{
-            AskRequest, AskResponse, AssertedChain, ForwardedRequest, IssuanceRecord, ListIssuanceRequest,
-            forwarded_request::Own, issuance_record::Event, pair_service_client::PairServiceClient,
+            AskRequest, AskResponse, AssertedChain, ForwardedRequest, ListIssuanceRequest, forwarded_request::Own,
+            pair_service_client::PairServiceClient,
         },
         istio::v1::auth::IstioCertificateRequest,
     },
     service::{
-        issuance_history::{Entries, IssuanceEntry, RecordedEvent},
-        ports::{ActiveReplica, BoxFuture, ForwardError, LogError, Pair, PairDirectory, SigningRequest},
+        active_search::{ActiveSearch, Question, Reply},
+        issuance_history::Entries,
+        ports::{ActiveReplica, BoxFuture, Candidate, ForwardError, LogError, Pair, PairDirectory, SigningRequest},
         signing_session::SigningSession,
     },
 };
 
-/// A Unix socket answers at once or not at all.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// Looking for a new active must not be what a held request waits for.
+/// Where a directory says nothing of a change, it is looked at this often, while nobody is known to be active.
 const LOOK_WHILE_UNKNOWN: Duration = Duration::from_millis(20);
-/// For health: requests raise doubt by themselves.
+/// And while somebody is.
 const LOOK_WHILE_KNOWN: Duration = Duration::from_secs(1);
 /// As long as an attempt at forwarding may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// The pair of an embedded replica: the sockets in the data directory. One task looks who is active, however many requests
-/// wait for that.
+/// The other replicas of the pair. One task looks who is active, however many requests wait for that.
 pub struct PairClient {
     directory: Arc<dyn PairDirectory>,
     replica: String,
+    /// Where this replica answers the others, if that is a TCP port.
+    pair_address: Option<SocketAddr>,
     /// The active, as long as it answers.
     active: watch::Sender<Option<ActiveReplica>>,
     /// Why there is none, for people.
     absence: Mutex<String>,
     /// An attempt at the active failed: look again at once.
     doubt: Notify,
-    /// The socket last used and the channel to it, which reconnects by itself.
-    channel: Mutex<Option<(PathBuf, Channel)>>,
+    /// Channels on which it is asked who is active. They belong to the runtime of [`PairClient::follow`]: what is forwarded has
+    /// others, so that load does not delay the search.
+    asking: PairChannels,
+    /// Channels for everything else.
+    forwarding: PairChannels,
 }
 
 impl PairClient {
-    /// Forwards in the name of `replica` to whoever `directory` says is active.
+    /// Speaks in the name of `replica`, over Unix sockets, to whoever `directory` knows.
     pub fn new(directory: Arc<dyn PairDirectory>, replica: String) -> Self {
+        Self::over(directory, replica, None, None)
+    }
+
+    /// Speaks over TCP, by the newest configuration in `tls`, to whoever `directory` knows; tells them that this replica answers
+    /// at `pair_address`.
+    pub fn over_network(
+        directory: Arc<dyn PairDirectory>,
+        replica: String,
+        pair_address: SocketAddr,
+        tls: watch::Receiver<Option<Arc<ClientConfig>>>,
+    ) -> Self {
+        Self::over(directory, replica, Some(pair_address), Some(tls))
+    }
+
+    fn over(
+        directory: Arc<dyn PairDirectory>,
+        replica: String,
+        pair_address: Option<SocketAddr>,
+        tls: Option<watch::Receiver<Option<Arc<ClientConfig>>>>,
+    ) -> Self {
         Self {
             directory,
             replica,
+            pair_address,
             active: watch::Sender::new(None),
             absence: Mutex::new("nobody has looked yet".into()),
             doubt: Notify::new(),
-            channel: Mutex::new(None),
+            asking: PairChannels::new(tls.clone()),
+            forwarding: PairChannels::new(tls),
         }
     }
 
     /// Looks who is active: often while nobody is known, now and then otherwise, at once when there is doubt, and not at all
     /// while this replica is. Never returns.
     pub async fn follow(&self, mut own: watch::Receiver<Option<Arc<SigningSession>>>) {
+        let mut search = ActiveSearch::new(self.replica.clone());
         loop {
+            search.begin_anew();
             if own.borrow_and_update().is_some() {
-                self.active.send_replace(None);
+                self.publish(&search);
                 if own.changed().await.is_ok() {
                     continue;
                 }
             }
-            let found = self.find_active().await;
-            let known = found.is_ok();
-            if let Err(absence) = &found {
-                absence.clone_into(&mut self.absence.lock().unwrap_or_else(PoisonError::into_inner));
-            }
-            let found = found.ok();
-            self.active.send_if_modified(|active| std::mem::replace(active, found.clone()) != found);
-            if known {
-                let _doubted_or_time_to_look = timeout(LOOK_WHILE_KNOWN, self.doubt.notified()).await.is_ok();
-            } else {
-                sleep(LOOK_WHILE_UNKNOWN).await;
+            tokio::select! {
+                () = self.search(&mut search) => {}
+                Ok(()) = own.changed() => {}
             }
         }
+    }
+
+    /// Never returns.
+    async fn search(&self, search: &mut ActiveSearch) {
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let changed = self.directory.changed();
+            search.set_candidates(self.directory.candidates().await, Instant::now());
+            for question in search.due(Instant::now()) {
+                under_way.push(self.asked(question));
+            }
+            self.publish(search);
+            let look = if search.active().is_some() { LOOK_WHILE_KNOWN } else { LOOK_WHILE_UNKNOWN };
+            let look = Instant::now() + look;
+            let wake = search.next_due().map_or(look, |due| due.min(look));
+            tokio::select! {
+                Some((question, answer)) = under_way.next() => search.answered(&question, answer, Instant::now()),
+                () = sleep_until(wake) => {}
+                () = changed => {}
+                () = self.doubt.notified() => search.doubt(Instant::now()),
+            }
+        }
+    }
+
+    fn publish(&self, search: &ActiveSearch) {
+        let found = search.active();
+        if found.is_none() {
+            *self.absence.lock().unwrap_or_else(PoisonError::into_inner) = search.absence();
+        }
+        self.active.send_if_modified(|active| {
+            let differs = active.as_ref() != found;
+            if differs {
+                *active = found.cloned();
+            }
+            differs
+        });
     }
 
     /// The active, or why there is none, as was seen last.
@@ -107,38 +169,30 @@ impl PairClient {
         active.ok_or_else(|| self.absence.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    async fn find_active(&self) -> Result<ActiveReplica, String> {
-        let active = self.directory.active().await?;
-        let replica = &active.replica;
-        if *replica == self.replica {
-            return Err("this replica was active last".into());
-        }
-        let channel = self.channel_to(&active.socket).map_err(|error| error.to_string())?;
-        let mut client = PairServiceClient::new(channel);
-        match timeout(ANSWER_LIMIT, client.ask(AskRequest {})).await {
-            Ok(Ok(answer)) => match answer.into_inner() {
-                AskResponse { active_term: 0, .. } => Err(format!("{replica} was active last and is not any more")),
-                AskResponse { replica, active_term } => {
-                    Ok(ActiveReplica { replica, term: Term::new(active_term), socket: active.socket.clone() })
-                }
-            },
-            Ok(Err(status)) => Err(format!("{replica} was active last and can't be reached: {}", said_by(&status))),
-            Err(_) => Err(format!(
-                "{replica} holds the lock and does not answer within {ANSWER_LIMIT:?}: its process may be stopped"
-            )),
-        }
+    async fn asked(&self, question: Question) -> (Question, Result<Reply, String>) {
+        let answer = self.ask(&self.asking, &question.candidate).await;
+        (question, answer)
     }
 
-    fn channel_to(&self, socket: &Path) -> Result<Channel, ForwardError> {
-        let mut kept = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        match kept.as_ref() {
-            Some((known, channel)) if known == socket => Ok(channel.clone()),
-            _ => {
-                let channel = endpoint_of(socket).map_err(ForwardError::NoActive)?.connect_lazy();
-                *kept = Some((socket.to_owned(), channel.clone()));
-                Ok(channel)
+    async fn ask(&self, channels: &PairChannels, candidate: &Candidate) -> Result<Reply, String> {
+        let Candidate { replica, endpoint, .. } = candidate;
+        let name = || replica.as_ref().map_or_else(|| endpoint.to_string(), Clone::clone);
+        let line = channels.to(endpoint).map_err(|error| format!("{} can't be reached: {error}", name()))?;
+        let pair_address = self.pair_address.map(|address| address.to_string()).unwrap_or_default();
+        let mut client = PairServiceClient::new(line.channel.clone());
+        let failure = match timeout(ANSWER_LIMIT, client.ask(AskRequest { pair_address })).await {
+            Ok(Ok(answer)) => {
+                self.directory.answered(endpoint);
+                let AskResponse { replica, active_term } = answer.into_inner();
+                return Ok(Reply { replica, active_term: (active_term != 0).then(|| Term::new(active_term)) });
             }
-        }
+            Ok(Err(status)) => format!("{} can't be reached: {}", name(), said_by(&status)),
+            Err(_elapsed) => {
+                format!("{} does not answer within {ANSWER_LIMIT:?}: its process may be stopped", name())
+            }
+        };
+        channels.forget(&line);
+        Err(failure)
     }
 }
 
@@ -154,36 +208,51 @@ impl Pair for PairClient {
     ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>> {
         Box::pin(async move {
             let active = self.active_or_why_not().map_err(ForwardError::NoActive)?;
+            let line = self.forwarding.to(&active.endpoint).map_err(ForwardError::NoActive)?;
             // a caller that gives up on a slow answer doubts the active as much as one that gets an error
-            let doubt = Doubt(&self.doubt);
-            let mut client = PairServiceClient::new(self.channel_to(&active.socket)?);
-            match client.create_certificate(forwarded(request, evidence, &self.replica)).await {
+            let mut doubt = Doubt { client: self, line: Some(line.clone()), is_dispelled: false };
+            let mut client = PairServiceClient::new(line.channel);
+            let status = match client.create_certificate(forwarded(request, evidence, &self.replica)).await {
                 Ok(response) => {
-                    doubt.dispelled();
-                    Ok(response.into_inner().cert_chain)
+                    doubt.is_dispelled = true;
+                    return Ok(response.into_inner().cert_chain);
                 }
-                Err(status) if status.metadata().contains_key(ANSWERED) => {
-                    doubt.dispelled();
-                    Err(ForwardError::Refused { code: status.code().into(), message: status.message().to_owned() })
-                }
-                Err(status) => Err(ForwardError::NoActive(format!("{}: {}", active.replica, said_by(&status)))),
+                Err(status) => status,
+            };
+            if status.metadata().contains_key(ANSWERED) {
+                doubt.is_dispelled = true;
+                return Err(ForwardError::Refused { code: status.code().into(), message: status.message().to_owned() });
             }
+            if is_said_by_peer(&status) {
+                doubt.line = None;
+            }
+            Err(ForwardError::NoActive(format!("{}: {}", active.replica, said_by(&status))))
         })
     }
 }
 
-/// Raises the doubt when it is dropped.
-struct Doubt<'a>(&'a Notify);
+/// Whether the peer has answered, and not the connection broken.
+fn is_said_by_peer(status: &Status) -> bool {
+    std::error::Error::source(status).is_none()
+}
 
-impl Doubt<'_> {
-    fn dispelled(self) {
-        std::mem::forget(self);
-    }
+/// Raises the doubt when it is dropped, unless it is dispelled.
+struct Doubt<'a> {
+    client: &'a PairClient,
+    /// What the request went over, as long as that may be the fault.
+    line: Option<Line>,
+    is_dispelled: bool,
 }
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
-        self.0.notify_one();
+        if self.is_dispelled {
+            return;
+        }
+        if let Some(line) = &self.line {
+            self.client.forwarding.forget(line);
+        }
+        self.client.doubt.notify_one();
     }
 }
 
@@ -196,46 +265,10 @@ pub fn entries_of_replica(socket: PathBuf) -> Entries {
     })
 }
 
-/// Passes on what the stream that is opened by `open` brings.
-pub(super) fn relay(
-    open: impl Future<Output = Result<tonic::Streaming<IssuanceRecord>, LogError>> + Send + 'static,
-) -> Entries {
-    let (sender, entries) = mpsc::channel(64);
-    tokio::spawn(async move {
-        let mut records = match open.await {
-            Ok(records) => records,
-            Err(error) => return drop(sender.send(Err(error)).await),
-        };
-        loop {
-            let entry = match records.message().await {
-                Ok(Some(record)) => entry_of(record),
-                Ok(None) => return,
-                Err(status) => Err(LogError(said_by(&status))),
-            };
-            let failed = entry.is_err();
-            if sender.send(entry).await.is_err() || failed {
-                return;
-            }
-        }
-    });
-    entries
-}
-
 /// A channel to a socket that answers; else why it doesn't, with its path.
 pub(super) async fn connect(socket: &Path) -> Result<Channel, String> {
-    let endpoint = endpoint_of(socket)?;
+    let endpoint = over_socket(socket)?;
     endpoint.connect().await.map_err(|error| format!("{}: {error}", socket.display()))
-}
-
-fn endpoint_of(socket: &Path) -> Result<Endpoint, String> {
-    Endpoint::from_shared(format!("unix:{}", socket.display()))
-        .map(|endpoint| endpoint.connect_timeout(CONNECT_LIMIT))
-        .map_err(|error| format!("{}: {error}", socket.display()))
-}
-
-/// A status for people.
-pub(super) fn said_by(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
 }
 
 fn forwarded(request: &SigningRequest, evidence: &Evidence, replica: &str) -> ForwardedRequest {
@@ -265,23 +298,4 @@ fn forwarded(request: &SigningRequest, evidence: &Evidence, replica: &str) -> Fo
         cluster: evidence.cluster.clone(),
         source: evidence.source.map(|source| source.to_string()).unwrap_or_default(),
     }
-}
-
-fn entry_of(record: IssuanceRecord) -> Result<IssuanceEntry, LogError> {
-    let event = match record.event {
-        Some(Event::Issued(issued)) => RecordedEvent::Issued {
-            signed_at: issued.signed_at,
-            term: issued.term,
-            replica: issued.replica,
-            authority: issued.authority,
-            spiffe_id: issued.spiffe_id,
-            serial: issued.serial,
-            not_before: issued.not_before,
-            not_after: issued.not_after,
-            proof: issued.proof,
-        },
-        Some(Event::Withheld(withheld)) => RecordedEvent::Withheld { serial: withheld.serial, term: withheld.term },
-        None => return Err(LogError(format!("record {} of {} is of an unknown kind", record.sequence, record.log))),
-    };
-    Ok(IssuanceEntry { log: record.log, sequence: record.sequence, event })
 }

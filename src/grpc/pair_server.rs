@@ -1,10 +1,18 @@
-//! The servers on the sockets that are for this user alone: between replicas, and for the operator.
+//! The servers between replicas, and for the operator: a socket for this user alone, and a port for replicas alone.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Error, Server};
 
-use super::{operator_service::Operator, pair_service::ReplicaService, unix_listener::WorkloadListener};
+pub use super::pair_service::CertifiedPeers;
+use super::{
+    operator_service::Operator,
+    pair_service::{Peers, ReplicaService},
+    tls_listener::accept_tls,
+    unix_listener::WorkloadListener,
+};
 use crate::{
     proto::countersign::v1::{operator_service_server::OperatorServiceServer, pair_service_server::PairServiceServer},
     service::{create_certificate::CreateCertificate, denial::IssuanceDenial, issuance_history::IssuanceHistory},
@@ -12,6 +20,21 @@ use crate::{
 
 /// What the other replica forwards for all its connections comes on one.
 const MAX_STREAMS: u32 = 100_000;
+/// A request of the signing API may take 4 MiB; the proof comes with it.
+const MAX_MESSAGE: usize = 8 << 20;
+/// So that the connections of replicas that have vanished do not stay.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
+
+/// What a replica answers others from.
+pub struct PairServices {
+    /// Signs.
+    pub create: Arc<CreateCertificate>,
+    /// The log of this replica alone.
+    pub history: Arc<dyn IssuanceHistory>,
+    /// Changes what is denied.
+    pub denial: Arc<IssuanceDenial>,
+}
 
 /// Serves the other replicas until `shutdown` resolves and what they asked is answered. The listener has checked who they
 /// are.
@@ -21,15 +44,40 @@ const MAX_STREAMS: u32 = 100_000;
 /// When the transport fails.
 pub async fn serve_pair(
     listener: WorkloadListener,
-    create: Arc<CreateCertificate>,
-    history: Arc<dyn IssuanceHistory>,
+    services: PairServices,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
-        .add_service(PairServiceServer::new(ReplicaService::new(create, history)))
+        .add_service(service(services, Peers::SameUser))
         .serve_with_incoming_shutdown(listener.incoming(), shutdown)
         .await
+}
+
+/// The same on the pair port, by the newest configuration in `tls`, which lets in nobody but replicas.
+///
+/// # Errors
+///
+/// When the transport fails.
+pub async fn serve_pair_port(
+    port: TcpListener,
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+    services: PairServices,
+    peers: CertifiedPeers,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+        .add_service(service(services, Peers::Certified(peers)))
+        .serve_with_incoming_shutdown(accept_tls(port, tls), shutdown)
+        .await
+}
+
+fn service(services: PairServices, peers: Peers) -> PairServiceServer<ReplicaService> {
+    let PairServices { create, history, denial } = services;
+    PairServiceServer::new(ReplicaService::new(create, history, denial, peers)).max_decoding_message_size(MAX_MESSAGE)
 }
 
 /// Serves the operator on `admin.sock`.

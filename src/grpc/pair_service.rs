@@ -1,45 +1,109 @@
 //! What a replica answers the others of its pair.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status, metadata::MetadataValue};
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{certificate_service::signing_request, status::status_of};
+use super::{
+    authentication::PeerConnection,
+    certificate_service::signing_request,
+    denial_messages::{allow_of, changed, deny_of, list_of},
+    issuance_messages::{RecordStream, records_of},
+    known_peers::KnownPeers,
+    status::status_of,
+};
 use crate::{
     domain::{
         attestation::{Evidence, OwnIdentity},
+        clock::Clock,
+        identity::{ReplicaId, ServiceAccount},
         leadership::Term,
         x509::CertificateChain,
     },
     proto::{
         countersign::v1::{
-            AskRequest, AskResponse, ForwardedRequest, IssuanceRecord, Issued, ListIssuanceRequest, Withheld,
-            forwarded_request::Own, issuance_record::Event, pair_service_server::PairService,
+            AskRequest, AskResponse, DenialChanged, ForwardedAllow, ForwardedDeny, ForwardedRequest, ListDeniedRequest,
+            ListDeniedResponse, ListIssuanceRequest, forwarded_request::Own, pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },
     service::{
         create_certificate::CreateCertificate,
-        issuance_history::{IssuanceEntry, IssuanceHistory, RecordedEvent},
+        denial::{Actor, IssuanceDenial},
+        issuance_history::IssuanceHistory,
+        ports::DenialChange,
     },
 };
 
 /// Stands on a refusal that is the active's own, so that it can be told from a broken connection.
 pub(super) const ANSWERED: &str = "countersign-answered";
 
-/// The service between replicas. Whoever reaches it has been authenticated by the listener.
+/// The service between replicas.
 pub(super) struct ReplicaService {
     create: Arc<CreateCertificate>,
     history: Arc<dyn IssuanceHistory>,
+    denial: Arc<IssuanceDenial>,
+    peers: Peers,
+}
+
+/// Who the others are.
+pub(super) enum Peers {
+    /// Processes of this user in the same data directory, as the listener has checked. They can read everything that this one
+    /// can, so their word is taken.
+    SameUser,
+    /// Replicas with a certificate of the pair authority.
+    Certified(CertifiedPeers),
+}
+
+/// What is believed of replicas elsewhere.
+pub struct CertifiedPeers {
+    /// Time, for certificates that expire on a long connection.
+    pub clock: Arc<dyn Clock>,
+    /// Who asks is heard of here.
+    pub known: Arc<KnownPeers>,
+    /// The workload that every replica of this pair may have an SVID for, beside its serving certificate; most have none.
+    pub workload: Option<ServiceAccount>,
 }
 
 impl ReplicaService {
-    /// Signs through `create`; lists `history`, the log of this replica alone.
-    pub(super) const fn new(create: Arc<CreateCertificate>, history: Arc<dyn IssuanceHistory>) -> Self {
-        Self { create, history }
+    /// Signs through `create`, denies through `denial`; lists `history`, the log of this replica alone.
+    pub(super) const fn new(
+        create: Arc<CreateCertificate>,
+        history: Arc<dyn IssuanceHistory>,
+        denial: Arc<IssuanceDenial>,
+        peers: Peers,
+    ) -> Self {
+        Self { create, history, denial, peers }
+    }
+
+    async fn changed(&self, change: DenialChange, actor: Actor) -> Result<Response<DenialChanged>, Status> {
+        let result = self.denial.change(change.clone(), actor).await;
+        changed(change.subject().clone(), result).map_err(answered)
+    }
+}
+
+impl Peers {
+    /// The replica at the other end: as its certificate says, or as it says itself where everybody is believed.
+    fn name(&self, extensions: &Extensions, as_it_says: String) -> Result<String, Status> {
+        let Self::Certified(peers) = self else { return Ok(as_it_says) };
+        let presented = extensions.get::<PeerConnection>().and_then(|connection| connection.presented.as_ref());
+        let leaf = presented.map(CertificateChain::leaf);
+        let replica = leaf.and_then(|leaf| ReplicaId::of(&leaf.spiffe_id()?).map(|replica| (leaf, replica)));
+        let (leaf, replica) = replica.ok_or_else(|| Status::permission_denied("the connection names no replica"))?;
+        match leaf.check_time(peers.clock.now()) {
+            Ok(()) => Ok(replica.uid().to_owned()),
+            Err(error) => Err(Status::unavailable(format!("connect anew: {error}"))),
+        }
+    }
+
+    /// Whether a replica may have what it asks for itself.
+    fn may_have(&self, own: &OwnIdentity) -> bool {
+        match (self, own) {
+            (Self::SameUser, _) | (Self::Certified(_), OwnIdentity::Serving) => true,
+            (Self::Certified(peers), OwnIdentity::Workload(account)) => peers.workload.as_ref() == Some(account),
+        }
     }
 }
 
@@ -49,25 +113,33 @@ impl PairService for ReplicaService {
         &self,
         request: Request<ForwardedRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let mut forwarded = request.into_inner();
+        let (_, extensions, mut forwarded) = request.into_parts();
+        let replica = self.peers.name(&extensions, std::mem::take(&mut forwarded.replica))?;
         let request = forwarded.request.take().ok_or_else(|| Status::invalid_argument("request is missing"))?;
-        let replica = std::mem::take(&mut forwarded.replica);
         let evidence = evidence_of(forwarded)?;
+        if let Some(own) = evidence.own.as_ref().filter(|own| !self.peers.may_have(own)) {
+            info!(event = "own_identity_refused", forwarded_by = replica, ?own);
+            return Err(answered(Status::permission_denied("a replica gets only what is configured for all of them")));
+        }
         match self.create.answer_forwarded(&signing_request(request), &evidence, &replica).await {
             Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
             Err(error) => {
-                let mut status = status_of(&error);
-                if status.code() != tonic::Code::Unavailable {
-                    // the other replica gets the public text alone
-                    info!(event = "create_certificate_refused", forwarded_by = replica, code = ?status.code(), reason = %error);
-                    status.metadata_mut().insert(ANSWERED, tonic::metadata::MetadataValue::from_static("true"));
+                let status = status_of(&error);
+                if status.code() == tonic::Code::Unavailable {
+                    return Err(status);
                 }
-                Err(status)
+                // the other replica gets the public text alone
+                info!(event = "create_certificate_refused", forwarded_by = replica, code = ?status.code(), reason = %error);
+                Err(answered(status))
             }
         }
     }
 
-    async fn ask(&self, _request: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {
+    async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {
+        self.peers.name(request.extensions(), String::new())?;
+        if let (Peers::Certified(peers), Ok(address)) = (&self.peers, request.get_ref().pair_address.parse()) {
+            peers.known.heard_of(address);
+        }
         let active_term = self.create.active_term().map_or(0, Term::number);
         Ok(Response::new(AskResponse { replica: self.create.replica().to_owned(), active_term }))
     }
@@ -76,22 +148,38 @@ impl PairService for ReplicaService {
 
     async fn list_issuance(
         &self,
-        _request: Request<ListIssuanceRequest>,
+        request: Request<ListIssuanceRequest>,
     ) -> Result<Response<Self::ListIssuanceStream>, Status> {
+        self.peers.name(request.extensions(), String::new())?;
         Ok(Response::new(records_of(self.history.as_ref())))
+    }
+
+    async fn deny(&self, request: Request<ForwardedDeny>) -> Result<Response<DenialChanged>, Status> {
+        let (_, extensions, ForwardedDeny { request, actor_uid, replica }) = request.into_parts();
+        let asserted_by = Some(self.peers.name(&extensions, replica)?);
+        let change = deny_of(request.unwrap_or_default()).map_err(answered)?;
+        self.changed(change, Actor { uid: actor_uid, asserted_by }).await
+    }
+
+    async fn allow(&self, request: Request<ForwardedAllow>) -> Result<Response<DenialChanged>, Status> {
+        let (_, extensions, ForwardedAllow { request, actor_uid, replica }) = request.into_parts();
+        let asserted_by = Some(self.peers.name(&extensions, replica)?);
+        let change = allow_of(request.unwrap_or_default()).map_err(answered)?;
+        self.changed(change, Actor { uid: actor_uid, asserted_by }).await
+    }
+
+    async fn list_denied(&self, request: Request<ListDeniedRequest>) -> Result<Response<ListDeniedResponse>, Status> {
+        self.peers.name(request.extensions(), String::new())?;
+        list_of(&self.denial.denied()).map_err(answered)
     }
 }
 
-/// The records of a log as they are read.
-pub(super) type RecordStream = Pin<Box<dyn Stream<Item = Result<IssuanceRecord, Status>> + Send>>;
-
-/// Everything that `history` holds now.
-pub(super) fn records_of(history: &dyn IssuanceHistory) -> RecordStream {
-    let entries = ReceiverStream::new(history.entries());
-    Box::pin(entries.map(|entry| match entry {
-        Ok(entry) => Ok(record_of(entry)),
-        Err(error) => Err(Status::data_loss(error.to_string())),
-    }))
+/// Marks a refusal as this replica's own. That it is not active is none: another one may do what is wanted.
+fn answered(mut status: Status) -> Status {
+    if status.code() != tonic::Code::FailedPrecondition {
+        status.metadata_mut().insert(ANSWERED, MetadataValue::from_static("true"));
+    }
+    status
 }
 
 fn evidence_of(forwarded: ForwardedRequest) -> Result<Evidence, Status> {
@@ -111,32 +199,4 @@ fn evidence_of(forwarded: ForwardedRequest) -> Result<Evidence, Status> {
     // a replica of an older version says neither where its caller is nor of which cluster
     let source = forwarded.source.parse().ok();
     Ok(Evidence { token, cluster: forwarded.cluster, presented: None, asserted, own, source })
-}
-
-fn record_of(entry: IssuanceEntry) -> IssuanceRecord {
-    let event = match entry.event {
-        RecordedEvent::Withheld { serial, term } => Event::Withheld(Withheld { serial, term }),
-        RecordedEvent::Issued {
-            signed_at,
-            term,
-            replica,
-            authority,
-            spiffe_id,
-            serial,
-            not_before,
-            not_after,
-            proof,
-        } => Event::Issued(Issued {
-            signed_at,
-            term,
-            replica,
-            authority,
-            spiffe_id,
-            serial,
-            not_before,
-            not_after,
-            proof,
-        }),
-    };
-    IssuanceRecord { log: entry.log, sequence: entry.sequence, event: Some(event) }
 }

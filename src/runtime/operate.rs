@@ -2,7 +2,12 @@
 
 pub mod denial;
 
-use std::{fmt::Write as _, io, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{net::UnixStream, runtime::Builder, time::timeout};
 
@@ -146,7 +151,11 @@ pub fn issuance_list(args: &IssuanceListArgs) -> Result<String, OperateError> {
     let data_dir = existing(&args.data_dir.data_dir)?;
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let entries = runtime.block_on(issuance_entries(data_dir))?;
-    Ok(issuance::render(&Listing::of(entries), args.output.into())?)
+    let listing = Listing::of(entries);
+    for missing in listing.missing() {
+        writeln!(io::stderr(), "warning: {missing}")?;
+    }
+    Ok(issuance::render(&listing, args.output.into())?)
 }
 
 /// What `issuance list` shows, of a running pair or a stopped one.

@@ -1,4 +1,5 @@
-//! What operators deny, changed on the active: durable before it is in effect, in effect before it is answered.
+//! What operators deny, changed on the active: durable before it is in effect, in effect before it is answered. Any replica
+//! takes their orders; one that is not active passes them on, once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,7 +7,7 @@ use tokio::{sync::watch, task::spawn_blocking};
 use tracing::info;
 
 use super::{
-    ports::StateError,
+    ports::{ByActive, DenialChange, OperatorOfActive, OrderError, StateError},
     signing_session::{InSession, SigningSession},
     signing_state::{ChangeError, SigningState},
 };
@@ -20,6 +21,7 @@ use crate::domain::{
 pub struct IssuanceDenial {
     session: watch::Receiver<Option<Arc<SigningSession>>>,
     state: Arc<SigningState>,
+    pair: Arc<dyn OperatorOfActive>,
     trust_domain: TrustDomain,
     clock: Arc<dyn Clock>,
     /// Held over a change of the state and of the session, so that both see changes in one order.
@@ -32,6 +34,20 @@ pub enum DenialError {
     /// Another replica may be.
     #[error("this replica is not active: run the command again when one is")]
     NotActive,
+    /// Nor can any other one be asked.
+    #[error("no replica is known to be active: run the command again when one is ({0})")]
+    NoActive(String),
+    /// The active refused; its answer is passed on.
+    #[error("{message}")]
+    ByActive {
+        /// gRPC code.
+        code: i32,
+        /// Its words.
+        message: String,
+    },
+    /// The active was asked and did not answer.
+    #[error("{0}")]
+    Undecided(String),
     /// To deny it would have no effect.
     #[error("{0} is never issued here: identities have the form spiffe://{1}/ns/NAMESPACE/sa/ACCOUNT")]
     NeverIssued(SpiffeId, TrustDomain),
@@ -43,69 +59,102 @@ pub enum DenialError {
     Change(#[from] ChangeError),
 }
 
+/// Who gave an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The effective UID of the process that asked.
+    pub uid: u32,
+    /// The replica that was asked and passed the order on: the UID is its word. `None` if this one was asked.
+    pub asserted_by: Option<String>,
+}
+
 impl IssuanceDenial {
-    /// Changes `state` while `session` lasts, for identities of `trust_domain`.
+    /// Changes `state` while `session` lasts, for identities of `trust_domain`; otherwise has `pair` do it.
     pub fn new(
         session: watch::Receiver<Option<Arc<SigningSession>>>,
         state: Arc<SigningState>,
+        pair: Arc<dyn OperatorOfActive>,
         trust_domain: TrustDomain,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { session, state, trust_domain, clock, changing: Arc::default() }
+        Self { session, state, pair, trust_domain, clock, changing: Arc::default() }
     }
 
-    /// Denies a subject in the name of the user `actor_uid`. Returns the denial that was there before.
+    /// Denies a subject, or takes a denial back: here if this replica is active, else by the one that is, unless another one
+    /// has passed the order on already. Returns the denial that was there before.
     ///
     /// # Errors
     ///
-    /// When this replica is not active, the subject is an ID that is never issued, or the state can't be written.
-    pub async fn deny(
-        &self,
-        subject: DeniedSubject,
-        reason: Reason,
-        actor_uid: u32,
-    ) -> Result<Option<Denial>, DenialError> {
-        if let DeniedSubject::Identity(id) = &subject
+    /// When nobody is active, the subject is an ID that is never issued or not denied, or the state can't be written.
+    pub async fn change(&self, change: DenialChange, actor: Actor) -> Result<Option<Denial>, DenialError> {
+        if let DenialChange::Deny { subject: DeniedSubject::Identity(id), .. } = &change
             && (*id.trust_domain() != self.trust_domain || ServiceAccount::of(id).is_none())
         {
             return Err(DenialError::NeverIssued(id.clone(), self.trust_domain.clone()));
         }
-        let since = Timestamp::from_seconds(self.clock.now().seconds());
-        let new = Denial { reason: reason.clone(), since, actor_uid };
-        self.change(Order { action: "issuance deny", actor_uid, subject, reason: Some(reason), new: Some(new) }).await
+        let here = match self.entered() {
+            Ok(session) => self.change_here(session, change.clone(), actor.clone()).await,
+            Err(error) => Err(error),
+        };
+        match here {
+            Err(DenialError::NotActive) if actor.asserted_by.is_none() => {
+                self.change_by_active(&change, actor.uid).await
+            }
+            decided => decided,
+        }
     }
 
-    /// Takes a denial back. Returns it.
+    /// All that is denied, if this replica is active.
     ///
     /// # Errors
     ///
-    /// When this replica is not active, the subject is not denied, or the state can't be written.
-    pub async fn allow(
-        &self,
-        subject: DeniedSubject,
-        reason: Option<Reason>,
-        actor_uid: u32,
-    ) -> Result<Option<Denial>, DenialError> {
-        self.change(Order { action: "issuance allow", actor_uid, subject, reason, new: None }).await
-    }
-
-    /// All that is denied.
-    ///
-    /// # Errors
-    ///
-    /// When this replica is not active.
+    /// When it is not.
     pub fn denied(&self) -> Result<Arc<Denied>, DenialError> {
         Ok(self.entered()?.denied())
     }
 
-    async fn change(&self, order: Order) -> Result<Option<Denial>, DenialError> {
-        let session = self.entered()?;
+    /// All that is denied, from whichever replica is active.
+    ///
+    /// # Errors
+    ///
+    /// When none is, or it can't be reached.
+    pub async fn denied_here_or_by_active(&self) -> Result<Arc<Denied>, DenialError> {
+        match self.denied() {
+            Ok(denied) => Ok(denied),
+            Err(_not_active) => Ok(Arc::new(self.pair.denied().await?.answer)),
+        }
+    }
+
+    async fn change_here(
+        &self,
+        session: InSession,
+        change: DenialChange,
+        actor: Actor,
+    ) -> Result<Option<Denial>, DenialError> {
+        let since = Timestamp::from_seconds(self.clock.now().seconds());
         let (state, changing) = (Arc::clone(&self.state), Arc::clone(&self.changing));
         let changed = spawn_blocking(move || {
             let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
-            order.carry_out(&session, &state)
+            carry_out(&change, &actor, since, &session, &state)
         });
         changed.await.map_err(|error| ChangeError::State(StateError::Io(error.to_string())))?
+    }
+
+    async fn change_by_active(&self, change: &DenialChange, actor_uid: u32) -> Result<Option<Denial>, DenialError> {
+        let changed = self.pair.change_denied(change, actor_uid).await;
+        let (action, subject) = (change.action(), change.subject());
+        let reason = change.reason().map_or("", Reason::as_str);
+        match changed {
+            Ok(ByActive { answer, replica }) => {
+                let old = entry(answer.as_ref());
+                info!(event = "audit", action, actor_uid, %subject, reason, old, passed_on_to = replica);
+                Ok(answer)
+            }
+            Err(error) => {
+                info!(event = "audit", action, actor_uid, %subject, reason, passed_on_in_vain = %error);
+                Err(error.into())
+            }
+        }
     }
 
     fn entered(&self) -> Result<InSession, DenialError> {
@@ -114,36 +163,52 @@ impl IssuanceDenial {
     }
 }
 
-/// What an operator wants.
-struct Order {
-    action: &'static str,
-    actor_uid: u32,
-    subject: DeniedSubject,
-    reason: Option<Reason>,
-    /// The entry that is to be there; `None` if there is to be none.
-    new: Option<Denial>,
+fn carry_out(
+    change: &DenialChange,
+    actor: &Actor,
+    since: Timestamp,
+    session: &SigningSession,
+    state: &SigningState,
+) -> Result<Option<Denial>, DenialError> {
+    let subject = change.subject();
+    let new = match change {
+        DenialChange::Deny { reason, .. } => Some(Denial { reason: reason.clone(), since, actor_uid: actor.uid }),
+        DenialChange::Allow { .. } if session.denied().entry(subject).is_none() => {
+            return Err(DenialError::NotDenied(subject.clone()));
+        }
+        DenialChange::Allow { .. } => None,
+    };
+    let mut old = None;
+    let denied = state.change_denied(session.term(), |denied| {
+        old = match &new {
+            Some(denial) => denied.deny(subject.clone(), denial.clone()),
+            None => denied.allow(subject),
+        };
+    });
+    session.set_denied(denied.map_err(|error| {
+        let fenced = matches!(error, ChangeError::State(StateError::Fenced { .. }));
+        if fenced { DenialError::NotActive } else { DenialError::Change(error) }
+    })?);
+    info!(
+        event = "audit",
+        action = change.action(),
+        actor_uid = actor.uid,
+        asserted_by = actor.asserted_by.as_deref().unwrap_or_default(),
+        %subject,
+        reason = change.reason().map_or("", Reason::as_str),
+        old = entry(old.as_ref()),
+        new = entry(new.as_ref()),
+    );
+    Ok(old)
 }
 
-impl Order {
-    fn carry_out(self, session: &SigningSession, state: &SigningState) -> Result<Option<Denial>, DenialError> {
-        let Self { action, actor_uid, subject, reason, new } = self;
-        if new.is_none() && session.denied().entry(&subject).is_none() {
-            return Err(DenialError::NotDenied(subject));
+impl From<OrderError> for DenialError {
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::NoActive(why) => Self::NoActive(why),
+            OrderError::Refused { code, message } => Self::ByActive { code, message },
+            OrderError::Undecided(what) => Self::Undecided(what),
         }
-        let mut old = None;
-        let denied = state.change_denied(session.term(), |denied| {
-            old = match &new {
-                Some(denial) => denied.deny(subject.clone(), denial.clone()),
-                None => denied.allow(&subject),
-            };
-        });
-        session.set_denied(denied.map_err(|error| {
-            let fenced = matches!(error, ChangeError::State(StateError::Fenced { .. }));
-            if fenced { DenialError::NotActive } else { DenialError::Change(error) }
-        })?);
-        let reason = reason.as_ref().map_or("", Reason::as_str);
-        info!(event = "audit", action, actor_uid, %subject, reason, old = entry(old.as_ref()), new = entry(new.as_ref()));
-        Ok(old)
     }
 }
 

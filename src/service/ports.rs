@@ -1,11 +1,17 @@
 //! What the use cases need from outside. Each trait has one implementation per kind of surroundings.
 
-use std::{future::Future, net::SocketAddr, pin::Pin};
+mod pair;
+
+use std::{future::Future, pin::Pin};
 
 use zeroize::Zeroizing;
 
+pub use self::pair::{
+    ActiveReplica, ByActive, Candidate, DenialChange, ForwardError, LeaseHolder, OperatorOfActive, OrderError, Pair,
+    PairDirectory, PairEndpoint,
+};
 use crate::domain::{
-    attestation::{Evidence, ReviewStatus, UnfinishedPods},
+    attestation::{ReviewStatus, UnfinishedPods},
     authority::AuthorityFiles,
     identity::ServiceAccount,
     issuance::IssuanceEvent,
@@ -223,61 +229,4 @@ pub struct SigningRequest {
     pub ttl_seconds: i64,
     /// The identity to impersonate; empty if none.
     pub impersonated: String,
-}
-
-/// The other replicas of the pair.
-pub trait Pair: Send + Sync {
-    /// Who is active, as long as that one answers. Changes when another one is, or in another term, or nobody.
-    fn active(&self) -> tokio::sync::watch::Receiver<Option<ActiveReplica>>;
-
-    /// Has the active sign, whoever that is at the time of the call.
-    fn forward<'a>(
-        &'a self,
-        request: &'a SigningRequest,
-        evidence: &'a Evidence,
-    ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>>;
-}
-
-/// Why the active did not sign.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ForwardError {
-    /// Nobody is known to be active, or nobody there could be reached, or it is not active any more.
-    #[error("{0}")]
-    NoActive(String),
-    /// The active refused. Its answer is the caller's.
-    #[error("refused by the active replica: {message}")]
-    Refused {
-        /// gRPC code.
-        code: i32,
-        /// Public text.
-        message: String,
-    },
-}
-
-/// Where the replicas of a pair find each other without asking anybody.
-pub trait PairDirectory: Send + Sync {
-    /// Who was last known to be active; a reason if nobody is.
-    fn active(&self) -> BoxFuture<'_, Result<ActiveReplica, String>>;
-}
-
-/// A replica that said it is active.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ActiveReplica {
-    /// The process.
-    pub replica: String,
-    /// Its term.
-    pub term: Term,
-    /// Where it answers other replicas.
-    pub socket: std::path::PathBuf,
-}
-
-/// Who holds the lease of a pair, as its record was last seen: a hint where to ask, never a proof.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseHolder {
-    /// The process.
-    pub replica: String,
-    /// The term that the record names.
-    pub term: Term,
-    /// Where it answers other replicas; `None` if it doesn't say so, or not in a way that can be read.
-    pub pair_address: Option<SocketAddr>,
 }

@@ -2,6 +2,7 @@
 //! never been one. Of a plugged-in authority the state holds only that there is one (docs/decisions/0009).
 
 mod content;
+mod pair;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,7 +11,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use self::content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded};
+use self::{
+    content::{AuthorityContent, PairContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
+    pair::{is_usable, new_pair},
+};
 use super::ports::{StateError, StateObject, StateStore};
 use crate::domain::{
     attestation::Denied,
@@ -21,6 +25,8 @@ use crate::domain::{
     random::SecureRandom,
     x509::{Certificate, PrivateKey, TrustBundle},
 };
+
+pub use self::pair::pair_authority;
 
 /// Opens the store. In the embedded form that may be done only while the pair's lock is held.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn StateStore>, StateError> + Send + Sync>;
@@ -124,12 +130,26 @@ impl SigningState {
             Err(error) => return Err(error),
         }
         let stored = store.load(StateObject::Authority)?;
-        let stored = stored.map(|stored| StoredAuthority::decode(&stored.content)).transpose()?;
-        if let Some(stored) = &stored {
+        let stored =
+            stored.map(|stored| Ok((stored.version, StoredAuthority::decode(&stored.content)?))).transpose()?;
+        if let Some((_, stored)) = &stored {
             self.check_trust_domain(stored.trust_domain())?;
         }
+        let claimed = self.signing_from(store, term, stored.as_ref().map(|(_, stored)| stored))?;
+        if let Some((version, stored)) = stored {
+            self.ensure_pair(store, term, version, stored)?;
+        }
+        Ok(Claim::Claimed(claimed))
+    }
+
+    fn signing_from(
+        &self,
+        store: &dyn StateStore,
+        term: Term,
+        stored: Option<&StoredAuthority>,
+    ) -> Result<ClaimedState, StateError> {
         match (&self.origin, stored) {
-            (Origin::SelfSigned, Some(StoredAuthority::Own(own))) => self.read(store, term, &own),
+            (Origin::SelfSigned, Some(StoredAuthority::Own(own))) => self.read(store, term, own),
             (Origin::SelfSigned, None) => Ok(ClaimedState::own(self.make(store, term)?, Denied::default())),
             (Origin::PluggedIn(authority), Some(StoredAuthority::PluggedIn(_))) => {
                 let trust = load_trust(store)?;
@@ -137,8 +157,7 @@ impl SigningState {
                 Ok(ClaimedState { authority: authority.clone(), denied })
             }
             (Origin::PluggedIn(authority), None) => {
-                let content = PluggedInContent::new(&self.trust_domain);
-                store.compare_and_swap(StateObject::Authority, 0, term, &encoded(&content)?)?;
+                self.write_first(store, term, StoredAuthority::PluggedIn(PluggedInContent::new(&self.trust_domain)))?;
                 Ok(ClaimedState { authority: authority.clone(), denied: Denied::default() })
             }
             (Origin::SelfSigned, Some(StoredAuthority::PluggedIn(_))) => Err(StateError::Unusable(
@@ -148,7 +167,31 @@ impl SigningState {
                 "the data directory holds a root of its own: leave caDir out, or use another dataDir".into(),
             )),
         }
-        .map(Claim::Claimed)
+    }
+
+    /// The first content of the authority object, with a pair authority from the beginning.
+    fn write_first(&self, store: &dyn StateStore, term: Term, mut first: StoredAuthority) -> Result<(), StateError> {
+        first.set_pair(self.make_pair()?);
+        store.compare_and_swap(StateObject::Authority, 0, term, &first.encoded()?).map(drop)
+    }
+
+    /// Nothing but replicas believes a pair authority, so one that is missing or of no use any more is made anew.
+    fn ensure_pair(
+        &self,
+        store: &dyn StateStore,
+        term: Term,
+        version: u64,
+        mut stored: StoredAuthority,
+    ) -> Result<(), StateError> {
+        if stored.pair().is_some_and(|pair| is_usable(pair, &self.trust_domain, self.clock.now())) {
+            return Ok(());
+        }
+        stored.set_pair(self.make_pair()?);
+        store.compare_and_swap(StateObject::Authority, version, term, &stored.encoded()?).map(drop)
+    }
+
+    fn make_pair(&self) -> Result<PairContent, StateError> {
+        new_pair(&self.trust_domain, self.clock.now(), self.random.as_ref())
     }
 
     fn check_trust_domain(&self, stored: &str) -> Result<(), StateError> {
@@ -210,7 +253,7 @@ impl SigningState {
             SigningAuthority::self_signed(&self.trust_domain, ROOT_LIFETIME, self.clock.now(), self.random.as_ref())
                 .map_err(|error| StateError::Io(error.to_string()))?;
         let content = AuthorityContent::new(&self.trust_domain, authority.certificate().to_pem(), key.to_pem());
-        store.compare_and_swap(StateObject::Authority, 0, term, &encoded(&content)?)?;
+        self.write_first(store, term, StoredAuthority::Own(content))?;
         write_bundle(store, term, authority.bundle())?;
         Ok(authority)
     }

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::{data_dir::DataDir, files, replica_slot::SlotLock, slot::Slot};
 use crate::{
     domain::leadership::Term,
-    service::ports::{self, ActiveReplica, BoxFuture},
+    service::ports::{self, BoxFuture, Candidate, PairEndpoint},
 };
 
 /// A replica that runs, or did when it wrote this.
@@ -176,14 +176,14 @@ fn remove_if_present(path: &std::path::Path) -> io::Result<()> {
 }
 
 impl ports::PairDirectory for PairDirectory {
-    fn active(&self) -> BoxFuture<'_, Result<ActiveReplica, String>> {
+    fn candidates(&self) -> BoxFuture<'_, Result<Vec<Candidate>, String>> {
         let (directory, socket_of) = (self.clone(), self.data_dir.clone());
         Box::pin(async move {
-            let entry = spawn_blocking(move || Self::active(&directory)).await.map_err(io::Error::other).flatten();
+            let entry = spawn_blocking(move || directory.active()).await.map_err(io::Error::other).flatten();
             match entry {
-                Ok(Some(entry)) => {
-                    let socket = socket_of.pair_socket(entry.slot);
-                    Ok(ActiveReplica { replica: entry.replica, term: entry.term, socket })
+                Ok(Some(ActiveEntry { replica, term, slot })) => {
+                    let endpoint = PairEndpoint::Unix(socket_of.pair_socket(slot));
+                    Ok(vec![Candidate { replica: Some(replica), term: Some(term), endpoint }])
                 }
                 Ok(None) => Err("no replica has been active yet".into()),
                 Err(error) => Err(format!("pair/active.json: {error}")),

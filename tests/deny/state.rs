@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use countersign::{
     domain::{
-        attestation::{DeniedSubject, Reason},
+        attestation::{Denial, Denied, DeniedSubject, Reason},
         authority::SigningAuthority,
         clock::Clock,
         leadership::Term,
@@ -12,8 +12,8 @@ use countersign::{
     },
     runtime::seams::{RingRandom, SystemClock},
     service::{
-        denial::{DenialError, IssuanceDenial},
-        ports::{StateError, StateObject, StateStore},
+        denial::{Actor, DenialError, IssuanceDenial},
+        ports::{BoxFuture, ByActive, DenialChange, OperatorOfActive, OrderError, StateError, StateObject, StateStore},
         signing_session::SigningSession,
         signing_state::{ChangeError, Claim, Origin, SigningState, root_of},
     },
@@ -21,7 +21,28 @@ use countersign::{
 };
 use tokio::{runtime::Builder, sync::watch};
 
-const UID: u32 = 1000;
+const ACTOR: Actor = Actor { uid: 1000, asserted_by: None };
+
+/// There is no other replica.
+struct Alone;
+
+impl OperatorOfActive for Alone {
+    fn change_denied<'a>(
+        &'a self,
+        _change: &'a DenialChange,
+        _actor_uid: u32,
+    ) -> BoxFuture<'a, Result<ByActive<Option<Denial>>, OrderError>> {
+        Box::pin(async { Err(alone()) })
+    }
+
+    fn denied(&self) -> BoxFuture<'_, Result<ByActive<Denied>, OrderError>> {
+        Box::pin(async { Err(alone()) })
+    }
+}
+
+fn alone() -> OrderError {
+    OrderError::NoActive("there is no other replica".into())
+}
 
 /// An active replica's share of it.
 struct Active {
@@ -52,12 +73,17 @@ impl Active {
         let (sender, sessions) = watch::channel(Some(Arc::clone(&session)));
         let state = Arc::new(state);
         let domain = "cluster.local".parse().unwrap();
-        let denial = Arc::new(IssuanceDenial::new(sessions, Arc::clone(&state), domain, Arc::new(SystemClock)));
+        let (pair, clock) = (Arc::new(Alone), Arc::new(SystemClock));
+        let denial = Arc::new(IssuanceDenial::new(sessions, Arc::clone(&state), pair, domain, clock));
         Self { store, state, session, denial, _sender: sender }
     }
 
     fn deny(&self, subject: DeniedSubject, reason: &str) -> Result<(), DenialError> {
-        run(self.denial.deny(subject, reason.parse().unwrap(), UID)).map(drop)
+        run(self.denial.change(DenialChange::Deny { subject, reason: reason.parse().unwrap() }, ACTOR)).map(drop)
+    }
+
+    fn allow(&self, subject: DeniedSubject) -> Result<(), DenialError> {
+        run(self.denial.change(DenialChange::Allow { subject, reason: None }, ACTOR)).map(drop)
     }
 }
 
@@ -68,7 +94,7 @@ fn what_is_denied_is_in_effect_at_once_and_in_the_next_term() {
     active.deny(identity("a"), "lost").unwrap();
     active.deny(serial(7), "copied").unwrap();
     active.deny(identity("b"), "lost").unwrap();
-    run(active.denial.allow(identity("b"), None, UID)).unwrap();
+    active.allow(identity("b")).unwrap();
     let denied = active.session.denied();
     assert!(denied.entry(&identity("a")).is_some() && denied.entry(&serial(7)).is_some());
     assert!(denied.entry(&identity("b")).is_none());
@@ -105,7 +131,9 @@ fn of_many_changes_at_once_none_is_lost() {
     let changes: Vec<_> = (1..=24)
         .map(|number| {
             let denial = Arc::clone(&active.denial);
-            runtime.spawn(async move { denial.deny(serial(number), reason(), UID).await })
+            runtime.spawn(async move {
+                denial.change(DenialChange::Deny { subject: serial(number), reason: reason() }, ACTOR).await
+            })
         })
         .collect();
     for change in changes {
@@ -131,7 +159,7 @@ fn a_full_list_is_an_error_with_the_fix_and_changes_nothing() {
     assert!(error.to_string().contains("allow those again"), "{error}");
     assert!(count > 40, "no room for more than {count}");
     assert_eq!(active.session.denied().iter().count(), count);
-    run(active.denial.allow(identity("account-0"), None, UID)).unwrap();
+    active.allow(identity("account-0")).unwrap();
     active.deny(identity("another"), &long).unwrap();
 }
 
@@ -144,10 +172,16 @@ fn a_replica_whose_term_is_over_changes_nothing() {
 
     // a later term has claimed the state, and this one does not know yet
     active.store.claim(Term::new(9)).unwrap();
-    assert_eq!(active.deny(identity("b"), "lost"), Err(DenialError::NotActive));
+    let nobody = Err(alone().into());
+    assert_eq!(active.deny(identity("b"), "lost"), nobody);
     assert_eq!(active.session.denied(), before);
     active.session.end();
-    assert_eq!(active.deny(identity("b"), "lost"), Err(DenialError::NotActive));
+    assert_eq!(active.deny(identity("b"), "lost"), nobody);
+    // what another replica has passed on goes no further
+    let deny = DenialChange::Deny { subject: identity("b"), reason: reason() };
+    let passed_on = Actor { asserted_by: Some("another".into()), ..ACTOR };
+    assert_eq!(run(active.denial.change(deny, passed_on)), Err(DenialError::NotActive));
+    assert_eq!(run(active.denial.denied_here_or_by_active()).map(drop), nobody);
     assert_eq!(active.denial.denied(), Err(DenialError::NotActive));
 }
 
@@ -184,7 +218,7 @@ fn what_is_never_issued_can_not_be_denied() {
         let subject = DeniedSubject::Identity(id.parse().unwrap());
         assert!(matches!(active.deny(subject, "lost"), Err(DenialError::NeverIssued(..))), "{id}");
     }
-    let missing = run(active.denial.allow(serial(1), None, UID));
+    let missing = active.allow(serial(1));
     assert_eq!(missing, Err(DenialError::NotDenied(serial(1))));
     assert_eq!(active.store.load(StateObject::Trust).unwrap().unwrap().version, version);
 }

@@ -58,9 +58,21 @@ impl SigningAuthority {
         now: Timestamp,
         random: &dyn SecureRandom,
     ) -> Result<(Self, PrivateKey), AuthorityError> {
+        Self::self_signed_with(trust_domain, lifetime, now, random, |_as_it_is| {})
+    }
+
+    /// The same, with whatever `change` makes of its certificate.
+    pub(super) fn self_signed_with(
+        trust_domain: &TrustDomain,
+        lifetime: Duration,
+        now: Timestamp,
+        random: &dyn SecureRandom,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<(Self, PrivateKey), AuthorityError> {
         let key = PrivateKey::generate_p256().map_err(build)?;
         let serial = SerialNumber::random(random).map_err(build)?;
-        let params = root_params(trust_domain, lifetime, now, &serial)?;
+        let mut params = root_params(trust_domain, lifetime, now, &serial)?;
+        change(&mut params);
         let root = params.self_signed(&Signer::new(&key)).map_err(build)?;
         let root = Certificate::from_der(root.der()).map_err(build)?;
         let bundle = TrustBundle::new(trust_domain.clone(), vec![root.clone()]).map_err(build)?;

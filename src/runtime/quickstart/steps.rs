@@ -227,7 +227,7 @@ async fn signer_of(data: &DataDir, certificate: &Certificate) -> Result<Signer, 
     let entries = operate::issuance_entries(data.clone()).await.map_err(|error| error.to_string())?;
     let signer = entries.into_iter().rev().find_map(|entry| match entry.event {
         RecordedEvent::Issued { serial, term, replica, .. } if serial == wanted => Some(Signer { term, replica }),
-        RecordedEvent::Issued { .. } | RecordedEvent::Withheld { .. } => None,
+        RecordedEvent::Issued { .. } | RecordedEvent::Withheld { .. } | RecordedEvent::Missing { .. } => None,
     });
     signer.ok_or_else(|| format!("serial {wanted} stands in no issuance log"))
 }

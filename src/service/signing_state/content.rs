@@ -32,6 +32,8 @@ pub(super) enum StoredAuthority {
 pub(super) struct PluggedInContent {
     format: u32,
     trust_domain: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pair: Option<PairContent>,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -44,8 +46,17 @@ pub(super) struct AuthorityContent {
     pub(super) key: Zeroizing<String>,
     /// Intermediates that are sent above a leaf, PEM; none for a root of our own.
     pub(super) chain: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pair: Option<PairContent>,
     #[serde(flatten)]
     unknown: UnknownFields,
+}
+
+/// The pair authority, PEM. Absent in what versions without one wrote.
+#[derive(Serialize, Deserialize)]
+pub(super) struct PairContent {
+    pub(super) certificate: String,
+    pub(super) key: Zeroizing<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -103,11 +114,32 @@ impl StoredAuthority {
             Self::PluggedIn(stored) => &stored.trust_domain,
         }
     }
+
+    pub(super) const fn pair(&self) -> Option<&PairContent> {
+        match self {
+            Self::Own(stored) => stored.pair.as_ref(),
+            Self::PluggedIn(stored) => stored.pair.as_ref(),
+        }
+    }
+
+    pub(super) fn set_pair(&mut self, pair: PairContent) {
+        match self {
+            Self::Own(stored) => stored.pair = Some(pair),
+            Self::PluggedIn(stored) => stored.pair = Some(pair),
+        }
+    }
+
+    pub(super) fn encoded(&self) -> Result<Zeroizing<Vec<u8>>, StateError> {
+        match self {
+            Self::Own(stored) => encoded(stored),
+            Self::PluggedIn(stored) => encoded(stored),
+        }
+    }
 }
 
 impl PluggedInContent {
     pub(super) fn new(trust_domain: &TrustDomain) -> Self {
-        Self { format: PLUGGED_IN, trust_domain: trust_domain.to_string(), unknown: UnknownFields::default() }
+        Self { format: PLUGGED_IN, trust_domain: trust_domain.to_string(), pair: None, unknown: UnknownFields::default() }
     }
 }
 
@@ -120,6 +152,7 @@ impl AuthorityContent {
             certificate,
             key,
             chain: Vec::new(),
+            pair: None,
             unknown: UnknownFields::default(),
         }
     }

@@ -7,9 +7,10 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::domain::{
     authority::{
-        SigningAuthority, TtlBounds, issue,
+        PairAuthority, SigningAuthority, TtlBounds, issue,
         testing::{NOW, TestRandom, authority},
     },
+    identity::ReplicaId,
     jwt::{IssuerRules, TokenIssuerKey},
     x509::{PrivateKey, VerifiedCsr},
 };
@@ -71,6 +72,7 @@ fn bad_chains(world: &World) -> Vec<CertificateChain> {
         chain(&world.authority, BY_CERTIFICATE, NOW.plus(HOUR)),
         chain(&world.authority, "spiffe://other/ns/default/sa/certificate", NOW),
         chain(&world.authority, "spiffe://cluster.local/countersign/serving", NOW),
+        chain(&world.authority, "spiffe://cluster.local/countersign/replica/uid", NOW),
         chain(&world.authority, "spiffe://cluster.local/ns/default", NOW),
         chain(&world.authority, "spiffe://cluster.local/ns/default/sa/certificate/of/more", NOW),
     ]
@@ -116,6 +118,22 @@ fn a_certificate_that_is_not_valid_proves_nobody_by_itself() {
     }
 }
 
+#[test]
+fn a_replicas_certificate_proves_no_caller() {
+    let world = World::new();
+    let (pair, _) = PairAuthority::self_signed(&world.trust_domain, NOW, &TestRandom).unwrap();
+    let id = ReplicaId::new(&world.trust_domain, "uid").unwrap();
+    let chain = pair.replica_svid(&id, NOW, &TestRandom).unwrap().chain().clone();
+    let refused = world.attest(&presented(chain.clone())).unwrap_err();
+    assert!(matches!(refused, AttestationError::Certificate(ChainError::Path(_))), "{refused:?}");
+    // nor if the pair authority stood in the bundle
+    let verifiers = Verifiers { bundle: Some(pair.bundle()), ..world.verifiers() };
+    for evidence in [presented(chain.clone()), Evidence { asserted: Some(chain), ..Evidence::NONE }] {
+        let refused = attest(&evidence, "replica-1", verifiers, NOW);
+        assert_eq!(refused, Err(AttestationError::ForeignCertificate(world.trust_domain.clone())));
+    }
+}
+
 /// An SVID's profile but for what `change` makes of it, signed by the authority that the bundle holds.
 fn own_root_certificate(world: &World, change: impl FnOnce(&mut CertificateParams)) -> CertificateChain {
     let mut params = CertificateParams::default();
@@ -152,6 +170,7 @@ fn of_our_own_root_only_one_service_account_of_our_trust_domain_is_attested() {
         vec![SanType::DnsName("gateway.example".try_into().unwrap())],
         vec![uri("spiffe://other.example/ns/default/sa/certificate")],
         vec![uri("spiffe://cluster.local/countersign/serving")],
+        vec![uri("spiffe://cluster.local/countersign/replica/uid")],
     ] {
         let said = format!("{names:?}");
         assert_eq!(refused(&world, |params| params.subject_alt_names = names), foreign, "{said}");

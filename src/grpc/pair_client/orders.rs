@@ -1,0 +1,111 @@
+//! What operators of this replica want, done by the active.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::{Code, Response, Status};
+
+use super::{PairClient, is_said_by_peer};
+use crate::{
+    domain::attestation::{Denial, Denied},
+    grpc::{
+        denial_messages::{allow_request, denied_of, deny_request, old_of},
+        issuance_messages::said_by,
+        pair_channels::Line,
+        pair_service::ANSWERED,
+    },
+    proto::countersign::v1::{
+        ForwardedAllow, ForwardedDeny, ListDeniedRequest, pair_service_client::PairServiceClient,
+    },
+    service::ports::{ActiveReplica, BoxFuture, ByActive, DenialChange, OperatorOfActive, OrderError},
+};
+
+/// The active writes its state before it answers; the operator's own command waits a little longer.
+const ORDER_LIMIT: Duration = Duration::from_secs(4);
+
+impl PairClient {
+    fn line_to_active(&self) -> Result<(ActiveReplica, Line), OrderError> {
+        let active = self.active_or_why_not().map_err(OrderError::NoActive)?;
+        let line = self.forwarding.to(&active.endpoint).map_err(OrderError::NoActive)?;
+        Ok((active, line))
+    }
+
+    async fn ordered<T>(
+        &self,
+        active: &ActiveReplica,
+        line: &Line,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, OrderError> {
+        let replica = &active.replica;
+        let status = match timeout(ORDER_LIMIT, answer).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(status)) => status,
+            Err(_elapsed) => {
+                self.forwarding.forget(line);
+                self.doubt.notify_one();
+                return Err(OrderError::Undecided(format!("{replica} did not answer within {ORDER_LIMIT:?}")));
+            }
+        };
+        if status.metadata().contains_key(ANSWERED) {
+            return Err(OrderError::Refused { code: status.code().into(), message: status.message().to_owned() });
+        }
+        self.doubt.notify_one();
+        if !is_said_by_peer(&status) {
+            self.forwarding.forget(line);
+        }
+        Err(if status.code() == Code::FailedPrecondition {
+            OrderError::NoActive(format!("{replica} is not active any more"))
+        } else if status.code() == Code::Unimplemented {
+            let message = format!("{replica}, which is active, is of a version that takes no orders of other replicas");
+            OrderError::Refused { code: Code::Unimplemented.into(), message }
+        } else {
+            OrderError::Undecided(format!("{replica}: {}", said_by(&status)))
+        })
+    }
+
+    async fn change(&self, change: &DenialChange, actor_uid: u32) -> Result<ByActive<Option<Denial>>, OrderError> {
+        let (active, line) = self.line_to_active()?;
+        let mut client = PairServiceClient::new(line.channel.clone());
+        let replica = self.replica.clone();
+        let changed = match change {
+            DenialChange::Deny { subject, reason } => {
+                let request = Some(deny_request(subject, reason));
+                let deny = client.deny(ForwardedDeny { request, actor_uid, replica });
+                self.ordered(&active, &line, deny).await?
+            }
+            DenialChange::Allow { subject, reason } => {
+                let request = Some(allow_request(subject, reason.as_ref()));
+                let allow = client.allow(ForwardedAllow { request, actor_uid, replica });
+                self.ordered(&active, &line, allow).await?
+            }
+        };
+        let answer = old_of(changed).map_err(|status| nonsense(&active, &status))?;
+        Ok(ByActive { answer, replica: active.replica })
+    }
+
+    async fn list_denied(&self) -> Result<ByActive<Denied>, OrderError> {
+        let (active, line) = self.line_to_active()?;
+        let mut client = PairServiceClient::new(line.channel.clone());
+        let list = self.ordered(&active, &line, client.list_denied(ListDeniedRequest {})).await?;
+        let answer = denied_of(list).map_err(|status| nonsense(&active, &status))?;
+        Ok(ByActive { answer, replica: active.replica })
+    }
+}
+
+impl OperatorOfActive for PairClient {
+    fn change_denied<'a>(
+        &'a self,
+        change: &'a DenialChange,
+        actor_uid: u32,
+    ) -> BoxFuture<'a, Result<ByActive<Option<Denial>>, OrderError>> {
+        Box::pin(self.change(change, actor_uid))
+    }
+
+    fn denied(&self) -> BoxFuture<'_, Result<ByActive<Denied>, OrderError>> {
+        Box::pin(self.list_denied())
+    }
+}
+
+fn nonsense(active: &ActiveReplica, status: &Status) -> OrderError {
+    OrderError::Undecided(format!("the answer of {} can't be read: {}", active.replica, status.message()))
+}

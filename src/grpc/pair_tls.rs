@@ -1,0 +1,242 @@
+//! Mutual TLS between replicas: TLS 1.3 alone, and whoever has no certificate of the pair authority that says it is a replica
+//! of this trust domain gets no connection.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    server::{
+        NoServerSessionStorage,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    domain::{
+        clock::{Clock, Timestamp},
+        identity::ReplicaId,
+        x509::{CertificateChain, ChainError, TrustBundle},
+    },
+    service::replica_identity::{ReplicaIdentity, ReplicaIdentityReceiver},
+};
+
+/// The newest configurations of a replica; `None` as long as it has no certificate.
+#[derive(Clone, Debug)]
+pub struct PairTls {
+    /// For the pair port.
+    pub server: watch::Receiver<Option<Arc<ServerConfig>>>,
+    /// For connections to the pair ports of others.
+    pub client: watch::Receiver<Option<Arc<ClientConfig>>>,
+}
+
+/// Turns each identity into configurations for the connections that come after it. The future does the work and never ends.
+pub fn pair_tls(
+    mut identities: ReplicaIdentityReceiver,
+    clock: Arc<dyn Clock>,
+) -> (PairTls, impl Future<Output = ()> + Send + 'static) {
+    let (server, client) = (watch::Sender::new(None), watch::Sender::new(None));
+    let configurations = PairTls { server: server.subscribe(), client: client.subscribe() };
+    let follow = async move {
+        loop {
+            let identity = identities.borrow_and_update().clone();
+            if let Some(identity) = identity {
+                match configurations_of(&identity, &clock) {
+                    Ok((new_server, new_client)) => {
+                        server.send_replace(Some(new_server));
+                        client.send_replace(Some(new_client));
+                    }
+                    Err(error) => warn!(event = "replica_certificate_unusable", %error),
+                }
+            }
+            if identities.changed().await.is_err() {
+                // its keeper has ended, and says so itself; what was configured last stays
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    (configurations, follow)
+}
+
+/// The name in the handshake. No certificate has it: who the peer is, its ID says.
+pub(super) fn server_name() -> ServerName<'static> {
+    ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())
+}
+
+/// Both sides. Sessions are not resumed: a resumption would not look at certificates again.
+fn configurations_of(
+    identity: &ReplicaIdentity,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = &[&rustls::version::TLS13];
+    let verifier = Arc::new(ReplicaVerifier {
+        provider: Arc::clone(&provider),
+        bundle: identity.bundle.clone(),
+        clock: Arc::clone(clock),
+    });
+    let svid = &identity.svid;
+    let chain = || svid.chain().iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
+    let key = || PrivatePkcs8KeyDer::from(svid.key().pkcs8().to_vec()).into();
+
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(Arc::clone(&verifier) as _)
+        .with_single_cert(chain(), key())?;
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(chain(), key())?;
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    client.resumption = Resumption::disabled();
+    Ok((Arc::new(server), Arc::new(client)))
+}
+
+/// Why the other side of a connection is no replica of this pair.
+#[derive(Debug, thiserror::Error)]
+enum NoReplica {
+    #[error("the certificate of the peer: {0}")]
+    Chain(#[from] ChainError),
+    #[error("the certificate of the peer names {0}, which is no replica of this trust domain")]
+    Name(String),
+}
+
+/// Lets in those whose certificate leads to the pair authority now and names a replica of its trust domain.
+struct ReplicaVerifier {
+    provider: Arc<CryptoProvider>,
+    bundle: TrustBundle,
+    clock: Arc<dyn Clock>,
+}
+
+impl ReplicaVerifier {
+    fn verify(&self, leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let ders: Vec<&[u8]> = std::iter::once(leaf).chain(above).map(AsRef::as_ref).collect();
+        // in words: the library would show another kind of error as the debug output of its parts
+        self.check(&ders, self.clock.now()).map_err(|refusal| rustls::Error::General(refusal.to_string()))
+    }
+
+    fn check(&self, ders: &[&[u8]], now: Timestamp) -> Result<(), NoReplica> {
+        let chain = CertificateChain::from_ders(ders)?;
+        chain.verify(&self.bundle, now)?;
+        let id = chain.leaf().spiffe_id();
+        match id.as_ref().and_then(ReplicaId::of) {
+            Some(replica) if replica.spiffe_id().trust_domain() == self.bundle.trust_domain() => Ok(()),
+            _ => Err(NoReplica::Name(chain.leaf().uri_names().join(", "))),
+        }
+    }
+
+    fn verify_tls12(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl std::fmt::Debug for ReplicaVerifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplicaVerifier").field("trust_domain", self.bundle.trust_domain()).finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for ReplicaVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.verify(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_tls12(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_tls13(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes()
+    }
+}
+
+impl ServerCertVerifier for ReplicaVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verify(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_tls12(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_tls13(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -20,5 +20,6 @@ mod support;
 
 mod cluster;
 mod cluster_works;
+mod lease;
 mod network;
 mod network_works;

@@ -36,6 +36,8 @@ pub enum ClientError {
     Unusable(String),
 }
 
+/// As audit logs show it.
+const USER_AGENT: &str = concat!("countersign/", env!("CARGO_PKG_VERSION"));
 /// An API server that does not even take the connection and greet is not waited for longer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// A connection on which nothing comes is probed after this, then each [`PROBE_EVERY`], and given up after [`SILENCE`]: a watch
@@ -57,7 +59,7 @@ const MOST_IDLE: usize = 64;
 ///
 /// When the configuration can't be read or used.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
-    let config = match kubeconfig {
+    let mut config = match kubeconfig {
         Some(file) => {
             let unusable = |error: kube::config::KubeconfigError| ClientError::Kubeconfig {
                 file: file.to_owned(),
@@ -71,7 +73,10 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
     if let Some(proxy) = &config.proxy_url {
         return Err(ClientError::Unusable(format!("the proxy-url {proxy} of the kubeconfig is not supported")));
     }
-    by_config(config).map_err(|error| ClientError::Unusable(error.to_string()))
+    let unusable = |error: &dyn std::error::Error| ClientError::Unusable(error.to_string());
+    let name = "user-agent".parse().map_err(|error| unusable(&error))?;
+    config.headers.push((name, USER_AGENT.parse().map_err(|error| unusable(&error))?));
+    by_config(config).map_err(|error| unusable(&error))
 }
 
 /// Not kube's own way of making one, which sets nothing of the connections, repeats requests up to 15 times, and logs each

@@ -22,6 +22,7 @@ mod away;
 mod cluster;
 mod cluster_works;
 mod faults;
+mod lease;
 mod many;
 mod network;
 mod network_works;

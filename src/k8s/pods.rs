@@ -96,7 +96,7 @@ impl ClusterPods {
         let mut pause = FIRST_PAUSE;
         loop {
             let step = match version.take() {
-                None => self.list().await.map(|version| Ended::After(version)),
+                None => self.list().await.map(Ended::After),
                 Some(from) => match self.watch(from).await {
                     Ok(ended) => Ok(ended),
                     Err((from, error)) => {

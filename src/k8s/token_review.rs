@@ -66,15 +66,11 @@ fn first_of(extra: &mut BTreeMap<String, Vec<String>>, key: &str) -> Option<Stri
 
 /// For callers: what is wrong is none of their fault, and its details are for the log.
 fn reason_of(error: &Error) -> String {
-    match error {
-        Error::Api(status) if status.code == 401 => {
-            "the API server does not accept the certificate authority's own credentials".to_owned()
-        }
-        Error::Api(status) if status.code == 403 => {
-            "the certificate authority lacks the right to create tokenreviews.authentication.k8s.io".to_owned()
-        }
-        Error::Api(status) => format!("the API server answered {} {}", status.code, status.reason),
-        _ => "the API server can't be reached".to_owned(),
+    let Error::Api(status) = error else { return "the API server can't be reached".to_owned() };
+    match status.code {
+        401 => "the API server does not accept the certificate authority's own credentials".to_owned(),
+        403 => "the certificate authority lacks the right to create tokenreviews.authentication.k8s.io".to_owned(),
+        code => format!("the API server answered {code} {}", status.reason),
     }
 }
 

@@ -2,4 +2,6 @@
 
 pub mod client;
 pub mod lease_store;
+pub mod pods;
 pub mod state_store;
+pub mod token_review;

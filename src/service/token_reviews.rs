@@ -105,6 +105,10 @@ impl TokenReviews {
 
     /// Whom `token` speaks for, by the API server's word. `claims` is what the token says of itself, `source` where it came
     /// from. Waits at most until `deadline`, and not longer than one attempt of another replica would.
+    ///
+    /// # Errors
+    ///
+    /// When the token proves nobody, and, as undecided, when that could not be found out in time.
     pub async fn review(
         &self,
         token: &Zeroizing<String>,

@@ -68,6 +68,10 @@ pub enum ReviewError {
 
 /// The group that each service account is in.
 const GROUP: &str = "system:serviceaccounts";
+/// Marks of an API server that could not find out, because its own storage did not answer: no word on the token. Where the
+/// account or pod of a token is not in its memory yet, it looks there.
+const OWN_TROUBLE: &[&str] =
+    &["etcdserver:", "context deadline exceeded", "rpc error: code =", "connection refused", "request timed out"];
 /// An API server's own words in our log are cut here.
 const LONGEST_SAID: usize = 256;
 
@@ -78,6 +82,9 @@ impl ReviewStatus {
     ///
     /// The first rule that the status breaks.
     pub fn verdict(&self, audiences: &[String]) -> Result<ReviewedAccount, ReviewError> {
+        if let Some(trouble) = OWN_TROUBLE.iter().find(|trouble| self.error.contains(**trouble)) {
+            return Err(ReviewError::Unavailable(format!("the API server could not look it up ({trouble} …)")));
+        }
         if !self.error.is_empty() {
             return Err(ReviewError::Said(self.error.chars().take(LONGEST_SAID).collect()));
         }
@@ -158,6 +165,23 @@ mod tests {
         }
         for audiences in [vec![], vec!["https://kubernetes.default.svc".to_owned()], vec!["istio".to_owned()]] {
             assert_eq!(verdict(|status| status.audiences = audiences), Err(ReviewError::Audience));
+        }
+    }
+
+    #[test]
+    fn an_api_server_that_could_not_look_says_nothing_about_the_token() {
+        for error in [
+            "[invalid bearer token, etcdserver: leader changed]",
+            "[invalid bearer token, etcdserver: request timed out]",
+            "context deadline exceeded",
+            "rpc error: code = Unavailable desc = connection closed",
+        ] {
+            let undecided = verdict(|status| error.clone_into(&mut status.error)).unwrap_err();
+            assert!(undecided.is_undecided(), "{error}: {undecided}");
+        }
+        for error in ["invalid bearer token", "[invalid bearer token, serviceaccounts \"x\" not found]"] {
+            let refused = verdict(|status| error.clone_into(&mut status.error)).unwrap_err();
+            assert!(!refused.is_undecided(), "{error}: {refused}");
         }
     }
 

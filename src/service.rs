@@ -1,6 +1,7 @@
 //! The use cases, and the ports that the edges implement for them. Asynchronous, but without sockets, files or a
 //! foreign protocol.
 
+pub mod authority_backup;
 pub mod create_certificate;
 pub mod denial;
 pub mod issuance_history;

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::watch;
 
 use self::content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded};
-pub use self::imported::{ImportError, ImportedState};
+pub use self::imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused};
 use super::ports::{StateError, StateObject, StateStore};
 use crate::domain::{
     attestation::Denied,

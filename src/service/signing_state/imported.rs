@@ -1,6 +1,8 @@
 //! A state that comes from elsewhere: a backup, or the CA of a running mesh. It is checked as a whole before any of it is
 //! stored.
 
+use std::collections::BTreeSet;
+
 use zeroize::Zeroizing;
 
 use super::{
@@ -43,6 +45,53 @@ pub enum ImportError {
         /// Its size.
         size: usize,
     },
+}
+
+/// What an imported state would take the place of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InItsPlace {
+    /// The roots that anything left of it names, by fingerprint.
+    pub roots: BTreeSet<String>,
+    /// Whether it can be signed with as it is.
+    pub usable: bool,
+}
+
+/// Why a state is not replaced unless that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplacementRefused {
+    /// Whatever trusts the one would not trust the other.
+    #[error(
+        "the state there is of root {found}, what is to be imported of {imported}: if everything that trusts the first is \
+         to be given the second, run the command again with --replace"
+    )]
+    OtherRoot {
+        /// There.
+        found: String,
+        /// To be imported.
+        imported: String,
+    },
+    /// There is nothing to be repaired.
+    #[error(
+        "the state there can be used as it is: to put what is to be imported in its place all the same, and lose what was \
+         changed since, run the command again with --replace"
+    )]
+    Usable,
+}
+
+impl InItsPlace {
+    /// Whether `imported` may take its place without that being asked for expressly.
+    ///
+    /// # Errors
+    ///
+    /// When it names another root, or is in order.
+    pub fn may_give_way_to(&self, imported: &ImportedState) -> Result<(), ReplacementRefused> {
+        let root = imported.root();
+        if let Some(found) = self.roots.iter().find(|found| Some(*found) != root.as_ref()) {
+            let imported = root.unwrap_or_else(|| "a plugged-in authority".into());
+            return Err(ReplacementRefused::OtherRoot { found: found.clone(), imported });
+        }
+        if self.usable { Err(ReplacementRefused::Usable) } else { Ok(()) }
+    }
 }
 
 impl ImportedState {

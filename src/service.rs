@@ -2,6 +2,7 @@
 //! foreign protocol.
 
 pub mod active_search;
+pub mod authority_backup;
 pub mod create_certificate;
 pub mod denial;
 pub mod issuance_history;

@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is where blocking file I/O lives")]
 
 pub mod active_lock;
+pub mod authority_transfer;
 pub mod ca_directory;
 pub mod data_dir;
 pub mod embedded_election;
@@ -30,6 +31,16 @@ pub mod slot;
 mod state_files;
 mod state_record;
 pub mod state_store;
+
+/// Writes a file that its owner alone may read, durable when it returns. False if there is one of that name already: that
+/// stays.
+///
+/// # Errors
+///
+/// When the file system refuses.
+pub fn write_new_private_file(path: &std::path::Path, content: &[u8]) -> std::io::Result<bool> {
+    files::write_once(path, 0o600, content)
+}
 
 /// The content of a file that an operator named.
 ///

@@ -277,8 +277,12 @@ impl Inner {
         content: &[u8],
         until: Instant,
     ) -> Result<u64, StateError> {
+        let mut known = self.certain(object);
         for _ in 0..ATTEMPTS {
-            let stored = self.current(object, until).await?;
+            let stored = match known.take() {
+                Some(stored) => stored,
+                None => self.current(object, until).await?,
+            };
             let old = &stored.record;
             if old.claimed > term {
                 return Err(StateError::Fenced { own: term, found: old.claimed });
@@ -304,8 +308,19 @@ impl Inner {
 
     /// Writes what is known of the whole state onto an object, and nothing else.
     async fn renew_view(&self, object: StateObject, until: Instant) -> Result<(), StateError> {
-        let stored = self.current(object, until).await?;
+        let stored = match self.certain(object) {
+            Some(stored) => stored,
+            None => self.current(object, until).await?,
+        };
         self.write(object, &stored, stored.record.clone(), until).await.map(drop)
+    }
+
+    /// What is held of an object, unless a write without an answer has made that uncertain. The API server refuses to have it
+    /// replaced if it is not that any more.
+    fn certain(&self, object: StateObject) -> Option<Stored> {
+        let held = self.held();
+        let held = held.as_ref().filter(|held| held.in_doubt.of(object).is_none())?;
+        Some(held.objects.of(object).clone())
     }
 
     /// Writes a record of the own term in the place of `stored`. False if somebody else wrote first.

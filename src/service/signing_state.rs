@@ -2,6 +2,7 @@
 //! never been one. Of a plugged-in authority the state holds only that there is one (docs/decisions/0009).
 
 mod content;
+mod imported;
 mod pair;
 
 use std::{
@@ -15,11 +16,12 @@ use self::{
     content::{AuthorityContent, PairContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
     pair::{is_usable, new_pair},
 };
+pub use self::imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused};
 use super::ports::{StateError, StateObject, StateStore};
 use crate::domain::{
     attestation::Denied,
     authority::SigningAuthority,
-    clock::Clock,
+    clock::{Clock, Timestamp},
     identity::TrustDomain,
     leadership::Term,
     random::SecureRandom,
@@ -259,27 +261,17 @@ impl SigningState {
     }
 
     fn read(&self, store: &dyn StateStore, term: Term, stored: &AuthorityContent) -> Result<ClaimedState, StateError> {
-        let unusable = |what: String| StateError::Unusable(format!("the stored signing authority: {what}"));
-        let certificates =
-            Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|e| unusable(e.to_string()))?;
-        let [certificate] =
-            certificates.try_into().map_err(|_other_number| unusable("it is not one certificate".into()))?;
-        let key = PrivateKey::from_pem(stored.key.as_bytes()).map_err(|e| unusable(e.to_string()))?;
-        let chain = Certificate::all_from_pem(stored.chain.concat().as_bytes());
-        let chain = if stored.chain.is_empty() { Vec::new() } else { chain.map_err(|e| unusable(e.to_string()))? };
         let (bundle, denied) = match load_trust(store)? {
             Some((_, trust)) => (trust.bundle(&self.trust_domain)?, trust.denied()?),
             // killed between the first two writes of all
             None => {
-                let bundle = TrustBundle::new(self.trust_domain.clone(), vec![certificate.clone()])
-                    .map_err(|e| unusable(e.to_string()))?;
+                let bundle = TrustBundle::new(self.trust_domain.clone(), vec![certificate_of(stored)?])
+                    .map_err(|error| unusable(&error))?;
                 write_bundle(store, term, &bundle)?;
                 (bundle, Denied::default())
             }
         };
-        let authority = SigningAuthority::from_parts(certificate, &key, chain, bundle, self.clock.now())
-            .map_err(|e| unusable(e.to_string()))?;
-        Ok(ClaimedState::own(authority, denied))
+        Ok(ClaimedState::own(authority_of(stored, bundle, self.clock.now())?, denied))
     }
 }
 
@@ -297,6 +289,29 @@ pub fn root_of(content: &[u8]) -> Option<String> {
     let Ok(StoredAuthority::Own(stored)) = StoredAuthority::decode(content) else { return None };
     let certificate = Certificate::all_from_pem(stored.certificate.as_bytes()).ok()?.into_iter().next()?;
     Some(certificate.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn authority_of(
+    stored: &AuthorityContent,
+    bundle: TrustBundle,
+    now: Timestamp,
+) -> Result<SigningAuthority, StateError> {
+    let key = PrivateKey::from_pem(stored.key.as_bytes()).map_err(|error| unusable(&error))?;
+    let chain = match stored.chain.as_slice() {
+        [] => Vec::new(),
+        chain => Certificate::all_from_pem(chain.concat().as_bytes()).map_err(|error| unusable(&error))?,
+    };
+    SigningAuthority::from_parts(certificate_of(stored)?, &key, chain, bundle, now).map_err(|error| unusable(&error))
+}
+
+fn certificate_of(stored: &AuthorityContent) -> Result<Certificate, StateError> {
+    let certificates = Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|error| unusable(&error))?;
+    let [certificate] = certificates.try_into().map_err(|_other_number| unusable(&"it is not one certificate"))?;
+    Ok(certificate)
+}
+
+fn unusable(what: &dyn std::fmt::Display) -> StateError {
+    StateError::Unusable(format!("the stored signing authority: {what}"))
 }
 
 fn load_trust(store: &dyn StateStore) -> Result<Option<(u64, TrustContent)>, StateError> {

@@ -197,8 +197,7 @@ impl AuthorityFiles {
         self.check_completeness()?;
         let layout = self.layout;
         let certificate = self.signing_certificate()?;
-        let key = PrivateKey::from_pem(self.content(layout.key()))
-            .map_err(|error| PluggedInError::Key { file: layout.key(), error })?;
+        let key = self.private_key()?;
         let roots_file = layout.roots();
         let roots = self.content(roots_file);
         let bundle = TrustBundle::from_pem(trust_domain.clone(), roots)
@@ -214,6 +213,16 @@ impl AuthorityFiles {
             }
         })?;
         Ok(authority.with_roots_as_written(roots))
+    }
+
+    /// The key alone, unchecked: of a set that [`Self::authority`] takes it is the signing certificate's.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read.
+    pub fn private_key(&self) -> Result<PrivateKey, PluggedInError> {
+        let file = self.layout.key();
+        PrivateKey::from_pem(self.content(file)).map_err(|error| PluggedInError::Key { file, error })
     }
 
     fn check_completeness(&self) -> Result<(), PluggedInError> {

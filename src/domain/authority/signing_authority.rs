@@ -117,6 +117,11 @@ impl SigningAuthority {
         &self.certificate
     }
 
+    /// What is sent above a leaf, the signing certificate first; empty if that is itself a root.
+    pub fn chain(&self) -> &[Certificate] {
+        &self.chain
+    }
+
     /// What its SVIDs are verified against.
     pub const fn bundle(&self) -> &TrustBundle {
         &self.bundle

@@ -128,13 +128,12 @@ impl Stored {
             Some(format) if format.parse::<u32>().is_ok() => return Err(RecordError::Newer(format.to_owned())),
             _ => return Err(damaged(format!("it bears no {FORMAT_ANNOTATION} that makes sense"))),
         }
-        let replaces = annotations.get(REPLACES_ANNOTATION).map_or("", String::as_str);
         let record = Record {
             version: number(annotations, VERSION_ANNOTATION)?,
             writer: Term::new(number(annotations, WRITER_ANNOTATION)?),
             claimed: Term::new(number(annotations, TERM_ANNOTATION)?),
             content,
-            replaces: replaces.split_whitespace().map(str::to_owned).collect(),
+            replaces: replaced_in(annotations).collect(),
             view: Acknowledged::parse(annotations).map_err(|error| damaged(error.to_string()))?,
         };
         let text = |name| annotations.get(name).map_or("", String::as_str);
@@ -195,6 +194,12 @@ pub(crate) fn take_content(secret: &mut Secret) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(taken.map(|content| content.0).unwrap_or_default())
 }
 
+/// The content of a Secret, whether it can be trusted or not.
+pub(crate) fn content_of(secret: &Secret) -> Zeroizing<Vec<u8>> {
+    let content = secret.data.as_ref().and_then(|data| data.get(CONTENT));
+    Zeroizing::new(content.map(|content| content.0.clone()).unwrap_or_default())
+}
+
 /// Wipes what a Secret holds.
 pub(crate) fn wipe(secret: &mut Secret) {
     for content in secret.data.iter_mut().flat_map(BTreeMap::values_mut) {
@@ -207,6 +212,12 @@ pub(crate) fn terms_in(annotations: &BTreeMap<String, String>) -> Term {
     let own = [TERM_ANNOTATION, WRITER_ANNOTATION].map(|name| number(annotations, name).unwrap_or_default());
     let viewed = Acknowledged::parse(annotations).unwrap_or_default().highest_term();
     own.into_iter().map(Term::new).fold(viewed, Term::max)
+}
+
+/// The roots that annotations say were given up.
+pub(crate) fn replaced_in(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
+    let replaced = annotations.get(REPLACES_ANNOTATION).map_or("", String::as_str);
+    replaced.split_whitespace().map(str::to_owned)
 }
 
 /// The version that annotations speak of, also where the rest makes no sense.

@@ -158,7 +158,23 @@ impl AuthorityContent {
     }
 }
 
+impl AuthorityContent {
+    /// With what is sent above a leaf, PEM each.
+    pub(super) fn with_chain(self, chain: Vec<String>) -> Self {
+        Self { chain, ..self }
+    }
+
+    pub(super) fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+}
+
 impl TrustContent {
+    /// So that whoever has seen the bundle of `other` takes this one.
+    pub(super) fn raise_sequence_above(&mut self, other: &Self) {
+        self.sequence = self.sequence.max(other.sequence.saturating_add(1));
+    }
+
     /// The first of a trust domain.
     pub(super) fn new(bundle: &TrustBundle) -> Self {
         Self { bundle: bundle.to_pem(), ..Self::without_bundle() }

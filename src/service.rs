@@ -1,6 +1,7 @@
 //! The use cases, and the ports that the edges implement for them. Asynchronous, but without sockets, files or a
 //! foreign protocol.
 
+pub mod bundle_distribution;
 pub mod create_certificate;
 pub mod denial;
 pub mod issuance_history;

@@ -69,6 +69,7 @@ pub(super) fn assemble(
             issuers,
             ttl: config.ttl,
             server_names: config.dns_names.clone(),
+            istiod: None,
             reserved: proofs::reserved_ids(&config.trust_domain),
             replica: replica.clone(),
         },

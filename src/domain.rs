@@ -2,6 +2,7 @@
 
 pub mod attestation;
 pub mod authority;
+pub mod bundle;
 pub mod clock;
 pub mod identity;
 pub mod issuance;

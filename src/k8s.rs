@@ -1,9 +1,14 @@
 //! The edge to Kubernetes: what the pair needs from an API server, over one client. `kube` is named here alone.
 
+pub mod bundle_places;
 pub mod client;
+pub mod cluster_trust_bundle;
+mod following;
 pub mod istio_ca_secret;
+pub mod istiod_tls;
 pub mod lease_store;
 pub mod pods;
+pub mod root_cert_config_maps;
 pub mod state_recovery;
 pub mod state_store;
 pub mod token_review;

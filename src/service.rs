@@ -3,6 +3,7 @@
 
 pub mod active_search;
 pub mod authority_backup;
+pub mod bundle_distribution;
 pub mod create_certificate;
 pub mod denial;
 pub mod issuance_history;

@@ -293,6 +293,7 @@ fn forwarded(request: &SigningRequest, evidence: &Evidence, replica: &str) -> Fo
         own: evidence.own.as_ref().map(|own| match own {
             OwnIdentity::Workload(account) => Own::OwnWorkload(account.to_string()),
             OwnIdentity::Serving => Own::Serving(true),
+            OwnIdentity::Istiod(account) => Own::Istiod(account.to_string()),
         }),
         replica: replica.to_owned(),
         cluster: evidence.cluster.clone(),

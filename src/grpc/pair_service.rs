@@ -191,6 +191,9 @@ fn evidence_of(forwarded: ForwardedRequest) -> Result<Evidence, Status> {
     let own = match forwarded.own {
         None => None,
         Some(Own::Serving(_)) => Some(OwnIdentity::Serving),
+        Some(Own::Istiod(account)) => Some(OwnIdentity::Istiod(
+            account.parse().map_err(|error| Status::invalid_argument(format!("istiod: {error}")))?,
+        )),
         Some(Own::OwnWorkload(account)) => Some(OwnIdentity::Workload(
             account.parse().map_err(|error| Status::invalid_argument(format!("own_workload: {error}")))?,
         )),

@@ -3,6 +3,7 @@
 
 mod attestation;
 mod error;
+mod server_names;
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-pub use self::error::CreateError;
+pub use self::{error::CreateError, server_names::IstiodServing};
 use super::{
     metrics::{ForwardOutcome, Metrics, RequestOutcome},
     ports::{ForwardError, IssuanceLog, Pair, PodPresence, SigningRequest},
@@ -19,7 +20,7 @@ use super::{
     token_reviews::{Reviewed, TokenReviews},
 };
 use crate::domain::{
-    attestation::{Caller, Evidence, Proof, entitled_id},
+    attestation::{Caller, Evidence, entitled_id},
     authority::{IssuedSvid, Subject, TtlBounds, issue},
     clock::{Clock, Timestamp},
     identity::{SpiffeId, TrustDomain},
@@ -56,6 +57,8 @@ pub struct SigningPolicy {
     pub reserved: Vec<SpiffeId>,
     /// The names of the signing API's own certificate.
     pub server_names: Vec<String>,
+    /// What istiod serves as, where this authority is the mesh's only one.
+    pub istiod: Option<IstiodServing>,
     /// How this process signs its records.
     pub replica: String,
 }
@@ -306,8 +309,7 @@ impl CreateCertificate {
         let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
         let signed_at = self.clock.now();
         let authority = session.authority();
-        let server_names =
-            if matches!(caller.proof, Proof::Serving { .. }) { self.policy.server_names.as_slice() } else { &[] };
+        let server_names = self.policy.names_beside(&caller)?;
         let subject = Subject { id: &id, server_names };
         let issued =
             issue(&authority, &csr, subject, request.ttl_seconds, &self.policy.ttl, signed_at, self.random.as_ref())?;

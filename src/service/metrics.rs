@@ -8,7 +8,7 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelValue, LabelValueEncoder, text},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -29,6 +29,8 @@ pub struct Metrics {
     term: Gauge<u64, AtomicU64>,
     renewals: Family<Label<RenewalOutcome>, Counter>,
     authority_reloads: Family<Label<ReloadOutcome>, Counter>,
+    root_writes: Family<Label<RootWriteOutcome>, Counter>,
+    root_places: Family<PlaceLabels, Gauge>,
     expiry: Family<Label<ExpiringCertificate>, Gauge>,
     /// Read when a page is asked for, not counted twice as it happens.
     followed: Mutex<Vec<(ExpiringCertificate, Arc<RenewalStats>)>>,
@@ -124,6 +126,58 @@ outcomes! {
     }
 }
 
+outcomes! {
+    /// What came of writing the roots into one place of the cluster.
+    RootWriteOutcome {
+        /// They stand there.
+        Written = "written",
+        /// What stood there had just been changed; it is looked at again.
+        Outdated = "outdated",
+        /// It was refused, or there was no answer.
+        Failed = "failed",
+    }
+}
+
+outcomes! {
+    /// How it stands with the places of the cluster that are to hold the roots.
+    RootPlaceState {
+        /// All of them.
+        Wanted = "wanted",
+        /// They hold the roots.
+        Right = "right",
+        /// They hold other people's roots.
+        Conflict = "conflict",
+        /// Another writer insists on other roots.
+        Fight = "fight",
+        /// They could not be written.
+        Failing = "failing",
+    }
+}
+
+/// Kinds of places that hold the roots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PlaceKind {
+    /// One in each namespace.
+    ConfigMap,
+    /// One for the cluster.
+    ClusterTrustBundle,
+}
+
+impl EncodeLabelValue for PlaceKind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(match self {
+            Self::ConfigMap => "config_map",
+            Self::ClusterTrustBundle => "cluster_trust_bundle",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PlaceLabels {
+    kind: PlaceKind,
+    state: RootPlaceState,
+}
+
 /// The certificates whose expiry is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExpiringCertificate {
@@ -135,6 +189,8 @@ pub enum ExpiringCertificate {
     Authority,
     /// The CA's own serving certificate.
     Serving,
+    /// The one that istiod serves with, as it was written last.
+    Istiod,
 }
 
 impl EncodeLabelValue for ExpiringCertificate {
@@ -144,6 +200,7 @@ impl EncodeLabelValue for ExpiringCertificate {
             Self::Root => "root",
             Self::Authority => "authority",
             Self::Serving => "serving",
+            Self::Istiod => "istiod",
         })
     }
 }
@@ -169,6 +226,16 @@ impl Metrics {
             "Changes of the plugged-in authority's files by outcome",
             metrics.authority_reloads.clone(),
         );
+        registry.register(
+            "root_writes",
+            "Writes of the roots into the cluster by outcome",
+            metrics.root_writes.clone(),
+        );
+        registry.register(
+            "root_places",
+            "Objects of the cluster that are to hold the roots, by kind and state; on the active replica",
+            metrics.root_places.clone(),
+        );
         registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
         registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
         registry.register(
@@ -193,6 +260,8 @@ impl Metrics {
             term: Gauge::default(),
             renewals: zeroed(RenewalOutcome::ALL),
             authority_reloads: zeroed(ReloadOutcome::ALL),
+            root_writes: zeroed(RootWriteOutcome::ALL),
+            root_places: Family::default(),
             expiry: Family::default(),
             followed: Mutex::default(),
         };
@@ -214,6 +283,24 @@ impl Metrics {
     /// Counts a change of the plugged-in authority's files.
     pub fn authority_reloaded(&self, outcome: ReloadOutcome) {
         self.authority_reloads.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a write of the roots into a place.
+    pub fn root_written(&self, outcome: RootWriteOutcome) {
+        self.root_writes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Shows how many places of a kind are in each state.
+    pub fn set_places(&self, kind: PlaceKind, count_in: impl Fn(RootPlaceState) -> usize) {
+        for state in RootPlaceState::ALL {
+            let labels = PlaceLabels { kind, state: *state };
+            self.root_places.get_or_create(&labels).set(i64::try_from(count_in(*state)).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Shows no places any more: it is another replica that writes there.
+    pub fn forget_places(&self) {
+        self.root_places.clear();
     }
 
     /// Counts an attempt to pass a request on.

@@ -77,6 +77,7 @@ enum StoredProof {
     AssertedCertificate { serial: String, replica: String },
     OwnSocket { replica: String },
     Serving { replica: String },
+    Istiod { replica: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -138,6 +139,7 @@ impl From<Proof> for StoredProof {
             Proof::AssertedCertificate { serial, replica } => Self::AssertedCertificate { serial, replica },
             Proof::OwnSocket { replica } => Self::OwnSocket { replica },
             Proof::Serving { replica } => Self::Serving { replica },
+            Proof::Istiod { replica } => Self::Istiod { replica },
         }
     }
 }
@@ -153,6 +155,7 @@ impl From<StoredProof> for Proof {
             StoredProof::AssertedCertificate { serial, replica } => Self::AssertedCertificate { serial, replica },
             StoredProof::OwnSocket { replica } => Self::OwnSocket { replica },
             StoredProof::Serving { replica } => Self::Serving { replica },
+            StoredProof::Istiod { replica } => Self::Istiod { replica },
         }
     }
 }
@@ -184,6 +187,8 @@ mod tests {
             issued(Proof::Certificate { serial: "1".into() }),
             issued(Proof::AssertedCertificate { serial: "1".into(), replica: "replica-1-0".into() }),
             issued(Proof::OwnSocket { replica: "replica-0-1".into() }),
+            issued(Proof::Serving { replica: "replica-0-1".into() }),
+            issued(Proof::Istiod { replica: "replica-0-1".into() }),
             IssuanceEvent::Withheld { serial: "4a5b".into(), term: Term::new(3) },
         ];
         for event in events {

@@ -50,6 +50,11 @@ pub enum Proof {
         /// Which replica.
         replica: String,
     },
+    /// A replica, for istiod's own TLS.
+    Istiod {
+        /// Which replica.
+        replica: String,
+    },
 }
 
 /// A pod, by its API server's word.
@@ -73,6 +78,7 @@ impl fmt::Display for Proof {
             Self::AssertedCertificate { serial, replica } => write!(f, "certificate {serial}, asserted by {replica}"),
             Self::OwnSocket { replica } => write!(f, "own socket of {replica}"),
             Self::Serving { replica } => write!(f, "serving certificate of {replica}"),
+            Self::Istiod { replica } => write!(f, "istiod's certificate, written by {replica}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What an attested caller may hold.
 
-use super::{Caller, Denied, Reason};
+use super::{Caller, Denied, Proof, Reason};
 use crate::domain::identity::SpiffeId;
 
 /// Why an identity is not given. A denied one gets the answer of a caller that nobody knows, the others istiod's refusal
@@ -29,7 +29,8 @@ pub enum EntitlementError {
 }
 
 /// The one ID that `caller` may hold: its own, unless it is reserved or denied. `impersonated` is the request's
-/// `ImpersonatedIdentity`, empty if there is none; `reserved` are the IDs of this CA and of istiod.
+/// `ImpersonatedIdentity`, empty if there is none; `reserved` are the IDs of this CA and of istiod, which are given only
+/// when a replica itself asks for istiod's certificate.
 ///
 /// # Errors
 ///
@@ -43,7 +44,7 @@ pub fn entitled_id(
     if !impersonated.is_empty() {
         return Err(EntitlementError::Impersonation { caller: caller.id.clone(), requested: impersonated.to_owned() });
     }
-    if reserved.contains(&caller.id) {
+    if reserved.contains(&caller.id) && !matches!(caller.proof, Proof::Istiod { .. }) {
         return Err(EntitlementError::Reserved(caller.id.clone()));
     }
     if let Some(denial) = denied.identity(&caller.id) {
@@ -56,7 +57,7 @@ pub fn entitled_id(
 mod tests {
     use super::*;
     use crate::domain::{
-        attestation::{Denial, DeniedSubject, Proof},
+        attestation::{Denial, DeniedSubject},
         clock::Timestamp,
     };
 
@@ -85,6 +86,8 @@ mod tests {
         let reserved = [caller.id.clone()];
         let answer = entitled_id(&caller, "", &reserved, &Denied::default());
         assert_eq!(answer, Err(EntitlementError::Reserved(caller.id.clone())));
+        let own = Caller { proof: Proof::Istiod { replica: String::new() }, ..caller };
+        assert_eq!(entitled_id(&own, "", &reserved, &Denied::default()), Ok(own.id.clone()));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub enum OwnIdentity {
     Workload(ServiceAccount),
     /// The certificate that it serves the signing API with.
     Serving,
+    /// The certificate that istiod serves with, where this authority is the mesh's only one.
+    Istiod(ServiceAccount),
 }
 
 impl Evidence {

@@ -67,6 +67,7 @@ pub(super) fn assemble(
             issuers: surroundings.issuers,
             ttl: config.ttl,
             server_names: surroundings.server_names,
+            istiod: surroundings.istiod,
             reserved: proofs::reserved_ids(&config.trust_domain),
             replica: replica.clone(),
         },

@@ -14,14 +14,14 @@ use tokio::{
 use super::*;
 use crate::{
     domain::{
-        attestation::{AttestationError, Denied},
+        attestation::{AttestationError, Denied, EntitlementError, OwnIdentity},
         authority::{
             SigningAuthority,
             testing::{NOW, TestRandom, authority},
         },
         clock::BootInstant,
         jwt::{IssuerRules, TokenIssuerKey},
-        x509::{CertificateChain, PrivateKey},
+        x509::{Certificate, CertificateChain, PrivateKey},
     },
     service::{
         ports::{ActiveReplica, BoxFuture, LogError},
@@ -97,6 +97,8 @@ impl Pair for TestPair {
     }
 }
 
+const ISTIOD: &str = "spiffe://cluster.local/ns/istio-system/sa/istiod";
+
 /// A replica between ports of the test's own. Not active until a session begins.
 pub(super) struct Replica {
     pub(super) create: Arc<CreateCertificate>,
@@ -132,8 +134,12 @@ impl Replica {
             trust_domain: "cluster.local".parse().unwrap(),
             issuers: vec![TokenIssuer::new(rules, tokens.key_set().unwrap())],
             ttl: TtlBounds::new(hour, hour).unwrap(),
-            reserved: Vec::new(),
+            reserved: vec![ISTIOD.parse().unwrap()],
             server_names: Vec::new(),
+            istiod: Some(IstiodServing {
+                id: ISTIOD.parse().unwrap(),
+                server_names: vec!["istiod.istio-system.svc".into()],
+            }),
             replica: "replica-0".into(),
         };
         let create = CreateCertificate::new(Parts {
@@ -363,4 +369,24 @@ async fn a_term_that_is_over_by_its_deadline_signs_nothing() {
     assert_eq!(replica.create.active_term(), None);
     assert!(matches!(replica.answer().await, Err(CreateError::Unavailable { .. })));
     assert_eq!(replica.recorded().len(), 1);
+}
+
+#[tokio::test]
+async fn istiods_certificate_bears_its_names_and_goes_to_the_replica_itself_alone() {
+    let replica = Replica::new();
+    replica.begin();
+    let own = |account: &str| Evidence { own: Some(OwnIdentity::Istiod(account.parse().unwrap())), ..Evidence::NONE };
+    let ask = async |evidence: Evidence| replica.create.answer(&request(), &evidence, &Semaphore::new(1)).await;
+
+    let chain = ask(own("istio-system/istiod")).await.unwrap();
+    let leaf = Certificate::all_from_pem(chain[0].as_bytes()).unwrap().remove(0);
+    assert_eq!(leaf.spiffe_id().unwrap().as_str(), ISTIOD);
+    assert_eq!(leaf.dns_names(), ["istiod.istio-system.svc"]);
+
+    let refused = ask(own("istio-system/other")).await;
+    assert!(matches!(refused, Err(CreateError::NotEntitled(EntitlementError::Reserved(_)))), "{refused:?}");
+    let account = "istio-system/istiod".parse().unwrap();
+    let token = replica.tokens.mint("issuer", &account, "istio-ca", NOW, Duration::from_secs(3600)).unwrap();
+    let refused = ask(Evidence { token: Some(token), ..Evidence::NONE }).await;
+    assert!(matches!(refused, Err(CreateError::NotEntitled(EntitlementError::Reserved(_)))), "{refused:?}");
 }

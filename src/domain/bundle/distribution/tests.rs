@@ -1,0 +1,403 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::{
+    authority::testing::authority,
+    x509::{Certificate, TrustBundle},
+};
+
+fn roots(certificates: &[&Certificate]) -> OwnRoots {
+    let bundle = TrustBundle::new("td".parse().unwrap(), certificates.iter().copied().cloned().collect()).unwrap();
+    OwnRoots::new(&bundle.to_pem(), &bundle, "countersign")
+}
+
+fn root() -> Certificate {
+    authority().certificate().clone()
+}
+
+fn at(seconds: u64) -> BootInstant {
+    BootInstant::from_nanos((1000 + seconds) * 1_000_000_000)
+}
+
+fn object(version: u64, found: FoundRoots) -> PlacedObject {
+    PlacedObject { version: version.to_string(), found }
+}
+
+fn foreign(version: u64) -> PlacedObject {
+    object(version, FoundRoots::read(Some(&root().to_pem()), None))
+}
+
+fn edited(version: u64, roots: &OwnRoots) -> PlacedObject {
+    object(version, FoundRoots::read(Some("edited"), Some(roots.mark())))
+}
+
+fn write(place: &str, version: Option<&str>) -> Option<Write> {
+    Some(Write { place: place.into(), version: version.map(Into::into) })
+}
+
+fn listed(places: &[&str], objects: Vec<(String, PlacedObject)>) -> (Distribution, OwnRoots) {
+    let ours = roots(&[&root()]);
+    let mut distribution = Distribution::new(ours.clone(), false);
+    distribution.see(Seen::Objects(objects), at(0));
+    assert_eq!((distribution.next(at(0)), distribution.next_wake(at(0))), (None, None));
+    distribution.see(Seen::Places(places.iter().map(|name| (*name).to_owned()).collect()), at(0));
+    (distribution, ours)
+}
+
+fn written(distribution: &mut Distribution, place: &str, version: u64, now: BootInstant) {
+    let found = distribution.roots().as_found();
+    distribution.wrote(place, Outcome::Written(object(version, found)), now);
+}
+
+#[test]
+fn each_place_without_our_roots_is_written_once() {
+    let ours = roots(&[&root()]);
+    let mut distribution = Distribution::new(ours.clone(), false);
+    distribution.see(Seen::Places(vec!["a".into(), "b".into(), "c".into()]), at(0));
+    assert_eq!(distribution.next(at(0)), None, "not before all objects are known");
+    let objects = vec![
+        ("a".into(), object(1, ours.as_found())),
+        ("b".into(), object(2, FoundRoots::read(None, None))),
+        ("x".into(), foreign(3)),
+    ];
+    distribution.see(Seen::Objects(objects), at(0));
+    assert_eq!(distribution.next_wake(at(0)), Some(at(0)));
+    assert_eq!(distribution.next(at(0)), write("b", Some("2")));
+    assert_eq!(distribution.next(at(0)), write("c", None));
+    assert_eq!((distribution.next(at(0)), distribution.next_wake(at(0))), (None, None));
+    written(&mut distribution, "b", 4, at(0));
+    written(&mut distribution, "c", 5, at(0));
+    distribution.see(Seen::Object("c".into(), object(5, ours.as_found())), at(0));
+    assert_eq!(distribution.next(at(0)), None);
+    assert_eq!(distribution.summary(), Summary { wanted: 3, right: 3, ..Summary::default() });
+}
+
+#[test]
+fn what_happens_to_one_goes_before_what_all_get() {
+    let names: Vec<String> = (0..100).map(|number| format!("n{number:02}")).collect();
+    let (mut distribution, _) = listed(&names.iter().map(String::as_str).collect::<Vec<_>>(), Vec::new());
+    assert_eq!(distribution.next(at(0)), write("n00", None));
+    distribution.see(Seen::Wanted("new".into()), at(0));
+    assert_eq!(distribution.next(at(0)), write("new", None));
+    assert_eq!(distribution.next(at(0)), write("n01", None));
+}
+
+#[test]
+fn a_place_that_is_going_is_left_alone() {
+    let (mut distribution, _) = listed(&["a"], Vec::new());
+    distribution.see(Seen::NotWanted("a".into()), at(0));
+    assert_eq!(distribution.next(at(0)), None);
+    assert!(distribution.places.is_empty());
+}
+
+#[test]
+fn other_peoples_roots_are_a_conflict_until_they_go_or_are_adopted() {
+    let (mut distribution, _) = listed(&["a"], vec![("a".into(), foreign(1))]);
+    assert_eq!(distribution.next(at(0)), None);
+    assert_eq!(distribution.summary().conflicts, ["a"]);
+    distribution.see(Seen::ObjectGone("a".into()), at(1));
+    assert_eq!(distribution.next(at(1)), write("a", None));
+
+    let mut adopting = Distribution::new(roots(&[&root()]), true);
+    adopting.see(Seen::Places(vec!["a".into()]), at(0));
+    adopting.see(Seen::Objects(vec![("a".into(), foreign(1))]), at(0));
+    assert_eq!(adopting.next(at(0)), write("a", Some("1")));
+}
+
+#[test]
+fn a_writer_that_insists_is_reported_and_left_until_its_object_goes_or_our_roots_change() {
+    let (mut distribution, ours) = listed(&["a"], Vec::new());
+    assert_eq!(distribution.next(at(0)), write("a", None));
+    written(&mut distribution, "a", 1, at(0));
+    distribution.see(Seen::Object("a".into(), edited(2, &ours)), at(10));
+    assert_eq!(distribution.next(at(10)), write("a", Some("2")));
+    written(&mut distribution, "a", 3, at(10));
+    distribution.see(Seen::Object("a".into(), object(3, ours.as_found())), at(10));
+    distribution.see(Seen::Object("a".into(), edited(4, &ours)), at(20));
+    assert_eq!((distribution.next(at(100)), distribution.next_wake(at(100))), (None, None));
+    assert_eq!(distribution.summary().fights, ["a"]);
+
+    distribution.see(Seen::ObjectGone("a".into()), at(200));
+    assert_eq!(distribution.next(at(200)), write("a", None));
+    written(&mut distribution, "a", 5, at(200));
+    distribution.see(Seen::Object("a".into(), edited(6, &ours)), at(201));
+    assert_eq!(distribution.next(at(500)), None);
+    distribution.set_roots(ours, at(500));
+    assert_eq!(distribution.next(at(500)), write("a", Some("6")));
+}
+
+#[test]
+fn our_own_change_of_roots_is_no_reversal_whichever_is_heard_of_first() {
+    let (one, two) = (root(), root());
+    let mut distribution = Distribution::new(roots(&[&one]), false);
+    distribution.see(Seen::Places(vec!["a".into()]), at(0));
+    distribution.see(Seen::Objects(vec![("a".into(), object(1, roots(&[&one]).as_found()))]), at(0));
+    for (version, ours) in [(2, roots(&[&one, &two])), (3, roots(&[&two])), (4, roots(&[&one, &two]))] {
+        let now = at(version * 100);
+        distribution.set_roots(ours.clone(), now);
+        assert_eq!(distribution.next(now), write("a", Some(&(version - 1).to_string())));
+        distribution.see(Seen::Object("a".into(), object(version, ours.as_found())), now);
+        written(&mut distribution, "a", version, now);
+        assert_eq!(distribution.next(now), None);
+        assert_eq!(distribution.places["a"].reversals, Reversals::default());
+    }
+}
+
+#[test]
+fn what_fails_is_tried_ever_less_often_and_told() {
+    let (mut distribution, _) = listed(&["a"], Vec::new());
+    let mut now = 0;
+    for pause in [1, 2, 4, 8, 16, 32, 64, 64] {
+        assert_eq!(distribution.next(at(now)), write("a", None));
+        distribution.wrote("a", Outcome::Failed, at(now));
+        assert_eq!((distribution.next(at(now)), distribution.next_wake(at(now))), (None, Some(at(now + pause))));
+        assert_eq!(distribution.summary().failing, ["a"]);
+        now += pause;
+    }
+    assert_eq!(distribution.next(at(now)), write("a", None));
+    written(&mut distribution, "a", 1, at(now));
+    assert_eq!(distribution.summary().right, 1);
+}
+
+#[test]
+fn a_place_that_is_deleted_again_and_again_is_written_ever_less_often() {
+    let (mut distribution, _) = listed(&["a"], Vec::new());
+    let mut now = 0;
+    for pause in [0, 1, 2, 4] {
+        now += pause;
+        assert_eq!(distribution.next(at(now)), write("a", None), "{pause}");
+        written(&mut distribution, "a", now, at(now));
+        distribution.see(Seen::ObjectGone("a".into()), at(now));
+    }
+    assert_eq!(distribution.next(at(now)), None);
+    assert_eq!(distribution.next_wake(at(now)), Some(at(now + 8)));
+}
+
+#[test]
+fn queues_hold_each_place_once() {
+    let (mut distribution, ours) = listed(&["a"], Vec::new());
+    for version in 0..1000 {
+        distribution.see(Seen::Object("a".into(), edited(version, &ours)), at(0));
+        distribution.see(Seen::Places(vec!["a".into()]), at(0));
+    }
+    assert!(distribution.urgent.len() + distribution.rest.len() + distribution.later.len() <= 3);
+}
+
+// --- any order of events ---------------------------------------------------------------------------------------------
+
+/// What may happen in a cluster with four places. Writes under way and events that have not arrived yet are part of it.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Create(usize),
+    Remove(usize),
+    Edit(usize),
+    EditAway(usize),
+    Subset(usize),
+    Delete(usize),
+    Foreign(usize),
+    Change(usize),
+    RelistPlaces,
+    RelistObjects,
+    Deliver,
+    Begin,
+    Finish,
+    Lose,
+    Pass,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let place = 0_usize..4;
+    let one = prop_oneof![
+        2 => place.clone().prop_map(Step::Create),
+        1 => place.clone().prop_map(Step::Remove),
+        1 => place.clone().prop_map(Step::Edit),
+        1 => place.clone().prop_map(Step::EditAway),
+        1 => place.clone().prop_map(Step::Subset),
+        1 => place.clone().prop_map(Step::Delete),
+        1 => place.prop_map(Step::Foreign),
+        1 => (0_usize..3).prop_map(Step::Change),
+        1 => Just(Step::RelistPlaces),
+        1 => Just(Step::RelistObjects),
+        6 => Just(Step::Deliver),
+        6 => Just(Step::Begin),
+        4 => Just(Step::Finish),
+        1 => Just(Step::Lose),
+        1 => Just(Step::Pass),
+    ];
+    proptest::collection::vec(one, 0..80)
+}
+
+struct Cluster {
+    places: [bool; 4],
+    objects: [Option<PlacedObject>; 4],
+    version: u64,
+    events: VecDeque<Seen>,
+    under_way: VecDeque<(Write, OwnRoots)>,
+    distribution: Distribution,
+    now: u64,
+    writes: usize,
+    stages: [OwnRoots; 3],
+    foreign: FoundRoots,
+    subset: FoundRoots,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let (one, two) = (root(), root());
+        let stages = [roots(&[&one]), roots(&[&one, &two]), roots(&[&one, &two, &root()])];
+        let mut cluster = Self {
+            places: [true, false, true, false],
+            objects: [None, None, None, None],
+            version: 0,
+            events: VecDeque::new(),
+            under_way: VecDeque::new(),
+            distribution: Distribution::new(stages[0].clone(), false),
+            now: 0,
+            writes: 0,
+            subset: FoundRoots::read(Some(&one.to_pem()), None),
+            stages,
+            foreign: FoundRoots::read(Some(&root().to_pem()), None),
+        };
+        cluster.relist_places();
+        cluster.relist_objects();
+        cluster
+    }
+
+    fn relist_places(&mut self) {
+        let places = (0..4).filter(|place| self.places[*place]).map(|place| place.to_string()).collect();
+        self.events.push_back(Seen::Places(places));
+    }
+
+    fn relist_objects(&mut self) {
+        let objects = (0..4).filter_map(|place| Some((place.to_string(), self.objects[place].clone()?))).collect();
+        self.events.push_back(Seen::Objects(objects));
+    }
+
+    fn put(&mut self, place: usize, found: FoundRoots) -> PlacedObject {
+        self.version += 1;
+        let object = object(self.version, found);
+        self.objects[place] = Some(object.clone());
+        self.events.push_back(Seen::Object(place.to_string(), object.clone()));
+        object
+    }
+
+    fn delete(&mut self, place: usize) {
+        if self.objects[place].take().is_some() {
+            self.events.push_back(Seen::ObjectGone(place.to_string()));
+        }
+    }
+
+    fn begin(&mut self) {
+        if let Some(write) = self.distribution.next(at(self.now)) {
+            assert!(self.under_way.iter().all(|(other, _)| other.place != write.place), "two writes of one place");
+            self.under_way.push_back((write, self.distribution.roots().clone()));
+        }
+    }
+
+    fn finish(&mut self) {
+        let Some((write, roots)) = self.under_way.pop_front() else { return };
+        let place: usize = write.place.parse().unwrap();
+        let held = self.objects[place].as_ref().map(|object| object.version.clone());
+        let outcome = if self.places[place] && held == write.version {
+            self.writes += 1;
+            Outcome::Written(self.put(place, roots.as_found()))
+        } else {
+            Outcome::Outdated
+        };
+        self.distribution.wrote(&write.place, outcome, at(self.now));
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Create(place) if !self.places[place] => {
+                self.places[place] = true;
+                self.events.push_back(Seen::Wanted(place.to_string()));
+            }
+            Step::Remove(place) if self.places[place] => {
+                self.places[place] = false;
+                self.delete(place);
+                self.events.push_back(Seen::NotWanted(place.to_string()));
+            }
+            Step::Edit(place) if self.places[place] => {
+                let mark = self.distribution.roots().mark().to_owned();
+                drop(self.put(place, FoundRoots::read(Some("edited"), Some(&mark))));
+            }
+            Step::EditAway(place) if self.places[place] => drop(self.put(place, FoundRoots::read(None, None))),
+            Step::Subset(place) if self.places[place] => drop(self.put(place, self.subset.clone())),
+            Step::Delete(place) => self.delete(place),
+            Step::Foreign(place) if self.places[place] => drop(self.put(place, self.foreign.clone())),
+            Step::Change(stage) => self.distribution.set_roots(self.stages[stage].clone(), at(self.now)),
+            Step::RelistPlaces => self.relist_places(),
+            Step::RelistObjects => self.relist_objects(),
+            Step::Deliver => {
+                if let Some(event) = self.events.pop_front() {
+                    self.distribution.see(event, at(self.now));
+                }
+            }
+            Step::Begin => self.begin(),
+            Step::Finish => self.finish(),
+            Step::Lose => {
+                if let Some((write, _)) = self.under_way.pop_front() {
+                    self.distribution.wrote(&write.place, Outcome::Failed, at(self.now));
+                }
+            }
+            // longer than a reversal is remembered, so that nobody's edits are a fight
+            Step::Pass => self.now += 700,
+            Step::Create(_)
+            | Step::Remove(_)
+            | Step::Edit(_)
+            | Step::EditAway(_)
+            | Step::Subset(_)
+            | Step::Foreign(_) => {}
+        }
+        // each edit of the cluster comes long after the one before
+        if matches!(step, Step::Edit(_) | Step::EditAway(_) | Step::Subset(_) | Step::Foreign(_)) {
+            self.now += 700;
+        }
+    }
+
+    /// Until nothing happens any more.
+    fn settle(&mut self) {
+        for _ in 0..2000 {
+            self.take(Step::Deliver);
+            self.begin();
+            self.finish();
+            if self.events.is_empty() && self.under_way.is_empty() {
+                match self.distribution.next_wake(at(self.now)) {
+                    None => return,
+                    Some(_) => self.now += 1,
+                }
+            }
+        }
+        panic!("it never comes to rest: {:?}", self.distribution);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_order_of_events_ends_in_the_same_objects_and_then_nothing_is_written(steps in steps()) {
+        let mut cluster = Cluster::new();
+        for step in steps {
+            cluster.take(step);
+        }
+        cluster.settle();
+        let ours = cluster.distribution.roots().clone();
+        for place in 0..4 {
+            match &cluster.objects[place] {
+                Some(object) if cluster.places[place] && object.found != cluster.foreign => {
+                    prop_assert_eq!(ours.verdict(&object.found), Verdict::Right, "{} {:?}", place, cluster.distribution);
+                }
+                None => prop_assert!(!cluster.places[place], "{} has none: {:?}", place, cluster.distribution),
+                Some(_) => {}
+            }
+        }
+        let writes = cluster.writes;
+        cluster.relist_objects();
+        cluster.relist_places();
+        cluster.now += 10_000;
+        cluster.settle();
+        prop_assert_eq!(cluster.writes, writes);
+    }
+}

@@ -1,0 +1,155 @@
+//! The Secret that istiod reads its serving certificate from, where it has no CA of its own (docs/distribution.md).
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::{StreamExt, stream};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Namespace, Secret},
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    core::PartialObjectMeta,
+    runtime::watcher::Config,
+};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{
+    following::{Change, follow, write_error},
+    root_cert_config_maps::{FIELD_MANAGER, MARK},
+};
+use crate::{
+    domain::bundle::FoundRoots,
+    service::{
+        bundle_distribution::{
+            IstiodSecret, MeshCa, PlacesError, SecretSeen, SeenStream, ServingFiles, StoredSecret, WriteError,
+        },
+        ports::BoxFuture,
+    },
+};
+
+/// Follows and writes it.
+pub struct IstiodTlsSecret {
+    client: Client,
+    namespace: String,
+}
+
+/// As istiod's chart mounts it.
+const NAME: &str = "istiod-tls";
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+const ROOTS: &str = "ca.crt";
+const TLS: &str = "kubernetes.io/tls";
+
+impl IstiodTlsSecret {
+    /// The one in istiod's namespace.
+    pub fn new(client: Client, mesh: &MeshCa) -> Self {
+        Self { client, namespace: mesh.istiod.namespace().to_owned() }
+    }
+
+    fn api(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn create(&self, files: &ServingFiles) -> kube::Result<Secret> {
+        let data =
+            [(CERTIFICATE, files.certificate.as_bytes()), (KEY, files.key.as_bytes()), (ROOTS, files.roots.as_bytes())];
+        let object = Secret {
+            metadata: ObjectMeta {
+                name: Some(NAME.to_owned()),
+                labels: Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into()),
+                annotations: Some([(MARK.to_owned(), files.publisher.clone())].into()),
+                ..ObjectMeta::default()
+            },
+            data: Some(
+                data.into_iter().map(|(name, content)| (name.to_owned(), ByteString(content.to_vec()))).collect(),
+            ),
+            type_: Some(TLS.to_owned()),
+            ..Secret::default()
+        };
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let created = self.api().create(&params, &object).await;
+        wipe(object);
+        created
+    }
+
+    /// Touches our keys and mark alone, and only while the Secret is at `version`.
+    async fn change(&self, version: &str, files: &ServingFiles) -> kube::Result<Secret> {
+        let patch = json!({
+            "metadata": { "resourceVersion": version, "annotations": { MARK: files.publisher } },
+            "data": {
+                CERTIFICATE: STANDARD.encode(&files.certificate),
+                KEY: STANDARD.encode(files.key.as_bytes()),
+                ROOTS: STANDARD.encode(&files.roots),
+            },
+        });
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        self.api().patch(NAME, &params, &Patch::Merge(patch)).await
+    }
+}
+
+impl IstiodSecret for IstiodTlsSecret {
+    fn follow(&self) -> SeenStream<SecretSeen> {
+        let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
+        let config = Config::default().fields(&format!("metadata.name={}", self.namespace));
+        let namespaces = follow(namespaces, config, format!("namespace {}", self.namespace), |namespace| {
+            Some((namespace.name_any(), namespace.metadata.deletion_timestamp.is_none()))
+        });
+        let namespaces = namespaces.map(|change| {
+            change.map(|change| match change {
+                Change::Listed(namespaces) => SecretSeen::Namespace(namespaces.iter().any(|(_, is_there)| *is_there)),
+                Change::Seen(_, is_there) => SecretSeen::Namespace(is_there),
+                Change::Gone(_) => SecretSeen::Namespace(false),
+            })
+        });
+        let config = Config::default().fields(&format!("metadata.name={NAME}"));
+        let secrets = follow(self.api(), config, format!("secret {}/{NAME}", self.namespace), |secret: &Secret| {
+            Some((secret.name_any(), stored(secret)))
+        });
+        let secrets = secrets.map(|change: Result<Change<StoredSecret>, PlacesError>| {
+            change.map(|change| match change {
+                Change::Listed(mut secrets) => SecretSeen::Secret(secrets.pop().map(|(_, secret)| secret)),
+                Change::Seen(_, secret) => SecretSeen::Secret(Some(secret)),
+                Change::Gone(_) => SecretSeen::Secret(None),
+            })
+        });
+        Box::pin(stream::select(namespaces, secrets))
+    }
+
+    fn write<'a>(
+        &'a self,
+        version: Option<&'a str>,
+        files: &'a ServingFiles,
+    ) -> BoxFuture<'a, Result<StoredSecret, WriteError>> {
+        Box::pin(async move {
+            let written = match version {
+                None => self.create(files).await,
+                Some(version) => self.change(version, files).await,
+            };
+            let secret = written.map_err(|error| write_error(&error))?;
+            let stored = stored(&secret);
+            wipe(secret);
+            Ok(stored)
+        })
+    }
+}
+
+fn stored(secret: &Secret) -> StoredSecret {
+    let content = |name: &str| {
+        let data = secret.data.as_ref().and_then(|data| data.get(name));
+        data.map(|content| content.0.clone()).unwrap_or_default()
+    };
+    StoredSecret {
+        version: secret.resource_version().unwrap_or_default(),
+        certificate: content(CERTIFICATE),
+        key: content(KEY).into(),
+        roots: FoundRoots::read(std::str::from_utf8(&content(ROOTS)).ok(), None),
+        publisher: secret.annotations().get(MARK).cloned(),
+    }
+}
+
+/// What is left in the buffers of the client is beyond reach.
+fn wipe(secret: Secret) {
+    secret.data.into_iter().flatten().for_each(|(_, content)| drop(Zeroizing::new(content.0)));
+}

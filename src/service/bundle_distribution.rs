@@ -1,0 +1,149 @@
+//! The active replica puts the trust bundle where the cluster's workloads look for it, and keeps istiod's serving certificate.
+//!
+//! Driven by the signing session: it begins with a term that is granted, and is dropped when that ends. What is written here is
+//! not fenced by the term: it is level-triggered, so the next active puts right what the last one left behind.
+
+mod config;
+mod istiod_certificate;
+mod places;
+mod spread;
+mod status;
+
+use std::{convert::Infallible, sync::Arc};
+
+use tokio::sync::watch;
+use tracing::info;
+
+pub use self::{
+    config::{DistributionConfig, MeshCa, Revision, RevisionError},
+    places::{
+        IstiodSecret, Places, PlacesError, RootPlaces, SecretSeen, SeenStream, ServingFiles, StoredSecret, WriteError,
+    },
+    status::{CertificateStatus, DistributionStatus, SpreadStatus},
+};
+use self::{
+    istiod_certificate::IstiodCertificate,
+    spread::{RootsText, Spread},
+};
+use super::{
+    create_certificate::CreateCertificate, metrics::Metrics, own_identity::OwnAuthority, readiness::Latch,
+    signing_session::SigningSession,
+};
+use crate::domain::{attestation::OwnIdentity, authority::TtlBounds, clock::Clock};
+
+/// The use case.
+pub struct BundleDistribution {
+    config_maps: Spread,
+    cluster_trust_bundle: Option<Spread>,
+    istiod: Option<IstiodCertificate>,
+    status: watch::Sender<DistributionStatus>,
+    metrics: Arc<Metrics>,
+}
+
+/// What [`BundleDistribution`] works with.
+pub struct Parts {
+    /// What is to be where.
+    pub config: DistributionConfig,
+    /// The cluster.
+    pub places: Places,
+    /// The way to istiod's certificate. Its policy must name istiod as [`MeshCa::istiod_serving`] does.
+    pub create: Arc<CreateCertificate>,
+    /// How long certificates may live.
+    pub ttl: TtlBounds,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl BundleDistribution {
+    /// The use case over its ports. Nothing happens before [`Self::run`].
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, places, create, ttl, clock, metrics } = parts;
+        let status = watch::Sender::new(DistributionStatus::default());
+        let spread = |places, text| {
+            let (clock, metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
+            Spread { places, text, publisher: config.namespace.clone(), adopt: config.adopt, clock, metrics }
+        };
+        let istiod = config.mesh_ca.as_ref().zip(places.istiod_secret).map(|(mesh, secret)| IstiodCertificate {
+            secret,
+            authority: Arc::new(OwnAuthority::new(create, OwnIdentity::Istiod(mesh.istiod.clone()))),
+            serving: mesh.istiod_serving(),
+            ttl,
+            publisher: config.namespace.clone(),
+            adopt: config.adopt,
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        });
+        Self {
+            config_maps: spread(places.config_maps, RootsText::AsWritten),
+            cluster_trust_bundle: places.cluster_trust_bundle.map(|places| spread(places, RootsText::CertificatesOnly)),
+            istiod,
+            status,
+            metrics,
+        }
+    }
+
+    /// How it stands; empty while this replica is not active.
+    pub fn status(&self) -> watch::Receiver<DistributionStatus> {
+        self.status.subscribe()
+    }
+
+    /// Distributes while this replica is active. Never returns. `latch` tells how it stands and is always ready: what can't be
+    /// distributed is no reason to answer no requests.
+    pub async fn run(self, mut sessions: watch::Receiver<Option<Arc<SigningSession>>>, latch: Latch) -> Infallible {
+        let status = self.status.subscribe();
+        tokio::join!(tell(status, latch), async {
+            loop {
+                let session = sessions.borrow_and_update().clone();
+                let changed = tokio::select! {
+                    changed = sessions.changed() => changed,
+                    never = self.distribute(session) => match never {},
+                };
+                self.status.send_replace(DistributionStatus::default());
+                self.metrics.forget_places();
+                if changed.is_err() {
+                    // an election that has ended says so itself
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+        .0
+    }
+
+    async fn distribute(&self, session: Option<Arc<SigningSession>>) -> Infallible {
+        let Some(session) = session else { return std::future::pending().await };
+        info!(event = "distribution_begins", term = %session.term());
+        let config_maps = self.config_maps.run(&session, |spread| {
+            self.status.send_modify(|status| status.config_maps = Some(spread));
+        });
+        let cluster_trust_bundle = async {
+            match &self.cluster_trust_bundle {
+                Some(bundle) => {
+                    let publish = |spread| self.status.send_modify(|status| status.cluster_trust_bundle = Some(spread));
+                    bundle.run(&session, publish).await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let istiod = async {
+            match &self.istiod {
+                Some(istiod) => {
+                    let publish = |istiod| self.status.send_modify(|status| status.istiod = Some(istiod));
+                    istiod.run(&session, publish).await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::join!(config_maps, cluster_trust_bundle, istiod).0
+    }
+}
+
+async fn tell(mut status: watch::Receiver<DistributionStatus>, latch: Latch) -> Infallible {
+    loop {
+        latch.ready(status.borrow_and_update().to_string());
+        if status.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}

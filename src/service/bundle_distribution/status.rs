@@ -1,0 +1,122 @@
+//! How the distribution stands, for readiness and people.
+
+use std::fmt;
+
+use crate::domain::{bundle::Summary, clock::Timestamp};
+
+/// Of each part, once it has something to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DistributionStatus {
+    /// The ConfigMap in each namespace.
+    pub config_maps: Option<SpreadStatus>,
+    /// The ClusterTrustBundle.
+    pub cluster_trust_bundle: Option<SpreadStatus>,
+    /// istiod's certificate.
+    pub istiod: Option<CertificateStatus>,
+}
+
+/// Of the objects of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpreadStatus {
+    /// What they are called.
+    pub name: String,
+    /// How many there are, and which of them are not right.
+    pub summary: Summary,
+    /// Why they can't be followed.
+    pub problem: Option<String>,
+}
+
+/// Of istiod's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateStatus {
+    /// It is renewed at this time.
+    Good {
+        /// When.
+        renewed_at: Timestamp,
+    },
+    /// Nothing can be done yet.
+    Waiting(String),
+    /// Somebody else's stands there.
+    Conflict,
+    /// Another writer insists on another one.
+    Fight,
+    /// It could not be made or written.
+    Failing(String),
+}
+
+/// Places that are named; of more, only their number is told.
+const NAMED: usize = 10;
+
+impl fmt::Display for DistributionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            self.config_maps.as_ref().map(ToString::to_string),
+            self.cluster_trust_bundle.as_ref().map(ToString::to_string),
+            self.istiod.as_ref().map(ToString::to_string),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        f.write_str(if parts.is_empty() { "the active replica distributes" } else { "" })?;
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl fmt::Display for SpreadStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, summary, problem } = self;
+        write!(f, "{name}: {} of {}", summary.right, summary.wanted)?;
+        for (what, places) in
+            [("RootConflict", &summary.conflicts), ("fought over", &summary.fights), ("failing", &summary.failing)]
+        {
+            if !places.is_empty() {
+                write!(f, ", {what}: {}", named(places))?;
+            }
+        }
+        match problem {
+            Some(problem) => write!(f, ", {problem}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for CertificateStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Good { renewed_at } => write!(f, "istiod-tls: renewed at {renewed_at}"),
+            Self::Waiting(what) => write!(f, "istiod-tls: {what}"),
+            Self::Conflict => f.write_str("istiod-tls: RootConflict, it leads to other roots and is not ours"),
+            Self::Fight => f.write_str("istiod-tls: fought over, another writer changes it back"),
+            Self::Failing(why) => write!(f, "istiod-tls: failing, {why}"),
+        }
+    }
+}
+
+/// The first of them, and how many more there are.
+pub(super) fn named(places: &[String]) -> String {
+    let first = places.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(" ");
+    match places.len().checked_sub(NAMED) {
+        Some(more @ 1..) => format!("{first} and {more} more"),
+        _ => first,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_is_not_right() {
+        let mut status = DistributionStatus::default();
+        assert_eq!(status.to_string(), "the active replica distributes");
+        let names = |count: usize| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>();
+        let summary = Summary { wanted: 20, right: 7, conflicts: names(2), fights: Vec::new(), failing: names(11) };
+        let name = "ConfigMap countersign-root-cert".to_owned();
+        status.config_maps = Some(SpreadStatus { name, summary, problem: Some("namespaces is forbidden".into()) });
+        status.istiod = Some(CertificateStatus::Waiting("namespace istio-system is not there yet".into()));
+        assert_eq!(
+            status.to_string(),
+            "ConfigMap countersign-root-cert: 7 of 20, RootConflict: n0 n1, \
+             failing: n0 n1 n2 n3 n4 n5 n6 n7 n8 n9 and 1 more, namespaces is forbidden; \
+             istiod-tls: namespace istio-system is not there yet"
+        );
+    }
+}

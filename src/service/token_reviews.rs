@@ -92,8 +92,7 @@ impl TokenReviews {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let answers =
-            Answers { accepted: Kept::new(ACCEPTED), refused: Kept::new(REFUSED), under_way: HashMap::new() };
+        let answers = Answers { accepted: Kept::new(ACCEPTED), refused: Kept::new(REFUSED), under_way: HashMap::new() };
         let (admission, answers) = (Admission::new(), Mutex::new(answers));
         Self(Arc::new(Shared { reviewer, rules, kept_for, clock, metrics, admission, answers }))
     }

@@ -202,7 +202,8 @@ mod tests {
     fn the_pod_of_a_reviewed_token_stands_there() {
         let event = issued(Proof::ReviewedToken { cluster: "Kubernetes".into(), pod: Some(pod()) });
         let bytes = encode(&LoggedEvent { sequence: 1, recorded_at: Timestamp::from_micros(5), event }).unwrap();
-        let proof = r#""proof":{"kind":"reviewed_token","cluster":"Kubernetes","pod":{"name":"gateway-0","uid":"5a1c"}}}"#;
+        let proof =
+            r#""proof":{"kind":"reviewed_token","cluster":"Kubernetes","pod":{"name":"gateway-0","uid":"5a1c"}}}"#;
         assert!(std::str::from_utf8(&bytes[34..]).unwrap().ends_with(proof));
     }
 

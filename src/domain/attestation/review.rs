@@ -121,11 +121,7 @@ mod tests {
             error: String::new(),
             authenticated: true,
             username: "system:serviceaccount:default:gateway".into(),
-            groups: vec![
-                "system:authenticated".into(),
-                GROUP.into(),
-                "system:serviceaccounts:default".into(),
-            ],
+            groups: vec!["system:authenticated".into(), GROUP.into(), "system:serviceaccounts:default".into()],
             audiences: vec!["istio-ca".into()],
             pod_name: Some("gateway-0".into()),
             pod_uid: Some("5a1c".into()),
@@ -153,7 +149,9 @@ mod tests {
         let said = verdict(|status| status.error = "x".repeat(1000)).unwrap_err();
         assert_eq!(said, ReviewError::Said("x".repeat(LONGEST_SAID)));
         assert_eq!(verdict(|status| status.authenticated = false), Err(ReviewError::NotAuthenticated));
-        for groups in [vec![], vec!["system:serviceaccounts:default".to_owned()], vec!["system:authenticated".to_owned()]] {
+        for groups in
+            [vec![], vec!["system:serviceaccounts:default".to_owned()], vec!["system:authenticated".to_owned()]]
+        {
             assert_eq!(verdict(|status| status.groups = groups), Err(ReviewError::Group));
         }
         for audiences in [vec![], vec!["https://kubernetes.default.svc".to_owned()], vec!["istio".to_owned()]] {
@@ -177,7 +175,8 @@ mod tests {
             let answer = verdict(|status| name.clone_into(&mut status.username));
             assert_eq!(answer, Err(ReviewError::Username(name.to_owned())));
         }
-        for name in ["system:serviceaccount::gateway", "system:serviceaccount:default:", "system:serviceaccount:a.b:c"] {
+        for name in ["system:serviceaccount::gateway", "system:serviceaccount:default:", "system:serviceaccount:a.b:c"]
+        {
             let answer = verdict(|status| name.clone_into(&mut status.username));
             assert!(matches!(answer, Err(ReviewError::Account(_))), "{name}: {answer:?}");
         }

@@ -90,12 +90,7 @@ impl Admission {
     }
 
     /// A place for one review.
-    pub(super) fn enter(
-        &self,
-        address: Option<IpAddr>,
-        origin: &TokenOrigin,
-        now: BootInstant,
-    ) -> Result<Place, Busy> {
+    pub(super) fn enter(&self, address: Option<IpAddr>, origin: &TokenOrigin, now: BootInstant) -> Result<Place, Busy> {
         let mut seen = lock(&self.seen);
         let known = address.map(|address| seen.remember(address, now));
         let (remembered, is_doubted) = match known {

@@ -310,9 +310,8 @@ mod by_the_clusters_word {
     #[test]
     fn what_no_review_could_accept_needs_none() {
         let world = World::new();
-        let answer = |evidence: &Evidence| {
-            attested(&world, evidence, Some(&accepted()), UnfinishedPods::NotAsked).unwrap_err()
-        };
+        let answer =
+            |evidence: &Evidence| attested(&world, evidence, Some(&accepted()), UnfinishedPods::NotAsked).unwrap_err();
         let account = "default/token".parse().unwrap();
         let minted = |audience, now| Evidence {
             token: Some(world.key.mint(CLUSTER_ISSUER, &account, audience, now, HOUR).unwrap()),

@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::sleep;
 use tonic::{
     Code, Request, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -60,8 +62,10 @@ struct KeptChannel {
 }
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// A replica holds a request while nobody is active; another one may know better before that bound is over.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
+/// A replica holds a request for 10 s while nobody is active, and is not given up before it says so.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
+/// Another one may know better meanwhile, so it is asked as well.
+const PATIENCE: Duration = Duration::from_secs(2);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(1);
 
@@ -81,21 +85,36 @@ impl CaClient {
         self.identity.get_or_init(|| identity);
     }
 
+    /// Asks one address after the other, the next one when there was a failure or no answer for a while. The first answer
+    /// counts.
     async fn sign_anywhere(&self, csr_pem: &str, ttl_seconds: i64) -> Result<SignedChain, SignError> {
         let roots = self.roots.read().await?;
         let token = self.token().await;
         let first = self.last_good.load(Ordering::Relaxed);
         let count = self.endpoints.len();
+        let mut others = (0..count).map(|offset| (first + offset) % count);
+        let ask = |index| {
+            let (roots, token) = (&roots, token.as_ref());
+            async move { (index, self.sign_at(index, roots, token, csr_pem, ttl_seconds).await) }
+        };
+        let mut asked: FuturesUnordered<_> = others.next().map(ask).into_iter().collect();
         let mut failures = Vec::new();
-        for index in (0..count).map(|offset| (first + offset) % count) {
-            match self.sign_at(index, &roots, token.as_ref(), csr_pem, ttl_seconds).await {
-                Ok(signed) => {
-                    self.last_good.store(index, Ordering::Relaxed);
-                    return Ok(signed);
-                }
-                Err(error @ SignError::Refused(_)) => return Err(error),
-                Err(error) => failures.push((index, error)),
-            }
+        while !asked.is_empty() {
+            let next = tokio::select! {
+                Some((index, answer)) = asked.next() => match answer {
+                    Ok(signed) => {
+                        self.last_good.store(index, Ordering::Relaxed);
+                        return Ok(signed);
+                    }
+                    Err(error @ SignError::Refused(_)) => return Err(error),
+                    Err(error) => {
+                        failures.push((index, error));
+                        others.next()
+                    }
+                },
+                () = sleep(PATIENCE), if others.len() > 0 => others.next(),
+            };
+            asked.extend(next.map(ask));
         }
         Err(self.nowhere(failures))
     }

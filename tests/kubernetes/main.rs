@@ -22,6 +22,7 @@ mod away;
 mod cluster;
 mod cluster_works;
 mod faults;
+mod hands;
 mod lease;
 mod many;
 mod network;

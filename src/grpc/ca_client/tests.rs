@@ -28,8 +28,8 @@ struct World {
     files: TempDir,
 }
 
-/// A CA that says the same to everybody.
-struct Fixed(Result<Vec<String>, Status>);
+/// A CA that says the same to everybody, after a while.
+struct Fixed(Result<Vec<String>, Status>, Duration);
 
 #[tonic::async_trait]
 impl IstioCertificateService for Fixed {
@@ -37,6 +37,7 @@ impl IstioCertificateService for Fixed {
         &self,
         _: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
+        sleep(self.1).await;
         self.0.clone().map(|cert_chain| Response::new(IstioCertificateResponse { cert_chain }))
     }
 }
@@ -73,10 +74,14 @@ impl World {
 
     /// Serves `answer` until the test ends.
     async fn ca(&self, answer: Result<Vec<String>, Status>) -> String {
+        self.slow_ca(answer, Duration::ZERO).await
+    }
+
+    async fn slow_ca(&self, answer: Result<Vec<String>, Status>, delay: Duration) -> String {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = tcp.local_addr().unwrap().to_string();
         let (_, tls) = watch::channel(Some(server_config(&self.issued().0).unwrap()));
-        let service = IstioCertificateServiceServer::new(Fixed(answer));
+        let service = IstioCertificateServiceServer::new(Fixed(answer, delay));
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(accept_tls(tcp, tls)));
         address
     }
@@ -152,4 +157,26 @@ async fn without_any_good_roots_nobody_is_asked() {
     world.write_roots("no PEM");
     let error = sign(&world.client(&[&world.good_ca().await])).await.unwrap_err();
     assert!(matches!(&error, SignError::Unavailable(said) if said.starts_with("root file ")), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_that_holds_the_request_does_not_hide_the_next_one() {
+    let world = World::new();
+    let holding = world.slow_ca(Err(Status::unavailable("nobody is active")), HOUR).await;
+    let client = world.client(&[&holding, &world.good_ca().await]);
+    let begin = tokio::time::Instant::now();
+    assert_eq!(sign(&client).await.err(), None);
+    assert!(begin.elapsed() < PATIENCE * 2, "after {:?}", begin.elapsed());
+    // and is not asked first again
+    let begin = tokio::time::Instant::now();
+    assert_eq!(sign(&client).await.err(), None);
+    assert!(begin.elapsed() < PATIENCE, "after {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_standby_that_holds_the_request_through_a_take_over_is_not_given_up() {
+    let world = World::new();
+    let standby = world.slow_ca(Ok(world.issued().1), Duration::from_secs(6)).await;
+    let dead = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().to_string();
+    assert_eq!(sign(&world.client(&[&standby, &dead])).await.err(), None);
 }

@@ -1,11 +1,6 @@
 //! pilot-agent's own CA client against CreateCertificate; Go's verifier and OpenSSL judge what it gets.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,6 +8,7 @@ use tempfile::TempDir;
 use crate::support::{
     certificate::Certificate,
     countersign::{Serve, root_file, write_token},
+    openssl,
     peer::{lines, peer},
     process::Process,
     wait::wait_until,
@@ -42,27 +38,13 @@ fn its_certificates_pass_go_and_openssl_with_every_key_it_can_make() {
         // The client runs Go's verifier for both extended key usages before it prints a serial.
         let mut client = client(dir.path(), key, &data, &serve.address(), &flags);
         client.wait_for_success(LIMIT);
-        openssl_accepts(&out);
+        let [leaf, above, roots] = ["leaf", "intermediates", "root"]
+            .map(|name| fs::read_to_string(out.join(name).with_extension("pem")).unwrap());
+        openssl::verify(&leaf, &above, &roots);
 
-        let leaf = &Certificate::from_pem(&fs::read_to_string(out.join("leaf.pem")).unwrap())[0];
+        let leaf = &Certificate::from_pem(&leaf)[0];
         assert_eq!(leaf.uris, [GATEWAY], "{key}");
         assert_eq!(lines(&client)[0]["serial"], Value::from(leaf.serial.as_str()), "{key}");
-    }
-}
-
-fn openssl_accepts(folder: &Path) {
-    for purpose in ["sslclient", "sslserver"] {
-        let file = |name: &str| -> PathBuf { folder.join(name) };
-        let mut command = Command::new("openssl");
-        command.args(["verify", "-x509_strict", "-purpose", purpose, "-no-CAfile", "-no-CApath", "-no-CAstore"]);
-        command.arg("-trusted").arg(file("root.pem"));
-        if fs::metadata(file("intermediates.pem")).unwrap().len() > 0 {
-            command.arg("-untrusted").arg(file("intermediates.pem"));
-        }
-        let answer = command.arg(file("leaf.pem")).output();
-        let answer = answer.expect("the command openssl, which these tests need: install OpenSSL 3");
-        let said = String::from_utf8_lossy(&answer.stdout) + String::from_utf8_lossy(&answer.stderr);
-        assert!(answer.status.success(), "openssl verify -purpose {purpose}: {said}");
     }
 }
 

@@ -7,8 +7,11 @@ use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted
 use x509_parser::pem::Pem;
 
 use crate::{
-    authority::{Authority, CaDir, Kind},
-    place::{Place, said},
+    place::Place,
+    support::{
+        authority::{Authority, CaDir, Kind},
+        observe::said,
+    },
 };
 
 /// All DER certificates of some PEM texts.

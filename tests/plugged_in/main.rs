@@ -15,8 +15,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod authority;
-mod caller;
 mod chains;
 mod place;
 mod start;

@@ -5,11 +5,12 @@ use std::{fs, path::Path, time::Duration};
 use tonic::Code;
 
 use crate::{
-    authority::{Authority, CaDir, Files, Kind},
-    place::{Place, readiness, wait_for},
+    place::Place,
     support::{
+        authority::{Authority, CaDir, Files, Kind},
         countersign::{Serve, root_file},
         http::free_port,
+        observe::{readiness, wait_for},
         wait::wait_until,
     },
 };

@@ -10,13 +10,21 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "test code: it stops at the first surprise, blocks, and has no runtime to pause"
 )]
 
+pub(crate) mod authority;
+pub(crate) mod caller;
 pub(crate) mod certificate;
 pub(crate) mod countersign;
 pub(crate) mod http;
+pub(crate) mod load;
+pub(crate) mod mount;
+pub(crate) mod observe;
+pub(crate) mod openssl;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod swaps;
 pub(crate) mod wait;

@@ -2,9 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -15,6 +13,8 @@ use rcgen::{
 };
 use rsa::{RsaPrivateKey, pkcs1::EncodeRsaPrivateKey, pkcs8::EncodePrivateKey, rand_core::OsRng};
 use tempfile::TempDir;
+
+use super::mount::Mount;
 
 const YEAR: Duration = Duration::from_secs(31_536_000);
 
@@ -140,30 +140,32 @@ impl Files {
 
 /// A directory for `--ca-dir`.
 pub(crate) struct CaDir {
-    folder: TempDir,
-    versions: AtomicUsize,
+    mount: Mount,
+    _folder: TempDir,
 }
 
 impl CaDir {
     /// Plain files.
     pub(crate) fn plain(files: &Files) -> Self {
-        let dir = Self { folder: tempfile::tempdir().unwrap(), versions: AtomicUsize::new(0) };
+        let dir = Self::empty();
         dir.write(files);
         dir
     }
 
-    /// As the kubelet mounts a Secret: links to files below a link that is replaced.
+    /// As the kubelet mounts a Secret.
     pub(crate) fn mounted(files: &Files) -> Self {
-        let dir = Self { folder: tempfile::tempdir().unwrap(), versions: AtomicUsize::new(0) };
+        let dir = Self::empty();
         dir.swap(files);
-        for (name, _) in &files.0 {
-            symlink(Path::new("..data").join(name), dir.path().join(name)).unwrap();
-        }
         dir
     }
 
+    fn empty() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { mount: Mount::at(folder.path().to_owned()), _folder: folder }
+    }
+
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        self.mount.path()
     }
 
     /// The flag and its value.
@@ -186,12 +188,6 @@ impl CaDir {
 
     /// Replaces mounted files at once, as the kubelet does.
     pub(crate) fn swap(&self, files: &Files) {
-        let version = PathBuf::from(format!("..{}", self.versions.fetch_add(1, Ordering::Relaxed)));
-        fs::create_dir(self.path().join(&version)).unwrap();
-        for (name, content) in &files.0 {
-            fs::write(self.path().join(&version).join(name), content).unwrap();
-        }
-        symlink(&version, self.path().join("..data_tmp")).unwrap();
-        fs::rename(self.path().join("..data_tmp"), self.path().join("..data")).unwrap();
+        self.mount.swap(files.0.iter().map(|(name, content)| (*name, content.as_bytes())));
     }
 }

@@ -14,7 +14,7 @@ use tonic::{
     transport::{Certificate as Root, Channel, ClientTlsConfig, Endpoint},
 };
 
-use crate::support::countersign::write_token;
+use super::countersign::write_token;
 
 const CONNECT: Duration = Duration::from_secs(2);
 
@@ -29,11 +29,16 @@ pub(crate) struct Caller {
 impl Caller {
     /// With a token of the data directory; the servers' certificates are verified to `roots`.
     pub(crate) fn new(data: &Path, roots: &str) -> Self {
-        let id = "spiffe://cluster.local/ns/default/sa/caller".parse().unwrap();
         let token = tempfile::NamedTempFile::new().unwrap();
         write_token(data, "default/caller", token.path());
+        Self::with_token(&fs::read_to_string(token.path()).unwrap(), roots)
+    }
+
+    /// With a token of `default/caller` in trust domain `cluster.local`.
+    pub(crate) fn with_token(token: &str, roots: &str) -> Self {
+        let id = "spiffe://cluster.local/ns/default/sa/caller".parse().unwrap();
         Self {
-            token: fs::read_to_string(token.path()).unwrap().trim().to_owned(),
+            token: token.trim().to_owned(),
             csr: PrivateKey::generate_p256().unwrap().certificate_request(&id).unwrap(),
             roots: roots.to_owned(),
             runtime: Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),

@@ -1,0 +1,49 @@
+//! OpenSSL as a judge.
+
+use std::{fs, process::Command};
+
+use super::http::loopback;
+
+/// Fails unless `openssl verify` accepts `leaf` for both sides of a connection, by `roots` alone.
+pub(crate) fn verify(leaf: &str, above: &str, roots: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("leaf.pem", leaf), ("above.pem", above), ("roots.pem", roots)] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    for purpose in ["sslclient", "sslserver"] {
+        let mut command = openssl();
+        command.args(["verify", "-x509_strict", "-purpose", purpose, "-no-CAfile", "-no-CApath", "-no-CAstore"]);
+        command.args(["-trusted", "roots.pem"]);
+        if !above.is_empty() {
+            command.args(["-untrusted", "above.pem"]);
+        }
+        let answer = command.arg("leaf.pem").current_dir(folder.path()).output().expect(MISSING);
+        let said = String::from_utf8_lossy(&answer.stdout) + String::from_utf8_lossy(&answer.stderr);
+        assert!(answer.status.success(), "openssl verify -purpose {purpose}: {said}");
+    }
+}
+
+/// The certificates of the server on `port`, leaf first, as PEM; anything but a connection that `roots` alone vouch for, with a
+/// leaf for `name`, in words.
+pub(crate) fn served(port: u16, name: &str, roots: &str) -> Result<String, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), roots).unwrap();
+    let mut command = openssl();
+    command.args(["s_client", "-connect", &loopback(port).to_string(), "-servername", name, "-alpn", "h2"]);
+    command.args(["-verify_hostname", name, "-verify_return_error", "-showcerts", "-no-CApath", "-no-CAstore"]);
+    let answer = command.arg("-CAfile").arg(file.path()).output().expect(MISSING);
+    let (said, errors) = (String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
+    if answer.status.success() && said.contains("Verify return code: 0 (ok)") {
+        Ok(said.into_owned())
+    } else {
+        Err(format!("openssl s_client: {}: {said}{errors}", answer.status))
+    }
+}
+
+const MISSING: &str = "the command openssl, which these tests need: install OpenSSL 3";
+
+fn openssl() -> Command {
+    let mut command = Command::new("openssl");
+    command.stdin(std::process::Stdio::null());
+    command
+}

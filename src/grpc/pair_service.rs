@@ -103,6 +103,8 @@ impl Peers {
         match (self, own) {
             (Self::SameUser, _) | (Self::Certified(_), OwnIdentity::Serving) => true,
             (Self::Certified(peers), OwnIdentity::Workload(account)) => peers.workload.as_ref() == Some(account),
+            // whoever writes istiod's Secret is active, and signs for it himself
+            (Self::Certified(_), OwnIdentity::Istiod(_)) => false,
         }
     }
 }

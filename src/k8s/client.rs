@@ -9,8 +9,9 @@ use hyper_util::{
     client::legacy::{Client as Pooled, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+pub use kube::Client;
 use kube::{
-    Client, Config,
+    Config,
     client::{Body, ConfigExt as _},
     config::{KubeConfigOptions, Kubeconfig},
 };

@@ -154,7 +154,8 @@ impl ClusterPods {
     /// Whether the next watch can go on where this one ended.
     async fn watch_from(&self, reached: &mut String) -> Result<bool, Problem> {
         let params = WatchParams::default().timeout(WATCH_ENDS);
-        let begun = timeout(ANSWER_LIMIT, self.api.watch(&params, reached)).await.map_err(|_elapsed| Problem::Silent)?;
+        let begun =
+            timeout(ANSWER_LIMIT, self.api.watch(&params, reached)).await.map_err(|_elapsed| Problem::Silent)?;
         let mut events = match begun {
             Err(Error::Api(status)) if status.code == 410 => return Ok(false),
             begun => begun?.boxed(),

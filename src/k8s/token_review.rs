@@ -108,7 +108,10 @@ mod tests {
     fn an_empty_status_says_nothing_good() {
         assert_eq!(status_of(TokenReviewStatus::default()), ReviewStatus::default());
         let refused = serde_json::from_str(r#"{"error": "invalid bearer token", "user": {}}"#).unwrap();
-        assert_eq!(status_of(refused), ReviewStatus { error: "invalid bearer token".into(), ..ReviewStatus::default() });
+        assert_eq!(
+            status_of(refused),
+            ReviewStatus { error: "invalid bearer token".into(), ..ReviewStatus::default() }
+        );
     }
 
     #[test]

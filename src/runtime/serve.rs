@@ -47,6 +47,7 @@ use crate::{
     },
     http::admin,
     service::{
+        bundle_distribution::{self, BundleDistribution},
         leadership::{Leadership, LeadershipError},
         metrics::{ExpiringCertificate, Metrics},
         signing_state::Origin,
@@ -122,10 +123,24 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
         supervisor.spawn(name, until(&shutdown, task));
     }
     let greeting = greeting(&config, &surroundings);
+    let distribution = surroundings.distribution.take();
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
     let default_socket = surroundings.data_dir.workload_socket();
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
+    if let Some((config_of, places)) = distribution {
+        let parts = bundle_distribution::Parts {
+            config: config_of,
+            places,
+            create: Arc::clone(&signing.create),
+            ttl: config.ttl,
+            clock: Arc::clone(&seams.clock),
+            metrics: Arc::clone(&seams.metrics),
+        };
+        let latch = readiness.latch("distribution", "not begun");
+        let distribution = BundleDistribution::new(parts).run(sessions.clone(), latch);
+        supervisor.spawn("distribution", until(&shutdown, async move { match distribution.await {} }));
+    }
     let identities = OwnIdentities {
         create: Arc::clone(&signing.create),
         trust_domain: config.trust_domain.clone(),

@@ -12,11 +12,11 @@ use std::{
 
 use tokio::sync::watch;
 
+pub use self::imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused};
 use self::{
     content::{AuthorityContent, PairContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
     pair::{is_usable, new_pair},
 };
-pub use self::imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused};
 use super::ports::{StateError, StateObject, StateStore};
 use crate::domain::{
     attestation::Denied,

@@ -81,9 +81,9 @@ impl Presence {
 
     /// Whether the account has an unfinished pod at `now`.
     pub(super) fn in_use(&self, account: &ServiceAccount, now: Timestamp) -> bool {
-        self.accounts.get(account).is_some_and(|in_use| {
-            in_use.staying > 0 || in_use.until.is_some_and(|until| until.plus(LEEWAY) > now)
-        })
+        self.accounts
+            .get(account)
+            .is_some_and(|in_use| in_use.staying > 0 || in_use.until.is_some_and(|until| until.plus(LEEWAY) > now))
     }
 
     /// How many pods there are.

@@ -9,6 +9,7 @@ use crate::{
         leadership::{LeaseTiming, LeaseTimingError},
     },
     runtime::{args::KubernetesArgs, duration},
+    service::bundle_distribution::Revision,
 };
 
 /// What `serve` runs with in Kubernetes.
@@ -43,7 +44,7 @@ pub struct KubernetesConfig {
     /// Of istiod.
     pub istio_namespace: String,
     /// Whose names istiod's certificate holds.
-    pub istiod_revisions: Vec<String>,
+    pub istiod_revisions: Vec<Revision>,
     /// Whether the roots are kept in a ClusterTrustBundle as well.
     pub cluster_trust_bundle: bool,
     /// Whether somebody else's roots are overwritten.
@@ -61,7 +62,8 @@ impl KubernetesConfig {
         let replica_uid = from.one("replica_uid", object_name);
         let pair_listen = from.one("pair_listen", parse::socket_address);
         let pair_address = from.one("pair_address", reachable);
-        let pair_service = from.one("pair_service", |text| parse::ca_address(text, None).map(|parts| (parts.host, parts.port)));
+        let pair_service =
+            from.one("pair_service", |text| parse::ca_address(text, None).map(|parts| (parts.host, parts.port)));
         let lease = lease(from);
         let cluster_id = from.one("cluster_id", not_empty);
         let token_audiences = from.many("token_audiences", not_empty);
@@ -70,7 +72,7 @@ impl KubernetesConfig {
         let mesh_ca = from.one("mesh_ca", parse::boolean);
         let root_config_map = from.one("root_config_map", object_name);
         let istio_namespace = from.one("istio_namespace", object_name);
-        let istiod_revisions = from.many("istiod_revisions", object_name);
+        let istiod_revisions = from.many("istiod_revisions", parse::displayed);
         let cluster_trust_bundle = from.one("cluster_trust_bundle", parse::boolean);
         let adopt = from.one("adopt", parse::boolean);
         Some(Self {
@@ -113,7 +115,8 @@ impl KubernetesConfig {
             mesh_ca: Some(self.mesh_ca.to_string()),
             root_config_map: Some(self.root_config_map.clone()),
             istio_namespace: Some(self.istio_namespace.clone()),
-            istiod_revisions: Some(self.istiod_revisions.clone()).filter(|revisions| !revisions.is_empty()),
+            istiod_revisions: Some(self.istiod_revisions.iter().map(Revision::to_string).collect::<Vec<_>>())
+                .filter(|revisions| !revisions.is_empty()),
             cluster_trust_bundle: Some(self.cluster_trust_bundle.to_string()),
             adopt: Some(self.adopt.to_string()),
         }

@@ -13,10 +13,7 @@ use super::{
 };
 use crate::{
     domain::{jwt::TokenIssuer, leadership::Tenure, random::SecureRandom},
-    grpc::{
-        pair_client::PairClient,
-        unix_listener::WorkloadListener,
-    },
+    grpc::{pair_client::PairClient, unix_listener::WorkloadListener},
     runtime::config::ServeConfig,
     service::{leadership::Hints, readiness::Readiness, signing_state::root_of},
     storage::{
@@ -81,6 +78,8 @@ pub(super) async fn join(
         issuers,
         cluster: None,
         server_names: config.dns_names.clone(),
+        istiod: None,
+        distribution: None,
         announced: Announced::InDataDir(directory.clone(), entry),
         histories: Box::new(move |own| Arc::new(AllHistories { data_dir: logs_of, own: Some((own_slot, own)) })),
         tasks: Vec::new(),

@@ -8,13 +8,12 @@ use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use super::{
     Seams, ServeFailed,
     announce::Announced,
-    surroundings::{AllLogs, PairPort, Ports, Surroundings},
+    surroundings::{AllLogs, PairPort, Ports, Surroundings, Tasks},
 };
 use crate::{
     domain::{
         attestation::ReviewRules,
-        clock::Clock,
-        identity::ReplicaId,
+        identity::{ReplicaId, ServiceAccount},
         jwt::TokenIssuer,
         leadership::{Tenure, Term},
         random::SecureRandom,
@@ -26,11 +25,16 @@ use crate::{
         pair_tls::{PairTls, pair_tls},
     },
     k8s::{
-        client::client, lease_store::LeaseStore, pods::ClusterPods, state_store::SecretStateStore,
+        bundle_places::bundle_places,
+        client::{Client, client},
+        lease_store::LeaseStore,
+        pods::ClusterPods,
+        state_store::SecretStateStore,
         token_review::ClusterTokenReviewer,
     },
     runtime::config::{KubernetesConfig, ServeConfig},
     service::{
+        bundle_distribution::{DistributionConfig, MeshCa},
         create_certificate::Cluster,
         issuance_history::PairHistories,
         leadership::Hints,
@@ -64,7 +68,7 @@ pub(super) async fn join(
     let (port, _) = listen("pairListen", kubernetes.pair_listen).await?;
     let replica = format!("{}-{}", kubernetes.replica_uid, suffix(random.as_ref())?);
     let readiness = Readiness::default();
-    let mut tasks: Vec<(&'static str, BoxFuture<'static, ()>)> = Vec::new();
+    let mut tasks = Tasks::new();
 
     // what the term hangs on runs where the election does
     let kubeconfig = kubernetes.kubeconfig.clone();
@@ -97,8 +101,7 @@ pub(super) async fn join(
 
     let id = ReplicaId::new(&config.trust_domain, &kubernetes.replica_uid).map_err(ServeFailed::of)?;
     let readable: Arc<dyn StateStore> = Arc::new(store.clone());
-    let (keeper, identities) =
-        ReplicaIdentityKeeper::new(readable, id, Arc::clone(clock), Arc::clone(random));
+    let (keeper, identities) = ReplicaIdentityKeeper::new(readable, id, Arc::clone(clock), Arc::clone(random));
     tasks.push(("replica certificate", Box::pin(keeper.run())));
     let (PairTls { server, client: dial }, follow) = pair_tls(identities, Arc::clone(clock));
     tasks.push(("pair TLS", Box::pin(follow)));
@@ -114,7 +117,9 @@ pub(super) async fn join(
         known,
         workload: config.workload_socket.is_some().then(|| config.workload.clone()),
     };
-    let cluster = cluster(kubernetes, clock, metrics, &mut tasks).await?;
+    let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
+    let cluster = cluster(&client, kubernetes, seams, &mut tasks);
+    let distribution = distribution(config, kubernetes, namespace.clone())?;
     let mut server_names = config.dns_names.clone();
     server_names.push(format!("countersign.{namespace}.svc"));
     Ok(Surroundings {
@@ -133,6 +138,8 @@ pub(super) async fn join(
         issuers,
         cluster: Some(cluster),
         server_names,
+        istiod: distribution.mesh_ca.as_ref().map(MeshCa::istiod_serving),
+        distribution: Some((distribution.clone(), bundle_places(&client, &distribution))),
         announced: Announced::InLease,
         tasks,
         readiness,
@@ -140,22 +147,35 @@ pub(super) async fn join(
     })
 }
 
-async fn cluster(
-    kubernetes: &KubernetesConfig,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-    tasks: &mut Vec<(&'static str, BoxFuture<'static, ()>)>,
-) -> Result<Cluster, ServeFailed> {
-    let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
-    let pods = Arc::new(ClusterPods::new(client.clone(), Arc::clone(clock)));
+fn cluster(client: &Client, kubernetes: &KubernetesConfig, seams: &Seams, tasks: &mut Tasks) -> Cluster {
+    let pods = Arc::new(ClusterPods::new(client.clone(), Arc::clone(&seams.clock)));
     let followed = Arc::clone(&pods);
     tasks.push(("pods", Box::pin(async move { followed.follow().await })));
-    let rules =
-        ReviewRules { cluster: kubernetes.cluster_id.clone(), audiences: kubernetes.token_audiences.clone() };
-    let reviewer = Arc::new(ClusterTokenReviewer::new(client));
-    let reviews =
-        TokenReviews::new(reviewer, rules, kubernetes.token_cache, Arc::clone(clock), Arc::clone(metrics));
-    Ok(Cluster { reviews, pods })
+    let rules = ReviewRules { cluster: kubernetes.cluster_id.clone(), audiences: kubernetes.token_audiences.clone() };
+    let reviewer = Arc::new(ClusterTokenReviewer::new(client.clone()));
+    let (clock, metrics) = (Arc::clone(&seams.clock), Arc::clone(&seams.metrics));
+    Cluster { reviews: TokenReviews::new(reviewer, rules, kubernetes.token_cache, clock, metrics), pods }
+}
+
+fn distribution(
+    config: &ServeConfig,
+    kubernetes: &KubernetesConfig,
+    namespace: String,
+) -> Result<DistributionConfig, ServeFailed> {
+    let mesh_ca = if kubernetes.mesh_ca {
+        let istiod = ServiceAccount::new(&kubernetes.istio_namespace, "istiod").map_err(ServeFailed::of)?;
+        let (root_config_map, revisions) = (kubernetes.root_config_map.clone(), kubernetes.istiod_revisions.clone());
+        Some(MeshCa::new(root_config_map, istiod, revisions, &config.trust_domain).map_err(ServeFailed::of)?)
+    } else {
+        None
+    };
+    Ok(DistributionConfig {
+        namespace,
+        trust_domain: config.trust_domain.clone(),
+        mesh_ca,
+        cluster_trust_bundle: kubernetes.cluster_trust_bundle,
+        adopt: kubernetes.adopt,
+    })
 }
 
 async fn listen(setting: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeFailed> {

@@ -8,13 +8,10 @@ use tokio::{net::TcpListener, sync::watch};
 use super::announce::Announced;
 use crate::{
     domain::{jwt::TokenIssuer, leadership::Tenure},
-    grpc::{
-        pair_client::PairClient,
-        pair_server::CertifiedPeers,
-        unix_listener::WorkloadListener,
-    },
+    grpc::{pair_client::PairClient, pair_server::CertifiedPeers, unix_listener::WorkloadListener},
     service::{
-        create_certificate::Cluster,
+        bundle_distribution::{DistributionConfig, Places},
+        create_certificate::{Cluster, IstiodServing},
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},
         ports::BoxFuture,
@@ -46,10 +43,14 @@ pub(super) struct Surroundings {
     pub(super) cluster: Option<Cluster>,
     /// In the serving certificate.
     pub(super) server_names: Vec<String>,
+    /// What istiod serves as, in a mesh whose only authority this is.
+    pub(super) istiod: Option<IstiodServing>,
+    /// Where the trust bundle goes.
+    pub(super) distribution: Option<(DistributionConfig, Places)>,
     pub(super) announced: Announced,
     pub(super) histories: AllLogs,
     /// What goes on beside everything else until shutdown.
-    pub(super) tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
+    pub(super) tasks: Tasks,
     pub(super) readiness: Readiness,
     /// The last thing of all, before the slot is let go. Blocks.
     pub(super) leave: Box<dyn FnOnce() -> io::Result<()> + Send>,
@@ -77,6 +78,9 @@ pub(super) enum PairPort {
         peers: CertifiedPeers,
     },
 }
+
+/// Named, for the supervisor. None of them ends.
+pub(super) type Tasks = Vec<(&'static str, BoxFuture<'static, ()>)>;
 
 /// Puts the logs of the other replicas beside this one's own.
 pub(super) type AllLogs = Box<dyn FnOnce(Arc<dyn IssuanceHistory>) -> Arc<dyn IssuanceHistory> + Send>;

@@ -139,7 +139,12 @@ impl StoredAuthority {
 
 impl PluggedInContent {
     pub(super) fn new(trust_domain: &TrustDomain) -> Self {
-        Self { format: PLUGGED_IN, trust_domain: trust_domain.to_string(), pair: None, unknown: UnknownFields::default() }
+        Self {
+            format: PLUGGED_IN,
+            trust_domain: trust_domain.to_string(),
+            pair: None,
+            unknown: UnknownFields::default(),
+        }
     }
 }
 

@@ -58,7 +58,13 @@ impl Election for TestElection {
                     Event::LeaseConflict
                 }
             }
-            _ => Event::LockAcquired,
+            Action::TryLock => Event::LockAcquired,
+            Action::ReleaseLock
+            | Action::ClaimState { .. }
+            | Action::Grant { .. }
+            | Action::Extend { .. }
+            | Action::Revoke { .. }
+            | Action::CloseStores => unreachable!("{action:?} is no request"),
         };
         Box::pin(async move { event })
     }

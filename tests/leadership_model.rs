@@ -75,6 +75,7 @@ fn process_fault() -> impl Strategy<Value = Fault> {
         (replica.clone(), 0_u64..2_000).prop_map(|(replica, down)| Fault::Shutdown { replica, down }),
         (replica, 1_usize..5).prop_map(|(replica, times)| Fault::Ticks { replica, times }),
         Just(Fault::StateRaised),
+        (0_usize..3).prop_map(|replica| Fault::StateUnusable { replica }),
     ]
 }
 

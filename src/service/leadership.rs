@@ -57,7 +57,7 @@ pub struct Leadership {
     /// The state of the term that was claimed last, until it is granted.
     claimed: Option<(Term, ClaimedState)>,
     /// Why the last claim failed.
-    claim_trouble: Option<Arc<str>>,
+    claim_error: Option<StateError>,
     session: watch::Sender<Option<Arc<SigningSession>>>,
     /// The session of the term that ended last, until the stores are closed.
     ended: Option<Arc<SigningSession>>,
@@ -105,7 +105,7 @@ impl Leadership {
             election,
             state,
             claimed: None,
-            claim_trouble: None,
+            claim_error: None,
             session,
             ended: None,
             standing,
@@ -219,7 +219,7 @@ impl Leadership {
             Outcome::Event(event) => Ok(event),
             Outcome::Claim(term, Ok(Claim::Claimed(state))) => {
                 self.claimed = Some((term, state));
-                self.claim_trouble = None;
+                self.claim_error = None;
                 Ok(Event::StateClaimed { term })
             }
             Outcome::Claim(term, Ok(Claim::Refused { highest })) => Ok(Event::StateRefused { term, highest }),
@@ -228,29 +228,28 @@ impl Leadership {
             {
                 Err(LeadershipError::State(error))
             }
-            Outcome::Claim(term, Err(error)) => {
-                self.claim_failed(term, &error);
-                Ok(Event::StateUnknown { term })
-            }
+            Outcome::Claim(term, Err(error)) => Ok(self.claim_failed(term, error)),
         }
     }
 
-    /// Says it once for as long as it stays the same: the claim is tried again and again.
-    fn claim_failed(&mut self, term: Term, error: &StateError) {
-        let trouble: Arc<str> = error.to_string().into();
-        if self.claim_trouble.as_ref() != Some(&trouble) {
+    /// Said once for as long as it stays the same: the claim is tried again and again.
+    fn claim_failed(&mut self, term: Term, error: StateError) -> Event {
+        if self.claim_error.as_ref() != Some(&error) {
             warn!(event = "claim_failed", %term, %error);
         }
-        self.claim_trouble = Some(trouble);
+        let unusable = matches!(error, StateError::Unusable(_));
+        self.claim_error = Some(error);
+        if unusable { Event::StateUnusable { term } } else { Event::StateUnknown { term } }
     }
 
     fn publish_standing(&mut self) {
         let (role, term) = (self.machine.role(), self.machine.term());
-        if role == Role::Standby {
-            // somebody else's by now
-            self.claim_trouble = None;
+        if role == Role::Standby && !matches!(self.claim_error, Some(StateError::Unusable(_))) {
+            // somebody else's to mend by now; but one that could not use the state could not take over either
+            self.claim_error = None;
         }
-        let trouble = self.claim_trouble.clone().or_else(|| self.election.trouble());
+        let trouble = self.claim_error.as_ref().map(|error| error.to_string().into());
+        let trouble = trouble.or_else(|| self.election.trouble());
         let standing = Standing { role, term, trouble };
         self.standing.send_if_modified(|published| {
             let modified = *published != standing;

@@ -61,6 +61,10 @@ pub(crate) enum Fault {
     },
     /// Somebody else claims the next term and vanishes.
     StateRaised,
+    /// The replica's next claim finds that it can't use the state.
+    StateUnusable {
+        replica: usize,
+    },
     Edit(Edit),
 }
 
@@ -123,6 +127,8 @@ pub(crate) struct Replica {
     born: BootInstant,
     requests: u64,
     free_requests: u64,
+    /// Its next claim fails for good, after it was made.
+    misfit: bool,
     /// The term granted and its deadline: what the signer goes by.
     grant: Option<(Term, Option<BootInstant>)>,
 }
@@ -523,7 +529,12 @@ impl World {
                         self.at(later, Item::Arrive(request));
                         return;
                     }
-                    Event::StateClaimed { term }
+                    let replica = &mut self.replicas[request.from.replica];
+                    if std::mem::take(&mut replica.misfit) && !self.quiet {
+                        Event::StateUnusable { term }
+                    } else {
+                        Event::StateClaimed { term }
+                    }
                 }
             }
             other => unreachable!("{other:?} is no request"),
@@ -598,6 +609,7 @@ impl World {
                 return self.poke(replica % count, Event::LeaseChanged);
             }
             Fault::ServerAway { length } => self.away_until = self.now + length * MILLI,
+            Fault::StateUnusable { replica } => self.replicas[replica % count].misfit = true,
             Fault::StateRaised => self.state = [self.state[0].max(self.state[1]).next(); 2],
             Fault::Edit(edit) => self.edit(&edit),
         }
@@ -741,6 +753,7 @@ impl Replica {
             born: BootInstant::from_nanos(offset),
             requests: 0,
             free_requests: 0,
+            misfit: false,
             grant: None,
         }
     }

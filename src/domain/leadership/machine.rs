@@ -5,8 +5,9 @@
 //! It starts with a tick. What it must keep to:
 //!
 //! - A *request* ([`Action::TryLock`], [`Action::ReadLease`], [`Action::WriteLease`], [`Action::ClaimState`]) gets
-//!   exactly one answer. One that takes longer than [`LeaseTiming::renew`] is answered as unknown, and what arrives
-//!   later is dropped. At most one request to the lock or lease and one claim are under way at any time.
+//!   exactly one answer. One that takes longer than [`LeaseTiming::renew`], a claim longer than
+//!   [`LeaseTiming::step_down`], is answered as unknown, and what arrives later is dropped. At most one request to the
+//!   lock or lease and one claim are under way at any time.
 //! - [`Action::Grant`], [`Action::Extend`] and [`Action::Revoke`] take effect at once, before anything is awaited, and
 //!   every signature compares the deadline with the boot clock itself: a driver that is late signs nothing too late.
 //! - [`Action::CloseStores`] ends signatures and claims under way, closes the stores, and is answered by
@@ -66,6 +67,12 @@ pub enum Event {
     },
     /// Answer to [`Action::ClaimState`]: failed, or no answer in time. It may have happened all the same.
     StateUnknown {
+        /// As claimed.
+        term: Term,
+    },
+    /// Answer to [`Action::ClaimState`]: what is stored can't be used by this replica, perhaps by another. It may have
+    /// happened all the same.
+    StateUnusable {
         /// As claimed.
         term: Term,
     },

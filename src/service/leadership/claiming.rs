@@ -24,7 +24,7 @@ impl Claiming {
     pub(super) fn new(state: Arc<SigningState>, tenure: Tenure) -> Self {
         let limit = match tenure {
             Tenure::Lock => None,
-            Tenure::Lease(timing) => Some(timing.renew()),
+            Tenure::Lease(timing) => Some(timing.step_down()),
         };
         Self { state, turn: Arc::new(Semaphore::new(1)), limit }
     }

@@ -58,7 +58,13 @@ impl Election for TestElection {
                     Event::LeaseConflict
                 }
             }
-            _ => Event::LockAcquired,
+            Action::TryLock => Event::LockAcquired,
+            Action::ReleaseLock
+            | Action::ClaimState { .. }
+            | Action::Grant { .. }
+            | Action::Extend { .. }
+            | Action::Revoke { .. }
+            | Action::CloseStores => unreachable!("{action:?} is no request"),
         };
         Box::pin(async move { event })
     }
@@ -206,6 +212,22 @@ async fn under_a_lease_a_damaged_state_is_not_asked_for_busily() {
 }
 
 #[tokio::test]
+async fn under_a_lease_a_state_that_this_replica_can_not_use_is_left_to_others() {
+    let unusable = StateError::Unusable("trustDomain is another".into());
+    let mut replica = Replica::start(lease(), Some(unusable.clone()));
+    let given_up = |standing: &Standing| standing.role == Role::Standby && standing.trouble.is_some();
+    let standing = replica.until(given_up).await;
+    assert_eq!(standing.trouble.as_deref(), Some(unusable.to_string().as_str()), "it could not take over");
+    let record = replica.election.lease.lock().unwrap().clone().unwrap().record;
+    assert_eq!(record.occupancy, Occupancy::Vacant);
+    replica.until(|standing| standing.role == Role::Acquiring).await;
+    replica.until(given_up).await;
+    replica.store.set_fault(None);
+    let standing = replica.until(|standing| standing.role == Role::Active).await;
+    assert_eq!(standing.trouble, None);
+}
+
+#[tokio::test]
 async fn under_a_lock_a_damaged_state_is_the_end() {
     let replica = Replica::start(Tenure::Lock, Some(damaged()));
     let ended = timeout(WITHIN, replica.running).await.unwrap().unwrap();
@@ -217,7 +239,7 @@ async fn a_claim_that_hangs_is_answered_and_the_next_one_waits_for_its_end() {
     let mut replica = Replica::start(lease(), None);
     replica.store.set_hung(true);
     let standing = replica.until(|standing| standing.trouble.is_some()).await;
-    assert_eq!(standing.trouble.as_deref(), Some("the state store failed: a claim was not answered within 200ms"));
+    assert_eq!(standing.trouble.as_deref(), Some("the state store failed: a claim was not answered within 700ms"));
     let written = replica.election.writes.load(Ordering::Relaxed);
     timeout(WITHIN, async {
         while replica.election.writes.load(Ordering::Relaxed) < written + 5 {

@@ -48,10 +48,9 @@ fn held() -> Occupancy {
 }
 
 async fn written(store: &LeaseStore, action: Action) -> Version {
-    match store.request(action).await {
-        Event::LeaseWritten(version) => version,
-        other => panic!("{other:?}, {:?}", store.trouble()),
-    }
+    let event = store.request(action).await;
+    let Event::LeaseWritten(version) = event else { panic!("{event:?}, {:?}", store.trouble()) };
+    version
 }
 
 #[tokio::test]

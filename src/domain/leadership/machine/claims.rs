@@ -11,6 +11,8 @@ pub(super) enum Answer {
     Claimed,
     /// It can't be had; a higher one is needed.
     Refused,
+    /// It is of no use here.
+    Unusable,
     /// Nothing yet, or a word about another term.
     None,
 }
@@ -68,7 +70,8 @@ impl Claims {
             if wanted == Some(term) { Answer::Refused } else { Answer::None }
         } else {
             self.not_before = now.plus(self.backoff.failed());
-            Answer::None
+            let unusable = matches!(*event, Event::StateUnusable { term } if wanted == Some(term));
+            if unusable { Answer::Unusable } else { Answer::None }
         }
     }
 }

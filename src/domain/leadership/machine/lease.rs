@@ -15,6 +15,9 @@ use crate::domain::{clock::BootInstant, leadership::Occupancy};
 
 /// How many requests a leaving holder spends on its release.
 const RELEASE_REQUESTS: u8 = 3;
+/// One that can't use the state gives the lease up, and takes none for a lease and so many renewals, in which others, which may
+/// be able to, see that and wait it out.
+const YIELDED_RENEWALS: u32 = 3;
 /// The first wait after a failure is this part of a renewal's interval.
 const FIRST_WAIT: u32 = 4;
 
@@ -37,6 +40,8 @@ pub(super) struct LeaseElection {
     not_before: BootInstant,
     /// When one that only watches looks again.
     poll_at: BootInstant,
+    /// Until then the lease is others' to take.
+    yields_until: BootInstant,
     backoff: Backoff,
 }
 
@@ -52,12 +57,12 @@ enum Phase {
     Stopped,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Request {
     Read,
     Take { term: Term, basis: Basis },
     Renew { term: Term },
-    Release,
+    Release { record: LeaseRecord },
 }
 
 #[derive(Debug)]
@@ -85,6 +90,7 @@ impl LeaseElection {
             doubt: true,
             not_before: now,
             poll_at: now,
+            yields_until: now,
             backoff: Backoff::new(first, ceiling),
         }
     }
@@ -97,12 +103,11 @@ impl LeaseElection {
             Event::LeaseConflict => self.set_back(true, now),
             Event::LeaseUnknown => self.set_back(false, now),
             // however many hints come, reads keep a distance
-            Event::LeaseChanged => {
-                self.poll_at = self.poll_at.min(self.sent.plus(self.timing.renew() / FIRST_WAIT).max(now));
-            }
-            Event::StateClaimed { .. } | Event::StateRefused { .. } | Event::StateUnknown { .. } => {
-                self.claim_answered(&event, now);
-            }
+            Event::LeaseChanged => self.poll_at = self.poll_at.min(self.sent.plus(self.timing.renew() / FIRST_WAIT)),
+            Event::StateClaimed { .. }
+            | Event::StateRefused { .. }
+            | Event::StateUnknown { .. }
+            | Event::StateUnusable { .. } => self.claim_answered(&event, now),
             Event::HigherTermSeen(seen) => self.higher_term(seen, actions),
             Event::ShutdownAsked => self.shutdown(actions),
             Event::StoresClosed if self.phase == Phase::Closing => {
@@ -218,7 +223,12 @@ impl LeaseElection {
                     Stage::Raise | Stage::Claiming | Stage::Claimed(_) | Stage::Over => {}
                 }
             }
-            (Some(Request::Release), _) => self.phase = Phase::Stopped,
+            (Some(Request::Release { record }), _) => {
+                if let Phase::Releasing { .. } = self.phase {
+                    self.phase = Phase::Stopped;
+                }
+                self.hold = Hold::Watching { found: Some(Observed { version, record }), since: now };
+            }
             _ => {}
         }
     }
@@ -242,6 +252,10 @@ impl LeaseElection {
             (Some(holding), Answer::Refused) => {
                 holding.stage = Stage::Raise;
                 holding.distrust();
+            }
+            (Some(holding), Answer::Unusable) => {
+                holding.stage = Stage::Over;
+                self.yields_until = now.plus(self.timing.lease() + self.timing.renew() * YIELDED_RENEWALS);
             }
             (Some(_), Answer::None) | (None, _) => {}
         }
@@ -313,7 +327,7 @@ impl LeaseElection {
             (Phase::Running, Hold::Holding(holding)) => {
                 let renewal = self.sent.plus(self.timing.renew());
                 match holding.ripe(self.timing) {
-                    _ if holding.stage == Stage::Raise => self.not_before,
+                    _ if matches!(holding.stage, Stage::Raise | Stage::Over) => self.not_before,
                     Some(ripe) if self.sent < ripe => renewal.min(ripe),
                     _ => renewal,
                 }
@@ -325,7 +339,9 @@ impl LeaseElection {
     /// When a record that isn't ours may be taken.
     fn free_at(&self, found: Option<&Observed>, since: BootInstant) -> BootInstant {
         match found {
-            Some(Observed { record, .. }) if !self.is_left(record) => since.plus(self.timing.lease()),
+            Some(Observed { record, .. }) if !self.is_left(record) => {
+                since.plus(self.timing.lease()).max(self.yields_until)
+            }
             Some(_) | None => since,
         }
     }
@@ -365,7 +381,8 @@ impl LeaseElection {
                 let expected = Some(holding.version.clone());
                 if holding.stage == Stage::Over {
                     let left = if holding.granted { Occupancy::Released(self.id.clone()) } else { Occupancy::Vacant };
-                    return (Request::Release, self.write(expected, holding.term, left));
+                    let record = LeaseRecord { term: holding.term, occupancy: left };
+                    return (Request::Release { record: record.clone() }, Action::WriteLease { expected, record });
                 }
                 let raise = holding.stage == Stage::Raise;
                 let term = if raise { self.claims.highest().max(holding.term).next() } else { holding.term };
@@ -494,6 +511,41 @@ mod tests {
             let actions = step(&mut election, Event::LeaseWritten(Version::new(&millis.to_string())), millis);
             assert!(!actions.iter().any(|action| matches!(action, Action::Grant { .. })), "{millis}: {actions:?}");
         }
+    }
+
+    #[test]
+    fn a_state_that_can_not_be_used_is_left_to_others_for_the_time_that_they_need() {
+        let mut election = taken();
+        let given_up = step(&mut election, Event::StateUnusable { term: Term::new(1) }, 10);
+        let record = LeaseRecord { term: Term::new(1), occupancy: Occupancy::Vacant };
+        assert_eq!(given_up, [Action::WriteLease { expected: Some(Version::new("1")), record: record.clone() }]);
+        step(&mut election, Event::LeaseWritten(Version::new("2")), 20);
+        assert_eq!(election.role(), Role::Standby);
+        let found = Event::LeaseRead(Some(Observed { version: Version::new("2"), record }));
+        let mut taken_at = None;
+        for millis in (30..10_000).step_by(10) {
+            match step(&mut election, Event::Tick, millis).as_slice() {
+                [] => {}
+                [Action::ReadLease] => drop(step(&mut election, found.clone(), millis)),
+                other => {
+                    assert_eq!(other, take(Some("2"), 2));
+                    taken_at = taken_at.or(Some(millis));
+                    break;
+                }
+            }
+        }
+        assert_eq!(taken_at, Some(8_010), "a lease and three renewals later");
+    }
+
+    #[test]
+    fn one_that_leaves_while_it_gives_up_stops_after_its_stores_are_closed() {
+        let mut election = taken();
+        step(&mut election, Event::StateUnusable { term: Term::new(1) }, 10);
+        assert_eq!(step(&mut election, Event::ShutdownAsked, 20), [Action::CloseStores]);
+        step(&mut election, Event::LeaseWritten(Version::new("2")), 30);
+        assert_eq!(election.role(), Role::Leaving);
+        step(&mut election, Event::StoresClosed, 40);
+        assert_eq!(election.role(), Role::Stopped);
     }
 
     #[test]

@@ -55,9 +55,10 @@ impl LockElection {
         match event {
             Event::LockAcquired => self.acquired(actions),
             Event::LockHeld => self.held_by_another(now),
-            Event::StateClaimed { .. } | Event::StateRefused { .. } | Event::StateUnknown { .. } => {
-                self.claim_answered(event, now, actions);
-            }
+            Event::StateClaimed { .. }
+            | Event::StateRefused { .. }
+            | Event::StateUnknown { .. }
+            | Event::StateUnusable { .. } => self.claim_answered(event, now, actions),
             Event::HigherTermSeen(term) => self.higher_term(*term, actions),
             Event::ShutdownAsked => self.shutdown(actions),
             Event::StoresClosed => self.closed(now, actions),

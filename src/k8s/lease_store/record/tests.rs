@@ -43,7 +43,8 @@ fn every_edited_object_is_read_in_the_stricter_way() {
     let held = |term| record(term, Occupancy::Held(id("a")));
     let vacant = |term| record(term, Occupancy::Vacant);
     let released = |term| record(term, Occupancy::Released(id("a")));
-    let rows: &[(&str, Option<&str>, &[(&str, &str)], LeaseRecord)] = &[
+    type Row<'a> = (&'a str, Option<&'a str>, &'a [(&'a str, &'a str)], LeaseRecord);
+    let rows: &[Row<'_>] = &[
         ("as it is written", Some("a"), &[(TERM, "7")], held(7)),
         ("holder emptied", Some(""), &[(TERM, "7")], vacant(7)),
         ("holder taken out", None, &[(TERM, "7")], vacant(7)),
@@ -174,8 +175,9 @@ proptest! {
             Occupancy::Released(holder) => {
                 prop_assert_eq!(named, None);
                 prop_assert!(term > Term::NONE);
-                prop_assert_eq!(annotation(&lease, TERM), Some(term.to_string().as_str()));
-                prop_assert_eq!(annotation(&lease, RELEASED), Some(format!("{term}/{holder}").as_str()));
+                let (written, mark) = (term.to_string(), format!("{term}/{holder}"));
+                prop_assert_eq!(annotation(&lease, TERM), Some(written.as_str()));
+                prop_assert_eq!(annotation(&lease, RELEASED), Some(mark.as_str()));
             }
         }
     }

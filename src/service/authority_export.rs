@@ -53,7 +53,7 @@ impl AuthorityExport {
         let session = session.and_then(|session| session.enter(self.clock.boot())).ok_or(ExportError::NotActive)?;
         let (state, random, made) = (Arc::clone(&self.state), Arc::clone(&self.random), self.clock.now());
         let sealed = spawn_blocking(move || {
-            let backup = state.backup()?;
+            let backup = state.backup(session.term())?;
             let root = root_of(&backup.authority);
             let file = backup.seal(&Cover { root: root.clone(), made }, &passphrase, random.as_ref())?;
             let term = session.term();

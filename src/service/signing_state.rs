@@ -238,14 +238,14 @@ impl SigningState {
         Ok(denied)
     }
 
-    /// All that the open store holds, as it was acknowledged.
+    /// All that the open store holds, as it was acknowledged under `term`.
     ///
     /// # Errors
     ///
     /// When the store is closed, holds nothing, or can't be read.
-    pub fn backup(&self) -> Result<Backup, BackupError> {
+    pub fn backup(&self, term: Term) -> Result<Backup, BackupError> {
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Backup::of(store.ok_or_else(|| StateError::Io("the state store is closed".into()))?.as_ref())
+        Backup::of(store.ok_or_else(|| StateError::Io("the state store is closed".into()))?.as_ref(), term)
     }
 
     /// Closes the store, so that another process may open it.

@@ -2,4 +2,5 @@
 
 pub mod inspect;
 pub mod issuance;
+pub mod passphrase;
 pub mod render;

@@ -1,6 +1,7 @@
 //! gRPC: the signing API, the workload socket, and what replicas say to each other. Protobuf types stop here.
 
 mod authentication;
+pub mod authority_service;
 pub mod ca_client;
 pub mod ca_server;
 mod certificate_service;

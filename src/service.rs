@@ -3,6 +3,7 @@
 
 pub mod active_search;
 pub mod authority_backup;
+pub mod authority_export;
 pub mod bundle_distribution;
 pub mod create_certificate;
 pub mod denial;

@@ -8,14 +8,21 @@ use tonic::transport::{Error, Server};
 
 pub use super::pair_service::CertifiedPeers;
 use super::{
+    authority_service::AuthorityOperator,
     operator_service::Operator,
     pair_service::{Peers, ReplicaService},
     tls_listener::accept_tls,
     unix_listener::WorkloadListener,
 };
 use crate::{
-    proto::countersign::v1::{operator_service_server::OperatorServiceServer, pair_service_server::PairServiceServer},
-    service::{create_certificate::CreateCertificate, denial::IssuanceDenial, issuance_history::IssuanceHistory},
+    proto::countersign::v1::{
+        authority_service_server::AuthorityServiceServer, operator_service_server::OperatorServiceServer,
+        pair_service_server::PairServiceServer,
+    },
+    service::{
+        authority_export::AuthorityExport, create_certificate::CreateCertificate, denial::IssuanceDenial,
+        issuance_history::IssuanceHistory,
+    },
 };
 
 /// What the other replica forwards for all its connections comes on one.
@@ -89,9 +96,11 @@ pub async fn serve_operator(
     listener: WorkloadListener,
     history: Arc<dyn IssuanceHistory>,
     denial: Arc<IssuanceDenial>,
+    export: Arc<AuthorityExport>,
 ) -> Result<(), Error> {
     Server::builder()
         .add_service(OperatorServiceServer::new(Operator::new(history, denial)))
+        .add_service(AuthorityServiceServer::new(AuthorityOperator::new(export)))
         .serve_with_incoming(listener.incoming())
         .await
 }

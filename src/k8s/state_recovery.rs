@@ -24,7 +24,7 @@ use super::state_store::{
 use crate::{
     domain::{clock::Timestamp, leadership::Term},
     service::{
-        authority_backup::Backup,
+        authority_backup::{Backup, Standing},
         ports::{StateError, StateObject},
         signing_state::{ImportedState, InItsPlace, ReplacementRefused},
         state_manifest::Acknowledged,
@@ -109,7 +109,12 @@ impl StateRecovery {
             record.map(|record| record.content.clone()).filter(|content| !content.is_empty())
         };
         let authority = content(StateObject::Authority).ok_or(RecoveryError::Nothing)?;
-        Ok(Backup { authority, trust: content(StateObject::Trust) })
+        let standing = Standing {
+            term: survey.highest_term().number(),
+            authority: survey.highest_version(StateObject::Authority),
+            trust: survey.highest_version(StateObject::Trust),
+        };
+        Ok(Backup { authority, trust: content(StateObject::Trust), standing })
     }
 
     /// Puts a state in the place of what is there. What is in order, or of another root, gives way only to `replace`.
@@ -135,7 +140,7 @@ impl StateRecovery {
             authority: Zeroizing::new(imported.authority().to_vec()),
             trust: imported.trust()?.unwrap_or_default(),
         };
-        self.put_in_place(&survey, contents, now).await
+        self.put_in_place(&survey, contents, imported.standing(), now).await
     }
 
     /// Gives the state up: the next active makes a new root, and everything that trusts the old one has to be given that.
@@ -145,7 +150,7 @@ impl StateRecovery {
     /// When somebody else writes at the same time, or the API server does not do it.
     pub async fn make_way_for_new_root(&self, now: Timestamp) -> Result<Done, RecoveryError> {
         let survey = self.survey().await?;
-        self.put_in_place(&survey, Pair::default(), now).await
+        self.put_in_place(&survey, Pair::default(), Standing::default(), now).await
     }
 
     /// Writes both objects anew, above every version and term that anything speaks of.
@@ -153,15 +158,17 @@ impl StateRecovery {
         &self,
         survey: &Survey,
         contents: Pair<Zeroizing<Vec<u8>>>,
+        saved: Standing,
         now: Timestamp,
     ) -> Result<Done, RecoveryError> {
-        let term = survey.highest_term().next();
+        let term = survey.highest_term().max(Term::new(saved.term)).next();
+        let saved = Pair { authority: saved.authority, trust: saved.trust };
         let root = (self.root_of)(&contents.authority);
         let mut replaces: BTreeSet<String> = survey.roots(self.root_of);
         replaces.extend(survey.replaced());
         replaces.retain(|replaced| Some(replaced) != root.as_ref());
         let record = |object: StateObject| Record {
-            version: survey.highest_version(object).saturating_add(1),
+            version: survey.highest_version(object).max(*saved.of(object)).saturating_add(1),
             writer: term,
             claimed: term,
             content: contents.of(object).clone(),

@@ -3,6 +3,7 @@
 //! by a test, `docs/configuration.md`.
 
 mod agent;
+mod authority;
 mod kubernetes;
 mod serve;
 
@@ -11,7 +12,15 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-pub use self::{agent::AgentArgs, kubernetes::KubernetesArgs, serve::ServeArgs};
+pub use self::{
+    agent::AgentArgs,
+    authority::{
+        AuthorityCommand, ExportArgs, ImportArgs, ImportSource, PassphraseArgs, RecoverArgs, SecretName, StateKind,
+        StatePlace,
+    },
+    kubernetes::KubernetesArgs,
+    serve::ServeArgs,
+};
 use super::{duration, names};
 use crate::{
     cli::{inspect, issuance::ListForm},
@@ -43,6 +52,9 @@ pub enum Command {
     /// Look into the record of what was issued, and deny what must not be
     #[command(subcommand)]
     Issuance(IssuanceCommand),
+    /// Save the signing authority, and put it back or take one over
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
     /// Mint a token that proves a service account to `serve`
     Token(TokenArgs),
     /// Bring damaged state back to use, or start over with a new root
@@ -193,17 +205,6 @@ pub struct TokenArgs {
     /// How long it is valid
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse_whole_seconds)]
     pub lifetime: Duration,
-}
-
-/// The arguments of `recover`.
-#[derive(Args, Clone, Debug)]
-pub struct RecoverArgs {
-    /// What to recover.
-    #[command(flatten)]
-    pub data_dir: DataDir,
-    /// Give up the old root and make a new one: everything that trusts the old one must be told
-    #[arg(long)]
-    pub new_root: bool,
 }
 
 /// The arguments of `quickstart`.

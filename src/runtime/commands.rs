@@ -11,7 +11,8 @@ use clap::FromArgMatches;
 use super::{
     agent,
     args::{
-        self, AgentArgs, Cli, Command, InspectArgs, IssuanceCommand, QuickstartArgs, RecoverArgs, ServeArgs, TokenArgs,
+        self, AgentArgs, AuthorityCommand, Cli, Command, InspectArgs, IssuanceCommand, QuickstartArgs, RecoverArgs,
+        ServeArgs, TokenArgs,
     },
     config::{AgentConfig, ConfigError, Environment, ServeConfig},
     operate, quickstart,
@@ -69,6 +70,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode, Com
         Command::Agent(flags) => agent(&flags, environment),
         Command::Inspect(args) => inspect(&args, environment),
         Command::Issuance(command) => issuance(&command),
+        Command::Authority(command) => authority(&command),
         Command::Token(args) => token(&args),
         Command::Recover(args) => recover(&args),
         Command::Quickstart(args) => quickstart(&args, environment),
@@ -131,6 +133,14 @@ fn issuance(command: &IssuanceCommand) -> Result<ExitCode, CommandError> {
         IssuanceCommand::Deny(args) => operate::denial::deny(args),
         IssuanceCommand::Allow(args) => operate::denial::allow(args),
         IssuanceCommand::Denied(args) => operate::denial::denied(args),
+    };
+    print(&text.map_err(failed)?)
+}
+
+fn authority(command: &AuthorityCommand) -> Result<ExitCode, CommandError> {
+    let text = match command {
+        AuthorityCommand::Export(args) => operate::authority::export(args),
+        AuthorityCommand::Import(args) => operate::authority::import(args),
     };
     print(&text.map_err(failed)?)
 }

@@ -1,5 +1,6 @@
-//! The operator's commands on a data directory: token, recover, issuance.
+//! The operator's commands on the state of a pair: token, recover, issuance, authority.
 
+pub mod authority;
 pub mod denial;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 use tokio::{net::UnixStream, runtime::Builder, time::timeout};
 
 use super::{
-    args::{IssuanceListArgs, RecoverArgs, TokenArgs},
+    args::{IssuanceListArgs, RecoverArgs, StateKind, TokenArgs},
     seams::SystemClock,
     serve::{histories::AllHistories, proofs::EMBEDDED_ISSUER},
 };
@@ -29,6 +30,7 @@ use crate::{
         signing_state::root_of,
     },
     storage::{
+        authority_transfer::TransferError,
         data_dir::{DataDir, DataDirError},
         key_file::{self, KeyFileError},
         recovery::{Condition, Recovery, RecoveryError},
@@ -53,6 +55,9 @@ pub enum OperateError {
     /// Recovery did not do what was asked.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// The signing authority was not saved or put back.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// A log can't be read.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -112,7 +117,10 @@ pub fn token(args: &TokenArgs) -> Result<zeroize::Zeroizing<String>, OperateErro
 ///
 /// When a replica runs, or the file system refuses.
 pub fn recover(args: &RecoverArgs) -> Result<(String, bool), OperateError> {
-    let data_dir = existing(&args.data_dir.data_dir)?;
+    if args.place.state == StateKind::Kubernetes {
+        return authority::recover_in_kubernetes(&args.place, args.new_root);
+    }
+    let data_dir = existing(&args.place.data_dir.data_dir)?;
     let recovery = Recovery::begin(data_dir, root_of)?;
     let mut text = String::new();
     if args.new_root {
@@ -136,7 +144,7 @@ pub fn recover(args: &RecoverArgs) -> Result<(String, bool), OperateError> {
     }
     if !findings.is_sound() {
         text.push_str(
-            "restore the data directory from a backup, or give up what is damaged and make a new root with --new-root\n",
+            "restore the data directory or the signing authority from a backup, or give up what is damaged and make a new root with --new-root\n",
         );
     }
     Ok((text, findings.is_sound()))

@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 pub use self::seal::{Passphrase, PassphraseError, SealError};
 use super::ports::{StateError, StateObject, StateStore};
-use crate::domain::{clock::Timestamp, random::SecureRandom};
+use crate::domain::{clock::Timestamp, leadership::Term, random::SecureRandom};
 
 /// The contents of a state.
 pub struct Backup {
@@ -16,6 +16,22 @@ pub struct Backup {
     pub authority: Zeroizing<Vec<u8>>,
     /// The trust object: bundle, sequence, denials; none beside a plugged-in authority of which nobody was denied anything.
     pub trust: Option<Zeroizing<Vec<u8>>>,
+    /// Where it stood.
+    pub standing: Standing,
+}
+
+/// Where a state stood: what is put in its place must be above that, for whoever remembers it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The highest term that was known.
+    #[serde(default)]
+    pub term: u64,
+    /// The version of the authority object.
+    #[serde(default)]
+    pub authority: u64,
+    /// The version of the trust object.
+    #[serde(default)]
+    pub trust: u64,
 }
 
 /// What stands outside of the encryption, for people, and is protected against changes.
@@ -69,18 +85,25 @@ struct Contents {
     authority: Zeroizing<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trust: Option<Zeroizing<String>>,
+    #[serde(default)]
+    standing: Standing,
 }
 
 impl Backup {
-    /// What a store holds.
+    /// What a store holds, that `term` has claimed.
     ///
     /// # Errors
     ///
     /// When there is nothing, or it can't be read.
-    pub fn of(store: &dyn StateStore) -> Result<Self, BackupError> {
-        let authority = store.load(StateObject::Authority)?.ok_or(BackupError::Nothing)?.content;
-        let trust = store.load(StateObject::Trust)?.map(|trust| trust.content);
-        Ok(Self { authority, trust })
+    pub fn of(store: &dyn StateStore, term: Term) -> Result<Self, BackupError> {
+        let authority = store.load(StateObject::Authority)?.ok_or(BackupError::Nothing)?;
+        let trust = store.load(StateObject::Trust)?;
+        let standing = Standing {
+            term: term.number(),
+            authority: authority.version,
+            trust: trust.as_ref().map_or(0, |trust| trust.version),
+        };
+        Ok(Self { authority: authority.content, trust: trust.map(|trust| trust.content), standing })
     }
 
     /// The backup file. `cover` stands outside of the encryption. Takes about half a second of computing.
@@ -104,6 +127,7 @@ impl Backup {
         let contents = Contents {
             authority: text(StateObject::Authority, &self.authority)?,
             trust: self.trust.as_ref().map(|trust| text(StateObject::Trust, trust)).transpose()?,
+            standing: self.standing,
         };
         let plain = serde_json::to_vec(&contents).map(Zeroizing::new);
         let plain = plain.map_err(|error| SealError(error.to_string()))?;
@@ -117,10 +141,10 @@ impl Backup {
     /// When it is none, a newer one, was changed, or the passphrase is wrong.
     pub fn open(file: &[u8], passphrase: &Passphrase) -> Result<(Self, Cover), OpenError> {
         let (plain, cover) = seal::open(file, passphrase)?;
-        let Contents { authority, trust } =
+        let Contents { authority, trust, standing } =
             serde_json::from_slice(&plain).map_err(|error| OpenError::NotBackup(error.to_string()))?;
         let bytes = |text: Zeroizing<String>| Zeroizing::new(text.as_bytes().to_vec());
-        Ok((Self { authority: bytes(authority), trust: trust.map(bytes) }, cover))
+        Ok((Self { authority: bytes(authority), trust: trust.map(bytes), standing }, cover))
     }
 }
 
@@ -128,6 +152,8 @@ impl Backup {
 mod tests {
     use super::*;
     use crate::domain::random::RandomUnavailable;
+
+    const STANDING: Standing = Standing { term: 7, authority: 2, trust: 5 };
 
     struct Counting;
 
@@ -146,6 +172,7 @@ mod tests {
         let backup = Backup {
             authority: br#"{"key":"SECRET"}"#.to_vec().into(),
             trust: trust.map(|text| text.as_bytes().to_vec().into()),
+            standing: STANDING,
         };
         let cover = Cover { root: Some("ab".into()), made: Timestamp::from_seconds(1_700_000_000) };
         backup.seal(&cover, &passphrase("correct horse"), &Counting).unwrap()
@@ -159,6 +186,7 @@ mod tests {
             assert_eq!(backup.authority.as_slice(), br#"{"key":"SECRET"}"#);
             assert_eq!(backup.trust.as_ref().map(|trust| trust.as_slice()), trust.map(str::as_bytes));
             assert_eq!(cover.root.as_deref(), Some("ab"));
+            assert_eq!(backup.standing, STANDING);
             assert_eq!(cover.made, Timestamp::from_seconds(1_700_000_000));
             assert_eq!(Backup::open(&file, &passphrase("correct hors")).err(), Some(OpenError::Passphrase));
         }

@@ -17,7 +17,10 @@ use self::{
     content::{AuthorityContent, PairContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
     pair::{is_usable, new_pair},
 };
-use super::ports::{StateError, StateObject, StateStore};
+use super::{
+    authority_backup::{Backup, BackupError},
+    ports::{StateError, StateObject, StateStore},
+};
 use crate::domain::{
     attestation::Denied,
     authority::SigningAuthority,
@@ -233,6 +236,16 @@ impl SigningState {
         }
         store.compare_and_swap(StateObject::Trust, version, term, &encoded(&trust)?)?;
         Ok(denied)
+    }
+
+    /// All that the open store holds, as it was acknowledged under `term`.
+    ///
+    /// # Errors
+    ///
+    /// When the store is closed, holds nothing, or can't be read.
+    pub fn backup(&self, term: Term) -> Result<Backup, BackupError> {
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Backup::of(store.ok_or_else(|| StateError::Io("the state store is closed".into()))?.as_ref(), term)
     }
 
     /// Closes the store, so that another process may open it.

@@ -55,7 +55,7 @@ impl StoppedState {
     ///
     /// When there is nothing, or it can't be read.
     pub fn backup(&self) -> Result<Backup, TransferError> {
-        Ok(Backup::of(&self.store)?)
+        Ok(Backup::of(&self.store, self.store.highest_term()?)?)
     }
 
     /// Puts a state in the place of what is there, in a term above all others. What is in order, or of another root, gives
@@ -75,7 +75,7 @@ impl StoppedState {
         if let Some(trust) = &trust {
             imported.supersede(&trust.content);
         }
-        let term = self.store.highest_term()?.next();
+        let term = self.store.highest_term()?.max(Term::new(imported.standing().term)).next();
         self.store.claim(term)?;
         let put = |object, version, content: &[u8]| self.store.compare_and_swap(object, version, term, content);
         put(StateObject::Authority, authority.map_or(0, |found| found.version), imported.authority())?;

@@ -10,7 +10,10 @@ use super::listeners::private;
 use crate::{
     domain::{leadership::Term, x509::TrustBundle},
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
-    service::{denial::IssuanceDenial, issuance_history::IssuanceHistory, signing_session::SigningSession},
+    service::{
+        authority_export::AuthorityExport, denial::IssuanceDenial, issuance_history::IssuanceHistory,
+        signing_session::SigningSession,
+    },
     storage::{
         data_dir::{DataDir, write_atomically},
         pair_directory::{ActiveEntry, PairDirectory, ReplicaEntry},
@@ -40,6 +43,7 @@ pub(super) struct Announcer {
     /// The term that stands in the files; readiness waits for it.
     pub(super) written: watch::Sender<Option<Term>>,
     pub(super) denial: Arc<IssuanceDenial>,
+    pub(super) export: Arc<AuthorityExport>,
 }
 
 impl Announcer {
@@ -124,6 +128,7 @@ impl Announcer {
 
     async fn serve_operator(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let listener = WorkloadListener::bind(&self.data_dir.admin_socket(), private()).await?;
-        Ok(serve_operator(listener, Arc::clone(&self.history), Arc::clone(&self.denial)).await?)
+        Ok(serve_operator(listener, Arc::clone(&self.history), Arc::clone(&self.denial), Arc::clone(&self.export))
+            .await?)
     }
 }

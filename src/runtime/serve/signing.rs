@@ -15,6 +15,7 @@ use crate::{
     grpc::pair_client::PairClient,
     runtime::config::ServeConfig,
     service::{
+        authority_export::AuthorityExport,
         create_certificate::{CreateCertificate, Parts, SigningPolicy},
         denial::IssuanceDenial,
         issuance_history::IssuanceHistory,
@@ -90,6 +91,7 @@ pub(super) fn assemble(
         config.trust_domain.clone(),
         Arc::clone(clock),
     ));
+    let export = AuthorityExport::new(sessions.clone(), Arc::clone(&state), Arc::clone(clock), Arc::clone(random));
     let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
     let machine = Machine::new(surroundings.tenure, holder, clock.boot());
     let (leadership, standing) =
@@ -102,6 +104,7 @@ pub(super) fn assemble(
         written,
         history: (surroundings.histories)(Arc::clone(&history)),
         denial: Arc::clone(&denial),
+        export: Arc::new(export),
     };
     Ok(Signing {
         slot,

@@ -17,7 +17,7 @@ use crate::{
         identity::TrustDomain,
     },
     service::{
-        authority_backup::Backup,
+        authority_backup::{Backup, Standing},
         ports::{MAX_OBJECT_BYTES, StateError, StateObject},
     },
 };
@@ -26,6 +26,7 @@ use crate::{
 pub struct ImportedState {
     authority: Zeroizing<Vec<u8>>,
     trust: Option<TrustContent>,
+    standing: Standing,
 }
 
 /// Why a state is not taken over.
@@ -116,7 +117,7 @@ impl ImportedState {
         if let Some(trust) = &trust {
             trust.denied()?;
         }
-        Self { authority: backup.authority.clone(), trust }.checked()
+        Self { authority: backup.authority.clone(), trust, standing: backup.standing }.checked()
     }
 
     /// From the files of a CA, in istiod's layouts. It becomes an authority of our own, of `trust_domain`: key and
@@ -132,7 +133,7 @@ impl ImportedState {
         let chain = authority.chain().iter().map(|certificate| certificate.to_pem()).collect();
         let content = AuthorityContent::new(trust_domain, certificate, key.to_pem()).with_chain(chain);
         let trust = TrustContent::new(authority.bundle());
-        Self { authority: encoded(&content)?, trust: Some(trust) }.checked()
+        Self { authority: encoded(&content)?, trust: Some(trust), standing: Standing::default() }.checked()
     }
 
     /// Makes the bundle newer than the one in `stored`, a trust object that it replaces: whoever has seen that one must take
@@ -146,6 +147,11 @@ impl ImportedState {
     /// The fingerprint of its signing certificate; none if that is plugged in.
     pub fn root(&self) -> Option<String> {
         root_of(&self.authority)
+    }
+
+    /// Where it stood when it was saved.
+    pub const fn standing(&self) -> Standing {
+        self.standing
     }
 
     /// The content of the authority object.

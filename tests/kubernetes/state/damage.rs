@@ -19,16 +19,16 @@ use super::{AUTHORITY, BTreeMap, Place, Replica, TRUST, content_of, eventually, 
 use crate::cluster::Cluster;
 
 /// A state that has a history: what it was before its last change, and what it is.
-struct Story<'a> {
-    place: Place<'a>,
-    active: Replica,
-    root: String,
-    older: BTreeMap<String, Secret>,
-    newest: BTreeMap<String, Secret>,
+pub(super) struct Story<'a> {
+    pub(super) place: Place<'a>,
+    pub(super) active: Replica,
+    pub(super) root: String,
+    pub(super) older: BTreeMap<String, Secret>,
+    pub(super) newest: BTreeMap<String, Secret>,
 }
 
 impl<'a> Story<'a> {
-    async fn tell(cluster: &'a Cluster) -> Self {
+    pub(super) async fn tell(cluster: &'a Cluster) -> Self {
         let place = Place::make(cluster).await;
         let active = place.replica(&BTreeMap::new());
         let root = active.claim(4).unwrap();
@@ -51,13 +51,14 @@ fn deny_something(active: &Replica, term: u64) {
 
 /// What a hand does, and what is said of it then, with the lease still there and with it gone as well. Empty: nothing is
 /// said, because nothing that is left knows.
-struct Damage {
-    name: &'static str,
-    with_lease: &'static str,
-    without_lease: &'static str,
+#[derive(Clone, Copy)]
+pub(super) struct Damage {
+    pub(super) name: &'static str,
+    pub(super) with_lease: &'static str,
+    pub(super) without_lease: &'static str,
 }
 
-const DAMAGES: [Damage; 11] = [
+pub(super) const DAMAGES: [Damage; 11] = [
     Damage {
         name: "authority deleted",
         with_lease: "Secret countersign-authority is gone, but the Lease names its version 1 of root ROOT",
@@ -103,7 +104,7 @@ const DAMAGES: [Damage; 11] = [
     },
 ];
 
-async fn hurt(story: &Story<'_>, damage: &str, foreign: &BTreeMap<String, Secret>) {
+pub(super) async fn hurt(story: &Story<'_>, damage: &str, foreign: &BTreeMap<String, Secret>) {
     let place = &story.place;
     match damage {
         "authority deleted" => place.delete(AUTHORITY).await,

@@ -1,0 +1,208 @@
+//! `authority export`, `authority import`, and `recover` in Kubernetes.
+
+use std::{fmt::Write as _, io, path::Path};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
+use zeroize::Zeroizing;
+
+use super::{ANSWER_LIMIT, OperateError, existing};
+use crate::{
+    cli::passphrase::{self, Ask},
+    domain::clock::Clock,
+    grpc::{authority_service, operator_client::OperatorError},
+    k8s::{client::client, istio_ca_secret, state_recovery::StateRecovery},
+    runtime::{
+        args::{ExportArgs, ImportArgs, ImportSource, PassphraseArgs, SecretName, StateKind, StatePlace},
+        seams::{RingRandom, SystemClock},
+    },
+    service::{
+        authority_backup::{Backup, Cover, Passphrase},
+        signing_state::{ImportedState, root_of},
+    },
+    storage::{self, authority_transfer::StoppedState, data_dir::DataDir},
+};
+
+/// Saves the signing authority. Says so.
+///
+/// # Errors
+///
+/// When there is none, it can't be had, or the file can't be written.
+pub fn export(args: &ExportArgs) -> Result<String, OperateError> {
+    let out = args.out.display();
+    if args.out.exists() {
+        return Err(OperateError::Refused(format!("{out} exists: give another --out")));
+    }
+    let passphrase = read_passphrase(&args.passphrase, Ask::Twice)?;
+    let file = match by_active(&args.place, &passphrase)? {
+        Some(file) => file,
+        None => {
+            let backup = stored(&args.place)?;
+            let cover = Cover { root: root_of(&backup.authority), made: SystemClock.now() };
+            backup.seal(&cover, &checked(&passphrase)?, &RingRandom::new()).map_err(refused)?
+        }
+    };
+    let (_, Cover { root, .. }) = Backup::open(&file, &checked(&passphrase)?).map_err(refused)?;
+    if !storage::write_new_private_file(&args.out, &file)? {
+        return Err(OperateError::Refused(format!("{out} exists: give another --out")));
+    }
+    let root =
+        root.map_or_else(|| "a plugged-in authority, whose key is not in it".to_owned(), |root| format!("root {root}"));
+    Ok(format!("wrote {out}: {root}\nit is worth as much as the key itself: keep file and passphrase apart\n"))
+}
+
+/// Puts a signing authority in place. Says what was done.
+///
+/// # Errors
+///
+/// When it can't be read or used, what is there may not be replaced, or the state can't be written.
+pub fn import(args: &ImportArgs) -> Result<String, OperateError> {
+    let now = SystemClock.now();
+    let imported = match &args.source {
+        ImportSource { file: Some(file), .. } => {
+            let content = storage::read_file(file);
+            let content = content.map_err(|error| OperateError::Refused(format!("{}: {error}", file.display())))?;
+            let passphrase = read_passphrase(&args.passphrase, Ask::Once)?;
+            let (backup, _) = Backup::open(&content, &checked(&passphrase)?).map_err(refused)?;
+            ImportedState::from_backup(&backup, now).map_err(refused)?
+        }
+        ImportSource { file: None, istio_secret: Some(SecretName { namespace, name }) } => {
+            let files = runtime()?.block_on(async {
+                let client = client(args.place.kubeconfig.as_deref()).await.map_err(refused)?;
+                istio_ca_secret::read(client, namespace, name).await.map_err(refused)
+            })?;
+            ImportedState::from_files(&files, &args.trust_domain, now)
+                .map_err(|error| OperateError::Refused(format!("Secret {namespace}/{name}: {error}")))?
+        }
+        ImportSource { file: None, istio_secret: None } => {
+            return Err(OperateError::Refused("give FILE or --istio-secret".into()));
+        }
+    };
+    let root = imported.root().map_or_else(|| "a plugged-in authority".to_owned(), |root| format!("root {root}"));
+    let mut text = String::new();
+    match args.place.state {
+        StateKind::Embedded => {
+            let data_dir = DataDir::open(&args.place.data_dir.data_dir)?;
+            let state = StoppedState::open(data_dir, root_of)?;
+            let term = state.import(imported, args.replace)?;
+            state.close()?;
+            writeln!(text, "imported {root} under term {term}; the next `countersign serve` signs with it")
+        }
+        StateKind::Kubernetes => {
+            let done = in_kubernetes(&args.place, async |state| state.import(imported, args.replace, now).await)?;
+            for kept in &done.kept {
+                writeln!(text, "kept what was there as Secret {kept}").map_err(io::Error::other)?;
+            }
+            let term = done.term;
+            writeln!(
+                text,
+                "imported {root} under term {term}; whoever is active steps down and the next one signs with it"
+            )
+        }
+    }
+    .map_err(io::Error::other)?;
+    Ok(text)
+}
+
+/// What was found in the Secrets and the Lease, or done about it, and whether all of it is sound.
+///
+/// # Errors
+///
+/// When the API server can't be asked.
+pub(super) fn recover_in_kubernetes(place: &StatePlace, new_root: bool) -> Result<(String, bool), OperateError> {
+    let mut text = String::new();
+    if new_root {
+        let done = in_kubernetes(place, async |state| state.make_way_for_new_root(SystemClock.now()).await)?;
+        for kept in &done.kept {
+            writeln!(text, "kept what was there as Secret {kept}").map_err(io::Error::other)?;
+        }
+        text.push_str("the next active makes a new root: give it to everything that trusted the old one\n");
+        return Ok((text, true));
+    }
+    let findings = in_kubernetes(place, async |state| state.examine().await)?;
+    for part in &findings.parts {
+        writeln!(text, "{part}").map_err(io::Error::other)?;
+    }
+    match &findings.damage {
+        None => text.push_str("state: sound\n"),
+        Some(damage) => {
+            writeln!(text, "state: damaged: {damage}").map_err(io::Error::other)?;
+            text.push_str(
+                "put a backup back with `countersign authority import`; if a replica is still active, save what it has in \
+                 memory first, with `countersign authority export` in its pod; or give up the old root with --new-root\n",
+            );
+        }
+    }
+    Ok((text, findings.damage.is_none()))
+}
+
+/// What the active has in memory, if it is on this machine.
+fn by_active(place: &StatePlace, passphrase: &str) -> Result<Option<Vec<u8>>, OperateError> {
+    let path = &place.data_dir.data_dir;
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    let socket = DataDir::open(path)?.admin_socket();
+    let answer =
+        runtime()?.block_on(async { timeout(ANSWER_LIMIT, authority_service::export(&socket, passphrase)).await });
+    match answer {
+        Ok(Ok(file)) => Ok(Some(file)),
+        Ok(Err(OperatorError::NoActive(_))) => Ok(None),
+        Ok(Err(error)) => Err(refused(error)),
+        Err(_elapsed) => Err(OperateError::Silent { socket: socket.display().to_string(), limit: ANSWER_LIMIT }),
+    }
+}
+
+/// What is stored, while nobody here is active.
+fn stored(place: &StatePlace) -> Result<Backup, OperateError> {
+    match place.state {
+        StateKind::Embedded => {
+            let state = StoppedState::open(existing(&place.data_dir.data_dir)?, root_of)?;
+            let backup = state.backup()?;
+            state.close()?;
+            Ok(backup)
+        }
+        StateKind::Kubernetes => in_kubernetes(place, async |state| state.backup().await),
+    }
+}
+
+fn in_kubernetes<T, E: std::fmt::Display>(
+    place: &StatePlace,
+    work: impl AsyncFnOnce(StateRecovery) -> Result<T, E>,
+) -> Result<T, OperateError> {
+    runtime()?.block_on(async {
+        let client = client(place.kubeconfig.as_deref()).await.map_err(refused)?;
+        let namespace = place.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        work(StateRecovery::new(client, &namespace, root_of)).await.map_err(refused)
+    })
+}
+
+fn read_passphrase(args: &PassphraseArgs, ask: Ask) -> Result<Zeroizing<String>, OperateError> {
+    let text = match args.passphrase_file.as_deref() {
+        Some(file) => first_line(file)?,
+        None => passphrase::ask(ask)?,
+    };
+    checked(&text)?;
+    Ok(text)
+}
+
+fn first_line(file: &Path) -> Result<Zeroizing<String>, OperateError> {
+    let refused = |problem: String| OperateError::Refused(format!("{}: {problem}", file.display()));
+    let content = storage::read_file(file).map(Zeroizing::new).map_err(|error| refused(error.to_string()))?;
+    let text = std::str::from_utf8(&content).map_err(|error| refused(error.to_string()))?;
+    Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+fn checked(passphrase: &str) -> Result<Passphrase, OperateError> {
+    Passphrase::new(Zeroizing::new(passphrase.to_owned())).map_err(refused)
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+fn refused(error: impl std::fmt::Display) -> OperateError {
+    OperateError::Refused(error.to_string())
+}

@@ -174,8 +174,9 @@ proptest! {
             Occupancy::Released(holder) => {
                 prop_assert_eq!(named, None);
                 prop_assert!(term > Term::NONE);
-                prop_assert_eq!(annotation(&lease, TERM), Some(term.to_string().as_str()));
-                prop_assert_eq!(annotation(&lease, RELEASED), Some(format!("{term}/{holder}").as_str()));
+                let (number, mark) = (term.to_string(), format!("{term}/{holder}"));
+                prop_assert_eq!(annotation(&lease, TERM), Some(number.as_str()));
+                prop_assert_eq!(annotation(&lease, RELEASED), Some(mark.as_str()));
             }
         }
     }

@@ -89,7 +89,7 @@ async fn a_thousand_namespaces_have_the_roots_within_half_a_minute_at_fifty_requ
     cluster.namespace_named("new", &[]).await;
     has(&cluster, "new", MESH, &authority.roots(), Duration::from_secs(1)).await;
     let start = all_have(&cluster, &authority.roots(), begin).await;
-    replicas[0].says("1006 of 1006", Duration::from_secs(5)).await;
+    replicas[0].says("1005 of 1005", Duration::from_secs(5)).await;
     let created = writes_so_far(&cluster);
 
     // a change of roots, and another active in the middle of it
@@ -103,14 +103,14 @@ async fn a_thousand_namespaces_have_the_roots_within_half_a_minute_at_fifty_requ
     replicas[0].stand_by();
     replicas[1].activate(2, &authority);
     let change = all_have(&cluster, &roots, begin).await;
-    replicas[1].says("1006 of 1006", Duration::from_secs(5)).await;
+    replicas[1].says("1005 of 1005", Duration::from_secs(5)).await;
 
     let (busiest, writes) = (busiest_second(&cluster), writes_so_far(&cluster));
     println!("{NAMESPACES} namespaces: {start:?} from the start, {change:?} for a change of roots with a take-over;");
     println!("at most {busiest} requests in a second, {writes} writes in all");
     assert!(busiest <= REQUESTS_A_SECOND, "{busiest} requests in a second");
     // what was under way when the active changed may have been written twice
-    assert!((2012..=2032).contains(&writes), "{writes} writes");
+    assert!((2010..=2030).contains(&writes), "{writes} writes");
     nothing_was_denied(&cluster);
 }
 

@@ -42,7 +42,7 @@ impl From<Change<PlacedObject>> for Seen {
 }
 
 /// Objects of a page of a list: a ConfigMap of roots has about 3 KiB.
-const PAGE: u32 = 250;
+const PAGE: u32 = 500;
 /// A connection that has silently died is noticed after this, in seconds.
 const WATCH_LIMIT: u32 = 60;
 

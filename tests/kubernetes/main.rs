@@ -21,6 +21,7 @@ mod support;
 mod away;
 mod cluster;
 mod cluster_works;
+mod distribution;
 mod faults;
 mod hands;
 mod lease;

@@ -14,9 +14,9 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A full bucket.
-    pub fn new(interval: Duration, burst: u32, now: BootInstant) -> Self {
-        Self { interval, tolerance: interval * burst.saturating_sub(1), full_at: now }
+    /// A bucket that is full at an instant.
+    pub fn new(interval: Duration, burst: u32, full_at: BootInstant) -> Self {
+        Self { interval, tolerance: interval * burst.saturating_sub(1), full_at }
     }
 
     /// From when on a turn can be had.

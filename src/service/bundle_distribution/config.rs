@@ -109,7 +109,7 @@ mod tests {
             MeshCa::new("istio-ca-root-cert".into(), "mesh/istiod".parse().unwrap(), revisions, &trust_domain).unwrap();
         let serving = mesh.istiod_serving();
         assert_eq!(serving.id.as_str(), "spiffe://cluster.local/ns/mesh/sa/istiod");
-        let names = ["istio-pilot", "istiod", "istiod-1-29", "istiod-canary", "istiod-remote"];
+        let names = ["istio-pilot", "istiod-1-29", "istiod-canary", "istiod-remote", "istiod"];
         assert_eq!(serving.server_names, names.map(|name| format!("{name}.mesh.svc")));
     }
 

@@ -44,6 +44,8 @@ pub(super) enum RootsText {
 /// 40 writes a second. With the few requests that follow the objects this stays below 50, and a thousand places take 25 s.
 const INTERVAL: Duration = Duration::from_millis(25);
 const BURST: u32 = 2;
+/// What lists and follows the objects at the beginning takes the turns of this time.
+const LISTING: Duration = Duration::from_millis(250);
 /// A server that answers slowly must not make it slower than that.
 const AT_ONCE: usize = 8;
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
@@ -57,7 +59,7 @@ impl Spread {
     pub(super) async fn run(&self, session: &SigningSession, publish: impl Fn(SpreadStatus)) -> Infallible {
         let mut authority = session.authority_changes();
         let mut distribution = Distribution::new(self.roots(&session.authority()), self.adopt);
-        let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot());
+        let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot().plus(LISTING));
         let mut seen = self.places.follow();
         let mut writes = FuturesUnordered::new();
         let mut report = Report::new(self.places.name());

@@ -205,7 +205,7 @@ pub(super) fn request() -> SigningRequest {
 }
 
 fn serial_of(chain: &[String]) -> String {
-    let leaf = crate::domain::x509::Certificate::all_from_pem(chain[0].as_bytes()).unwrap().remove(0);
+    let leaf = Certificate::all_from_pem(chain[0].as_bytes()).unwrap().remove(0);
     leaf.serial().to_string()
 }
 

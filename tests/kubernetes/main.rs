@@ -24,6 +24,7 @@ mod cluster_works;
 mod faults;
 mod hands;
 mod lease;
+mod istio;
 mod many;
 mod network;
 mod network_works;

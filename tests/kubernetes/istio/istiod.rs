@@ -2,10 +2,11 @@
 
 use std::{fs, time::Duration};
 
+use super::objects::Files;
 use crate::{
-    cluster::{Account, Cluster},
+    cluster::{Account, Cluster, block_on},
     support::{
-        authority::Files,
+        authority,
         http::{self, free_port, loopback},
         mount::Mount,
         peer::{peer, peer_file},
@@ -64,7 +65,7 @@ pub(crate) async fn prepare(cluster: &Cluster) -> Account {
 /// Who issues istiod's own certificate, and those of proxies.
 pub(crate) enum Ca<'a> {
     /// Istiod, with these files as `cacerts`.
-    Own(&'a Files),
+    Own(&'a authority::Files),
     /// Somebody else.
     External,
 }
@@ -76,24 +77,24 @@ pub(crate) struct Istiod {
     pub(crate) port: u16,
     monitoring_port: u16,
     /// Secret `istiod-tls`, as its chart mounts it.
-    pub(crate) serving: Mount,
+    serving: Mount,
 }
 
 impl Istiod {
     /// Starts one and waits until it is ready. `serving` is laid out first, if there is something.
-    pub(crate) async fn start(cluster: &Cluster, account: &Account, ca: Ca<'_>, serving: &[(String, Vec<u8>)]) -> Self {
+    pub(crate) fn start(cluster: &Cluster, account: &Account, ca: Ca<'_>, serving: &Files) -> Self {
         let folder = cluster.folder().join("istiod");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("mesh.yaml"), MESH).unwrap();
-        let mount = Mount::at(folder.join("var/run/secrets/istiod/tls"));
+        let serving_mount = Mount::at(folder.join("var/run/secrets/istiod/tls"));
         if !serving.is_empty() {
-            mount.swap(serving.iter().map(|(name, content)| (name.as_str(), content.as_slice())));
+            lay_out(&serving_mount, serving);
         }
 
         let [plain_port, port, http_port, https_port, monitoring_port] = std::array::from_fn(|_| free_port());
         let mut command = peer("pilot-discovery");
         command.current_dir(&folder).args(["discovery", "--meshConfig", "mesh.yaml", "--ctrlz_port", "0"]);
-        command.arg("--kubeconfig").arg(cluster.kubeconfig(account).await);
+        command.arg("--kubeconfig").arg(block_on(cluster.kubeconfig(account)));
         for (flag, port) in [
             ("--grpcAddr", plain_port),
             ("--secureGRPCAddr", port),
@@ -121,7 +122,12 @@ impl Istiod {
         }
         let process = Process::start("istiod", cluster.folder(), &mut command);
         wait_until(START, "istiod ready", || http::get(loopback(http_port), "/ready"));
-        Self { _process: process, port, monitoring_port, serving: mount }
+        Self { _process: process, port, monitoring_port, serving: serving_mount }
+    }
+
+    /// Lays out what Secret `istiod-tls` holds now.
+    pub(crate) fn mount(&self, serving: &Files) {
+        lay_out(&self.serving, serving);
     }
 
     /// `HOST:PORT` by which pilot-agent takes it for [`SERVER_NAME`].
@@ -143,4 +149,8 @@ impl Istiod {
             seen => Err(format!("{seen}")),
         });
     }
+}
+
+fn lay_out(mount: &Mount, files: &Files) {
+    mount.swap(files.iter().map(|(name, content)| (name.as_str(), content.as_slice())));
 }

@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Account, Cluster, TokenFor},
+    cluster::{Account, Cluster, TokenFor, block_on},
     support::{
         certificate::Certificate,
         http::{self, free_port, loopback},
@@ -53,12 +53,18 @@ pub(crate) struct Secrets {
 }
 
 impl PilotAgent {
+    /// Said once for each connection to istiod.
+    pub(crate) const CONNECTED: &str = "connected to delta upstream XDS server";
+
     /// Starts one in a pod of `account`, which is made, and waits until Envoy has a certificate.
-    pub(crate) async fn start(name: &str, cluster: &Cluster, account: &Account, wanted: &Wanted<'_>) -> Self {
-        cluster.pod(account, name).await;
-        let asked = TokenFor { audiences: &["istio-ca"], pod: Some(name), ..TokenFor::default() };
+    pub(crate) fn start(name: &str, cluster: &Cluster, account: &Account, wanted: &Wanted<'_>) -> Self {
+        let token = block_on(async {
+            cluster.pod(account, name).await;
+            let asked = TokenFor { audiences: &["istio-ca"], pod: Some(name), ..TokenFor::default() };
+            cluster.token(account, &asked).await
+        });
         let folder = cluster.folder().join(name);
-        put(&folder.join("var/run/secrets/tokens/istio-token"), &cluster.token(account, &asked).await);
+        put(&folder.join("var/run/secrets/tokens/istio-token"), &token);
         put(&folder.join("var/run/secrets/istio/root-cert.pem"), wanted.roots);
         put(&folder.join("bootstrap.json"), BOOTSTRAP);
 

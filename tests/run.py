@@ -9,6 +9,7 @@ that holds etcd and kube-apiserver already. CARGO names another cargo.
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -107,7 +108,7 @@ def cargo(*arguments: str, env: Optional[Dict[str, str]] = None) -> Callable[[St
 
 
 # --- peers -----------------------------------------------------------------------------------------------------------
-# Each peer is one executable PEERS/bin/NAME. What it was made from stands beside it in NAME.key.
+# Each peer is one file PEERS/bin/NAME, an executable but for one. What it was made from stands beside it in NAME.key.
 
 
 def cached(name: str, key: str, make: Callable[[Path], None]) -> None:
@@ -220,6 +221,17 @@ def install_istio(command: str) -> Callable[[Step], None]:
     return install
 
 
+def fetch_istio_crds(step: Step) -> None:
+    def make(target: Path) -> None:
+        found = subprocess.run([find_go(step), "mod", "download", "-json", f"{ISTIO}@{ISTIO_VERSION}"], cwd=PEERS,
+                               env=go_env(), capture_output=True, text=True, timeout=step.limit)
+        if found.returncode != 0:
+            raise Failed(f"{ISTIO} cannot be fetched: {found.stdout}{found.stderr}")
+        shutil.copyfile(Path(json.loads(found.stdout)["Dir"]) / "manifests/charts/base/files/crd-all.gen.yaml", target)
+
+    cached("istio-crds.yaml", f"{ISTIO} {ISTIO_VERSION}", make)
+
+
 def kubernetes_version() -> str:
     major, minor, patch = KUBERNETES
     package = "k8s.io/component-base/version"
@@ -276,6 +288,7 @@ def plan() -> List[Step]:
              api_server_part("kube-apiserver", f"-s -w {kubernetes_version()}")),
         Step(2, "istiod", "7 min, once", 60 * MINUTE, install_istio("pilot-discovery")),
         Step(2, "pilot-agent", "2 min, once", 40 * MINUTE, install_istio("pilot-agent")),
+        Step(2, "Istio's kinds of objects", "1 s", 10 * MINUTE, fetch_istio_crds),
         Step(2, "network tools", "1 s", 10 * MINUTE, provide_network_tools),
         Step(3, "release build", "5 min cold", 25 * MINUTE, cargo("build", "--locked", "--release")),
         Step(3, "benchmark", "2 min cold", 20 * MINUTE,

@@ -25,6 +25,7 @@ mod distribution;
 mod faults;
 mod hands;
 mod lease;
+mod istio;
 mod many;
 mod network;
 mod network_works;

@@ -136,6 +136,14 @@ impl Files {
         self.0.retain(|(file, _)| *file != name);
         self
     }
+
+    /// Writes them to `folder`, which is made if it is missing.
+    pub(crate) fn write_to(&self, folder: &Path) {
+        fs::create_dir_all(folder).unwrap();
+        for (name, content) in &self.0 {
+            fs::write(folder.join(name), content).unwrap();
+        }
+    }
 }
 
 /// A directory for `--ca-dir`.
@@ -181,9 +189,7 @@ impl CaDir {
                 fs::remove_file(self.path().join(name)).unwrap();
             }
         }
-        for (name, content) in &files.0 {
-            fs::write(self.path().join(name), content).unwrap();
-        }
+        files.write_to(self.path());
     }
 
     /// Replaces mounted files at once, as the kubelet does.

@@ -23,6 +23,12 @@ pub(crate) fn verify(leaf: &str, above: &str, roots: &str) {
     }
 }
 
+/// A chain's first certificate, and those after it.
+pub(crate) fn split_leaf(chain: &str) -> (&str, &str) {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    chain.split_at(chain.find(END).expect("a PEM certificate") + END.len())
+}
+
 /// The certificates of the server on `port`, leaf first, as PEM; anything but a connection that `roots` alone vouch for, with a
 /// leaf for `name`, in words.
 pub(crate) fn served(port: u16, name: &str, roots: &str) -> Result<String, String> {

@@ -27,6 +27,13 @@ pub(crate) fn peer_path(name: &str) -> PathBuf {
     path
 }
 
+/// A file that belongs to a peer, from the same cache.
+pub(crate) fn peer_file(name: &str) -> PathBuf {
+    let path = peers_folder().join("bin").join(name);
+    assert!(path.is_file(), "{} is missing: run `python3 tests/run.py`, which fetches it", path.display());
+    path
+}
+
 fn peers_folder() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers");
     env::var_os("COUNTERSIGN_PEERS").map_or_else(default, PathBuf::from)

@@ -38,6 +38,11 @@ impl GoodSwaps {
         CaDir::mounted(&self.signers[0].cacerts(&self.old.certificate))
     }
 
+    /// What is published in the end.
+    pub(crate) fn last_roots(&self) -> &str {
+        &self.new.certificate
+    }
+
     /// Swaps the files of all `cas`, one directory after the other. `caller` makes a caller that trusts some roots.
     pub(crate) fn run(&self, cas: &[CaDir], replicas: &[Serve; 2], caller: impl Fn(&str) -> Caller) {
         let load = Load::default();

@@ -50,7 +50,8 @@ fn by_chance() -> usize {
     usize::from(byte[0] & 1)
 }
 
-fn join(client: TcpStream, server: TcpStream) {
+/// Forwards bytes between the two until either ends.
+pub(crate) fn join(client: TcpStream, server: TcpStream) {
     let pump = |mut from: TcpStream, mut to: TcpStream| {
         let _broken = std::io::copy(&mut from, &mut to);
         for stream in [from, to] {

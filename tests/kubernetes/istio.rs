@@ -1,0 +1,9 @@
+//! Istio's own processes beside a pair: istiod, pilot-agent with a real Envoy, and pilot-agent's CA client.
+
+mod istiod;
+mod mesh_ca;
+mod objects;
+mod pilot_agent;
+mod replicas;
+mod side_by_side;
+mod swaps;

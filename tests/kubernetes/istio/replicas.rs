@@ -1,0 +1,93 @@
+//! A pair on loopback, with the shipped rights, and a Service before it.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    cluster::{Account, Cluster, TokenFor, block_on},
+    pair::{NAMESPACE, TAKE_OVER, citadel::join},
+    support::{
+        countersign::Serve,
+        http::{free_port, loopback},
+        observe::readiness,
+        wait::wait_until,
+    },
+};
+
+const START: Duration = Duration::from_secs(15);
+
+/// Both replicas.
+pub(crate) struct Replicas {
+    pub(crate) serves: [Serve; 2],
+}
+
+impl Replicas {
+    /// Starts both, each with flags of its own, and waits until they are ready.
+    pub(crate) fn start(cluster: &Cluster, account: &Account, flags: [&[&str]; 2]) -> Self {
+        let start = |number: usize| {
+            let name = format!("countersign-{number}");
+            let (uid, kubeconfig) = block_on(async {
+                let uid = cluster.pod(account, &name).await;
+                let asked = TokenFor { pod: Some(&name), ..TokenFor::default() };
+                (uid, cluster.kubeconfig_with(account, &asked).await)
+            });
+            let pair = loopback(free_port()).to_string();
+            let mut all = vec!["--state", "kubernetes", "--namespace", NAMESPACE, "--replica-uid", &uid];
+            all.extend(["--kubeconfig", kubeconfig.to_str().unwrap(), "--pair-listen", &pair, "--pair-address", &pair]);
+            all.extend(flags[number]);
+            let data = cluster.folder().join(format!("{name}-data"));
+            Serve::spawn(&name, cluster.folder(), &data, free_port(), &all)
+        };
+        let serves = [start(0), start(1)];
+        serves.iter().for_each(Serve::wait_until_ready);
+        Self { serves }
+    }
+
+    /// Which one is active.
+    pub(crate) fn active(&self) -> usize {
+        wait_until(START, "one of the two active", || {
+            let pages = self.serves.each_ref().map(readiness);
+            pages.iter().position(|page| is_active(page)).ok_or_else(|| pages.concat())
+        })
+    }
+
+    /// `kill -9` of the active, and waits until the other one is it.
+    pub(crate) fn kill_the_active(&mut self) {
+        let active = self.active();
+        self.serves[active].process.kill();
+        let heir = &self.serves[1 - active];
+        wait_until(TAKE_OVER, "the other one active", || match readiness(heir) {
+            page if is_active(&page) => Ok(()),
+            page => Err(page),
+        });
+    }
+
+    /// An address behind which both are. Each connection goes to the next one in turn, and to the other one if that refuses it, as
+    /// with a Service that has noticed.
+    pub(crate) fn service(&self) -> String {
+        let replicas = self.serves.each_ref().map(|serve| loopback(serve.port));
+        let listener = TcpListener::bind(loopback(0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for (turn, client) in listener.incoming().map(Result::unwrap).enumerate() {
+                thread::spawn(move || {
+                    if let Some(server) = connect(replicas[turn % 2]).or_else(|| connect(replicas[(turn + 1) % 2])) {
+                        join(client, server);
+                    }
+                });
+            }
+        });
+        format!("localhost:{}", address.port())
+    }
+}
+
+fn connect(replica: SocketAddr) -> Option<TcpStream> {
+    TcpStream::connect_timeout(&replica, Duration::from_secs(1)).ok()
+}
+
+fn is_active(readiness: &str) -> bool {
+    readiness.contains("signing: ready (active in term ")
+}

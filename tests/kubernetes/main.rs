@@ -30,3 +30,4 @@ mod network_works;
 mod pair;
 mod rights;
 mod state;
+mod tokens;

@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use futures_util::StreamExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Time};
 use kube::{
-    Api, Client, Error, ResourceExt,
-    api::{ApiResource, ListParams, WatchEvent, WatchParams},
-    core::Object,
+    Client, Error,
+    api::{ListParams, WatchEvent, WatchParams},
+    core::{Request, request::Error as RequestError},
 };
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
@@ -32,6 +32,7 @@ use crate::{
     service::ports::PodPresence,
 };
 
+const PODS: &str = "/api/v1/pods";
 /// Pods of one answer while they are listed.
 const PAGE: u32 = 250;
 /// For one such answer, or for a watch to begin.
@@ -46,8 +47,24 @@ const BELIEVED_FOR: Duration = Duration::from_secs(90);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A pod without what nobody here reads.
-type TrimmedPod = Object<Spec, Status>;
+/// A pod without what nobody here reads; that is most of it, and is not even taken into memory.
+#[derive(Clone, Debug, Deserialize)]
+struct TrimmedPod {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    namespace: String,
+    uid: String,
+    resource_version: String,
+    deletion_timestamp: Option<Time>,
+}
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -61,9 +78,16 @@ struct Status {
     phase: String,
 }
 
+/// Part of a list.
+#[derive(Deserialize)]
+struct Page {
+    metadata: ListMeta,
+    items: Vec<TrimmedPod>,
+}
+
 /// The pods of the cluster. Needs the right to list and watch pods in all namespaces.
 pub struct ClusterPods {
-    api: Api<TrimmedPod>,
+    client: Client,
     clock: Arc<dyn Clock>,
     known: Mutex<Known>,
 }
@@ -86,8 +110,7 @@ enum Ended {
 impl ClusterPods {
     /// The pods that `client` sees. Nothing is known until [`follow`](Self::follow) runs.
     pub fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
-        let api = Api::all_with(client, &ApiResource::erase::<Pod>(&()));
-        Self { api, clock, known: Mutex::default() }
+        Self { client, clock, known: Mutex::default() }
     }
 
     /// Lists and watches for ever.
@@ -126,7 +149,9 @@ impl ClusterPods {
         let mut presence = Presence::default();
         let mut page = ListParams::default().limit(PAGE);
         loop {
-            let answer = timeout(ANSWER_LIMIT, self.api.list(&page)).await.map_err(|_elapsed| Problem::Silent)??;
+            let request = Request::new(PODS).list(&page)?;
+            let answer = timeout(ANSWER_LIMIT, self.client.request::<Page>(request)).await;
+            let answer = answer.map_err(|_elapsed| Problem::Silent)??;
             for pod in answer.items.iter().filter_map(facts_of) {
                 presence.put(pod);
             }
@@ -154,31 +179,31 @@ impl ClusterPods {
     /// Whether the next watch can go on where this one ended.
     async fn watch_from(&self, reached: &mut String) -> Result<bool, Problem> {
         let params = WatchParams::default().timeout(WATCH_ENDS);
-        let begun =
-            timeout(ANSWER_LIMIT, self.api.watch(&params, reached)).await.map_err(|_elapsed| Problem::Silent)?;
-        let mut events = match begun {
+        let request = Request::new(PODS).watch(&params, reached)?;
+        let begun = timeout(ANSWER_LIMIT, self.client.request_events::<TrimmedPod>(request)).await;
+        let mut events = match begun.map_err(|_elapsed| Problem::Silent)? {
             Err(Error::Api(status)) if status.code == 410 => return Ok(false),
             begun => begun?.boxed(),
         };
         self.hear(|_| {});
         loop {
-            let next = timeout(SILENCE_LIMIT, events.try_next()).await.map_err(|_elapsed| Problem::Silent)?;
-            match next? {
-                None => return Ok(true),
-                Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
+            let next = timeout(SILENCE_LIMIT, events.next()).await.map_err(|_elapsed| Problem::Silent)?;
+            let Some(event) = next else { return Ok(true) };
+            match event? {
+                WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
                     self.hear(|known| facts_of(&pod).into_iter().for_each(|facts| known.put(facts)));
-                    *reached = pod.resource_version().unwrap_or_default();
+                    *reached = pod.metadata.resource_version;
                 }
-                Some(WatchEvent::Deleted(pod)) => {
-                    self.hear(|known| known.remove(pod.metadata.uid.as_deref().unwrap_or_default()));
-                    *reached = pod.resource_version().unwrap_or_default();
+                WatchEvent::Deleted(pod) => {
+                    self.hear(|known| known.remove(&pod.metadata.uid));
+                    *reached = pod.metadata.resource_version;
                 }
-                Some(WatchEvent::Bookmark(bookmark)) => {
+                WatchEvent::Bookmark(bookmark) => {
                     self.hear(|_| {});
                     *reached = bookmark.metadata.resource_version;
                 }
-                Some(WatchEvent::Error(status)) if status.code == 410 => return Ok(false),
-                Some(WatchEvent::Error(status)) => return Err(Error::Api(status).into()),
+                WatchEvent::Error(status) if status.code == 410 => return Ok(false),
+                WatchEvent::Error(status) => return Err(Error::Api(status).into()),
             }
         }
     }
@@ -213,21 +238,23 @@ impl PodPresence for ClusterPods {
 enum Problem {
     #[error(transparent)]
     Api(#[from] Error),
+    #[error(transparent)]
+    Request(#[from] RequestError),
     #[error("the API server is silent")]
     Silent,
 }
 
 /// `None` for what no API server would let exist.
 fn facts_of(pod: &TrimmedPod) -> Option<PodFacts> {
-    let name = Some(pod.spec.service_account_name.as_str()).filter(|name| !name.is_empty()).unwrap_or("default");
-    let account = ServiceAccount::new(pod.metadata.namespace.as_deref()?, name).ok()?;
-    let phase = pod.status.as_ref().map(|status| status.phase.as_str());
-    let life = match (phase, &pod.metadata.deletion_timestamp) {
-        (Some("Succeeded" | "Failed"), _) => Life::Finished,
+    let TrimmedPod { metadata, spec, status } = pod;
+    let name = Some(spec.service_account_name.as_str()).filter(|name| !name.is_empty()).unwrap_or("default");
+    let account = ServiceAccount::new(&metadata.namespace, name).ok()?;
+    let life = match (status.phase.as_str(), &metadata.deletion_timestamp) {
+        ("Succeeded" | "Failed", _) => Life::Finished,
         (_, Some(deletion)) => Life::LeavesBy(Timestamp::from_seconds(deletion.0.as_second())),
         (_, None) => Life::Stays,
     };
-    Some(PodFacts { uid: pod.metadata.uid.as_deref()?.into(), account, life })
+    Some(PodFacts { uid: metadata.uid.as_str().into(), account, life })
 }
 
 #[cfg(test)]

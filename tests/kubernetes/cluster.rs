@@ -25,9 +25,7 @@ use tempfile::TempDir;
 use tonic::codegen::http::Request;
 
 pub(crate) use audit::AuditedRequest;
-pub(crate) use objects::TokenFor;
-#[expect(unused_imports, reason = "for the modules beside this one")]
-pub(crate) use objects::{Account, PodPhase};
+pub(crate) use objects::{Account, PodPhase, TokenFor};
 pub(crate) use server::Place;
 
 use crate::support::{process::Process, wait::wait_until};

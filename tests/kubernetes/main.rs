@@ -32,3 +32,4 @@ mod network_works;
 mod pair;
 mod rights;
 mod state;
+mod tokens;

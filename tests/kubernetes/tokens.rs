@@ -1,0 +1,12 @@
+//! Whom the pair believes in a cluster: tokens that the API server reviews, and certificates that are renewed while their
+//! service account has a pod. The use case and its edge to Kubernetes in one process, with the shipped rights.
+
+mod away;
+mod certificate_rows;
+mod flood;
+mod forged;
+mod kept;
+mod row;
+mod table;
+mod token_rows;
+mod world;

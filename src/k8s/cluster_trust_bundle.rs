@@ -94,7 +94,7 @@ impl RootPlaces for ClusterTrustBundle {
         PlaceKind::ClusterTrustBundle
     }
 
-    fn name(&self) -> &str {
+    fn title(&self) -> &str {
         &self.title
     }
 

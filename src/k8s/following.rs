@@ -120,20 +120,17 @@ fn problem(error: &watcher::Error) -> Option<String> {
         watcher::Error::WatchError(status) => (status.code != GONE).then(|| text_of_status(status)),
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => match error {
-            kube::Error::Api(status) if status.code == GONE => None,
-            error => Some(text_of(error)),
-        },
+        | watcher::Error::WatchFailed(error) => {
+            let is_gone = matches!(error, kube::Error::Api(status) if status.code == GONE);
+            (!is_gone).then(|| text_of(error))
+        }
         watcher::Error::NoResourceVersion => Some(error.to_string()),
     }
 }
 
 /// An error as people read it, with the fix where it is known.
 pub(super) fn text_of(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => text_of_status(status),
-        error => error.to_string(),
-    }
+    if let kube::Error::Api(status) = error { text_of_status(status) } else { error.to_string() }
 }
 
 fn text_of_status(status: &Status) -> String {

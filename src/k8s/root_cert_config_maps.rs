@@ -101,7 +101,7 @@ impl RootPlaces for RootCertConfigMaps {
         PlaceKind::ConfigMap
     }
 
-    fn name(&self) -> &str {
+    fn title(&self) -> &str {
         &self.title
     }
 
@@ -153,7 +153,7 @@ impl Scope {
             Change::Seen(name, _) | Change::Gone(name) => match self {
                 // it needs no label, so that it has lost it means nothing
                 Self::Labelled { own } if *own == name => Seen::Wanted(name),
-                _ => Seen::NotWanted(name),
+                Self::Labelled { .. } | Self::Every => Seen::NotWanted(name),
             },
         }
     }

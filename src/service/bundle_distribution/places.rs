@@ -19,7 +19,7 @@ pub trait RootPlaces: Send + Sync {
     fn kind(&self) -> PlaceKind;
 
     /// What the objects are called, for log lines and status.
-    fn name(&self) -> &str;
+    fn title(&self) -> &str;
 
     /// Lists and then follows places and objects.
     fn follow(&self) -> SeenStream<Seen>;

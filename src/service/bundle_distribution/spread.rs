@@ -62,7 +62,7 @@ impl Spread {
         let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot().plus(LISTING));
         let mut seen = self.places.follow();
         let mut writes = FuturesUnordered::new();
-        let mut report = Report::new(self.places.name());
+        let mut report = Report::new(self.places.title());
         let mut look = interval(REPORT_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -84,7 +84,7 @@ impl Spread {
                 Ok(()) = authority.changed() => {
                     let roots = self.roots(&authority.borrow_and_update());
                     if roots != *distribution.roots() {
-                        info!(event = "roots_changed", objects = self.places.name(), roots = ?roots);
+                        info!(event = "roots_changed", objects = self.places.title(), roots = ?roots);
                         distribution.set_roots(roots, self.clock.boot());
                     }
                 }

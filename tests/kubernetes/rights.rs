@@ -50,10 +50,10 @@ const REFUSED: &[Row] = &[
 
 /// Refused by `rbac.yaml` alone, allowed with `rbac-mesh-ca.yaml`.
 const MESH_CA: &[Row] = &[
-    ("update", "", "configmaps", "default", "istio-ca-root-cert"),
+    ("patch", "", "configmaps", "default", "istio-ca-root-cert"),
     ("watch", "", "configmaps", "", "istio-ca-root-cert"),
     ("create", "", "secrets", ISTIO, ""),
-    ("update", "", "secrets", ISTIO, "istiod-tls"),
+    ("patch", "", "secrets", ISTIO, "istiod-tls"),
 ];
 
 const REFUSED_EVEN_THEN: &[Row] = &[

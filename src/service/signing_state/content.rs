@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(written, expected);
 
         for text in [
-            r#"{"format":1,"trust_domain":"td","certificate":"C","key":"K","chain":[],"pair":{"key":"P"},"next":[{"a":"b"}]}"#,
+            r#"{"format":1,"trust_domain":"td","certificate":"C","key":"K","chain":[],"pair":{"certificate":"P","key":"Q"},"next":[{"a":"b"}]}"#,
             r#"{"format":2,"trust_domain":"td","seal":"x"}"#,
         ] {
             let written = match StoredAuthority::decode(text.as_bytes()).unwrap() {

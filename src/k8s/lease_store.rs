@@ -3,6 +3,7 @@
 
 mod failures;
 mod record;
+mod watching;
 
 use std::{
     net::SocketAddr,

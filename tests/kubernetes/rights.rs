@@ -18,6 +18,7 @@ const ALLOWED: &[Row] = &[
     ("create", LEASES, "leases", NAMESPACE, ""),
     ("get", LEASES, "leases", NAMESPACE, "countersign"),
     ("update", LEASES, "leases", NAMESPACE, "countersign"),
+    ("watch", LEASES, "leases", NAMESPACE, "countersign"),
     ("create", "", "secrets", NAMESPACE, ""),
     ("get", "", "secrets", NAMESPACE, "countersign-authority"),
     ("update", "", "secrets", NAMESPACE, "countersign-trust"),

@@ -85,6 +85,7 @@ pub(super) async fn join(
         Arc::clone(&manifest),
         Arc::clone(clock),
     );
+    let lease = Arc::new(lease);
     let store = SecretStateStore::new(
         election_client,
         control.clone(),
@@ -94,6 +95,7 @@ pub(super) async fn join(
         root_of,
     );
     let hints = Hints::new();
+    tasks.push(("lease watch", on(control, Arc::clone(&lease).watch(hints.clone()))));
     tasks.push(("state watch", on(control, store.clone().watch())));
     tasks.push(("state fences", Box::pin(pass_on_terms(store.higher_term(), hints.clone()))));
     let latch = readiness.latch("stored state", "not looked at yet");
@@ -132,7 +134,7 @@ pub(super) async fn join(
         pair_port: PairPort::Tls { port, tls: server, peers },
         pair,
         tenure: Tenure::Lease(kubernetes.lease),
-        election: Arc::new(lease),
+        election: lease,
         hints,
         open_state: Box::new(move || Ok(Arc::new(store.clone()))),
         issuers,

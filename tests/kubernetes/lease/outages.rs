@@ -49,8 +49,8 @@ fn an_api_server_that_stands_still_ends_the_term_in_time_and_is_used_at_once_whe
     let (_, mut of_pair) = pair.wait_for_active(Term::NONE, bound(timing));
     let (_, mut of_alone) = alone.wait_for_active(Term::NONE, bound(timing));
     for _ in 0..2 {
-        let begin = SystemClock.boot();
         cluster.pause();
+        let begin = SystemClock.boot();
         outage(&pair, of_pair, begin, Duration::from_secs(8), timing);
         outage(&alone, of_alone, begin, Duration::from_secs(8), timing);
         let end = SystemClock.boot();

@@ -1,7 +1,7 @@
 //! Replicas in this process: each with a driver, a client and a signer of its own.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -81,21 +81,11 @@ pub(super) struct Replicas {
 impl Replicas {
     /// Starts `count` replicas at once on a Lease in a namespace of their own.
     pub(super) fn start(cluster: &Cluster, count: usize, timing: LeaseTiming) -> Self {
-        let namespace = block_on(cluster.namespace("lease"));
-        Self::start_in(cluster, &namespace, &cluster.admin_kubeconfig(), count, timing)
-    }
-
-    pub(super) fn start_in(
-        cluster: &Cluster,
-        namespace: &str,
-        kubeconfig: &Path,
-        count: usize,
-        timing: LeaseTiming,
-    ) -> Self {
+        let (namespace, kubeconfig) = (block_on(cluster.namespace("lease")), cluster.admin_kubeconfig());
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let leases = {
             let _inside = runtime.enter();
-            Api::namespaced(cluster.admin(), namespace)
+            Api::namespaced(cluster.admin(), &namespace)
         };
         let mut replicas = Self {
             all: Vec::new(),
@@ -108,28 +98,28 @@ impl Replicas {
             runtime: None,
         };
         for index in 0..count {
-            replicas.add(&runtime, index, namespace, kubeconfig.to_owned());
+            replicas.add(&runtime, index, &namespace, &kubeconfig);
         }
         replicas.runtime = Some(runtime);
         replicas
     }
 
-    fn add(&mut self, runtime: &Runtime, index: usize, namespace: &str, kubeconfig: PathBuf) {
+    fn add(&mut self, runtime: &Runtime, index: usize, namespace: &str, kubeconfig: &Path) {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let id = format!("replica-{index}");
-        let client = runtime.block_on(client(Some(&kubeconfig))).unwrap();
+        let client = runtime.block_on(client(Some(kubeconfig))).unwrap();
         let address = format!("10.0.0.{}:15013", index + 1).parse().unwrap();
         let manifest = Arc::new(StateManifest::default());
         let store = LeaseStore::new(client, namespace, NAME, self.timing, address, manifest, Arc::clone(&clock));
-        let observed = store.observed();
+        let (observed, store, hints) = (store.observed(), Arc::new(store), Hints::new());
+        runtime.spawn(Arc::clone(&store).watch(hints.clone()));
         let opened = Arc::clone(&self.state);
         let open = Box::new(move || Ok(Arc::clone(&opened) as _));
         let (own_domain, random) = ("cluster.local".parse().unwrap(), Arc::new(RingRandom::new()));
         let state = SigningState::new(open, Origin::SelfSigned, own_domain, Arc::clone(&clock), random);
         let (session, sessions) = watch::channel(None);
         let machine = Machine::new(Tenure::Lease(self.timing), HolderId::parse(&id).unwrap(), clock.boot());
-        let (leadership, standing) =
-            Leadership::new(machine, Arc::new(store), Arc::new(state), session, Hints::new(), clock);
+        let (leadership, standing) = Leadership::new(machine, store, Arc::new(state), session, hints, clock);
         let (leave, mut asked) = watch::channel(false);
         runtime.spawn(async move {
             let asked = async move {

@@ -5,7 +5,7 @@
 
 mod holding;
 
-use self::holding::{Basis, Holding, Stage};
+use self::holding::{Basis, Holding, Stage, is_left};
 use super::{
     Action, Event, HolderId, LeaseRecord, LeaseTiming, Observed, Reason, Role, Term, Version,
     backoff::Backoff,
@@ -40,6 +40,8 @@ pub(super) struct LeaseElection {
     not_before: BootInstant,
     /// When one that only watches looks again.
     poll_at: BootInstant,
+    /// A hint before this is heeded then: however many come, reads keep a distance.
+    hint_at: BootInstant,
     /// Until then the lease is others' to take.
     yields_until: BootInstant,
     backoff: Backoff,
@@ -90,6 +92,7 @@ impl LeaseElection {
             doubt: true,
             not_before: now,
             poll_at: now,
+            hint_at: now,
             yields_until: now,
             backoff: Backoff::new(first, ceiling),
         }
@@ -102,8 +105,10 @@ impl LeaseElection {
             Event::LeaseWritten(version) => self.written(version, now, actions),
             Event::LeaseConflict => self.set_back(true, now),
             Event::LeaseUnknown => self.set_back(false, now),
-            // however many hints come, reads keep a distance
-            Event::LeaseChanged => self.poll_at = self.poll_at.min(self.sent.plus(self.timing.renew() / FIRST_WAIT)),
+            Event::LeaseChanged => {
+                self.poll_at = self.poll_at.min(self.hint_at.max(now));
+                self.hint_at = self.poll_at.plus(self.timing.renew() / FIRST_WAIT);
+            }
             Event::StateClaimed { .. }
             | Event::StateRefused { .. }
             | Event::StateUnknown { .. }
@@ -339,20 +344,10 @@ impl LeaseElection {
     /// When a record that isn't ours may be taken.
     fn free_at(&self, found: Option<&Observed>, since: BootInstant) -> BootInstant {
         match found {
-            Some(Observed { record, .. }) if !self.is_left(record) => {
+            Some(Observed { record, .. }) if !is_left(record, &self.id, self.ended) => {
                 since.plus(self.timing.lease()).max(self.yields_until)
             }
             Some(_) | None => since,
-        }
-    }
-
-    /// Whether whoever is in the record has left the term that it names: it says so, or that was this process, which knows.
-    /// The latter is what a late write of ours leaves behind when its answer was lost.
-    fn is_left(&self, record: &LeaseRecord) -> bool {
-        match &record.occupancy {
-            Occupancy::Released(_) => true,
-            Occupancy::Held(holder) => *holder == self.id && self.ended == Some(record.term),
-            Occupancy::Vacant => false,
         }
     }
 
@@ -364,7 +359,7 @@ impl LeaseElection {
         match &self.hold {
             Hold::Watching { found, since } if now >= self.free_at(found.as_ref(), *since) => {
                 let (before, waited) = match found {
-                    Some(Observed { record, .. }) => (record.term, !self.is_left(record)),
+                    Some(Observed { record, .. }) => (record.term, !is_left(record, &self.id, self.ended)),
                     None => (self.ended.unwrap_or(Term::NONE), false),
                 };
                 let term = self.claims.highest().max(before).next();
@@ -549,13 +544,19 @@ mod tests {
     }
 
     #[test]
-    fn hints_in_quick_succession_make_one_read() {
+    fn hints_are_heeded_at_once_and_at_a_distance() {
         let mut election = LeaseElection::new(LeaseTiming::DEFAULT, me(), after(0));
+        let found = || Event::LeaseRead(Some(Observed { version: Version::new("1"), record: stranger() }));
         step(&mut election, Event::Tick, 0);
-        step(&mut election, Event::LeaseRead(Some(Observed { version: Version::new("1"), record: stranger() })), 10);
-        let reads =
-            (11..=300).map(|millis| step(&mut election, Event::LeaseChanged, millis)).filter(|it| !it.is_empty());
-        assert_eq!(reads.collect::<Vec<_>>(), [vec![Action::ReadLease]]);
+        step(&mut election, found(), 10);
+        let mut reads = Vec::new();
+        for millis in 11..=900 {
+            if !step(&mut election, Event::LeaseChanged, millis).is_empty() {
+                reads.push(millis);
+                step(&mut election, found(), millis);
+            }
+        }
+        assert_eq!(reads, [11, 261, 511, 761], "the first at once, then four in a renewal's time");
     }
 
     fn stranger() -> LeaseRecord {

@@ -72,3 +72,13 @@ impl Holding {
         })
     }
 }
+
+/// Whether whoever is in the record has left the term that it names: it says so, or that was this process, which knows that its
+/// term `ended`. The latter is what a late write of ours leaves behind when its answer was lost.
+pub(super) fn is_left(record: &LeaseRecord, id: &HolderId, ended: Option<Term>) -> bool {
+    match &record.occupancy {
+        Occupancy::Released(_) => true,
+        Occupancy::Held(holder) => holder == id && ended == Some(record.term),
+        Occupancy::Vacant => false,
+    }
+}

@@ -1,5 +1,5 @@
 //! The state of a pair in two Secrets. A replica claims both for its term; from then on it answers reads from memory, and
-//! each write names the Secret that it replaces, so that it fails if anybody else has written (docs/decisions/0010).
+//! each write names the Secret that it replaces, so that it fails if anybody else has written (docs/decisions/0013).
 //!
 //! The port is blocking: it is called on threads that may wait, never on the runtime.
 

@@ -166,10 +166,10 @@ impl SigningState {
                 Ok(ClaimedState { authority: authority.clone(), denied: Denied::default() })
             }
             (Origin::SelfSigned, Some(StoredAuthority::PluggedIn(_))) => Err(StateError::Unusable(
-                "the data directory was used with a plugged-in authority: set caDir, or use another dataDir".into(),
+                "the stored state is that of a plugged-in authority: set caDir, or use another dataDir or namespace".into(),
             )),
             (Origin::PluggedIn(_), Some(StoredAuthority::Own(_))) => Err(StateError::Unusable(
-                "the data directory holds a root of its own: leave caDir out, or use another dataDir".into(),
+                "the stored state has a root of its own: leave caDir out, or use another dataDir or namespace".into(),
             )),
         }
     }
@@ -204,7 +204,7 @@ impl SigningState {
             return Ok(());
         }
         Err(StateError::Unusable(format!(
-            "trustDomain is {}, but the data directory holds the authority of {stored}: set that one, or use another dataDir",
+            "trustDomain is {}, but the stored authority is that of {stored}: set that one, or use another dataDir or namespace",
             self.trust_domain
         )))
     }

@@ -19,6 +19,7 @@
 mod support;
 
 mod away;
+mod backup;
 mod cluster;
 mod cluster_works;
 mod distribution;

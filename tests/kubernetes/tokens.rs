@@ -8,6 +8,7 @@ mod flood;
 mod forged;
 mod kept;
 mod row;
+mod stranger;
 mod table;
 mod token_rows;
 mod wire;

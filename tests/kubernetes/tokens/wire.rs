@@ -1,11 +1,15 @@
 //! Over the wire: two real replicas, what each answers, what they write down, and who else may not forward.
 
-use std::{fs, time::Duration};
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use countersign::{
-    domain::x509::PrivateKey,
+    domain::{
+        authority::{SigningAuthority, TtlBounds, issue},
+        clock::Clock as _,
+        x509::{Certificate as Parsed, CertificateChain, PrivateKey, VerifiedCsr},
+    },
     proto::{
-        countersign::v1::{AskRequest, ForwardedRequest, pair_service_client::PairServiceClient},
+        countersign::v1::{AskRequest, pair_service_client::PairServiceClient},
         istio::v1::auth::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient},
     },
 };
@@ -18,7 +22,10 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use super::forged::{Forger, turned};
+use super::{
+    forged::{Forger, turned},
+    stranger::{self, Held},
+};
 use crate::{
     cluster::{Account, Cluster, PodPhase, TokenFor, block_on},
     network::in_own_network,
@@ -35,7 +42,7 @@ const SEEN: Duration = Duration::from_secs(10);
 struct Call {
     token: Option<String>,
     clusters: Vec<&'static str>,
-    identity: Option<Identity>,
+    held: Option<Held>,
     impersonated: &'static str,
 }
 
@@ -68,7 +75,7 @@ impl Call {
         for cluster in &self.clusters {
             request.metadata_mut().append("clusterid", cluster.parse().unwrap());
         }
-        let channel = connect(address, roots, self.identity.clone()).await.unwrap();
+        let channel = connect(address, roots, self.held.as_ref()).await.unwrap();
         let answer = IstioCertificateServiceClient::new(channel).create_certificate(request).await?;
         Ok(answer.into_inner().cert_chain)
     }
@@ -80,9 +87,12 @@ fn request() -> (PrivateKey, String) {
     (key, csr)
 }
 
-async fn connect(address: &str, roots: &str, identity: Option<Identity>) -> Result<Channel, tonic::transport::Error> {
+async fn connect(address: &str, roots: &str, held: Option<&Held>) -> Result<Channel, tonic::transport::Error> {
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name("localhost");
-    let tls = if let Some(identity) = identity { tls.identity(identity) } else { tls };
+    let tls = match held {
+        None => tls,
+        Some(Held { chain, key }) => tls.identity(Identity::from_pem(chain.to_pem(), key.to_pem().as_str())),
+    };
     Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap().connect().await
 }
 
@@ -97,13 +107,27 @@ async fn caller(cluster: &Cluster, name: &str, phase: PodPhase) -> (Account, Str
 }
 
 /// A certificate of the pair for the bearer of `token`, with its key.
-async fn identity(address: &str, roots: &str, token: &str) -> Identity {
+async fn certified(address: &str, roots: &str, token: &str) -> Held {
     let (key, csr) = request();
     let mut request = Request::new(IstioCertificateRequest { csr, validity_duration: 600, metadata: None });
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     let channel = connect(address, roots, None).await.unwrap();
     let answer = IstioCertificateServiceClient::new(channel).create_certificate(request).await.unwrap();
-    Identity::from_pem(&answer.into_inner().cert_chain[0], key.to_pem().as_str())
+    let leaf = Parsed::all_from_pem(answer.into_inner().cert_chain[0].as_bytes()).unwrap();
+    Held { chain: CertificateChain::new(leaf).unwrap(), key: Arc::new(key) }
+}
+
+/// What a stranger makes for itself: a root of the same trust domain, and of it a replica's name.
+fn forged_replica() -> Held {
+    let (now, hour) = (SystemClock.now(), Duration::from_secs(3600));
+    let (root, _key) =
+        SigningAuthority::self_signed(&TRUST_DOMAIN.parse().unwrap(), hour, now, &RingRandom::new()).unwrap();
+    let id = format!("spiffe://{TRUST_DOMAIN}/countersign/replica/forged").parse().unwrap();
+    let key = PrivateKey::generate_p256().unwrap();
+    let csr = VerifiedCsr::from_pem(key.certificate_request(&id).unwrap().as_bytes()).unwrap();
+    let bounds = TtlBounds::new(hour, hour).unwrap();
+    let leaf = issue(&root, &csr, &id, 0, &bounds, now, &RingRandom::new()).unwrap().leaf;
+    Held { chain: CertificateChain::new(vec![leaf]).unwrap(), key: Arc::new(key) }
 }
 
 async fn rows(cluster: &Cluster, address: &str, roots: &str) -> Vec<Row> {
@@ -114,11 +138,11 @@ async fn rows(cluster: &Cluster, address: &str, roots: &str) -> Vec<Row> {
     let vault = cluster.token(&gateway, &TokenFor { audiences: &["vault"], ..TokenFor::default() }).await;
     let forger = Forger::with_the_clusters_key(cluster.folder());
     let expired = forger.changed(&token, &json!({ "exp": 1_700_000_000 }));
-    let own = identity(address, roots, &token).await;
-    let of_ended = identity(address, roots, &ended).await;
+    let own = certified(address, roots, &token).await;
+    let of_ended = certified(address, roots, &ended).await;
     let call = Call::token(&token);
-    let with = |identity: &Identity, token: Option<&str>| Call {
-        identity: Some(identity.clone()),
+    let with = |held: &Held, token: Option<&str>| Call {
+        held: Some(held.clone()),
         token: token.map(str::to_owned),
         ..Call::default()
     };
@@ -178,7 +202,7 @@ fn what_each_replica_answers_and_writes_down() {
             let signature = row.call.token.as_deref().and_then(|token| token.rsplit_once('.'));
             assert!(signature.is_none_or(|(_, signature)| !(said(0) + &said(1)).contains(signature)), "{}", row.name);
         }
-        strangers_may_not_forward(&pair, &roots, &rows);
+        strangers_may_not_forward(&pair, &rows);
         without_rights(&pair, active, &roots);
     });
 }
@@ -210,26 +234,29 @@ fn check(
     }
 }
 
-/// Neither nobody, nor a workload with a certificate of the same pair, gets through to the pair port.
-fn strangers_may_not_forward(pair: &Pair, roots: &str, rows: &[Row]) {
-    let workload = rows.iter().find_map(|row| row.call.identity.clone()).expect("a row with a certificate");
+/// Neither nobody, nor a workload of this pair, nor who names itself a replica gets through to the pair port.
+fn strangers_may_not_forward(pair: &Pair, rows: &[Row]) {
+    let workload = rows.iter().find_map(|row| row.call.held.clone()).expect("a row with a certificate");
+    let forged = forged_replica();
     for replica in &pair.replicas {
-        let address = format!("{}:{PAIR_PORT}", replica.host().address());
-        for identity in [None, Some(workload.clone())] {
-            let answered = block_on(async {
-                let mut client = PairServiceClient::new(connect(&address, roots, identity).await.ok()?);
-                let forged = ForwardedRequest {
-                    request: Some(IstioCertificateRequest { csr: request().1, ..IstioCertificateRequest::default() }),
-                    replica: "replica".to_owned(),
-                    ..ForwardedRequest::default()
-                };
-                let asked = client.ask(AskRequest {}).await.is_ok();
-                let forwarded = client.create_certificate(forged).await.err();
-                // refused by the use case would mean that it was let in
-                Some((asked, forwarded.is_none_or(|status| status.code() == Code::Unauthenticated)))
+        for (who, held) in [("nobody", None), ("a workload", Some(&workload)), ("a forged replica", Some(&forged))] {
+            let address = SocketAddr::from((replica.host().address(), PAIR_PORT));
+            let let_in = block_on(async {
+                let channel = stranger::connect(address, held).await.map_err(|error| error.to_string())?;
+                let asked = PairServiceClient::new(channel).ask(AskRequest::default()).await;
+                asked.map_err(|status| status.to_string())
             });
-            assert!(matches!(answered, None | Some((false, false))), "a stranger on the pair port: {answered:?}");
+            println!("{who} at the pair port: {let_in:?}");
+            assert!(let_in.is_err(), "{who}: {let_in:?}");
         }
+        // the same client is let in where anybody may ask
+        let address: SocketAddr = replica.address().parse().unwrap();
+        let answer = block_on(async {
+            let channel = stranger::connect(address, Some(&workload)).await.unwrap();
+            let message = IstioCertificateRequest { csr: request().1, validity_duration: 600, metadata: None };
+            IstioCertificateServiceClient::new(channel).create_certificate(message).await
+        });
+        answer.expect("its certificate is a proof");
     }
 }
 

@@ -35,6 +35,8 @@ use crate::domain::{
 pub const HOLD_LIMIT: Duration = Duration::from_secs(10);
 /// How long one attempt at the active may take.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
+/// How long the active waits for a review in such an attempt, so that the other replica hears what is missing.
+const REVIEW_LIMIT: Duration = Duration::from_millis(800);
 /// After the first attempt at an active that can't sign; doubled from one to the next. A change of who is active ends the
 /// wait at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -199,7 +201,7 @@ impl CreateCertificate {
         evidence: &Evidence,
         replica: &str,
     ) -> Result<Vec<String>, CreateError> {
-        self.sign_here(request, evidence, replica, Instant::now() + ATTEMPT_LIMIT).await
+        self.sign_here(request, evidence, replica, Instant::now() + REVIEW_LIMIT).await
     }
 
     /// Waits until no caller waits for an answer.

@@ -42,9 +42,6 @@ pub type Reviewed = Result<ReviewedAccount, ReviewError>;
 
 /// How long one call of the API server may take.
 const CALL_LIMIT: Duration = Duration::from_secs(1);
-/// How long a request waits for a review at a time; a little less than a replica waits for another one's answer. The review
-/// itself goes on, so that the next try finds its answer.
-const WAIT_LIMIT: Duration = Duration::from_millis(800);
 /// How long a refusal is kept.
 const REFUSALS_KEPT: Duration = Duration::from_secs(2);
 /// At most this many acceptances are kept: some 300 bytes each.
@@ -103,7 +100,7 @@ impl TokenReviews {
     }
 
     /// Whom `token` speaks for, by the API server's word. `claims` is what the token says of itself, `source` where it came
-    /// from. Waits at most until `deadline`, and not longer than one attempt of another replica would.
+    /// from. Waits at most until `deadline`; the review goes on after it, so that the next try finds its answer.
     ///
     /// # Errors
     ///
@@ -120,8 +117,7 @@ impl TokenReviews {
             Found::Answer(answer) => return answer,
             Found::UnderWay(answer) => answer,
         };
-        let until = deadline.min(Instant::now() + WAIT_LIMIT);
-        match timeout_at(until, answer.wait_for(Option::is_some)).await {
+        match timeout_at(deadline, answer.wait_for(Option::is_some)).await {
             Ok(Ok(answer)) => answer.clone().unwrap_or_else(|| unavailable("its review has no result")),
             Ok(Err(_ended)) => unavailable("its review ended without a result"),
             Err(_elapsed) => unavailable("the API server has not answered yet"),

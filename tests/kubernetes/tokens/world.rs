@@ -226,6 +226,7 @@ fn policy(configured: &TokenIssuerKey) -> SigningPolicy {
         ttl: TtlBounds::new(HOUR, HOUR).unwrap(),
         reserved: vec![id_of("istio-system/istiod")],
         server_names: Vec::new(),
+        istiod: None,
         replica: "active".to_owned(),
     }
 }

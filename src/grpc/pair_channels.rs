@@ -135,3 +135,34 @@ async fn connect(address: SocketAddr, tls: Arc<ClientConfig>) -> io::Result<TlsS
     stream.set_nodelay(true)?;
     TlsConnector::from(tls).connect(server_name(), stream).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_is_kept_until_it_is_forgotten_and_its_successor_is_another() {
+        let channels = PairChannels::new(None);
+        let endpoint = PairEndpoint::Unix("/nowhere".into());
+        let number = |channels: &PairChannels| channels.to(&endpoint).unwrap().number;
+        let first = channels.to(&endpoint).unwrap();
+        assert_eq!(number(&channels), first.number);
+        channels.forget(&first);
+        let second = channels.to(&endpoint).unwrap();
+        assert_ne!(second.number, first.number);
+        // many requests fail on one line: only the first of them costs it
+        channels.forget(&first);
+        assert_eq!(number(&channels), second.number);
+    }
+
+    #[tokio::test]
+    async fn there_are_never_many_and_none_over_the_network_without_a_certificate() {
+        let channels = PairChannels::new(None);
+        for number in 0..KEPT * 2 {
+            channels.to(&PairEndpoint::Unix(format!("/nowhere/{number}").into())).unwrap();
+        }
+        assert_eq!(channels.kept.lock().unwrap().channels.len(), KEPT);
+        let refused = channels.to(&PairEndpoint::Tcp(([127, 0, 0, 1], 1).into())).err();
+        assert_eq!(refused.as_deref(), Some(NO_CERTIFICATE));
+    }
+}

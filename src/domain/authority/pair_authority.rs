@@ -21,6 +21,8 @@ pub struct PairAuthority(SigningAuthority);
 const LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// Of a replica's certificate. It is made by the replica itself, so short costs nothing.
 const REPLICA_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Certificates are valid this much earlier: the clocks of two machines may differ by as much.
+const CLOCKS_APART: Duration = Duration::from_secs(3600);
 
 impl PairAuthority {
     /// A new one with an ECDSA P-256 key, which is returned beside it, for the store.
@@ -33,9 +35,10 @@ impl PairAuthority {
         now: Timestamp,
         random: &dyn SecureRandom,
     ) -> Result<(Self, PrivateKey), AuthorityError> {
-        let (authority, key) = SigningAuthority::self_signed_with(trust_domain, LIFETIME, now, random, |params| {
-            params.distinguished_name.push(DnType::CommonName, "Countersign pair authority");
-        })?;
+        let (authority, key) =
+            SigningAuthority::self_signed_with(trust_domain, LIFETIME, now.minus(CLOCKS_APART), random, |params| {
+                params.distinguished_name.push(DnType::CommonName, "Countersign pair authority");
+            })?;
         Ok((Self(authority), key))
     }
 
@@ -80,8 +83,9 @@ impl PairAuthority {
         let key = PrivateKey::generate_p256().map_err(|error| failed(&error))?;
         let request = key.certificate_request(id.spiffe_id()).map_err(|error| failed(&error))?;
         let request = VerifiedCsr::from_pem(request.as_bytes()).map_err(|error| failed(&error))?;
-        let bounds = TtlBounds::new(REPLICA_LIFETIME, REPLICA_LIFETIME).map_err(|error| failed(&error))?;
-        let issued = issue(&self.0, &request, id.spiffe_id(), 0, &bounds, now, random)?;
+        let ttl = CLOCKS_APART + REPLICA_LIFETIME;
+        let bounds = TtlBounds::new(ttl, ttl).map_err(|error| failed(&error))?;
+        let issued = issue(&self.0, &request, id.spiffe_id(), 0, &bounds, now.minus(CLOCKS_APART), random)?;
         let chain = CertificateChain::new(vec![issued.leaf]).map_err(|error| failed(&error))?;
         X509Svid::new(chain, key).map_err(|error| failed(&error))
     }
@@ -109,6 +113,10 @@ mod tests {
         let (stranger, _) = PairAuthority::self_signed(&trust_domain(), NOW, &TestRandom).unwrap();
         svid.chain().verify(stranger.bundle(), NOW).unwrap_err();
         svid.chain().verify(pair.bundle(), NOW.plus(REPLICA_LIFETIME).plus(Duration::from_secs(1))).unwrap_err();
+        // by a clock that is behind
+        let behind = NOW.minus(CLOCKS_APART);
+        svid.chain().verify(pair.bundle(), behind).unwrap();
+        PairAuthority::from_parts(&trust_domain(), pair.certificate().clone(), &key, behind).unwrap();
     }
 
     #[test]

@@ -109,3 +109,48 @@ impl OperatorOfActive for PairClient {
 fn nonsense(active: &ActiveReplica, status: &Status) -> OrderError {
     OrderError::Undecided(format!("the answer of {} can't be read: {}", active.replica, status.message()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tonic::metadata::MetadataValue;
+
+    use super::*;
+    use crate::{
+        domain::leadership::Term,
+        service::ports::{Candidate, PairDirectory, PairEndpoint},
+    };
+
+    struct Nobody;
+
+    impl PairDirectory for Nobody {
+        fn candidates(&self) -> BoxFuture<'_, Result<Vec<Candidate>, String>> {
+            Box::pin(async { Err("nobody is known".into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_active_says_is_told_from_what_becomes_of_a_connection() {
+        let client = PairClient::new(Arc::new(Nobody), "own".into());
+        let endpoint = PairEndpoint::Unix("/nowhere".into());
+        let active = ActiveReplica { replica: "a".into(), term: Term::new(1), endpoint };
+        let line = client.forwarding.to(&active.endpoint).unwrap();
+        let ordered = async |status: Status| {
+            let answer = client.ordered::<()>(&active, &line, async { Err(status) });
+            answer.await.unwrap_err()
+        };
+        let mut own = Status::not_found("serial 01 is not denied");
+        own.metadata_mut().insert(ANSWERED, MetadataValue::from_static("true"));
+        let message = own.message().to_owned();
+        assert_eq!(ordered(own).await, OrderError::Refused { code: Code::NotFound.into(), message });
+        let older = ordered(Status::unimplemented("")).await;
+        assert!(matches!(&older, OrderError::Refused { message, .. } if message.contains("of a version")), "{older}");
+        let no_more = ordered(Status::failed_precondition("this replica is not active")).await;
+        assert!(matches!(no_more, OrderError::NoActive(_)), "{no_more}");
+        for status in [Status::unavailable("broken"), Status::not_found("said by nobody knows whom")] {
+            let lost = ordered(status).await;
+            assert!(matches!(lost, OrderError::Undecided(_)), "{lost}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ use crate::{
         citadel::{Citadel, CitadelCall, lapses, virtual_address},
         load::{Load, longest, longest_gap},
         records::Records,
-        replica::Replica,
+        replica::{Replica, stop_all},
     },
     support::wait::wait_until,
 };
@@ -145,7 +145,7 @@ fn no_fault_of_one_replica_costs_a_client_its_identity() {
         let rows: Vec<Row> = Fault::ALL.into_iter().map(|fault| clients.watch(fault, &mut pair)).collect();
         show(&rows);
         let complaints = clients.complaints();
-        pair.replicas.iter_mut().for_each(Replica::stop);
+        stop_all(&mut pair.replicas);
         check_records(&pair, &clients);
         check_rights(&pair);
         let slow = rows.iter().filter(|row| row.take_over.is_some_and(|took| took > TAKE_OVER));

@@ -29,6 +29,8 @@ const ALLOWED: &[Row] = &[
     ("create", "", "configmaps", "anywhere", ""),
     ("watch", "", "configmaps", "", "countersign-root-cert"),
     ("patch", "", "configmaps", "anywhere", "countersign-root-cert"),
+    // Kubernetes itself grants it
+    ("watch", CERTIFICATES, "clustertrustbundles", "", "istio.io:istiod-ca:root-cert"),
 ];
 
 const REFUSED: &[Row] = &[
@@ -62,7 +64,6 @@ const MESH_CA: &[Row] = &[
 /// Refused by both, allowed with `rbac-cluster-trust-bundle.yaml`.
 const TRUST_BUNDLE: &[Row] = &[
     ("create", CERTIFICATES, "clustertrustbundles", "", ""),
-    ("watch", CERTIFICATES, "clustertrustbundles", "", "istio.io:istiod-ca:root-cert"),
     ("patch", CERTIFICATES, "clustertrustbundles", "", "istio.io:istiod-ca:root-cert"),
     ("attest", CERTIFICATES, "signers", "", "istio.io/istiod-ca"),
 ];

@@ -88,7 +88,7 @@ impl Agent {
 }
 
 fn text(line: &serde_json::Value, field: &str) -> String {
-    line["fields"][field].as_str().unwrap_or_default().to_owned()
+    line[field].as_str().unwrap_or_default().to_owned()
 }
 
 fn instant(text: &str) -> OffsetDateTime {

@@ -15,8 +15,8 @@ use crate::{
 
 const START: Duration = Duration::from_secs(20);
 
-/// Renewal is due at half of it; a take-over must fit into the rest.
-pub(crate) const TTL: Duration = Duration::from_secs(20);
+/// The shortest. Renewal is due at half of it; a take-over must fit into the rest.
+pub(crate) const TTL: Duration = Duration::from_secs(16);
 
 /// One agent.
 pub(crate) struct Agent {

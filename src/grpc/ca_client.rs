@@ -5,6 +5,8 @@ mod root_file;
 mod tests;
 
 use std::{
+    error::Error,
+    iter::successors,
     path::PathBuf,
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -16,7 +18,8 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::sleep;
 use tonic::{
-    Code, Request, Status,
+    Code, ConnectError, Request, Status, TimeoutExpired,
+    metadata::AsciiMetadataValue,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use zeroize::Zeroizing;
@@ -161,12 +164,21 @@ impl CaClient {
             || IstioCertificateRequest { csr: csr_pem.to_owned(), validity_duration: ttl_seconds, metadata: None };
         let refusal = match token {
             Ok(token) => {
-                let mut request = Request::new(request());
-                let bearer = format!("Bearer {}", token.as_str()).parse();
-                let bearer = bearer
+                let bearer: AsciiMetadataValue = format!("Bearer {}", token.as_str())
+                    .parse()
                     .map_err(|_not_ascii| SignError::Refused("the token holds characters that no token has".into()))?;
-                request.metadata_mut().insert("authorization", bearer);
-                match call(self.channel(index, roots)?, request).await {
+                let request = || {
+                    let mut request = Request::new(request());
+                    request.metadata_mut().insert("authorization", bearer.clone());
+                    request
+                };
+                let channel = self.channel(index, roots)?;
+                let answer = match call(channel.clone(), request()).await {
+                    // a kept connection may have died unnoticed; the channel makes another one
+                    Err(status) if broke_off(&status) => call(channel, request()).await,
+                    answer => answer,
+                };
+                match signed(answer) {
                     Err(SignError::Unauthenticated(refusal)) => refusal,
                     answer => return answer,
                 }
@@ -176,7 +188,7 @@ impl CaClient {
         let Some(identity) = self.identity_pem() else {
             return Err(SignError::Unauthenticated(format!("{refusal}; and no valid SVID is held to renew by")));
         };
-        call(self.endpoint(index, roots, Some(identity))?.connect_lazy(), Request::new(request())).await
+        signed(call(self.endpoint(index, roots, Some(identity))?.connect_lazy(), Request::new(request())).await)
     }
 
     /// The channel that is kept for an address, made anew when the roots have changed.
@@ -226,11 +238,23 @@ impl CertificateAuthority for CaClient {
     }
 }
 
-async fn call(channel: Channel, request: Request<IstioCertificateRequest>) -> Result<SignedChain, SignError> {
-    match IstioCertificateServiceClient::new(channel).create_certificate(request).await {
-        Ok(response) => SignedChain::from_elements(response.into_inner().cert_chain),
-        Err(status) => Err(error_of(&status)),
-    }
+async fn call(channel: Channel, request: Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> {
+    let response = IstioCertificateServiceClient::new(channel).create_certificate(request).await?;
+    Ok(response.into_inner().cert_chain)
+}
+
+fn signed(answer: Result<Vec<String>, Status>) -> Result<SignedChain, SignError> {
+    answer.map_err(|status| error_of(&status)).and_then(SignedChain::from_elements)
+}
+
+/// Whether a connection ended under the call, which nobody has answered then. To ask for a certificate once more does no harm.
+fn broke_off(status: &Status) -> bool {
+    let known = |cause: &(dyn Error + 'static)| cause.is::<ConnectError>() || cause.is::<TimeoutExpired>();
+    status.source().is_some() && !causes(status).any(known)
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    successors(status.source(), |&cause| cause.source())
 }
 
 fn no_address() -> SignError {
@@ -239,7 +263,13 @@ fn no_address() -> SignError {
 
 /// Only what is wrong with the request itself is wrong at every address.
 fn error_of(status: &Status) -> SignError {
-    let said = || format!("{:?}: {}", status.code(), status.message());
+    let said = || {
+        let mut said = format!("{:?}: {}", status.code(), status.message());
+        for cause in causes(status).map(ToString::to_string).filter(|cause| cause != status.message()) {
+            said = format!("{said}: {cause}");
+        }
+        said
+    };
     match status.code() {
         Code::InvalidArgument => SignError::Refused(said()),
         Code::Unauthenticated | Code::PermissionDenied => SignError::Unauthenticated(said()),

@@ -17,7 +17,7 @@ use crate::{
         citadel::{Citadel, CitadelCall, lapses, virtual_address},
         load::{Load, longest, longest_gap},
         records::Records,
-        replica::Replica,
+        replica::{Replica, stop_all},
     },
     support::wait::wait_until,
 };
@@ -145,7 +145,7 @@ fn no_fault_of_one_replica_costs_a_client_its_identity() {
         let rows: Vec<Row> = Fault::ALL.into_iter().map(|fault| clients.watch(fault, &mut pair)).collect();
         show(&rows);
         let complaints = clients.complaints();
-        pair.replicas.iter_mut().for_each(Replica::stop);
+        stop_all(&mut pair.replicas);
         check_records(&pair, &clients);
         check_rights(&pair);
         let slow = rows.iter().filter(|row| row.take_over.is_some_and(|took| took > TAKE_OVER));
@@ -162,7 +162,9 @@ impl Clients {
         let agents = (0..AGENTS).map(|number| {
             let (name, mut addresses) = (format!("agent-{number}"), addresses.to_vec());
             addresses.rotate_left(number % 2);
-            Agent::start(&name, logs, &addresses, &pair.caller(&name), &roots, agents::TTL)
+            // apart, so that some are about to renew at any moment
+            let ttl = agents::TTL + Duration::from_secs(2) * u32::try_from(number).unwrap();
+            Agent::start(&name, logs, &addresses, &pair.caller(&name), &roots, ttl)
         });
         let agents = agents.collect();
         let one_address = virtual_address(addresses.each_ref().map(|address| address.parse().unwrap()));
@@ -187,6 +189,11 @@ impl Clients {
             if count == 1 { Ok(()) } else { Err(format!("{roles:?}")) }
         });
         self.load.wait_for_more(BEFORE_AND_AFTER);
+        wait_until(agents::TTL, "a rotation of each agent", || {
+            let now: Vec<usize> = self.rotations().iter().map(Vec::len).collect();
+            let all = now.iter().zip(&rotations).all(|(now, before)| *now > before.len());
+            if all { Ok(()) } else { Err(format!("{now:?}: {:#?}", self.failures())) }
+        });
         self.citadels.iter().for_each(|citadel| citadel.wait_for_more(2));
         let (_, after) = pair.active();
         if matches!(fault, Fault::NodeOfTheStandbyLost) {
@@ -253,7 +260,7 @@ impl Clients {
 /// The smallest part of an SVID's life that was left when its successor came, from the rotation `first` on.
 fn least_left(rotations: &[agents::Rotation], first: usize) -> f64 {
     let pairs = rotations.windows(2).skip(first.saturating_sub(1));
-    pairs.map(|pair| (pair[0].not_after - pair[1].at).as_seconds_f64() / agents::TTL.as_secs_f64()).fold(1.0, f64::min)
+    pairs.map(|pair| (pair[0].not_after - pair[1].at) / (pair[0].not_after - pair[0].at)).fold(1.0, f64::min)
 }
 
 fn check_records(pair: &Pair, clients: &Clients) {

@@ -13,7 +13,7 @@ use crate::{
         NAMESPACE, TRUST_DOMAIN, install,
         load::client,
         records::Records,
-        replica::{Planned, Replica},
+        replica::{Planned, Replica, stop_all},
         roots, token_file,
     },
     support::wait::wait_until,
@@ -67,7 +67,7 @@ fn ten_replicas_on_an_empty_cluster_make_one_root_in_one_term() {
             });
             assert_eq!(made.count(), 1, "{object} was made more than once");
         }
-        replicas.iter_mut().for_each(Replica::stop);
+        stop_all(&mut replicas);
         let data: Vec<_> = replicas.iter().map(Replica::data).collect();
         let terms = Records::read(&data).check_terms();
         assert_eq!(terms.keys().collect::<Vec<_>>(), [&1], "more than one term: {terms:?}");

@@ -12,6 +12,7 @@ use crate::{
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
 const LEASES: &str = "coordination.k8s.io";
+const CERTIFICATES: &str = "certificates.k8s.io";
 const ISTIO: &str = "istio-system";
 
 const ALLOWED: &[Row] = &[
@@ -28,6 +29,9 @@ const ALLOWED: &[Row] = &[
     ("watch", "", "namespaces", "", ""),
     ("create", "", "configmaps", "anywhere", ""),
     ("watch", "", "configmaps", "", "countersign-root-cert"),
+    ("patch", "", "configmaps", "anywhere", "countersign-root-cert"),
+    // Kubernetes itself grants it
+    ("watch", CERTIFICATES, "clustertrustbundles", "", "istio.io:istiod-ca:root-cert"),
 ];
 
 const REFUSED: &[Row] = &[
@@ -44,7 +48,7 @@ const REFUSED: &[Row] = &[
     ("create", "", "serviceaccounts/token", NAMESPACE, "countersign"),
     ("update", "", "namespaces", "", "default"),
     ("list", "", "configmaps", "", ""),
-    ("update", "", "configmaps", "kube-system", "another"),
+    ("patch", "", "configmaps", "kube-system", "another"),
     ("impersonate", "", "serviceaccounts", "default", "default"),
     ("update", "rbac.authorization.k8s.io", "clusterroles", "", "countersign-replica"),
 ];
@@ -54,14 +58,25 @@ const MESH_CA: &[Row] = &[
     ("patch", "", "configmaps", "default", "istio-ca-root-cert"),
     ("watch", "", "configmaps", "", "istio-ca-root-cert"),
     ("create", "", "secrets", ISTIO, ""),
+    ("watch", "", "secrets", ISTIO, "istiod-tls"),
     ("patch", "", "secrets", ISTIO, "istiod-tls"),
+];
+
+/// Refused by both, allowed with `rbac-cluster-trust-bundle.yaml`.
+const TRUST_BUNDLE: &[Row] = &[
+    ("create", CERTIFICATES, "clustertrustbundles", "", ""),
+    ("patch", CERTIFICATES, "clustertrustbundles", "", "istio.io:istiod-ca:root-cert"),
+    ("attest", CERTIFICATES, "signers", "", "istio.io/istiod-ca"),
 ];
 
 const REFUSED_EVEN_THEN: &[Row] = &[
     ("get", "", "secrets", ISTIO, "istio-ca-secret"),
     ("get", "", "secrets", ISTIO, "cacerts"),
     ("list", "", "secrets", ISTIO, ""),
-    ("update", "", "configmaps", ISTIO, "istio"),
+    ("patch", "", "configmaps", ISTIO, "istio"),
+    ("patch", CERTIFICATES, "clustertrustbundles", "", "another"),
+    ("attest", CERTIFICATES, "signers", "", "another.example/signer"),
+    ("update", CERTIFICATES, "certificatesigningrequests/approval", "", ""),
 ];
 
 #[tokio::test]
@@ -74,8 +89,11 @@ async fn a_replica_has_the_rights_it_needs_and_no_more() {
     check(&cluster, REFUSED, false).await;
     check(&cluster, MESH_CA, false).await;
     cluster.apply_file(&shipped("rbac-mesh-ca.yaml")).await;
-    check(&cluster, ALLOWED, true).await;
     check(&cluster, MESH_CA, true).await;
+    check(&cluster, TRUST_BUNDLE, false).await;
+    cluster.apply_file(&shipped("rbac-cluster-trust-bundle.yaml")).await;
+    check(&cluster, TRUST_BUNDLE, true).await;
+    check(&cluster, ALLOWED, true).await;
     check(&cluster, REFUSED, false).await;
     check(&cluster, REFUSED_EVEN_THEN, false).await;
 }

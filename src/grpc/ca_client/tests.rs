@@ -1,7 +1,10 @@
 use std::{fs, net::Ipv4Addr};
 
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tonic::{Response, transport::Server};
 
 use super::*;
@@ -179,4 +182,28 @@ async fn a_standby_that_holds_the_request_through_a_take_over_is_not_given_up() 
     let standby = world.slow_ca(Ok(world.issued().1), Duration::from_secs(6)).await;
     let dead = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().to_string();
     assert_eq!(sign(&world.client(&[&standby, &dead])).await.err(), None);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_breaks_off_under_a_call_is_replaced() {
+    let world = World::new();
+    let ca = world.good_ca().await;
+    let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = proxy.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        // the first connection is good for one call, and ends when something is sent for another
+        for first in [true, false] {
+            let (mut client, _) = proxy.accept().await.unwrap();
+            let mut server = TcpStream::connect(&ca).await.unwrap();
+            let pump = tokio::io::copy_bidirectional(&mut client, &mut server);
+            match tokio::time::timeout(Duration::from_millis(500), pump).await {
+                Err(_quiet) if first => drop(client.readable().await),
+                _ => drop(tokio::io::copy_bidirectional(&mut client, &mut server).await),
+            }
+        }
+    });
+    let client = world.client(&[&address]);
+    assert_eq!(sign(&client).await.err(), None);
+    sleep(Duration::from_millis(700)).await;
+    assert_eq!(sign(&client).await.err(), None);
 }

@@ -15,8 +15,8 @@ use crate::{
 
 const START: Duration = Duration::from_secs(20);
 
-/// Renewal is due at half of it; a take-over must fit into the rest.
-pub(crate) const TTL: Duration = Duration::from_secs(20);
+/// The shortest. Renewal is due at half of it; a take-over must fit into the rest.
+pub(crate) const TTL: Duration = Duration::from_secs(16);
 
 /// One agent.
 pub(crate) struct Agent {
@@ -88,7 +88,7 @@ impl Agent {
 }
 
 fn text(line: &serde_json::Value, field: &str) -> String {
-    line["fields"][field].as_str().unwrap_or_default().to_owned()
+    line[field].as_str().unwrap_or_default().to_owned()
 }
 
 fn instant(text: &str) -> OffsetDateTime {

@@ -93,8 +93,7 @@ impl Replica {
 
     /// SIGTERM, and waits for its end in good order.
     pub(crate) fn stop(&mut self) {
-        self.process.signal(Signal::TERM);
-        self.process.wait_for_success(LEAVING);
+        stop_all([self]);
     }
 
     /// Waits until it is active: its term.
@@ -114,6 +113,13 @@ impl Replica {
     pub(crate) fn admin(&self) -> SocketAddr {
         (self.host().address(), ADMIN_PORT).into()
     }
+}
+
+/// SIGTERM for all, and waits for their end in good order.
+pub(crate) fn stop_all<'a>(replicas: impl IntoIterator<Item = &'a mut Replica>) {
+    let replicas: Vec<&mut Replica> = replicas.into_iter().collect();
+    replicas.iter().for_each(|replica| replica.process.signal(Signal::TERM));
+    replicas.into_iter().for_each(|replica| replica.process.wait_for_success(LEAVING));
 }
 
 /// The pod of a replica: its UID, and a kubeconfig with a token that is bound to it.

@@ -43,7 +43,8 @@ impl GoodSwaps {
         &self.new.certificate
     }
 
-    /// Swaps the files of all `cas`, one directory after the other. `caller` makes a caller that trusts some roots.
+    /// Swaps the files of all `cas`, one directory clearly before the other, in turn. `caller` makes a caller that trusts some
+    /// roots.
     pub(crate) fn run(&self, cas: &[CaDir], replicas: &[Serve; 2], caller: impl Fn(&str) -> Caller) {
         let load = Load::default();
         thread::scope(|scope| {
@@ -56,14 +57,23 @@ impl GoodSwaps {
             load.wait_for_more(50);
             let both = self.old.certificate.clone() + &self.new.certificate;
             // same root; overlapping roots; signed below the new root; the old root gone
+            let mut in_turn: Vec<&CaDir> = cas.iter().collect();
             for (signer, roots) in [
                 (&self.signers[1], &self.old.certificate),
                 (&self.signers[1], &both),
                 (&self.signers[2], &both),
                 (&self.signers[2], &self.new.certificate),
             ] {
+                let files = signer.cacerts(roots);
+                let (last, earlier) = in_turn.split_last().unwrap();
+                for ca in earlier {
+                    swap_ahead(ca, &files, replicas);
+                    load.wait_for_more(50);
+                    load.check_no_failure();
+                }
                 let expected = [signer.chain.as_slice(), slice::from_ref(roots)].concat();
-                swap(cas, &signer.cacerts(roots), &caller, replicas, &expected);
+                swap(last, &files, &caller, replicas, &expected);
+                in_turn.reverse();
                 caller.trust(roots);
                 load.wait_for_more(50);
                 load.check_no_failure();
@@ -78,11 +88,22 @@ impl GoodSwaps {
     }
 }
 
+/// Puts `files` where one replica looks, and waits until it has them.
+fn swap_ahead(ca: &CaDir, files: &Files, replicas: &[Serve; 2]) {
+    let loaded = || replicas.iter().map(|serve| metric(serve, LOADED)).sum::<u64>();
+    let before = loaded();
+    ca.swap(files);
+    wait_until(SOON, "the files of one replica loaded", || match loaded() {
+        now if now > before => Ok(()),
+        now => Err(now),
+    });
+}
+
 /// Puts `files` there and waits for what follows from that: the new chain in time, then the replicas' own certificates.
-fn swap(cas: &[CaDir], files: &Files, caller: &Caller, replicas: &[Serve; 2], expected: &[String]) {
+fn swap(ca: &CaDir, files: &Files, caller: &Caller, replicas: &[Serve; 2], expected: &[String]) {
     let before = replicas.each_ref().map(renewals);
     let begun = Instant::now();
-    cas.iter().for_each(|ca| ca.swap(files));
+    ca.swap(files);
     for serve in replicas {
         wait_until(SOON, "the new chain", || {
             let answer = caller.ask_anew(serve.port).unwrap();

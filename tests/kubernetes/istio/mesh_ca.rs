@@ -1,6 +1,9 @@
 //! A mesh whose only CA is the pair: istiod has none, and every proxy asks the pair.
 
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     istiod::{self, Ca, Istiod},
@@ -34,41 +37,48 @@ fn istiod_and_proxies_live_from_the_pair_and_outlive_its_active() {
     }
     let serving = serving_files(&cluster, None);
     let istiod = Istiod::start(&cluster, &istiod_account, Ca::External, &serving);
-    assert_serves(&istiod, &serving, &roots).unwrap();
+    serves(&istiod, &serving, &roots).unwrap();
 
     let (ca, istiod_address) = (replicas.service(), istiod.address());
     let wanted = Wanted { ca: &ca, istiod: &istiod_address, roots: &roots, ttl: TTL };
     let app = block_on(cluster.account("default", "app"));
-    let agent = PilotAgent::start("app-0", &cluster, &app, &wanted);
-    check_identity(&agent, "spiffe://cluster.local/ns/default/sa/app", &roots);
-    istiod.wait_for_proxies(1);
-    agent.wait_for_rotations(2, TTL * 2);
+    // each has its connection to another replica
+    let agents = ["app-0", "app-1"].map(|name| PilotAgent::start(name, &cluster, &app, &wanted));
+    istiod.wait_for_proxies(2);
+    for agent in &agents {
+        check_identity(agent, "spiffe://cluster.local/ns/default/sa/app", &roots);
+        agent.wait_for_rotations(2, TTL * 2);
+    }
 
     replicas.kill_the_active();
-    agent.wait_for_rotations(3, TTL * 3);
-    check_identity(&agent, "spiffe://cluster.local/ns/default/sa/app", &roots);
-    assert_eq!(istiod.proxies(), Ok(1));
-    assert_eq!(agent.log().matches(PilotAgent::CONNECTED).count(), 1, "{}", agent.log());
-    println!("failed calls of pilot-agent: {}", agent.log().matches("failed to sign CSR").count());
+    thread::scope(|scope| {
+        agents.iter().for_each(|agent| drop(scope.spawn(|| agent.wait_for_rotations(3, TTL * 3))));
+    });
+    assert_eq!(istiod.proxies(), Ok(2));
+    for agent in &agents {
+        check_identity(agent, "spiffe://cluster.local/ns/default/sa/app", &roots);
+        assert_eq!(agent.log().matches(PilotAgent::CONNECTED).count(), 1, "{}", agent.log());
+        println!("{} failed calls of pilot-agent", agent.log().matches(PilotAgent::FAILED).count());
+    }
 
     // the heir goes on with what its predecessor kept
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     block_on(cluster.namespace_named("later", &[]));
     assert_eq!(roots_of(&cluster, "later", MESH_ROOTS), roots);
     assert!(began.elapsed() <= NEW_NAMESPACE, "{:?}", began.elapsed());
     delete_serving_files(&cluster);
     let renewed = serving_files(&cluster, Some(&serving));
     istiod.mount(&renewed);
-    wait_until(SOON, "istiod's new certificate", || assert_serves(&istiod, &renewed, &roots));
+    wait_until(SOON, "istiod's new certificate", || serves(&istiod, &renewed, &roots));
     let other = block_on(cluster.account("later", "other"));
     let other = PilotAgent::start("other-0", &cluster, &other, &wanted);
     check_identity(&other, "spiffe://cluster.local/ns/later/sa/other", &roots);
-    istiod.wait_for_proxies(2);
+    istiod.wait_for_proxies(3);
     check_nothing_was_refused(&cluster);
 }
 
 /// Whether istiod's xDS port shows the certificate of `files`, and it is verified by `roots` for istiod's name.
-fn assert_serves(istiod: &Istiod, files: &Files, roots: &str) -> Result<(), String> {
+fn serves(istiod: &Istiod, files: &Files, roots: &str) -> Result<(), String> {
     let served = openssl::served(istiod.port, istiod::SERVER_NAME, roots)?;
     let served = &Certificate::from_pem(&served)[0];
     let expected = &Certificate::from_pem(&String::from_utf8(files["tls.crt"].clone()).unwrap())[0];

@@ -55,6 +55,8 @@ pub(crate) struct Secrets {
 impl PilotAgent {
     /// Said once for each connection to istiod.
     pub(crate) const CONNECTED: &str = "connected to delta upstream XDS server";
+    /// Said for each call of the CA that failed for good.
+    pub(crate) const FAILED: &str = "failed to sign CSR: ";
 
     /// Starts one in a pod of `account`, which is made, and waits until Envoy has a certificate.
     pub(crate) fn start(name: &str, cluster: &Cluster, account: &Account, wanted: &Wanted<'_>) -> Self {

@@ -7,7 +7,7 @@ use crate::{
     cluster::{Cluster, block_on},
     pair::{install, roots, token_file},
     support::{
-        authority::CaDir,
+        authority::{Authority, CaDir, Kind},
         caller::Caller,
         load::{Load, Stop},
         swaps::{BrokenSwaps, GoodSwaps},
@@ -54,6 +54,36 @@ fn swaps_under_load_fail_no_call() {
         roots => Err(roots),
     });
     check_nothing_was_refused(&place.cluster);
+}
+
+#[test]
+fn a_standby_whose_files_are_late_takes_over_with_what_it_has() {
+    let (old, new) = (Authority::root("old"), Authority::root("new"));
+    let (first, second) = (old.below("1", Kind::P256), old.below("2", Kind::P256));
+    let both = old.certificate.clone() + &new.certificate;
+    let cas = [(); 2].map(|()| CaDir::mounted(&first.cacerts(&old.certificate)));
+    let mut place = Place::start(&cas);
+    let caller = place.caller(&old.certificate);
+    let answered_by = |port: u16, signer: &Authority, roots: &str| {
+        let expected = [signer.chain.as_slice(), &[roots.to_owned()]].concat();
+        wait_until(SOON, "the expected chain", || {
+            match caller.ask_anew(port).map_err(|status| format!("{status:?}"))? {
+                answer if answer[1..] == expected => Ok(()),
+                answer => Err(format!("{answer:#?}")),
+            }
+        });
+    };
+    let active = place.replicas.active();
+    let standby = 1 - active;
+    let port = place.replicas.serves[standby].port;
+    answered_by(port, &first, &old.certificate);
+    cas[active].swap(&second.cacerts(&both));
+    answered_by(port, &second, &both);
+
+    place.replicas.kill_the_active();
+    answered_by(port, &first, &old.certificate);
+    cas[standby].swap(&second.cacerts(&both));
+    answered_by(port, &second, &both);
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use tonic::{Code, Request, Response, Status, transport::server::UdsConnectInfo};
+use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
 use zeroize::Zeroizing;
 
-use super::{operator_client::OperatorError, pair_client::connect};
+use super::{
+    operator_client::{OperatorError, failure},
+    pair_client::connect,
+};
 use crate::{
     proto::countersign::v1::{
         ExportAuthorityRequest, ExportAuthorityResponse, authority_service_client::AuthorityServiceClient,
@@ -57,18 +60,6 @@ impl AuthorityService for AuthorityOperator {
 pub async fn export(socket: &Path, passphrase: &str) -> Result<Vec<u8>, OperatorError> {
     let channel = connect(socket).await.map_err(OperatorError::NoActive)?;
     let request = ExportAuthorityRequest { passphrase: passphrase.as_bytes().to_vec().into() };
-    match AuthorityServiceClient::new(channel).export(request).await {
-        Ok(answer) => Ok(answer.into_inner().backup.to_vec()),
-        Err(status) => {
-            let text = status.message().to_owned();
-            Err(match status.code() {
-                Code::FailedPrecondition => OperatorError::NoActive(text),
-                Code::InvalidArgument | Code::DataLoss | Code::PermissionDenied => OperatorError::Refused(text),
-                Code::Unimplemented => {
-                    OperatorError::Refused("the active replica is of a version that can't do this: update it".into())
-                }
-                _ => OperatorError::Broken(text),
-            })
-        }
-    }
+    let answer = AuthorityServiceClient::new(channel).export(request).await.map_err(|status| failure(&status))?;
+    Ok(answer.into_inner().backup.to_vec())
 }

@@ -80,9 +80,11 @@ fn old(changed: DenialChanged) -> Result<Option<Denial>, OperatorError> {
 }
 
 /// Codes of the active's own answers, which no broken connection has.
-const REFUSALS: [Code; 4] = [Code::InvalidArgument, Code::NotFound, Code::ResourceExhausted, Code::DataLoss];
+const REFUSALS: [Code; 5] =
+    [Code::InvalidArgument, Code::NotFound, Code::ResourceExhausted, Code::DataLoss, Code::PermissionDenied];
 
-fn failure(status: &Status) -> OperatorError {
+/// Why the active did not do it, by its status.
+pub(super) fn failure(status: &Status) -> OperatorError {
     let (code, text) = (status.code(), status.message().to_owned());
     if REFUSALS.contains(&code) {
         OperatorError::Refused(text)

@@ -100,14 +100,20 @@ struct Seams {
     control: Handle,
 }
 
+impl Seams {
+    fn new(control: &Handle) -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(RingRandom::new()),
+            metrics: Arc::new(Metrics::new()),
+            control: control.clone(),
+        }
+    }
+}
+
 async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed> {
     let shutdown = Shutdown::on_signal().map_err(ServeFailed::of)?;
-    let seams = Seams {
-        clock: Arc::new(SystemClock),
-        random: Arc::new(RingRandom::new()),
-        metrics: Arc::new(Metrics::new()),
-        control: control.clone(),
-    };
+    let seams = Seams::new(control);
     let plugged_in = match &config.ca_dir {
         Some(directory) => Some(plugged_in::load(directory, &config.trust_domain, &seams).await?),
         None => None,
@@ -119,42 +125,30 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
         None => embedded::join(&config, issuers, seams.random.as_ref()).await?,
     };
     let mut supervisor = Supervisor::default();
-    for (name, task) in std::mem::take(&mut surroundings.tasks) {
-        supervisor.spawn(name, until(&shutdown, task));
-    }
+    let tasks = std::mem::take(&mut surroundings.tasks);
+    tasks.into_iter().for_each(|(name, task)| supervisor.spawn(name, until(&shutdown, task)));
     let greeting = greeting(&config, &surroundings);
     let distribution = surroundings.distribution.take();
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
     let default_socket = surroundings.data_dir.workload_socket();
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
-    if let Some((config_of, places)) = distribution {
-        let parts = bundle_distribution::Parts {
-            config: config_of,
-            places,
-            create: Arc::clone(&signing.create),
-            ttl: config.ttl,
-            clock: Arc::clone(&seams.clock),
-            metrics: Arc::clone(&seams.metrics),
-        };
+    if let Some((of, places)) = distribution {
+        let (create, clock, metrics) =
+            (Arc::clone(&signing.create), Arc::clone(&seams.clock), Arc::clone(&seams.metrics));
+        let parts = bundle_distribution::Parts { config: of, places, create, ttl: config.ttl, clock, metrics };
         let latch = readiness.latch("distribution", "not begun");
         let distribution = BundleDistribution::new(parts).run(sessions.clone(), latch);
         supervisor.spawn("distribution", until(&shutdown, async move { match distribution.await {} }));
     }
-    let identities = OwnIdentities {
-        create: Arc::clone(&signing.create),
-        trust_domain: config.trust_domain.clone(),
-        ttl: config.ttl,
-        clock: seams.clock,
-        random: seams.random,
-        metrics: seams.metrics,
-    };
-    let workload = match &config.workload_socket {
-        Some(path) => {
-            let socket = WorkloadSocket { path: path.clone(), chosen: *path != default_socket };
-            let account = config.workload.clone();
-            Some(start_workload_socket(socket, account, &identities, &shutdown, &mut supervisor).await?)
-        }
+    let Seams { clock, random, metrics, .. } = seams;
+    let (create, trust_domain) = (Arc::clone(&signing.create), config.trust_domain.clone());
+    let identities = OwnIdentities { create, trust_domain, ttl: config.ttl, clock, random, metrics };
+    let socket = config.workload_socket.clone();
+    let socket = socket.map(|path| WorkloadSocket { chosen: path != default_socket, path });
+    let account = config.workload.clone();
+    let workload = match socket {
+        Some(socket) => Some(start_workload_socket(socket, account, &identities, &shutdown, &mut supervisor).await?),
         None => None,
     };
     let (serving, slot) = start_signing(signing, &identities, config.drain, &shutdown, control, &mut supervisor);
@@ -165,14 +159,7 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
         let renewal = plugged_in::renew_after_changes(authority, sessions, publishers);
         supervisor.spawn("renewal after CA changes", until(&shutdown, renewal));
     }
-    let mut out = io::stdout().lock();
-    match out.write_all(greeting.as_bytes()).and_then(|()| out.flush()) {
-        // a reader that has gone away is no reason to stop serving
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(ServeFailed::of(error)),
-        _ => {}
-    }
-    drop(out);
-
+    greet(&greeting)?;
     let result = supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of);
     let closed = spawn_blocking(move || {
         log.close();
@@ -182,6 +169,15 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     });
     closed.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
     result
+}
+
+fn greet(greeting: &str) -> Result<(), ServeFailed> {
+    let mut out = io::stdout().lock();
+    match out.write_all(greeting.as_bytes()).and_then(|()| out.flush()) {
+        // a reader that has gone away is no reason to stop serving
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ServeFailed::of(error)),
+        _ => Ok(()),
+    }
 }
 
 async fn start_workload_socket(

@@ -51,9 +51,10 @@ impl Announcer {
     pub(super) async fn run(self, sessions: watch::Receiver<Option<Arc<SigningSession>>>) {
         match self.announced {
             Announced::InDataDir(..) => self.follow(sessions).await,
-            Announced::InLease => match tokio::join!(self.serve_operator_for_ever(), self.follow(sessions)) {
-                (never, ()) => match never {},
-            },
+            Announced::InLease => {
+                let (never, ()) = tokio::join!(self.serve_operator_for_ever(), self.follow(sessions));
+                match never {}
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use rustls::ServerConfig;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 
 use super::{
@@ -60,70 +61,20 @@ pub(super) async fn join(
     issuers: Vec<TokenIssuer>,
     seams: &Seams,
 ) -> Result<Surroundings, ServeFailed> {
-    let Seams { clock, random, metrics, control } = seams;
     let data_dir = DataDir::open(&config.data_dir).map_err(ServeFailed::of)?;
-    let slot = ReplicaSlot::take_first_free(&data_dir, random.as_ref()).map_err(ServeFailed::of)?;
+    let slot = ReplicaSlot::take_first_free(&data_dir, seams.random.as_ref()).map_err(ServeFailed::of)?;
     let (ca, ca_address) = listen("listen", config.listen.address).await?;
     let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await?;
     let (port, _) = listen("pairListen", kubernetes.pair_listen).await?;
-    let replica = format!("{}-{}", kubernetes.replica_uid, suffix(random.as_ref())?);
+    let replica = format!("{}-{}", kubernetes.replica_uid, suffix(seams.random.as_ref())?);
     let readiness = Readiness::default();
     let mut tasks = Tasks::new();
-
-    // what the term hangs on runs where the election does
-    let kubeconfig = kubernetes.kubeconfig.clone();
-    let election_client = control.spawn(async move { client(kubeconfig.as_deref()).await });
-    let election_client = election_client.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
-    let namespace = kubernetes.namespace.clone().unwrap_or_else(|| election_client.default_namespace().to_owned());
-    let manifest = Arc::new(StateManifest::default());
-    let lease = LeaseStore::new(
-        election_client.clone(),
-        &namespace,
-        LEASE,
-        kubernetes.lease,
-        kubernetes.pair_address,
-        Arc::clone(&manifest),
-        Arc::clone(clock),
-    );
-    let lease = Arc::new(lease);
-    let store = SecretStateStore::new(
-        election_client,
-        control.clone(),
-        &namespace,
-        kubernetes.lease.renew(),
-        manifest,
-        root_of,
-    );
-    let hints = Hints::new();
-    tasks.push(("lease watch", on(control, Arc::clone(&lease).watch(hints.clone()))));
-    tasks.push(("state watch", on(control, store.clone().watch())));
-    tasks.push(("state fences", Box::pin(pass_on_terms(store.higher_term(), hints.clone()))));
-    let latch = readiness.latch("stored state", "not looked at yet");
-    tasks.push(("state condition", Box::pin(show_condition(store.condition(), latch, Arc::clone(metrics)))));
-
-    let id = ReplicaId::new(&config.trust_domain, &kubernetes.replica_uid).map_err(ServeFailed::of)?;
-    let readable: Arc<dyn StateStore> = Arc::new(store.clone());
-    let (keeper, identities) = ReplicaIdentityKeeper::new(readable, id, Arc::clone(clock), Arc::clone(random));
-    tasks.push(("replica certificate", Box::pin(keeper.run())));
-    let (PairTls { server, client: dial }, follow) = pair_tls(identities, Arc::clone(clock));
-    tasks.push(("pair TLS", Box::pin(follow)));
-    let known = Arc::new(KnownPeers::new(lease.observed(), kubernetes.pair_address));
-    if let Some((name, port)) = kubernetes.pair_service.clone() {
-        let known = Arc::clone(&known);
-        tasks.push(("pair Service", Box::pin(async move { known.resolve(&name, port).await })));
-    }
-    let pair =
-        Arc::new(PairClient::over_network(Arc::clone(&known) as _, replica.clone(), kubernetes.pair_address, dial));
-    let peers = CertifiedPeers {
-        clock: Arc::clone(clock),
-        known,
-        workload: config.workload_socket.is_some().then(|| config.workload.clone()),
-    };
+    let Tenancy { namespace, lease, store, hints } = tenancy(kubernetes, seams, &readiness, &mut tasks).await?;
+    let Others { pair, tls, peers } = others(config, kubernetes, &replica, &lease, &store, seams, &mut tasks)?;
     let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
     let cluster = cluster(&client, kubernetes, seams, &mut tasks);
     let distribution = distribution(config, kubernetes, namespace.clone())?;
-    let mut server_names = config.dns_names.clone();
-    server_names.push(format!("countersign.{namespace}.svc"));
+    let own_name = format!("countersign.{namespace}.svc");
     Ok(Surroundings {
         data_dir,
         slot,
@@ -131,7 +82,7 @@ pub(super) async fn join(
         replica,
         ports: Ports { ca, ca_address, admin, admin_address },
         gave_way: false,
-        pair_port: PairPort::Tls { port, tls: server, peers },
+        pair_port: PairPort::Tls { port, tls, peers },
         pair,
         tenure: Tenure::Lease(kubernetes.lease),
         election: lease,
@@ -139,7 +90,7 @@ pub(super) async fn join(
         open_state: Box::new(move || Ok(Arc::new(store.clone()))),
         issuers,
         cluster: Some(cluster),
-        server_names,
+        server_names: config.dns_names.iter().cloned().chain([own_name]).collect(),
         istiod: distribution.mesh_ca.as_ref().map(MeshCa::istiod_serving),
         distribution: Some((distribution.clone(), bundle_places(&client, &distribution))),
         announced: Announced::InLease,
@@ -147,6 +98,75 @@ pub(super) async fn join(
         readiness,
         leave: Box::new(|| Ok(())),
     })
+}
+
+/// What a term hangs on.
+struct Tenancy {
+    namespace: String,
+    lease: Arc<LeaseStore>,
+    store: SecretStateStore,
+    hints: Hints,
+}
+
+/// Lease and state, on the runtime of the election.
+async fn tenancy(
+    kubernetes: &KubernetesConfig,
+    seams: &Seams,
+    readiness: &Readiness,
+    tasks: &mut Tasks,
+) -> Result<Tenancy, ServeFailed> {
+    let Seams { clock, metrics, control, .. } = seams;
+    let kubeconfig = kubernetes.kubeconfig.clone();
+    let client = control.spawn(async move { client(kubeconfig.as_deref()).await });
+    let client = client.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
+    let namespace = kubernetes.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let manifest = Arc::new(StateManifest::default());
+    let (timing, own) = (kubernetes.lease, kubernetes.pair_address);
+    let lease =
+        LeaseStore::new(client.clone(), &namespace, LEASE, timing, own, Arc::clone(&manifest), Arc::clone(clock));
+    let lease = Arc::new(lease);
+    let store = SecretStateStore::new(client, control.clone(), &namespace, timing.renew(), manifest, root_of);
+    let hints = Hints::new();
+    tasks.push(("lease watch", on(control, Arc::clone(&lease).watch(hints.clone()))));
+    tasks.push(("state watch", on(control, store.clone().watch())));
+    tasks.push(("state fences", Box::pin(pass_on_terms(store.higher_term(), hints.clone()))));
+    let latch = readiness.latch("stored state", "not looked at yet");
+    tasks.push(("state condition", Box::pin(show_condition(store.condition(), latch, Arc::clone(metrics)))));
+    Ok(Tenancy { namespace, lease, store, hints })
+}
+
+/// The other replicas: how they are asked, and how they ask.
+struct Others {
+    pair: Arc<PairClient>,
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+    peers: CertifiedPeers,
+}
+
+fn others(
+    config: &ServeConfig,
+    kubernetes: &KubernetesConfig,
+    replica: &str,
+    lease: &LeaseStore,
+    store: &SecretStateStore,
+    seams: &Seams,
+    tasks: &mut Tasks,
+) -> Result<Others, ServeFailed> {
+    let Seams { clock, random, .. } = seams;
+    let id = ReplicaId::new(&config.trust_domain, &kubernetes.replica_uid).map_err(ServeFailed::of)?;
+    let readable: Arc<dyn StateStore> = Arc::new(store.clone());
+    let (keeper, identities) = ReplicaIdentityKeeper::new(readable, id, Arc::clone(clock), Arc::clone(random));
+    tasks.push(("replica certificate", Box::pin(keeper.run())));
+    let (PairTls { server: tls, client: dial }, follow) = pair_tls(identities, Arc::clone(clock));
+    tasks.push(("pair TLS", Box::pin(follow)));
+    let known = Arc::new(KnownPeers::new(lease.observed(), kubernetes.pair_address));
+    if let Some((name, port)) = kubernetes.pair_service.clone() {
+        let known = Arc::clone(&known);
+        tasks.push(("pair Service", Box::pin(async move { known.resolve(&name, port).await })));
+    }
+    let directory = Arc::clone(&known) as _;
+    let pair = Arc::new(PairClient::over_network(directory, replica.to_owned(), kubernetes.pair_address, dial));
+    let workload = config.workload_socket.is_some().then(|| config.workload.clone());
+    Ok(Others { pair, tls, peers: CertifiedPeers { clock: Arc::clone(clock), known, workload } })
 }
 
 fn cluster(client: &Client, kubernetes: &KubernetesConfig, seams: &Seams, tasks: &mut Tasks) -> Cluster {

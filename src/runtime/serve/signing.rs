@@ -51,10 +51,11 @@ pub(super) struct Signing {
 
 pub(super) fn assemble(
     config: &ServeConfig,
-    surroundings: Surroundings,
+    mut surroundings: Surroundings,
     origin: Origin,
     seams: &Seams,
 ) -> Result<Signing, ServeFailed> {
+    let policy = policy(config, &mut surroundings);
     let Surroundings { data_dir, slot, replica, ports, pair_port, pair, announced, readiness, .. } = surroundings;
     let Seams { clock, random, metrics, .. } = seams;
     let log = EmbeddedIssuanceLog::open(&data_dir, slot.lock(), Retention::default(), Arc::clone(clock));
@@ -63,15 +64,7 @@ pub(super) fn assemble(
     let (session, sessions) = watch::channel(None);
     let (bundle, bundles) = watch::channel(None);
     let create = Arc::new(CreateCertificate::new(Parts {
-        policy: SigningPolicy {
-            trust_domain: config.trust_domain.clone(),
-            issuers: surroundings.issuers,
-            ttl: config.ttl,
-            server_names: surroundings.server_names,
-            istiod: surroundings.istiod,
-            reserved: proofs::reserved_ids(&config.trust_domain),
-            replica: replica.clone(),
-        },
+        policy,
         cluster: surroundings.cluster,
         session: sessions.clone(),
         bundle: bundles,
@@ -122,4 +115,16 @@ pub(super) fn assemble(
         denial,
         readiness,
     })
+}
+
+fn policy(config: &ServeConfig, surroundings: &mut Surroundings) -> SigningPolicy {
+    SigningPolicy {
+        trust_domain: config.trust_domain.clone(),
+        issuers: std::mem::take(&mut surroundings.issuers),
+        ttl: config.ttl,
+        server_names: std::mem::take(&mut surroundings.server_names),
+        istiod: surroundings.istiod.take(),
+        reserved: proofs::reserved_ids(&config.trust_domain),
+        replica: surroundings.replica.clone(),
+    }
 }

@@ -57,18 +57,17 @@ impl AuthorityService for AuthorityOperator {
 pub async fn export(socket: &Path, passphrase: &str) -> Result<Vec<u8>, OperatorError> {
     let channel = connect(socket).await.map_err(OperatorError::NoActive)?;
     let request = ExportAuthorityRequest { passphrase: passphrase.as_bytes().to_vec().into() };
-    match AuthorityServiceClient::new(channel).export(request).await {
-        Ok(answer) => Ok(answer.into_inner().backup.to_vec()),
-        Err(status) => {
-            let text = status.message().to_owned();
-            Err(match status.code() {
-                Code::FailedPrecondition => OperatorError::NoActive(text),
-                Code::InvalidArgument | Code::DataLoss | Code::PermissionDenied => OperatorError::Refused(text),
-                Code::Unimplemented => {
-                    OperatorError::Refused("the active replica is of a version that can't do this: update it".into())
-                }
-                _ => OperatorError::Broken(text),
-            })
+    let answer = AuthorityServiceClient::new(channel).export(request).await;
+    answer.map(|answer| answer.into_inner().backup.to_vec()).map_err(|status| {
+        let (code, text) = (status.code(), status.message().to_owned());
+        if code == Code::FailedPrecondition {
+            OperatorError::NoActive(text)
+        } else if code == Code::Unimplemented {
+            OperatorError::Refused("the active replica is of a version that can't do this: update it".into())
+        } else if [Code::InvalidArgument, Code::DataLoss, Code::PermissionDenied].contains(&code) {
+            OperatorError::Refused(text)
+        } else {
+            OperatorError::Broken(text)
         }
-    }
+    })
 }

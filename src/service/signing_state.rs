@@ -166,7 +166,8 @@ impl SigningState {
                 Ok(ClaimedState { authority: authority.clone(), denied: Denied::default() })
             }
             (Origin::SelfSigned, Some(StoredAuthority::PluggedIn(_))) => Err(StateError::Unusable(
-                "the stored state is that of a plugged-in authority: set caDir, or use another dataDir or namespace".into(),
+                "the stored state is that of a plugged-in authority: set caDir, or use another dataDir or namespace"
+                    .into(),
             )),
             (Origin::PluggedIn(_), Some(StoredAuthority::Own(_))) => Err(StateError::Unusable(
                 "the stored state has a root of its own: leave caDir out, or use another dataDir or namespace".into(),

@@ -47,7 +47,7 @@ impl Secrets {
     pub(crate) async fn get_secret(&self, object: StateObject, until: Instant) -> Result<Option<Secret>, StateError> {
         let answer = timeout_at(until, self.api.get_opt(secret_name(object))).await;
         let failed = |why: String| self.failed("read", object, &why);
-        answer.map_err(|_elapsed| failed(NO_ANSWER.into()))?.map_err(|error| failed(said(error)))
+        answer.map_err(|_elapsed| failed(NO_ANSWER.into()))?.map_err(|error| failed(said(&error)))
     }
 
     /// Reads both at once.
@@ -74,13 +74,7 @@ impl Secrets {
         match answer {
             Ok(Ok(written)) => Ok(written),
             Err(_elapsed) => Err(WriteError::Unknown(NO_ANSWER.into())),
-            Ok(Err(error)) => Err(match &error {
-                Error::Api(status) if status.code == 409 => WriteError::Conflict,
-                // deleted since it was read; a new one that is "not found" has no namespace to be in
-                Error::Api(status) if status.code == 404 && !is_new => WriteError::Conflict,
-                Error::Api(status) if (400..500).contains(&status.code) => WriteError::Refused(said(error)),
-                _ => WriteError::Unknown(said(error)),
-            }),
+            Ok(Err(error)) => Err(refusal(error, is_new)),
         }
     }
 
@@ -99,11 +93,24 @@ impl Secrets {
 
 const NO_ANSWER: &str = "the API server did not answer in time";
 
-/// Without the content of what was sent or received, which the client's own texts may quote.
-fn said(error: Error) -> String {
-    match error {
-        Error::Api(status) => format!("the API server answered {} {}: {}", status.code, status.reason, status.message),
-        Error::SerdeError(_) | Error::FromUtf8(_) => "the API server's answer makes no sense".into(),
-        other => format!("the API server could not be asked: {other}"),
+fn refusal(error: Error, is_new: bool) -> WriteError {
+    let code = if let Error::Api(status) = &error { status.code } else { 0 };
+    match code {
+        409 => WriteError::Conflict,
+        // deleted since it was read; a new one that is "not found" has no namespace to be in
+        404 if !is_new => WriteError::Conflict,
+        400..500 => WriteError::Refused(said(&error)),
+        _ => WriteError::Unknown(said(&error)),
     }
+}
+
+/// Without the content of what was sent or received, which the client's own texts may quote.
+fn said(error: &Error) -> String {
+    if let Error::Api(status) = error {
+        return format!("the API server answered {} {}: {}", status.code, status.reason, status.message);
+    }
+    if matches!(error, Error::SerdeError(_) | Error::FromUtf8(_)) {
+        return "the API server's answer makes no sense".into();
+    }
+    format!("the API server could not be asked: {error}")
 }

@@ -33,10 +33,12 @@ fn what_the_active_has_in_memory_is_saved_and_put_back_while_the_pair_runs() {
         };
         sign();
         let (active, term) = pair.active();
-        let secrets = Api::<Secret>::namespaced(pair.cluster.admin(), NAMESPACE);
-        for name in ["countersign-authority", "countersign-trust"] {
-            block_on(async { secrets.delete(name, &DeleteParams::default()).await }).unwrap();
-        }
+        block_on(async {
+            let secrets = Api::<Secret>::namespaced(pair.cluster.admin(), NAMESPACE);
+            for name in ["countersign-authority", "countersign-trust"] {
+                secrets.delete(name, &DeleteParams::default()).await.unwrap();
+            }
+        });
         let folder = pair.cluster.folder();
         fs::write(folder.join("passphrase"), "correct horse\n").unwrap();
         let lost = run(&pair, &["authority", "export", "--out", "lost"], None);

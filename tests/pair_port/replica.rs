@@ -27,6 +27,7 @@ use countersign::{
     },
     runtime::seams::{RingRandom, SystemClock},
     service::{
+        authority_export::AuthorityExport,
         create_certificate::{CreateCertificate, CreateError, Parts, SigningPolicy},
         denial::IssuanceDenial,
         metrics::Metrics,
@@ -85,6 +86,7 @@ pub(crate) struct Replica {
     pub(crate) create: Arc<CreateCertificate>,
     pub(crate) client: Arc<PairClient>,
     pub(crate) denial: Arc<IssuanceDenial>,
+    pub(crate) export: Arc<AuthorityExport>,
     pub(crate) known: Arc<KnownPeers>,
     pub(crate) lease: watch::Sender<Option<LeaseHolder>>,
     pub(crate) bundle: watch::Sender<Option<Arc<TrustBundle>>>,
@@ -177,6 +179,7 @@ impl Pair {
             create,
             client,
             denial,
+            export: Arc::new(export),
             known,
             lease,
             bundle,

@@ -62,10 +62,10 @@ pub struct PairClient {
     absence: Mutex<String>,
     /// An attempt at the active failed: look again at once.
     doubt: Notify,
-    /// Channels on which it is asked who is active. They belong to the runtime of [`PairClient::follow`]: what is forwarded has
-    /// others, so that load does not delay the search.
+    /// Channels on which others are asked who is active, and what operators want. They belong to the runtime of
+    /// [`PairClient::follow`] and of the operator's socket: what is forwarded has others, so that load delays neither.
     asking: PairChannels,
-    /// Channels for everything else.
+    /// Channels for requests of callers.
     forwarding: PairChannels,
 }
 

@@ -159,6 +159,8 @@ impl Pair {
             trust_domain(),
             Arc::clone(&clock),
         ));
+        let random = Arc::new(RingRandom::new());
+        let export = AuthorityExport::new(sessions.clone(), Arc::clone(&state), Arc::clone(&clock), random);
         let services =
             PairServices { create: Arc::clone(&create), history: Arc::clone(&log) as _, denial: Arc::clone(&denial) };
         let peers = CertifiedPeers { clock, known: Arc::clone(&known), workload: settings.workload };

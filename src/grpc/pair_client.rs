@@ -150,13 +150,14 @@ impl PairClient {
         if found.is_none() {
             *self.absence.lock().unwrap_or_else(PoisonError::into_inner) = search.absence();
         }
-        self.active.send_if_modified(|active| {
-            let differs = active.as_ref() != found;
-            if differs {
-                *active = found.cloned();
-            }
-            differs
-        });
+        if *self.active.borrow() == found.cloned() {
+            return;
+        }
+        if let Some(found) = found {
+            // what was tried there before may still hang
+            self.forwarding.forget_all_to(&found.endpoint);
+        }
+        self.active.send_replace(found.cloned());
     }
 
     /// The active, or why there is none, as was seen last.

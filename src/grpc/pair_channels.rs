@@ -93,6 +93,12 @@ impl PairChannels {
         kept.channels.retain(|kept| kept.line.number != line.number);
     }
 
+    /// Whatever there is to an endpoint is of the past.
+    pub(super) fn forget_all_to(&self, endpoint: &PairEndpoint) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.channels.retain(|kept| kept.endpoint != *endpoint);
+    }
+
     fn client_config(&self) -> Result<Arc<ClientConfig>, String> {
         let config = self.tls.as_ref().and_then(|tls| tls.borrow().clone());
         config.ok_or_else(|| NO_CERTIFICATE.to_owned())
@@ -153,6 +159,8 @@ mod tests {
         // many requests fail on one line: only the first of them costs it
         channels.forget(&first);
         assert_eq!(number(&channels), second.number);
+        channels.forget_all_to(&endpoint);
+        assert_ne!(number(&channels), second.number);
     }
 
     #[tokio::test]

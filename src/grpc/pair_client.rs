@@ -62,10 +62,10 @@ pub struct PairClient {
     absence: Mutex<String>,
     /// An attempt at the active failed: look again at once.
     doubt: Notify,
-    /// Channels on which it is asked who is active. They belong to the runtime of [`PairClient::follow`]: what is forwarded has
-    /// others, so that load does not delay the search.
+    /// Channels on which others are asked who is active, and what operators want. They belong to the runtime of
+    /// [`PairClient::follow`] and of the operator's socket: what is forwarded has others, so that load delays neither.
     asking: PairChannels,
-    /// Channels for everything else.
+    /// Channels for requests of callers.
     forwarding: PairChannels,
 }
 
@@ -150,13 +150,14 @@ impl PairClient {
         if found.is_none() {
             *self.absence.lock().unwrap_or_else(PoisonError::into_inner) = search.absence();
         }
-        self.active.send_if_modified(|active| {
-            let differs = active.as_ref() != found;
-            if differs {
-                *active = found.cloned();
-            }
-            differs
-        });
+        if *self.active.borrow() == found.cloned() {
+            return;
+        }
+        if let Some(found) = found {
+            // what was tried there before may still hang
+            self.forwarding.forget_all_to(&found.endpoint);
+        }
+        self.active.send_replace(found.cloned());
     }
 
     /// The active, or why there is none, as was seen last.

@@ -31,7 +31,8 @@ async fn admin_socket(folder: &tempfile::TempDir, replica: &Replica) -> PathBuf 
     let path = folder.path().join(format!("{}.sock", replica.name));
     let access = SocketAccess { mode: 0o600, uids: vec![geteuid().as_raw()], gids: Vec::new() };
     let listener = WorkloadListener::bind(&path, access).await.unwrap();
-    tokio::spawn(serve_operator(listener, histories(replica), Arc::clone(&replica.denial)));
+    let (denial, export) = (Arc::clone(&replica.denial), Arc::clone(&replica.export));
+    tokio::spawn(serve_operator(listener, histories(replica), denial, export));
     path
 }
 

@@ -27,6 +27,7 @@ use countersign::{
     },
     runtime::seams::{RingRandom, SystemClock},
     service::{
+        authority_export::AuthorityExport,
         create_certificate::{CreateCertificate, CreateError, Parts, SigningPolicy},
         denial::IssuanceDenial,
         metrics::Metrics,
@@ -85,6 +86,7 @@ pub(crate) struct Replica {
     pub(crate) create: Arc<CreateCertificate>,
     pub(crate) client: Arc<PairClient>,
     pub(crate) denial: Arc<IssuanceDenial>,
+    pub(crate) export: Arc<AuthorityExport>,
     pub(crate) known: Arc<KnownPeers>,
     pub(crate) lease: watch::Sender<Option<LeaseHolder>>,
     pub(crate) bundle: watch::Sender<Option<Arc<TrustBundle>>>,
@@ -157,6 +159,8 @@ impl Pair {
             trust_domain(),
             Arc::clone(&clock),
         ));
+        let random = Arc::new(RingRandom::new());
+        let export = AuthorityExport::new(sessions.clone(), Arc::clone(&state), Arc::clone(&clock), random);
         let services =
             PairServices { create: Arc::clone(&create), history: Arc::clone(&log) as _, denial: Arc::clone(&denial) };
         let peers = CertifiedPeers { clock, known: Arc::clone(&known), workload: settings.workload };
@@ -177,6 +181,7 @@ impl Pair {
             create,
             client,
             denial,
+            export: Arc::new(export),
             known,
             lease,
             bundle,

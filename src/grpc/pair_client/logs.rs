@@ -19,12 +19,12 @@ impl PairClient {
     async fn log_of(&self, candidate: Candidate) -> Option<PeerLog> {
         let shown = candidate.replica.clone().unwrap_or_else(|| candidate.endpoint.to_string());
         let missing = |reason| PeerLog { name: shown.clone(), entries: Err(LogError(reason)) };
-        let name = match self.ask(&self.forwarding, &candidate).await {
+        let name = match self.ask(&self.asking, &candidate).await {
             Ok(reply) if reply.replica == self.replica => return None,
             Ok(reply) => reply.replica,
             Err(reason) => return Some(missing(reason)),
         };
-        let line = match self.forwarding.to(&candidate.endpoint) {
+        let line = match self.asking.to(&candidate.endpoint) {
             Ok(line) => line,
             Err(reason) => return Some(missing(reason)),
         };

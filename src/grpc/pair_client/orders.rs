@@ -26,7 +26,7 @@ const ORDER_LIMIT: Duration = Duration::from_secs(4);
 impl PairClient {
     fn line_to_active(&self) -> Result<(ActiveReplica, Line), OrderError> {
         let active = self.active_or_why_not().map_err(OrderError::NoActive)?;
-        let line = self.forwarding.to(&active.endpoint).map_err(OrderError::NoActive)?;
+        let line = self.asking.to(&active.endpoint).map_err(OrderError::NoActive)?;
         Ok((active, line))
     }
 
@@ -41,7 +41,7 @@ impl PairClient {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
             Ok(Err(status)) => status,
             Err(_elapsed) => {
-                self.forwarding.forget(line);
+                self.asking.forget(line);
                 self.doubt.notify_one();
                 return Err(OrderError::Undecided(format!("{replica} did not answer within {ORDER_LIMIT:?}")));
             }
@@ -51,7 +51,7 @@ impl PairClient {
         }
         self.doubt.notify_one();
         if !is_said_by_peer(&status) {
-            self.forwarding.forget(line);
+            self.asking.forget(line);
         }
         Err(if status.code() == Code::FailedPrecondition {
             OrderError::NoActive(format!("{replica} is not active any more"))
@@ -135,7 +135,7 @@ mod tests {
         let client = PairClient::new(Arc::new(Nobody), "own".into());
         let endpoint = PairEndpoint::Unix("/nowhere".into());
         let active = ActiveReplica { replica: "a".into(), term: Term::new(1), endpoint };
-        let line = client.forwarding.to(&active.endpoint).unwrap();
+        let line = client.asking.to(&active.endpoint).unwrap();
         let ordered = async |status: Status| {
             let answer = client.ordered::<()>(&active, &line, async { Err(status) });
             answer.await.unwrap_err()

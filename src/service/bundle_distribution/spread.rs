@@ -41,11 +41,12 @@ pub(super) enum RootsText {
     CertificatesOnly,
 }
 
-/// 40 writes a second. With the few requests that follow the objects this stays below 50, and a thousand places take 25 s.
-const INTERVAL: Duration = Duration::from_millis(25);
+/// 37 writes a second. With what follows the objects and what the Lease needs this stays below 50, and a thousand places take
+/// 27 s.
+const INTERVAL: Duration = Duration::from_millis(27);
 const BURST: u32 = 2;
 /// What lists and follows the objects at the beginning takes the turns of this time.
-const LISTING: Duration = Duration::from_millis(250);
+const LISTING: Duration = Duration::from_millis(400);
 /// A server that answers slowly must not make it slower than that.
 const AT_ONCE: usize = 8;
 const WRITE_LIMIT: Duration = Duration::from_secs(5);

@@ -1,13 +1,18 @@
 //! Writes the roots into all places of one kind, at a pace that the API server doesn't feel.
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
-    places::{PlacesError, RootPlaces, WriteError},
+    places::{Followed, PlacesError, RootPlaces, WriteError},
     status::{SpreadStatus, named},
 };
 use crate::{
@@ -73,8 +78,8 @@ impl Spread {
             tokio::select! {
                 Some(item) = seen.next() => match item {
                     Ok(seen) => {
+                        report.follows(Followed::by(&seen));
                         distribution.see(seen, self.clock.boot());
-                        report.follows();
                     }
                     Err(error) => report.cannot_follow(error),
                 },
@@ -147,22 +152,22 @@ impl Spread {
 struct Report {
     last: SpreadStatus,
     is_first: bool,
-    problem: Option<String>,
+    problems: BTreeMap<Followed, String>,
     told_failure_at: Option<BootInstant>,
 }
 
 impl Report {
     fn new(name: &str) -> Self {
         let last = SpreadStatus { name: name.to_owned(), summary: Summary::default(), problem: None };
-        Self { last, is_first: true, problem: None, told_failure_at: None }
+        Self { last, is_first: true, problems: BTreeMap::new(), told_failure_at: None }
     }
 
-    fn follows(&mut self) {
-        self.problem = None;
+    fn follows(&mut self, followed: Followed) {
+        self.problems.remove(&followed);
     }
 
-    fn cannot_follow(&mut self, PlacesError(problem): PlacesError) {
-        self.problem = Some(problem);
+    fn cannot_follow(&mut self, PlacesError { followed, problem }: PlacesError) {
+        self.problems.insert(followed, problem);
     }
 
     /// A cluster in which everything fails gives one line now and then, not one for each namespace.
@@ -175,7 +180,8 @@ impl Report {
 
     /// The status, if it is another one; log lines about what is new in it.
     fn change(&mut self, summary: Summary) -> Option<SpreadStatus> {
-        let status = SpreadStatus { name: self.last.name.clone(), summary, problem: self.problem.clone() };
+        let status =
+            SpreadStatus { name: self.last.name.clone(), summary, problem: self.problems.values().next().cloned() };
         if !std::mem::take(&mut self.is_first) && status == self.last {
             return None;
         }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::bundle::{FoundRoots, OwnRoots, PlacedObject, Seen, Write},
     service::{
-        bundle_distribution::{DistributionConfig, PlacesError, RootPlaces, SeenStream, WriteError},
+        bundle_distribution::{DistributionConfig, Followed, PlacesError, RootPlaces, SeenStream, WriteError},
         metrics::PlaceKind,
         ports::BoxFuture,
     },
@@ -106,7 +106,9 @@ impl RootPlaces for ClusterTrustBundle {
             let (client, served, name, title) = (client.clone(), Arc::clone(&served), name.clone(), title.clone());
             async move {
                 sleep(pause).await;
-                let not_yet = |problem, pause| (Either::Left(stream::iter([Err(PlacesError(problem))])), pause);
+                let not_yet = |problem, pause| {
+                    (Either::Left(stream::iter([Err(PlacesError { followed: Followed::Objects, problem })])), pause)
+                };
                 Some(match served_version(&client).await {
                     Ok(Some(resource)) => {
                         *served.lock().unwrap_or_else(PoisonError::into_inner) = Some(resource.clone());
@@ -156,7 +158,7 @@ fn follow_one(
 ) -> impl stream::Stream<Item = Result<Seen, PlacesError>> + Send + use<> {
     let api: Api<DynamicObject> = Api::all_with(client, resource);
     let config = Config::default().fields(&format!("metadata.name={name}"));
-    let objects = follow(api, config, title, |object| Some((PLACE.to_owned(), placed(object))));
+    let objects = follow(api, config, Followed::Objects, title, |object| Some((PLACE.to_owned(), placed(object))));
     let objects = objects.map(|change| change.map(Seen::from));
     stream::iter([Ok(Seen::Places(vec![PLACE.to_owned()]))]).chain(objects)
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::bundle::{PlacedObject, Seen},
-    service::bundle_distribution::{PlacesError, WriteError},
+    service::bundle_distribution::{Followed, PlacesError, WriteError},
 };
 
 /// What was seen of the objects.
@@ -51,6 +51,7 @@ const WATCH_LIMIT: u32 = 60;
 pub(super) fn follow<K, T>(
     api: Api<K>,
     config: watcher::Config,
+    followed: Followed,
     what: String,
     read: impl Fn(&K) -> Option<(String, T)> + Send + 'static,
 ) -> impl Stream<Item = Result<Change<T>, PlacesError>> + Send + 'static
@@ -72,7 +73,9 @@ where
             Ok(Event::InitDone) => Some(Ok(Change::Listed(std::mem::take(listed)))),
             Ok(Event::Apply(object)) => read(&object).map(|(name, seen)| Ok(Change::Seen(name, seen))),
             Ok(Event::Delete(object)) => read(&object).map(|(name, _)| Ok(Change::Gone(name))),
-            Err(error) => problem(&error).map(|problem| Err(PlacesError(format!("{what}: {problem}")))),
+            Err(error) => {
+                problem(&error).map(|problem| Err(PlacesError { followed, problem: format!("{what}: {problem}") }))
+            }
         };
         ready(Some(change))
     });

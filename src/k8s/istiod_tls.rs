@@ -23,7 +23,7 @@ use crate::{
     domain::bundle::FoundRoots,
     service::{
         bundle_distribution::{
-            IstiodSecret, MeshCa, PlacesError, SecretSeen, SeenStream, ServingFiles, StoredSecret, WriteError,
+            Followed, IstiodSecret, MeshCa, PlacesError, SecretSeen, SeenStream, ServingFiles, StoredSecret, WriteError,
         },
         ports::BoxFuture,
     },
@@ -93,9 +93,10 @@ impl IstiodSecret for IstiodTlsSecret {
     fn follow(&self) -> SeenStream<SecretSeen> {
         let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
         let config = Config::default().fields(&format!("metadata.name={}", self.namespace));
-        let namespaces = follow(namespaces, config, format!("namespace {}", self.namespace), |namespace| {
-            Some((namespace.name_any(), namespace.metadata.deletion_timestamp.is_none()))
-        });
+        let namespaces =
+            follow(namespaces, config, Followed::Places, format!("namespace {}", self.namespace), |namespace| {
+                Some((namespace.name_any(), namespace.metadata.deletion_timestamp.is_none()))
+            });
         let namespaces = namespaces.map(|change| {
             change.map(|change| match change {
                 Change::Listed(namespaces) => SecretSeen::Namespace(namespaces.iter().any(|(_, is_there)| *is_there)),
@@ -104,9 +105,13 @@ impl IstiodSecret for IstiodTlsSecret {
             })
         });
         let config = Config::default().fields(&format!("metadata.name={NAME}"));
-        let secrets = follow(self.api(), config, format!("secret {}/{NAME}", self.namespace), |secret: &Secret| {
-            Some((secret.name_any(), stored(secret)))
-        });
+        let secrets = follow(
+            self.api(),
+            config,
+            Followed::Objects,
+            format!("secret {}/{NAME}", self.namespace),
+            |secret: &Secret| Some((secret.name_any(), stored(secret))),
+        );
         let secrets = secrets.map(|change: Result<Change<StoredSecret>, PlacesError>| {
             change.map(|change| match change {
                 Change::Listed(mut secrets) => SecretSeen::Secret(secrets.pop().map(|(_, secret)| secret)),

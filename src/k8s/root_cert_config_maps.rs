@@ -14,7 +14,7 @@ use super::following::{Change, follow, write_error};
 use crate::{
     domain::bundle::{FoundRoots, OwnRoots, PlacedObject, Seen, Write},
     service::{
-        bundle_distribution::{DistributionConfig, RootPlaces, SeenStream, WriteError},
+        bundle_distribution::{DistributionConfig, Followed, RootPlaces, SeenStream, WriteError},
         metrics::PlaceKind,
         ports::BoxFuture,
     },
@@ -112,16 +112,20 @@ impl RootPlaces for RootCertConfigMaps {
         };
         let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
         let scope = self.scope.clone();
-        let namespaces = follow(namespaces, config, "namespaces".into(), |namespace| {
+        let namespaces = follow(namespaces, config, Followed::Places, "namespaces".into(), |namespace| {
             Some((namespace.name_any(), namespace.metadata.deletion_timestamp.is_some()))
         });
         let namespaces = namespaces.map(move |change| change.map(|change| scope.seen(change)));
 
         let objects: Api<ConfigMap> = Api::all(self.client.clone());
         let config = Config::default().fields(&format!("metadata.name={}", self.name));
-        let objects = follow(objects, config, format!("{} of all namespaces", self.title), |object: &ConfigMap| {
-            Some((object.namespace()?, placed(object)))
-        });
+        let objects = follow(
+            objects,
+            config,
+            Followed::Objects,
+            format!("{} of all namespaces", self.title),
+            |object: &ConfigMap| Some((object.namespace()?, placed(object))),
+        );
         let objects = objects.map(|change| change.map(Seen::from));
         Box::pin(stream::select(namespaces, objects))
     }

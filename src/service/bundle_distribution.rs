@@ -17,7 +17,8 @@ use tracing::info;
 pub use self::{
     config::{DistributionConfig, MeshCa, Revision, RevisionError},
     places::{
-        IstiodSecret, Places, PlacesError, RootPlaces, SecretSeen, SeenStream, ServingFiles, StoredSecret, WriteError,
+        Followed, IstiodSecret, Places, PlacesError, RootPlaces, SecretSeen, SeenStream, ServingFiles, StoredSecret,
+        WriteError,
     },
     status::{CertificateStatus, DistributionStatus, SpreadStatus},
 };

@@ -162,7 +162,7 @@ impl IstiodCertificate {
 
     fn see(&self, known: &mut Known, item: Result<SecretSeen, PlacesError>, authority: &SigningAuthority) {
         match item {
-            Err(PlacesError(problem)) => {
+            Err(PlacesError { problem, .. }) => {
                 if known.problem.as_ref() != Some(&problem) {
                     warn!(event = "istiod_certificate_not_followed", error = problem);
                 }

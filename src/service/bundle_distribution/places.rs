@@ -97,10 +97,34 @@ pub enum WriteError {
     Failed(String),
 }
 
-/// Why something can't be followed just now. The text names what, and the fix where there is one.
+/// Why something can't be followed just now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct PlacesError(pub String);
+#[error("{problem}")]
+pub struct PlacesError {
+    /// What can't.
+    pub followed: Followed,
+    /// For people: names what, and the fix where there is one.
+    pub problem: String,
+}
+
+/// What is followed, each by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Followed {
+    /// The namespaces.
+    Places,
+    /// The objects in them.
+    Objects,
+}
+
+impl Followed {
+    /// What told this.
+    pub(super) const fn by(seen: &Seen) -> Self {
+        match seen {
+            Seen::Places(_) | Seen::Wanted(_) | Seen::NotWanted(_) => Self::Places,
+            Seen::Objects(_) | Seen::Object(..) | Seen::ObjectGone(_) => Self::Objects,
+        }
+    }
+}
 
 impl fmt::Debug for StoredSecret {
     /// Without key and certificate.

@@ -16,12 +16,14 @@ pub struct IstiodServing {
 }
 
 impl SigningPolicy {
-    /// The names for an attested caller. istiod's certificate is only for the account that is configured as istiod's.
+    /// The names for an attested caller. istiod's identity is only for the certificate that a replica writes for it, and that
+    /// certificate only for this identity.
     pub(super) fn names_beside(&self, caller: &Caller) -> Result<&[String], EntitlementError> {
         match (&caller.proof, &self.istiod) {
-            (Proof::Serving { .. }, _) => Ok(&self.server_names),
             (Proof::Istiod { .. }, Some(istiod)) if istiod.id == caller.id => Ok(&istiod.server_names),
             (Proof::Istiod { .. }, _) => Err(EntitlementError::Reserved(caller.id.clone())),
+            (_, Some(istiod)) if istiod.id == caller.id => Err(EntitlementError::Reserved(caller.id.clone())),
+            (Proof::Serving { .. }, _) => Ok(&self.server_names),
             _ => Ok(&[]),
         }
     }

@@ -16,7 +16,7 @@ use countersign::{
         clock::{BootInstant, Clock, Timestamp},
         identity::{ReplicaId, ServiceAccount, TrustDomain},
         jwt::{IssuerRules, TokenIssuer, TokenIssuerKey},
-        leadership::Term,
+        leadership::{Role, Term},
         x509::{Certificate, CertificateChain, PrivateKey, TrustBundle},
     },
     grpc::{
@@ -29,6 +29,7 @@ use countersign::{
     service::{
         create_certificate::{CreateCertificate, CreateError, Parts, SigningPolicy},
         denial::IssuanceDenial,
+        leadership::Standing,
         metrics::Metrics,
         ports::{LeaseHolder, SigningRequest, StateStore},
         replica_identity::ReplicaIdentityKeeper,
@@ -145,6 +146,7 @@ impl Pair {
             bundle: bundles,
             log: Arc::clone(&log) as _,
             pair: Arc::clone(&client) as _,
+            standing: watch::channel(Standing { role: Role::Standby, term: None, trouble: None }).1,
             clock: Arc::clone(&clock),
             random,
             metrics: Arc::new(Metrics::new()),

@@ -12,6 +12,7 @@ use countersign::{
         countersign::v1::{AskRequest, pair_service_client::PairServiceClient},
         istio::v1::auth::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient},
     },
+    runtime::seams::{RingRandom, SystemClock},
 };
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::{Api, api::DeleteParams};

@@ -14,6 +14,7 @@ use tokio::{
 
 pub use self::{error::CreateError, server_names::IstiodServing};
 use super::{
+    leadership::Standing,
     metrics::{ForwardOutcome, Metrics, RequestOutcome},
     ports::{ForwardError, IssuanceLog, Pair, PodPresence, SigningRequest},
     signing_session::{InSession, SigningSession},
@@ -81,6 +82,7 @@ pub struct CreateCertificate {
     bundle: watch::Receiver<Option<Arc<TrustBundle>>>,
     log: Arc<dyn IssuanceLog>,
     pair: Arc<dyn Pair>,
+    standing: watch::Receiver<Standing>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn SecureRandom>,
     held: Semaphore,
@@ -119,6 +121,8 @@ pub struct Parts {
     pub log: Arc<dyn IssuanceLog>,
     /// The other replicas.
     pub pair: Arc<dyn Pair>,
+    /// What keeps this replica from being active, if anything does.
+    pub standing: watch::Receiver<Standing>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Serial numbers.
@@ -130,7 +134,7 @@ pub struct Parts {
 impl CreateCertificate {
     /// The use case over its ports.
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, cluster, session, bundle, log, pair, clock, random, metrics } = parts;
+        let Parts { policy, cluster, session, bundle, log, pair, standing, clock, random, metrics } = parts;
         Self {
             policy,
             cluster,
@@ -138,6 +142,7 @@ impl CreateCertificate {
             bundle,
             log,
             pair,
+            standing,
             clock,
             random,
             held: Semaphore::new(HELD_IN_ALL),
@@ -253,7 +258,10 @@ impl CreateCertificate {
                 Ok(()) = active.changed() => {}
             }
         }
-        Err(CreateError::Unavailable { waited: begun.elapsed(), last })
+        if let Some(trouble) = &self.standing.borrow().trouble {
+            last = format!("{last}; here: {trouble}");
+        }
+        Err(CreateError::Unavailable { waited: HOLD_LIMIT, last })
     }
 
     /// One attempt at the active.

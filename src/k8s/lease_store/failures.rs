@@ -33,7 +33,7 @@ fn told(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return format!("the API server answers {} {}: {}", status.code, status.reason, status.message);
     }
-    let mut text = error.to_string();
+    let mut text = format!("the API server could not be asked: {error}");
     let mut source = error.source();
     while let Some(error) = source {
         let cause = error.to_string();

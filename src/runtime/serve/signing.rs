@@ -63,6 +63,19 @@ pub(super) fn assemble(
     let history: Arc<dyn IssuanceHistory> = Arc::new(OwnHistory::new(Arc::clone(&log), slot.slot()));
     let (session, sessions) = watch::channel(None);
     let (bundle, bundles) = watch::channel(None);
+    let open = surroundings.open_state;
+    let state = SigningState::new(open, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
+    let state = Arc::new(state);
+    let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
+    let machine = Machine::new(surroundings.tenure, holder, clock.boot());
+    let (leadership, standing) = Leadership::new(
+        machine,
+        surroundings.election,
+        Arc::clone(&state),
+        session,
+        surroundings.hints,
+        Arc::clone(clock),
+    );
     let create = Arc::new(CreateCertificate::new(Parts {
         policy,
         cluster: surroundings.cluster,
@@ -70,13 +83,11 @@ pub(super) fn assemble(
         bundle: bundles,
         log: Arc::clone(&log) as _,
         pair: Arc::clone(&pair) as _,
+        standing: standing.clone(),
         clock: Arc::clone(clock),
         random: Arc::clone(random),
         metrics: Arc::clone(metrics),
     }));
-    let open = surroundings.open_state;
-    let state = SigningState::new(open, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
-    let state = Arc::new(state);
     let denial = Arc::new(IssuanceDenial::new(
         sessions.clone(),
         Arc::clone(&state),
@@ -84,11 +95,7 @@ pub(super) fn assemble(
         config.trust_domain.clone(),
         Arc::clone(clock),
     ));
-    let export = AuthorityExport::new(sessions.clone(), Arc::clone(&state), Arc::clone(clock), Arc::clone(random));
-    let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
-    let machine = Machine::new(surroundings.tenure, holder, clock.boot());
-    let (leadership, standing) =
-        Leadership::new(machine, surroundings.election, state, session, surroundings.hints, Arc::clone(clock));
+    let export = AuthorityExport::new(sessions.clone(), state, Arc::clone(clock), Arc::clone(random));
     let (written, announced_term) = watch::channel(None);
     let announcer = Announcer {
         data_dir,

@@ -21,6 +21,7 @@ use crate::{
         },
         clock::BootInstant,
         jwt::{IssuerRules, TokenIssuerKey},
+        leadership::Role,
         x509::{Certificate, CertificateChain, PrivateKey},
     },
     service::{
@@ -31,6 +32,7 @@ use crate::{
 
 pub(super) const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
 const TERM: Term = Term::new(7);
+const TROUBLE: &str = "the API server did not answer";
 
 /// Follows tokio's clock, which these tests pause.
 pub(super) struct TestClock(pub(super) Instant);
@@ -149,6 +151,7 @@ impl Replica {
             bundle: bundles,
             log: Arc::clone(&log) as _,
             pair: Arc::clone(&pair) as _,
+            standing: watch::channel(Standing { role: Role::Standby, term: None, trouble: Some(TROUBLE.into()) }).1,
             clock: Arc::new(TestClock(Instant::now())),
             random: Arc::new(TestRandom),
             metrics: Arc::new(Metrics::new()),
@@ -236,7 +239,10 @@ async fn a_request_is_unavailable_after_ten_seconds() {
     let replica = Replica::new();
     let begun = Instant::now();
     let refused = replica.answer().await.unwrap_err();
-    assert!(matches!(&refused, CreateError::Unavailable { last, .. } if last == "nobody"), "{refused}");
+    assert!(
+        matches!(&refused, CreateError::Unavailable { last, .. } if *last == format!("nobody; here: {TROUBLE}")),
+        "{refused}"
+    );
     assert_eq!(begun.elapsed(), HOLD_LIMIT);
     assert!((20..=30).contains(&replica.forwarded()), "{} attempts", replica.forwarded());
 }

@@ -18,13 +18,14 @@ use countersign::{
         identity::{ServiceAccount, SpiffeId},
         issuance::{Issuance, IssuanceEvent},
         jwt::{IssuerRules, TokenIssuer, TokenIssuerKey},
-        leadership::Term,
+        leadership::{Role, Term},
         x509::{CertificateChain, PrivateKey, VerifiedCsr},
     },
     k8s::{client::client, pods::ClusterPods, token_review::ClusterTokenReviewer},
     runtime::seams::{RingRandom, SystemClock},
     service::{
         create_certificate::{Cluster as ClusterCallers, CreateCertificate, CreateError, Parts, SigningPolicy},
+        leadership::Standing,
         metrics::Metrics,
         ports::{
             ActiveReplica, BoxFuture, ForwardError, IssuanceLog, LogError, Pair, PodPresence, ReviewUnavailable,
@@ -159,6 +160,7 @@ impl World {
                 bundle: watch::channel(Some(Arc::new(authority.bundle().clone()))).1,
                 log: Arc::clone(&log) as _,
                 pair: Arc::new(Way(way)),
+                standing: watch::channel(Standing { role: Role::Standby, term: None, trouble: None }).1,
                 clock: Arc::clone(&clock),
                 random: Arc::new(RingRandom::new()),
                 metrics: Arc::new(Metrics::new()),

@@ -21,7 +21,7 @@ use std::{
 use rustls::ServerConfig;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::{Notify, watch},
+    sync::watch,
     task::spawn_blocking,
     time::sleep,
 };
@@ -29,6 +29,7 @@ use tokio::{
 use self::{
     health::Health,
     identities::{OwnIdentities, WorkloadSocket, configure_tls},
+    plugged_in::Follower,
     signing::Signing,
     surroundings::{PairPort, Surroundings},
 };
@@ -155,8 +156,8 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     if let Some((files, authority)) = plugged_in {
         let latch = readiness.latch("plugged-in authority", "its files have not been looked at yet");
         supervisor.spawn("CA files", on(control, until(&shutdown, files.run(latch))));
-        let publishers = workload.into_iter().chain([serving]).collect();
-        let renewal = plugged_in::renew_after_changes(authority, sessions, publishers);
+        let followers = workload.into_iter().chain([serving]).collect();
+        let renewal = plugged_in::renew_after_changes(authority, sessions, followers);
         supervisor.spawn("renewal after CA changes", until(&shutdown, renewal));
     }
     greet(&greeting)?;
@@ -186,14 +187,14 @@ async fn start_workload_socket(
     identities: &OwnIdentities,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> Result<Arc<Notify>, ServeFailed> {
+) -> Result<Follower, ServeFailed> {
     let bound = socket.bind().await.map_err(ServeFailed::of)?;
     let (publisher, identity) = identities.workload(account);
     identities.metrics.follow(ExpiringCertificate::Svid, publisher.stats());
-    let renew_now = publisher.renew_now();
+    let follower = Follower { renew_now: publisher.renew_now(), identity: identity.clone() };
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
     supervisor.spawn("workload socket", socket.serve(bound, identity, shutdown.clone()));
-    Ok(renew_now)
+    Ok(follower)
 }
 
 fn start_signing(
@@ -203,7 +204,7 @@ fn start_signing(
     shutdown: &Shutdown,
     control: &Handle,
     supervisor: &mut Supervisor,
-) -> (Arc<Notify>, ReplicaSlot) {
+) -> (Follower, ReplicaSlot) {
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
     let Signing { slot, ports, pair_port, denial, readiness, .. } = signing;
     let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -217,7 +218,7 @@ fn start_signing(
         metrics: Arc::clone(&identities.metrics),
         reporter,
     };
-    let (renew_now, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
+    let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
     let own_sessions = sessions.clone();
     supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
@@ -266,7 +267,7 @@ fn start_signing(
             }
         }),
     );
-    (renew_now, slot)
+    (follower, slot)
 }
 
 async fn serve_others(
@@ -285,14 +286,14 @@ fn start_serving_certificate(
     identities: &OwnIdentities,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> (Arc<Notify>, watch::Receiver<Option<Arc<ServerConfig>>>) {
+) -> (Follower, watch::Receiver<Option<Arc<ServerConfig>>>) {
     let (publisher, serving) = identities.serving();
-    let renew_now = publisher.renew_now();
+    let follower = Follower { renew_now: publisher.renew_now(), identity: serving.clone() };
     identities.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
     let (tls, tls_configs) = watch::channel(None);
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
-    (renew_now, tls_configs)
+    (follower, tls_configs)
 }
 
 /// Runs the election. The channel turns true when the term is released and `drain` is over: until then the servers go on,

@@ -11,6 +11,7 @@ use super::{
     countersign::Serve,
     load::{Load, Stop},
     observe::{metric, readiness, refused, said, wait_for},
+    openssl,
     wait::wait_until,
 };
 
@@ -64,7 +65,7 @@ impl GoodSwaps {
                 (&self.signers[2], &both),
                 (&self.signers[2], &self.new.certificate),
             ] {
-                let files = signer.cacerts(roots);
+                let (files, before) = (signer.cacerts(roots), replicas.each_ref().map(renewals));
                 let (last, earlier) = in_turn.split_last().unwrap();
                 for ca in earlier {
                     swap_ahead(ca, &files, replicas);
@@ -73,6 +74,9 @@ impl GoodSwaps {
                 }
                 let expected = [signer.chain.as_slice(), slice::from_ref(roots)].concat();
                 swap(last, &files, &caller, replicas, &expected);
+                for (serve, before) in replicas.iter().zip(before) {
+                    check_own(serve, before, signer, roots);
+                }
                 in_turn.reverse();
                 caller.trust(roots);
                 load.wait_for_more(50);
@@ -99,9 +103,8 @@ fn swap_ahead(ca: &CaDir, files: &Files, replicas: &[Serve; 2]) {
     });
 }
 
-/// Puts `files` there and waits for what follows from that: the new chain in time, then the replicas' own certificates.
+/// Puts `files` there and waits for the new chain.
 fn swap(ca: &CaDir, files: &Files, caller: &Caller, replicas: &[Serve; 2], expected: &[String]) {
-    let before = replicas.each_ref().map(renewals);
     let begun = Instant::now();
     ca.swap(files);
     for serve in replicas {
@@ -112,17 +115,23 @@ fn swap(ca: &CaDir, files: &Files, caller: &Caller, replicas: &[Serve; 2], expec
         assert!(begun.elapsed() <= SWAP, "the new chain took {:?}", begun.elapsed());
     }
     println!("new chain after {:?}", begun.elapsed());
-    for (serve, (serving, svids)) in replicas.iter().zip(before) {
-        wait_until(SOON, "new own certificates", || match renewals(serve) {
-            now if now.0 > serving && now.1 > svids => Ok(()),
-            now => Err(format!("{now:?}, before {serving} and {svids}")),
-        });
-    }
 }
 
-/// Serving certificates and SVIDs that a replica has had.
-fn renewals(serve: &Serve) -> (usize, u64) {
-    (said(serve, "serving_certificate"), metric(serve, "countersign_svid_renewals_total{outcome=\"renewed\"}"))
+/// Waits until a replica's own certificates are new ones, and what it serves with is by `signer`.
+fn check_own(serve: &Serve, before: u64, signer: &Authority, roots: &str) {
+    wait_until(SOON, "new own certificates", || match renewals(serve) {
+        now if now > before => Ok(()),
+        now => Err(format!("{now}, before {before}")),
+    });
+    wait_until(SOON, "a serving certificate by the new chain", || {
+        let served = openssl::served(serve.port, "localhost", roots)?;
+        if served.contains(&signer.certificate) { Ok(()) } else { Err(served) }
+    });
+}
+
+/// SVIDs that a replica has had.
+fn renewals(serve: &Serve) -> u64 {
+    metric(serve, "countersign_svid_renewals_total{outcome=\"renewed\"}")
 }
 
 /// Sets of files that can't be taken.

@@ -10,12 +10,13 @@ use crate::{
         authority::{Authority, CaDir, Kind},
         caller::Caller,
         load::{Load, Stop},
+        openssl,
         swaps::{BrokenSwaps, GoodSwaps},
         wait::wait_until,
     },
 };
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 
 /// Two replicas, each with a mount of its own, and a token for callers.
 struct Place {
@@ -84,6 +85,29 @@ fn a_standby_whose_files_are_late_takes_over_with_what_it_has() {
     answered_by(port, &first, &old.certificate);
     cas[standby].swap(&second.cacerts(&both));
     answered_by(port, &second, &both);
+}
+
+#[test]
+fn a_standby_whose_files_come_first_serves_with_the_new_chain_once_the_active_signs_by_it() {
+    let (old, new) = (Authority::root("old"), Authority::root("new"));
+    let (first, second) = (old.below("1", Kind::P256), new.below("2", Kind::P256));
+    let both = old.certificate.clone() + &new.certificate;
+    let cas = [(); 2].map(|()| CaDir::mounted(&first.cacerts(&both)));
+    let place = Place::start(&cas);
+    let active = place.replicas.active();
+    let standby = &place.replicas.serves[1 - active];
+    let served = |by: &Authority| {
+        let served = openssl::served(standby.port, "localhost", &both)?;
+        if served.contains(&by.certificate) { Ok(served) } else { Err(served) }
+    };
+    let before = wait_until(SOON, "its first certificate", || served(&first));
+    cas[1 - active].swap(&second.cacerts(&both));
+    wait_until(SOON, "a renewal in vain", || match served(&first)? {
+        now if now != before => Ok(()),
+        now => Err(now),
+    });
+    cas[active].swap(&second.cacerts(&both));
+    wait_until(SOON, "a certificate by the new chain", || served(&second));
 }
 
 #[test]

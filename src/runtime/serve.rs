@@ -35,7 +35,7 @@ use self::{
 use super::{
     config::{Environment, ServeConfig},
     seams::{RingRandom, SystemClock},
-    shutdown::Shutdown,
+    shutdown::{self, Shutdown},
     supervisor::Supervisor,
     telemetry,
 };
@@ -81,7 +81,8 @@ pub fn run(config: ServeConfig, environment: &Environment) -> Result<(), ServeFa
     // what must go on under any load has a thread of its own
     let control = runtime("control", 1)?;
     let main = runtime("main", std::thread::available_parallelism().map_or(2, std::num::NonZero::get))?;
-    let result = main.block_on(serve(config, control.handle()));
+    let work = async |shutdown| serve(config, shutdown, control.handle()).await;
+    let result = main.block_on(shutdown::run(work)).map_err(ServeFailed::of).flatten();
     main.shutdown_background();
     control.shutdown_background();
     result
@@ -100,8 +101,7 @@ struct Seams {
     control: Handle,
 }
 
-async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed> {
-    let shutdown = Shutdown::on_signal().map_err(ServeFailed::of)?;
+async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Result<(), ServeFailed> {
     let seams = Seams {
         clock: Arc::new(SystemClock),
         random: Arc::new(RingRandom::new()),
@@ -125,7 +125,7 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     let greeting = greeting(&config, &surroundings);
     let distribution = surroundings.distribution.take();
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
-    let default_socket = surroundings.data_dir.workload_socket();
+    let pair = surroundings.announced.pair();
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     if let Some((config_of, places)) = distribution {
@@ -151,7 +151,7 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     };
     let workload = match &config.workload_socket {
         Some(path) => {
-            let socket = WorkloadSocket { path: path.clone(), chosen: *path != default_socket };
+            let socket = WorkloadSocket { path: path.clone(), pair };
             let account = config.workload.clone();
             Some(start_workload_socket(socket, account, &identities, &shutdown, &mut supervisor).await?)
         }

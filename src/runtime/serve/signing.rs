@@ -68,14 +68,9 @@ pub(super) fn assemble(
     let state = Arc::new(state);
     let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
     let machine = Machine::new(surroundings.tenure, holder, clock.boot());
-    let (leadership, standing) = Leadership::new(
-        machine,
-        surroundings.election,
-        Arc::clone(&state),
-        session,
-        surroundings.hints,
-        Arc::clone(clock),
-    );
+    let Surroundings { election, hints, .. } = surroundings;
+    let (leadership, standing) =
+        Leadership::new(machine, election, Arc::clone(&state), session, hints, Arc::clone(clock));
     let create = Arc::new(CreateCertificate::new(Parts {
         policy,
         cluster: surroundings.cluster,
@@ -88,13 +83,10 @@ pub(super) fn assemble(
         random: Arc::clone(random),
         metrics: Arc::clone(metrics),
     }));
-    let denial = Arc::new(IssuanceDenial::new(
-        sessions.clone(),
-        Arc::clone(&state),
-        Arc::clone(&pair) as _,
-        config.trust_domain.clone(),
-        Arc::clone(clock),
-    ));
+    let operators = Arc::clone(&pair) as _;
+    let trust_domain = config.trust_domain.clone();
+    let denial = IssuanceDenial::new(sessions.clone(), Arc::clone(&state), operators, trust_domain, Arc::clone(clock));
+    let denial = Arc::new(denial);
     let export = AuthorityExport::new(sessions.clone(), state, Arc::clone(clock), Arc::clone(random));
     let (written, announced_term) = watch::channel(None);
     let announcer = Announcer {

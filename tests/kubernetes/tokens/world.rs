@@ -123,11 +123,11 @@ impl Pair for Way {
             let active = self.0.as_ref().ok_or_else(nobody)?;
             let mut evidence = evidence.clone();
             evidence.asserted = evidence.presented.take().or(evidence.asserted);
-            active.answer_forwarded(request, &evidence, "standby").await.map_err(|error| match error {
-                CreateError::Unattested(_) | CreateError::NotEntitled(_) | CreateError::Csr(_) => {
-                    ForwardError::Refused { code: 16, message: error.to_string() }
-                }
-                other => ForwardError::NoActive(other.to_string()),
+            active.answer_forwarded(request, &evidence, "standby").await.map_err(|error| {
+                let is_final =
+                    matches!(error, CreateError::Unattested(_) | CreateError::NotEntitled(_) | CreateError::Csr(_));
+                let message = error.to_string();
+                if is_final { ForwardError::Refused { code: 16, message } } else { ForwardError::NoActive(message) }
             })
         })
     }

@@ -78,7 +78,10 @@ fn without_the_api_server_nothing_is_signed_and_soon_after_its_return_all_is_as_
         pair.api.find();
         load.wait_for_more(1);
         let again = back.elapsed();
-        println!("API server away for {AWAY:?}: {refused} calls held and refused; signing again after {again:?}");
+        println!(
+            "API server away for {AWAY:?}: {refused} calls held and refused; signing again after {} ms",
+            again.as_millis()
+        );
         assert!(again < BACK, "signing again only after {again:?}");
         assert!(pair.active().1 > term, "in the term that had ended");
         for agent in &agents {

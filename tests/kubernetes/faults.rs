@@ -14,7 +14,7 @@ use crate::{
     pair::{
         Pair, TAKE_OVER,
         agents::{self, Agent},
-        citadel::{Citadel, CitadelCall, lapses, virtual_address},
+        citadel::{Citadel, CitadelCall, VirtualAddress, lapses},
         load::{Load, longest, longest_gap},
         records::Records,
         replica::{Replica, stop_all},
@@ -119,6 +119,7 @@ struct Clients {
     load: Load,
     agents: Vec<Agent>,
     citadels: Vec<Citadel>,
+    one_address: VirtualAddress,
 }
 
 /// What they saw of one fault.
@@ -167,16 +168,18 @@ impl Clients {
             Agent::start(&name, logs, &addresses, &pair.caller(&name), &roots, ttl)
         });
         let agents = agents.collect();
-        let one_address = virtual_address(addresses.each_ref().map(|address| address.parse().unwrap()));
+        let one_address = VirtualAddress::of(addresses.each_ref().map(|address| address.parse().unwrap()));
         let citadels = (0..CITADELS).map(|number| {
             let name = format!("citadel-{number}");
-            Citadel::start(&name, logs, one_address, &pair.caller(&name), &roots)
+            Citadel::start(&name, logs, one_address.address, &pair.caller(&name), &roots)
         });
-        Self { load, agents, citadels: citadels.collect() }
+        let citadels = citadels.collect();
+        Self { load, agents, citadels, one_address }
     }
 
     fn watch(&self, fault: Fault, pair: &mut Pair) -> Row {
         self.load.wait_for_more(BEFORE_AND_AFTER);
+        self.one_address.scatter(&self.citadels);
         let (active, term) = pair.active();
         let from = Instant::now();
         let (rotations, citadel_calls, failures) = (self.rotations(), self.citadel_calls(), self.failures().len());

@@ -105,6 +105,7 @@ const ISTIOD: &str = "spiffe://cluster.local/ns/istio-system/sa/istiod";
 pub(super) struct Replica {
     pub(super) create: Arc<CreateCertificate>,
     session: watch::Sender<Option<Arc<SigningSession>>>,
+    standing: watch::Sender<Standing>,
     pub(super) bundle: watch::Sender<Option<Arc<TrustBundle>>>,
     pub(super) authority: Arc<SigningAuthority>,
     pub(super) log: Arc<TestLog>,
@@ -128,6 +129,7 @@ impl Replica {
     pub(super) fn within(cluster: Option<Cluster>, log: TestLog, pair: TestPair) -> Self {
         let (session, sessions) = watch::channel(None);
         let (bundle, bundles) = watch::channel(None);
+        let (standing, standings) = watch::channel(Standing { role: Role::Standby, term: None, trouble: None });
         let (log, pair) = (Arc::new(log), Arc::new(pair));
         let tokens = TokenIssuerKey::generate().unwrap();
         let rules = IssuerRules { issuer: "issuer".into(), audiences: vec!["istio-ca".into()], namespaces: None };
@@ -151,12 +153,13 @@ impl Replica {
             bundle: bundles,
             log: Arc::clone(&log) as _,
             pair: Arc::clone(&pair) as _,
-            standing: watch::channel(Standing { role: Role::Standby, term: None, trouble: Some(TROUBLE.into()) }).1,
+            standing: standings,
             clock: Arc::new(TestClock(Instant::now())),
             random: Arc::new(TestRandom),
             metrics: Arc::new(Metrics::new()),
         });
-        Self { create: Arc::new(create), session, bundle, authority: Arc::new(authority()), log, pair, tokens }
+        let (create, authority) = (Arc::new(create), Arc::new(authority()));
+        Self { create, session, standing, bundle, authority, log, pair, tokens }
     }
 
     /// Makes this replica active.
@@ -235,8 +238,9 @@ async fn a_request_is_held_until_this_replica_is_active() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_unavailable_after_ten_seconds() {
+async fn a_request_is_unavailable_after_ten_seconds_with_the_reason() {
     let replica = Replica::new();
+    replica.standing.send_modify(|standing| standing.trouble = Some(TROUBLE.into()));
     let begun = Instant::now();
     let refused = replica.answer().await.unwrap_err();
     assert!(

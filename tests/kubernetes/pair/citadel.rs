@@ -1,8 +1,10 @@
 //! pilot-agent's own CA client behind one virtual address, as a Service is: each connection goes to a replica by chance.
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
+    collections::HashSet,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -25,23 +27,60 @@ const CONNECT: Duration = Duration::from_secs(60);
 const PROGRESS: Duration = Duration::from_secs(120);
 const TTL: Duration = Duration::from_secs(120);
 const INTERVAL: &str = "200ms";
+const SCATTERINGS: usize = 20;
 
 /// The virtual address. It forwards bytes until this process ends; a connection ends when either side ends it.
-pub(crate) fn virtual_address(replicas: [SocketAddr; 2]) -> SocketAddr {
-    let listener = TcpListener::bind(loopback(0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for client in listener.incoming().map(Result::unwrap) {
-            let replica = replicas[by_chance()];
-            thread::spawn(move || {
-                // what can't be reached is silent, as behind a Service; what refuses, refuses
-                if let Ok(server) = TcpStream::connect_timeout(&replica, CONNECT) {
+pub(crate) struct VirtualAddress {
+    pub(crate) address: SocketAddr,
+    open: Arc<Mutex<Vec<Open>>>,
+}
+
+/// A connection, the port that it comes from, and the replica that it goes to.
+struct Open {
+    client: TcpStream,
+    port: u16,
+    replica: usize,
+}
+
+impl VirtualAddress {
+    /// One for these replicas.
+    pub(crate) fn of(replicas: [SocketAddr; 2]) -> Self {
+        let listener = TcpListener::bind(loopback(0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let open: Arc<Mutex<Vec<Open>>> = Arc::default();
+        let kept = Arc::clone(&open);
+        thread::spawn(move || {
+            for client in listener.incoming().map(Result::unwrap) {
+                let (replica, kept) = (by_chance(), Arc::clone(&kept));
+                thread::spawn(move || {
+                    // what can't be reached is silent, as behind a Service; what refuses, refuses
+                    let Ok(server) = TcpStream::connect_timeout(&replicas[replica], CONNECT) else { return };
+                    let port = client.peer_addr().map(|peer| peer.port());
+                    let Ok(port) = port else { return };
+                    kept.lock().unwrap().push(Open { client: client.try_clone().unwrap(), port, replica });
                     join(client, server);
-                }
-            });
+                    kept.lock().unwrap().retain(|open| open.port != port);
+                });
+            }
+        });
+        Self { address, open }
+    }
+
+    /// Has all connect anew, until each replica has somebody. Whoever once lost a replica stays with the other one, so that
+    /// nobody would be hit when that is lost.
+    pub(crate) fn scatter(&self, citadels: &[Citadel]) {
+        for _ in 0..SCATTERINGS {
+            for open in self.open.lock().unwrap().iter() {
+                let _closed_already = open.client.shutdown(Shutdown::Both);
+            }
+            citadels.iter().for_each(|citadel| citadel.wait_for_more(1));
+            let replicas: HashSet<usize> = self.open.lock().unwrap().iter().map(|open| open.replica).collect();
+            if replicas.len() == 2 {
+                return;
+            }
         }
-    });
-    address
+        panic!("chance had everybody at one replica {SCATTERINGS} times");
+    }
 }
 
 fn by_chance() -> usize {
@@ -55,7 +94,7 @@ pub(crate) fn join(client: TcpStream, server: TcpStream) {
     let pump = |mut from: TcpStream, mut to: TcpStream| {
         let _broken = std::io::copy(&mut from, &mut to);
         for stream in [from, to] {
-            let _closed_already = stream.shutdown(std::net::Shutdown::Both);
+            let _closed_already = stream.shutdown(Shutdown::Both);
         }
     };
     let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());

@@ -53,8 +53,7 @@ impl Follower {
     fn is_behind(&self, current: &SigningAuthority) -> Option<bool> {
         let identity = self.identity.borrow();
         let identity = identity.as_ref()?;
-        let is_signed_by =
-            |svid: &Arc<X509Svid>| svid.chain().intermediates().first() == current.chain().first();
+        let is_signed_by = |svid: &Arc<X509Svid>| svid.chain().intermediates().first() == current.chain().first();
         // one that has expired is being renewed without being told
         let is_signed = identity.svid.as_ref().is_none_or(is_signed_by);
         Some(!is_signed || *identity.bundle != *current.bundle())

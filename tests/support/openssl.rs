@@ -25,7 +25,6 @@ pub(crate) fn verify(leaf: &str, above: &str, roots: &str) {
 
 /// A chain's first certificate, and those after it.
 pub(crate) fn split_leaf(chain: &str) -> (&str, &str) {
-    const END: &str = "-----END CERTIFICATE-----\n";
     chain.split_at(chain.find(END).expect("a PEM certificate") + END.len())
 }
 
@@ -40,12 +39,15 @@ pub(crate) fn served(port: u16, name: &str, roots: &str) -> Result<String, Strin
     let answer = command.arg("-CAfile").arg(file.path()).output().expect(MISSING);
     let (said, errors) = (String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
     if answer.status.success() && said.contains("Verify return code: 0 (ok)") {
-        Ok(said.into_owned())
+        let blocks = said.split_inclusive(END).filter_map(|text| text.find(BEGIN).map(|begin| &text[begin..]));
+        Ok(blocks.collect())
     } else {
         Err(format!("openssl s_client: {}: {said}{errors}", answer.status))
     }
 }
 
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----\n";
+const END: &str = "-----END CERTIFICATE-----\n";
 const MISSING: &str = "the command openssl, which these tests need: install OpenSSL 3";
 
 fn openssl() -> Command {

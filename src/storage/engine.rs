@@ -1,9 +1,11 @@
-//! sled, fenced in. Two properties of sled 0.34 shape this file: damaged files can make it panic, so every call is
-//! guarded; and its flush stops short of the device, so a flush here ends with an fdatasync of its file.
+//! sled, fenced in. Four properties of sled 0.34 shape this file: damaged files can make it panic, so every call is
+//! guarded; its flush stops short of the device, so a flush here ends with an fdatasync of its file; it takes a snapshot
+//! that it had not finished for its newest one, so those are removed; and it makes its files readable for everybody.
 
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     thread,
@@ -46,6 +48,8 @@ impl Engine {
         if new.try_exists()? {
             fs::remove_dir_all(&new)?;
         }
+        // closed to others before there is anything in it
+        files::create_private_directory(&new)?;
         let created = Self::open_files(&new)?;
         created.flush()?;
         drop(created);
@@ -54,13 +58,14 @@ impl Engine {
         Ok(files::sync_directory(files::parent(path))?)
     }
 
-    /// Opens a database that was made by [`Engine::create`].
+    /// Opens a database that was made by [`Engine::create`]. The caller holds the lock under which it is written.
     pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
         let db = path.join("db");
         if fs::metadata(&db).map_or(0, |metadata| metadata.len()) == 0 || !path.join("conf").exists() {
             return Err(EngineError::Damaged(format!("files of {} are missing", path.display())));
         }
         wait_for_release(&db)?;
+        remove_unfinished_snapshots(path)?;
         Self::open_files(path)
     }
 
@@ -72,6 +77,7 @@ impl Engine {
                 .segment_size(SEGMENT_BYTES)
                 .flush_every_ms(None)
                 .open()?;
+            close_to_others(path)?;
             let file = File::open(path.join("db"))?;
             Ok(Self { database, file })
         })
@@ -144,6 +150,32 @@ fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, EngineError> 
     }
 }
 
+/// What a kill or a full disk left of a snapshot. sled writes one at each opening, under a name that its own search for
+/// snapshots finds, and would open the next time with what is in it. All that counts is in the older one and in `db`.
+fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
+    let mut removed = false;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            fs::remove_file(entry.path())?;
+            removed = true;
+        }
+    }
+    if removed { files::sync_directory(path) } else { Ok(()) }
+}
+
+/// Takes from others what sled gave them: there are keys in these files.
+fn close_to_others(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let mode = if entry.file_type()?.is_dir() { 0o700 } else { 0o600 };
+        fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
 /// A process that was killed lets go of its files one after the other: whoever got its first lock may have to wait a
 /// moment for the database's.
 fn wait_for_release(db: &Path) -> Result<(), EngineError> {
@@ -158,4 +190,57 @@ fn wait_for_release(db: &Path) -> Result<(), EngineError> {
         }
     }
     Err(EngineError::Io(format!("{} is open in another process", db.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(path: &Path) {
+        Engine::create(path).unwrap();
+        let engine = Engine::open(path).unwrap();
+        for n in 0..200u32 {
+            let mut batch = Batch::default();
+            batch.insert(&n.to_be_bytes(), vec![7; 300]);
+            engine.commit(batch).unwrap();
+        }
+        engine.close().unwrap();
+    }
+
+    fn snapshot(path: &Path) -> Vec<u8> {
+        let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        let newest = names.filter(|name| name.file_name().unwrap().to_str().unwrap().starts_with("snap.")).max();
+        fs::read(newest.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_that_a_kill_or_a_full_disk_cut_off_is_passed_over() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("database");
+        written(&path);
+        let whole = snapshot(&path);
+        let left = path.join("snap.7FFFFFFFFFFFFFFF.generating");
+        for cut in [0, 1, 12, 13, whole.len() / 2, whole.len() - 1] {
+            fs::write(&left, &whole[..cut]).unwrap();
+            let engine = Engine::open(&path).unwrap_or_else(|error| panic!("{cut} of {} bytes: {error}", whole.len()));
+            assert_eq!(engine.range(&[], 1000).unwrap().len(), 200, "{cut} bytes");
+            engine.close().unwrap();
+            assert!(!left.exists());
+        }
+    }
+
+    #[test]
+    fn nothing_is_open_to_others() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("database");
+        written(&path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(path.join("db"), fs::Permissions::from_mode(0o644)).unwrap();
+        Engine::open(&path).unwrap().close().unwrap();
+        let inner = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+        for file in inner.chain([path.clone()]) {
+            let mode = fs::metadata(&file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.display());
+        }
+    }
 }

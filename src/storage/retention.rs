@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Retention {
     /// Since the record was written.
     pub max_age: Duration,
-    /// In one log. A record takes about 500 bytes on disk.
+    /// In one log. A record takes about 830 bytes on disk.
     pub max_records: u64,
 }
 

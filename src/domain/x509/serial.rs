@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use crate::domain::random::{RandomUnavailable, SecureRandom};
 
-/// A certificate's serial number: positive, at most 20 octets (RFC 5280 4.1.2.2). Ours have 128 random bits, so that two
+/// A certificate's serial number: positive, at most 20 octets (RFC 5280 4.1.2.2). Ours have 126 random bits, so that two
 /// signers never collide.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SerialNumber(Vec<u8>);
@@ -26,7 +26,7 @@ pub enum SerialNumberError {
 impl SerialNumber {
     const MAX_OCTETS: usize = 20;
 
-    /// 127 random bits below a fixed one: positive, and always 16 octets long.
+    /// 126 random bits below a zero and a one: positive, and always 16 octets long.
     ///
     /// # Errors
     ///

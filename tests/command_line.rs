@@ -5,6 +5,7 @@
 
 use std::{
     io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     process::{Command, Output},
 };
 
@@ -15,6 +16,12 @@ fn countersign(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
         .envs(environment.iter().copied())
         .output()
         .unwrap()
+}
+
+fn private_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    folder
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -55,5 +62,41 @@ fn help_is_no_error_and_bad_usage_is() {
         let output = countersign(arguments, &[]);
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         assert_eq!(output.stdout.is_empty(), code != 0, "{output:?}");
+    }
+}
+
+#[test]
+fn commands_on_a_pair_make_none_of_a_folder() {
+    let folder = private_folder();
+    let path = folder.path().to_str().unwrap();
+    for command in [&["recover"][..], &["token", "default/a"], &["issuance", "list"], &["issuance", "denied"]] {
+        let output = countersign(&[command, &["--data-dir", path]].concat(), &[]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text(&output.stderr).contains("is no data directory of a pair"), "{output:?}");
+        assert_eq!(std::fs::read_dir(path).unwrap().count(), 0, "{command:?} has made something");
+    }
+}
+
+#[test]
+fn errors_name_their_file() {
+    let folder = private_folder();
+    let (path, key) = (folder.path().to_str().unwrap(), folder.path().join("token-issuer.key"));
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&key).unwrap();
+    file.write_all(b"junk").unwrap();
+    let output = countersign(&["token", "default/a", "--data-dir", path], &[]);
+    assert!(text(&output.stderr).contains(&format!("key file {} holds no key", key.display())), "{output:?}");
+    let output = countersign(&["inspect", "unix:///nope"], &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("No such file"), "{output:?}");
+}
+
+#[test]
+fn a_data_directory_whose_sockets_would_have_too_long_paths_is_bad_configuration() {
+    let long = "x".repeat(90);
+    for more in [&[][..], &["--workload-socket", "short.sock"]] {
+        let output = countersign(&[&["serve", "--data-dir", &long], more].concat(), &[]);
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+        assert!(text(&output.stderr).contains("at most 107 are possible"), "{output:?}");
     }
 }

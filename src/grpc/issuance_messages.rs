@@ -8,10 +8,7 @@ use tonic::Status;
 
 use crate::{
     proto::countersign::v1::{IssuanceRecord, Issued, Missing, Withheld, issuance_record::Event},
-    service::{
-        issuance_history::{Entries, IssuanceEntry, IssuanceHistory, RecordedEvent},
-        ports::LogError,
-    },
+    service::issuance_history::{Entries, HistoryError, IssuanceEntry, IssuanceHistory, RecordedEvent},
 };
 
 /// The records of a log as they are read.
@@ -26,29 +23,40 @@ pub(super) fn records_of(history: &dyn IssuanceHistory) -> RecordStream {
     }))
 }
 
-/// Passes on what the stream that is opened by `open` brings.
+/// Passes on what the stream that is opened by `open` brings, until nobody listens.
 pub(super) fn relay(
-    open: impl Future<Output = Result<tonic::Streaming<IssuanceRecord>, LogError>> + Send + 'static,
+    open: impl Future<Output = Result<tonic::Streaming<IssuanceRecord>, HistoryError>> + Send + 'static,
 ) -> Entries {
     let (sender, entries) = mpsc::channel(64);
     tokio::spawn(async move {
-        let mut records = match open.await {
-            Ok(records) => records,
-            Err(error) => return drop(sender.send(Err(error)).await),
-        };
-        loop {
-            let entry = match records.message().await {
-                Ok(Some(record)) => entry_of(record),
-                Ok(None) => return,
-                Err(status) => Err(LogError(said_by(&status))),
-            };
-            let failed = entry.is_err();
-            if sender.send(entry).await.is_err() || failed {
-                return;
-            }
+        tokio::select! {
+            // whoever is asked may be stopped and never answer
+            () = sender.closed() => {}
+            () = pass_on(open, &sender) => {}
         }
     });
     entries
+}
+
+async fn pass_on(
+    open: impl Future<Output = Result<tonic::Streaming<IssuanceRecord>, HistoryError>>,
+    to: &mpsc::Sender<Result<IssuanceEntry, HistoryError>>,
+) {
+    let mut records = match open.await {
+        Ok(records) => records,
+        Err(error) => return drop(to.send(Err(error)).await),
+    };
+    loop {
+        let entry = match records.message().await {
+            Ok(Some(record)) => entry_of(record),
+            Ok(None) => return,
+            Err(status) => Err(HistoryError(said_by(&status))),
+        };
+        let failed = entry.is_err();
+        if to.send(entry).await.is_err() || failed {
+            return;
+        }
+    }
 }
 
 /// A status for people, with what is behind it.
@@ -95,7 +103,7 @@ fn record_of(entry: IssuanceEntry) -> IssuanceRecord {
     IssuanceRecord { log: entry.log, sequence: entry.sequence, event: Some(event) }
 }
 
-fn entry_of(record: IssuanceRecord) -> Result<IssuanceEntry, LogError> {
+fn entry_of(record: IssuanceRecord) -> Result<IssuanceEntry, HistoryError> {
     let event = match record.event {
         Some(Event::Issued(issued)) => RecordedEvent::Issued {
             signed_at: issued.signed_at,
@@ -110,7 +118,9 @@ fn entry_of(record: IssuanceRecord) -> Result<IssuanceEntry, LogError> {
         },
         Some(Event::Withheld(withheld)) => RecordedEvent::Withheld { serial: withheld.serial, term: withheld.term },
         Some(Event::Missing(missing)) => RecordedEvent::Missing { reason: missing.reason },
-        None => return Err(LogError(format!("record {} of {} is of an unknown kind", record.sequence, record.log))),
+        None => {
+            return Err(HistoryError(format!("record {} of {} is of an unknown kind", record.sequence, record.log)));
+        }
     };
     Ok(IssuanceEntry { log: record.log, sequence: record.sequence, event })
 }

@@ -14,7 +14,7 @@ use crate::{
     proto::countersign::v1::{
         DenialChanged, ListDeniedRequest, ListIssuanceRequest, operator_service_client::OperatorServiceClient,
     },
-    service::{issuance_history::Entries, ports::LogError},
+    service::issuance_history::{Entries, HistoryError},
 };
 
 /// Why the active did not do what it was asked.
@@ -34,9 +34,9 @@ pub enum OperatorError {
 /// The logs of all replicas.
 pub fn entries_by_admin_socket(socket: PathBuf) -> Entries {
     relay(async move {
-        let channel = connect(&socket).await.map_err(LogError)?;
+        let channel = connect(&socket).await.map_err(HistoryError)?;
         let records = OperatorServiceClient::new(channel).list_issuance(ListIssuanceRequest {}).await;
-        Ok(records.map_err(|status| LogError(said_by(&status)))?.into_inner())
+        Ok(records.map_err(|status| HistoryError(said_by(&status)))?.into_inner())
     })
 }
 

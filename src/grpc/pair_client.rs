@@ -37,8 +37,8 @@ use crate::{
     },
     service::{
         active_search::{ActiveSearch, Question, Reply},
-        issuance_history::Entries,
-        ports::{ActiveReplica, BoxFuture, Candidate, ForwardError, LogError, Pair, PairDirectory, SigningRequest},
+        issuance_history::{Entries, HistoryError},
+        ports::{ActiveReplica, BoxFuture, Candidate, ForwardError, Pair, PairDirectory, SigningRequest},
         signing_session::SigningSession,
     },
 };
@@ -260,9 +260,9 @@ impl Drop for Doubt<'_> {
 /// The log of one live replica, by its socket.
 pub fn entries_of_replica(socket: PathBuf) -> Entries {
     relay(async move {
-        let channel = connect(&socket).await.map_err(LogError)?;
+        let channel = connect(&socket).await.map_err(HistoryError)?;
         let records = PairServiceClient::new(channel).list_issuance(ListIssuanceRequest {}).await;
-        Ok(records.map_err(|status| LogError(said_by(&status)))?.into_inner())
+        Ok(records.map_err(|status| HistoryError(said_by(&status)))?.into_inner())
     })
 }
 

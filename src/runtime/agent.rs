@@ -8,7 +8,7 @@ use tracing::info;
 use super::{
     config::{AgentConfig, CaAddress, Environment},
     seams::{RingRandom, SystemClock},
-    shutdown::Shutdown,
+    shutdown::{self, Shutdown},
     supervisor::Supervisor,
     telemetry,
 };
@@ -51,13 +51,13 @@ pub fn run(config: AgentConfig, environment: &Environment) -> Result<(), AgentFa
     telemetry::start(config.log_format, environment).map_err(AgentFailed::of)?;
     let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("agent").enable_all().build();
     let runtime = runtime.map_err(AgentFailed::of)?;
-    let result = runtime.block_on(keep_and_serve(config));
+    let work = async |shutdown| keep_and_serve(config, shutdown).await;
+    let result = runtime.block_on(shutdown::run(work)).map_err(AgentFailed::of).flatten();
     runtime.shutdown_background();
     result
 }
 
-async fn keep_and_serve(config: AgentConfig) -> Result<(), AgentFailed> {
-    let shutdown = Shutdown::on_signal().map_err(AgentFailed::of)?;
+async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentFailed> {
     let access =
         SocketAccess { mode: config.socket_mode, uids: config.allow_uids.clone(), gids: config.allow_gids.clone() };
     // before there is an SVID: a gateway that finds no socket waits for it longer than for an answer

@@ -161,7 +161,7 @@ impl ServeConfig {
                 None
             }
         };
-        let data_dir = from.one("data_dir", parse::path);
+        let data_dir = from.one("data_dir", parse::data_dir);
         let ca_dir = from.one("ca_dir", parse::path);
         let listen = listen_address(from, "listen", kubernetes.as_ref().map(|_| 15012));
         let admin_listen = listen_address(from, "admin_listen", kubernetes.as_ref().map(|_| 15020));
@@ -171,8 +171,7 @@ impl ServeConfig {
         from.require("dns_names");
         let workload_socket = match (from.one("workload_socket", parse::socket_path), &data_dir) {
             (None, Some(dir)) if kubernetes.is_none() && !from.is_chosen("workload_socket") => {
-                let path = dir.join("workload.sock");
-                parse::socket_path(&path.to_string_lossy()).map_err(|error| from.refuse("data_dir", error)).ok()
+                Some(dir.join("workload.sock"))
             }
             (socket, _) => socket,
         };

@@ -6,7 +6,6 @@ pub mod denial;
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
-    sync::Arc,
     time::Duration,
 };
 
@@ -15,35 +14,31 @@ use tokio::{net::UnixStream, runtime::Builder, time::timeout};
 use super::{
     args::{IssuanceListArgs, RecoverArgs, StateKind, TokenArgs},
     seams::SystemClock,
-    serve::{histories::AllHistories, proofs::EMBEDDED_ISSUER},
+    serve::{
+        histories::histories_of,
+        proofs::{self, EMBEDDED_ISSUER},
+    },
 };
 use crate::{
     cli::issuance::{self, Listing},
-    domain::{
-        clock::Clock,
-        jwt::{MintError, TokenIssuerKey},
-    },
+    domain::{clock::Clock, jwt::MintError},
     grpc::operator_client::entries_by_admin_socket,
     service::{
-        issuance_history::{Entries, IssuanceEntry, IssuanceHistory},
-        ports::LogError,
+        issuance_history::{Entries, HistoryError, IssuanceEntry, IssuanceHistory},
         signing_state::root_of,
     },
     storage::{
         authority_transfer::TransferError,
         data_dir::{DataDir, DataDirError},
         key_file::{self, KeyFileError},
-        recovery::{Condition, Recovery, RecoveryError},
+        recovery::{Condition, Findings, Quarantine, Recovery, RecoveryError},
     },
 };
 
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum OperateError {
-    /// There is nothing to operate on.
-    #[error("{0} is no data directory of a pair: start `countersign serve --data-dir {0}` first")]
-    NoPair(String),
-    /// The data directory can't be used.
+    /// The data directory can't be used, or is none.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The token issuer's key can't be read.
@@ -60,10 +55,11 @@ pub enum OperateError {
     Transfer(#[from] TransferError),
     /// A log can't be read.
     #[error(transparent)]
-    Log(#[from] LogError),
+    Log(#[from] HistoryError),
     /// The active replica does not answer.
     #[error(
-        "the active replica does not answer on {socket} within {limit:?}: it may be stopped; its log is read when it goes on or has ended"
+        "the active replica does not answer on {socket} within {limit:?}: it may be stopped; its log is read when it goes \
+         on or has ended"
     )]
     Silent {
         /// Where it was asked.
@@ -95,6 +91,8 @@ pub enum OperateError {
 
 /// How long `admin.sock` has to give its first entry.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// And each further one: the active may be opening the long log of a replica that has ended.
+const GAP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A token for a service account, with a newline. It is a secret: whoever holds it is that account until it expires.
 ///
@@ -103,9 +101,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// When the data directory has no token issuer, or its key can't be read.
 pub fn token(args: &TokenArgs) -> Result<zeroize::Zeroizing<String>, OperateError> {
     let data_dir = existing(&args.data_dir.data_dir)?;
-    let no_pair = || OperateError::NoPair(args.data_dir.data_dir.display().to_string());
-    let pem = key_file::read(&data_dir.token_issuer_key())?.ok_or_else(no_pair)?;
-    let key = TokenIssuerKey::from_pem(&pem)?;
+    let unused = || DataDirError::Unused(args.data_dir.data_dir.display().to_string());
+    let file = data_dir.token_issuer_key();
+    let pem = key_file::read(&file)?.ok_or_else(unused)?;
+    let key = proofs::issuer_key(&file, &pem)?;
     let mut token = key.mint(EMBEDDED_ISSUER, &args.account, &args.audience, SystemClock.now(), args.lifetime)?;
     token.push('\n');
     Ok(token)
@@ -117,23 +116,29 @@ pub fn token(args: &TokenArgs) -> Result<zeroize::Zeroizing<String>, OperateErro
 ///
 /// When a replica runs, or the file system refuses.
 pub fn recover(args: &RecoverArgs) -> Result<(String, bool), OperateError> {
-    if args.place.state == StateKind::Kubernetes {
+    if args.place.state == StateKind::Kubernetes && !args.set_logs_aside {
         return authority::recover_in_kubernetes(&args.place, args.new_root);
     }
     let data_dir = existing(&args.place.data_dir.data_dir)?;
     let recovery = Recovery::begin(data_dir, root_of)?;
-    let mut text = String::new();
     if args.new_root {
-        let quarantine = recovery.make_way_for_new_root(SystemClock.now())?;
-        for moved in &quarantine.moved {
-            writeln!(text, "moved {} to {}", moved.display(), quarantine.path.display()).map_err(io::Error::other)?;
-        }
+        let mut text = moved(&recovery.make_way_for_new_root(SystemClock.now())?);
         text.push_str("the next `countersign serve` makes a new root: give every client its new root-cert.pem\n");
+        return Ok((text, true));
+    }
+    if args.set_logs_aside {
+        let text = match recovery.set_logs_aside(SystemClock.now())? {
+            None => "no issuance log is damaged: nothing was moved\n".to_owned(),
+            Some(quarantine) => {
+                moved(&quarantine) + "the root stays; what stands in these logs is not listed any more\n"
+            }
+        };
         return Ok((text, true));
     }
     let findings = recovery.examine();
     let conditions = std::iter::once(("state".to_owned(), &findings.state))
         .chain(findings.logs.iter().map(|(slot, condition)| (format!("issuance log of {slot}"), condition)));
+    let mut text = String::new();
     for (part, condition) in conditions {
         let (verdict, what) = match condition {
             Condition::Sound(what) => ("sound", what),
@@ -142,12 +147,25 @@ pub fn recover(args: &RecoverArgs) -> Result<(String, bool), OperateError> {
         };
         writeln!(text, "{part}: {verdict}: {what}").map_err(io::Error::other)?;
     }
-    if !findings.is_sound() {
-        text.push_str(
-            "restore the data directory or the signing authority from a backup, or give up what is damaged and make a new root with --new-root\n",
-        );
-    }
+    text.push_str(way_out(&findings));
     Ok((text, findings.is_sound()))
+}
+
+fn moved(quarantine: &Quarantine) -> String {
+    let Quarantine { path, moved } = quarantine;
+    moved.iter().map(|part| format!("moved {} to {}\n", part.display(), path.display())).collect()
+}
+
+fn way_out(findings: &Findings) -> &'static str {
+    if findings.is_sound() {
+        ""
+    } else if matches!(findings.state, Condition::Sound(_)) {
+        "the root is not concerned: restore the data directory from a backup, or put the damaged logs aside with \
+         --set-logs-aside\n"
+    } else {
+        "restore the data directory or the signing authority from a backup, or give up what is damaged and make a new root \
+         with --new-root\n"
+    }
 }
 
 /// The issuance logs of all replicas, in the order of signing.
@@ -170,22 +188,26 @@ pub fn issuance_list(args: &IssuanceListArgs) -> Result<String, OperateError> {
 pub(super) async fn issuance_entries(data_dir: DataDir) -> Result<Vec<IssuanceEntry>, OperateError> {
     let socket = data_dir.admin_socket();
     if UnixStream::connect(&socket).await.is_ok() {
-        let silent = OperateError::Silent { socket: socket.display().to_string(), limit: ANSWER_LIMIT };
-        return collect(entries_by_admin_socket(socket), Some(silent)).await;
+        let silent = |limit| OperateError::Silent { socket: socket.display().to_string(), limit };
+        return collect_within(entries_by_admin_socket(socket.clone()), silent).await;
     }
     // nobody is active: what lives is asked, what is dead is read
-    let all: Arc<dyn IssuanceHistory> = Arc::new(AllHistories { data_dir, own: None });
-    collect(all.entries(), None).await
+    let mut entries = histories_of(data_dir).entries();
+    let mut all = Vec::new();
+    while let Some(entry) = entries.recv().await {
+        all.push(entry?);
+    }
+    Ok(all)
 }
 
-async fn collect(mut entries: Entries, mut silent: Option<OperateError>) -> Result<Vec<IssuanceEntry>, OperateError> {
+async fn collect_within(
+    mut entries: Entries,
+    silent: impl Fn(Duration) -> OperateError,
+) -> Result<Vec<IssuanceEntry>, OperateError> {
     let mut all = Vec::new();
     loop {
-        let next = match silent.take() {
-            None => entries.recv().await,
-            Some(silent) => timeout(ANSWER_LIMIT, entries.recv()).await.map_err(|_elapsed| silent)?,
-        };
-        match next {
+        let limit = if all.is_empty() { ANSWER_LIMIT } else { GAP_LIMIT };
+        match timeout(limit, entries.recv()).await.map_err(|_elapsed| silent(limit))? {
             Some(entry) => all.push(entry?),
             None => return Ok(all),
         }
@@ -193,9 +215,6 @@ async fn collect(mut entries: Entries, mut silent: Option<OperateError>) -> Resu
 }
 
 /// A data directory that is there already: these commands never make one.
-fn existing(path: &std::path::Path) -> Result<DataDir, OperateError> {
-    if !path.is_dir() {
-        return Err(OperateError::NoPair(path.display().to_string()));
-    }
-    Ok(DataDir::open(path)?)
+fn existing(path: &std::path::Path) -> Result<DataDir, DataDirError> {
+    DataDir::open_existing(path)
 }

@@ -36,7 +36,7 @@ use self::{
 use super::{
     config::{Environment, ServeConfig},
     seams::{RingRandom, SystemClock},
-    shutdown::Shutdown,
+    shutdown::{self, Shutdown},
     supervisor::Supervisor,
     telemetry,
 };
@@ -82,7 +82,8 @@ pub fn run(config: ServeConfig, environment: &Environment) -> Result<(), ServeFa
     // what must go on under any load has a thread of its own
     let control = runtime("control", 1)?;
     let main = runtime("main", std::thread::available_parallelism().map_or(2, std::num::NonZero::get))?;
-    let result = main.block_on(serve(config, control.handle()));
+    let work = async |shutdown| serve(config, shutdown, control.handle()).await;
+    let result = main.block_on(shutdown::run(work)).map_err(ServeFailed::of).flatten();
     main.shutdown_background();
     control.shutdown_background();
     result
@@ -112,8 +113,7 @@ impl Seams {
     }
 }
 
-async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed> {
-    let shutdown = Shutdown::on_signal().map_err(ServeFailed::of)?;
+async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Result<(), ServeFailed> {
     let seams = Seams::new(control);
     let plugged_in = match &config.ca_dir {
         Some(directory) => Some(plugged_in::load(directory, &config.trust_domain, &seams).await?),
@@ -131,7 +131,7 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     let greeting = greeting(&config, &surroundings);
     let distribution = surroundings.distribution.take();
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
-    let default_socket = surroundings.data_dir.workload_socket();
+    let pair = surroundings.announced.pair();
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     if let Some((of, places)) = distribution {
@@ -146,7 +146,7 @@ async fn serve(config: ServeConfig, control: &Handle) -> Result<(), ServeFailed>
     let (create, trust_domain) = (Arc::clone(&signing.create), config.trust_domain.clone());
     let identities = OwnIdentities { create, trust_domain, ttl: config.ttl, clock, random, metrics };
     let socket = config.workload_socket.clone();
-    let socket = socket.map(|path| WorkloadSocket { chosen: path != default_socket, path });
+    let socket = socket.map(|path| WorkloadSocket { path, pair });
     let account = config.workload.clone();
     let workload = match socket {
         Some(socket) => Some(start_workload_socket(socket, account, &identities, &shutdown, &mut supervisor).await?),

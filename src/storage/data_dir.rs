@@ -7,6 +7,9 @@ use std::{
 };
 
 use super::{files, slot::Slot};
+use crate::domain::clock::Timestamp;
+
+const QUARANTINE: &str = "quarantine-";
 
 /// A data directory that was checked: it exists, is ours, and closed to everybody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +41,9 @@ pub enum DataDirError {
         /// The process's uid.
         own: u32,
     },
+    /// No replica has ever used it.
+    #[error("{0} is no data directory of a pair: start `countersign serve --data-dir {0}` first")]
+    Unused(String),
     /// The path is something else.
     #[error("data directory {0} is not a directory: choose another --data-dir")]
     NotDirectory(String),
@@ -52,18 +58,43 @@ pub enum DataDirError {
 }
 
 impl DataDir {
-    /// Opens a data directory; makes it, for its owner alone, if it is missing.
+    /// Opens a data directory for a replica: makes it, for its owner alone, if it is missing, and removes what writers that
+    /// were killed have left in it.
     ///
     /// # Errors
     ///
     /// When it can't be made, is no directory, belongs to somebody else, or others may read or enter it.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        let shown = path.display().to_string();
-        let failed = |error| DataDirError::Io { path: shown.clone(), error };
+        let failed = |error| DataDirError::Io { path: path.display().to_string(), error };
         if !path.try_exists().map_err(failed)? {
             files::create_private_directory(path).map_err(failed)?;
         }
-        let metadata = fs::metadata(path).map_err(failed)?;
+        let data_dir = Self::checked(path)?;
+        data_dir.complete().and_then(|()| data_dir.remove_leftovers()).map_err(failed)?;
+        Ok(data_dir)
+    }
+
+    /// Opens a data directory that a replica has used. Never makes one.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError::Unused`] if there is nothing of a replica's in it; else as [`Self::open`].
+    pub fn open_existing(path: &Path) -> Result<Self, DataDirError> {
+        let failed = |error| DataDirError::Io { path: path.display().to_string(), error };
+        if !path.try_exists().map_err(failed)? {
+            return Err(DataDirError::Unused(path.display().to_string()));
+        }
+        let data_dir = Self::checked(path)?;
+        if !data_dir.is_used().map_err(failed)? {
+            return Err(DataDirError::Unused(path.display().to_string()));
+        }
+        data_dir.complete().map_err(failed)?;
+        Ok(data_dir)
+    }
+
+    fn checked(path: &Path) -> Result<Self, DataDirError> {
+        let shown = path.display().to_string();
+        let metadata = fs::metadata(path).map_err(|error| DataDirError::Io { path: shown.clone(), error })?;
         if !metadata.is_dir() {
             return Err(DataDirError::NotDirectory(shown));
         }
@@ -75,11 +106,28 @@ impl DataDir {
         if mode & 0o077 != 0 {
             return Err(DataDirError::Exposed { path: shown, mode });
         }
-        let data_dir = Self { path: path.to_owned() };
-        for inner in [data_dir.pair(), data_dir.issuance()] {
-            files::create_private_directory(&inner).map_err(failed)?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Damage may have taken any of these.
+    fn is_used(&self) -> io::Result<bool> {
+        for part in [self.state(), self.manifest(), self.lock(), self.pair(), self.issuance(), self.token_issuer_key()]
+        {
+            if part.try_exists()? {
+                return Ok(true);
+            }
         }
-        Ok(data_dir)
+        Ok(false)
+    }
+
+    fn complete(&self) -> io::Result<()> {
+        [self.pair(), self.issuance()].iter().try_for_each(|inner| files::create_private_directory(inner))
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        let mut directories = vec![self.path.clone(), self.pair()];
+        directories.extend(self.slots_with_logs()?.into_iter().map(|slot| self.issuance_of(slot)));
+        directories.iter().try_for_each(|directory| files::remove_leftovers(directory))
     }
 
     /// The directory itself, as it was given.
@@ -156,9 +204,33 @@ impl DataDir {
         self.path.join("workload.sock")
     }
 
+    /// Where `countersign recover` puts what can't be used.
+    pub(super) fn quarantine(&self, now: Timestamp) -> PathBuf {
+        self.path.join(format!("{QUARANTINE}{}", now.seconds()))
+    }
+
+    /// Whether anything was ever put aside.
+    pub(super) fn has_quarantine(&self) -> io::Result<bool> {
+        for entry in fs::read_dir(&self.path)? {
+            if entry?.file_name().to_str().is_some_and(|name| name.starts_with(QUARANTINE)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What an error about damage ends with: the command that examines the directory and can make way for a new start.
     pub(super) fn advice(&self) -> String {
         format!("run `countersign recover --data-dir {}`", self.path.display())
+    }
+
+    /// The same for an issuance log, which nobody has to give up a root for.
+    pub(super) fn advice_for_logs(&self) -> String {
+        let path = self.path.display();
+        format!(
+            "restore it from a backup, or put it aside with `countersign recover --data-dir {path} --set-logs-aside`: \
+             the root stays"
+        )
     }
 }
 
@@ -193,6 +265,37 @@ mod tests {
             let error = DataDir::open(base.path()).unwrap_err().to_string();
             assert!(error.contains("chmod 700"), "{mode:o}: {error}");
         }
+    }
+
+    #[test]
+    fn what_no_replica_has_used_is_not_made_one() {
+        let base = tempfile::tempdir().unwrap();
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        for path in [base.path().to_owned(), base.path().join("missing")] {
+            assert!(matches!(DataDir::open_existing(&path), Err(DataDirError::Unused(_))));
+        }
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+        let made = DataDir::open(base.path()).unwrap();
+        fs::remove_dir(made.pair()).unwrap();
+        assert_eq!(DataDir::open_existing(base.path()).unwrap(), made);
+        assert!(made.pair().is_dir());
+    }
+
+    #[test]
+    fn a_replica_removes_what_killed_writers_left() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("data");
+        let data_dir = DataDir::open(&path).unwrap();
+        let log = data_dir.issuance_of(Slot::new(0));
+        fs::create_dir(&log).unwrap();
+        let left = [
+            data_dir.token_issuer_key().with_extension("key.countersign-tmp"),
+            data_dir.pair().join("replica-0.json.countersign-tmp"),
+            log.join("head.countersign-tmp"),
+        ];
+        left.iter().for_each(|file| fs::write(file, "half").unwrap());
+        DataDir::open(&path).unwrap();
+        left.iter().for_each(|file| assert!(!file.exists(), "{}", file.display()));
     }
 
     #[test]

@@ -3,16 +3,23 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
+
+/// How often, and after what pauses, a temporary file is tried that another process is just writing.
+const ATTEMPTS: u32 = 400;
+const PAUSE: Duration = Duration::from_millis(5);
+/// Behind the name of the file that it is going to be.
+const TEMPORARY: &str = ".countersign-tmp";
 
 /// Writes a file by way of a temporary one beside it: durable, and whole or not at all.
 pub(super) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
-    let temporary = write_temporary(path, mode, content)?;
-    if let Err(error) = fs::rename(&temporary, path) {
-        // The name is this process's own; what stays behind is overwritten by the next attempt.
-        drop(fs::remove_file(&temporary));
+    let temporary = Temporary::write(path, mode, content)?;
+    if let Err(error) = fs::rename(&temporary.path, path) {
+        temporary.remove()?;
         return Err(error);
     }
     sync_directory(parent(path))
@@ -20,9 +27,9 @@ pub(super) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Re
 
 /// Writes a file unless it is there already; exactly one of several racing processes wins. Says whether this one did.
 pub(super) fn write_once(path: &Path, mode: u32, content: &[u8]) -> io::Result<bool> {
-    let temporary = write_temporary(path, mode, content)?;
-    let linked = fs::hard_link(&temporary, path);
-    fs::remove_file(&temporary)?;
+    let temporary = Temporary::write(path, mode, content)?;
+    let linked = fs::hard_link(&temporary.path, path);
+    temporary.remove()?;
     match linked {
         Ok(()) => sync_directory(parent(path)).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -30,20 +37,86 @@ pub(super) fn write_once(path: &Path, mode: u32, content: &[u8]) -> io::Result<b
     }
 }
 
-fn write_temporary(path: &Path, mode: u32, content: &[u8]) -> io::Result<PathBuf> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.{:?}.tmp", std::process::id(), std::thread::current().id()));
-    let temporary = path.with_file_name(name);
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()
-    })();
-    if let Err(error) = written {
-        drop(fs::remove_file(&temporary));
-        return Err(error);
+/// Removes what writers that were killed left of their files in a directory.
+pub(super) fn remove_leftovers(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.ends_with(TEMPORARY)) {
+            remove_if_left(&entry.path())?;
+        }
     }
-    Ok(temporary)
+    Ok(())
+}
+
+/// A file on its way to its name, which is always the same, so that few can be left behind. It is locked while its writer
+/// lives.
+struct Temporary {
+    path: PathBuf,
+    _locked: File,
+}
+
+impl Temporary {
+    fn write(path: &Path, mode: u32, content: &[u8]) -> io::Result<Self> {
+        let (temporary, mut file) = Self::create(path, mode)?;
+        let written = file.write_all(content).and_then(|()| file.sync_all());
+        let temporary = Self { path: temporary, _locked: file };
+        match written {
+            Ok(()) => Ok(temporary),
+            Err(error) => {
+                temporary.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn create(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(TEMPORARY);
+        let temporary = path.with_file_name(name);
+        for _ in 0..ATTEMPTS {
+            match OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary) {
+                // somebody may have taken it for left behind before it was locked
+                Ok(file) if file.try_lock().is_ok() && is_at(&file, &temporary)? => return Ok((temporary, file)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if !remove_if_left(&temporary)? {
+                        thread::sleep(PAUSE);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other(format!("another process keeps writing {}", temporary.display())))
+    }
+
+    fn remove(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+/// Removes a temporary file whose writer has died. False if he lives.
+fn remove_if_left(temporary: &Path) -> io::Result<bool> {
+    let file = match OpenOptions::new().write(true).open(temporary) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock() {
+        Ok(()) if is_at(&file, temporary)? => fs::remove_file(temporary).map(|()| true),
+        Ok(()) => Ok(true),
+        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether an open file is still the one at a path.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The content of a file, `None` if there is no such file.
@@ -107,6 +180,41 @@ mod tests {
         assert!(write_once(&path, 0o600, b"first").unwrap());
         assert!(!write_once(&path, 0o600, b"second").unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let left = dir.path().join(format!("file{TEMPORARY}"));
+        fs::write(&left, "half").unwrap();
+        assert!(write_once(&path, 0o600, b"whole").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        // killed between linking and unlinking: both names are of one file
+        fs::hard_link(&path, &left).unwrap();
+        write_atomically(&path, 0o600, b"other").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"other");
+        fs::write(&left, "half").unwrap();
+        let living = Temporary::write(&dir.path().join("living"), 0o600, b"content").unwrap();
+        remove_leftovers(dir.path()).unwrap();
+        assert!(!left.exists() && living.path.exists());
+        fs::rename(&living.path, dir.path().join("living")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn many_writers_of_one_file_all_get_their_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        thread::scope(|scope| {
+            for n in 0..4u8 {
+                let path = &path;
+                scope.spawn(move || (0..10).for_each(|_| write_atomically(path, 0o600, &[n; 100]).unwrap()));
+            }
+        });
+        let content = fs::read(&path).unwrap();
+        assert_eq!(content, [content[0]; 100]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -7,10 +7,7 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use super::{
     data_dir::DataDir, issuance_log::EmbeddedIssuanceLog, log_reader::LogReader, replica_slot::SlotLock, slot::Slot,
 };
-use crate::service::{
-    issuance_history::{Entries, IssuanceEntry, IssuanceHistory},
-    ports::LogError,
-};
+use crate::service::issuance_history::{Entries, HistoryError, IssuanceEntry, IssuanceHistory};
 
 /// Records read in one go.
 const CHUNK: usize = 256;
@@ -45,18 +42,18 @@ pub fn entries_of_dead(data_dir: DataDir, lock: SlotLock) -> Entries {
     spawn_blocking(move || match LogReader::open(&data_dir, &lock) {
         Ok(Some(reader)) => send_all(&reader, lock.slot(), &sender),
         Ok(None) => {}
-        Err(error) => drop(sender.blocking_send(Err(LogError(error.to_string())))),
+        Err(error) => drop(sender.blocking_send(Err(HistoryError(error.to_string())))),
     });
     entries
 }
 
-fn send_all(reader: &LogReader, slot: Slot, sender: &mpsc::Sender<Result<IssuanceEntry, LogError>>) {
+fn send_all(reader: &LogReader, slot: Slot, sender: &mpsc::Sender<Result<IssuanceEntry, HistoryError>>) {
     let mut from = 0;
     loop {
         let records = match reader.read(from, CHUNK) {
             Ok(records) if records.is_empty() => return,
             Ok(records) => records,
-            Err(error) => return drop(sender.blocking_send(Err(LogError(error.to_string())))),
+            Err(error) => return drop(sender.blocking_send(Err(HistoryError(error.to_string())))),
         };
         for record in records {
             from = record.sequence.saturating_add(1);

@@ -104,6 +104,6 @@ async fn a_record_that_is_gone_is_named() {
         let clock: Arc<dyn Clock> = Arc::<Settable>::clone(&place.clock);
         let opened = EmbeddedIssuanceLog::open(&place.data_dir, &place.lock, Retention::default(), clock);
         let Err(LogReadError::Damaged(found)) = opened else { panic!("{text} was not noticed") };
-        assert!(found.contains(text) && found.ends_with(&place.data_dir.advice()), "{found}");
+        assert!(found.contains(text) && found.ends_with(&place.data_dir.advice_for_logs()), "{found}");
     }
 }

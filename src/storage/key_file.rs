@@ -19,6 +19,17 @@ pub enum KeyFileError {
         /// Its permission bits.
         mode: u32,
     },
+    /// It holds something else.
+    #[error(
+        "key file {path} holds no key: {problem}: restore it from a backup, or remove it, and the next start makes a new one, \
+         with which every token has to be made again"
+    )]
+    NoKey {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// It can't be written or read.
     #[error("key file {path} can't be used: {error}")]
     Io {

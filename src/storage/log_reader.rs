@@ -157,7 +157,7 @@ impl LogPlace {
 
     pub(super) fn damaged(&self, found: &str) -> LogReadError {
         let Self { data_dir, slot } = self;
-        LogReadError::Damaged(format!("the issuance log of {slot} is damaged: {found}; {}", data_dir.advice()))
+        LogReadError::Damaged(format!("the issuance log of {slot} is damaged: {found}; {}", data_dir.advice_for_logs()))
     }
 
     pub(super) fn engine_error(&self, error: EngineError) -> LogReadError {

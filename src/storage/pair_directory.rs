@@ -30,6 +30,9 @@ pub struct ReplicaEntry {
     /// Whether its signing authority is plugged in.
     #[serde(default)]
     pub plugged_in: bool,
+    /// Absolute path of its workload socket, which it serves or waits for.
+    #[serde(default)]
+    pub workload_socket: Option<PathBuf>,
 }
 
 /// The replica that is active, or was when it wrote this.
@@ -220,6 +223,7 @@ mod tests {
             admin_address: "127.0.0.1:15014".parse().unwrap(),
             version: "0.1.0".into(),
             plugged_in: false,
+            workload_socket: None,
         }
     }
 

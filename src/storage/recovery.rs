@@ -72,8 +72,6 @@ pub struct Quarantine {
     pub path: PathBuf,
     /// What was moved there, as it was named before.
     pub moved: Vec<PathBuf>,
-    /// The next active's term will be higher than this one.
-    pub highest_term: Term,
 }
 
 impl Findings {
@@ -104,7 +102,8 @@ impl Recovery {
         Ok(Self { data_dir, root_of, lock, slots })
     }
 
-    /// Looks at everything: the state, the manifest, every record of every log.
+    /// Looks at everything: the state, the manifest, every record of every log. Opens them as the next start would, so what
+    /// a kill broke off is finished or taken back.
     pub fn examine(self) -> Findings {
         let logs = self.slots.iter().map(|slot| (slot.slot(), self.examine_log(slot).0)).collect();
         let state = match state_files::open(&self.data_dir, self.root_of) {
@@ -137,10 +136,30 @@ impl Recovery {
                 aside.push(self.data_dir.issuance_of(slot.slot()));
             }
         }
-        let path = self.data_dir.path().join(format!("quarantine-{}", now.seconds()));
+        let quarantine = self.move_aside(aside, now)?;
+        self.begin_anew(highest_term)?;
+        Ok(quarantine)
+    }
+
+    /// Puts every damaged issuance log aside, and nothing else: root and state stay, and the next start begins a new log.
+    /// `None` if none is damaged.
+    ///
+    /// # Errors
+    ///
+    /// When something can't be moved.
+    pub fn set_logs_aside(self, now: Timestamp) -> Result<Option<Quarantine>, RecoveryError> {
+        let damaged = self.slots.iter().filter(|slot| matches!(self.examine_log(slot).0, Condition::Damaged(_)));
+        let aside: Vec<PathBuf> = damaged.map(|slot| self.data_dir.issuance_of(slot.slot())).collect();
+        if aside.is_empty() { Ok(None) } else { Ok(Some(self.move_aside(aside, now)?)) }
+    }
+
+    fn move_aside(&self, parts: Vec<PathBuf>, now: Timestamp) -> Result<Quarantine, RecoveryError> {
+        let path = self.data_dir.quarantine(now);
         files::create_private_directory(&path)?;
+        // before anything is moved: what is in it shows that there was an earlier life
+        files::sync_directory(self.data_dir.path())?;
         let mut moved = Vec::new();
-        for part in aside {
+        for part in parts {
             if part.try_exists()? {
                 fs::rename(&part, path.join(part.file_name().unwrap_or_default()))?;
                 moved.push(part);
@@ -149,8 +168,7 @@ impl Recovery {
         files::sync_directory(&path)?;
         files::sync_directory(self.data_dir.path())?;
         files::sync_directory(&self.data_dir.issuance())?;
-        self.begin_anew(highest_term)?;
-        Ok(Quarantine { path, moved, highest_term })
+        Ok(Quarantine { path, moved })
     }
 
     /// Also of a state that can't be used any more.

@@ -55,3 +55,39 @@ fn makes_way_for_a_new_root_whose_terms_go_on() {
     assert!(store.load(StateObject::Authority).unwrap().is_none());
     assert_eq!(store.highest_term(), Ok(Term::new(7)));
 }
+
+#[test]
+fn a_damaged_log_alone_is_put_aside_and_the_root_stays() {
+    let (_base, data_dir) = with_root();
+    let now = Timestamp::from_seconds(1_795_000_000);
+    for slot in [Slot::new(0), Slot::new(1)] {
+        fs::create_dir(data_dir.issuance_of(slot)).unwrap();
+    }
+    let begin = || Recovery::begin(data_dir.clone(), root_of).unwrap();
+    assert_eq!(begin().set_logs_aside(now).unwrap(), None);
+    fs::write(data_dir.issuance_of(Slot::new(0)).join("head"), "junk").unwrap();
+    let findings = begin().examine();
+    assert!(matches!(findings.state, Condition::Sound(_)), "{findings:?}");
+    let Condition::Damaged(found) = &findings.logs[0].1 else { panic!("{findings:?}") };
+    assert!(found.contains("--set-logs-aside"), "{found}");
+
+    let quarantine = begin().set_logs_aside(now).unwrap().unwrap();
+    assert_eq!(quarantine.moved, [data_dir.issuance_of(Slot::new(0))]);
+    assert_eq!(fs::read(quarantine.path.join("replica-0/head")).unwrap(), b"junk");
+    assert!(data_dir.issuance_of(Slot::new(1)).is_dir());
+    let findings = begin().examine();
+    assert!(findings.is_sound(), "{findings:?}");
+    assert_eq!(findings.state, Condition::Sound("root root-a".into()));
+}
+
+#[test]
+fn a_quarantine_shows_that_there_was_a_root() {
+    let (_base, data_dir) = with_root();
+    fs::write(data_dir.path().join("quarantine-1"), "").unwrap();
+    assert!(open(&data_dir).unwrap().load(StateObject::Authority).unwrap().is_some());
+    fs::remove_dir_all(data_dir.state()).unwrap();
+    for file in [data_dir.manifest(), data_dir.root_cert()] {
+        fs::remove_file(file).unwrap();
+    }
+    assert!(matches!(open(&data_dir), Err(StateError::Damaged(found)) if found.contains("quarantine")));
+}

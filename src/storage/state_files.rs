@@ -76,6 +76,9 @@ fn refuse_to_start_afresh(data_dir: &DataDir, manifest: Option<&Manifest>) -> Re
     if data_dir.root_cert().try_exists().map_err(io_error)? {
         return Err(damaged(data_dir, "state and manifest are gone, but root-cert.pem shows that there was a root"));
     }
+    if data_dir.has_quarantine().map_err(io_error)? {
+        return Err(damaged(data_dir, "state and manifest are gone, but something was put in quarantine here before"));
+    }
     for slot in data_dir.slots_with_logs().map_err(io_error)? {
         if !matches!(LogHead::read(data_dir, slot), Ok(None | Some(LogHead { last: 0, .. }))) {
             let found = format!("state and manifest are gone, but the issuance log of {slot} is there");

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     path::Path,
-    process::Output,
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -70,6 +70,63 @@ fn a_deleted_trust_bundle_comes_back_the_same() {
     let (root, _) = run_once("before", &place);
     fs::remove_file(root_file(&place.data())).unwrap();
     assert_eq!(run_once("after", &place).0, root);
+}
+
+#[test]
+fn a_damaged_issuance_log_costs_no_root() {
+    let _turn = turn::beside_others();
+    let place = Place::new();
+    let data = place.data();
+    let (root, _) = run_once("sound", &place);
+    fs::write(data.join("issuance/replica-0/head"), "junk").unwrap();
+    let mut serve = Serve::spawn("damaged", place.logs(), &data, stable_port(), &[]);
+    let status = serve.process.wait_for_end(END);
+    let said = serve.process.errors();
+    assert!(!status.success() && said.contains("--set-logs-aside`: the root stays"), "{status}: {said}");
+    let report = recover(&data, &[]);
+    assert!(text(&report).contains("state: sound") && text(&report).contains("--set-logs-aside"), "{}", text(&report));
+    let set_aside = recover(&data, &["--set-logs-aside"]);
+    assert!(set_aside.status.success() && text(&set_aside).contains("moved"), "{}", text(&set_aside));
+    assert_eq!(run_once("after", &place).0, root);
+    let again = recover(&data, &["--set-logs-aside"]);
+    assert!(again.status.success() && text(&again).contains("nothing was moved"), "{}", text(&again));
+}
+
+/// A start on a disk without any room, which a standby's take-over is as well, leaves a state that can be used.
+#[test]
+fn a_state_that_is_opened_on_a_full_disk_is_whole_once_there_is_room() {
+    let _turn = turn::beside_others();
+    let place = Place::new();
+    let disk = place.logs().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let script = r#"
+        set -e
+        mount -t tmpfs -o size=4m,mode=700 none "$DISK"
+        serve() { timeout -s "$1" 2 "$BINARY" serve --data-dir "$DISK/data" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 || :; }
+        serve KILL
+        test -s "$DISK/data/root-cert.pem"
+        cp "$DISK/data/root-cert.pem" "$DISK/before"
+        dd if=/dev/zero of="$DISK/filler" bs=4k 2>/dev/null || :
+        for turn in 1 2 3; do "$BINARY" recover --data-dir "$DISK/data" || :; serve KILL; done
+        rm "$DISK/filler"
+        "$BINARY" recover --data-dir "$DISK/data"
+        serve TERM
+        cmp "$DISK/data/root-cert.pem" "$DISK/before"
+    "#;
+    let made = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .env("DISK", &disk)
+        .env("BINARY", countersign().get_program())
+        .output();
+    let made = match made {
+        Ok(made) if text(&made).contains("unshare:") || text(&made).contains("mount:") => {
+            println!("no file system of its own can be had here: {}", text(&made));
+            return;
+        }
+        made => made.expect("unshare is there"),
+    };
+    assert!(made.status.success(), "{}", text(&made));
+    assert!(text(&made).contains("No space left"), "it never was full: {}", text(&made));
 }
 
 /// After `damage`, `serve` ends and says how to go on, and makes no new root; `recover` says what is wrong; after

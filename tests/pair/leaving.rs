@@ -7,7 +7,8 @@ use rustix::process::Signal;
 use crate::{
     issuance::Issued,
     load::{Call, Load, longest},
-    pair::Pair,
+    pair::{Pair, Place},
+    support::{countersign::Serve, wait::wait_until},
     turn,
 };
 
@@ -58,4 +59,20 @@ fn a_replica_that_leaves_fails_no_call_and_delays_none_for_long() {
     let by_serial = issued.by_serial();
     let missing: Vec<&String> = serials.iter().filter(|serial| !by_serial.contains_key(serial.as_str())).collect();
     assert!(missing.is_empty(), "in no log: {missing:?}");
+}
+
+#[test]
+fn whoever_asks_twice_does_not_wait_for_the_drain() {
+    let _turn = turn::beside_others();
+    let place = Place::new();
+    let mut serve = Serve::start("serve", place.logs(), &place.data(), &["--drain", "60s"]);
+    serve.process.signal(Signal::TERM);
+    wait_until(END, "it is leaving", || {
+        let said = serve.process.errors();
+        if said.contains("\"leaving\"") { Ok(()) } else { Err(said) }
+    });
+    assert!(serve.process.ended().is_none(), "it does not drain");
+    serve.process.signal(Signal::INT);
+    let status = serve.process.wait_for_end(END);
+    assert_eq!(status.code(), Some(1), "{}", serve.process.errors());
 }

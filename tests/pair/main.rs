@@ -25,6 +25,7 @@ mod load;
 mod pair;
 mod ports;
 mod secrets;
+mod shared_socket;
 mod socket;
 mod start;
 mod stopped;

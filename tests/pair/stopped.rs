@@ -13,6 +13,7 @@ use crate::{
     issuance::Issued,
     pair::{Pair, role},
     support::{
+        countersign::countersign,
         http::{self, loopback},
         wait::wait_until,
     },
@@ -74,4 +75,23 @@ fn a_stopped_active_keeps_its_term_and_everybody_is_told() {
     assert_eq!(issued.holders().keys().collect::<Vec<_>>(), [&term]);
     let by_serial = issued.by_serial();
     assert!(by_serial.contains_key(before.as_str()) && by_serial.contains_key(after.as_str()));
+}
+
+#[test]
+fn a_stopped_standby_keeps_nobody_from_the_log_of_the_active() {
+    let _turn = turn::beside_others();
+    let pair = Pair::start();
+    let (active, _) = pair.active();
+    let stopped = &pair.replicas[1 - active].process;
+    stopped.signal(Signal::STOP);
+    let begun = Instant::now();
+    let listed =
+        countersign().args(["issuance", "list", "-o", "json", "--data-dir"]).arg(pair.data()).output().unwrap();
+    let took = begun.elapsed();
+    stopped.signal(Signal::CONT);
+    let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert!(listed.status.success(), "{said}");
+    assert!(took < NOTICED, "{took:?}: {said}");
+    assert!(said.contains("the log of replica-") && said.contains("its process may be stopped"), "{said}");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("\"serial\""), "the active's own log is not listed");
 }

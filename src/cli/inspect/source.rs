@@ -234,8 +234,8 @@ async fn timed(place: &str, fetch: impl Future<Output = Result<Found, String>>) 
 
 /// The SVIDs of a Workload API with their own trust domains' bundles. The keys that come with them are dropped unseen.
 async fn fetch_from_socket(uri: &str) -> Result<Found, String> {
-    let client = spiffe::WorkloadApiClient::connect_to(uri).await.map_err(|error| error.to_string())?;
-    let context = client.fetch_x509_context().await.map_err(|error| error.to_string())?;
+    let client = spiffe::WorkloadApiClient::connect_to(uri).await.map_err(|error| with_causes(&error))?;
+    let context = client.fetch_x509_context().await.map_err(|error| with_causes(&error))?;
     let parse = |ders: &[spiffe::cert::Certificate]| {
         let parsed = ders.iter().map(|der| Certificate::from_der(der.as_bytes()));
         parsed.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
@@ -249,6 +249,21 @@ async fn fetch_from_socket(uri: &str) -> Result<Found, String> {
         chains.extend(chains_of(parse(svid.cert_chain())?, bundle.as_ref()));
     }
     Ok(Found { chains, notes: Vec::new() })
+}
+
+/// With what is behind it: a transport's error alone says nothing.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(cause) = behind {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        behind = cause.source();
+    }
+    text
 }
 
 async fn fetch_from_endpoint(host: &str, port: u16, server_name: Option<&str>) -> Result<Found, String> {

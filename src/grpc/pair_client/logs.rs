@@ -9,8 +9,8 @@ use crate::{
     grpc::issuance_messages::{relay, said_by},
     proto::countersign::v1::{ListIssuanceRequest, pair_service_client::PairServiceClient},
     service::{
-        issuance_history::{PeerHistories, PeerLog},
-        ports::{BoxFuture, Candidate, LogError},
+        issuance_history::{HistoryError, PeerHistories, PeerLog},
+        ports::{BoxFuture, Candidate},
     },
 };
 
@@ -18,7 +18,7 @@ impl PairClient {
     /// `None` of a candidate that is this replica.
     async fn log_of(&self, candidate: Candidate) -> Option<PeerLog> {
         let shown = candidate.replica.clone().unwrap_or_else(|| candidate.endpoint.to_string());
-        let missing = |reason| PeerLog { name: shown.clone(), entries: Err(LogError(reason)) };
+        let missing = |reason| PeerLog { name: shown.clone(), entries: Err(HistoryError(reason)), patience: None };
         let name = match self.ask(&self.asking, &candidate).await {
             Ok(reply) if reply.replica == self.replica => return None,
             Ok(reply) => reply.replica,
@@ -30,9 +30,9 @@ impl PairClient {
         };
         let entries = relay(async move {
             let records = PairServiceClient::new(line.channel).list_issuance(ListIssuanceRequest {}).await;
-            Ok(records.map_err(|status| LogError(said_by(&status)))?.into_inner())
+            Ok(records.map_err(|status| HistoryError(said_by(&status)))?.into_inner())
         });
-        Some(PeerLog { name, entries: Ok(entries) })
+        Some(PeerLog { name, entries: Ok(entries), patience: Some(PeerLog::PATIENCE) })
     }
 }
 

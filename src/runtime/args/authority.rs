@@ -111,6 +111,9 @@ pub struct RecoverArgs {
     /// Give up the old root and make a new one: everything that trusts the old one must be told
     #[arg(long)]
     pub new_root: bool,
+    /// Put the damaged issuance logs of the data directory aside and keep everything else: the root stays
+    #[arg(long, conflicts_with = "new_root")]
+    pub set_logs_aside: bool,
 }
 
 /// A Secret of some namespace.

@@ -30,6 +30,19 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
     path(text)
 }
 
+/// There are sockets in it.
+pub(super) fn data_dir(text: &str) -> Result<PathBuf, String> {
+    let dir = path(text)?;
+    let longest = dir.join("pair").join("replica-63.sock").as_os_str().len();
+    if longest > MAX_SOCKET_PATH {
+        return Err(format!(
+            "the paths of the sockets in {text:?} would have {longest} bytes, at most {MAX_SOCKET_PATH} are possible: choose a \
+             shorter one, or start in a folder from which it is shorter"
+        ));
+    }
+    Ok(dir)
+}
+
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_malformed| format!("{text:?} is not IP:PORT: write it as 127.0.0.1:15012 or [::]:15012"))
 }

@@ -218,7 +218,9 @@ fn values_with_a_sharp_edge() {
     let long = "d".repeat(100);
     let error = ServeConfig::load(&flags(&["--data-dir", &long]), &Environment::new()).unwrap_err();
     assert!(error.problems[0].starts_with("--data-dir: "), "{error}");
-    assert!(ServeConfig::load(&flags(&["--data-dir", &long, "--workload-socket", "x"]), &Environment::new()).is_ok());
+    assert!(ServeConfig::load(&flags(&["--data-dir", &long, "--workload-socket", "x"]), &Environment::new()).is_err());
+    assert!(parse::data_dir(&"x".repeat(86)).is_ok());
+    assert!(parse::data_dir(&"x".repeat(87)).is_err());
 }
 
 proptest! {

@@ -22,7 +22,11 @@ use crate::{
         authority_backup::{Backup, Cover, Passphrase},
         signing_state::{ImportedState, root_of},
     },
-    storage::{self, authority_transfer::StoppedState, data_dir::DataDir},
+    storage::{
+        self,
+        authority_transfer::StoppedState,
+        data_dir::{DataDir, DataDirError},
+    },
 };
 
 /// Saves the signing authority. Says so.
@@ -140,11 +144,11 @@ pub(super) fn recover_in_kubernetes(place: &StatePlace, new_root: bool) -> Resul
 
 /// What the active has in memory, if it is on this machine.
 fn by_active(place: &StatePlace, passphrase: &str) -> Result<Option<Vec<u8>>, OperateError> {
-    let path = &place.data_dir.data_dir;
-    if !path.is_dir() {
-        return Ok(None);
-    }
-    let socket = DataDir::open(path)?.admin_socket();
+    let socket = match existing(&place.data_dir.data_dir) {
+        Ok(data_dir) => data_dir.admin_socket(),
+        Err(DataDirError::Unused(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     let answer =
         runtime()?.block_on(async { timeout(ANSWER_LIMIT, authority_service::export(&socket, passphrase)).await });
     match answer {

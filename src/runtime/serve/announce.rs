@@ -17,6 +17,7 @@ use crate::{
     storage::{
         data_dir::{DataDir, write_atomically},
         pair_directory::{ActiveEntry, PairDirectory, ReplicaEntry},
+        slot::Slot,
     },
 };
 
@@ -32,6 +33,16 @@ pub(super) enum Announced {
     /// From the lease. The data directory is this replica's own, and the operator's socket in it is there all the time: who is
     /// not active passes on.
     InLease,
+}
+
+impl Announced {
+    /// The directory in which the replicas find each other, and this one's slot in it.
+    pub(super) fn pair(&self) -> Option<(PairDirectory, Slot)> {
+        match self {
+            Self::InDataDir(pair, entry) => Some((pair.clone(), entry.slot)),
+            Self::InLease => None,
+        }
+    }
 }
 
 /// Follows the sessions of this replica.

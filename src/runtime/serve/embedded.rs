@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::{
-    ServeFailed,
+    ServeFailed, absolute,
     announce::Announced,
-    histories::AllHistories,
+    histories::all_histories,
     listeners::{self, Bound, private},
     proofs,
     surroundings::{PairPort, Ports, Surroundings},
@@ -25,16 +25,12 @@ use crate::{
     },
 };
 
-/// The kernel's limit.
-const MAX_SOCKET_PATH: usize = 107;
-
 /// Takes a slot and ports in the data directory, and tells the other replicas.
 pub(super) async fn join(
     config: &ServeConfig,
     configured: Vec<TokenIssuer>,
     random: &dyn SecureRandom,
 ) -> Result<Surroundings, ServeFailed> {
-    check_path(config)?;
     let data_dir = DataDir::open(&config.data_dir).map_err(ServeFailed::of)?;
     let slot = ReplicaSlot::take_first_free(&data_dir, random).map_err(ServeFailed::of)?;
     let directory = PairDirectory::new(data_dir.clone());
@@ -56,6 +52,7 @@ pub(super) async fn join(
         admin_address,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         plugged_in,
+        workload_socket: config.workload_socket.as_deref().map(absolute),
     };
     directory.announce(&entry).map_err(ServeFailed::of)?;
 
@@ -81,23 +78,11 @@ pub(super) async fn join(
         istiod: None,
         distribution: None,
         announced: Announced::InDataDir(directory.clone(), entry),
-        histories: Box::new(move |own| Arc::new(AllHistories { data_dir: logs_of, own: Some((own_slot, own)) })),
+        histories: Box::new(move |own| Arc::new(all_histories(logs_of, own_slot, own))),
         tasks: Vec::new(),
         readiness: Readiness::default(),
         leave: Box::new(move || directory.withdraw(own_slot)),
     })
-}
-
-fn check_path(config: &ServeConfig) -> Result<(), ServeFailed> {
-    let longest = config.data_dir.join("pair").join("replica-63.sock").as_os_str().len();
-    if longest <= MAX_SOCKET_PATH {
-        return Ok(());
-    }
-    Err(ServeFailed(format!(
-        "dataDir {}: the paths of the sockets in it would have {longest} bytes, at most {MAX_SOCKET_PATH} are possible: \
-         choose a shorter one, or start in a folder from which it is shorter",
-        config.data_dir.display()
-    )))
 }
 
 /// A standby with another kind of authority could not take over: it is told now, not when it has to.

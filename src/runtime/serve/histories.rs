@@ -1,64 +1,66 @@
-//! The issuance logs of all replicas of a data directory as one.
+//! The issuance logs of all replicas of a data directory.
 
 use std::{io, sync::Arc};
 
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use crate::{
     grpc::pair_client::entries_of_replica,
     service::{
-        issuance_history::{Entries, IssuanceHistory},
-        ports::LogError,
+        issuance_history::{HistoryError, IssuanceHistory, PairHistories, PeerHistories, PeerLog},
+        ports::BoxFuture,
     },
     storage::{data_dir::DataDir, history::entries_of_dead, replica_slot::SlotLock, slot::Slot},
 };
 
-/// One's own log, those of living replicas by their sockets, those of dead ones from disk.
-pub(in crate::runtime) struct AllHistories {
-    pub(in crate::runtime) data_dir: DataDir,
-    /// The slot and log of this process, if it is a replica.
-    pub(in crate::runtime) own: Option<(Slot, Arc<dyn IssuanceHistory>)>,
+/// All logs, for a replica: its own, and those of the others.
+pub(super) fn all_histories(data_dir: DataDir, slot: Slot, own: Arc<dyn IssuanceHistory>) -> PairHistories {
+    PairHistories::new(slot.to_string(), own, Arc::new(DataDirHistories { data_dir, own: Some(slot) }))
 }
 
-impl IssuanceHistory for AllHistories {
-    fn entries(&self) -> Entries {
-        let (sender, entries) = mpsc::channel(64);
-        let data_dir = self.data_dir.clone();
-        let own = self.own.as_ref().map(|(slot, history)| (*slot, Arc::clone(history)));
-        tokio::spawn(async move {
-            let directory = data_dir.clone();
+/// All logs, for somebody who is no replica.
+pub(in crate::runtime) fn histories_of(data_dir: DataDir) -> PairHistories {
+    PairHistories::of_others(Arc::new(DataDirHistories { data_dir, own: None }))
+}
+
+/// Those of living replicas by their sockets, those of dead ones from disk.
+struct DataDirHistories {
+    data_dir: DataDir,
+    /// Left out.
+    own: Option<Slot>,
+}
+
+impl PeerHistories for DataDirHistories {
+    fn logs(&self) -> BoxFuture<'_, Vec<PeerLog>> {
+        Box::pin(async {
+            let directory = self.data_dir.clone();
             let slots = spawn_blocking(move || directory.slots_with_logs()).await.map_err(io::Error::other).flatten();
             let slots = match slots {
                 Ok(slots) => slots,
-                Err(error) => return drop(sender.send(Err(LogError(error.to_string()))).await),
+                Err(error) => return vec![unread(self.data_dir.issuance().display().to_string(), &error)],
             };
-            for slot in slots {
-                let mut log = match &own {
-                    Some((own, history)) if *own == slot => history.entries(),
-                    _ => entries_of(data_dir.clone(), slot).await,
-                };
-                while let Some(entry) = log.recv().await {
-                    if sender.send(entry).await.is_err() {
-                        return;
-                    }
-                }
+            let mut logs = Vec::new();
+            for slot in slots.into_iter().filter(|slot| Some(*slot) != self.own) {
+                logs.push(log_of(self.data_dir.clone(), slot).await);
             }
-        });
-        entries
+            logs
+        })
     }
 }
 
-async fn entries_of(data_dir: DataDir, slot: Slot) -> Entries {
-    let directory = data_dir.clone();
+async fn log_of(data_dir: DataDir, slot: Slot) -> PeerLog {
+    let (directory, name) = (data_dir.clone(), slot.to_string());
     let lock = spawn_blocking(move || SlotLock::try_take(&directory, slot)).await;
     match lock.map_err(io::Error::other).flatten() {
-        Ok(Some(lock)) => entries_of_dead(data_dir, lock),
-        Ok(None) => entries_of_replica(data_dir.pair_socket(slot)),
-        Err(error) => {
-            let (sender, entries) = mpsc::channel(1);
-            // the channel is new and has room
-            drop(sender.try_send(Err(LogError(format!("{slot}: {error}")))));
-            entries
+        Ok(Some(lock)) => PeerLog { name, entries: Ok(entries_of_dead(data_dir, lock)), patience: None },
+        Ok(None) => {
+            let entries = entries_of_replica(data_dir.pair_socket(slot));
+            PeerLog { name, entries: Ok(entries), patience: Some(PeerLog::PATIENCE) }
         }
+        Err(error) => unread(name, &error),
     }
+}
+
+fn unread(name: String, error: &io::Error) -> PeerLog {
+    PeerLog { name, entries: Err(HistoryError(error.to_string())), patience: None }
 }

@@ -1,12 +1,12 @@
 //! What a replica keeps for itself: its serving certificate, and the identity that its own workload socket serves.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tracing::{info, warn};
 
-use super::listeners::private;
+use super::{absolute, listeners::private};
 use crate::{
     domain::{
         attestation::OwnIdentity,
@@ -27,6 +27,7 @@ use crate::{
         own_identity::OwnAuthority,
         svid_publisher::{Expectation, IdentityReceiver, SvidPublisher},
     },
+    storage::{pair_directory::PairDirectory, slot::Slot},
 };
 
 /// A TTL of seconds is for watching rotation; the serving certificate must outlast a change of the active all the same.
@@ -91,9 +92,9 @@ pub(super) async fn configure_tls(mut serving: IdentityReceiver, tls: watch::Sen
 /// Where the own workload socket is to be.
 pub(super) struct WorkloadSocket {
     pub(super) path: PathBuf,
-    /// Whether the operator chose the path. The default one is shared by the replicas of a data directory: whoever has it
-    /// serves it, and the others take over when it falls free.
-    pub(super) chosen: bool,
+    /// Where the other replicas of the data directory say which path they have. One that several have is shared: whoever got
+    /// it serves it, and the others take over when it falls free.
+    pub(super) pair: Option<(PairDirectory, Slot)>,
 }
 
 impl WorkloadSocket {
@@ -102,9 +103,16 @@ impl WorkloadSocket {
     pub(super) async fn bind(&self) -> Result<Option<WorkloadListener>, BindError> {
         match WorkloadListener::bind(&self.path, private()).await {
             Ok(listener) => Ok(Some(listener)),
-            Err(BindError::InUse(_)) if !self.chosen => Ok(None),
+            Err(BindError::InUse(_)) if self.is_shared().await => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    async fn is_shared(&self) -> bool {
+        let Some((pair, own)) = self.pair.clone() else { return false };
+        let path = absolute(&self.path);
+        let others = spawn_blocking(move || pair.living_others(own)).await.map_err(io::Error::other).flatten();
+        others.unwrap_or_default().announced.iter().any(|other| other.workload_socket.as_ref() == Some(&path))
     }
 
     /// Serves `identity` on the socket, from when it can be had, until `shutdown`.
@@ -152,7 +160,7 @@ impl WorkloadSocket {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io, os::unix::net::UnixListener, sync::Mutex};
+    use std::{fs, os::unix::net::UnixListener, sync::Mutex};
 
     use tokio::time::timeout;
 
@@ -175,7 +183,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_in_the_way_of_the_socket_is_said_once_and_the_socket_is_bound_when_it_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let socket = WorkloadSocket { path: folder.path().join("workload.sock"), chosen: false };
+        let socket = WorkloadSocket { path: folder.path().join("workload.sock"), pair: None };
         let log = Log::default();
         let lines = log.clone();
         let subscriber = tracing_subscriber::fmt().with_writer(move || lines.clone()).finish();

@@ -9,7 +9,10 @@ use crate::{
         jwt::{IssuerRules, KeySet, TokenIssuer, TokenIssuerKey},
     },
     runtime::config::TokenIssuerConfig,
-    storage::{data_dir::DataDir, key_file},
+    storage::{
+        data_dir::DataDir,
+        key_file::{self, KeyFileError},
+    },
 };
 
 /// The `iss` of tokens from the data directory's own key.
@@ -24,12 +27,25 @@ pub(super) fn configured_issuers(configured: &[TokenIssuerConfig]) -> Result<Vec
 
 /// The issuer of the data directory, whose key is made if it is missing.
 pub(super) fn embedded_issuer(data_dir: &DataDir) -> Result<TokenIssuer, ServeFailed> {
-    let fresh = TokenIssuerKey::generate().map_err(ServeFailed::of)?;
-    let stored = key_file::create_once(&data_dir.token_issuer_key(), fresh.to_pem().as_bytes());
-    let key = TokenIssuerKey::from_pem(&stored.map_err(ServeFailed::of)?).map_err(ServeFailed::of)?;
+    let file = data_dir.token_issuer_key();
+    // a start with a key that is there writes nothing: the disk may be full
+    let pem = match key_file::read(&file).map_err(ServeFailed::of)? {
+        Some(pem) => pem,
+        None => {
+            let fresh = TokenIssuerKey::generate().map_err(ServeFailed::of)?;
+            key_file::create_once(&file, fresh.to_pem().as_bytes()).map_err(ServeFailed::of)?
+        }
+    };
+    let key = issuer_key(&file, &pem).map_err(ServeFailed::of)?;
     let rules =
         IssuerRules { issuer: EMBEDDED_ISSUER.to_owned(), audiences: vec![AUDIENCE.to_owned()], namespaces: None };
     Ok(TokenIssuer::new(rules, key.key_set().map_err(ServeFailed::of)?))
+}
+
+/// The key of a data directory's issuer, as `file` holds it.
+pub(in crate::runtime) fn issuer_key(file: &Path, pem: &[u8]) -> Result<TokenIssuerKey, KeyFileError> {
+    TokenIssuerKey::from_pem(pem)
+        .map_err(|error| KeyFileError::NoKey { path: file.display().to_string(), problem: error.to_string() })
 }
 
 fn key_set(file: &Path) -> Result<KeySet, ServeFailed> {

@@ -16,6 +16,8 @@ use crate::{
 };
 
 const STARTS: usize = 5;
+/// How many times the bound the slowest start may take.
+const OUTLIER: u32 = 3;
 
 struct Bounds {
     first_identity: Duration,
@@ -48,7 +50,10 @@ fn the_first_identity_is_there_at_once() {
         .collect();
     took.sort();
     println!("first identity on an empty directory: {took:?}");
+    // a start may wait for the disk, which syncs for others as well: the middle one has to hold the bound, and none may be far
+    // above it
     assert!(took[STARTS / 2] < bounds().first_identity, "{took:?}");
+    assert!(took[STARTS - 1] < bounds().first_identity * OUTLIER, "{took:?}");
 }
 
 #[test]

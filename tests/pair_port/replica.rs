@@ -113,6 +113,7 @@ impl Pair {
         self.start_with(uid, Settings::default()).await
     }
 
+    #[expect(clippy::too_many_lines, reason = "a replica put together, part by part")]
     pub(crate) async fn start_with(&self, uid: &str, settings: Settings) -> Replica {
         let (clock, random): (Arc<dyn Clock>, _) = (Arc::<TestClock>::clone(&self.clock), Arc::new(RingRandom::new()));
         let store = Arc::clone(&self.store) as Arc<dyn StateStore>;

@@ -11,6 +11,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     reason = "test code: it stops at the first surprise, blocks, and has no runtime to pause"
 )]
 #![allow(dead_code, reason = "what the cluster offers is for tests that come and go")]

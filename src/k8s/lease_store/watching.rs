@@ -1,4 +1,4 @@
-//! A watch of the Lease: nothing but hints, so that a release is seen at once and not at the next look.
+//! A watch of the Lease: nothing but hints, so that a release and a renewal are seen at once and not at the next look.
 
 use std::{pin::pin, sync::Arc, sync::PoisonError, time::Duration};
 
@@ -11,7 +11,7 @@ use kube::{
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::{LeaseStore, failures::Failure, record};
+use super::{LeaseStore, failures::Failure};
 use crate::service::leadership::Hints;
 
 /// The API server ends a watch after this.
@@ -21,7 +21,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl LeaseStore {
-    /// Hints whenever the record becomes another one than was last read or written here. Without a watch everything works, only
+    /// Hints whenever the object becomes another one than was last read or written here. Without a watch everything works, only
     /// later. Never returns.
     pub async fn watch(self: Arc<Self>, hints: Hints) {
         let (mut pause, mut failed) = (FIRST_PAUSE, false);
@@ -64,10 +64,11 @@ impl LeaseStore {
         Ok(())
     }
 
-    /// A renewal is none.
+    /// Each renewal is news too: the wait for a lease that is renewed no more begins at its last renewal then, and not at a
+    /// look that came later.
     fn is_news(&self, seen: Option<&Lease>) -> bool {
-        let said = |lease: &Lease| record::observed(lease).map(|observed| observed.record);
+        let version = |lease: &Lease| lease.metadata.resource_version.clone();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().and_then(said) != seen.and_then(said)
+        last.as_ref().and_then(version) != seen.and_then(version)
     }
 }

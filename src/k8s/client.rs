@@ -46,6 +46,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(4);
+/// An answer that does not begin by then will not. What follows its head, as of a watch, has no limit here.
+const HEAD_LIMIT: Duration = Duration::from_secs(15);
 /// Idle connections are kept for so long, and so many of them.
 const IDLE: Duration = Duration::from_secs(30);
 const MOST_IDLE: usize = 64;
@@ -53,7 +55,7 @@ const MOST_IDLE: usize = 64;
 /// A client by `kubeconfig`, or by the service account of this pod. Nothing is connected yet. It belongs to the runtime that
 /// it is made on.
 ///
-/// It tries each request once and has no time limit for it, also not for a watch: whoever asks has both. A request that is
+/// It tries each request once; of time it limits only how long an answer takes to begin: whoever asks has a limit of his own. A request that is
 /// given up takes its connection with it.
 ///
 /// # Errors
@@ -103,11 +105,14 @@ fn by_config(config: Config) -> Result<Client, kube::Error> {
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MOST_IDLE)
         .build::<_, Body>(connector);
+    let answered = service_fn(move |request| {
+        let answer = http.request(request);
+        async move { timeout(HEAD_LIMIT, answer).await.map_err(BoxError::from)?.map_err(BoxError::from) }
+    });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
-        .map_err(BoxError::from)
-        .service(http);
+        .service(answered);
     Ok(Client::new(service, config.default_namespace))
 }

@@ -19,7 +19,7 @@ use kube::{
     core::{Request, request::Error as RequestError},
 };
 use serde::Deserialize;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use self::presence::{Life, PodFacts, Presence};
@@ -46,6 +46,8 @@ const BELIEVED_FOR: Duration = Duration::from_secs(90);
 /// After a first failure; doubled from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A watch that has ended before was none.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// A pod without what nobody here reads; that is most of it, and is not even taken into memory.
 #[derive(Clone, Debug, Deserialize)]
@@ -117,7 +119,9 @@ impl ClusterPods {
     pub async fn follow(&self) {
         let mut version = None;
         let mut pause = FIRST_PAUSE;
+        let mut said = None;
         loop {
+            let (begun, was_watch) = (Instant::now(), version.is_some());
             let step = match version.take() {
                 None => self.list().await.map(Ended::After),
                 Some(from) => match self.watch(from).await {
@@ -131,12 +135,21 @@ impl ClusterPods {
             match step {
                 Ok(ended) => {
                     pause = FIRST_PAUSE;
+                    said = None;
                     if let Ended::After(reached) = ended {
                         version = Some(reached);
                     }
+                    // one that ends at once, again and again, is not asked in a loop
+                    if was_watch && begun.elapsed() < SHORT {
+                        sleep(FIRST_PAUSE).await;
+                    }
                 }
                 Err(problem) => {
-                    warn!(event = "pods_not_watched", %problem);
+                    let problem = problem.to_string();
+                    if said.as_ref() != Some(&problem) {
+                        warn!(event = "pods_not_watched", problem);
+                    }
+                    said = Some(problem);
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

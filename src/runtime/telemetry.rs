@@ -44,16 +44,53 @@ pub fn start(format: LogFormat, environment: &Environment) -> Result<(), Telemet
     .map_err(|_set_already| TelemetryError::Twice)
 }
 
-/// At its lower levels sled prints the records that it stores, and the root's key is in one of them: no filter of the
-/// operator's turns those on.
+/// At its lower levels sled prints the records that it stores, and kube's client prints each answer that makes no sense to it:
+/// the root's key is in one of them, and a caller's token may be. No filter of the operator's turns those on; what goes wrong with
+/// the API server is said by those who asked.
 fn shows_no_records(event: &Metadata<'_>) -> bool {
-    let of_sled = event.target() == "sled" || event.target().starts_with("sled::");
-    !of_sled || *event.level() <= Level::INFO
+    let of = |library: &str| {
+        event.target().strip_prefix(library).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    !of("kube_client") && (!of("sled") || *event.level() <= Level::INFO)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// Log lines.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn libraries_that_print_what_they_hold_are_not_heard() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = fmt::layer().with_writer(move || writer.clone());
+        let filtered = tracing_subscriber::registry().with("trace".parse::<Targets>().unwrap());
+        let subscriber = filtered.with(filter_fn(shows_no_records)).with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "kube_client::client", "the key");
+            tracing::error!(target: "kube_client", "the key");
+            tracing::debug!(target: "sled::pagecache", "the key");
+            tracing::info!(target: "sled", "is open");
+            tracing::warn!(target: "kube_clientele", "is another");
+        });
+        let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(!said.contains("the key") && said.contains("is open") && said.contains("is another"), "{said}");
+    }
 
     #[test]
     fn a_bad_filter_names_its_variable() {

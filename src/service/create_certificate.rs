@@ -318,6 +318,10 @@ impl CreateCertificate {
         let id = entitled_id(&caller, &request.impersonated, &self.policy.reserved, &denied)?;
         let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
         let signed_at = self.clock.now();
+        if !session.covers(self.clock.boot()) {
+            // stopped for a while since it entered: the instant on record must lie inside the term
+            return Err(CreateError::NotActive);
+        }
         let authority = session.authority();
         let server_names = self.policy.names_beside(&caller)?;
         let subject = Subject { id: &id, server_names };

@@ -93,8 +93,18 @@ pub enum ChangeError {
         size: usize,
     },
     /// The store refused or failed.
-    #[error("{0}: restart the active replica, which then reads what is on record, and run the command again")]
+    #[error("{error}{then}", error = .0, then = what_then(.0))]
     State(#[from] StateError),
+}
+
+/// What is damaged has said what to do, and a restart would only lose what the active still remembers.
+const fn what_then(error: &StateError) -> &'static str {
+    match error {
+        StateError::Damaged(_) | StateError::Unusable(_) => "",
+        StateError::Conflict { .. } | StateError::Fenced { .. } | StateError::Io(_) => {
+            ": run the command again; if that fails too, restart the active replica, which then reads what is on record"
+        }
+    }
 }
 
 /// As istiod's own root: ten years.

@@ -4,7 +4,7 @@
 //! in a place of its own, so that bad tokens push out no good ones. That there was no answer is never kept. While a token is
 //! under review, everybody who brings it waits for the same review; that goes on when one of them gives up.
 //!
-//! How a flood of bad tokens is kept from starving good ones is in [`admission`].
+//! How a flood of bad tokens is kept from starving good ones is told in `admission`.
 
 mod admission;
 mod kept;

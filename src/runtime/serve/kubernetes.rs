@@ -125,7 +125,7 @@ async fn tenancy(
     let lease =
         LeaseStore::new(client.clone(), &namespace, LEASE, timing, own, Arc::clone(&manifest), Arc::clone(clock));
     let lease = Arc::new(lease);
-    let store = SecretStateStore::new(client, control.clone(), &namespace, timing.renew(), manifest, root_of);
+    let store = SecretStateStore::new(client, control.clone(), &namespace, timing.step_down(), manifest, root_of);
     let hints = Hints::new();
     tasks.push(("lease watch", on(control, Arc::clone(&lease).watch(hints.clone()))));
     tasks.push(("state watch", on(control, store.clone().watch())));

@@ -256,7 +256,7 @@ async fn a_hung_active_takes_a_second_of_each_attempt_and_no_more_than_ten_in_al
     let replica = Replica::over(TestLog::default(), TestPair { hung: true, ..TestPair::default() });
     let begun = Instant::now();
     let refused = replica.answer().await.unwrap_err();
-    assert!(refused.to_string().contains("did not answer within 1s; here: "), "{refused}");
+    assert!(refused.to_string().ends_with("did not answer within 1s"), "{refused}");
     assert_eq!(begun.elapsed(), HOLD_LIMIT);
     // each takes its second, with a pause that grows between them
     assert!((8..=10).contains(&replica.forwarded()), "{} attempts", replica.forwarded());

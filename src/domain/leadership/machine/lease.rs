@@ -40,6 +40,8 @@ pub(super) struct LeaseElection {
     not_before: BootInstant,
     /// When one that only watches looks again.
     poll_at: BootInstant,
+    /// A hint came since the last request was sent, whose answer may not show what the hint is about.
+    hinted: bool,
     /// A hint before this is heeded then: however many come, reads keep a distance.
     hint_at: BootInstant,
     /// Until then the lease is others' to take.
@@ -92,6 +94,7 @@ impl LeaseElection {
             doubt: true,
             not_before: now,
             poll_at: now,
+            hinted: false,
             hint_at: now,
             yields_until: now,
             backoff: Backoff::new(first, ceiling),
@@ -105,10 +108,7 @@ impl LeaseElection {
             Event::LeaseWritten(version) => self.written(version, now, actions),
             Event::LeaseConflict => self.set_back(true, now),
             Event::LeaseUnknown => self.set_back(false, now),
-            Event::LeaseChanged => {
-                self.poll_at = self.poll_at.min(self.hint_at.max(now));
-                self.hint_at = self.poll_at.plus(self.timing.renew() / FIRST_WAIT);
-            }
+            Event::LeaseChanged => self.hinted = true,
             Event::StateClaimed { .. }
             | Event::StateRefused { .. }
             | Event::StateUnknown { .. }
@@ -316,6 +316,9 @@ impl LeaseElection {
             let (request, action) = self.next_request(now);
             self.request = Some(request);
             self.sent = now;
+            if std::mem::take(&mut self.hinted) {
+                self.hint_at = now.plus(self.timing.renew() / FIRST_WAIT);
+            }
             actions.push(action);
             if let Phase::Releasing { left } = &mut self.phase {
                 *left = left.saturating_sub(1);
@@ -328,7 +331,10 @@ impl LeaseElection {
             (Phase::Closing | Phase::Stopped, _) => return None,
             (Phase::Releasing { .. }, _) => self.not_before,
             (Phase::Running, _) if self.doubt => self.not_before,
-            (Phase::Running, Hold::Watching { found, since }) => self.poll_at.min(self.free_at(found.as_ref(), *since)),
+            (Phase::Running, Hold::Watching { found, since }) => {
+                let look = if self.hinted { self.poll_at.min(self.hint_at) } else { self.poll_at };
+                look.min(self.free_at(found.as_ref(), *since))
+            }
             (Phase::Running, Hold::Holding(holding)) => {
                 let renewal = self.sent.plus(self.timing.renew());
                 match holding.ripe(self.timing) {
@@ -557,6 +563,15 @@ mod tests {
             }
         }
         assert_eq!(reads, [11, 261, 511, 761], "the first at once, then four in a renewal's time");
+    }
+
+    #[test]
+    fn a_hint_that_comes_while_a_read_is_under_way_is_not_lost() {
+        let mut election = LeaseElection::new(LeaseTiming::DEFAULT, me(), after(0));
+        step(&mut election, Event::Tick, 0);
+        step(&mut election, Event::LeaseChanged, 5);
+        let before = Event::LeaseRead(Some(Observed { version: Version::new("1"), record: stranger() }));
+        assert_eq!(step(&mut election, before, 10), [Action::ReadLease], "what was read may be older than the hint");
     }
 
     fn stranger() -> LeaseRecord {

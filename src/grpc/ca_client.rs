@@ -6,6 +6,7 @@ mod tests;
 
 use std::{
     error::Error,
+    io,
     iter::successors,
     path::PathBuf,
     sync::{
@@ -16,7 +17,8 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::time::sleep;
+use hyper_util::client::legacy::connect::HttpConnector;
+use tokio::time::{sleep, timeout};
 use tonic::{
     Code, ConnectError, Request, Status, TimeoutExpired,
     metadata::AsciiMetadataValue,
@@ -64,6 +66,7 @@ struct KeptChannel {
     channel: Channel,
 }
 
+/// A connection is there within this time, its handshake done, or not at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// A replica holds a request for 10 s while nobody is active, and is not given up before it says so.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
@@ -188,7 +191,8 @@ impl CaClient {
         let Some(identity) = self.identity_pem() else {
             return Err(SignError::Unauthenticated(format!("{refusal}; and no valid SVID is held to renew by")));
         };
-        signed(call(self.endpoint(index, roots, Some(identity))?.connect_lazy(), Request::new(request())).await)
+        let channel = lazily(&self.endpoint(index, roots, Some(identity))?);
+        signed(call(channel, Request::new(request())).await)
     }
 
     /// The channel that is kept for an address, made anew when the roots have changed.
@@ -196,12 +200,12 @@ impl CaClient {
         let endpoint = self.endpoint(index, roots, None)?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(kept) = channels.get_mut(index) else {
-            return Ok(endpoint.connect_lazy());
+            return Ok(lazily(&endpoint));
         };
         match kept {
             Some(kept) if kept.roots == roots => Ok(kept.channel.clone()),
             _ => {
-                let channel = endpoint.connect_lazy();
+                let channel = lazily(&endpoint);
                 *kept = Some(KeptChannel { roots: roots.to_vec(), channel: channel.clone() });
                 Ok(channel)
             }
@@ -222,8 +226,7 @@ impl CaClient {
             .connect_timeout(CONNECT_LIMIT)
             .timeout(ATTEMPT_LIMIT)
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
-            .keep_alive_timeout(KEEPALIVE_ANSWER)
-            .tcp_nodelay(true))
+            .keep_alive_timeout(KEEPALIVE_ANSWER))
     }
 
     fn identity_pem(&self) -> Option<Identity> {
@@ -238,8 +241,19 @@ impl CertificateAuthority for CaClient {
     }
 }
 
+/// Of itself tonic limits the TCP connection alone; given its connector, it limits the TLS handshake as well.
+fn lazily(endpoint: &Endpoint) -> Channel {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    endpoint.connect_with_connector_lazy(tcp)
+}
+
 async fn call(channel: Channel, request: Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> {
-    let response = IstioCertificateServiceClient::new(channel).create_certificate(request).await?;
+    // the endpoint's own limit ends with the head of the answer
+    let mut client = IstioCertificateServiceClient::new(channel);
+    let response = timeout(ATTEMPT_LIMIT, client.create_certificate(request)).await;
+    let response = response.map_err(|_elapsed| Status::deadline_exceeded("no whole answer"))??;
     Ok(response.into_inner().cert_chain)
 }
 
@@ -249,7 +263,10 @@ fn signed(answer: Result<Vec<String>, Status>) -> Result<SignedChain, SignError>
 
 /// Whether a connection ended under the call, which nobody has answered then. To ask for a certificate once more does no harm.
 fn broke_off(status: &Status) -> bool {
-    let known = |cause: &(dyn Error + 'static)| cause.is::<ConnectError>() || cause.is::<TimeoutExpired>();
+    let timed_out = |cause: &io::Error| cause.kind() == io::ErrorKind::TimedOut;
+    let known = |cause: &(dyn Error + 'static)| {
+        cause.is::<ConnectError>() || cause.is::<TimeoutExpired>() || cause.downcast_ref().is_some_and(timed_out)
+    };
     status.source().is_some() && !causes(status).any(known)
 }
 

@@ -18,6 +18,7 @@ use super::{
     operate, quickstart,
     seams::SystemClock,
     serve,
+    telemetry::{self, TelemetryError},
 };
 use crate::{
     cli::{inspect, render::Palette},
@@ -37,6 +38,9 @@ pub enum CommandError {
     /// Bad flags, environment or file.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A log filter that can't be used.
+    #[error(transparent)]
+    Logs(#[from] TelemetryError),
     /// Everything else, in words.
     #[error("{0}")]
     Failed(String),
@@ -57,7 +61,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             let _closed_pipe = writeln!(io::stderr(), "error: {error}");
             match error {
-                CommandError::Config(_) => EXIT_USAGE.into(),
+                CommandError::Config(_) | CommandError::Logs(_) => EXIT_USAGE.into(),
                 CommandError::Failed(_) => EXIT_ERROR.into(),
             }
         }
@@ -100,12 +104,14 @@ fn print(text: &str) -> Result<ExitCode, CommandError> {
 
 fn serve(flags: &ServeArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
     let config = ServeConfig::load(flags, environment)?;
+    telemetry::filter(environment)?;
     serve::run(config, environment).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn agent(flags: &AgentArgs, environment: &Environment) -> Result<ExitCode, CommandError> {
     let config = AgentConfig::load(flags, environment)?;
+    telemetry::filter(environment)?;
     agent::run(config, environment).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -207,6 +207,7 @@ fn start_signing(
 ) -> (Follower, ReplicaSlot) {
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
     let Signing { slot, ports, pair_port, denial, readiness, .. } = signing;
+    let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health {
         readiness: readiness.clone(),
@@ -216,16 +217,16 @@ fn start_signing(
         log_writable: log.writable(),
         pair: Arc::clone(&pair),
         metrics: Arc::clone(&identities.metrics),
+        serving: tls_configs.clone(),
         reporter,
     };
-    let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
     let own_sessions = sessions.clone();
     supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
     let left = start_election(leadership, drain, shutdown, control, supervisor);
     let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
-    let health_left = left.clone();
+    let (health_left, mut writable) = (left.clone(), log.writable());
     supervisor.spawn(
         "health",
         on(control, async move {
@@ -236,7 +237,6 @@ fn start_signing(
         }),
     );
     // nothing may be signed that can't be put on record: ending lets a replica take over whose log can be written
-    let mut writable = log.writable();
     supervisor.spawn(
         "issuance log",
         on(

@@ -32,8 +32,7 @@ pub enum TelemetryError {
 ///
 /// When the filter does not parse, or logging was started before.
 pub fn start(format: LogFormat, environment: &Environment) -> Result<(), TelemetryError> {
-    let directives = environment.get(FILTER_VARIABLE).map_or("info", String::as_str);
-    let filter: Targets = directives.parse()?;
+    let filter = filter(environment)?;
     let colours = io::stderr().is_terminal() && !environment.contains_key("NO_COLOR");
     let filtered = tracing_subscriber::registry().with(filter).with(filter_fn(shows_no_records));
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(colours);
@@ -42,6 +41,16 @@ pub fn start(format: LogFormat, environment: &Environment) -> Result<(), Telemet
         LogFormat::Json => filtered.with(lines.json().flatten_event(true)).try_init(),
     }
     .map_err(|_set_already| TelemetryError::Twice)
+}
+
+/// What the filter says; empty counts as not set.
+///
+/// # Errors
+///
+/// When it does not parse.
+pub fn filter(environment: &Environment) -> Result<Targets, TelemetryError> {
+    let directives = environment.get(FILTER_VARIABLE).map(|text| text.trim()).filter(|text| !text.is_empty());
+    Ok(directives.unwrap_or("info").parse()?)
 }
 
 /// At its lower levels sled prints the records that it stores, and kube's client prints each answer that makes no sense to it:
@@ -90,6 +99,15 @@ mod tests {
         });
         let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert!(!said.contains("the key") && said.contains("is open") && said.contains("is another"), "{said}");
+    }
+
+    #[test]
+    fn an_empty_filter_counts_as_not_set() {
+        for text in ["", " "] {
+            let environment = Environment::from([(FILTER_VARIABLE.to_owned(), text.to_owned())]);
+            let filter = filter(&environment).unwrap();
+            assert!(filter.would_enable("countersign", &Level::INFO), "{text:?}");
+        }
     }
 
     #[test]

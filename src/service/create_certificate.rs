@@ -178,7 +178,7 @@ impl CreateCertificate {
         let begun = Instant::now();
         match self.sign_here(request, evidence, &self.policy.replica, begun + HOLD_LIMIT).await {
             Err(CreateError::NotActive) => {
-                self.refuse_early(evidence)?;
+                self.refuse_early(request, evidence)?;
                 // an active that answers is no reason to count a request as waiting
                 match self.forward(request, evidence, ATTEMPT_LIMIT).await {
                     Err(CreateError::NoAnswer(_)) => {}

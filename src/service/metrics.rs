@@ -325,6 +325,11 @@ impl Metrics {
         self.term.set(term.number());
     }
 
+    /// Shows that this replica is not active, and that it knows of no other that is.
+    pub fn set_inactive(&self) {
+        self.active.set(0);
+    }
+
     /// Shows whether somebody else has changed the state that this replica signs from.
     pub fn set_state_altered(&self, altered: bool) {
         self.state_altered.set(i64::from(altered));

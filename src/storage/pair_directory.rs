@@ -30,6 +30,9 @@ pub struct ReplicaEntry {
     /// Whether its signing authority is plugged in.
     #[serde(default)]
     pub plugged_in: bool,
+    /// The trust domain of its signing authority.
+    #[serde(default)]
+    pub trust_domain: Option<String>,
     /// Absolute path of its workload socket, which it serves or waits for.
     #[serde(default)]
     pub workload_socket: Option<PathBuf>,
@@ -223,6 +226,7 @@ mod tests {
             admin_address: "127.0.0.1:15014".parse().unwrap(),
             version: "0.1.0".into(),
             plugged_in: false,
+            trust_domain: Some("cluster.local".into()),
             workload_socket: None,
         }
     }

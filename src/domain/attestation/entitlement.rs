@@ -12,7 +12,7 @@ pub enum EntitlementError {
     Impersonation {
         /// Who asked.
         caller: SpiffeId,
-        /// For what.
+        /// For what; its beginning.
         requested: String,
     },
     /// An identity of the control plane, which is issued to nobody through this API.
@@ -42,7 +42,7 @@ pub fn entitled_id(
     denied: &Denied,
 ) -> Result<SpiffeId, EntitlementError> {
     if !impersonated.is_empty() {
-        return Err(EntitlementError::Impersonation { caller: caller.id.clone(), requested: impersonated.to_owned() });
+        return Err(EntitlementError::Impersonation { caller: caller.id.clone(), requested: shown(impersonated) });
     }
     if reserved.contains(&caller.id) && !matches!(caller.proof, Proof::Istiod { .. }) {
         return Err(EntitlementError::Reserved(caller.id.clone()));
@@ -51,6 +51,11 @@ pub fn entitled_id(
         return Err(EntitlementError::Denied { id: caller.id.clone(), reason: denial.reason.clone() });
     }
     Ok(caller.id.clone())
+}
+
+/// Bounded: the text is the sender's, and ends in a log.
+fn shown(requested: &str) -> String {
+    requested.chars().take(256).collect()
 }
 
 #[cfg(test)]
@@ -77,6 +82,15 @@ mod tests {
         for wanted in ["spiffe://td/ns/a/sa/b", "spiffe://td/ns/a/sa/c", "x"] {
             let answer = entitled_id(&caller, wanted, &[], &Denied::default());
             assert!(matches!(answer, Err(EntitlementError::Impersonation { .. })));
+        }
+    }
+
+    #[test]
+    fn a_caller_does_not_decide_the_length_of_what_is_said_of_it() {
+        let caller = caller("spiffe://td/ns/a/sa/b");
+        for letter in ["x", "ß", "\u{1}"] {
+            let refused = entitled_id(&caller, &letter.repeat(3 << 20), &[], &Denied::default()).unwrap_err();
+            assert!(refused.to_string().len() < 2048, "{letter:?}");
         }
     }
 

@@ -196,7 +196,7 @@ async fn a_kept_connection_that_breaks_off_under_a_call_is_replaced() {
             let (mut client, _) = proxy.accept().await.unwrap();
             let mut server = TcpStream::connect(&ca).await.unwrap();
             let pump = tokio::io::copy_bidirectional(&mut client, &mut server);
-            match tokio::time::timeout(Duration::from_millis(500), pump).await {
+            match timeout(Duration::from_millis(500), pump).await {
                 Err(_quiet) if first => drop(client.readable().await),
                 _ => drop(tokio::io::copy_bidirectional(&mut client, &mut server).await),
             }
@@ -206,4 +206,34 @@ async fn a_kept_connection_that_breaks_off_under_a_call_is_replaced() {
     assert_eq!(sign(&client).await.err(), None);
     sleep(Duration::from_millis(700)).await;
     assert_eq!(sign(&client).await.err(), None);
+}
+
+#[tokio::test]
+async fn an_address_that_accepts_and_never_speaks_is_given_up_at_once() {
+    let world = World::new();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let (accepted, mut connections) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = silent.accept().await {
+            accepted.send(stream).unwrap();
+        }
+    });
+    let begin = tokio::time::Instant::now();
+    let alone = sign(&world.client(&[&address])).await;
+    assert!(matches!(alone, Err(SignError::Unavailable(_))), "{:?}", alone.err());
+    assert!(begin.elapsed() < CONNECT_LIMIT * 4, "after {:?}", begin.elapsed());
+    let mut tried = 0;
+    while connections.try_recv().is_ok() {
+        tried += 1;
+    }
+    assert_eq!(tried, 1, "what did not connect is not tried twice");
+
+    let client = world.client(&[&address, &world.good_ca().await]);
+    let begin = tokio::time::Instant::now();
+    assert_eq!(sign(&client).await.err(), None);
+    assert!(begin.elapsed() < PATIENCE, "after {:?}", begin.elapsed());
+    let begin = tokio::time::Instant::now();
+    assert_eq!(sign(&client).await.err(), None);
+    assert!(begin.elapsed() < CONNECT_LIMIT, "the good one is asked first: after {:?}", begin.elapsed());
 }

@@ -12,16 +12,15 @@ use super::{
     surroundings::{PairPort, Ports, Surroundings},
 };
 use crate::{
-    domain::{jwt::TokenIssuer, leadership::Tenure, random::SecureRandom},
+    domain::{identity::TrustDomain, jwt::TokenIssuer, leadership::Tenure, random::SecureRandom},
     grpc::{pair_client::PairClient, unix_listener::WorkloadListener},
     runtime::config::ServeConfig,
     service::{leadership::Hints, readiness::Readiness, signing_state::root_of},
     storage::{
         data_dir::DataDir,
         embedded_election::EmbeddedElection,
-        pair_directory::{PairDirectory, ReplicaEntry},
+        pair_directory::{Others, PairDirectory, ReplicaEntry},
         replica_slot::ReplicaSlot,
-        slot::Slot,
     },
 };
 
@@ -37,7 +36,8 @@ pub(super) async fn join(
     // what the slot's last process said is not true any more
     directory.withdraw(slot.slot()).map_err(ServeFailed::of)?;
     let plugged_in = config.ca_dir.is_some();
-    check_same_authority(plugged_in, &directory, slot.slot())?;
+    let others = directory.living_others(slot.slot()).map_err(ServeFailed::of)?;
+    check_same_authority(plugged_in, &config.trust_domain, &others)?;
     let ca = listeners::bind("listen", config.listen, &directory, slot.slot()).await.map_err(ServeFailed::of)?;
     let admin = listeners::bind("adminListen", config.admin_listen, &directory, slot.slot());
     let Bound { listener: admin, address: admin_address, .. } = admin.await.map_err(ServeFailed::of)?;
@@ -52,6 +52,7 @@ pub(super) async fn join(
         admin_address,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         plugged_in,
+        trust_domain: Some(config.trust_domain.to_string()),
         workload_socket: config.workload_socket.as_deref().map(absolute),
     };
     directory.announce(&entry).map_err(ServeFailed::of)?;
@@ -85,10 +86,51 @@ pub(super) async fn join(
     })
 }
 
-/// A standby with another kind of authority could not take over: it is told now, not when it has to.
-fn check_same_authority(plugged_in: bool, pair: &PairDirectory, own: Slot) -> Result<(), ServeFailed> {
-    let others = pair.living_others(own).map_err(ServeFailed::of)?;
+/// A standby with another kind of authority, or another trust domain's, could not take over: it is told now, not when it has
+/// to.
+fn check_same_authority(plugged_in: bool, own: &TrustDomain, others: &Others) -> Result<(), ServeFailed> {
+    let of_another = others.announced.iter().find_map(|other| {
+        let theirs = other.trust_domain.as_deref().filter(|theirs| *theirs != own.as_str())?;
+        Some((&other.replica, theirs))
+    });
+    if let Some((replica, theirs)) = of_another {
+        let said = format!("trustDomain {own}: {replica} of this data directory runs with {theirs}: set the same one");
+        return Err(ServeFailed(said));
+    }
     let Some(other) = others.announced.iter().find(|other| other.plugged_in != plugged_in) else { return Ok(()) };
     let (has, fix) = if plugged_in { ("no", "leave it out") } else { ("a", "set the same one") };
     Err(ServeFailed(format!("caDir: {} of this data directory runs with {has} caDir: {fix} here", other.replica)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::slot::Slot;
+
+    fn refusal(plugged_in: bool, own: &str, theirs: Option<&str>) -> Option<String> {
+        let other = ReplicaEntry {
+            replica: "replica-0-00000000".into(),
+            slot: Slot::new(0),
+            pid: 1,
+            ca_address: "127.0.0.1:15012".parse().unwrap(),
+            admin_address: "127.0.0.1:15020".parse().unwrap(),
+            version: "0.1.0".into(),
+            plugged_in: false,
+            trust_domain: theirs.map(str::to_owned),
+            workload_socket: None,
+        };
+        let others = Others { announced: vec![other], silent: 0 };
+        let refused = check_same_authority(plugged_in, &own.parse().unwrap(), &others);
+        refused.err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_replica_that_could_not_take_over_is_told_at_its_start() {
+        assert_eq!(refusal(false, "one.example", Some("one.example")), None);
+        let said = "trustDomain one.example: replica-0-00000000 of this data directory runs with other.example: set the \
+                    same one";
+        assert_eq!(refusal(false, "one.example", Some("other.example")).as_deref(), Some(said));
+        let said = refusal(true, "one.example", Some("one.example")).unwrap();
+        assert!(said.starts_with("caDir: replica-0-00000000 "), "{said}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rustls::ServerConfig;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -27,6 +28,8 @@ use crate::{
 /// However little happens, why nobody is active is said anew.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+const NO_CERTIFICATE: &str = "none is signed yet: TLS connections to the signing API wait";
+
 /// What health is made of.
 pub(super) struct Health {
     pub(super) readiness: Readiness,
@@ -34,6 +37,8 @@ pub(super) struct Health {
     pub(super) sessions: watch::Receiver<Option<Arc<SigningSession>>>,
     pub(super) announced: watch::Receiver<Option<Term>>,
     pub(super) log_writable: watch::Receiver<bool>,
+    /// Under what the signing API is served, as soon as there is a certificate.
+    pub(super) serving: watch::Receiver<Option<Arc<ServerConfig>>>,
     pub(super) pair: Arc<PairClient>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) reporter: HealthReporter,
@@ -44,6 +49,7 @@ impl Health {
     pub(super) async fn run(mut self) {
         let signing = self.readiness.latch("signing", "the election has not begun");
         let log = self.readiness.latch("issuance log", "it is not open yet");
+        let serving = self.readiness.latch("serving certificate", NO_CERTIFICATE);
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut active = self.pair.active();
@@ -51,6 +57,9 @@ impl Health {
         loop {
             self.look_at_log(&log);
             self.look_at_signing(&signing);
+            if self.serving.borrow().is_some() {
+                serving.ready("held");
+            }
             let ready = self.readiness.report().is_ready();
             if was_ready.replace(ready) != Some(ready) {
                 self.say(ready).await;
@@ -61,6 +70,7 @@ impl Health {
                 Ok(()) = active.changed() => {}
                 Ok(()) = self.announced.changed() => {}
                 Ok(()) = self.log_writable.changed() => {}
+                Ok(()) = self.serving.changed() => {}
             }
         }
     }
@@ -103,6 +113,7 @@ impl Health {
                     latch.ready(format!("standby; {} is active in term {}", active.replica, active.term));
                 }
                 Err(reason) => {
+                    self.metrics.set_inactive();
                     let own = trouble.map_or_else(String::new, |trouble| format!("; here: {trouble}"));
                     latch.not_ready(format!("standby, and no replica is active: {reason}{own}"));
                 }
@@ -116,5 +127,65 @@ impl Health {
         if let Some(not_after) = authority.bundle().roots().iter().map(Certificate::not_after).min() {
             self.metrics.set_expiry(ExpiringCertificate::Root, not_after);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::server::ResolvesServerCertUsingSni;
+    use tokio::{task::yield_now, time::timeout};
+
+    use super::*;
+    use crate::storage::{data_dir::DataDir, pair_directory::PairDirectory};
+
+    async fn wait_for(what: &str, holds: impl Fn() -> bool) {
+        let wait = async {
+            while !holds() {
+                yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(5), wait).await.expect(what);
+    }
+
+    fn some_config() -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        Arc::new(versions.with_no_client_auth().with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new())))
+    }
+
+    #[tokio::test]
+    async fn ready_only_with_a_serving_certificate_and_active_no_longer_than_the_term() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = PairDirectory::new(DataDir::open(&base.path().join("data")).unwrap());
+        let (readiness, metrics, term) = (Readiness::default(), Arc::new(Metrics::new()), Term::new(1));
+        let active = Standing { role: Role::Active, term: Some(term), trouble: None };
+        let (stand, standing) = watch::channel(active);
+        let (_sessions, sessions) = watch::channel(None);
+        let (_announced, announced) = watch::channel(Some(term));
+        let (_writable, log_writable) = watch::channel(true);
+        let (serve, serving) = watch::channel(None);
+        let health = Health {
+            readiness: readiness.clone(),
+            standing,
+            sessions,
+            announced,
+            log_writable,
+            serving,
+            pair: Arc::new(PairClient::new(Arc::new(directory), "replica-0".into())),
+            metrics: Arc::clone(&metrics),
+            reporter: tonic_health::server::health_reporter().0,
+        };
+        let running = tokio::spawn(health.run());
+        let says = |line: &str| readiness.report().to_string().contains(line);
+        wait_for("signing", || says("signing: ready (active in term 1)")).await;
+        assert!(says("serving certificate: not ready") && !readiness.report().is_ready());
+        serve.send_replace(Some(some_config()));
+        wait_for("ready", || readiness.report().is_ready()).await;
+        assert!(metrics.encode().contains("countersign_active 1"));
+
+        stand.send_replace(Standing { role: Role::Standby, term: None, trouble: None });
+        wait_for("not ready", || says("signing: not ready (standby, and no replica is active")).await;
+        assert!(metrics.encode().contains("countersign_active 0"));
+        running.abort();
     }
 }

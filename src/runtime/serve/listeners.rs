@@ -15,7 +15,10 @@ use tokio::{
 use crate::{
     grpc::unix_listener::SocketAccess,
     runtime::config::ListenAddress,
-    storage::{pair_directory::PairDirectory, slot::Slot},
+    storage::{
+        pair_directory::{PairDirectory, ReplicaEntry},
+        slot::Slot,
+    },
 };
 
 /// A bound port.
@@ -90,7 +93,9 @@ async fn is_a_replicas(address: SocketAddr, pair: &PairDirectory, own: Slot) -> 
     let deadline = Instant::now() + ANNOUNCEMENT;
     loop {
         let others = pair.living_others(own).unwrap_or_default();
-        if others.announced.iter().any(|entry| entry.ca_address == address || entry.admin_address == address) {
+        let holds =
+            |entry: &ReplicaEntry| is_taken_by(entry.ca_address, address) || is_taken_by(entry.admin_address, address);
+        if others.announced.iter().any(holds) {
             return true;
         }
         if others.silent == 0 || Instant::now() >= deadline {
@@ -100,7 +105,29 @@ async fn is_a_replicas(address: SocketAddr, pair: &PairDirectory, own: Slot) -> 
     }
 }
 
+/// Whether who has bound `bound` is in the way of `wanted`: an unspecified address stands for all.
+fn is_taken_by(bound: SocketAddr, wanted: SocketAddr) -> bool {
+    let same_ip = bound.ip() == wanted.ip() || bound.ip().is_unspecified() || wanted.ip().is_unspecified();
+    same_ip && bound.port() == wanted.port()
+}
+
 /// Access to the sockets that are for this user alone; their directory is 0700 besides.
 pub(super) fn private() -> SocketAccess {
     SocketAccess { mode: 0o600, uids: vec![rustix::process::geteuid().as_raw(), 0], gids: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unspecified_address_stands_in_the_way_of_each_of_its_port() {
+        let is_taken = |bound: &str, wanted: &str| is_taken_by(bound.parse().unwrap(), wanted.parse().unwrap());
+        assert!(is_taken("127.0.0.1:15012", "127.0.0.1:15012"));
+        assert!(is_taken("0.0.0.0:15012", "127.0.0.1:15012"));
+        assert!(is_taken("[::]:15012", "127.0.0.1:15012"));
+        assert!(is_taken("127.0.0.1:15012", "0.0.0.0:15012"));
+        assert!(!is_taken("127.0.0.2:15012", "127.0.0.1:15012"));
+        assert!(!is_taken("0.0.0.0:15012", "127.0.0.1:15020"));
+    }
 }

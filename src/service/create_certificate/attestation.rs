@@ -5,24 +5,32 @@ use tokio::time::Instant;
 use super::{Cluster, CreateCertificate, CreateError};
 use crate::{
     domain::{
-        attestation::{AttestationError, Caller, ClusterWord, Denied, Evidence, UnfinishedPods, Verifiers, attest},
+        attestation::{
+            AttestationError, Caller, ClusterWord, Denied, Evidence, UnfinishedPods, Verifiers, attest, entitled_id,
+        },
         identity::ServiceAccount,
+        x509::VerifiedCsr,
     },
-    service::token_reviews::Reviewed,
+    service::{ports::SigningRequest, token_reviews::Reviewed},
 };
 
 impl CreateCertificate {
-    /// A caller that is refused here would be refused by the active too: it need not wait, nor take up a place. What is
-    /// denied, and what the cluster says, only the active finds out.
-    pub(super) fn refuse_early(&self, evidence: &Evidence) -> Result<(), CreateError> {
+    /// What is refused here would be refused by the active too: it need not wait, nor take up a place. What is denied, and
+    /// what the cluster says, only the active finds out; of a caller that only it can judge, the request is not looked at.
+    pub(super) fn refuse_early(&self, request: &SigningRequest, evidence: &Evidence) -> Result<(), CreateError> {
         let word = self.cluster.as_ref().map(|cluster| ClusterWord {
             rules: cluster.reviews.rules(),
             reviewed: None,
             pods: UnfinishedPods::NotAsked,
         });
         match self.attest_by(evidence, &self.policy.replica, None, word) {
-            Err(error) if !error.is_undecided() => Err(error.into()),
-            _ => Ok(()),
+            Ok(caller) => {
+                entitled_id(&caller, &request.impersonated, &self.policy.reserved, &Denied::default())?;
+                VerifiedCsr::from_pem(request.csr.as_bytes())?;
+                Ok(())
+            }
+            Err(error) if error.is_undecided() => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -326,6 +326,20 @@ async fn who_is_refused_early_takes_up_no_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_is_wrong_is_refused_at_once_though_nobody_is_active() {
+    let replica = Replica::new();
+    let no_place = Semaphore::new(0);
+    let begun = Instant::now();
+    let junk = SigningRequest { csr: "A".repeat(4 << 20), ..request() };
+    let refused = replica.create.answer(&junk, &replica.by_token(), &no_place).await;
+    assert!(matches!(refused, Err(CreateError::Csr(_))), "{refused:?}");
+    let impersonating = SigningRequest { impersonated: ID.to_owned(), ..request() };
+    let refused = replica.create.answer(&impersonating, &replica.by_token(), &no_place).await;
+    assert!(matches!(refused, Err(CreateError::NotEntitled(_))), "{refused:?}");
+    assert_eq!((replica.forwarded(), begun.elapsed()), (0, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_certificate_that_this_replica_can_not_judge_yet_is_judged_by_the_active() {
     let signed = vec!["leaf".to_owned(), "root".to_owned()];
     let answers = VecDeque::from([Ok(signed.clone())]);

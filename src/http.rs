@@ -1,3 +1,4 @@
 //! HTTP: health and metrics on the admin port.
 
 pub mod admin;
+mod connections;

@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, getrlimit};
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -27,12 +28,20 @@ use crate::service::create_certificate::HELD_PER_CONNECTION;
 #[derive(Debug)]
 pub(super) struct SecureConnection {
     stream: TlsStream<TcpStream>,
+    /// What was read already, and is to be read again.
+    early: Vec<u8>,
     peer: PeerConnection,
+    _place: OwnedSemaphorePermit,
 }
+
+/// Connections open at the most, if the limit of file descriptors allows that; further ones wait in the kernel's queue.
+const CONNECTIONS: usize = 16_384;
+/// Each HTTP/2 connection begins with it (RFC 9113 3.4). A client that has nothing to say gets no place.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Handshakes under way at the most; further connections wait in the kernel's queue.
 const HANDSHAKES: usize = 4096;
-/// A peer that says nothing gives its place up soon.
+/// A peer that says nothing gives its place up soon: this covers the preface too.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Accepts on `tcp` until the stream is dropped, each connection under the newest configuration.
@@ -42,27 +51,36 @@ pub(super) fn accept_tls(
 ) -> ReceiverStream<io::Result<SecureConnection>> {
     let (ready, connections) = mpsc::channel(64);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let places = Arc::new(Semaphore::new(connections_allowed()));
     tokio::spawn(async move {
         // before there is a certificate, connections wait in the kernel's queue too
         if config.wait_for(Option::is_some).await.is_err() {
             return;
         }
+        let mut fails = false;
         while let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await {
+            let place = tokio::select! {
+                () = ready.closed() => return,
+                Ok(place) = Arc::clone(&places).acquire_owned() => place,
+            };
             let (stream, address) = tokio::select! {
                 () = ready.closed() => return,
                 accepted = tcp.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         // out of descriptors, most likely: give connections time to close instead of spinning
-                        warn!(event = "accept_failed", %error);
+                        if !std::mem::replace(&mut fails, true) {
+                            warn!(event = "accept_failed", %error);
+                        }
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
                     }
                 },
             };
+            fails = false;
             let (config, ready) = (config.clone(), ready.clone());
             tokio::spawn(async move {
-                match timeout(HANDSHAKE_LIMIT, handshake(stream, address, config)).await {
+                match timeout(HANDSHAKE_LIMIT, handshake(stream, address, config, place)).await {
                     Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
                     Ok(Err(error)) => debug!(event = "handshake_failed", peer = %address, %error),
                     Err(_) => debug!(event = "handshake_timed_out", peer = %address),
@@ -78,14 +96,36 @@ async fn handshake(
     stream: TcpStream,
     address: std::net::SocketAddr,
     config: watch::Receiver<Option<Arc<ServerConfig>>>,
+    place: OwnedSemaphorePermit,
 ) -> io::Result<SecureConnection> {
     stream.set_nodelay(true)?;
     let config = config.borrow().clone();
     let config = config.ok_or_else(|| io::Error::other("no serving certificate"))?;
-    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let mut stream = TlsAcceptor::from(config).accept(stream).await?;
+    let early = first_bytes(&mut stream).await?;
     let presented = presented_chain(stream.get_ref().1.peer_certificates());
     let held = Arc::new(Semaphore::new(HELD_PER_CONNECTION));
-    Ok(SecureConnection { stream, peer: PeerConnection { address, presented, held } })
+    Ok(SecureConnection { stream, early, peer: PeerConnection { address, presented, held }, _place: place })
+}
+
+/// The preface, or the beginning of something else, which the server refuses by itself.
+async fn first_bytes(stream: &mut TlsStream<TcpStream>) -> io::Result<Vec<u8>> {
+    let mut early = Vec::with_capacity(PREFACE.len());
+    while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
+        let mut some = vec![0; PREFACE.len() - early.len()];
+        let count = stream.read(&mut some).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        early.extend(some.iter().take(count));
+    }
+    Ok(early)
+}
+
+/// Half of the file descriptors: the rest is for the state, the log, the other replicas and the admin port.
+fn connections_allowed() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(descriptors / 2).unwrap_or(CONNECTIONS).clamp(1, CONNECTIONS)
 }
 
 impl Connected for SecureConnection {
@@ -98,6 +138,11 @@ impl Connected for SecureConnection {
 
 impl AsyncRead for SecureConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let count = self.early.len().min(buf.remaining());
+            self.early.drain(..count).for_each(|byte| buf.put_slice(&[byte]));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -127,3 +172,6 @@ impl AsyncWrite for SecureConnection {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
+use super::connections::Connections;
 use crate::service::{metrics::Metrics, readiness::Readiness};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,7 +31,7 @@ pub async fn serve(
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(metrics_page).with_state(metrics));
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+    axum::serve(Connections::of(listener), routes).with_graceful_shutdown(shutdown).await
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {

@@ -79,6 +79,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(12);
 /// When it can't start, or a critical task ended.
 pub fn run(config: ServeConfig, environment: &Environment) -> Result<(), ServeFailed> {
     telemetry::start(config.log_format, environment).map_err(ServeFailed::of)?;
+    listeners::raise_descriptor_limit();
     // what must go on under any load has a thread of its own
     let control = runtime("control", 1)?;
     let main = runtime("main", std::thread::available_parallelism().map_or(2, std::num::NonZero::get))?;

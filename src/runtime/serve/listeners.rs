@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     time::{Instant, sleep},
 };
+use tracing::warn;
 
 use crate::{
     grpc::unix_listener::SocketAccess,
@@ -109,6 +111,14 @@ async fn is_a_replicas(address: SocketAddr, pair: &PairDirectory, own: Slot) -> 
 fn is_taken_by(bound: SocketAddr, wanted: SocketAddr) -> bool {
     let same_ip = bound.ip() == wanted.ip() || bound.ip().is_unspecified() || wanted.ip().is_unspecified();
     same_ip && bound.port() == wanted.port()
+}
+
+/// Each connection takes a file descriptor, and the soft limit that processes start with is often 1,024.
+pub(super) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(event = "descriptor_limit_not_raised", %error);
+    }
 }
 
 /// Access to the sockets that are for this user alone; their directory is 0700 besides.

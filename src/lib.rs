@@ -12,7 +12,7 @@ pub mod cli;
 pub mod grpc;
 #[cfg(feature = "server")]
 pub mod http;
-#[cfg(feature = "server")]
+#[cfg(feature = "kubernetes")]
 pub mod k8s;
 #[cfg(feature = "server")]
 pub mod proto;

@@ -12,7 +12,7 @@ use std::{
 use tokio::{net::UnixStream, runtime::Builder, time::timeout};
 
 use super::{
-    args::{IssuanceListArgs, RecoverArgs, StateKind, TokenArgs},
+    args::{IssuanceListArgs, RecoverArgs, TokenArgs},
     seams::SystemClock,
     serve::{
         histories::histories_of,
@@ -116,7 +116,8 @@ pub fn token(args: &TokenArgs) -> Result<zeroize::Zeroizing<String>, OperateErro
 ///
 /// When a replica runs, or the file system refuses.
 pub fn recover(args: &RecoverArgs) -> Result<(String, bool), OperateError> {
-    if args.place.state == StateKind::Kubernetes && !args.set_logs_aside {
+    #[cfg(feature = "kubernetes")]
+    if args.place.state == super::args::StateKind::Kubernetes && !args.set_logs_aside {
         return authority::recover_in_kubernetes(&args.place, args.new_root);
     }
     let data_dir = existing(&args.place.data_dir.data_dir)?;

@@ -2,9 +2,11 @@
 
 mod announce;
 mod embedded;
+mod greeting;
 mod health;
 pub(super) mod histories;
 mod identities;
+#[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod listeners;
 mod plugged_in;
@@ -12,11 +14,7 @@ pub(super) mod proofs;
 mod signing;
 mod surroundings;
 
-use std::{
-    io::{self, Write},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{
@@ -27,11 +25,12 @@ use tokio::{
 };
 
 use self::{
+    greeting::{greet, greeting},
     health::Health,
     identities::{OwnIdentities, WorkloadSocket, configure_tls},
     plugged_in::Follower,
     signing::Signing,
-    surroundings::{PairPort, Surroundings},
+    surroundings::PairPort,
 };
 use super::{
     config::{Environment, ServeConfig},
@@ -44,7 +43,7 @@ use crate::{
     domain::{clock::Clock, identity::ServiceAccount, random::SecureRandom},
     grpc::{
         ca_server::serve_ca,
-        pair_server::{PairServices, serve_pair, serve_pair_port},
+        pair_server::{PairServices, serve_pair},
     },
     http::admin,
     service::{
@@ -100,15 +99,21 @@ struct Seams {
     random: Arc<dyn SecureRandom>,
     metrics: Arc<Metrics>,
     /// The runtime of what load must not starve.
+    #[cfg(feature = "kubernetes")]
     control: Handle,
 }
 
 impl Seams {
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(unused_variables, reason = "only a pair in Kubernetes works there itself")
+    )]
     fn new(control: &Handle) -> Self {
         Self {
             clock: Arc::new(SystemClock),
             random: Arc::new(RingRandom::new()),
             metrics: Arc::new(Metrics::new()),
+            #[cfg(feature = "kubernetes")]
             control: control.clone(),
         }
     }
@@ -123,7 +128,10 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let origin = plugged_in.as_ref().map_or(Origin::SelfSigned, |(_, authority)| Origin::PluggedIn(authority.clone()));
     let issuers = proofs::configured_issuers(&config.token_issuers)?;
     let mut surroundings = match &config.kubernetes {
+        #[cfg(feature = "kubernetes")]
         Some(kubernetes) => kubernetes::join(&config, kubernetes, issuers, &seams).await?,
+        #[cfg(not(feature = "kubernetes"))]
+        Some(_) => return Err(ServeFailed("state: kubernetes is not in this build".into())),
         None => embedded::join(&config, issuers, seams.random.as_ref()).await?,
     };
     let mut supervisor = Supervisor::default();
@@ -171,15 +179,6 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     });
     closed.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
     result
-}
-
-fn greet(greeting: &str) -> Result<(), ServeFailed> {
-    let mut out = io::stdout().lock();
-    match out.write_all(greeting.as_bytes()).and_then(|()| out.flush()) {
-        // a reader that has gone away is no reason to stop serving
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ServeFailed::of(error)),
-        _ => Ok(()),
-    }
 }
 
 async fn start_workload_socket(
@@ -278,7 +277,10 @@ async fn serve_others(
 ) -> Result<(), tonic::transport::Error> {
     match port {
         PairPort::Socket(listener) => serve_pair(listener, services, shutdown).await,
-        PairPort::Tls { port, tls, peers } => serve_pair_port(port, tls, services, peers, shutdown).await,
+        #[cfg(feature = "kubernetes")]
+        PairPort::Tls { port, tls, peers } => {
+            crate::grpc::pair_server::serve_pair_port(port, tls, services, peers, shutdown).await
+        }
     }
 }
 
@@ -366,29 +368,6 @@ fn on<E: std::fmt::Display + Send + 'static>(
 ) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
     let task = runtime.spawn(task);
     async move { task.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of) }
-}
-
-/// What is served, and what to try next.
-fn greeting(config: &ServeConfig, surroundings: &Surroundings) -> String {
-    let Surroundings { replica, data_dir, ports, gave_way, .. } = surroundings;
-    let moved = if *gave_way { ", because another replica holds the default port" } else { "" };
-    let mut lines = vec![
-        format!("{replica} of {}", data_dir.path().display()),
-        format!("  signing API      {}{moved}", ports.ca_address),
-        format!("  health, metrics  http://{}/readyz /livez /metrics", ports.admin_address),
-    ];
-    if let Some(kubernetes) = &config.kubernetes {
-        lines.push(format!("  other replicas   {}", kubernetes.pair_address));
-    }
-    if let Some(socket) = &config.workload_socket {
-        lines.push(format!("  workload socket  {} for {}", socket.display(), config.workload));
-    }
-    lines.push(format!("  trust bundle     {}", data_dir.root_cert().display()));
-    if let Some(socket) = &config.workload_socket {
-        lines.push(format!("try: countersign inspect unix://{}", absolute(socket).display()));
-    }
-    lines.push(String::new());
-    lines.join("\n")
 }
 
 fn absolute(path: &std::path::Path) -> std::path::PathBuf {

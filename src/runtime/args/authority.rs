@@ -45,6 +45,7 @@ pub enum StateKind {
     /// In a data directory
     Embedded,
     /// In two Secrets
+    #[cfg(feature = "kubernetes")]
     Kubernetes,
 }
 

@@ -91,7 +91,8 @@ pub(super) fn numeric_id(text: &str) -> Result<u32, String> {
 pub(super) fn in_kubernetes(text: &str) -> Result<bool, String> {
     match text {
         "embedded" => Ok(false),
-        "kubernetes" => Ok(true),
+        "kubernetes" if cfg!(feature = "kubernetes") => Ok(true),
+        "kubernetes" => Err("\"kubernetes\" is not in this build: build it with --features kubernetes".to_owned()),
         _ => Err(format!("{text:?} is no kind of state: write embedded or kubernetes")),
     }
 }

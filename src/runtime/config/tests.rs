@@ -244,8 +244,10 @@ proptest! {
     }
 }
 
+#[cfg(feature = "kubernetes")]
 const IN_POD: &str = "state: kubernetes\nreplicaUid: 5f3c\npairAddress: 10.0.0.7:15013\n";
 
+#[cfg(feature = "kubernetes")]
 #[test]
 fn a_pod_has_defaults_of_its_own() {
     let config = load_file(&format!("{IN_POD}trustDomain: gateways.example")).unwrap();
@@ -258,6 +260,7 @@ fn a_pod_has_defaults_of_its_own() {
     assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
 }
 
+#[cfg(feature = "kubernetes")]
 #[test]
 fn what_is_for_kubernetes_is_refused_elsewhere_and_its_bad_values_there() {
     assert_eq!(
@@ -277,6 +280,7 @@ fn what_is_for_kubernetes_is_refused_elsewhere_and_its_bad_values_there() {
     assert!(error.problems.iter().any(|problem| problem.starts_with("--pair-address: required")), "{error}");
 }
 
+#[cfg(feature = "kubernetes")]
 #[test]
 fn a_second_root_in_the_mesh_is_refused() {
     assert!(problem_of(IN_POD).contains("is the mesh's own, which has a CA"));

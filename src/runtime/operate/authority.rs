@@ -13,9 +13,8 @@ use crate::{
     cli::passphrase::{self, Ask},
     domain::clock::Clock,
     grpc::{authority_service, operator_client::OperatorError},
-    k8s::{client::client, istio_ca_secret, state_recovery::StateRecovery},
     runtime::{
-        args::{ExportArgs, ImportArgs, ImportSource, PassphraseArgs, SecretName, StateKind, StatePlace},
+        args::{ExportArgs, ImportArgs, ImportSource, PassphraseArgs, StateKind, StatePlace},
         seams::{RingRandom, SystemClock},
     },
     service::{
@@ -27,6 +26,11 @@ use crate::{
         authority_transfer::StoppedState,
         data_dir::{DataDir, DataDirError},
     },
+};
+#[cfg(feature = "kubernetes")]
+use crate::{
+    k8s::{client::client, istio_ca_secret, state_recovery::StateRecovery},
+    runtime::args::SecretName,
 };
 
 /// Saves the signing authority. Says so.
@@ -72,6 +76,11 @@ pub fn import(args: &ImportArgs) -> Result<String, OperateError> {
             let (backup, _) = Backup::open(&content, &checked(&passphrase)?).map_err(refused)?;
             ImportedState::from_backup(&backup, now).map_err(refused)?
         }
+        #[cfg(not(feature = "kubernetes"))]
+        ImportSource { file: None, istio_secret: Some(_) } => {
+            return Err(OperateError::Refused("--istio-secret: Kubernetes is not in this build".into()));
+        }
+        #[cfg(feature = "kubernetes")]
         ImportSource { file: None, istio_secret: Some(SecretName { namespace, name }) } => {
             let files = runtime()?.block_on(async {
                 let client = client(args.place.kubeconfig.as_deref()).await.map_err(refused)?;
@@ -94,6 +103,7 @@ pub fn import(args: &ImportArgs) -> Result<String, OperateError> {
             state.close()?;
             writeln!(text, "imported {root} under term {term}; the next `countersign serve` signs with it")
         }
+        #[cfg(feature = "kubernetes")]
         StateKind::Kubernetes => {
             let done = in_kubernetes(&args.place, async |state| state.import(imported, args.replace, now).await)?;
             for kept in &done.kept {
@@ -115,6 +125,7 @@ pub fn import(args: &ImportArgs) -> Result<String, OperateError> {
 /// # Errors
 ///
 /// When the API server can't be asked.
+#[cfg(feature = "kubernetes")]
 pub(super) fn recover_in_kubernetes(place: &StatePlace, new_root: bool) -> Result<(String, bool), OperateError> {
     let mut text = String::new();
     if new_root {
@@ -168,10 +179,12 @@ fn stored(place: &StatePlace) -> Result<Backup, OperateError> {
             state.close()?;
             Ok(backup)
         }
+        #[cfg(feature = "kubernetes")]
         StateKind::Kubernetes => in_kubernetes(place, async |state| state.backup().await),
     }
 }
 
+#[cfg(feature = "kubernetes")]
 fn in_kubernetes<T, E: std::fmt::Display>(
     place: &StatePlace,
     work: impl AsyncFnOnce(StateRecovery) -> Result<T, E>,

@@ -32,6 +32,7 @@ pub(super) enum Announced {
     InDataDir(PairDirectory, ReplicaEntry),
     /// From the lease. The data directory is this replica's own, and the operator's socket in it is there all the time: who is
     /// not active passes on.
+    #[cfg(feature = "kubernetes")]
     InLease,
 }
 
@@ -40,6 +41,7 @@ impl Announced {
     pub(super) fn pair(&self) -> Option<(PairDirectory, Slot)> {
         match self {
             Self::InDataDir(pair, entry) => Some((pair.clone(), entry.slot)),
+            #[cfg(feature = "kubernetes")]
             Self::InLease => None,
         }
     }
@@ -62,6 +64,7 @@ impl Announcer {
     pub(super) async fn run(self, sessions: watch::Receiver<Option<Arc<SigningSession>>>) {
         match self.announced {
             Announced::InDataDir(..) => self.follow(sessions).await,
+            #[cfg(feature = "kubernetes")]
             Announced::InLease => {
                 let (never, ()) = tokio::join!(self.serve_operator_for_ever(), self.follow(sessions));
                 match never {}
@@ -92,6 +95,7 @@ impl Announcer {
         let serve_operator = async {
             match self.announced {
                 Announced::InDataDir(..) => self.serve_operator_for_ever().await,
+                #[cfg(feature = "kubernetes")]
                 Announced::InLease => std::future::pending().await,
             }
         };
@@ -126,6 +130,7 @@ impl Announcer {
             Announced::InDataDir(pair, ReplicaEntry { replica, slot, .. }) => {
                 Some((pair.clone(), ActiveEntry { replica: replica.clone(), term: session.term(), slot: *slot }))
             }
+            #[cfg(feature = "kubernetes")]
             Announced::InLease => None,
         };
         let (root_cert, authority) = (self.data_dir.root_cert(), session.authority());

@@ -2,13 +2,12 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use rustls::ServerConfig;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 
 use super::announce::Announced;
 use crate::{
     domain::{jwt::TokenIssuer, leadership::Tenure},
-    grpc::{pair_client::PairClient, pair_server::CertifiedPeers, unix_listener::WorkloadListener},
+    grpc::{pair_client::PairClient, unix_listener::WorkloadListener},
     service::{
         bundle_distribution::{DistributionConfig, Places},
         create_certificate::{Cluster, IstiodServing},
@@ -69,13 +68,14 @@ pub(super) enum PairPort {
     /// A socket in the data directory that they share.
     Socket(WorkloadListener),
     /// A port, under mutual TLS.
+    #[cfg(feature = "kubernetes")]
     Tls {
         /// Listening.
         port: TcpListener,
         /// By the newest certificate of this replica.
-        tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+        tls: tokio::sync::watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
         /// Who is let in.
-        peers: CertifiedPeers,
+        peers: crate::grpc::pair_server::CertifiedPeers,
     },
 }
 

@@ -41,7 +41,8 @@ fn ten_at_once_make_one_active_in_one_term_and_all_know_where_it_is() {
     replicas.assert_terms_do_not_overlap();
 }
 
-/// Who only looked each four seconds would need two on the average.
+/// Who only looked each four seconds would need two on the average, and up to four. A hint is heeded once a second here, and
+/// it takes up to two of them.
 #[test]
 fn each_that_leaves_hands_over_at_once() {
     let [renew, step_down, lease] = [4, 9, 12].map(Duration::from_secs);
@@ -63,7 +64,7 @@ fn each_that_leaves_hands_over_at_once() {
         let last = signatures.iter().rfind(|signature| signature.term == term).unwrap();
         let gap = first.at.since(last.at);
         println!("from term {term} to term {next_term}: {gap:?} between two signatures");
-        assert!(gap < Duration::from_millis(1_500), "{gap:?}");
+        assert!(gap < Duration::from_secs(3), "{gap:?}");
         (active, term) = (next, next_term);
     }
     replicas.assert_terms_do_not_overlap();

@@ -40,7 +40,7 @@ use super::{
     telemetry,
 };
 use crate::{
-    domain::{clock::Clock, identity::ServiceAccount, random::SecureRandom},
+    domain::{clock::Clock, identity::ServiceAccount, jwt::TokenIssuer, random::SecureRandom},
     grpc::{
         ca_server::serve_ca,
         pair_server::{PairServices, serve_pair},
@@ -127,13 +127,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     };
     let origin = plugged_in.as_ref().map_or(Origin::SelfSigned, |(_, authority)| Origin::PluggedIn(authority.clone()));
     let issuers = proofs::configured_issuers(&config.token_issuers)?;
-    let mut surroundings = match &config.kubernetes {
-        #[cfg(feature = "kubernetes")]
-        Some(kubernetes) => kubernetes::join(&config, kubernetes, issuers, &seams).await?,
-        #[cfg(not(feature = "kubernetes"))]
-        Some(_) => return Err(ServeFailed("state: kubernetes is not in this build".into())),
-        None => embedded::join(&config, issuers, seams.random.as_ref()).await?,
-    };
+    let mut surroundings = surroundings(&config, issuers, &seams).await?;
     let mut supervisor = Supervisor::default();
     let tasks = std::mem::take(&mut surroundings.tasks);
     tasks.into_iter().for_each(|(name, task)| supervisor.spawn(name, until(&shutdown, task)));
@@ -179,6 +173,20 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     });
     closed.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
     result
+}
+
+async fn surroundings(
+    config: &ServeConfig,
+    issuers: Vec<TokenIssuer>,
+    seams: &Seams,
+) -> Result<surroundings::Surroundings, ServeFailed> {
+    match &config.kubernetes {
+        #[cfg(feature = "kubernetes")]
+        Some(kubernetes) => kubernetes::join(config, kubernetes, issuers, seams).await,
+        #[cfg(not(feature = "kubernetes"))]
+        Some(_) => Err(ServeFailed("state: kubernetes is not in this build".into())),
+        None => embedded::join(config, issuers, seams.random.as_ref()).await,
+    }
 }
 
 async fn start_workload_socket(

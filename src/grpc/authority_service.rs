@@ -16,7 +16,7 @@ use crate::{
     },
     service::{
         authority_backup::Passphrase,
-        authority_export::{AuthorityExport, ExportError},
+        authority_export::{AuthorityExport, ExportError, Exported},
     },
 };
 
@@ -44,22 +44,42 @@ impl AuthorityService for AuthorityOperator {
             .map_err(|_text_with_a_secret| Status::invalid_argument("passphrase: not UTF-8"))?;
         let passphrase = Passphrase::new(Zeroizing::new(passphrase));
         let passphrase = passphrase.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let backup = self.export.export(passphrase, actor).await.map_err(|error| match error {
-            ExportError::NotActive => Status::failed_precondition(error.to_string()),
-            ExportError::Backup(_) => Status::data_loss(error.to_string()),
-        })?;
-        Ok(Response::new(ExportAuthorityResponse { backup: backup.into() }))
+        let Exported { file, is_of_ended_term } =
+            self.export.export(passphrase, actor).await.map_err(|error| match error {
+                ExportError::NotActive(_) => Status::failed_precondition(error.to_string()),
+                ExportError::Backup(_) => Status::data_loss(error.to_string()),
+            })?;
+        Ok(Response::new(ExportAuthorityResponse { backup: file.into(), of_ended_term: is_of_ended_term }))
     }
 }
 
-/// Has the active whose `admin.sock` this is make a backup. The answer is encrypted with the passphrase.
+/// What became of asking for a backup.
+#[derive(Debug)]
+pub enum ExportAnswer {
+    /// It was made.
+    Backup(Exported),
+    /// That replica has nothing that must be saved: in its words.
+    NotActive(String),
+    /// No replica runs there, or none that may be asked.
+    NoReplica,
+}
+
+/// Has the replica whose `admin.sock` this is make a backup, encrypted with the passphrase.
 ///
 /// # Errors
 ///
-/// When nobody is active there, the active refuses, or goes away.
-pub async fn export(socket: &Path, passphrase: &str) -> Result<Vec<u8>, OperatorError> {
-    let channel = connect(socket).await.map_err(OperatorError::NoActive)?;
+/// When it refuses, or goes away.
+pub async fn export(socket: &Path, passphrase: &str) -> Result<ExportAnswer, OperatorError> {
+    let Ok(channel) = connect(socket).await else { return Ok(ExportAnswer::NoReplica) };
     let request = ExportAuthorityRequest { passphrase: passphrase.as_bytes().to_vec().into() };
-    let answer = AuthorityServiceClient::new(channel).export(request).await.map_err(|status| failure(&status))?;
-    Ok(answer.into_inner().backup.to_vec())
+    match AuthorityServiceClient::new(channel).export(request).await {
+        Ok(answer) => {
+            let ExportAuthorityResponse { backup, of_ended_term } = answer.into_inner();
+            Ok(ExportAnswer::Backup(Exported { file: backup.to_vec(), is_of_ended_term: of_ended_term }))
+        }
+        Err(status) => match failure(&status) {
+            OperatorError::NoActive(why) => Ok(ExportAnswer::NotActive(why)),
+            error @ (OperatorError::Refused(_) | OperatorError::Broken(_)) => Err(error),
+        },
+    }
 }

@@ -33,7 +33,7 @@ use self::{
 use crate::{
     domain::leadership::Term,
     service::{
-        ports::{MAX_OBJECT_BYTES, StateError, StateObject, StateStore, Versioned},
+        ports::{Kept, KeptState, MAX_OBJECT_BYTES, StateError, StateObject, StateStore, Versioned},
         state_condition::StateCondition,
         state_manifest::{Acknowledged, Known, StateManifest},
     },
@@ -51,6 +51,8 @@ struct Inner {
     manifest: Arc<StateManifest>,
     /// What was claimed, and has been acknowledged since.
     held: Mutex<Option<Held>>,
+    /// What was held last, until something is claimed again: a backup can be made of it if the Secrets are lost meanwhile.
+    kept: Mutex<Option<Held>>,
     /// One claim or write at a time.
     writing: tokio::sync::Mutex<()>,
     condition: channel::Sender<StateCondition>,
@@ -87,6 +89,7 @@ impl SecretStateStore {
             root_of,
             manifest,
             held: Mutex::default(),
+            kept: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             condition: channel::Sender::new(StateCondition::Unwatched),
             higher_term: channel::Sender::new(Term::NONE),
@@ -115,7 +118,7 @@ impl StateStore for SecretStateStore {
         self.0.handle.block_on(self.0.claim(term, self.0.deadline()))
     }
 
-    /// What was claimed is forgotten. A later claim begins anew.
+    /// What was claimed is not the state any more. A later claim begins anew.
     fn close(&self) {
         self.0.forget();
     }
@@ -139,6 +142,33 @@ impl StateStore for SecretStateStore {
     }
 }
 
+impl KeptState for SecretStateStore {
+    fn kept_if_lost(&self) -> Option<Kept> {
+        // what is held outlives its term until somebody is known to have claimed a higher one
+        let held = self.0.held().clone();
+        let kept = held.or_else(|| self.0.kept().clone())?;
+        let known = self.0.manifest.known();
+        match self.0.handle.block_on(self.0.read_sound(&known, self.0.deadline())) {
+            Err(StateError::Damaged(_) | StateError::Unusable(_)) => kept.into_kept(),
+            // whoever asks may find it where it belongs, or nobody can say that it is not there
+            Ok(_) | Err(_) => None,
+        }
+    }
+}
+
+impl Held {
+    fn into_kept(self) -> Option<Kept> {
+        let Pair { authority, trust } = self.objects;
+        Some(Kept { term: self.term, authority: versioned(authority.record)?, trust: versioned(trust.record) })
+    }
+}
+
+/// Nothing of an object that was claimed only.
+fn versioned(record: Record) -> Option<Versioned> {
+    let Record { version, writer, content, .. } = record;
+    (!content.is_empty()).then_some(Versioned { version, term: writer, content })
+}
+
 impl Inner {
     fn deadline(&self) -> Instant {
         Instant::now() + self.limit
@@ -149,8 +179,15 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn kept(&self) -> MutexGuard<'_, Option<Held>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets aside what is held.
     fn forget(&self) {
-        *self.held() = None;
+        if let Some(held) = self.held().take() {
+            *self.kept() = Some(held);
+        }
         self.condition.send_replace(StateCondition::Unwatched);
     }
 
@@ -176,6 +213,7 @@ impl Inner {
             return Err(StateError::Io("an object that was claimed is not there".into()));
         };
         self.hold(Held { term, objects: Pair { authority, trust }, in_doubt: Pair::default() });
+        *self.kept() = None;
         self.condition.send_replace(StateCondition::Sound);
         Ok(())
     }
@@ -248,8 +286,7 @@ impl Inner {
                 self.read_sound(&known, until).await?.of(object).clone()
             }
         };
-        let record = stored.map(|stored| stored.record).filter(|record| !record.content.is_empty());
-        Ok(record.map(|Record { version, writer, content, .. }| Versioned { version, term: writer, content }))
+        Ok(stored.and_then(|stored| versioned(stored.record)))
     }
 
     /// A higher term was found than was held when the question was asked. Unless a claim of our own has written it since, it is
@@ -290,6 +327,29 @@ mod tests {
     fn stored(object: StateObject, term: u64) -> Stored {
         let record = Record { claimed: Term::new(term), ..Record::default() };
         Stored::written(new_secret(object, &record), record)
+    }
+
+    #[tokio::test]
+    async fn what_was_held_is_kept_until_something_is_claimed_again() {
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
+        let store =
+            SecretStateStore::new(client, Handle::current(), "ns", Duration::ZERO, Arc::default(), |_content| None);
+        let mut objects = Pair { authority: stored(OBJECTS[0], 5), trust: stored(OBJECTS[1], 5) };
+        objects.authority.record.version = 3;
+        objects.authority.record.content = b"key".to_vec().into();
+        store.0.hold(Held { term: Term::new(5), objects, in_doubt: Pair::default() });
+        // the end of the term, and claims that fail
+        for _ in 0..2 {
+            store.0.forget();
+            assert!(store.0.claim(Term::new(6), Instant::now()).await.is_err());
+        }
+        let kept = store.0.kept().clone().and_then(Held::into_kept).expect("a copy in memory");
+        assert_eq!((kept.term, kept.authority.version, kept.trust.is_none()), (Term::new(5), 3, true));
+        assert_eq!(*kept.authority.content, b"key");
+        assert!(store.0.held().is_none());
+        // the API server doesn't answer: nobody says that anything is lost
+        let asked = store.clone();
+        assert!(tokio::task::spawn_blocking(move || asked.kept_if_lost()).await.unwrap().is_none());
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 pub use self::seal::{Passphrase, PassphraseError, SealError};
-use super::ports::{StateError, StateObject, StateStore};
+use super::ports::{Kept, StateError, StateObject, StateStore, Versioned};
 use crate::domain::{clock::Timestamp, leadership::Term, random::SecureRandom};
 
 /// The contents of a state.
@@ -97,13 +97,21 @@ impl Backup {
     /// When there is nothing, or it can't be read.
     pub fn of(store: &dyn StateStore, term: Term) -> Result<Self, BackupError> {
         let authority = store.load(StateObject::Authority)?.ok_or(BackupError::Nothing)?;
-        let trust = store.load(StateObject::Trust)?;
+        Ok(Self::of_objects(term, authority, store.load(StateObject::Trust)?))
+    }
+
+    /// What a replica kept in memory.
+    pub fn of_kept(kept: Kept) -> Self {
+        Self::of_objects(kept.term, kept.authority, kept.trust)
+    }
+
+    fn of_objects(term: Term, authority: Versioned, trust: Option<Versioned>) -> Self {
         let standing = Standing {
             term: term.number(),
             authority: authority.version,
             trust: trust.as_ref().map_or(0, |trust| trust.version),
         };
-        Ok(Self { authority: authority.content, trust: trust.map(|trust| trust.content), standing })
+        Self { authority: authority.content, trust: trust.map(|trust| trust.content), standing }
     }
 
     /// The backup file. `cover` stands outside of the encryption. Takes about half a second of computing.

@@ -1,4 +1,5 @@
-//! A backup of the signing authority by the active, which has it in memory also when what is stored is damaged.
+//! A backup of the signing authority by a replica that has it in memory: by the active, also when what is stored is damaged, and
+//! by one whose term has ended, only then. The key never goes to another replica for it.
 
 use std::sync::Arc;
 
@@ -6,9 +7,9 @@ use tokio::{sync::watch, task::spawn_blocking};
 use tracing::info;
 
 use super::{
-    authority_backup::{BackupError, Cover, Passphrase},
-    ports::StateError,
-    signing_session::SigningSession,
+    authority_backup::{Backup, BackupError, Cover, Passphrase},
+    ports::{ActiveReplica, KeptState, StateError},
+    signing_session::{InSession, SigningSession},
     signing_state::{SigningState, root_of},
 };
 use crate::domain::{clock::Clock, random::SecureRandom};
@@ -17,49 +18,103 @@ use crate::domain::{clock::Clock, random::SecureRandom};
 pub struct AuthorityExport {
     session: watch::Receiver<Option<Arc<SigningSession>>>,
     state: Arc<SigningState>,
+    kept: Option<Arc<dyn KeptState>>,
+    active: watch::Receiver<Option<ActiveReplica>>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn SecureRandom>,
+}
+
+/// A backup that was made.
+#[derive(Debug)]
+pub struct Exported {
+    /// The file, encrypted.
+    pub file: Vec<u8>,
+    /// Whether it is of a term that has ended: what was stored since is not in it.
+    pub is_of_ended_term: bool,
 }
 
 /// Why there is no backup.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExportError {
-    /// Another replica may be.
-    #[error("this replica is not active: run the command again when one is")]
-    NotActive,
+    /// Another replica is, or may be.
+    #[error("this replica is not active{}", active_of(.0.as_ref()))]
+    NotActive(Option<ActiveReplica>),
     /// There is none to be had.
     #[error(transparent)]
     Backup(#[from] BackupError),
 }
 
+/// The name of a replica in Kubernetes begins with its pod's UID, and its address is the pod's.
+fn active_of(active: Option<&ActiveReplica>) -> String {
+    match active {
+        Some(ActiveReplica { replica, endpoint, .. }) => {
+            format!("; {replica} at {endpoint} is: run `countersign authority export` there")
+        }
+        None => ": run the command again when one is".into(),
+    }
+}
+
 impl AuthorityExport {
-    /// Exports from `state` while `session` lasts.
+    /// Exports from `state` while `session` lasts, and otherwise what `kept` has, if that is all there is; else it names the
+    /// replica that is `active`.
     pub fn new(
         session: watch::Receiver<Option<Arc<SigningSession>>>,
         state: Arc<SigningState>,
+        kept: Option<Arc<dyn KeptState>>,
+        active: watch::Receiver<Option<ActiveReplica>>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn SecureRandom>,
     ) -> Self {
-        Self { session, state, clock, random }
+        Self { session, state, kept, active, clock, random }
     }
 
-    /// The backup file, encrypted, in the name of the user `actor_uid`.
+    /// The backup file, in the name of the user `actor_uid`.
     ///
     /// # Errors
     ///
-    /// When this replica is not active, or the state can't be read.
-    pub async fn export(&self, passphrase: Passphrase, actor_uid: u32) -> Result<Vec<u8>, ExportError> {
-        let session = self.session.borrow().clone();
-        let session = session.and_then(|session| session.enter(self.clock.boot())).ok_or(ExportError::NotActive)?;
-        let (state, random, made) = (Arc::clone(&self.state), Arc::clone(&self.random), self.clock.now());
-        let sealed = spawn_blocking(move || {
-            let backup = state.backup(session.term())?;
-            let root = root_of(&backup.authority);
-            let file = backup.seal(&Cover { root: root.clone(), made }, &passphrase, random.as_ref())?;
-            let term = session.term();
-            info!(event = "audit", action = "authority export", actor_uid, %term, root = root.unwrap_or_default());
-            Ok(file)
+    /// When the state can't be read, or this replica is not active and what is stored is all right as far as it can see, or it
+    /// has nothing in memory.
+    pub async fn export(self: &Arc<Self>, passphrase: Passphrase, actor_uid: u32) -> Result<Exported, ExportError> {
+        let this = Arc::clone(self);
+        let sealed = spawn_blocking(move || match this.entered() {
+            Some(session) => {
+                let backup = this.state.backup(session.term())?;
+                this.sealed(&backup, &passphrase, actor_uid, false)
+            }
+            None => {
+                let kept = this.kept.as_ref().and_then(|kept| kept.kept_if_lost());
+                let kept = kept.ok_or_else(|| ExportError::NotActive(this.active.borrow().clone()))?;
+                this.sealed(&Backup::of_kept(kept), &passphrase, actor_uid, true)
+            }
         });
         sealed.await.map_err(|error| BackupError::State(StateError::Io(error.to_string())))?
+    }
+
+    fn entered(&self) -> Option<InSession> {
+        self.session.borrow().as_ref()?.enter(self.clock.boot())
+    }
+
+    fn sealed(
+        &self,
+        backup: &Backup,
+        passphrase: &Passphrase,
+        actor_uid: u32,
+        is_of_ended_term: bool,
+    ) -> Result<Exported, ExportError> {
+        let root = root_of(&backup.authority);
+        let cover = Cover { root: root.clone(), made: self.clock.now() };
+        let file = backup.seal(&cover, passphrase, self.random.as_ref())?;
+        let (root, standing) = (root.unwrap_or_default(), backup.standing);
+        info!(
+            event = "audit",
+            action = "authority export",
+            actor_uid,
+            term = standing.term,
+            authority_version = standing.authority,
+            trust_version = standing.trust,
+            of = if is_of_ended_term { "copy in memory of a term that has ended" } else { "the active's state" },
+            root,
+        );
+        Ok(Exported { file, is_of_ended_term })
     }
 }

@@ -32,7 +32,7 @@ use countersign::{
         denial::IssuanceDenial,
         leadership::Standing,
         metrics::Metrics,
-        ports::{LeaseHolder, SigningRequest, StateStore},
+        ports::{LeaseHolder, Pair as _, SigningRequest, StateStore},
         replica_identity::ReplicaIdentityKeeper,
         signing_session::SigningSession,
         signing_state::{Claim, Origin, SigningState},
@@ -163,7 +163,8 @@ impl Pair {
             Arc::clone(&clock),
         ));
         let random = Arc::new(RingRandom::new());
-        let export = AuthorityExport::new(sessions.clone(), Arc::clone(&state), Arc::clone(&clock), random);
+        let (kept, active, time) = (None, client.active(), Arc::clone(&clock));
+        let export = AuthorityExport::new(sessions.clone(), Arc::clone(&state), kept, active, time, random);
         let services =
             PairServices { create: Arc::clone(&create), history: Arc::clone(&log) as _, denial: Arc::clone(&denial) };
         let peers = CertifiedPeers { clock, known: Arc::clone(&known), workload: settings.workload };

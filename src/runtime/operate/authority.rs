@@ -12,13 +12,14 @@ use super::{ANSWER_LIMIT, OperateError, existing};
 use crate::{
     cli::passphrase::{self, Ask},
     domain::clock::Clock,
-    grpc::{authority_service, operator_client::OperatorError},
+    grpc::authority_service::{self, ExportAnswer},
     runtime::{
         args::{ExportArgs, ImportArgs, ImportSource, PassphraseArgs, StateKind, StatePlace},
         seams::{RingRandom, SystemClock},
     },
     service::{
         authority_backup::{Backup, Cover, Passphrase},
+        authority_export::Exported,
         signing_state::{ImportedState, root_of},
     },
     storage::{
@@ -44,21 +45,29 @@ pub fn export(args: &ExportArgs) -> Result<String, OperateError> {
         return Err(OperateError::Refused(format!("{out} exists: give another --out")));
     }
     let passphrase = read_passphrase(&args.passphrase, Ask::Twice)?;
-    let file = match by_active(&args.place, &passphrase)? {
-        Some(file) => file,
-        None => {
-            let backup = stored(&args.place)?;
-            let cover = Cover { root: root_of(&backup.authority), made: SystemClock.now() };
-            backup.seal(&cover, &checked(&passphrase)?, &RingRandom::new()).map_err(refused)?
+    let Exported { file, is_of_ended_term } = match from_memory(&args.place, &passphrase)? {
+        ExportAnswer::Backup(exported) => exported,
+        ExportAnswer::NotActive(why) => {
+            stored_sealed(&args.place, &passphrase).map_err(|error| OperateError::Refused(format!("{error}; {why}")))?
         }
+        ExportAnswer::NoReplica => stored_sealed(&args.place, &passphrase)?,
     };
-    let (_, Cover { root, .. }) = Backup::open(&file, &checked(&passphrase)?).map_err(refused)?;
+    let (Backup { standing, .. }, Cover { root, .. }) = Backup::open(&file, &checked(&passphrase)?).map_err(refused)?;
     if !storage::write_new_private_file(&args.out, &file)? {
         return Err(OperateError::Refused(format!("{out} exists: give another --out")));
     }
     let root =
         root.map_or_else(|| "a plugged-in authority, whose key is not in it".to_owned(), |root| format!("root {root}"));
-    Ok(format!("wrote {out}: {root}\nit is worth as much as the key itself: keep file and passphrase apart\n"))
+    let what = if is_of_ended_term {
+        format!(
+            "what is stored can't be used: this is what the replica held in memory when its term {} ended, version {} of the \
+             authority and {} of the trust bundle; what was stored later is not in it\n",
+            standing.term, standing.authority, standing.trust
+        )
+    } else {
+        String::new()
+    };
+    Ok(format!("wrote {out}: {root}\n{what}it is worth as much as the key itself: keep file and passphrase apart\n"))
 }
 
 /// Puts a signing authority in place. Says what was done.
@@ -153,21 +162,25 @@ pub(super) fn recover_in_kubernetes(place: &StatePlace, new_root: bool) -> Resul
     Ok((text, findings.damage.is_none()))
 }
 
-/// What the active has in memory, if it is on this machine.
-fn by_active(place: &StatePlace, passphrase: &str) -> Result<Option<Vec<u8>>, OperateError> {
+/// What the replica on this machine has in memory, if one runs.
+fn from_memory(place: &StatePlace, passphrase: &str) -> Result<ExportAnswer, OperateError> {
     let socket = match existing(&place.data_dir.data_dir) {
         Ok(data_dir) => data_dir.admin_socket(),
-        Err(DataDirError::Unused(_)) => return Ok(None),
+        Err(DataDirError::Unused(_)) => return Ok(ExportAnswer::NoReplica),
         Err(error) => return Err(error.into()),
     };
     let answer =
         runtime()?.block_on(async { timeout(ANSWER_LIMIT, authority_service::export(&socket, passphrase)).await });
-    match answer {
-        Ok(Ok(file)) => Ok(Some(file)),
-        Ok(Err(OperatorError::NoActive(_))) => Ok(None),
-        Ok(Err(error)) => Err(refused(error)),
-        Err(_elapsed) => Err(OperateError::Silent { socket: socket.display().to_string(), limit: ANSWER_LIMIT }),
-    }
+    let silent = |_elapsed| OperateError::Silent { socket: socket.display().to_string(), limit: ANSWER_LIMIT };
+    answer.map_err(silent)?.map_err(refused)
+}
+
+/// What is stored, as a backup file.
+fn stored_sealed(place: &StatePlace, passphrase: &str) -> Result<Exported, OperateError> {
+    let backup = stored(place)?;
+    let cover = Cover { root: root_of(&backup.authority), made: SystemClock.now() };
+    let file = backup.seal(&cover, &checked(passphrase)?, &RingRandom::new()).map_err(refused)?;
+    Ok(Exported { file, is_of_ended_term: false })
 }
 
 /// What is stored, while nobody here is active.

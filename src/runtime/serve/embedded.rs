@@ -72,6 +72,7 @@ pub(super) async fn join(
         tenure: Tenure::Lock,
         election: Arc::new(election),
         hints: Hints::new(),
+        kept_state: None,
         open_state: Box::new(move || opener.open_store(root_of)),
         issuers,
         cluster: None,

@@ -87,6 +87,7 @@ pub(super) async fn join(
         tenure: Tenure::Lease(kubernetes.lease),
         election: lease,
         hints,
+        kept_state: Some(Arc::new(store.clone())),
         open_state: Box::new(move || Ok(Arc::new(store.clone()))),
         issuers,
         cluster: Some(cluster),

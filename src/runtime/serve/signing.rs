@@ -20,6 +20,7 @@ use crate::{
         denial::IssuanceDenial,
         issuance_history::IssuanceHistory,
         leadership::{Leadership, Standing},
+        ports::Pair as _,
         readiness::Readiness,
         signing_session::SigningSession,
         signing_state::{Origin, SigningState},
@@ -87,7 +88,8 @@ pub(super) fn assemble(
     let trust_domain = config.trust_domain.clone();
     let denial = IssuanceDenial::new(sessions.clone(), Arc::clone(&state), operators, trust_domain, Arc::clone(clock));
     let denial = Arc::new(denial);
-    let export = AuthorityExport::new(sessions.clone(), state, Arc::clone(clock), Arc::clone(random));
+    let (kept, active) = (surroundings.kept_state, pair.active());
+    let export = AuthorityExport::new(sessions.clone(), state, kept, active, Arc::clone(clock), Arc::clone(random));
     let (written, announced_term) = watch::channel(None);
     let announcer = Announcer {
         data_dir,

@@ -13,7 +13,7 @@ use crate::{
         create_certificate::{Cluster, IstiodServing},
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},
-        ports::BoxFuture,
+        ports::{BoxFuture, KeptState},
         readiness::Readiness,
         signing_state::OpenStore,
     },
@@ -36,6 +36,8 @@ pub(super) struct Surroundings {
     pub(super) election: Arc<dyn Election>,
     pub(super) hints: Hints,
     pub(super) open_state: OpenStore,
+    /// Where a state that is lost may still be in memory.
+    pub(super) kept_state: Option<Arc<dyn KeptState>>,
     /// Whose tokens are believed without asking anybody.
     pub(super) issuers: Vec<TokenIssuer>,
     /// Who says whose the other tokens are.

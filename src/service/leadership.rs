@@ -58,6 +58,8 @@ pub struct Leadership {
     claimed: Option<(Term, ClaimedState)>,
     /// Why the last claim failed.
     claim_error: Option<StateError>,
+    /// Whether the lock was somebody else's when it was tried last.
+    another_has_lock: bool,
     session: watch::Sender<Option<Arc<SigningSession>>>,
     /// The session of the term that ended last, until the stores are closed.
     ended: Option<Arc<SigningSession>>,
@@ -106,6 +108,7 @@ impl Leadership {
             state,
             claimed: None,
             claim_error: None,
+            another_has_lock: false,
             session,
             ended: None,
             standing,
@@ -216,7 +219,10 @@ impl Leadership {
 
     fn event_of(&mut self, outcome: Outcome) -> Result<Event, LeadershipError> {
         match outcome {
-            Outcome::Event(event) => Ok(event),
+            Outcome::Event(event) => {
+                self.another_has_lock = event == Event::LockHeld;
+                Ok(event)
+            }
             Outcome::Claim(term, Ok(Claim::Claimed(state))) => {
                 self.claimed = Some((term, state));
                 self.claim_error = None;
@@ -244,7 +250,9 @@ impl Leadership {
 
     fn publish_standing(&mut self) {
         let (role, term) = (self.machine.role(), self.machine.term());
-        if role == Role::Standby && !matches!(self.claim_error, Some(StateError::Unusable(_))) {
+        // a lock is let go after each claim that fails, and nobody else may have taken it
+        let of_another = role == Role::Standby && (self.machine.tenure() != Tenure::Lock || self.another_has_lock);
+        if of_another && !matches!(self.claim_error, Some(StateError::Unusable(_))) {
             // somebody else's to mend by now; but one that could not use the state could not take over either
             self.claim_error = None;
         }

@@ -40,6 +40,7 @@ impl Clock for TestClock {
 struct TestElection {
     lease: Mutex<Option<Observed>>,
     writes: AtomicUsize,
+    releases: AtomicUsize,
     trouble: Mutex<Option<Arc<str>>>,
 }
 
@@ -69,7 +70,9 @@ impl Election for TestElection {
         Box::pin(async move { event })
     }
 
-    fn release(&self) {}
+    fn release(&self) {
+        self.releases.fetch_add(1, Ordering::Relaxed);
+    }
 
     fn trouble(&self) -> Option<Arc<str>> {
         self.trouble.lock().unwrap().clone()
@@ -235,6 +238,19 @@ async fn under_a_lock_a_damaged_state_is_the_end() {
 }
 
 #[tokio::test]
+async fn under_a_lock_a_state_that_can_not_be_read_now_is_said_and_the_lock_is_let_go_between_claims() {
+    let mut replica = Replica::start(Tenure::Lock, Some(StateError::Io("too many open files".into())));
+    let let_go = |standing: &Standing| standing.role == Role::Standby && standing.trouble.is_some();
+    let standing = replica.until(let_go).await;
+    assert_eq!(standing.trouble.as_deref(), Some("the state store failed: too many open files"));
+    assert!(replica.election.releases.load(Ordering::Relaxed) > 0);
+    replica.store.set_fault(None);
+    let standing = replica.until(|standing| standing.role == Role::Active).await;
+    assert_eq!(standing.trouble, None);
+    assert!(!replica.running.is_finished());
+}
+
+#[tokio::test]
 async fn a_claim_that_hangs_is_answered_and_the_next_one_waits_for_its_end() {
     let mut replica = Replica::start(lease(), None);
     replica.store.set_hung(true);
@@ -261,10 +277,8 @@ async fn a_higher_term_ends_the_session_and_is_outdone() {
     replica.until(|standing| standing.role == Role::Active).await;
     let session = replica.sessions.borrow().clone().unwrap();
     replica.hints.higher_term(Term::new(40));
-    replica.until(|standing| standing.role != Role::Active).await;
+    let standing = replica.until(|standing| standing.term == Some(Term::new(41))).await;
     assert!(session.enter(BootInstant::from_nanos(0)).is_none(), "the session has ended");
-    let standing = replica.until(|standing| standing.role == Role::Active).await;
-    assert_eq!(standing.term, Some(Term::new(41)));
     assert_eq!(replica.sessions.borrow().as_ref().map(|session| session.term()), standing.term);
 }
 

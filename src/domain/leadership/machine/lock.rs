@@ -8,8 +8,10 @@ use super::{
 };
 use crate::domain::clock::BootInstant;
 
-/// How often a lock that somebody else holds is tried, and the first wait after a failed claim.
+/// How often a lock that somebody else holds is tried.
 const POLL: Duration = Duration::from_millis(50);
+/// The first wait after a failed claim, in which whoever tries the lock gets it.
+const FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between claims.
 const CEILING: Duration = Duration::from_secs(1);
 
@@ -48,7 +50,7 @@ enum Lock {
 
 impl LockElection {
     pub(super) const fn new(now: BootInstant) -> Self {
-        Self { state: State::Waiting { try_at: now }, claims: Claims::new(now, POLL, CEILING) }
+        Self { state: State::Waiting { try_at: now }, claims: Claims::new(now, FIRST, CEILING) }
     }
 
     pub(super) fn handle(&mut self, event: &Event, now: BootInstant, actions: &mut Vec<Action>) {
@@ -133,9 +135,18 @@ impl LockElection {
             (State::Claiming, Event::StateClaimed { term }) => Some(*term),
             _ => None,
         };
-        if let (Answer::Claimed, Some(term)) = (self.claims.answered(event, wanted, now), wanted) {
-            self.state = State::Active { term };
-            actions.push(Action::Grant { term, until: None });
+        match (self.claims.answered(event, wanted, now), wanted) {
+            (Answer::Claimed, Some(term)) => {
+                self.state = State::Active { term };
+                actions.push(Action::Grant { term, until: None });
+            }
+            (Answer::Claimed | Answer::Refused | Answer::Unusable | Answer::None, _) => {}
+        }
+        let failed = matches!(event, Event::StateUnknown { .. } | Event::StateUnusable { .. });
+        if failed && self.state == State::Claiming {
+            // the fault may be this process's alone, such as too few descriptors: another one has its turn meanwhile
+            actions.push(Action::CloseStores);
+            self.state = State::Closing { lock: Lock::Ours, end: false };
         }
     }
 
@@ -178,7 +189,10 @@ impl LockElection {
         self.state = match (lock, end) {
             (Lock::Asked, _) => State::Closed,
             (Lock::Without | Lock::Ours, true) => State::Stopped,
-            (Lock::Without | Lock::Ours, false) => State::Waiting { try_at: now.plus(POLL) },
+            (Lock::Without | Lock::Ours, false) => {
+                let pause = now.plus(POLL);
+                State::Waiting { try_at: self.claims.due().map_or(pause, |due| due.max(pause)) }
+            }
         };
     }
 }
@@ -197,6 +211,41 @@ mod tests {
         assert_eq!(actions, [Action::TryLock, Action::CloseStores]);
         assert_eq!(election.role(), Role::Leaving, "the answer about the lock is still to come");
         election
+    }
+
+    #[test]
+    fn who_can_not_claim_lets_go_of_the_lock_and_tries_it_again_ever_later() {
+        let mut now = BootInstant::from_nanos(0);
+        let mut election = LockElection::new(now);
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            let mut actions = Vec::new();
+            election.handle(&Event::Tick, now, &mut actions);
+            election.handle(&Event::LockAcquired, now, &mut actions);
+            let [Action::TryLock, Action::ClaimState { term }] = actions[..] else { panic!("{actions:?}") };
+            actions.clear();
+            election.handle(&Event::StateUnknown { term }, now, &mut actions);
+            election.handle(&Event::StoresClosed, now, &mut actions);
+            assert_eq!(actions, [Action::CloseStores, Action::ReleaseLock]);
+            assert_eq!(election.role(), Role::Standby);
+            let next = election.next_wake().unwrap();
+            pauses.push(next.since(now).as_millis());
+            now = next;
+        }
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
+    }
+
+    #[test]
+    fn a_refused_claim_is_followed_by_a_higher_one_under_the_same_lock() {
+        let now = BootInstant::from_nanos(0);
+        let mut election = LockElection::new(now);
+        let mut actions = Vec::new();
+        let refused = Event::StateRefused { term: Term::new(1), highest: Term::new(7) };
+        for event in [Event::Tick, Event::LockAcquired, refused] {
+            election.handle(&event, now, &mut actions);
+        }
+        let claim = |term| Action::ClaimState { term: Term::new(term) };
+        assert_eq!(actions, [Action::TryLock, claim(1), claim(8)]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod authentication;
 pub mod authority_service;
+mod begun;
 pub mod ca_client;
 pub mod ca_server;
 mod certificate_service;

@@ -9,6 +9,7 @@ pub mod create_certificate;
 pub mod denial;
 pub mod issuance_history;
 pub mod leadership;
+pub mod line_limit;
 pub mod metrics;
 pub mod own_identity;
 pub mod plugged_in_authority;

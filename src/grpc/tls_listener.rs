@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, getrlimit};
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::timeout,
@@ -21,28 +20,26 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::{authentication::PeerConnection, server_tls::presented_chain};
+use super::{
+    authentication::PeerConnection,
+    begun::{BEGIN_LIMIT, Begun, connections_allowed},
+    server_tls::presented_chain,
+};
 use crate::service::create_certificate::HELD_PER_CONNECTION;
 
 /// One connection, its handshake done.
 #[derive(Debug)]
 pub(super) struct SecureConnection {
-    stream: TlsStream<TcpStream>,
-    /// What was read already, and is to be read again.
-    early: Vec<u8>,
+    stream: Begun<TlsStream<TcpStream>>,
     peer: PeerConnection,
-    _place: OwnedSemaphorePermit,
 }
 
 /// Connections open at the most, if the limit of file descriptors allows that; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 16_384;
-/// Each HTTP/2 connection begins with it (RFC 9113 3.4). A client that has nothing to say gets no place.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
+/// Half of the file descriptors: the rest is for the state, the log, the other replicas and the admin port.
+const SHARE: u64 = 2;
 /// Handshakes under way at the most; further connections wait in the kernel's queue.
 const HANDSHAKES: usize = 4096;
-/// A peer that says nothing gives its place up soon: this covers the preface too.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Accepts on `tcp` until the stream is dropped, each connection under the newest configuration.
 pub(super) fn accept_tls(
@@ -51,7 +48,7 @@ pub(super) fn accept_tls(
 ) -> ReceiverStream<io::Result<SecureConnection>> {
     let (ready, connections) = mpsc::channel(64);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    let places = Arc::new(Semaphore::new(connections_allowed()));
+    let places = Arc::new(Semaphore::new(connections_allowed(SHARE, CONNECTIONS)));
     tokio::spawn(async move {
         // before there is a certificate, connections wait in the kernel's queue too
         if config.wait_for(Option::is_some).await.is_err() {
@@ -80,7 +77,7 @@ pub(super) fn accept_tls(
             fails = false;
             let (config, ready) = (config.clone(), ready.clone());
             tokio::spawn(async move {
-                match timeout(HANDSHAKE_LIMIT, handshake(stream, address, config, place)).await {
+                match timeout(BEGIN_LIMIT, handshake(stream, address, config, place)).await {
                     Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
                     Ok(Err(error)) => debug!(event = "handshake_failed", peer = %address, %error),
                     Err(_) => debug!(event = "handshake_timed_out", peer = %address),
@@ -101,31 +98,11 @@ async fn handshake(
     stream.set_nodelay(true)?;
     let config = config.borrow().clone();
     let config = config.ok_or_else(|| io::Error::other("no serving certificate"))?;
-    let mut stream = TlsAcceptor::from(config).accept(stream).await?;
-    let early = first_bytes(&mut stream).await?;
-    let presented = presented_chain(stream.get_ref().1.peer_certificates());
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let stream = Begun::by(stream, place).await?;
+    let presented = presented_chain(stream.get_ref().get_ref().1.peer_certificates());
     let held = Arc::new(Semaphore::new(HELD_PER_CONNECTION));
-    Ok(SecureConnection { stream, early, peer: PeerConnection { address, presented, held }, _place: place })
-}
-
-/// The preface, or the beginning of something else, which the server refuses by itself.
-async fn first_bytes(stream: &mut TlsStream<TcpStream>) -> io::Result<Vec<u8>> {
-    let mut early = Vec::with_capacity(PREFACE.len());
-    while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
-        let mut some = vec![0; PREFACE.len() - early.len()];
-        let count = stream.read(&mut some).await?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        early.extend(some.iter().take(count));
-    }
-    Ok(early)
-}
-
-/// Half of the file descriptors: the rest is for the state, the log, the other replicas and the admin port.
-fn connections_allowed() -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(descriptors / 2).unwrap_or(CONNECTIONS).clamp(1, CONNECTIONS)
+    Ok(SecureConnection { stream, peer: PeerConnection { address, presented, held } })
 }
 
 impl Connected for SecureConnection {
@@ -138,11 +115,6 @@ impl Connected for SecureConnection {
 
 impl AsyncRead for SecureConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.early.is_empty() {
-            let count = self.early.len().min(buf.remaining());
-            self.early.drain(..count).for_each(|byte| buf.put_slice(&[byte]));
-            return Poll::Ready(Ok(()));
-        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

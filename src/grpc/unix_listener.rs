@@ -1,6 +1,8 @@
 //! The workload socket as a file: taken without pushing out a live owner, guarded by its mode and by who connects, and
 //! cleared away by whoever bound it and nobody else.
 
+mod incoming;
+
 use std::{
     fs::{self, Metadata},
     io,
@@ -21,6 +23,10 @@ use tokio::{
 };
 use tracing::warn;
 
+use self::incoming::{CONNECTIONS, Incoming, LocalConnection, SHARE};
+use super::begun::connections_allowed;
+use crate::service::line_limit::{Line, LineLimit};
+
 /// Who may connect.
 #[derive(Clone, Debug)]
 pub struct SocketAccess {
@@ -38,6 +44,7 @@ pub struct WorkloadListener {
     listener: UnixListener,
     access: SocketAccess,
     file: SocketFile,
+    lines: LineLimit<Trouble>,
 }
 
 /// Why a path can't be served.
@@ -135,35 +142,44 @@ impl WorkloadListener {
             Occupant::Other => return Err(BindError::NotASocket(path.to_owned())),
         }
         let (listener, file) = listen(path, access.mode).map_err(failed("bound"))?;
-        Ok(Self { listener, access, file })
+        Ok(Self { listener, access, file, lines: LineLimit::default() })
     }
 
-    /// The connections of permitted callers. Never ends and never fails: what can't be accepted now may be a little later.
-    pub fn incoming(self) -> impl Stream<Item = io::Result<UnixStream>> {
-        stream::unfold(self, |listener| async { Some((Ok(listener.accept().await), listener)) })
+    /// The connections of permitted callers who have begun HTTP/2. Never ends and never fails: what can't be accepted now may
+    /// be a little later. Who says nothing is cut; when there are too many others wait in the kernel's queue.
+    pub(super) fn incoming(self) -> impl Stream<Item = io::Result<LocalConnection>> {
+        let incoming = Incoming::of(self, connections_allowed(SHARE, CONNECTIONS));
+        stream::unfold(incoming, |mut incoming| async { Some((Ok(incoming.next().await), incoming)) })
     }
 
+    /// Can be dropped and called again without loss.
     async fn accept(&self) -> UnixStream {
         loop {
             let caller = self.listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream)));
             match caller {
                 Ok((peer, stream)) if self.access.permits(peer.uid(), peer.gid()) => return stream,
                 Ok((peer, _)) => {
-                    warn!(
-                        uid = peer.uid(),
-                        gid = peer.gid(),
-                        pid = peer.pid(),
-                        "refused a caller of {}",
-                        self.file.path.display()
-                    );
+                    if let Some(Line { left_out }) = self.lines.line(Trouble::Caller) {
+                        let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
+                        warn!(event = "socket_caller_refused", path = %self.file.path.display(), uid, gid, pid, left_out);
+                    }
                 }
                 Err(error) => {
-                    warn!(%error, "{} could not accept a connection", self.file.path.display());
+                    if let Some(Line { left_out }) = self.lines.line(Trouble::Accept) {
+                        warn!(event = "socket_accept_failed", path = %self.file.path.display(), %error, left_out);
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
+}
+
+/// What is said of callers that are not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Trouble {
+    Caller,
+    Accept,
 }
 
 /// Waits until `path` can be bound: nothing stands there, or the socket of a dead process. For a standby. It keeps one
@@ -292,7 +308,7 @@ fn inode(metadata: &Metadata) -> (u64, u64) {
 mod tests {
     use std::os::unix::net;
 
-    use futures_util::StreamExt;
+    use futures_util::StreamExt as _;
     use tempfile::tempdir;
     use tokio::{spawn, task::JoinHandle};
 

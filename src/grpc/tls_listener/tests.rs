@@ -1,5 +1,5 @@
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsConnector, client};
 use tokio_stream::StreamExt as _;
 
@@ -10,7 +10,7 @@ use crate::{
         clock::Timestamp,
         x509::{CertificateChain, PrivateKey, VerifiedCsr, X509Svid},
     },
-    grpc::server_tls::server_config,
+    grpc::{begun::PREFACE, server_tls::server_config},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -55,17 +55,17 @@ async fn a_client_that_does_not_begin_http2_is_cut_and_one_that_does_is_heard_fr
     let (mut silent, mut stops) = (connected(&tls, address).await, connected(&tls, address).await);
     stops.write_all(PREFACE.split_at(10).0).await.unwrap();
     for stream in [&mut silent, &mut stops] {
-        let ended = timeout(HANDSHAKE_LIMIT * 3, stream.read_to_end(&mut Vec::new())).await;
+        let ended = timeout(BEGIN_LIMIT * 3, stream.read_to_end(&mut Vec::new())).await;
         let _reset_or_closed = ended.expect("cut").is_ok();
     }
 
     for said in [&[PREFACE, b"and more"].concat()[..], b"GET / HTTP/1.1\r\n"] {
         let mut client = connected(&tls, address).await;
         client.write_all(said).await.unwrap();
-        let next = timeout(HANDSHAKE_LIMIT * 3, accepted.next()).await;
+        let next = timeout(BEGIN_LIMIT * 3, accepted.next()).await;
         let mut connection = next.expect("a connection that speaks").unwrap().unwrap();
         let mut heard = vec![0; said.len()];
-        timeout(HANDSHAKE_LIMIT * 3, connection.read_exact(&mut heard)).await.expect("what was said").unwrap();
+        timeout(BEGIN_LIMIT * 3, connection.read_exact(&mut heard)).await.expect("what was said").unwrap();
         assert_eq!(heard, said);
     }
 }

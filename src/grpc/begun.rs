@@ -1,0 +1,102 @@
+//! Connections that have begun HTTP/2. A client that has nothing to say gets no place.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustix::process::{Resource, getrlimit};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
+use tonic::transport::server::Connected;
+
+/// Each HTTP/2 connection begins with it (RFC 9113 3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A peer that says nothing gives its place up soon: this covers the preface, and a TLS handshake before it.
+pub(super) const BEGIN_LIMIT: Duration = Duration::from_secs(3);
+
+/// A connection whose peer has begun to speak.
+#[derive(Debug)]
+pub(super) struct Begun<S> {
+    stream: S,
+    /// What was read already, and is to be read again.
+    early: Vec<u8>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<S: AsyncRead + Unpin> Begun<S> {
+    /// Waits for the preface, or the beginning of something else, which the server refuses by itself. `place` is kept as long as
+    /// the connection.
+    pub(super) async fn by(mut stream: S, place: OwnedSemaphorePermit) -> io::Result<Self> {
+        let mut early = Vec::with_capacity(PREFACE.len());
+        while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
+            let mut some = vec![0; PREFACE.len() - early.len()];
+            let count = stream.read(&mut some).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            early.extend(some.iter().take(count));
+        }
+        Ok(Self { stream, early, _place: place })
+    }
+
+    pub(super) const fn get_ref(&self) -> &S {
+        &self.stream
+    }
+}
+
+/// How many connections may be open: one `share`th of the file descriptors, since others need some too, and at most `most`.
+pub(super) fn connections_allowed(share: u64, most: usize) -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(descriptors / share).unwrap_or(most).clamp(1, most)
+}
+
+impl<S: Connected> Connected for Begun<S> {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self) -> S::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let count = self.early.len().min(buf.remaining());
+            self.early.drain(..count).for_each(|byte| buf.put_slice(&[byte]));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

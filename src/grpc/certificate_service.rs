@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
 
 use super::{
@@ -14,18 +14,23 @@ use crate::{
     proto::istio::v1::auth::{
         IstioCertificateRequest, IstioCertificateResponse, istio_certificate_service_server::IstioCertificateService,
     },
-    service::{create_certificate::CreateCertificate, ports::SigningRequest},
+    service::{
+        create_certificate::{CreateCertificate, CreateError, ErrorKind},
+        line_limit::{Line, LineLimit},
+        ports::SigningRequest,
+    },
 };
 
 /// The signing API.
 pub(super) struct CertificateService {
     create: Arc<CreateCertificate>,
+    lines: LineLimit<ErrorKind>,
 }
 
 impl CertificateService {
     /// Over the use case.
-    pub(super) const fn new(create: Arc<CreateCertificate>) -> Self {
-        Self { create }
+    pub(super) fn new(create: Arc<CreateCertificate>) -> Self {
+        Self { create, lines: LineLimit::default() }
     }
 }
 
@@ -44,15 +49,21 @@ impl IstioCertificateService for CertificateService {
             Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
             Err(error) => {
                 let status = status_of(&error);
-                let peer = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
-                if status.code() == tonic::Code::Unavailable {
-                    warn!(event = "create_certificate_unavailable", peer, reason = %error);
-                } else {
-                    info!(event = "create_certificate_refused", peer, code = ?status.code(), reason = %error);
+                if let Some(line) = self.lines.line(error.kind()) {
+                    say(line, peer, status.code(), &error);
                 }
                 Err(status)
             }
         }
+    }
+}
+
+fn say(Line { left_out }: Line, peer: Option<&PeerConnection>, code: Code, error: &CreateError) {
+    let peer = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
+    if code == Code::Unavailable {
+        warn!(event = "create_certificate_unavailable", peer, reason = %error, left_out);
+    } else {
+        info!(event = "create_certificate_refused", peer, ?code, reason = %error, left_out);
     }
 }
 

@@ -30,9 +30,10 @@ use crate::{
         istio::v1::auth::IstioCertificateResponse,
     },
     service::{
-        create_certificate::CreateCertificate,
+        create_certificate::{CreateCertificate, ErrorKind},
         denial::{Actor, IssuanceDenial},
         issuance_history::IssuanceHistory,
+        line_limit::{Line, LineLimit},
         ports::DenialChange,
     },
 };
@@ -46,6 +47,8 @@ pub(super) struct ReplicaService {
     history: Arc<dyn IssuanceHistory>,
     denial: Arc<IssuanceDenial>,
     peers: Peers,
+    /// Of what is refused; of own identities that a replica may not have.
+    lines: LineLimit<Option<ErrorKind>>,
 }
 
 /// Who the others are.
@@ -69,13 +72,13 @@ pub struct CertifiedPeers {
 
 impl ReplicaService {
     /// Signs through `create`, denies through `denial`; lists `history`, the log of this replica alone.
-    pub(super) const fn new(
+    pub(super) fn new(
         create: Arc<CreateCertificate>,
         history: Arc<dyn IssuanceHistory>,
         denial: Arc<IssuanceDenial>,
         peers: Peers,
     ) -> Self {
-        Self { create, history, denial, peers }
+        Self { create, history, denial, peers, lines: LineLimit::default() }
     }
 
     async fn changed(&self, change: DenialChange, actor: Actor) -> Result<Response<DenialChanged>, Status> {
@@ -120,7 +123,9 @@ impl PairService for ReplicaService {
         let request = forwarded.request.take().ok_or_else(|| Status::invalid_argument("request is missing"))?;
         let evidence = evidence_of(forwarded)?;
         if let Some(own) = evidence.own.as_ref().filter(|own| !self.peers.may_have(own)) {
-            info!(event = "own_identity_refused", forwarded_by = replica, ?own);
+            if let Some(Line { left_out }) = self.lines.line(None) {
+                info!(event = "own_identity_refused", forwarded_by = replica, ?own, left_out);
+            }
             return Err(answered(Status::permission_denied("a replica gets only what is configured for all of them")));
         }
         match self.create.answer_forwarded(&signing_request(request), &evidence, &replica).await {
@@ -131,7 +136,10 @@ impl PairService for ReplicaService {
                     return Err(status);
                 }
                 // the other replica gets the public text alone
-                info!(event = "create_certificate_refused", forwarded_by = replica, code = ?status.code(), reason = %error);
+                if let Some(Line { left_out }) = self.lines.line(Some(error.kind())) {
+                    let code = status.code();
+                    info!(event = "create_certificate_refused", forwarded_by = replica, ?code, reason = %error, left_out);
+                }
                 Err(answered(status))
             }
         }

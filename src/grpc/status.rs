@@ -26,7 +26,7 @@ pub(super) fn status_of(error: &CreateError) -> Status {
         CreateError::Log(_) => Status::unavailable("the certificate could not be put on record"),
         CreateError::NotActive => Status::unavailable(NOT_ACTIVE),
         CreateError::Unavailable { .. } => Status::unavailable(error.to_string()),
-        CreateError::Undecided(_) | CreateError::Overloaded | CreateError::NoAnswer(_) => {
+        CreateError::Undecided(_) | CreateError::Busy | CreateError::Overloaded | CreateError::NoAnswer(_) => {
             Status::unavailable(error.to_string())
         }
         CreateError::ByActive { code, message } => Status::new(Code::from(*code), message.clone()),

@@ -8,7 +8,10 @@ use tracing::warn;
 
 use crate::{
     domain::attestation::ReviewStatus,
-    service::ports::{BoxFuture, ReviewUnavailable, TokenReviewer},
+    service::{
+        line_limit::{Line, LineLimit},
+        ports::{BoxFuture, ReviewUnavailable, TokenReviewer},
+    },
 };
 
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
@@ -17,12 +20,14 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 /// The API server as a judge of tokens. Needs the right to create `tokenreviews.authentication.k8s.io`.
 pub struct ClusterTokenReviewer {
     api: Api<TokenReview>,
+    /// By the code of the answer; 0 without one.
+    lines: LineLimit<u16>,
 }
 
 impl ClusterTokenReviewer {
     /// Asks by `client`.
     pub fn new(client: Client) -> Self {
-        Self { api: Api::all(client) }
+        Self { api: Api::all(client), lines: LineLimit::default() }
     }
 }
 
@@ -38,7 +43,10 @@ impl TokenReviewer for ClusterTokenReviewer {
             match self.api.create(&PostParams::default(), &review).await {
                 Ok(review) => Ok(status_of(review.status.unwrap_or_default())),
                 Err(error) => {
-                    warn!(event = "token_review_failed", %error);
+                    let code = if let Error::Api(status) = &error { status.code } else { 0 };
+                    if let Some(Line { left_out }) = self.lines.line(code) {
+                        warn!(event = "token_review_failed", %error, left_out);
+                    }
                     Err(ReviewUnavailable(reason_of(&error)))
                 }
             }

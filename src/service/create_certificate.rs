@@ -8,11 +8,14 @@ mod server_names;
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, SemaphorePermit, watch},
     time::{Instant, sleep_until, timeout},
 };
 
-pub use self::{error::CreateError, server_names::IstiodServing};
+pub use self::{
+    error::{CreateError, ErrorKind},
+    server_names::IstiodServing,
+};
 use super::{
     leadership::Standing,
     metrics::{ForwardOutcome, Metrics, RequestOutcome},
@@ -42,6 +45,11 @@ const REVIEW_LIMIT: Duration = Duration::from_millis(800);
 /// wait at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// What requests that are being answered may take up together, in bytes: of what callers send, and [`BYTES_EACH`] for each. The
+/// small ones are some 10,000.
+const BYTES_IN_ALL: usize = 32 << 20;
+/// What an answer takes up beside the request.
+const BYTES_EACH: usize = 2 << 10;
 /// Requests held in all.
 const HELD_IN_ALL: usize = 4096;
 /// Requests held for one connection.
@@ -86,6 +94,8 @@ pub struct CreateCertificate {
     clock: Arc<dyn Clock>,
     random: Arc<dyn SecureRandom>,
     held: Semaphore,
+    /// Whatever waits for a review, another replica or the log is in here.
+    bytes: Semaphore,
     /// Requests that are being answered to a caller.
     answering: watch::Sender<usize>,
     metrics: Arc<Metrics>,
@@ -146,6 +156,7 @@ impl CreateCertificate {
             clock,
             random,
             held: Semaphore::new(HELD_IN_ALL),
+            bytes: Semaphore::new(BYTES_IN_ALL),
             answering: watch::Sender::new(0),
             metrics,
         }
@@ -175,6 +186,7 @@ impl CreateCertificate {
         evidence: &Evidence,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, CreateError> {
+        let _room = self.room_for(request, evidence)?;
         let begun = Instant::now();
         match self.sign_here(request, evidence, &self.policy.replica, begun + HOLD_LIMIT).await {
             Err(CreateError::NotActive) => {
@@ -206,7 +218,19 @@ impl CreateCertificate {
         evidence: &Evidence,
         replica: &str,
     ) -> Result<Vec<String>, CreateError> {
+        let _room = self.room_for(request, evidence)?;
         self.sign_here(request, evidence, replica, Instant::now() + REVIEW_LIMIT).await
+    }
+
+    /// Taken before anybody has looked at the proof: who has none can't make this process hold more either. What replicas ask
+    /// for themselves is little, and needed whatever callers do.
+    fn room_for(&self, request: &SigningRequest, evidence: &Evidence) -> Result<SemaphorePermit<'_>, CreateError> {
+        let token = evidence.token.as_ref().map_or(0, |token| token.len());
+        let bytes = [request.csr.len(), request.impersonated.len(), token, evidence.cluster.len()];
+        let bytes = bytes.into_iter().fold(BYTES_EACH, usize::saturating_add);
+        let bytes = if evidence.own.is_some() { 0 } else { u32::try_from(bytes).unwrap_or(u32::MAX) };
+        let room = self.bytes.try_acquire_many(bytes);
+        room.map_err(|_full| CreateError::Busy)
     }
 
     /// Waits until no caller waits for an answer.

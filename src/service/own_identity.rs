@@ -32,9 +32,12 @@ impl CertificateAuthority for OwnAuthority {
             let evidence = Evidence { own: Some(self.own.clone()), ..Evidence::NONE };
             match self.create.answer(&request, &evidence, &self.held).await {
                 Ok(elements) => SignedChain::from_elements(elements),
-                Err(error @ (CreateError::Unavailable { .. } | CreateError::Overloaded | CreateError::NotActive)) => {
-                    Err(SignError::Unavailable(error.to_string()))
-                }
+                Err(
+                    error @ (CreateError::Unavailable { .. }
+                    | CreateError::Busy
+                    | CreateError::Overloaded
+                    | CreateError::NotActive),
+                ) => Err(SignError::Unavailable(error.to_string())),
                 Err(error) => Err(SignError::Refused(error.to_string())),
             }
         })

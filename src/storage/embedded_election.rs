@@ -10,6 +10,7 @@ use crate::{
     domain::leadership::{Action, Event},
     service::{
         leadership::Election,
+        line_limit::{Line, LineLimit},
         ports::{BoxFuture, StateError, StateStore},
     },
 };
@@ -19,12 +20,13 @@ use crate::{
 pub struct EmbeddedElection {
     data_dir: DataDir,
     held: Arc<Mutex<Option<Arc<ActiveLock>>>>,
+    lines: Arc<LineLimit<()>>,
 }
 
 impl EmbeddedElection {
     /// Nobody has the lock yet.
     pub fn new(data_dir: DataDir) -> Self {
-        Self { data_dir, held: Arc::default() }
+        Self { data_dir, held: Arc::default(), lines: Arc::default() }
     }
 
     /// Opens the state store under the lock.
@@ -59,7 +61,9 @@ impl Election for EmbeddedElection {
                 Ok(true) => Event::LockAcquired,
                 Ok(false) => Event::LockHeld,
                 Err(error) => {
-                    warn!(event = "lock_failed", %error);
+                    if let Some(Line { left_out }) = self.lines.line(()) {
+                        warn!(event = "lock_failed", %error, left_out);
+                    }
                     Event::LockHeld
                 }
             }

@@ -39,7 +39,7 @@ pub struct KubernetesArgs {
     /// Audience that a pod's token must have. Repeatable
     #[arg(long = "token-audience", value_name = "NAME")]
     pub token_audiences: Option<Vec<String>>,
-    /// How long the API server's answer about a token is believed; 0s asks it for each request
+    /// How long the API server's answer about a token is believed, at most 1m; 0s asks it for each request
     #[arg(long, value_name = "DURATION")]
     pub token_cache: Option<String>,
     /// Trust domain of the mesh. An own root is refused in it unless it is the mesh's only CA

@@ -67,7 +67,7 @@ impl KubernetesConfig {
         let lease = lease(from);
         let cluster_id = from.one("cluster_id", not_empty);
         let token_audiences = from.many("token_audiences", not_empty);
-        let token_cache = from.one("token_cache", duration::parse);
+        let token_cache = from.one("token_cache", believed_for);
         let mesh_trust_domain = from.one("mesh_trust_domain", parse::displayed);
         let mesh_ca = from.one("mesh_ca", parse::boolean);
         let root_config_map = from.one("root_config_map", object_name);
@@ -146,6 +146,20 @@ fn lease(from: &mut Sources) -> Option<LeaseTiming> {
             from.refuse(field, error);
         })
         .ok()
+}
+
+/// How long a token may be believed that the API server does not accept any more.
+const LONGEST_TOKEN_CACHE: Duration = Duration::from_secs(60);
+
+fn believed_for(text: &str) -> Result<Duration, String> {
+    let time = duration::parse(text)?;
+    if time > LONGEST_TOKEN_CACHE {
+        return Err(format!(
+            "{text:?} is too long: a token is believed for so long after its pod is deleted; at most {}",
+            duration::format(LONGEST_TOKEN_CACHE)
+        ));
+    }
+    Ok(time)
 }
 
 fn not_empty(text: &str) -> Result<String, String> {

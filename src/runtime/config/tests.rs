@@ -274,6 +274,7 @@ fn what_is_for_kubernetes_is_refused_elsewhere_and_its_bad_values_there() {
         "leaseDuration (the default): lease (5s) must be longer than step-down (6s)"
     );
     assert!(in_pod("meshCa: yes please").contains("neither true nor false"));
+    assert!(in_pod("tokenCache: 1m1s").contains("at most 1m"));
     assert!(in_pod("namespace: Istio_System").contains("not a name of Kubernetes"));
     let error = ServeConfig::load(&flags(&["--state", "kubernetes"]), &Environment::new()).unwrap_err();
     assert!(error.problems.iter().any(|problem| problem.starts_with("--replica-uid: required")), "{error}");
@@ -284,6 +285,7 @@ fn what_is_for_kubernetes_is_refused_elsewhere_and_its_bad_values_there() {
 #[test]
 fn a_second_root_in_the_mesh_is_refused() {
     assert!(problem_of(IN_POD).contains("is the mesh's own, which has a CA"));
+    load_file(&format!("{IN_POD}trustDomain: gateways.example\ntokenCache: 60s")).unwrap();
     for fine in ["meshCa: true", "caDir: /etc/cacerts", "trustDomain: gateways.example", "meshTrustDomain: other"] {
         load_file(&format!("{IN_POD}{fine}")).unwrap();
     }

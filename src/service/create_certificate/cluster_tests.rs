@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Mutex};
 
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
     tests::{ID, Replica, TestClock, TestLog, TestPair, request},
@@ -20,6 +20,7 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A cluster that says what the test has it say.
 #[derive(Default)]
@@ -28,6 +29,8 @@ struct TestCluster {
     reviews: Mutex<VecDeque<Result<ReviewStatus, ReviewUnavailable>>>,
     asked: Mutex<Vec<String>>,
     pods: Mutex<Option<UnfinishedPods>>,
+    /// Whether no review comes to an end.
+    is_silent: Mutex<bool>,
 }
 
 impl TokenReviewer for TestCluster {
@@ -39,7 +42,13 @@ impl TokenReviewer for TestCluster {
         assert_eq!(audiences, ["istio-ca"]);
         self.asked.lock().unwrap().push(token.to_owned());
         let next = self.reviews.lock().unwrap().pop_front();
-        Box::pin(async { next.unwrap_or_else(|| Ok(accepted())) })
+        let is_silent = *self.is_silent.lock().unwrap();
+        Box::pin(async move {
+            if is_silent {
+                std::future::pending::<()>().await;
+            }
+            next.unwrap_or_else(|| Ok(accepted()))
+        })
     }
 }
 
@@ -258,6 +267,41 @@ async fn impersonation_and_reserved_identities_are_refused_for_reviewed_tokens_t
     let refused = world.replica.create.answer(&impersonating, &evidence, &Semaphore::new(1)).await;
     assert!(matches!(refused, Err(CreateError::NotEntitled(_))), "{refused:?}");
     assert_eq!(world.proofs(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_floods_of_bad_tokens_take_up_is_bounded_before_anybody_has_looked_at_them() {
+    let world = World::new();
+    world.replica.begin();
+    *world.cluster.is_silent.lock().unwrap() = true;
+    let account = "default/gateway".parse().unwrap();
+    let mut asking = Vec::new();
+    for n in 0..20_000 {
+        let token =
+            world.replica.tokens.mint("https://kubernetes", &account, "istio-ca", NOW, HOUR + SECOND * n).unwrap();
+        let evidence = Evidence { token: Some(token), ..Evidence::NONE };
+        let create = Arc::clone(&world.replica.create);
+        let held = Semaphore::new(HELD_PER_CONNECTION);
+        asking.push(tokio::spawn(async move { create.answer(&request(), &evidence, &held).await }));
+    }
+    let large = SigningRequest { csr: "x".repeat(BYTES_IN_ALL), ..request() };
+    let evidence = world.by_token("istio-ca");
+    assert_eq!(world.replica.create.answer(&large, &evidence, &Semaphore::new(1)).await, Err(CreateError::Busy));
+    sleep(Duration::from_millis(10)).await;
+    let (refused, waiting): (Vec<_>, Vec<_>) = asking.into_iter().partition(JoinHandle::is_finished);
+    assert!(waiting.len() <= BYTES_IN_ALL / BYTES_EACH, "{} wait", waiting.len());
+    assert!(!waiting.is_empty());
+    for refused in refused {
+        let refused = refused.await.unwrap();
+        assert!(matches!(refused, Err(CreateError::Busy | CreateError::Overloaded)), "{refused:?}");
+    }
+    // and all is free again
+    for waiting in waiting {
+        assert!(waiting.await.unwrap().is_err());
+    }
+    *world.cluster.is_silent.lock().unwrap() = false;
+    assert_eq!(world.replica.create.bytes.available_permits(), BYTES_IN_ALL);
+    assert!(world.answer(&world.by_token("istio-ca")).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! Why a certificate was not created.
 
-use std::time::Duration;
+use std::{
+    mem::{Discriminant, discriminant},
+    time::Duration,
+};
 
 use crate::{
     domain::{
@@ -46,6 +49,9 @@ pub enum CreateError {
         /// What the last attempt said.
         last: String,
     },
+    /// Too many requests are being answered already.
+    #[error("too many requests are being answered: try again")]
+    Busy,
     /// Too many requests are waiting already.
     #[error("too many requests are waiting for an active replica")]
     Overloaded,
@@ -59,7 +65,17 @@ pub enum CreateError {
     },
 }
 
+/// Tells errors apart as far as the log does: there are as many as there are kinds of errors, whatever callers send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ErrorKind(Discriminant<CreateError>, Option<Discriminant<AttestationError>>);
+
 impl CreateError {
+    /// What kind of error it is.
+    pub fn kind(&self) -> ErrorKind {
+        let of_proof = if let Self::Unattested(error) | Self::Undecided(error) = self { Some(error) } else { None };
+        ErrorKind(discriminant(self), of_proof.map(discriminant))
+    }
+
     pub(super) const fn outcome(&self) -> RequestOutcome {
         match self {
             Self::Unattested(_) | Self::NotEntitled(_) => RequestOutcome::Unauthenticated,
@@ -70,6 +86,7 @@ impl CreateError {
             | Self::NotActive
             | Self::NoAnswer(_)
             | Self::Unavailable { .. }
+            | Self::Busy
             | Self::Overloaded => RequestOutcome::Unavailable,
             Self::ByActive { .. } => RequestOutcome::RefusedByActive,
         }

@@ -96,6 +96,11 @@ impl CaClient {
     async fn sign_anywhere(&self, csr_pem: &str, ttl_seconds: i64) -> Result<SignedChain, SignError> {
         let roots = self.roots.read().await?;
         let token = self.token().await;
+        if let Err(unreadable) = &token
+            && self.identity_pem().is_none()
+        {
+            return Err(SignError::NoProof(without_svid(unreadable)));
+        }
         let first = self.last_good.load(Ordering::Relaxed);
         let count = self.endpoints.len();
         let mut others = (0..count).map(|offset| (first + offset) % count);
@@ -136,6 +141,7 @@ impl CaClient {
             .iter()
             .filter_map(|(index, error)| {
                 let (SignError::Unavailable(said)
+                | SignError::NoProof(said)
                 | SignError::Unauthenticated(said)
                 | SignError::Refused(said)
                 | SignError::Answer(said)) = error;
@@ -165,11 +171,13 @@ impl CaClient {
     ) -> Result<SignedChain, SignError> {
         let request =
             || IstioCertificateRequest { csr: csr_pem.to_owned(), validity_duration: ttl_seconds, metadata: None };
+        let token_is_refused = token.is_ok();
         let refusal = match token {
             Ok(token) => {
-                let bearer: AsciiMetadataValue = format!("Bearer {}", token.as_str())
+                let mut bearer: AsciiMetadataValue = Zeroizing::new(format!("Bearer {}", token.as_str()))
                     .parse()
                     .map_err(|_not_ascii| SignError::Refused("the token holds characters that no token has".into()))?;
+                bearer.set_sensitive(true);
                 let request = || {
                     let mut request = Request::new(request());
                     request.metadata_mut().insert("authorization", bearer.clone());
@@ -189,7 +197,9 @@ impl CaClient {
             Err(unreadable) => unreadable.clone(),
         };
         let Some(identity) = self.identity_pem() else {
-            return Err(SignError::Unauthenticated(format!("{refusal}; and no valid SVID is held to renew by")));
+            // it may have expired since the token turned out to be unreadable
+            let error = if token_is_refused { SignError::Unauthenticated } else { SignError::NoProof };
+            return Err(error(without_svid(&refusal)));
         };
         let channel = lazily(&self.endpoint(index, roots, Some(identity))?);
         signed(call(channel, Request::new(request())).await)
@@ -272,6 +282,10 @@ fn broke_off(status: &Status) -> bool {
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     successors(status.source(), |&cause| cause.source())
+}
+
+fn without_svid(why: &str) -> String {
+    format!("{why}; and no valid SVID is held to renew by")
 }
 
 fn no_address() -> SignError {

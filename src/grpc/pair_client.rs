@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tonic::{Status, transport::Channel};
+use zeroize::Zeroize as _;
 
 use super::{
     issuance_messages::{relay, said_by},
@@ -270,6 +271,13 @@ pub fn entries_of_replica(socket: PathBuf) -> Entries {
 pub(super) async fn connect(socket: &Path) -> Result<Channel, String> {
     let endpoint = over_socket(socket)?;
     endpoint.connect().await.map_err(|error| format!("{}: {error}", socket.display()))
+}
+
+/// On both sides: the token is a secret, and a message is dropped once it is written or read.
+impl Drop for ForwardedRequest {
+    fn drop(&mut self) {
+        self.token.zeroize();
+    }
 }
 
 fn forwarded(request: &SigningRequest, evidence: &Evidence, replica: &str) -> ForwardedRequest {

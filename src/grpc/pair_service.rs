@@ -192,13 +192,14 @@ fn answered(mut status: Status) -> Status {
     status
 }
 
-fn evidence_of(forwarded: ForwardedRequest) -> Result<Evidence, Status> {
+fn evidence_of(mut forwarded: ForwardedRequest) -> Result<Evidence, Status> {
     let asserted = forwarded
         .asserted
+        .take()
         .map(|chain| CertificateChain::from_ders(&chain.certificates))
         .transpose()
         .map_err(|error| Status::invalid_argument(format!("asserted: {error}")))?;
-    let own = match forwarded.own {
+    let own = match forwarded.own.take() {
         None => None,
         Some(Own::Serving(_)) => Some(OwnIdentity::Serving),
         Some(Own::Istiod(account)) => Some(OwnIdentity::Istiod(
@@ -208,8 +209,8 @@ fn evidence_of(forwarded: ForwardedRequest) -> Result<Evidence, Status> {
             account.parse().map_err(|error| Status::invalid_argument(format!("own_workload: {error}")))?,
         )),
     };
-    let token = (!forwarded.token.is_empty()).then(|| Zeroizing::new(forwarded.token));
+    let token = (!forwarded.token.is_empty()).then(|| Zeroizing::new(std::mem::take(&mut forwarded.token)));
     // a replica of an older version says neither where its caller is nor of which cluster
     let source = forwarded.source.parse().ok();
-    Ok(Evidence { token, cluster: forwarded.cluster, presented: None, asserted, own, source })
+    Ok(Evidence { token, cluster: std::mem::take(&mut forwarded.cluster), presented: None, asserted, own, source })
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, Error, api::PostParams};
 use tracing::warn;
+use zeroize::Zeroize as _;
 
 use crate::{
     domain::attestation::ReviewStatus,
@@ -39,9 +40,14 @@ impl TokenReviewer for ClusterTokenReviewer {
     ) -> BoxFuture<'a, Result<ReviewStatus, ReviewUnavailable>> {
         Box::pin(async move {
             let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(audiences.to_vec()) };
-            let review = TokenReview { spec, ..TokenReview::default() };
-            match self.api.create(&PostParams::default(), &review).await {
-                Ok(review) => Ok(status_of(review.status.unwrap_or_default())),
+            let mut review = TokenReview { spec, ..TokenReview::default() };
+            let answer = self.api.create(&PostParams::default(), &review).await;
+            review.spec.token.zeroize();
+            match answer {
+                Ok(mut review) => {
+                    review.spec.token.zeroize();
+                    Ok(status_of(review.status.unwrap_or_default()))
+                }
                 Err(error) => {
                     let code = if let Error::Api(status) = &error { status.code } else { 0 };
                     if let Some(Line { left_out }) = self.lines.line(code) {

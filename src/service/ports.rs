@@ -227,6 +227,9 @@ pub enum SignError {
     /// Nobody could be reached, or nobody could sign just now.
     #[error("no certificate authority answered: {0}")]
     Unavailable(String),
+    /// There is nothing to ask with: nobody was asked.
+    #[error("there is no proof of identity to ask a certificate authority with: {0}")]
+    NoProof(String),
     /// The proof was refused.
     #[error("the certificate authority refused the proof of identity: {0}")]
     Unauthenticated(String),

@@ -130,6 +130,13 @@ impl SigningState {
     ///
     /// When the store can't be used, or holds another trust domain's authority.
     pub fn claim(&self, term: Term) -> Result<Claim, StateError> {
+        if term == Term::EXHAUSTED {
+            return Err(StateError::Unusable(
+                "no term is left: somebody has set the highest there is by hand; take Lease and state, or the data directory, \
+                 away and put a backup of before in their place with `countersign authority import`"
+                    .into(),
+            ));
+        }
         let claim = self.opened().and_then(|store| self.claim_in(store.as_ref(), term));
         if matches!(claim, Err(StateError::Io(_))) {
             // nobody knows what the disk holds now: the next claim opens the store anew and sees

@@ -7,6 +7,8 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
+use super::der;
+
 /// A chain and the key of its leaf.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientCertificate {
@@ -39,6 +41,11 @@ impl Authority {
     /// Its own certificate.
     pub(crate) fn certificate(&self) -> CertificateDer<'static> {
         self.certificate.clone()
+    }
+
+    /// Certificate and key, PEM.
+    pub(crate) fn pem(&self) -> [String; 2] {
+        [der::pem("CERTIFICATE", &self.certificate), self.issuer.key().serialize_pem()]
     }
 
     /// A leaf with nothing above it in the chain.

@@ -54,7 +54,7 @@ fn each_request_gets_its_answer_and_a_refused_one_leaves_nothing_behind() {
     nothing_secret(&server.said(), &facts.secrets(&rows));
 }
 
-async fn answer(server: &Server, channel: &Channel, row: &Row) -> Result<Vec<String>, Status> {
+pub(crate) async fn answer(server: &Server, channel: &Channel, row: &Row) -> Result<Vec<String>, Status> {
     let channel = match &row.certificate {
         Some(certificate) => server.channel(Some(certificate)),
         None => channel.clone(),
@@ -62,7 +62,7 @@ async fn answer(server: &Server, channel: &Channel, row: &Row) -> Result<Vec<Str
     timeout(LIMIT, create(channel, &row.authorization, row.request.clone())).await.expect("an answer in time")
 }
 
-fn check(row: &Row, answer: Result<Vec<String>, Status>, issued: u64) -> Result<(), String> {
+pub(crate) fn check(row: &Row, answer: Result<Vec<String>, Status>, issued: u64) -> Result<(), String> {
     match (&row.expected, answer) {
         (Expected::Refused(code, text), Err(status)) => {
             if status.code() != *code || status.message() != text {

@@ -10,6 +10,9 @@ impl Term {
     /// Before the first.
     pub const NONE: Self = Self(0);
 
+    /// Beyond the last: none can follow it, so nobody ever holds it.
+    pub const EXHAUSTED: Self = Self(u64::MAX);
+
     /// From its number.
     pub const fn new(number: u64) -> Self {
         Self(number)
@@ -20,7 +23,7 @@ impl Term {
         self.0
     }
 
-    /// The one after.
+    /// The one after; [`Self::EXHAUSTED`] after the last.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))

@@ -138,6 +138,16 @@ async fn every_address_has_its_say_in_the_error() {
 }
 
 #[tokio::test]
+async fn without_token_and_svid_nobody_is_asked_and_none_is_said_to_have_refused() {
+    let world = World::new();
+    let client = world.client(&[&"127.0.0.1:1".to_owned()]);
+    fs::remove_file(world.files.path().join("token")).unwrap();
+    let said = sign(&client).await.unwrap_err().to_string();
+    let expected = "there is no proof of identity to ask a certificate authority with: token file ";
+    assert!(said.starts_with(expected) && said.ends_with("; and no valid SVID is held to renew by"), "{said}");
+}
+
+#[tokio::test]
 async fn roots_that_were_read_last_go_on_while_the_file_is_no_good() {
     let world = World::new();
     let client = world.client(&[&world.good_ca().await]);

@@ -251,6 +251,15 @@ async fn under_a_lock_a_state_that_can_not_be_read_now_is_said_and_the_lock_is_l
 }
 
 #[tokio::test]
+async fn when_no_term_is_left_it_is_said_and_nobody_signs() {
+    let mut replica = Replica::start(lease(), None);
+    *replica.store.term.lock().unwrap() = Term::new(u64::MAX - 1);
+    let standing = replica.until(|standing| standing.trouble.is_some()).await;
+    assert!(standing.trouble.is_some_and(|trouble| trouble.starts_with("no term is left")));
+    assert!(replica.sessions.borrow().is_none());
+}
+
+#[tokio::test]
 async fn a_claim_that_hangs_is_answered_and_the_next_one_waits_for_its_end() {
     let mut replica = Replica::start(lease(), None);
     replica.store.set_hung(true);

@@ -20,8 +20,8 @@ use tonic::{
 use crate::{
     cluster::block_on,
     network::in_own_network,
-    pair::{Pair, TRUST_DOMAIN, agents::Agent, load::Load, records::Records, replica::Replica},
-    support::wait::wait_until,
+    pair::{Pair, TRUST_DOMAIN, agents::Agent, load::Load, replica::Replica},
+    support::{issuance::Issued, wait::wait_until},
 };
 
 const AWAY: Duration = Duration::from_secs(120);
@@ -94,7 +94,7 @@ fn without_the_api_server_nothing_is_signed_and_soon_after_its_return_all_is_as_
             assert_eq!((replica.starts, replica.process.ended()), (1, None), "it was restarted");
             replica.stop();
         }
-        Records::read(&pair.replicas.each_ref().map(Replica::data)).check_terms();
+        Issued::list_all(&pair.replicas.each_ref().map(Replica::data)).check_terms();
     });
 }
 

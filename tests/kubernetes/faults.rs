@@ -2,7 +2,6 @@
 //! is what `docs/failover.md` may promise.
 
 use std::{
-    collections::BTreeMap,
     thread,
     time::{Duration, Instant},
 };
@@ -16,10 +15,9 @@ use crate::{
         agents::{self, Agent},
         citadel::{Citadel, CitadelCall, VirtualAddress, lapses},
         load::{Load, longest, longest_gap},
-        records::Records,
         replica::{Replica, stop_all},
     },
-    support::wait::wait_until,
+    support::{issuance::Issued, wait::wait_until},
 };
 
 const AGENTS: usize = 6;
@@ -267,15 +265,15 @@ fn least_left(rotations: &[agents::Rotation], first: usize) -> f64 {
 }
 
 fn check_records(pair: &Pair, clients: &Clients) {
-    let records = Records::read(&pair.replicas.each_ref().map(Replica::data));
-    let terms: BTreeMap<u64, String> = records.check_terms();
+    let issued = Issued::list_all(&pair.replicas.each_ref().map(Replica::data));
+    let terms = issued.check_terms();
     assert!(terms.len() > 6, "few terms: {terms:?}");
     let load = clients.load.calls();
     let (agents, citadels) = (clients.rotations(), clients.citadel_calls());
     let serials = load.iter().map(|call| &call.serial);
     let serials = serials.chain(agents.iter().flatten().map(|rotation| &rotation.serial));
-    let got = records.check_sent(serials.chain(citadels.iter().flatten().filter_map(|call| call.serial.as_ref())));
-    println!("{got} certificates at clients, {} on record, terms {:?}", records.len(), terms.keys());
+    let got = issued.check_sent(serials.chain(citadels.iter().flatten().filter_map(|call| call.serial.as_ref())));
+    println!("{got} certificates at clients, {} on record, terms {:?}", issued.len(), terms.keys());
 }
 
 /// The shipped rights were enough.

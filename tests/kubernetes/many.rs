@@ -12,11 +12,10 @@ use crate::{
     pair::{
         NAMESPACE, TRUST_DOMAIN, install,
         load::client,
-        records::Records,
         replica::{Planned, Replica, stop_all},
         roots, token_file,
     },
-    support::wait::wait_until,
+    support::{issuance::Issued, wait::wait_until},
 };
 
 const REPLICAS: usize = 10;
@@ -69,7 +68,8 @@ fn ten_replicas_on_an_empty_cluster_make_one_root_in_one_term() {
         }
         stop_all(&mut replicas);
         let data: Vec<_> = replicas.iter().map(Replica::data).collect();
-        let terms = Records::read(&data).check_terms();
+        let issued = Issued::list_all(&data);
+        let terms = issued.check_terms();
         assert_eq!(terms.keys().collect::<Vec<_>>(), [&1], "more than one term: {terms:?}");
     });
 }

@@ -4,7 +4,6 @@
 pub(crate) mod agents;
 pub(crate) mod citadel;
 pub(crate) mod load;
-pub(crate) mod records;
 pub(crate) mod replica;
 
 use std::{fs, path::PathBuf, time::Duration};

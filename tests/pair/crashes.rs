@@ -9,10 +9,12 @@ use std::{
 
 use crate::{
     caller::Caller,
-    issuance::Issued,
     load::Load,
     pair::{Place, stable_port},
-    support::countersign::{Serve, countersign, root_file},
+    support::{
+        countersign::{Serve, countersign, root_file},
+        issuance::Issued,
+    },
     turn,
 };
 

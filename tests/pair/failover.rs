@@ -3,11 +3,10 @@
 use std::{collections::HashSet, time::Instant};
 
 use crate::{
-    issuance::Issued,
     load::{Call, Load, longest, longest_gap},
     pair::Pair,
     socket::Watch,
-    support::countersign::Agent,
+    support::{countersign::Agent, issuance::Issued},
     turn,
 };
 

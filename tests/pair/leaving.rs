@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::{
-    issuance::Issued,
     load::{Call, Load, longest},
     pair::{Pair, Place},
-    support::{countersign::Serve, wait::wait_until},
+    support::{countersign::Serve, issuance::Issued, wait::wait_until},
     turn,
 };
 

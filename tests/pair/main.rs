@@ -19,7 +19,6 @@ mod caller;
 mod crashes;
 mod damage;
 mod failover;
-mod issuance;
 mod leaving;
 mod load;
 mod pair;

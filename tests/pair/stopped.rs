@@ -10,11 +10,11 @@ use tokio::runtime::Runtime;
 use tonic::Code;
 
 use crate::{
-    issuance::Issued,
     pair::{Pair, role},
     support::{
         countersign::countersign,
         http::{self, loopback},
+        issuance::Issued,
         wait::wait_until,
     },
     turn,

@@ -20,6 +20,7 @@ pub(crate) mod caller;
 pub(crate) mod certificate;
 pub(crate) mod countersign;
 pub(crate) mod http;
+pub(crate) mod issuance;
 pub(crate) mod load;
 pub(crate) mod mount;
 pub(crate) mod observe;

@@ -1,6 +1,7 @@
 //! The election's lease: the Lease object of a pair. Safety lies in the machine; this keeps to the letter of what it asks for.
 //! A write is done only if the object is still the one that was read, or nobody can know whether it was done.
 
+mod conflicts;
 mod failures;
 mod record;
 mod watching;
@@ -16,6 +17,7 @@ use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
 use self::{
+    conflicts::Conflicts,
     failures::{Failure, Failures},
     record::Particulars,
 };
@@ -42,6 +44,7 @@ pub struct LeaseStore {
     /// The object as it was last read or written: what others put there is written back.
     last: Mutex<Option<Lease>>,
     holder: watch::Sender<Option<LeaseHolder>>,
+    conflicts: Conflicts,
     failures: Failures,
 }
 
@@ -66,6 +69,7 @@ impl LeaseStore {
             clock,
             last: Mutex::new(None),
             holder: watch::Sender::new(None),
+            conflicts: Conflicts::default(),
             failures: Failures::default(),
         }
     }
@@ -169,10 +173,17 @@ impl LeaseStore {
         status.code == 404 && name == Some((&self.name, "leases"))
     }
 
-    async fn answer(&self, request: impl Future<Output = Result<Event, Failure>>) -> Event {
+    /// The event that follows from a request: a write of what is `expected` there, or a read.
+    async fn answer(
+        &self,
+        expected: Option<Option<Version>>,
+        request: impl Future<Output = Result<Event, Failure>>,
+    ) -> Event {
         let limit = self.timing.renew();
         let answer = timeout(limit, request).await.unwrap_or(Err(Failure::NoAnswer(limit)));
-        self.failures.note(&self.name, answer.as_ref().err());
+        let senseless = answer.as_ref().is_ok_and(|event| self.conflicts.are_senseless(expected, event));
+        let failure = senseless.then_some(&Failure::Senseless);
+        self.failures.note(&self.name, answer.as_ref().err().or(failure));
         answer.unwrap_or(Event::LeaseUnknown)
     }
 }
@@ -181,8 +192,10 @@ impl Election for LeaseStore {
     fn request(&self, action: Action) -> BoxFuture<'_, Event> {
         Box::pin(async move {
             match action {
-                Action::ReadLease => self.answer(self.read()).await,
-                Action::WriteLease { expected, record } => self.answer(self.write(expected, record)).await,
+                Action::ReadLease => self.answer(None, self.read()).await,
+                Action::WriteLease { expected, record } => {
+                    self.answer(Some(expected.clone()), self.write(expected, record)).await
+                }
                 // a machine of lease tenure never asks for a lock, and the rest are no requests
                 Action::TryLock
                 | Action::ReleaseLock

@@ -109,6 +109,11 @@ impl Cluster {
         self.files.admin_kubeconfig()
     }
 
+    /// Writes a kubeconfig for the user that `user` describes, who finds the API server at `server`.
+    pub(crate) fn write_kubeconfig(&self, path: &Path, user: &serde_json::Value, server: &str) {
+        self.files.write_kubeconfig(path, user, server);
+    }
+
     /// A folder for what a test writes; logs of the servers are in it.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

@@ -4,6 +4,7 @@ mod config_maps;
 mod istiod;
 mod many;
 mod replica;
+mod rules;
 mod trust_bundle;
 
 use std::{

@@ -13,7 +13,7 @@ use crate::{
     pair::{
         Pair, TAKE_OVER,
         agents::{self, Agent},
-        citadel::{Citadel, CitadelCall, VirtualAddress, lapses},
+        citadel::{Citadel, CitadelCall, VirtualAddress, longest_without},
         load::{Load, longest, longest_gap},
         replica::{Replica, stop_all},
     },
@@ -30,7 +30,11 @@ const LONG: Duration = Duration::from_secs(8);
 const SHORT: Duration = Duration::from_secs(5);
 const LEAVING: Duration = Duration::from_secs(15);
 /// From the end of a fault until one is active again, if both had to stop.
-const AGAIN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(2);
+/// pilot-agent renews at half of an identity's life, give or take a hundredth.
+const RENEWED_AT: f64 = 0.51;
+/// By how much a call may take longer because the active leaves in good order.
+const LEFT_IN_ORDER: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -55,6 +59,17 @@ impl Fault {
         Self::ApiServerCutFromBoth,
         Self::BothRestarted,
     ];
+
+    /// The life of an identity of pilot-agent that must outlive this fault, even if it was due for renewal when that began. One that
+    /// takes two leases costs such an identity.
+    fn shortest_life(self) -> Duration {
+        match self {
+            // its client sets no limit and stays with the lost node, until its kernel sends the packet again: after up to twice
+            // the loss, whatever the replicas do
+            Self::NodeOfTheActiveLost | Self::NodeOfTheStandbyLost => Duration::from_secs(40),
+            _ => Duration::from_secs(20),
+        }
+    }
 
     /// Lets it happen and ends it: how long until another replica was active, where one has to take over.
     fn happen(self, pair: &mut Pair, active: usize) -> Option<Duration> {
@@ -124,13 +139,17 @@ struct Clients {
 struct Row {
     fault: Fault,
     take_over: Option<Duration>,
+    /// From its end until one was active.
+    again: Duration,
     calls: usize,
     failures: usize,
     longest_gap: Duration,
     longest_call: Duration,
+    /// The longest call shortly before.
+    longest_before: Duration,
     rotations: usize,
-    /// Of an SVID's life, when its successor was published.
-    least_left: f64,
+    /// After it was due.
+    latest_rotation: Duration,
     citadel_calls: usize,
     citadel_failures: Vec<String>,
     citadel_stall: Duration,
@@ -143,13 +162,11 @@ fn no_fault_of_one_replica_costs_a_client_its_identity() {
         let clients = Clients::start(&pair);
         let rows: Vec<Row> = Fault::ALL.into_iter().map(|fault| clients.watch(fault, &mut pair)).collect();
         show(&rows);
-        let complaints = clients.complaints();
+        let mut complaints = clients.complaints();
+        complaints.extend(rows.iter().flat_map(Row::complaints));
         stop_all(&mut pair.replicas);
         check_records(&pair, &clients);
         check_rights(&pair);
-        let slow = rows.iter().filter(|row| row.take_over.is_some_and(|took| took > TAKE_OVER));
-        let slow: Vec<String> = slow.map(|row| format!("{:?} after {:?}", row.fault, row.take_over)).collect();
-        assert!(slow.is_empty(), "taken over later than {TAKE_OVER:?}: {slow:?}");
         assert!(complaints.is_empty(), "{complaints:#?}");
     });
 }
@@ -176,19 +193,23 @@ impl Clients {
     }
 
     fn watch(&self, fault: Fault, pair: &mut Pair) -> Row {
-        self.load.wait_for_more(BEFORE_AND_AFTER);
         self.one_address.scatter(&self.citadels);
         let (active, term) = pair.active();
+        let before = Instant::now();
+        self.load.wait_for_more(BEFORE_AND_AFTER * 2);
+        let longest_before = longest(&self.load.calls(), before);
         let from = Instant::now();
         let (rotations, citadel_calls, failures) = (self.rotations(), self.citadel_calls(), self.failures().len());
         println!("{fault:?}: replica {active} is active in term {term}");
         let take_over = fault.happen(pair, active);
-        pair.replicas.iter().for_each(Replica::wait_until_ready);
-        wait_until(AGAIN, "one replica active", || {
+        let end = Instant::now();
+        wait_until(AGAIN * 5, "one replica active", || {
             let roles = pair.replicas.each_ref().map(Replica::role);
             let count = roles.iter().filter(|role| matches!(role, Ok(Some(_)))).count();
             if count == 1 { Ok(()) } else { Err(format!("{roles:?}")) }
         });
+        let again = end.elapsed();
+        pair.replicas.iter().for_each(Replica::wait_until_ready);
         self.load.wait_for_more(BEFORE_AND_AFTER);
         wait_until(agents::TTL, "a rotation of each agent", || {
             let now: Vec<usize> = self.rotations().iter().map(Vec::len).collect();
@@ -202,29 +223,31 @@ impl Clients {
         }
 
         let calls = self.load.calls();
-        let around: Vec<CitadelCall> = self
-            .citadel_calls()
-            .into_iter()
-            .zip(&citadel_calls)
-            .flat_map(|(all, before)| all[before.len()..].to_vec())
-            .collect();
+        let of_each: Vec<Vec<CitadelCall>> = self.citadel_calls();
+        let of_each = of_each.into_iter().zip(&citadel_calls).map(|(all, before)| all[before.len()..].to_vec());
+        let of_each: Vec<Vec<CitadelCall>> = of_each.collect();
+        let citadel_stall = of_each.iter().map(|calls| longest_without(calls)).max().unwrap_or_default();
+        let around = of_each.concat();
         Row {
             fault,
             take_over,
+            again,
+            longest_before,
             calls: calls.iter().filter(|call| call.ended > from).count(),
             failures: self.failures().len() - failures,
             longest_gap: longest_gap(&calls, from),
             longest_call: longest(&calls, from),
             rotations: self.rotations().iter().zip(&rotations).map(|(now, before)| now.len() - before.len()).sum(),
-            least_left: self
+            latest_rotation: self
                 .rotations()
                 .iter()
                 .zip(&rotations)
-                .map(|(now, before)| least_left(now, before.len()))
-                .fold(1.0, f64::min),
+                .map(|(now, before)| latest(now, before.len()))
+                .max()
+                .unwrap_or_default(),
             citadel_calls: around.len(),
             citadel_failures: around.iter().filter_map(|call| call.error.clone()).collect(),
-            citadel_stall: around.iter().map(|call| call.took).max().unwrap_or_default(),
+            citadel_stall,
         }
     }
 
@@ -241,27 +264,48 @@ impl Clients {
         self.load.failures().into_iter().chain(self.agents.iter().flat_map(Agent::complaints)).collect()
     }
 
-    /// Everything that must not be: those failures, late rotations, identities that lapsed.
+    /// Those failures, and SVIDs that had expired before their successor came.
     fn complaints(&self) -> Vec<String> {
         let mut complaints = self.failures();
         for (agent, rotations) in self.rotations().iter().enumerate() {
             let late = rotations.windows(2).filter(|pair| pair[1].at > pair[0].not_after);
             complaints.extend(late.map(|pair| format!("agent {agent}: late: {pair:?}")));
         }
-        for (citadel, calls) in self.citadel_calls().iter().enumerate() {
-            let lapses = lapses(calls);
-            if lapses > 0 {
-                complaints.push(format!("citadel {citadel}: {lapses} identities expired without a successor"));
-            }
-        }
         complaints
     }
 }
 
-/// The smallest part of an SVID's life that was left when its successor came, from the rotation `first` on.
-fn least_left(rotations: &[agents::Rotation], first: usize) -> f64 {
+/// How long after it was due the latest rotation was, from the rotation `first` on.
+fn latest(rotations: &[agents::Rotation], first: usize) -> Duration {
     let pairs = rotations.windows(2).skip(first.saturating_sub(1));
-    pairs.map(|pair| (pair[0].not_after - pair[1].at) / (pair[0].not_after - pair[0].at)).fold(1.0, f64::min)
+    let late = pairs.map(|pair| pair[1].at - pair[0].at - (pair[0].not_after - pair[0].at) * RENEWED_AT);
+    late.map(|late| Duration::try_from(late).unwrap_or_default()).max().unwrap_or_default()
+}
+
+impl Row {
+    /// What must not be.
+    fn complaints(&self) -> Vec<String> {
+        let Self { fault, take_over, again, longest_call, longest_before, latest_rotation, .. } = self;
+        let mut complaints = Vec::new();
+        let mut check = |fine: bool, what: String| {
+            if !fine {
+                complaints.push(format!("{fault:?}: {what}"));
+            }
+        };
+        let took = take_over.unwrap_or_default();
+        check(took <= TAKE_OVER, format!("taken over after {took:?}"));
+        check(*again <= AGAIN, format!("active again only {again:?} after its end"));
+        // nobody may sign for up to a take-over, and a renewal that is due then waits; half of a life is longer
+        check(*latest_rotation <= TAKE_OVER, format!("a rotation {latest_rotation:?} late"));
+        let life = fault.shortest_life();
+        let lost = self.citadel_stall > life.mul_f64(1.0 - RENEWED_AT);
+        check(!lost, format!("{:?} without a certificate loses an identity of {life:?}", self.citadel_stall));
+        if matches!(fault, Fault::SigtermOfTheActive) {
+            let longer = longest_call.saturating_sub(*longest_before);
+            check(longer <= LEFT_IN_ORDER, format!("a call took {longer:?} longer than any before"));
+        }
+        complaints
+    }
 }
 
 fn check_records(pair: &Pair, clients: &Clients) {
@@ -290,23 +334,23 @@ fn check_rights(pair: &Pair) {
 fn show(rows: &[Row]) {
     println!(
         "{:<26}  {:>9} | {:>6} {:>6} {:>9} {:>9} {:>9} {:>9} | {:>6} {:>6} {:>9}",
-        "", "", "agent", "", "longest", "longest", "", "least", "cita-", "", "longest"
+        "", "", "agent", "", "longest", "longest", "", "latest", "cita-", "", "longest"
     );
     println!(
         "{:<26}  {:>9} | {:>6} {:>6} {:>9} {:>9} {:>9} {:>9} | {:>6} {:>6} {:>9}",
-        "fault", "take-over", "calls", "failed", "gap", "call", "rotations", "life left", "del", "failed", "stall"
+        "fault", "take-over", "calls", "failed", "gap", "call", "rotations", "after due", "del", "failed", "stall"
     );
     for row in rows {
         let took = row.take_over.map_or_else(|| "-".to_owned(), |took| format!("{} ms", took.as_millis()));
         println!(
-            "{:<26}  {took:>9} | {:>6} {:>6} {:>6} ms {:>6} ms {:>9} {:>7.0} % | {:>6} {:>6} {:>6} ms",
+            "{:<26}  {took:>9} | {:>6} {:>6} {:>6} ms {:>6} ms {:>9} {:>6} ms | {:>6} {:>6} {:>6} ms",
             format!("{:?}", row.fault),
             row.calls,
             row.failures,
             row.longest_gap.as_millis(),
             row.longest_call.as_millis(),
             row.rotations,
-            row.least_left * 100.0,
+            row.latest_rotation.as_millis(),
             row.citadel_calls,
             row.citadel_failures.len(),
             row.citadel_stall.as_millis(),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Cluster, block_on},
     network::in_own_network,
-    pair::{NAMESPACE, Pair, TRUST_DOMAIN, load::client, replica::Replica},
+    pair::{NAMESPACE, Pair, TAKE_OVER, TRUST_DOMAIN, load::client, replica::Replica},
     support::{countersign::countersign, wait::wait_until},
 };
 
@@ -75,8 +75,9 @@ impl Place {
         }
     }
 
-    /// After `hand` one of the two is active again by itself, in a later term: that term.
-    fn expect_a_later_term(&self, what: &str, hand: impl FnOnce(&Cluster)) -> u64 {
+    /// After `hand` one of the two is active again by itself, in a later term, and so is the other one after that one's death: its
+    /// term.
+    fn expect_a_later_term(&mut self, what: &str, hand: impl FnOnce(&Cluster)) -> u64 {
         let (_, before) = self.pair.active();
         hand(&self.pair.cluster);
         let later = wait_until(ACTIVE_AGAIN, &format!("{what}: one active in a later term"), || {
@@ -85,8 +86,22 @@ impl Place {
             later.ok_or_else(|| format!("{roles:?}, was {before}"))
         });
         self.sign();
-        println!("{what}: term {before}, then {later}");
-        later
+        self.pair.replicas.iter().for_each(Replica::wait_until_ready);
+        let heir = self.kill_the_active();
+        println!("{what}: term {before}, then {later}, and {heir} of another replica");
+        heir
+    }
+
+    /// The other one takes over, under the same root: its term.
+    fn kill_the_active(&mut self) -> u64 {
+        let (active, term) = self.pair.active();
+        self.pair.replicas[active].process.kill();
+        let heir = self.pair.replicas[1 - active].wait_until_active(TAKE_OVER);
+        assert!(heir > term, "term {heir} after {term}");
+        self.pair.replicas[active].restart();
+        self.pair.replicas[active].wait_until_ready();
+        self.sign();
+        heir
     }
 
     /// After `hand` the active says so and goes on; when it is killed nobody takes over, and the way back is named. Once the
@@ -123,7 +138,8 @@ impl Place {
         self.pair.replicas[active].restart();
         self.pair.replicas[active].wait_until_ready();
         self.sign();
-        println!("{what}: said, not taken over, and active again in term {later} once restored");
+        let heir = self.kill_the_active();
+        println!("{what}: said, not taken over, active again in term {later} once restored, and then in {heir}");
     }
 
     /// Both Secrets as they are now: authority, trust.

@@ -4,6 +4,6 @@ mod istiod;
 mod mesh_ca;
 mod objects;
 mod pilot_agent;
-mod replicas;
+pub(crate) mod replicas;
 mod side_by_side;
 mod swaps;

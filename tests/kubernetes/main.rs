@@ -24,6 +24,7 @@ mod backup;
 mod cluster;
 mod cluster_works;
 mod distribution;
+mod disturbed;
 mod faults;
 mod hands;
 mod istio;

@@ -92,9 +92,14 @@ pub(crate) fn shipped(name: &str) -> PathBuf {
 
 /// The roots that the active has published.
 pub(crate) fn roots(cluster: &Cluster) -> String {
+    roots_in(cluster, NAMESPACE)
+}
+
+/// Those of a pair in another namespace.
+pub(crate) fn roots_in(cluster: &Cluster, namespace: &str) -> String {
     wait_until(CHANGE, "ConfigMap countersign-root-cert", || {
         let found = block_on(async {
-            Api::<ConfigMap>::namespaced(cluster.admin(), NAMESPACE).get_opt("countersign-root-cert").await
+            Api::<ConfigMap>::namespaced(cluster.admin(), namespace).get_opt("countersign-root-cert").await
         });
         let data = found.map_err(|error| error.to_string())?.and_then(|found| found.data).unwrap_or_default();
         data.get("root-cert.pem").cloned().ok_or_else(|| format!("{data:?}"))

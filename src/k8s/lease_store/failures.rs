@@ -24,6 +24,9 @@ pub(super) enum Failure {
     /// The object to be written is not the one that was read last.
     #[error("the Lease is not known as it was read")]
     NotAsRead,
+    /// Writes are conflicts again and again, though nobody has changed the object.
+    #[error("the API server answers 409 Conflict to each write, though the Lease is as it was read")]
+    Senseless,
     /// The answer bears the version that was there before.
     #[error("the write changed nothing in the Lease")]
     NothingChanged,

@@ -97,12 +97,13 @@ impl Health {
 
     fn look_at_signing(&self, latch: &Latch) {
         let Standing { role, term, trouble } = self.standing.borrow().clone();
+        let own = trouble.map_or_else(String::new, |trouble| format!("; here: {trouble}"));
         match (role, term) {
             (Role::Active, Some(term)) => {
                 self.metrics.set_role(true, term);
                 self.show_expiries();
                 if *self.announced.borrow() == Some(term) {
-                    latch.ready(format!("active in term {term}"));
+                    latch.ready(format!("active in term {term}{own}"));
                 } else {
                     latch.not_ready(format!("active in term {term}; its trust bundle is not written yet"));
                 }
@@ -110,11 +111,10 @@ impl Health {
             _ => match self.pair.active_or_why_not() {
                 Ok(active) => {
                     self.metrics.set_role(false, active.term);
-                    latch.ready(format!("standby; {} is active in term {}", active.replica, active.term));
+                    latch.ready(format!("standby; {} is active in term {}{own}", active.replica, active.term));
                 }
                 Err(reason) => {
                     self.metrics.set_inactive();
-                    let own = trouble.map_or_else(String::new, |trouble| format!("; here: {trouble}"));
                     latch.not_ready(format!("standby, and no replica is active: {reason}{own}"));
                 }
             },

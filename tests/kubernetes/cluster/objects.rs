@@ -124,10 +124,15 @@ impl Cluster {
 
     /// The same with a token of another kind.
     pub(crate) async fn kubeconfig_with(&self, account: &Account, asked: &TokenFor<'_>) -> PathBuf {
+        self.kubeconfig_by_way_of(&self.url(), account, asked).await
+    }
+
+    /// The same for somebody who finds the API server at `server`.
+    pub(crate) async fn kubeconfig_by_way_of(&self, server: &str, account: &Account, asked: &TokenFor<'_>) -> PathBuf {
         let name = self.unique(&format!("{}-{}", account.namespace, account.name));
         let (token_file, path) = (self.folder().join(format!("{name}.token")), self.folder().join(name));
         fs::write(&token_file, self.token(account, asked).await).unwrap();
-        self.files.write_kubeconfig(&path, &json!({ "tokenFile": token_file }));
+        self.write_kubeconfig(&path, &json!({ "tokenFile": token_file }), server);
         path
     }
 

@@ -77,7 +77,7 @@ impl Files {
         let token: String = random.public_key_raw().iter().map(|byte| format!("{byte:02x}")).collect();
         files.put("tokens.csv", &format!("{token},admin,admin,system:masters\n"));
         files.put("audit.yaml", AUDIT_POLICY);
-        files.write_kubeconfig(&files.admin_kubeconfig(), &json!({ "token": token }));
+        files.write_kubeconfig(&files.admin_kubeconfig(), &json!({ "token": token }), &files.url());
         files
     }
 
@@ -128,13 +128,13 @@ impl Files {
         self.folder.join("admin.kubeconfig")
     }
 
-    /// A kubeconfig for the user that `user` describes.
-    pub(super) fn write_kubeconfig(&self, path: &Path, user: &serde_json::Value) {
+    /// A kubeconfig for the user that `user` describes, who finds the API server at `server`.
+    pub(super) fn write_kubeconfig(&self, path: &Path, user: &serde_json::Value, server: &str) {
         let text = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{ "name": "test", "cluster": {
-                "server": self.url(), "certificate-authority-data": STANDARD.encode(&self.root),
+                "server": server, "certificate-authority-data": STANDARD.encode(&self.root),
             } }],
             "users": [{ "name": "test", "user": user }],
             "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],

@@ -17,7 +17,7 @@ use crate::{
 
 const RIGHTS: &str = "rbac-cluster-trust-bundle.yaml";
 
-fn bundles(cluster: &Cluster) -> Api<DynamicObject> {
+pub(super) fn bundles(cluster: &Cluster) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("certificates.k8s.io", "v1beta1", "ClusterTrustBundle");
     Api::all_with(cluster.admin(), &ApiResource::from_gvk(&kind))
 }

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     pair::{NAMESPACE, TAKE_OVER, citadel::join},
@@ -18,6 +20,7 @@ use crate::{
 };
 
 const START: Duration = Duration::from_secs(15);
+const LEAVING: Duration = Duration::from_secs(15);
 
 /// Both replicas.
 pub(crate) struct Replicas {
@@ -27,8 +30,15 @@ pub(crate) struct Replicas {
 impl Replicas {
     /// Starts both, each with flags of its own, and waits until they are ready.
     pub(crate) fn start(cluster: &Cluster, account: &Account, flags: [&[&str]; 2]) -> Self {
+        let replicas = Self::spawn("countersign", cluster, account, flags);
+        replicas.serves.iter().for_each(Serve::wait_until_ready);
+        replicas
+    }
+
+    /// Starts both in pods whose names begin with `prefix`, and does not wait.
+    pub(crate) fn spawn(prefix: &str, cluster: &Cluster, account: &Account, flags: [&[&str]; 2]) -> Self {
         let start = |number: usize| {
-            let name = format!("countersign-{number}");
+            let name = format!("{prefix}-{number}");
             let (uid, kubeconfig) = block_on(async {
                 let uid = cluster.pod(account, &name).await;
                 let asked = TokenFor { pod: Some(&name), ..TokenFor::default() };
@@ -41,9 +51,7 @@ impl Replicas {
             let data = cluster.folder().join(format!("{name}-data"));
             Serve::spawn(&name, cluster.folder(), &data, free_port(), &all)
         };
-        let serves = [start(0), start(1)];
-        serves.iter().for_each(Serve::wait_until_ready);
-        Self { serves }
+        Self { serves: [start(0), start(1)] }
     }
 
     /// Which one is active.
@@ -52,6 +60,12 @@ impl Replicas {
             let pages = self.serves.each_ref().map(readiness);
             pages.iter().position(|page| is_active(page)).ok_or_else(|| pages.concat())
         })
+    }
+
+    /// SIGTERM for both, and waits for their end in good order.
+    pub(crate) fn stop(&mut self) {
+        self.serves.iter().for_each(|serve| serve.process.signal(Signal::TERM));
+        self.serves.iter_mut().for_each(|serve| serve.process.wait_for_success(LEAVING));
     }
 
     /// `kill -9` of the active, and waits until the other one is it.

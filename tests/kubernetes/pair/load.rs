@@ -56,6 +56,15 @@ struct Shared {
 impl Load {
     /// Starts `loops` loops; half of them prefer the last address.
     pub(crate) fn start(addresses: &[String], token_file: &Path, root_file: &Path, loops: usize) -> Self {
+        Self::start_with(addresses, token_file, root_file, loops, PAUSE)
+    }
+
+    /// Starts two loops, with this pause between the calls of each.
+    pub(crate) fn start_slowly(addresses: &[String], token_file: &Path, root_file: &Path, pause: Duration) -> Self {
+        Self::start_with(addresses, token_file, root_file, 2, pause)
+    }
+
+    fn start_with(addresses: &[String], token_file: &Path, root_file: &Path, loops: usize, pause: Duration) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let shared = Arc::new(Shared::default());
         let loops = (0..loops)
@@ -66,7 +75,7 @@ impl Load {
                 }
                 let client = client(&addresses, token_file, root_file);
                 let shared = Arc::clone(&shared);
-                runtime.spawn(async move { shared.work(&client).await })
+                runtime.spawn(async move { shared.work(&client, pause).await })
             })
             .collect();
         Self { shared, loops, _runtime: runtime }
@@ -100,7 +109,7 @@ impl Drop for Load {
 }
 
 impl Shared {
-    async fn work(&self, client: &CaClient) {
+    async fn work(&self, client: &CaClient, pause: Duration) {
         let id = format!("spiffe://{TRUST_DOMAIN}/ns/default/sa/load").parse().unwrap();
         let csr = PrivateKey::generate_p256().unwrap().certificate_request(&id).unwrap();
         while !self.stop.load(Ordering::Relaxed) {
@@ -114,7 +123,7 @@ impl Shared {
                     self.failures.lock().unwrap().push(format!("after {:?}: {error}", begun.elapsed()));
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 }

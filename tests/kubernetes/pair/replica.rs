@@ -87,7 +87,7 @@ impl Replica {
     /// Its term if it is active; `None` of a standby.
     pub(crate) fn role(&self) -> Result<Option<u64>, String> {
         let ready = http::get(self.admin(), "/readyz")?;
-        let term = ready.split_once("(active in term ").and_then(|(_, rest)| rest.split(')').next());
+        let term = ready.split_once("(active in term ").and_then(|(_, rest)| rest.split([')', ';']).next());
         Ok(term.map(|term| term.parse().expect("a term is a number")))
     }
 

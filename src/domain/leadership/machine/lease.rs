@@ -18,8 +18,12 @@ const RELEASE_REQUESTS: u8 = 3;
 /// One that can't use the state gives the lease up, and takes none for a lease and so many renewals, in which others, which may
 /// be able to, see that and wait it out.
 const YIELDED_RENEWALS: u32 = 3;
-/// The first wait after a failure is this part of a renewal's interval.
+/// The first wait after a failure is this part of a renewal's interval, and the longest one the half of it: a server that is back is
+/// asked within one and a half, the answer that did not come included.
 const FIRST_WAIT: u32 = 4;
+const LONGEST_WAIT: u32 = 2;
+/// In this part of a renewal's interval two hints are heeded: one that a renewal gave must not hold up the release after it.
+const TWO_HINTS: u32 = 2;
 
 #[derive(Debug)]
 pub(super) struct LeaseElection {
@@ -44,6 +48,8 @@ pub(super) struct LeaseElection {
     hinted: bool,
     /// A hint before this is heeded then: however many come, reads keep a distance.
     hint_at: BootInstant,
+    /// When the last one was heeded.
+    heeded: Option<BootInstant>,
     /// Until then the lease is others' to take.
     yields_until: BootInstant,
     backoff: Backoff,
@@ -81,13 +87,13 @@ enum Hold {
 
 impl LeaseElection {
     pub(super) fn new(timing: LeaseTiming, id: HolderId, now: BootInstant) -> Self {
-        let (first, ceiling) = (timing.renew() / FIRST_WAIT, timing.renew());
+        let first = timing.renew() / FIRST_WAIT;
         Self {
             id,
             timing,
             phase: Phase::Running,
             hold: Hold::Watching { found: None, since: now },
-            claims: Claims::new(now, first, ceiling),
+            claims: Claims::new(now, first, timing.renew()),
             ended: None,
             request: None,
             sent: now,
@@ -96,8 +102,9 @@ impl LeaseElection {
             poll_at: now,
             hinted: false,
             hint_at: now,
+            heeded: None,
             yields_until: now,
-            backoff: Backoff::new(first, ceiling),
+            backoff: Backoff::new(first, timing.renew() / LONGEST_WAIT),
         }
     }
 
@@ -317,7 +324,8 @@ impl LeaseElection {
             self.request = Some(request);
             self.sent = now;
             if std::mem::take(&mut self.hinted) {
-                self.hint_at = now.plus(self.timing.renew() / FIRST_WAIT);
+                let distance = self.timing.renew() / TWO_HINTS;
+                self.hint_at = self.heeded.replace(now).map_or(now, |before| before.plus(distance));
             }
             actions.push(action);
             if let Phase::Releasing { left } = &mut self.phase {
@@ -562,7 +570,7 @@ mod tests {
                 step(&mut election, found(), millis);
             }
         }
-        assert_eq!(reads, [11, 261, 511, 761], "the first at once, then four in a renewal's time");
+        assert_eq!(reads, [11, 12, 511, 512], "two at once, and no more than four in a renewal's time");
     }
 
     #[test]

@@ -50,8 +50,9 @@ pub(super) enum RootsText {
 /// 27 s.
 const INTERVAL: Duration = Duration::from_millis(27);
 const BURST: u32 = 2;
-/// What lists and follows the objects at the beginning takes the turns of this time.
-const LISTING: Duration = Duration::from_millis(400);
+/// What lists and follows the objects at the beginning takes the turns of this time; if both replicas have just started, so does
+/// what each of them asks for once.
+const LISTING: Duration = Duration::from_millis(700);
 /// A server that answers slowly must not make it slower than that.
 const AT_ONCE: usize = 8;
 const WRITE_LIMIT: Duration = Duration::from_secs(5);

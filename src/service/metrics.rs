@@ -223,11 +223,7 @@ impl Metrics {
             "Requests passed on to the active by outcome",
             metrics.forwarded.clone(),
         );
-        registry.register(
-            "token_reviews",
-            "Tokens that the API server was asked about by outcome",
-            metrics.token_reviews.clone(),
-        );
+        registry.register("token_reviews", "Tokens for the API server by outcome", metrics.token_reviews.clone());
         registry.register(
             "authority_reloads",
             "Changes of the plugged-in authority's files by outcome",

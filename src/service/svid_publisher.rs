@@ -188,12 +188,12 @@ impl SvidPublisher {
             self.stats.skewed(*skew);
         }
         let retry_in_ms = pause.as_millis();
-        match error {
-            _ if !self.stats.troubled(&error.to_string()) => debug!(%error, retry_in_ms, "the SVID was not renewed"),
-            RenewalError::Sign(SignError::NotDetected(_)) => {
-                warn!(event = "istio_not_detected", %error, retry_in_ms, "the SVID was not renewed");
-            }
-            _ => warn!(event = "svid_not_renewed", %error, retry_in_ms, "the SVID was not renewed"),
+        let is_waiting = matches!(error, RenewalError::Sign(SignError::NotDetected(_)));
+        let event = if is_waiting { "istio_not_detected" } else { "svid_not_renewed" };
+        if self.stats.troubled(&error.to_string()) {
+            warn!(event, %error, retry_in_ms, "the SVID was not renewed");
+        } else {
+            debug!(event, %error, retry_in_ms, "the SVID was not renewed");
         }
     }
 

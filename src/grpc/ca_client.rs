@@ -140,6 +140,11 @@ impl CaClient {
         let no_roots = |absence| SignError::NotDetected(format!("no roots to verify one by: {absence}"));
         let roots = self.roots.newest().await.map_err(no_roots)?;
         let asked = &Asked { csr_pem, ttl_seconds, roots, bearer: self.bearer().await };
+        if let Err(unreadable) = &asked.bearer
+            && self.svid().is_none()
+        {
+            return Err(SignError::NoProof(without_svid(unreadable)));
+        }
         let first = self.last_good.load(Ordering::Relaxed);
         let count = self.endpoints.len();
         let mut others = (0..count).map(|offset| (first + offset) % count);
@@ -179,6 +184,7 @@ impl CaClient {
             .filter_map(|(index, error)| {
                 let (SignError::Unavailable(said)
                 | SignError::NotDetected(said)
+                | SignError::NoProof(said)
                 | SignError::Unauthenticated(said)
                 | SignError::Refused(said)
                 | SignError::Answer(said)) = error;
@@ -241,7 +247,9 @@ impl CaClient {
             Err(unreadable) => unreadable.clone(),
         };
         let Some(svid) = self.svid() else {
-            return Err(SignError::Unauthenticated(format!("{refusal}; and no valid SVID is held to renew by")));
+            // it may have expired since the token turned out to be unreadable
+            let error = if asked.bearer.is_ok() { SignError::Unauthenticated } else { SignError::NoProof };
+            return Err(error(without_svid(&refusal)));
         };
         let channel = self.channel(index, &asked.roots, Some(&svid))?;
         signed(call(channel, self.request(asked, None)).await)
@@ -313,6 +321,10 @@ fn met_nobody(status: &Status) -> bool {
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     successors(status.source(), |&cause| cause.source())
+}
+
+fn without_svid(why: &str) -> String {
+    format!("{why}; and no valid SVID is held to renew by")
 }
 
 fn no_address() -> SignError {

@@ -56,6 +56,24 @@ pub trait StateStore: Send + Sync {
     ) -> Result<u64, StateError>;
 }
 
+/// A store that keeps in memory what a replica held last, beyond the end of its term: all that is left of a state whose objects
+/// are gone.
+pub trait KeptState: Send + Sync {
+    /// What was held last, if what is stored was found to be damaged just now. Blocks: call it off the runtime.
+    fn kept_if_lost(&self) -> Option<Kept>;
+}
+
+/// What a replica held when its term ended.
+#[derive(Clone)]
+pub struct Kept {
+    /// That term.
+    pub term: Term,
+    /// The authority object.
+    pub authority: Versioned,
+    /// The trust object, if it was ever written.
+    pub trust: Option<Versioned>,
+}
+
 /// The longest content of an object, in bytes: what every store can keep, so that a state can move from one to another.
 pub const MAX_OBJECT_BYTES: usize = 24 << 10;
 
@@ -227,6 +245,9 @@ pub enum SignError {
     /// Nobody is there at all, or nothing yet to verify one by.
     #[error("IstioNotDetected: no certificate authority is there yet: {0}")]
     NotDetected(String),
+    /// There is nothing to ask with: nobody was asked.
+    #[error("there is no proof of identity to ask a certificate authority with: {0}")]
+    NoProof(String),
     /// The proof was refused.
     #[error("the certificate authority refused the proof of identity: {0}")]
     Unauthenticated(String),

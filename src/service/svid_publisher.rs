@@ -61,6 +61,8 @@ pub struct SvidPublisher {
     published: watch::Sender<Option<Arc<WorkloadIdentity>>>,
     renew_now: Arc<Notify>,
     stats: Arc<RenewalStats>,
+    /// No authority is there yet, which was said.
+    is_waiting: bool,
 }
 
 /// An answer that may be published.
@@ -111,6 +113,7 @@ impl SvidPublisher {
             published,
             renew_now: Arc::default(),
             stats: Arc::default(),
+            is_waiting: false,
         };
         (publisher, receiver)
     }
@@ -178,8 +181,9 @@ impl SvidPublisher {
         }
     }
 
-    /// Counts a failure, and logs it unless it is the same as the one before.
-    fn tell(&self, error: &RenewalError, pause: Duration) {
+    /// Counts a failure, and logs it unless it is the same as the one before. That nobody is there is logged once, whatever
+    /// is missing first and what then.
+    fn tell(&mut self, error: &RenewalError, pause: Duration) {
         self.stats.failed();
         if error.is_rejection() {
             self.stats.rejected();
@@ -187,10 +191,12 @@ impl SvidPublisher {
         if let RenewalError::ClockSkew(skew) = error {
             self.stats.skewed(*skew);
         }
-        let retry_in_ms = pause.as_millis();
+        let is_news = self.stats.troubled(&error.to_string());
         let is_waiting = matches!(error, RenewalError::Sign(SignError::NotDetected(_)));
+        let was_waiting = std::mem::replace(&mut self.is_waiting, is_waiting);
         let event = if is_waiting { "istio_not_detected" } else { "svid_not_renewed" };
-        if self.stats.troubled(&error.to_string()) {
+        let retry_in_ms = pause.as_millis();
+        if is_news && !(was_waiting && is_waiting) {
             warn!(event, %error, retry_in_ms, "the SVID was not renewed");
         } else {
             debug!(event, %error, retry_in_ms, "the SVID was not renewed");
@@ -242,6 +248,7 @@ impl SvidPublisher {
     }
 
     fn publish(&mut self, answer: CheckedAnswer) {
+        self.is_waiting = false;
         let leaf = answer.svid.leaf();
         self.expected.settle(answer.svid.id());
         self.stats.renewed(leaf.not_after());

@@ -134,7 +134,7 @@ fn served(socket: &Path) -> Result<Served, String> {
             let client = WorkloadApiClient::connect_to(socket).await?;
             client.fetch_x509_context().await
         };
-        let context = tokio::time::timeout(Duration::from_secs(1), asked).await.map_err(|_| "nothing")?;
+        let context = tokio::time::timeout(Duration::from_secs(1), asked).await.map_err(|_elapsed| "nothing")?;
         let context = context.map_err(|error| format!("{error:?}"))?;
         let svid = context.default_svid().ok_or("no SVID")?;
         assert_eq!(svid.spiffe_id().to_string(), ID);

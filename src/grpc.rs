@@ -23,6 +23,7 @@ mod phase;
 mod raw_message;
 mod reflection;
 mod secret_discovery;
+pub mod self_handshake;
 pub mod server_tls;
 mod status;
 mod tls_listener;

@@ -2,7 +2,7 @@
 
 pub(crate) mod istiod;
 mod mesh_ca;
-mod objects;
+pub(crate) mod objects;
 mod pilot_agent;
 pub(crate) mod replicas;
 mod side_by_side;

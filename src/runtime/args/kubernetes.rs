@@ -48,7 +48,7 @@ pub struct KubernetesArgs {
     /// Whether this is the mesh's only CA: true or false. Only then istio-ca-root-cert and istiod-tls are written
     #[arg(long, value_name = "BOOL")]
     pub mesh_ca: Option<String>,
-    /// Name of the ConfigMap that holds the mesh's roots in each namespace, with mesh-ca
+    /// Name of the ConfigMap that holds the mesh's roots in each namespace: written with mesh-ca, read with source istiod
     #[arg(long, value_name = "NAME")]
     pub root_config_map: Option<String>,
     /// Namespace of istiod, whose serving certificate is kept with mesh-ca

@@ -122,10 +122,10 @@ impl IstiodConfig {
 impl IstiodClusterConfig {
     fn read(from: &mut Sources) -> Option<Self> {
         let kubeconfig = from.one("kubeconfig", parse::path);
-        let namespace = from.one("namespace", kubernetes::object_name);
-        let replica_uid = from.one("replica_uid", kubernetes::object_name);
+        let namespace = from.one("namespace", parse::object_name);
+        let replica_uid = from.one("replica_uid", parse::object_name);
         let lease = kubernetes::lease(from);
-        let root_config_map = from.one("root_config_map", kubernetes::object_name);
+        let root_config_map = from.one("root_config_map", parse::object_name);
         Some(Self {
             kubeconfig,
             namespace,

@@ -56,7 +56,7 @@ pub(super) async fn serve(
     let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await.map_err(ServeFailed::of)?;
     let (readiness, mut supervisor) = (Readiness::default(), Supervisor::default());
     let left = start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
-    let roots = roots::start(config, istiod, &shutdown, &mut supervisor);
+    let roots = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
     let pass_on = Arc::new(PassOn::new(Parts {
         istiod: Arc::new(IstiodClient::new(istiod.addresses.iter().map(endpoint_of).collect())),
         roots: roots.clone(),

@@ -3,7 +3,6 @@
 use std::{
     fs,
     net::{Shutdown, TcpListener, TcpStream},
-    path::PathBuf,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -37,7 +36,6 @@ pub(crate) struct Stage {
     account: Account,
     root: Authority,
     intermediate: Authority,
-    root_file: PathBuf,
 }
 
 impl Stage {
@@ -92,10 +90,11 @@ impl Stage {
         let root = Authority::root("mesh");
         let intermediate = root.below("istiod", Kind::P256);
         let (istiod, roots) = (None, String::new());
-        Self { replicas, istiod, gate, roots, cluster, account, root, intermediate, root_file }
+        Self { replicas, istiod, gate, roots, cluster, account, root, intermediate }
     }
 
-    /// Starts one, and delivers its roots as a kubelet would.
+    /// Starts one. The replicas read its roots from the API server: a kubelet would deliver the file up to 90 s later, and
+    /// here never does.
     pub(crate) fn start_istiod(&mut self) {
         let files = self.intermediate.cacerts(&self.root.certificate);
         let istiod = Istiod::start(&self.cluster, &self.account, Ca::Own(&files), &Default::default());
@@ -110,7 +109,6 @@ impl Stage {
             let data = found.map_err(|error| error.to_string())?.and_then(|found| found.data).unwrap_or_default();
             data.get("root-cert.pem").cloned().ok_or_else(|| format!("{data:?}"))
         });
-        fs::write(&self.root_file, &self.roots).unwrap();
     }
 
     /// Waits for both replicas.

@@ -1,59 +1,68 @@
-//! The roots that istiod is verified by, as they are delivered.
+//! The roots that istiod is verified by, as they are delivered: by a watch of the ConfigMap in Kubernetes, else in a file.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use crate::{
     domain::{identity::TrustDomain, x509::TrustBundle},
+    grpc::ca_client::{CaRoots, RootSets},
     runtime::{
         config::{IstiodConfig, ServeConfig},
-        serve::until,
+        serve::{ServeFailed, until},
         shutdown::Shutdown,
         supervisor::Supervisor,
     },
     service::istiod_pass_on::KnownRoots,
 };
 
-/// What mounts a file tells nobody when it replaces it.
+/// While there are none, what each place lacks is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Begins to follow them.
-pub(super) fn start(
+/// Begins to follow them. The file counts only as long as the ConfigMap was never read: kubelet is late with it.
+#[cfg_attr(not(feature = "kubernetes"), expect(clippy::unused_async, reason = "only Kubernetes has ConfigMaps"))]
+pub(super) async fn start(
     config: &ServeConfig,
     istiod: &IstiodConfig,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> watch::Receiver<KnownRoots> {
+) -> Result<watch::Receiver<KnownRoots>, ServeFailed> {
+    let followed = match &istiod.cluster {
+        #[cfg(feature = "kubernetes")]
+        Some(cluster) => {
+            use crate::k8s::{client::client, root_config_map::RootConfigMap};
+            let client = client(cluster.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
+            let (config_map, followed) =
+                RootConfigMap::new(client, cluster.namespace.as_deref(), &cluster.root_config_map);
+            supervisor.spawn("root ConfigMap", until(shutdown, config_map.follow()));
+            Some(followed)
+        }
+        _ => None,
+    };
+    let places = CaRoots::new(followed, Some(istiod.root_file.clone()));
     let (roots, known) = watch::channel(KnownRoots::default());
-    let (path, trust_domain) = (istiod.root_file.clone(), config.trust_domain.clone());
-    supervisor.spawn("roots", until(shutdown, follow(path, trust_domain, roots)));
-    known
+    supervisor.spawn("roots", until(shutdown, follow(places, config.trust_domain.clone(), roots)));
+    Ok(known)
 }
 
-/// Never returns. What is wrong with the file is logged once; those that were good last go on.
-async fn follow(path: PathBuf, trust_domain: TrustDomain, roots: watch::Sender<KnownRoots>) {
-    let mut seen = Vec::new();
+/// Never returns.
+async fn follow(places: CaRoots, trust_domain: TrustDomain, roots: watch::Sender<KnownRoots>) {
+    let mut sets = RootSets::new();
     loop {
-        let own = path.clone();
-        let read = spawn_blocking(move || crate::storage::read_file(&own)).await;
-        let read = read.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string()));
-        let found = match read {
-            Ok(pem) if pem == seen && roots.borrow().trouble.is_none() => None,
-            Ok(pem) => {
-                let bundle = TrustBundle::from_pem(trust_domain.clone(), &pem).map_err(|error| error.to_string());
-                seen = pem;
-                Some(bundle)
-            }
-            Err(error) => Some(Err(error)),
-        };
-        match found {
-            Some(Ok(bundle)) => publish(&roots, bundle),
-            Some(Err(error)) => miss(&roots, &format!("{}: {error}", path.display())),
-            None => {}
+        match places.newest().await.map(|newest| newest.into_iter().next()) {
+            Ok(Some(newest)) => match TrustBundle::from_pem(trust_domain.clone(), &newest) {
+                Ok(bundle) => publish(&roots, bundle),
+                Err(error) => miss(&roots, &error.to_string()),
+            },
+            Ok(None) => {}
+            Err(absence) => miss(&roots, &absence),
         }
-        sleep(LOOK_EVERY).await;
+        let has_none = roots.borrow().bundle.is_none();
+        tokio::select! {
+            () = places.changed(&mut sets) => {}
+            () = sleep(LOOK_EVERY), if has_none => {}
+        }
     }
 }
 

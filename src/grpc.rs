@@ -19,6 +19,7 @@ pub mod pair_tls;
 mod phase;
 mod reflection;
 mod secret_discovery;
+pub mod self_handshake;
 pub mod server_tls;
 mod status;
 mod tls_listener;

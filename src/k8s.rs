@@ -9,6 +9,7 @@ pub mod istiod_tls;
 pub mod lease_store;
 pub mod pods;
 pub mod root_cert_config_maps;
+pub mod root_config_map;
 pub mod state_recovery;
 pub mod state_store;
 pub mod token_review;

@@ -5,6 +5,7 @@ pub mod active_search;
 pub mod authority_backup;
 pub mod authority_export;
 pub mod bundle_distribution;
+pub mod ca_roots;
 pub mod create_certificate;
 pub mod denial;
 pub mod issuance_history;

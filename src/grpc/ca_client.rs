@@ -1,8 +1,11 @@
 //! The client of an Istio CA: a Countersign pair, or istiod.
 
-mod root_file;
+mod connection;
+mod extras;
+mod roots;
 #[cfg(test)]
 mod tests;
+pub(in crate::grpc) mod tls;
 
 use std::{
     error::Error,
@@ -10,24 +13,32 @@ use std::{
     iter::successors,
     path::PathBuf,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::pki_types::ServerName;
 use tokio::time::{sleep, timeout};
-use tonic::{
-    Code, ConnectError, Request, Status, TimeoutExpired,
-    metadata::AsciiMetadataValue,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
-};
+use tonic::{Code, ConnectError, Request, Status, TimeoutExpired, metadata::AsciiMetadataValue, transport::Channel};
 use zeroize::Zeroizing;
 
-use self::root_file::RootFile;
+use self::{
+    connection::{ConnectFailed, channel},
+    tls::client_config,
+};
+pub use self::{
+    extras::{CaExtras, CaHeader},
+    roots::{CaRoots, RootSets},
+};
 use crate::{
+    domain::{
+        identity::{ServiceAccount, SpiffeId},
+        jwt::unverified_subject,
+        x509::X509Svid,
+    },
     proto::istio::v1::auth::{
         IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
     },
@@ -49,8 +60,11 @@ pub struct CaEndpoint {
 /// A CA at one of several addresses.
 pub struct CaClient {
     endpoints: Vec<CaEndpoint>,
+    /// Whose certificates are good whatever their names.
+    identities: Vec<SpiffeId>,
+    extras: CaExtras,
     token_file: PathBuf,
-    roots: RootFile,
+    roots: Arc<CaRoots>,
     /// The SVID held now, as proof when the token is refused or can't be read. Set once: what it follows is published by
     /// the renewal that this client serves.
     identity: OnceLock<IdentityReceiver>,
@@ -62,28 +76,52 @@ pub struct CaClient {
 /// A channel, and the roots that it was made with.
 #[derive(Clone)]
 struct KeptChannel {
-    roots: Vec<u8>,
+    roots: RootSets,
     channel: Channel,
 }
 
-/// A connection is there within this time, its handshake done, or not at all.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// What is asked of each address.
+struct Asked<'a> {
+    csr_pem: &'a str,
+    ttl_seconds: i64,
+    /// Of the sources, now.
+    roots: RootSets,
+    /// The bearer token, or why there is none.
+    bearer: Result<AsciiMetadataValue, String>,
+}
+
 /// A replica holds a request for 10 s while nobody is active, and is not given up before it says so.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
 /// Another one may know better meanwhile, so it is asked as well.
 const PATIENCE: Duration = Duration::from_secs(2);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
-const KEEPALIVE_ANSWER: Duration = Duration::from_secs(1);
 
 impl CaClient {
     /// A client that asks `endpoints` in order, beginning with the one that answered last. The bearer token, and the roots
     /// that the CA's own certificate is verified to, are read anew for each call: whoever delivers them replaces them. It
     /// has only the token as proof until [`renew_by`](Self::renew_by).
-    pub fn new(endpoints: Vec<CaEndpoint>, token_file: PathBuf, root_file: PathBuf) -> Self {
-        let channels = Mutex::new(vec![None; endpoints.len()]);
-        let last_good = AtomicUsize::new(0);
-        let roots = RootFile::new(root_file);
-        Self { endpoints, token_file, roots, identity: OnceLock::new(), last_good, channels }
+    pub fn new(endpoints: Vec<CaEndpoint>, token_file: PathBuf, roots: impl Into<CaRoots>) -> Self {
+        Self {
+            channels: Mutex::new(vec![None; endpoints.len()]),
+            endpoints,
+            identities: Vec::new(),
+            extras: CaExtras::default(),
+            token_file,
+            roots: Arc::new(roots.into()),
+            identity: OnceLock::new(),
+            last_good: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes a CA that has one of these IDs for the right one, whatever its DNS names.
+    #[must_use]
+    pub fn accepting(self, identities: Vec<SpiffeId>) -> Self {
+        Self { identities, ..self }
+    }
+
+    /// Sends `extras` with each request.
+    #[must_use]
+    pub fn sending(self, extras: CaExtras) -> Self {
+        Self { extras, ..self }
     }
 
     /// Falls back to the SVID in `identity` from now on. Only the first call counts.
@@ -91,28 +129,31 @@ impl CaClient {
         self.identity.get_or_init(|| identity);
     }
 
+    /// Where the roots come from.
+    pub fn roots(&self) -> Arc<CaRoots> {
+        Arc::clone(&self.roots)
+    }
+
     /// Asks one address after the other, the next one when there was a failure or no answer for a while. The first answer
     /// counts.
     async fn sign_anywhere(&self, csr_pem: &str, ttl_seconds: i64) -> Result<SignedChain, SignError> {
-        let roots = self.roots.read().await?;
-        let token = self.token().await;
-        if let Err(unreadable) = &token
-            && self.identity_pem().is_none()
+        let no_roots = |absence| SignError::NotDetected(format!("no roots to verify one by: {absence}"));
+        let roots = self.roots.newest().await.map_err(no_roots)?;
+        let asked = &Asked { csr_pem, ttl_seconds, roots, bearer: self.bearer().await };
+        if let Err(unreadable) = &asked.bearer
+            && self.svid().is_none()
         {
             return Err(SignError::NoProof(without_svid(unreadable)));
         }
         let first = self.last_good.load(Ordering::Relaxed);
         let count = self.endpoints.len();
         let mut others = (0..count).map(|offset| (first + offset) % count);
-        let ask = |index| {
-            let (roots, token) = (&roots, token.as_ref());
-            async move { (index, self.sign_at(index, roots, token, csr_pem, ttl_seconds).await) }
-        };
-        let mut asked: FuturesUnordered<_> = others.next().map(ask).into_iter().collect();
+        let ask = |index| async move { (index, self.sign_at(index, asked).await) };
+        let mut attempts: FuturesUnordered<_> = others.next().map(ask).into_iter().collect();
         let mut failures = Vec::new();
-        while !asked.is_empty() {
+        while !attempts.is_empty() {
             let next = tokio::select! {
-                Some((index, answer)) = asked.next() => match answer {
+                Some((index, answer)) = attempts.next() => match answer {
                     Ok(signed) => {
                         self.last_good.store(index, Ordering::Relaxed);
                         return Ok(signed);
@@ -125,7 +166,7 @@ impl CaClient {
                 },
                 () = sleep(PATIENCE), if others.len() > 0 => others.next(),
             };
-            asked.extend(next.map(ask));
+            attempts.extend(next.map(ask));
         }
         Err(self.nowhere(failures))
     }
@@ -137,10 +178,12 @@ impl CaClient {
         }
         failures.sort_by_key(|(index, _)| *index);
         let refused = failures.iter().any(|(_, error)| matches!(error, SignError::Unauthenticated(_)));
+        let nobody = failures.iter().all(|(_, error)| matches!(error, SignError::NotDetected(_)));
         let said: Vec<_> = failures
             .iter()
             .filter_map(|(index, error)| {
                 let (SignError::Unavailable(said)
+                | SignError::NotDetected(said)
                 | SignError::NoProof(said)
                 | SignError::Unauthenticated(said)
                 | SignError::Refused(said)
@@ -149,7 +192,11 @@ impl CaClient {
             })
             .collect();
         let said = said.join("; ");
-        if refused { SignError::Unauthenticated(said) } else { SignError::Unavailable(said) }
+        match (refused, nobody) {
+            (true, _) => SignError::Unauthenticated(said),
+            (false, true) => SignError::NotDetected(said),
+            (false, false) => SignError::Unavailable(said),
+        }
     }
 
     async fn token(&self) -> Result<Zeroizing<String>, String> {
@@ -161,32 +208,35 @@ impl CaClient {
         }
     }
 
-    async fn sign_at(
-        &self,
-        index: usize,
-        roots: &[u8],
-        token: Result<&Zeroizing<String>, &String>,
-        csr_pem: &str,
-        ttl_seconds: i64,
-    ) -> Result<SignedChain, SignError> {
-        let request =
-            || IstioCertificateRequest { csr: csr_pem.to_owned(), validity_duration: ttl_seconds, metadata: None };
-        let token_is_refused = token.is_ok();
-        let refusal = match token {
-            Ok(token) => {
-                let mut bearer: AsciiMetadataValue = Zeroizing::new(format!("Bearer {}", token.as_str()))
-                    .parse()
-                    .map_err(|_not_ascii| SignError::Refused("the token holds characters that no token has".into()))?;
-                bearer.set_sensitive(true);
-                let request = || {
-                    let mut request = Request::new(request());
-                    request.metadata_mut().insert("authorization", bearer.clone());
-                    request
-                };
-                let channel = self.channel(index, roots)?;
-                let answer = match call(channel.clone(), request()).await {
+    async fn bearer(&self) -> Result<AsciiMetadataValue, String> {
+        let bearer = Zeroizing::new(format!("Bearer {}", self.token().await?.as_str()));
+        let no_token = || format!("token file {} holds characters that no token has", self.token_file.display());
+        let mut bearer: AsciiMetadataValue = bearer.parse().map_err(|_not_ascii| no_token())?;
+        bearer.set_sensitive(true);
+        Ok(bearer)
+    }
+
+    fn request(&self, asked: &Asked<'_>, bearer: Option<&AsciiMetadataValue>) -> Request<IstioCertificateRequest> {
+        let mut request = Request::new(IstioCertificateRequest {
+            csr: asked.csr_pem.to_owned(),
+            validity_duration: asked.ttl_seconds,
+            metadata: self.extras.message_metadata(),
+        });
+        self.extras.add_to(request.metadata_mut());
+        if let Some(bearer) = bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        request
+    }
+
+    /// The token first, on a channel without a certificate: a CA that can't verify the certificate would end the connection.
+    async fn sign_at(&self, index: usize, asked: &Asked<'_>) -> Result<SignedChain, SignError> {
+        let refusal = match &asked.bearer {
+            Ok(bearer) => {
+                let channel = self.kept_channel(index, &asked.roots)?;
+                let answer = match call(channel.clone(), self.request(asked, Some(bearer))).await {
                     // a kept connection may have died unnoticed; the channel makes another one
-                    Err(status) if broke_off(&status) => call(channel, request()).await,
+                    Err(status) if broke_off(&status) => call(channel, self.request(asked, Some(bearer))).await,
                     answer => answer,
                 };
                 match signed(answer) {
@@ -196,52 +246,39 @@ impl CaClient {
             }
             Err(unreadable) => unreadable.clone(),
         };
-        let Some(identity) = self.identity_pem() else {
+        let Some(svid) = self.svid() else {
             // it may have expired since the token turned out to be unreadable
-            let error = if token_is_refused { SignError::Unauthenticated } else { SignError::NoProof };
+            let error = if asked.bearer.is_ok() { SignError::Unauthenticated } else { SignError::NoProof };
             return Err(error(without_svid(&refusal)));
         };
-        let channel = lazily(&self.endpoint(index, roots, Some(identity))?);
-        signed(call(channel, Request::new(request())).await)
+        let channel = self.channel(index, &asked.roots, Some(&svid))?;
+        signed(call(channel, self.request(asked, None)).await)
     }
 
     /// The channel that is kept for an address, made anew when the roots have changed.
-    fn channel(&self, index: usize, roots: &[u8]) -> Result<Channel, SignError> {
-        let endpoint = self.endpoint(index, roots, None)?;
+    fn kept_channel(&self, index: usize, roots: &RootSets) -> Result<Channel, SignError> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(kept) = channels.get_mut(index) else {
-            return Ok(lazily(&endpoint));
-        };
-        match kept {
-            Some(kept) if kept.roots == roots => Ok(kept.channel.clone()),
-            _ => {
-                let channel = lazily(&endpoint);
-                *kept = Some(KeptChannel { roots: roots.to_vec(), channel: channel.clone() });
+        match channels.get_mut(index) {
+            Some(Some(kept)) if kept.roots == *roots => Ok(kept.channel.clone()),
+            Some(place) => {
+                let channel = self.channel(index, roots, None)?;
+                *place = Some(KeptChannel { roots: roots.clone(), channel: channel.clone() });
                 Ok(channel)
             }
+            None => Err(no_address()),
         }
     }
 
-    fn endpoint(&self, index: usize, roots: &[u8], identity: Option<Identity>) -> Result<Endpoint, SignError> {
+    fn channel(&self, index: usize, roots: &RootSets, svid: Option<&X509Svid>) -> Result<Channel, SignError> {
         let CaEndpoint { address, server_name } = self.endpoints.get(index).ok_or_else(no_address)?;
-        let unusable = |error: tonic::transport::Error| SignError::Unavailable(error.to_string());
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name(server_name);
-        if let Some(identity) = identity {
-            tls = tls.identity(identity);
-        }
-        let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(unusable)?;
-        Ok(endpoint
-            .tls_config(tls)
-            .map_err(unusable)?
-            .connect_timeout(CONNECT_LIMIT)
-            .timeout(ATTEMPT_LIMIT)
-            .http2_keep_alive_interval(KEEPALIVE_EVERY)
-            .keep_alive_timeout(KEEPALIVE_ANSWER))
+        let server_name = ServerName::try_from(server_name.clone())
+            .map_err(|_malformed| SignError::Unavailable(format!("{server_name:?} is no name of a server")))?;
+        let tls = client_config(&self.roots, roots, &self.identities, svid).map_err(SignError::Unavailable)?;
+        channel(address, server_name, Arc::new(tls), ATTEMPT_LIMIT).map_err(SignError::Unavailable)
     }
 
-    fn identity_pem(&self) -> Option<Identity> {
-        let svid = self.identity.get()?.borrow().as_ref()?.svid.clone()?;
-        Some(Identity::from_pem(svid.chain().to_pem(), svid.key().to_pem().as_bytes()))
+    fn svid(&self) -> Option<Arc<X509Svid>> {
+        self.identity.get()?.borrow().as_ref()?.svid.clone()
     }
 }
 
@@ -249,14 +286,10 @@ impl CertificateAuthority for CaClient {
     fn sign<'a>(&'a self, csr_pem: &'a str, ttl_seconds: i64) -> BoxFuture<'a, Result<SignedChain, SignError>> {
         Box::pin(self.sign_anywhere(csr_pem, ttl_seconds))
     }
-}
 
-/// Of itself tonic limits the TCP connection alone; given its connector, it limits the TLS handshake as well.
-fn lazily(endpoint: &Endpoint) -> Channel {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    endpoint.connect_with_connector_lazy(tcp)
+    fn subject(&self) -> BoxFuture<'_, Option<ServiceAccount>> {
+        Box::pin(async { self.token().await.ok().and_then(|token| unverified_subject(&token)) })
+    }
 }
 
 async fn call(channel: Channel, request: Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> {
@@ -280,6 +313,12 @@ fn broke_off(status: &Status) -> bool {
     status.source().is_some() && !causes(status).any(known)
 }
 
+/// Whether nobody was there to be asked.
+fn met_nobody(status: &Status) -> bool {
+    let nobody = |cause: &ConnectFailed| matches!(cause, ConnectFailed::Nobody(_));
+    causes(status).any(|cause| cause.downcast_ref().is_some_and(nobody))
+}
+
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     successors(status.source(), |&cause| cause.source())
 }
@@ -301,6 +340,9 @@ fn error_of(status: &Status) -> SignError {
         }
         said
     };
+    if met_nobody(status) {
+        return SignError::NotDetected(said());
+    }
     match status.code() {
         Code::InvalidArgument => SignError::Refused(said()),
         Code::Unauthenticated | Code::PermissionDenied => SignError::Unauthenticated(said()),

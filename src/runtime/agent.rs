@@ -1,10 +1,13 @@
 //! `countersign agent`: the sidecar that keeps a gateway's identity and serves it on a socket.
 
+mod roots;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, runtime::Builder};
+use tokio::{net::TcpListener, runtime::Builder, sync::watch};
 use tracing::info;
 
+use self::roots::{Roots, await_first, renew_on_change};
 use super::{
     config::{AgentConfig, CaAddress, Environment},
     seams::{RingRandom, SystemClock},
@@ -15,6 +18,7 @@ use super::{
 use crate::{
     grpc::{
         ca_client::{CaClient, CaEndpoint},
+        self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
         workload_server,
     },
@@ -63,32 +67,61 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     // before there is an SVID: a gateway that finds no socket waits for it longer than for an answer
     let listener = WorkloadListener::bind(&config.socket, access).await.map_err(AgentFailed::of)?;
     info!(event = "socket_open", path = %config.socket.display());
-    let endpoints = config.ca_addresses.iter().map(endpoint_of).collect();
-    let client = Arc::new(CaClient::new(endpoints, config.token_file.clone(), config.root_file.clone()));
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(RingRandom::new()));
+    let mut supervisor = Supervisor::default();
+    let roots = Roots::new(&config.authority).await?;
+    if let Some(follow) = roots.follow {
+        spawn(&mut supervisor, "root ConfigMap", follow, &shutdown);
+    }
+    let endpoints = config.authority.addresses.iter().map(endpoint_of).collect();
+    let client = CaClient::new(endpoints, config.token_file.clone(), roots.ca)
+        .accepting(config.authority.identities)
+        .sending(config.authority.extras);
+    let client = Arc::new(client);
     let ttl = i64::try_from(config.svid_ttl.as_secs()).unwrap_or(i64::MAX);
     let (publisher, identity) = SvidPublisher::new(
         Arc::clone(&client) as _,
         Expectation::AnyIn(config.trust_domain),
         ttl,
-        Arc::new(SystemClock),
-        Arc::new(RingRandom::new()),
+        Arc::clone(&clock) as _,
+        Arc::clone(&random) as _,
     );
+    let publisher = publisher.checked_by(Arc::new(SelfHandshake::new(clock)));
+    let publisher = match roots.bundle {
+        Some(bundle) => publisher.with_bundle_of(bundle),
+        None => publisher,
+    };
     client.renew_by(identity.clone());
 
-    let mut supervisor = Supervisor::default();
     if let Some(address) = config.admin_listen {
         start_admin(address, publisher.stats(), identity.clone(), &shutdown, &mut supervisor).await?;
     }
-    let asked = shutdown.clone();
-    supervisor.spawn("identity", async move {
-        tokio::select! {
-            () = publisher.run() => Err("it came to its end"),
-            () = asked.requested() => Ok(()),
-        }
-    });
+    let renew = renew_on_change(client.roots(), publisher.renew_now(), random);
+    spawn(&mut supervisor, "roots", renew, &shutdown);
+    let keep = async move {
+        await_first(&client.roots()).await;
+        publisher.run().await;
+    };
+    spawn(&mut supervisor, "identity", keep, &shutdown);
     let asked = shutdown.clone();
     supervisor.spawn("socket", workload_server::serve(listener, identity, async move { asked.requested().await }));
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
+}
+
+/// Starts a task that has no end of its own.
+fn spawn(
+    supervisor: &mut Supervisor,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+    shutdown: &Shutdown,
+) {
+    let asked = shutdown.clone();
+    supervisor.spawn(name, async move {
+        tokio::select! {
+            () = task => Err("it came to its end"),
+            () = asked.requested() => Ok(()),
+        }
+    });
 }
 
 async fn start_admin(
@@ -101,30 +134,39 @@ async fn start_admin(
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| AgentFailed(format!("adminListen {address}: {error}")))?;
     let metrics = Arc::new(Metrics::of_agent());
+    let trouble = stats.trouble();
     metrics.follow(ExpiringCertificate::Svid, stats);
     let readiness = Readiness::default();
-    let latch = readiness.latch("identity", "no certificate authority has answered yet");
-    let asked = shutdown.clone();
-    supervisor.spawn("readiness", async move {
-        tokio::select! {
-            () = show_identity(identity, latch) => Err("it came to its end"),
-            () = asked.requested() => Ok(()),
-        }
-    });
+    let latch = readiness.latch("identity", NOBODY_YET);
+    spawn(supervisor, "readiness", show_identity(identity, trouble, latch), shutdown);
     let asked = shutdown.clone();
     supervisor.spawn("admin port", admin::serve(listener, metrics, readiness, async move { asked.requested().await }));
     Ok(())
 }
 
-async fn show_identity(mut identity: IdentityReceiver, latch: Latch) {
+const NOBODY_YET: &str = "no certificate authority has answered yet";
+
+/// Says what is held, and why it is not renewed if it is not. Never returns.
+async fn show_identity(mut identity: IdentityReceiver, mut trouble: watch::Receiver<Option<Arc<str>>>, latch: Latch) {
     loop {
-        if let Some(published) = identity.borrow_and_update().as_ref() {
-            match &published.svid {
-                Some(svid) => latch.ready(format!("{} until {}", svid.id(), svid.leaf().not_after())),
-                None => latch.not_ready("the SVID has expired and could not be renewed"),
+        let why = trouble.borrow_and_update().clone();
+        let held = identity.borrow_and_update().clone();
+        match (held.as_ref().map(|held| held.svid.as_ref()), why) {
+            (Some(Some(svid)), why) => {
+                let why = why.map(|why| format!("; {why}")).unwrap_or_default();
+                latch.ready(format!("{} until {}{why}", svid.id(), svid.leaf().not_after()));
             }
+            (Some(None), why) => {
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                latch.not_ready(format!("the SVID has expired and could not be renewed{why}"));
+            }
+            (None, why) => latch.not_ready(why.as_deref().unwrap_or(NOBODY_YET)),
         }
-        if identity.changed().await.is_err() {
+        let ended = tokio::select! {
+            changed = identity.changed() => changed.is_err(),
+            changed = trouble.changed() => changed.is_err(),
+        };
+        if ended {
             std::future::pending::<()>().await;
         }
     }

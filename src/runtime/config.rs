@@ -2,6 +2,8 @@
 //! The rules that hold for all settings (sources, forms, reports) live in the modules below; which settings there are
 //! is declared in `args`.
 
+mod authority;
+mod istio;
 mod kubernetes;
 mod parse;
 mod reference;
@@ -13,8 +15,13 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 use rustls::pki_types::ServerName;
 use serde_yaml_ng::{Mapping, Value};
 
-pub use self::{kubernetes::KubernetesConfig, token_issuers::TokenIssuerConfig};
+pub use self::{
+    authority::{AuthorityConfig, BundleSource, RootConfigMapConfig},
+    kubernetes::KubernetesConfig,
+    token_issuers::TokenIssuerConfig,
+};
 use self::{
+    istio::IstioVariables,
     sources::Sources,
     token_issuers::{TOKEN_ISSUERS, TokenIssuerFile, token_issuers},
 };
@@ -64,12 +71,10 @@ pub struct ServeConfig {
 /// What `agent` runs with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentConfig {
-    /// Certificate authorities in the order in which they are asked; at least one.
-    pub ca_addresses: Vec<CaAddress>,
+    /// Who is asked.
+    pub authority: AuthorityConfig,
     /// The proof.
     pub token_file: PathBuf,
-    /// What the authorities' certificates are verified to.
-    pub root_file: PathBuf,
     /// Path of the socket, at most 107 bytes.
     pub socket: PathBuf,
     /// Its mode, at most 0777.
@@ -247,17 +252,18 @@ impl AgentConfig {
     pub fn load(flags: &AgentArgs, environment: &Environment) -> Result<Self, ConfigError> {
         let fields = reference::fields("agent");
         let file = flags.config.as_deref();
-        let mut from = Sources::new(flags, &AgentArgs::defaults(), environment, file, &fields, &[]);
+        // what the kubelet gives every container
+        let is_pod = environment.get("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+        let defaults = if is_pod { AgentArgs::defaults_in_pod() } else { AgentArgs::defaults() };
+        let mut from = Sources::new(flags, &defaults, environment, file, &fields, &[]);
+        from.add_istios(IstioVariables::read(environment));
         let config = Self::read(&mut from);
         from.finish(config)
     }
 
     fn read(from: &mut Sources) -> Option<Self> {
-        ["ca_addresses", "token_file", "root_file"].into_iter().for_each(|field| from.require(field));
-        let server_name = from.one("ca_server_name", parse::server_name);
-        let ca_addresses = from.many("ca_addresses", |text| parse::ca_address(text, server_name.as_ref()));
+        let authority = AuthorityConfig::read(from);
         let token_file = from.one("token_file", parse::path);
-        let root_file = from.one("root_file", parse::path);
         let socket = from.one("socket", parse::socket_path);
         let socket_mode = from.one("socket_mode", parse::file_mode);
         let allow_uids = from.many("allow_uids", parse::numeric_id);
@@ -267,9 +273,8 @@ impl AgentConfig {
         let admin_listen = from.one("admin_listen", parse::socket_address);
         let log_format = from.one("log_format", parse::log_format);
         Some(Self {
-            ca_addresses,
+            authority: authority?,
             token_file: token_file?,
-            root_file: root_file?,
             socket: socket?,
             socket_mode: socket_mode?,
             allow_uids,

@@ -1,10 +1,12 @@
 //! What is counted and measured. Families are registered once, all with the prefix `countersign_`; labels are enums, so
 //! that no caller's text ever becomes a time series.
 
+mod renewals;
+
 use std::{
     fmt,
     fmt::Write,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use prometheus_client::{
@@ -13,6 +15,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::renewals::RenewalMetrics;
+pub use self::renewals::RenewalOutcome;
 use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
 
@@ -27,13 +31,11 @@ pub struct Metrics {
     active: Gauge,
     state_altered: Gauge,
     term: Gauge<u64, AtomicU64>,
-    renewals: Family<Label<RenewalOutcome>, Counter>,
+    renewals: RenewalMetrics,
     authority_reloads: Family<Label<ReloadOutcome>, Counter>,
     root_writes: Family<Label<RootWriteOutcome>, Counter>,
     root_places: Family<PlaceLabels, Gauge>,
     expiry: Family<Label<ExpiringCertificate>, Gauge>,
-    /// Read when a page is asked for, not counted twice as it happens.
-    followed: Mutex<Vec<(ExpiringCertificate, Arc<RenewalStats>)>>,
 }
 
 /// A request that waits for somebody to become active; counted until it is dropped.
@@ -103,16 +105,6 @@ outcomes! {
         Unavailable = "unavailable",
         /// An answer that was kept.
         Kept = "kept",
-    }
-}
-
-outcomes! {
-    /// How the renewal of the own SVID ended.
-    RenewalOutcome {
-        /// A new SVID is published.
-        Renewed = "renewed",
-        /// The last one stays.
-        Failed = "failed",
     }
 }
 
@@ -258,15 +250,14 @@ impl Metrics {
             active: Gauge::default(),
             state_altered: Gauge::default(),
             term: Gauge::default(),
-            renewals: zeroed(RenewalOutcome::ALL),
+            renewals: RenewalMetrics::default(),
             authority_reloads: zeroed(ReloadOutcome::ALL),
             root_writes: zeroed(RootWriteOutcome::ALL),
             root_places: Family::default(),
             expiry: Family::default(),
-            followed: Mutex::default(),
         };
         let registry = &mut metrics.registry;
-        registry.register("svid_renewals", "Renewals of the own SVID by outcome", metrics.renewals.clone());
+        metrics.renewals.register(registry);
         registry.register(
             "certificate_expiry_timestamp_seconds",
             "NotAfter of the certificates that this process depends on, as Unix time",
@@ -337,24 +328,7 @@ impl Metrics {
 
     /// Shows the renewals of a certificate from now on, as its publisher counts them.
     pub fn follow(&self, certificate: ExpiringCertificate, stats: Arc<RenewalStats>) {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner).push((certificate, stats));
-    }
-
-    fn read_followed(&self) {
-        for (certificate, stats) in self.followed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            if stats.not_after_seconds() > 0 {
-                self.set_expiry(*certificate, Timestamp::from_seconds(stats.not_after_seconds()));
-            }
-            if *certificate == ExpiringCertificate::Svid {
-                self.raise(RenewalOutcome::Renewed, stats.renewals());
-                self.raise(RenewalOutcome::Failed, stats.failures());
-            }
-        }
-    }
-
-    fn raise(&self, outcome: RenewalOutcome, total: u64) {
-        let counter = self.renewals.get_or_create(&[("outcome", outcome)]);
-        counter.inc_by(total.saturating_sub(counter.get()));
+        self.renewals.follow(certificate, stats);
     }
 
     /// Shows when a certificate ends.
@@ -364,7 +338,7 @@ impl Metrics {
 
     /// Everything in the OpenMetrics text format.
     pub fn encode(&self) -> String {
-        self.read_followed();
+        self.renewals.read(|certificate, not_after| self.set_expiry(certificate, not_after));
         let mut page = String::new();
         // Writing to a string can't fail.
         let _infallible = text::encode(&mut page, &self.registry);

@@ -16,7 +16,7 @@ use crate::domain::{
     identity::ServiceAccount,
     issuance::IssuanceEvent,
     leadership::Term,
-    x509::{Certificate, CertificateChain, CertificateError, ChainError},
+    x509::{Certificate, CertificateChain, CertificateError, ChainError, TrustBundle, X509Svid},
 };
 
 /// A boxed future, so that ports can be held as trait objects.
@@ -186,10 +186,25 @@ pub trait PodPresence: Send + Sync {
     fn unfinished_pods(&self, account: &ServiceAccount) -> UnfinishedPods;
 }
 
+/// What an SVID has to stand before it is published.
+pub trait SelfCheck: Send + Sync {
+    /// Has it speak with itself, as two workloads would that have it.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't, in words.
+    fn check(&self, svid: &X509Svid, bundle: &TrustBundle) -> Result<(), String>;
+}
+
 /// A certificate authority as the gateway's side sees it: Countersign's pair, istiod, or the signer in the same process.
 pub trait CertificateAuthority: Send + Sync {
     /// Has a request signed. Returns the chain without the root, and the roots as they came, PEM.
     fn sign<'a>(&'a self, csr_pem: &'a str, ttl_seconds: i64) -> BoxFuture<'a, Result<SignedChain, SignError>>;
+
+    /// Whom the proof speaks for, if that can be told beforehand. The request names it then: some authorities insist on that.
+    fn subject(&self) -> BoxFuture<'_, Option<ServiceAccount>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 /// The answer of a certificate authority.
@@ -227,6 +242,9 @@ pub enum SignError {
     /// Nobody could be reached, or nobody could sign just now.
     #[error("no certificate authority answered: {0}")]
     Unavailable(String),
+    /// Nobody is there at all, or nothing yet to verify one by.
+    #[error("IstioNotDetected: no certificate authority is there yet: {0}")]
+    NotDetected(String),
     /// There is nothing to ask with: nobody was asked.
     #[error("there is no proof of identity to ask a certificate authority with: {0}")]
     NoProof(String),

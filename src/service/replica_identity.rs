@@ -110,7 +110,7 @@ impl ReplicaIdentityKeeper {
         let svid = authority.replica_svid(&self.id, now, self.random.as_ref()).map_err(|error| error.to_string())?;
         let mut jitter = [0; 2];
         self.random.fill(&mut jitter).map_err(|error| error.to_string())?;
-        self.due = boot.plus(due_after_receipt(svid.leaf(), now, u16::from_be_bytes(jitter)));
+        self.due = boot.plus(due_after_receipt(svid.leaf().not_after().since(now), u16::from_be_bytes(jitter)));
         let serial = svid.leaf().serial().to_string();
         info!(event = "replica_certificate", id = %svid.id(), serial, expires = %svid.leaf().not_after());
         let identity = ReplicaIdentity { svid, bundle: authority.bundle().clone() };

@@ -13,16 +13,19 @@ use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use self::{answer::CheckedAnswer, schedule::retry_after};
 pub use self::{
     answer::{Expectation, RenewalError},
     stats::RenewalStats,
 };
-use super::ports::CertificateAuthority;
+use super::{
+    ca_roots::FollowedRoots,
+    ports::{CertificateAuthority, SelfCheck, SignError},
+};
 use crate::domain::{
-    authority::renewal::due_after_receipt,
+    authority::renewal::{due_after_receipt, life_at_receipt},
     clock::{BootInstant, Clock},
     identity::SpiffeId,
     random::SecureRandom,
@@ -36,7 +39,7 @@ pub struct WorkloadIdentity {
     pub id: SpiffeId,
     /// The SVID with its key; `None` after it expired without a successor.
     pub svid: Option<Arc<X509Svid>>,
-    /// The own trust domain's bundle: the roots of the last answer.
+    /// The own trust domain's bundle: the roots of the last answer, or of the source that was named the authoritative one.
     pub bundle: Arc<TrustBundle>,
     /// Grows with each publication.
     pub revision: u64,
@@ -52,9 +55,22 @@ pub struct SvidPublisher {
     ttl_seconds: i64,
     clock: Arc<dyn Clock>,
     random: Arc<dyn SecureRandom>,
+    self_check: Option<Arc<dyn SelfCheck>>,
+    /// Where the trust bundle is from, instead of the answers.
+    bundle: Option<FollowedRoots>,
     published: watch::Sender<Option<Arc<WorkloadIdentity>>>,
     renew_now: Arc<Notify>,
     stats: Arc<RenewalStats>,
+    /// No authority is there yet, which was said.
+    is_waiting: bool,
+}
+
+/// An answer that may be published.
+struct Obtained {
+    answer: CheckedAnswer,
+    received: BootInstant,
+    /// From then on.
+    life: Duration,
 }
 
 /// The longest that a request may stay unanswered. The signing side holds one for 10 s at most.
@@ -62,6 +78,9 @@ const SIGN_LIMIT: Duration = Duration::from_secs(30);
 
 /// The longest that an SVID which is not valid yet is kept for later publication.
 const SKEW_LIMIT: Duration = Duration::from_secs(600);
+
+const HELD_BACK: &str =
+    "ClockSkew: the new SVID is not valid yet by the clock of this host; it is held back until it is";
 
 /// How often the wall clock is looked at while waiting for NotBefore: it may be set right meanwhile.
 const SKEW_LOOK: Duration = Duration::from_secs(1);
@@ -89,11 +108,26 @@ impl SvidPublisher {
             ttl_seconds,
             clock,
             random,
+            self_check: None,
+            bundle: None,
             published,
             renew_now: Arc::default(),
             stats: Arc::default(),
+            is_waiting: false,
         };
         (publisher, receiver)
+    }
+
+    /// Publishes nothing that `check` refuses.
+    #[must_use]
+    pub fn checked_by(self, check: Arc<dyn SelfCheck>) -> Self {
+        Self { self_check: Some(check), ..self }
+    }
+
+    /// Publishes these roots as trust bundle, exactly, as soon as they are known, and not those of the authority's answers.
+    #[must_use]
+    pub fn with_bundle_of(self, roots: FollowedRoots) -> Self {
+        Self { bundle: Some(roots), ..self }
     }
 
     /// `notify_one` on this renews at once.
@@ -112,6 +146,7 @@ impl SvidPublisher {
         let mut expiry: Option<BootInstant> = None;
         let mut due = self.clock.boot();
         let mut failures = 0;
+        let mut bundle = self.bundle.clone();
         loop {
             let outcome = {
                 let mut attempt = pin!(self.attempt(due));
@@ -122,16 +157,16 @@ impl SvidPublisher {
                             self.withdraw();
                             expiry = None;
                         }
+                        () = change_of(&mut bundle) => self.replace_bundle(),
                     }
                 }
             };
             match outcome {
-                Ok(answer) => {
+                Ok(Obtained { answer, received, life }) => {
                     failures = 0;
-                    let leaf = answer.svid.leaf();
-                    let (now, received) = (self.clock.boot(), self.clock.now());
-                    expiry = Some(now.plus(leaf.not_after().since(received)));
-                    due = now.plus(due_after_receipt(leaf, received, self.jitter()).max(MIN_INTERVAL));
+                    expiry = Some(received.plus(life));
+                    let next = received.plus(due_after_receipt(life, self.jitter()));
+                    due = next.max(self.clock.boot().plus(MIN_INTERVAL));
                     self.publish(answer);
                 }
                 Err(error) => {
@@ -139,33 +174,60 @@ impl SvidPublisher {
                     let now = self.clock.boot();
                     let remaining = expiry.map(|expiry| expiry.since(now));
                     let pause = retry_after(failures, remaining, self.jitter());
-                    self.stats.failed();
-                    warn!(%error, retry_in_ms = pause.as_millis(), "the SVID was not renewed");
+                    self.tell(&error, pause);
                     due = now.plus(pause);
                 }
             }
         }
     }
 
+    /// Counts a failure, and logs it unless it is the same as the one before. That nobody is there is logged once, whatever
+    /// is missing first and what then.
+    fn tell(&mut self, error: &RenewalError, pause: Duration) {
+        self.stats.failed();
+        if error.is_rejection() {
+            self.stats.rejected();
+        }
+        if let RenewalError::ClockSkew(skew) = error {
+            self.stats.skewed(*skew);
+        }
+        let is_news = self.stats.troubled(&error.to_string());
+        let is_waiting = matches!(error, RenewalError::Sign(SignError::NotDetected(_)));
+        let was_waiting = std::mem::replace(&mut self.is_waiting, is_waiting);
+        let event = if is_waiting { "istio_not_detected" } else { "svid_not_renewed" };
+        let retry_in_ms = pause.as_millis();
+        if is_news && !(was_waiting && is_waiting) {
+            warn!(event, %error, retry_in_ms, "the SVID was not renewed");
+        } else {
+            debug!(event, %error, retry_in_ms, "the SVID was not renewed");
+        }
+    }
+
     /// Waits until `due` or until told, then obtains an SVID that may be published.
-    async fn attempt(&self, due: BootInstant) -> Result<CheckedAnswer, RenewalError> {
+    async fn attempt(&self, due: BootInstant) -> Result<Obtained, RenewalError> {
         tokio::select! {
             () = self.reach(Some(due)) => (),
             () = self.renew_now.notified() => (),
         }
         let key = PrivateKey::generate_p256()?;
-        let request = key.certificate_request(&self.expected.requested_id()?)?;
+        let subject = self.authority.subject().await;
+        let request = key.certificate_request(&self.expected.requested_id(subject.as_ref())?)?;
         let signed = timeout(SIGN_LIMIT, self.authority.sign(&request, self.ttl_seconds))
             .await
             .map_err(|_elapsed| RenewalError::Unanswered(SIGN_LIMIT))??;
+        let received = self.clock.boot();
+        let asked = u64::try_from(self.ttl_seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         let answer = CheckedAnswer::new(signed, key, &self.expected)?;
-        self.wait_until_valid(&answer).await?;
-        Ok(answer)
+        let life = life_at_receipt(answer.svid.leaf(), self.clock.now(), asked);
+        self.wait_until_valid(&answer, received.plus(life)).await?;
+        if let Some(check) = &self.self_check {
+            check.check(&answer.svid, &answer.bundle).map_err(RenewalError::SelfCheck)?;
+        }
+        Ok(Obtained { answer, received, life })
     }
 
-    /// Holds an SVID back until the wall clock reaches its NotBefore.
-    async fn wait_until_valid(&self, answer: &CheckedAnswer) -> Result<(), RenewalError> {
-        let mut said = false;
+    /// Holds an SVID back until the wall clock reaches its NotBefore, but not beyond its `end`.
+    async fn wait_until_valid(&self, answer: &CheckedAnswer, end: BootInstant) -> Result<(), RenewalError> {
         loop {
             let skew = answer.verify(self.clock.now())?;
             if skew.is_zero() {
@@ -174,23 +236,53 @@ impl SvidPublisher {
             if skew > SKEW_LIMIT {
                 return Err(RenewalError::ClockSkew(skew));
             }
-            if !said {
-                warn!(reason = "ClockSkew", seconds = skew.as_secs(), "the new SVID is not valid yet; it is held back");
-                said = true;
+            if self.clock.boot() >= end {
+                return Err(RenewalError::Outlived);
+            }
+            self.stats.skewed(skew);
+            if self.stats.troubled(HELD_BACK) {
+                warn!(event = "clock_skew", reason = "ClockSkew", seconds = skew.as_secs(), "{HELD_BACK}");
             }
             sleep(skew.min(SKEW_LOOK)).await;
         }
     }
 
     fn publish(&mut self, answer: CheckedAnswer) {
+        self.is_waiting = false;
         let leaf = answer.svid.leaf();
         self.expected.settle(answer.svid.id());
         self.stats.renewed(leaf.not_after());
         info!(id = %answer.svid.id(), serial = %leaf.serial(), not_after = %leaf.not_after(), "published a new SVID");
         self.replace(|revision| WorkloadIdentity {
             id: answer.svid.id().clone(),
-            bundle: Arc::new(answer.bundle),
+            bundle: Arc::new(self.followed_bundle().unwrap_or(answer.bundle)),
             svid: Some(Arc::new(answer.svid)),
+            revision,
+        });
+    }
+
+    /// The bundle of the authoritative source, if another one than the authority was named and it has been read.
+    fn followed_bundle(&self) -> Option<TrustBundle> {
+        let roots = self.bundle.as_ref()?.newest().ok()?;
+        match TrustBundle::from_pem(self.expected.trust_domain().clone(), &roots) {
+            Ok(bundle) => Some(bundle),
+            Err(error) => {
+                warn!(event = "trust_bundle_unusable", %error, "the one that is published stays");
+                self.published.borrow().as_ref().map(|identity| TrustBundle::clone(&identity.bundle))
+            }
+        }
+    }
+
+    fn replace_bundle(&self) {
+        let (Some(bundle), Some(last)) = (self.followed_bundle(), self.published.borrow().clone()) else { return };
+        if bundle == *last.bundle {
+            return;
+        }
+        info!(event = "trust_bundle_changed", roots = bundle.roots().len());
+        self.replace(|revision| WorkloadIdentity {
+            id: last.id.clone(),
+            svid: last.svid.clone(),
+            bundle: Arc::new(bundle),
             revision,
         });
     }
@@ -231,5 +323,12 @@ impl SvidPublisher {
     fn jitter(&self) -> u16 {
         let mut bytes = [0; 2];
         self.random.fill(&mut bytes).map_or(u16::MAX / 2, |()| u16::from_be_bytes(bytes))
+    }
+}
+
+async fn change_of(bundle: &mut Option<FollowedRoots>) {
+    match bundle {
+        Some(roots) => roots.changed().await,
+        None => std::future::pending().await,
     }
 }

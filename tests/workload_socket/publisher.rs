@@ -1,8 +1,17 @@
 //! When the publisher renews, and what it does when it can't. Time is paused: it jumps to the next thing that is due.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use countersign::{domain::x509::X509Svid, service::svid_publisher::Expectation};
+use countersign::{
+    domain::x509::{TrustBundle, X509Svid},
+    service::{ca_roots::followed_roots, ports::SelfCheck, svid_publisher::Expectation},
+};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Behaviour, Running, TRUST_DOMAIN, TestAuthority, TestClock, id};
@@ -143,6 +152,116 @@ async fn a_clock_that_is_far_off_is_a_failure() {
     assert!(running.stats.failures() > 50);
     running.authority.behave(good());
     running.next().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_is_said_while_it_is() {
+    let running = Running::start(Behaviour::Ahead(seconds(150)), 3600);
+    let trouble = running.stats.trouble();
+    let said = || trouble.borrow().clone().unwrap_or_default();
+    sleep(seconds(5)).await;
+    assert!(said().starts_with("ClockSkew: "), "{}", said());
+    assert!((20..=30).contains(&running.stats.skew_seconds()), "{}", running.stats.skew_seconds());
+    sleep(seconds(30)).await;
+    assert_eq!((running.revision(), &*said(), running.stats.skew_seconds()), (1, "", 0));
+    running.authority.behave(Behaviour::Down);
+    running.renew_now.notify_one();
+    sleep(seconds(5)).await;
+    assert!(said().contains("the test has switched it off"), "{}", said());
+    running.authority.behave(Behaviour::Ahead(seconds(7200)));
+    sleep(seconds(5)).await;
+    assert!(said().starts_with("ClockSkew: ") && running.stats.skew_seconds() > 7000, "{}", said());
+    running.authority.behave(good());
+    sleep(seconds(5)).await;
+    assert_eq!((&*said(), running.stats.skew_seconds()), ("", 0));
+}
+
+/// The authority's NotAfter is meant by its clock, which is right.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_behind_makes_nothing_live_longer() {
+    let running = Running::start(Behaviour::Ahead(seconds(300)), 3600);
+    let start = Instant::now();
+    sleep(seconds(179)).await;
+    assert_eq!(running.revision(), 0, "not valid yet by the own clock");
+    sleep(seconds(3)).await;
+    assert_eq!(running.revision(), 1);
+    running.authority.behave(Behaviour::Down);
+    sleep(seconds(3599) - start.elapsed()).await;
+    assert!(running.published().unwrap().svid.is_some());
+    sleep(seconds(2)).await;
+    assert!(running.published().unwrap().svid.is_none(), "expired by the authority's clock");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_ahead_renews_early_and_serves_nothing_expired() {
+    let mut running = Running::start(Behaviour::Behind(seconds(300)), 3600);
+    running.next().await;
+    sleep(seconds(1620)).await;
+    assert_eq!(running.revision(), 1);
+    sleep(seconds(60)).await;
+    assert_eq!(running.revision(), 2, "half of 55 minutes");
+    running.authority.behave(Behaviour::Down);
+    sleep(seconds(3300)).await;
+    assert!(running.published().unwrap().svid.is_none());
+    // one that has expired when it comes is never published
+    running.authority.behave(Behaviour::Behind(seconds(4000)));
+    sleep(seconds(60)).await;
+    assert!(running.published().unwrap().svid.is_none());
+    assert!(running.stats.rejections() > 10, "{}", running.stats.rejections());
+}
+
+/// Says what it is told to.
+struct Verdict(AtomicBool);
+
+impl SelfCheck for Verdict {
+    fn check(&self, _: &X509Svid, _: &TrustBundle) -> Result<(), String> {
+        if self.0.load(Ordering::Relaxed) { Ok(()) } else { Err("as a client: no".into()) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_in_a_handshake_with_itself_never_replaces_a_good_one() {
+    let verdict = Arc::new(Verdict(AtomicBool::new(true)));
+    let check = Arc::clone(&verdict);
+    let mut running =
+        Running::start_as(Expectation::Exactly(id()), good(), 60, |publisher| publisher.checked_by(check));
+    running.next().await;
+    let first = svid(&running);
+    verdict.0.store(false, Ordering::Relaxed);
+    sleep(seconds(50)).await;
+    assert_eq!(svid(&running).leaf().serial(), first.leaf().serial());
+    let (rejected, failed) = (running.stats.rejections(), running.stats.failures());
+    assert!(rejected > 5 && rejected == failed, "{rejected} of {failed}");
+    sleep(seconds(15)).await;
+    assert!(running.published().unwrap().svid.is_none(), "nor does it outlive its time");
+    verdict.0.store(true, Ordering::Relaxed);
+    running.next().await;
+    assert_ne!(svid(&running).leaf().serial(), first.leaf().serial());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_named_source_of_the_trust_bundle_is_followed_exactly_and_at_once() {
+    let (follower, roots) = followed_roots("a place");
+    let mut running =
+        Running::start_as(Expectation::Exactly(id()), good(), 3600, |publisher| publisher.with_bundle_of(roots));
+    let first = running.next().await;
+    assert_eq!(first.bundle.to_pem(), running.authority.root_pem(), "the authority's until it answers");
+    let (own, other) = (running.authority.root_pem(), TestAuthority::new(&TestClock::new()).root_pem());
+    let both = format!("{own}{other}");
+    for (revision, set) in (2..).zip([&both, &other, &own]) {
+        follower.found(set.as_bytes()).unwrap();
+        let told = Instant::now();
+        let now = running.next().await;
+        assert_eq!((now.revision, &now.bundle.to_pem()), (revision, set));
+        assert_eq!(now.svid.as_ref().unwrap().leaf(), first.svid.as_ref().unwrap().leaf());
+        assert!(told.elapsed() < seconds(1));
+    }
+    follower.found(both.as_bytes()).unwrap();
+    running.next().await;
+    running.renew_now.notify_one();
+    let renewed = running.next().await;
+    assert_ne!(renewed.svid.as_ref().unwrap().leaf(), first.svid.as_ref().unwrap().leaf());
+    assert_eq!(renewed.bundle.to_pem(), both, "and not the roots of the answer");
 }
 
 #[tokio::test(start_paused = true)]

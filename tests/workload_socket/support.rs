@@ -18,6 +18,7 @@ use countersign::{
         x509::{CertificateChain, PrivateKey, VerifiedCsr},
     },
     grpc::{
+        self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
         workload_server::{self, ServeError},
     },
@@ -91,6 +92,8 @@ pub(crate) enum Behaviour {
     SignFor(SpiffeId),
     /// Signs by a clock that is ahead by this much.
     Ahead(Duration),
+    /// Signs by a clock that is behind by this much.
+    Behind(Duration),
     /// Signs for a key of its own.
     OtherKey,
     /// Signs, and sends these roots.
@@ -154,6 +157,7 @@ impl CertificateAuthority for TestAuthority {
             match behaviour {
                 Behaviour::SignFor(id) => Ok(self.issue(csr_pem, &id, ttl_seconds, now)),
                 Behaviour::Ahead(ahead) => Ok(self.issue(csr_pem, &id(), ttl_seconds, now.plus(ahead))),
+                Behaviour::Behind(behind) => Ok(self.issue(csr_pem, &id(), ttl_seconds, now.minus(behind))),
                 Behaviour::OtherKey => {
                     let other = PrivateKey::generate_p256().unwrap().certificate_request(&id()).unwrap();
                     Ok(self.issue(&other, &id(), ttl_seconds, now))
@@ -183,12 +187,23 @@ impl Running {
     }
 
     pub(crate) fn start_expecting(expected: Expectation, behaviour: Behaviour, ttl_seconds: i64) -> Self {
+        Self::start_as(expected, behaviour, ttl_seconds, |publisher| publisher)
+    }
+
+    pub(crate) fn start_as(
+        expected: Expectation,
+        behaviour: Behaviour,
+        ttl_seconds: i64,
+        configure: impl FnOnce(SvidPublisher) -> SvidPublisher,
+    ) -> Self {
         let clock = TestClock::new();
         let authority = TestAuthority::new(&clock);
         authority.behave(behaviour);
         let random = Arc::new(TestRandom::default());
         let signer = Arc::clone(&authority) as Arc<dyn CertificateAuthority>;
+        let check = Arc::new(SelfHandshake::new(Arc::clone(&clock) as _));
         let (publisher, identity) = SvidPublisher::new(signer, expected, ttl_seconds, clock, random);
+        let publisher = configure(publisher.checked_by(check));
         let (renew_now, stats) = (publisher.renew_now(), publisher.stats());
         Self { authority, identity, renew_now, stats, task: tokio::spawn(publisher.run()) }
     }

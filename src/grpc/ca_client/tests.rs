@@ -7,7 +7,7 @@ use tokio::{
 };
 use tonic::{Response, transport::Server};
 
-use super::*;
+use super::{connection::CONNECT_LIMIT, *};
 use crate::{
     domain::{
         authority::{SigningAuthority, Subject, TtlBounds, issue, testing::TestRandom},
@@ -19,6 +19,7 @@ use crate::{
         IstioCertificateResponse,
         istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
     },
+    service::{ca_roots::followed_roots, svid_publisher::WorkloadIdentity},
 };
 
 const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
@@ -33,6 +34,22 @@ struct World {
 
 /// A CA that says the same to everybody, after a while.
 struct Fixed(Result<Vec<String>, Status>, Duration);
+
+/// A CA that looks at the request.
+struct Looking<F>(F);
+
+#[tonic::async_trait]
+impl<F> IstioCertificateService for Looking<F>
+where
+    F: Fn(&Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> + Send + Sync + 'static,
+{
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        (self.0)(&request).map(|cert_chain| Response::new(IstioCertificateResponse { cert_chain }))
+    }
+}
 
 #[tonic::async_trait]
 impl IstioCertificateService for Fixed {
@@ -59,16 +76,25 @@ impl World {
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test may write files")]
+    fn write_token(&self, token: &[u8]) {
+        fs::write(self.files.path().join("token"), token).unwrap();
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test may write files")]
     fn write_roots(&self, pem: &str) {
         fs::write(self.files.path().join("roots"), pem).unwrap();
     }
 
     /// An SVID that also serves as `localhost`, and the whole answer that a CA gives with it.
     fn issued(&self) -> (X509Svid, Vec<String>) {
+        self.issued_with(&["localhost".to_owned()])
+    }
+
+    fn issued_with(&self, server_names: &[String]) -> (X509Svid, Vec<String>) {
         let id = ID.parse().unwrap();
         let key = PrivateKey::generate_p256().unwrap();
         let csr = VerifiedCsr::from_pem(key.certificate_request(&id).unwrap().as_bytes()).unwrap();
-        let subject = Subject { id: &id, server_names: &["localhost".to_owned()] };
+        let subject = Subject { id: &id, server_names };
         let bounds = TtlBounds::new(HOUR, HOUR).unwrap();
         let issued = issue(&self.authority, &csr, subject, 0, &bounds, self.now, &TestRandom).unwrap();
         let answer = issued.response_chain(&self.authority);
@@ -81,12 +107,23 @@ impl World {
     }
 
     async fn slow_ca(&self, answer: Result<Vec<String>, Status>, delay: Duration) -> String {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = tcp.local_addr().unwrap().to_string();
-        let (_, tls) = watch::channel(Some(server_config(&self.issued().0).unwrap()));
-        let service = IstioCertificateServiceServer::new(Fixed(answer, delay));
-        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(accept_tls(tcp, tls)));
-        address
+        serve(Fixed(answer, delay), &self.issued().0).await
+    }
+
+    /// Serves what `look` makes of each request.
+    async fn looking_ca<F>(&self, look: F) -> String
+    where
+        F: Fn(&Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> + Send + Sync + 'static,
+    {
+        serve(Looking(look), &self.issued().0).await
+    }
+
+    /// What a client has that can renew by its certificate.
+    fn identity(&self) -> IdentityReceiver {
+        let svid = self.issued().0;
+        let bundle = Arc::new(self.authority.bundle().clone());
+        let identity = WorkloadIdentity { id: ID.parse().unwrap(), svid: Some(Arc::new(svid)), bundle, revision: 1 };
+        watch::channel(Some(Arc::new(identity))).1
     }
 
     async fn good_ca(&self) -> String {
@@ -98,6 +135,15 @@ impl World {
         let file = |name: &str| self.files.path().join(name);
         CaClient::new(addresses.iter().map(endpoint).collect(), file("token"), file("roots"))
     }
+}
+
+async fn serve(service: impl IstioCertificateService, serving: &X509Svid) -> String {
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = tcp.local_addr().unwrap().to_string();
+    let (_, tls) = watch::channel(Some(server_config(serving).unwrap()));
+    let service = IstioCertificateServiceServer::new(service);
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(accept_tls(tcp, tls)));
+    address
 }
 
 async fn sign(client: &CaClient) -> Result<SignedChain, SignError> {
@@ -169,7 +215,7 @@ async fn without_any_good_roots_nobody_is_asked() {
     let world = World::new();
     world.write_roots("no PEM");
     let error = sign(&world.client(&[&world.good_ca().await])).await.unwrap_err();
-    assert!(matches!(&error, SignError::Unavailable(said) if said.starts_with("root file ")), "{error}");
+    assert!(matches!(&error, SignError::NotDetected(said) if said.contains("root file ")), "{error}");
 }
 
 #[tokio::test]
@@ -246,4 +292,158 @@ async fn an_address_that_accepts_and_never_speaks_is_given_up_at_once() {
     let begin = tokio::time::Instant::now();
     assert_eq!(sign(&client).await.err(), None);
     assert!(begin.elapsed() < CONNECT_LIMIT, "the good one is asked first: after {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_ca_may_be_known_by_its_identity_whatever_its_names() {
+    let (world, ours, other) = (World::new(), ID.parse().unwrap(), "spiffe://cluster.local/ns/a/sa/b".parse().unwrap());
+    let nameless = serve(Fixed(Ok(world.issued().1), Duration::ZERO), &world.issued_with(&[]).0).await;
+    for (accepted, is_good) in
+        [(vec![], false), (vec![SpiffeId::clone(&other)], false), (vec![other, SpiffeId::clone(&ours)], true)]
+    {
+        let said = sign(&world.client(&[&nameless]).accepting(accepted.clone())).await;
+        assert_eq!(said.is_ok(), is_good, "{accepted:?}: {:?}", said.err());
+    }
+    // it is no way around the roots
+    let foreign = World::new();
+    let impostor = serve(Fixed(Ok(world.issued().1), Duration::ZERO), &foreign.issued_with(&[]).0).await;
+    assert!(sign(&world.client(&[&impostor]).accepting(vec![ours.clone()])).await.is_err());
+    // and a DNS name is still good
+    assert_eq!(sign(&world.client(&[&world.good_ca().await]).accepting(vec![ours])).await.err(), None);
+}
+
+fn client_of(address: &str, world: &World, roots: CaRoots) -> CaClient {
+    let endpoints = vec![CaEndpoint { address: address.to_owned(), server_name: "localhost".into() }];
+    CaClient::new(endpoints, world.files.path().join("token"), roots)
+}
+
+#[tokio::test]
+async fn either_source_of_roots_is_good_enough_and_they_are_looked_at_again_when_none_is() {
+    let (world, other) = (World::new(), World::new());
+    let (good, stale) = (world.authority.bundle().to_pem(), other.authority.bundle().to_pem());
+    let ca = world.good_ca().await;
+    let file = || Some(world.files.path().join("roots"));
+
+    let (follower, roots) = followed_roots("ConfigMap a/b");
+    let client = client_of(&ca, &world, CaRoots::new(Some(roots), file()));
+    assert_eq!(sign(&client).await.err(), None, "not read yet");
+    follower.found(stale.as_bytes()).unwrap();
+    assert_eq!(sign(&client).await.err(), None, "stale, but the file is new");
+    follower.found(good.as_bytes()).unwrap();
+    world.write_roots(&stale);
+    assert_eq!(sign(&client).await.err(), None, "new, but the file is stale");
+    assert!(timeout(Duration::from_millis(50), follower.wanted()).await.is_err(), "nobody had to look again");
+
+    follower.found(stale.as_bytes()).unwrap();
+    let refused = sign(&client).await.err();
+    assert!(matches!(&refused, Some(SignError::Unavailable(said)) if said.contains("UnknownIssuer")), "{refused:?}");
+    timeout(Duration::from_secs(1), follower.wanted()).await.expect("somebody wants newer roots");
+    follower.found(good.as_bytes()).unwrap();
+    assert_eq!(sign(&client).await.err(), None, "and the connection is made anew with them");
+}
+
+#[tokio::test]
+async fn a_change_of_either_source_is_told() {
+    let world = World::new();
+    let (follower, roots) = followed_roots("ConfigMap a/b");
+    let roots = CaRoots::new(Some(roots), Some(world.files.path().join("roots")));
+    let mut known = RootSets::new();
+    roots.changed(&mut known).await;
+    assert_eq!(known.len(), 1);
+    assert!(timeout(Duration::from_millis(50), roots.changed(&mut known)).await.is_err(), "nothing changed");
+    let same = world.authority.bundle().to_pem();
+    follower.found(same.as_bytes()).unwrap();
+    assert!(timeout(Duration::from_millis(50), roots.changed(&mut known)).await.is_err(), "the same again");
+    follower.found(World::new().authority.bundle().to_pem().as_bytes()).unwrap();
+    timeout(Duration::from_secs(1), roots.changed(&mut known)).await.unwrap();
+    assert_eq!(known.len(), 2);
+    world.write_roots(&World::new().authority.bundle().to_pem());
+    timeout(Duration::from_secs(10), roots.changed(&mut known)).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_at_all_is_another_thing_than_somebody_who_fails() {
+    let world = World::new();
+    let dead =
+        || async { TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().to_string() };
+    let (one, other) = (dead().await, dead().await);
+    let said = sign(&world.client(&[&one, &other])).await.err();
+    assert!(matches!(said, Some(SignError::NotDetected(_))), "{said:?}");
+    let said = said.unwrap().to_string();
+    assert!(said.starts_with("IstioNotDetected: ") && said.contains(&one) && said.contains(&other), "{said}");
+
+    let busy = world.ca(Err(Status::unavailable("busy"))).await;
+    assert!(matches!(sign(&world.client(&[&one, &busy])).await, Err(SignError::Unavailable(_))));
+    let foreign = World::new().good_ca().await;
+    assert!(matches!(sign(&world.client(&[&foreign])).await, Err(SignError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn who_has_only_a_certificate_is_sent_on_by_a_pair_that_can_not_pass_it_on() {
+    let world = World::new();
+    let by_token = |request: &Request<IstioCertificateRequest>| request.metadata().contains_key("authorization");
+    let refusing = Status::unauthenticated("request authenticate failure");
+    let (refusal, passing) = (refusing.clone(), Status::failed_precondition("can't pass on a certificate"));
+    let pair = world.looking_ca(move |request| Err(if by_token(request) { &refusal } else { &passing }.clone())).await;
+    let chain = world.issued().1;
+    let istiod = world
+        .looking_ca(move |request| if by_token(request) { Err(refusing.clone()) } else { Ok(chain.clone()) })
+        .await;
+    let client = world.client(&[&pair, &istiod]);
+    assert!(matches!(sign(&client).await, Err(SignError::Unauthenticated(_))), "it has none yet");
+    client.renew_by(world.identity());
+    let begin = tokio::time::Instant::now();
+    assert_eq!(sign(&client).await.err(), None);
+    assert!(begin.elapsed() < PATIENCE, "after {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_token_file_of_garbage_is_no_more_in_the_way_than_a_missing_one() {
+    let world = World::new();
+    let chain = world.issued().1;
+    let ca = world.looking_ca(move |request| match request.metadata().get("authorization") {
+        None => Ok(chain.clone()),
+        Some(_) => Err(Status::internal("a token was sent")),
+    });
+    let client = world.client(&[&ca.await]);
+    client.renew_by(world.identity());
+    for garbage in [&b"\xff\xfe"[..], b"a\x01b", b"", b"\n"] {
+        world.write_token(garbage);
+        assert_eq!(sign(&client).await.err(), None, "{garbage:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_goes_with_a_request_goes_with_each() {
+    let world = World::new();
+    let chain = world.issued().1;
+    let ca = world.looking_ca(move |request| {
+        let has = |name, value| request.metadata().get(name).is_some_and(|found| found == value);
+        let signer = request.get_ref().metadata.as_ref().and_then(|metadata| metadata.fields.get("CertSigner"));
+        let is_whole = has("clusterid", "east") && has("x-tenant", "blue") && signer.is_some();
+        match (is_whole, request.metadata().contains_key("authorization")) {
+            (true, true) => Err(Status::unauthenticated("a certificate, please")),
+            (true, false) => Ok(chain.clone()),
+            (false, _) => Err(Status::internal(format!("{:?}", request.metadata()))),
+        }
+    });
+    let extras = CaExtras {
+        cluster_id: Some("east".into()),
+        headers: vec![CaHeader::new("X-Tenant", "blue").unwrap()],
+        cert_signer: Some("signers.example/a".into()),
+    };
+    let client = world.client(&[&ca.await]).sending(extras);
+    client.renew_by(world.identity());
+    assert_eq!(sign(&client).await.err(), None);
+}
+
+#[tokio::test]
+async fn whom_the_token_speaks_for_is_told() {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let world = World::new();
+    let client = world.client(&[]);
+    assert_eq!(client.subject().await, None);
+    let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"system:serviceaccount:default:gateway"}"#);
+    world.write_token(format!("e30.{claims}.c2ln\n").as_bytes());
+    assert_eq!(client.subject().await.map(|account| account.to_string()).as_deref(), Some("default/gateway"));
 }

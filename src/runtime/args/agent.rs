@@ -8,19 +8,47 @@ use serde::Serialize;
 /// The flags of `agent`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AgentArgs {
-    /// Address of a certificate authority. Repeatable: when one does not answer the next is asked. Required
+    /// Address of a certificate authority. Repeatable: when one does not answer the next is asked. Required outside of a pod;
+    /// in one it is istiod.istio-system.svc:15012 if not given
     #[arg(long = "ca-address", value_name = "HOST:PORT")]
     pub ca_addresses: Option<Vec<String>>,
     /// Name that the authority's certificate must hold. If not given the host of its address, and localhost for loopback
     /// addresses
     #[arg(long, value_name = "NAME")]
     pub ca_server_name: Option<String>,
-    /// File with the token that proves the service account; read again for each request. Required
+    /// Identity by which an authority is taken for the right one whatever names its certificate holds, as of a pair in front
+    /// of istiod. Repeatable
+    #[arg(long = "ca-identity", value_name = "SPIFFE_ID")]
+    pub ca_identities: Option<Vec<String>>,
+    /// Header to send with each request, such as a gateway in front of the authority wants. Repeatable
+    #[arg(long = "ca-header", value_name = "NAME=VALUE")]
+    pub ca_headers: Option<Vec<String>>,
+    /// Name of the cluster that the token is of, sent as `clusterid`; none is sent if not given
+    #[arg(long, value_name = "NAME")]
+    pub cluster_id: Option<String>,
+    /// Signer that istiod is to use when it only registers with another authority, sent as `CertSigner`
+    #[arg(long, value_name = "NAME")]
+    pub cert_signer: Option<String>,
+    /// File with the token that proves the service account; read again for each request
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<String>,
-    /// File with the roots that the authority's own certificate is verified to, PEM. Required
+    /// File with the roots that the authority's own certificate is verified to, PEM; read again for each request
     #[arg(long, value_name = "FILE")]
     pub root_file: Option<String>,
+    /// ConfigMap with the same roots under root-cert.pem, which is watched and goes before the file. In a pod it is
+    /// istio-ca-root-cert if neither this nor root-file is given
+    #[arg(long, value_name = "NAME")]
+    pub root_config_map: Option<String>,
+    /// Namespace of that ConfigMap. If not given, this pod's own or the kubeconfig's
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// kubeconfig file of the API server that has that ConfigMap. If not given, the service account of this pod
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<String>,
+    /// What the trust bundle on the socket is: the roots of the authority's answers (ca), or those of the ConfigMap
+    /// (config-map)
+    #[arg(long, value_name = "SOURCE")]
+    pub bundle_source: Option<String>,
     /// Path of the socket, at most 107 bytes
     #[arg(long, value_name = "PATH")]
     pub socket: Option<String>,
@@ -55,12 +83,25 @@ impl AgentArgs {
     /// What holds where no source says anything.
     pub fn defaults() -> Self {
         Self {
+            token_file: Some("/var/run/secrets/tokens/istio-token".into()),
+            root_file: Some("/var/run/secrets/istio/root-cert.pem".into()),
+            bundle_source: Some("ca".into()),
             socket: Some("/var/run/secrets/workload-spiffe-uds/socket".into()),
             socket_mode: Some("0666".into()),
             trust_domain: Some("cluster.local".into()),
             svid_ttl: Some("24h".into()),
             log_format: Some("text".into()),
             ..Self::default()
+        }
+    }
+
+    /// The same in a pod, where istiod and the API server have names that everybody knows.
+    pub fn defaults_in_pod() -> Self {
+        Self {
+            ca_addresses: Some(vec!["istiod.istio-system.svc:15012".into()]),
+            // without Kubernetes in the build there is the file alone
+            root_config_map: cfg!(feature = "kubernetes").then(|| "istio-ca-root-cert".into()),
+            ..Self::defaults()
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use super::{parse, reference, sources::Sources};
 use crate::{
     domain::{
-        identity::{ServiceAccount, TrustDomain},
+        identity::TrustDomain,
         leadership::{LeaseTiming, LeaseTimingError},
     },
     runtime::{args::KubernetesArgs, duration},
@@ -58,8 +58,8 @@ impl KubernetesConfig {
             .into_iter()
             .for_each(|field| from.require(field));
         let kubeconfig = from.one("kubeconfig", parse::path);
-        let namespace = from.one("namespace", object_name);
-        let replica_uid = from.one("replica_uid", object_name);
+        let namespace = from.one("namespace", parse::object_name);
+        let replica_uid = from.one("replica_uid", parse::object_name);
         let pair_listen = from.one("pair_listen", parse::socket_address);
         let pair_address = from.one("pair_address", reachable);
         let pair_service =
@@ -70,8 +70,8 @@ impl KubernetesConfig {
         let token_cache = from.one("token_cache", believed_for);
         let mesh_trust_domain = from.one("mesh_trust_domain", parse::displayed);
         let mesh_ca = from.one("mesh_ca", parse::boolean);
-        let root_config_map = from.one("root_config_map", object_name);
-        let istio_namespace = from.one("istio_namespace", object_name);
+        let root_config_map = from.one("root_config_map", parse::object_name);
+        let istio_namespace = from.one("istio_namespace", parse::object_name);
         let istiod_revisions = from.many("istiod_revisions", parse::displayed);
         let cluster_trust_bundle = from.one("cluster_trust_bundle", parse::boolean);
         let adopt = from.one("adopt", parse::boolean);
@@ -164,16 +164,6 @@ fn believed_for(text: &str) -> Result<Duration, String> {
 
 fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
-}
-
-/// A DNS label, which namespaces, UIDs and revisions are, and the names of the objects here.
-fn object_name(text: &str) -> Result<String, String> {
-    match ServiceAccount::new(text, "any") {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => {
-            Err(format!("{text:?} is not a name of Kubernetes: lower case letters, digits and dashes, at most 63"))
-        }
-    }
 }
 
 fn reachable(text: &str) -> Result<SocketAddr, String> {

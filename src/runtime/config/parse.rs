@@ -10,6 +10,7 @@ use std::{
 use rustls::pki_types::{DnsName, ServerName};
 
 use super::{CaAddress, LogFormat};
+use crate::domain::identity::ServiceAccount;
 
 /// The longest path that fits `sun_path` with its closing zero.
 const MAX_SOCKET_PATH: usize = 107;
@@ -106,5 +107,15 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => Err(format!("{text:?} is not a log format: write text or json")),
+    }
+}
+
+/// A DNS label, which namespaces, UIDs and revisions are, and the names of the objects here.
+pub(super) fn object_name(text: &str) -> Result<String, String> {
+    match ServiceAccount::new(text, "any") {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => {
+            Err(format!("{text:?} is not a name of Kubernetes: lower case letters, digits and dashes, at most 63"))
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use serde::Serialize;
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{ConfigError, Environment, names};
+use super::{ConfigError, Environment, istio::IstioVariables, names};
 
 /// The layers, and what was found wrong so far.
 pub(super) struct Sources {
@@ -27,6 +27,8 @@ enum Origin {
     Flags,
     Environment,
     File(String),
+    /// By field, the variable.
+    Istio(BTreeMap<String, String>),
     Defaults,
 }
 
@@ -57,6 +59,18 @@ impl Sources {
         }
         sources.layers.push(Layer { origin: Origin::Defaults, values: names::texts_of(defaults) });
         sources
+    }
+
+    /// Puts what an istio-proxy's variables say just above the defaults.
+    pub(super) fn add_istios(&mut self, istios: IstioVariables) {
+        let (mut variables, mut values) = (BTreeMap::new(), BTreeMap::new());
+        for (field, (variable, texts)) in istios.values {
+            variables.insert(field.clone(), variable);
+            values.insert(field, texts);
+        }
+        let above_defaults = self.layers.len().saturating_sub(1);
+        self.layers.insert(above_defaults, Layer { origin: Origin::Istio(variables), values });
+        self.problems.extend(istios.problems);
     }
 
     /// The value of a setting that takes one. `None` if no source has it, or what it has does not parse.
@@ -145,6 +159,9 @@ impl fmt::Display for Place<'_> {
             Origin::Flags => write!(f, "--{}", super::reference::flag(self.field)),
             Origin::Environment => f.write_str(&names::variable(self.field)),
             Origin::File(path) => write!(f, "{} in {path}", names::file_key(self.field)),
+            Origin::Istio(variables) => {
+                f.write_str(variables.get(self.field).map_or("a variable of Istio's", String::as_str))
+            }
             Origin::Defaults => write!(f, "{} (the default)", names::file_key(self.field)),
         }
     }

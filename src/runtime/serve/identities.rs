@@ -16,6 +16,7 @@ use crate::{
         random::SecureRandom,
     },
     grpc::{
+        self_handshake::SelfHandshake,
         server_tls::server_config,
         unix_listener::{BindError, WorkloadListener, wait_until_free},
         workload_server,
@@ -59,13 +60,14 @@ impl OwnIdentities {
     }
 
     fn publisher(&self, own: OwnIdentity, ttl_seconds: i64) -> (SvidPublisher, IdentityReceiver) {
-        SvidPublisher::new(
+        let (publisher, identity) = SvidPublisher::new(
             Arc::new(OwnAuthority::new(Arc::clone(&self.create), own)),
             Expectation::AnyIn(self.trust_domain.clone()),
             ttl_seconds,
             Arc::clone(&self.clock),
             Arc::clone(&self.random),
-        )
+        );
+        (publisher.checked_by(Arc::new(SelfHandshake::new(Arc::clone(&self.clock)))), identity)
     }
 }
 

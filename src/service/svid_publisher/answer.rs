@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     domain::{
         clock::Timestamp,
-        identity::{SpiffeId, SpiffeIdError, TrustDomain},
+        identity::{ServiceAccount, SpiffeId, SpiffeIdError, TrustDomain},
         x509::{BundleError, ChainError, PrivateKey, PrivateKeyError, SvidError, TrustBundle, X509Svid},
     },
     service::ports::{SignError, SignedChain},
@@ -53,6 +53,12 @@ pub enum RenewalError {
         /// The ID or trust domain that was expected.
         expected: String,
     },
+    /// A TLS library can't use it, or not with this bundle.
+    #[error("the new SVID failed in a handshake with itself, {0}; it is not published")]
+    SelfCheck(String),
+    /// It has ended before it began, by a clock of this host that is wrong.
+    #[error("ClockSkew: the certificate ended before the clock of this host reached its begin; set the clock right")]
+    Outlived,
     /// NotBefore is too far away to wait for it.
     #[error(
         "ClockSkew: the certificate is valid only {} s from now; set the clocks of this host and of the certificate authority right",
@@ -67,19 +73,33 @@ pub(super) struct CheckedAnswer {
     pub(super) bundle: TrustBundle,
 }
 
+impl RenewalError {
+    /// Whether there was an answer, and what it brought must not be published.
+    pub(super) const fn is_rejection(&self) -> bool {
+        match self {
+            Self::Roots(_) | Self::Chain(_) | Self::Svid(_) | Self::Identity { .. } | Self::SelfCheck(_) => true,
+            Self::Sign(SignError::Answer(_)) => true,
+            Self::Sign(_) | Self::Unanswered(_) | Self::Key(_) | Self::RequestedId(_) => false,
+            Self::Outlived | Self::ClockSkew(_) => false,
+        }
+    }
+}
+
 impl Expectation {
-    fn trust_domain(&self) -> &TrustDomain {
+    pub(super) fn trust_domain(&self) -> &TrustDomain {
         match self {
             Self::Exactly(id) => id.trust_domain(),
             Self::AnyIn(trust_domain) => trust_domain,
         }
     }
 
-    /// What the request names. Authorities decide by the proof of identity and skip it, so any ID will do.
-    pub(super) fn requested_id(&self) -> Result<SpiffeId, SpiffeIdError> {
-        match self {
-            Self::Exactly(id) => Ok(id.clone()),
-            Self::AnyIn(trust_domain) => format!("{}/workload", trust_domain.id()).parse(),
+    /// What the request names: the ID of whom the proof speaks for, if that is known. Most authorities decide by the proof
+    /// and skip it, so any ID will do for these.
+    pub(super) fn requested_id(&self, subject: Option<&ServiceAccount>) -> Result<SpiffeId, SpiffeIdError> {
+        match (self, subject) {
+            (Self::Exactly(id), _) => Ok(id.clone()),
+            (Self::AnyIn(trust_domain), Some(subject)) => subject.spiffe_id(trust_domain),
+            (Self::AnyIn(trust_domain), None) => format!("{}/workload", trust_domain.id()).parse(),
         }
     }
 

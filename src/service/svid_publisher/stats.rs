@@ -1,6 +1,14 @@
 //! What a publisher counts. `runtime` registers it with the metrics.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::watch;
 
 use crate::domain::clock::Timestamp;
 
@@ -9,7 +17,10 @@ use crate::domain::clock::Timestamp;
 pub struct RenewalStats {
     renewed: AtomicU64,
     failed: AtomicU64,
+    rejected: AtomicU64,
     not_after: AtomicI64,
+    skew: AtomicU64,
+    trouble: watch::Sender<Option<Arc<str>>>,
 }
 
 impl RenewalStats {
@@ -23,6 +34,21 @@ impl RenewalStats {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// SVIDs that were answered and not published, because a check failed. Each is a renewal that failed as well.
+    pub fn rejections(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// How long it is until the SVID that was answered last is valid, in seconds rounded up; 0 unless a clock is wrong.
+    pub fn skew_seconds(&self) -> u64 {
+        self.skew.load(Ordering::Relaxed)
+    }
+
+    /// Why renewing doesn't succeed just now, in words; `None` while nothing is wrong.
+    pub fn trouble(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.trouble.subscribe()
+    }
+
     /// NotAfter of the published SVID in seconds since the epoch; 0 while none is published.
     pub fn not_after_seconds(&self) -> i64 {
         self.not_after.load(Ordering::Relaxed)
@@ -31,10 +57,31 @@ impl RenewalStats {
     pub(super) fn renewed(&self, not_after: Timestamp) {
         self.renewed.fetch_add(1, Ordering::Relaxed);
         self.not_after.store(not_after.seconds(), Ordering::Relaxed);
+        self.skewed(Duration::ZERO);
+        self.trouble.send_if_modified(|trouble| trouble.take().is_some());
     }
 
     pub(super) fn failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn rejected(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn skewed(&self, by: Duration) {
+        self.skew.store(by.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Says what is wrong now. Returns whether that is another thing than before.
+    pub(super) fn troubled(&self, why: &str) -> bool {
+        self.trouble.send_if_modified(|trouble| {
+            let is_news = trouble.as_deref() != Some(why);
+            if is_news {
+                *trouble = Some(why.into());
+            }
+            is_news
+        })
     }
 
     pub(super) fn withdrawn(&self) {

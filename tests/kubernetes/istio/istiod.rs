@@ -83,6 +83,11 @@ pub(crate) struct Istiod {
 impl Istiod {
     /// Starts one and waits until it is ready. `serving` is laid out first, if there is something.
     pub(crate) fn start(cluster: &Cluster, account: &Account, ca: Ca<'_>, serving: &Files) -> Self {
+        Self::start_on(free_port(), cluster, account, ca, serving)
+    }
+
+    /// The same with its xDS and its CA on a given port.
+    pub(crate) fn start_on(port: u16, cluster: &Cluster, account: &Account, ca: Ca<'_>, serving: &Files) -> Self {
         let folder = cluster.folder().join("istiod");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("mesh.yaml"), MESH).unwrap();
@@ -91,7 +96,7 @@ impl Istiod {
             lay_out(&serving_mount, serving);
         }
 
-        let [plain_port, port, http_port, https_port, monitoring_port] = std::array::from_fn(|_| free_port());
+        let [plain_port, http_port, https_port, monitoring_port] = std::array::from_fn(|_| free_port());
         let mut command = peer("pilot-discovery");
         command.current_dir(&folder).args(["discovery", "--meshConfig", "mesh.yaml", "--ctrlz_port", "0"]);
         command.arg("--kubeconfig").arg(block_on(cluster.kubeconfig(account)));

@@ -1,0 +1,103 @@
+//! Channels to a CA: TCP, TLS by a configuration of ours, HTTP/2.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::{
+    codegen::http::Uri,
+    transport::{Channel, Endpoint},
+};
+use tower::{ServiceExt as _, service_fn};
+
+/// A connection is there within this time, its handshake done, or not at all.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(1);
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum ConnectFailed {
+    /// Nobody is there: no address for the name, or nobody listens at it.
+    Nobody(String),
+    /// Whoever is there is not the CA that was looked for, or no TLS server at all.
+    Tls(String),
+}
+
+impl fmt::Display for ConnectFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody(why) | Self::Tls(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for ConnectFailed {}
+
+/// A channel to `HOST:PORT` that connects when it is needed. Call it within a runtime.
+///
+/// # Errors
+///
+/// When the address is none.
+pub(super) fn channel(
+    address: &str,
+    server_name: ServerName<'static>,
+    tls: Arc<ClientConfig>,
+    answer_limit: Duration,
+) -> Result<Channel, String> {
+    let unusable = |error: &dyn fmt::Display| format!("{address}: {error}");
+    let origin: Uri = format!("https://{address}").parse().map_err(|error| unusable(&error))?;
+    // tonic has no TLS of its own here, and refuses to be asked for it
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| unusable(&error))?;
+    let connect = move |uri: Uri| {
+        let (server_name, tls) = (server_name.clone(), Arc::clone(&tls));
+        async move { connect(uri, server_name, tls).await.map(TokioIo::new) }
+    };
+    Ok(endpoint
+        .origin(origin)
+        .timeout(answer_limit)
+        .http2_keep_alive_interval(KEEPALIVE_EVERY)
+        .keep_alive_timeout(KEEPALIVE_ANSWER)
+        .connect_with_connector_lazy(service_fn(connect)))
+}
+
+async fn connect(
+    uri: Uri,
+    server_name: ServerName<'static>,
+    tls: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, ConnectFailed> {
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    let slow = || format!("not within {} s", CONNECT_LIMIT.as_secs());
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let stream = match timeout_at(deadline, tcp.oneshot(uri)).await {
+        Ok(stream) => stream.map_err(|error| ConnectFailed::Nobody(with_causes(&error)))?,
+        Err(_elapsed) => return Err(ConnectFailed::Nobody(format!("connect: {}", slow()))),
+    };
+    let connecting = TlsConnector::from(tls).connect(server_name, stream.into_inner());
+    match timeout_at(deadline, connecting).await {
+        Ok(connected) => connected.map_err(|error| ConnectFailed::Tls(in_words(&error))),
+        Err(_elapsed) => Err(ConnectFailed::Tls(format!("TLS handshake: {}", slow()))),
+    }
+}
+
+/// What went wrong in a handshake; a clock that is wrong is called that.
+fn in_words(error: &std::io::Error) -> String {
+    use rustls::{CertificateError::NotValidYetContext, Error::InvalidCertificate};
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(InvalidCertificate(NotValidYetContext { .. })) => format!("ClockSkew: {error}"),
+        _ => error.to_string(),
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
+}

@@ -1,0 +1,164 @@
+//! TLS towards a CA. It must lead to roots that we were given, and be who it should be: by a DNS name, as istiod is, or by a
+//! SPIFFE ID, as a pair that has its own certificate from istiod.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
+    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    server::ParsedCertificate,
+};
+
+use super::roots::{CaRoots, RootSets};
+use crate::domain::{
+    identity::SpiffeId,
+    x509::{Certificate, CertificateError, X509Svid},
+};
+
+/// Called when no set of roots verifies a certificate.
+type OnUnverified = Box<dyn Fn() + Send + Sync>;
+
+/// Accepts a server whose chain leads to a root of one of the sets, and whose leaf is one of `identities` or has the name
+/// that was asked for.
+pub(in crate::grpc) struct CaVerifier {
+    provider: Arc<CryptoProvider>,
+    sets: Vec<RootCertStore>,
+    identities: Vec<SpiffeId>,
+    on_unverified: OnUnverified,
+}
+
+/// For connections to a CA, with `svid` as proof if there is one. Sessions are not resumed: a resumption would not look at
+/// certificates again.
+pub(super) fn client_config(
+    roots: &Arc<CaRoots>,
+    sets: &RootSets,
+    identities: &[SpiffeId],
+    svid: Option<&X509Svid>,
+) -> Result<ClientConfig, String> {
+    let sets = sets.iter().map(|set| Certificate::all_from_pem(set).map(|set| store_of(&set)));
+    let sets = sets.collect::<Result<Vec<_>, CertificateError>>().map_err(|error| error.to_string())?;
+    let roots = Arc::clone(roots);
+    let verifier = CaVerifier::new(sets, identities.to_vec(), Box::new(move || roots.look_again()));
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match svid {
+        Some(svid) => {
+            let (chain, key) = presented(svid);
+            builder.with_client_auth_cert(chain, key.into()).map_err(|error| error.to_string())?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// An SVID as rustls takes it.
+pub(in crate::grpc) fn presented(svid: &X509Svid) -> (Vec<CertificateDer<'static>>, PrivatePkcs8KeyDer<'static>) {
+    let chain = svid.chain().iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
+    (chain, PrivatePkcs8KeyDer::from(svid.key().pkcs8().to_vec()))
+}
+
+/// Roots as rustls takes them; one that it can't use counts as not there.
+pub(in crate::grpc) fn store_of(roots: &[Certificate]) -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots.iter().map(|root| CertificateDer::from(root.der())));
+    store
+}
+
+impl CaVerifier {
+    pub(in crate::grpc) fn new(
+        sets: Vec<RootCertStore>,
+        identities: Vec<SpiffeId>,
+        on_unverified: OnUnverified,
+    ) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Self { provider, sets, identities, on_unverified }
+    }
+
+    /// The newest set goes first, and what it says counts if no other has more to say than that it doesn't know the issuer.
+    fn verify_chain(
+        &self,
+        leaf: &ParsedCertificate<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let mut refusal = None;
+        for set in &self.sets {
+            match verify_server_cert_signed_by_trust_anchor(leaf, set, above, now, algorithms) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_unknown_issuer(&error) => {}
+                Err(error) => drop(refusal.get_or_insert(error)),
+            }
+        }
+        (self.on_unverified)();
+        Err(refusal.unwrap_or(rustls::CertificateError::UnknownIssuer.into()))
+    }
+
+    fn verify_identity(&self, der: &CertificateDer<'_>) -> bool {
+        let id = Certificate::from_der(der).ok().and_then(|leaf| leaf.spiffe_id());
+        id.is_some_and(|id| self.identities.contains(&id))
+    }
+}
+
+/// A mesh gives each root it makes the same name: a signature by another root of that name looks like a bad one.
+fn is_unknown_issuer(error: &rustls::Error) -> bool {
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+    matches!(error, rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature))
+}
+
+impl fmt::Debug for CaVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaVerifier").field("identities", &self.identities).finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for CaVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let leaf = ParsedCertificate::try_from(end_entity)?;
+        self.verify_chain(&leaf, intermediates, now)?;
+        if !self.verify_identity(end_entity) {
+            verify_server_name(&leaf, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,130 @@
+//! Roots that somebody else keeps up to date, as far as they are known here: what the certificate of a CA is verified to. Who
+//! follows them, and where, is an edge's.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+
+use crate::domain::x509::{Certificate, CertificateError};
+
+/// What is known of followed roots, for those who use them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct FollowedRoots {
+    known: watch::Receiver<Known>,
+    look: Arc<Notify>,
+}
+
+/// The side of whoever follows them.
+#[derive(Debug)]
+pub struct RootsFollower {
+    known: watch::Sender<Known>,
+    look: Arc<Notify>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    /// PEM, at least one certificate.
+    roots: Option<Arc<[u8]>>,
+    absence: Arc<str>,
+}
+
+/// Roots to be followed at `place`, as messages name it. Nothing is known of them yet.
+pub fn followed_roots(place: &str) -> (RootsFollower, FollowedRoots) {
+    let known = watch::Sender::new(Known { roots: None, absence: format!("{place} has not been read yet").into() });
+    let look = Arc::<Notify>::default();
+    let receiver = FollowedRoots { known: known.subscribe(), look: Arc::clone(&look) };
+    (RootsFollower { known, look }, receiver)
+}
+
+impl FollowedRoots {
+    /// The newest that were good, PEM.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none, as long as there never were.
+    pub fn newest(&self) -> Result<Arc<[u8]>, Arc<str>> {
+        let known = self.known.borrow();
+        known.roots.clone().ok_or_else(|| Arc::clone(&known.absence))
+    }
+
+    /// They seem to be outdated: whoever follows them looks at once.
+    pub fn look_again(&self) {
+        self.look.notify_one();
+    }
+
+    /// Waits until something else is known; for ever when nobody follows them any more.
+    pub async fn changed(&mut self) {
+        if self.known.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl RootsFollower {
+    /// What is there now. Returns whether it is news.
+    ///
+    /// # Errors
+    ///
+    /// When it is not certificates, one after the other; those that were known before stay then.
+    pub fn found(&self, pem: &[u8]) -> Result<bool, CertificateError> {
+        Certificate::all_from_pem(pem)?;
+        Ok(self.known.send_if_modified(|known| {
+            let is_news = known.roots.as_deref() != Some(pem);
+            if is_news {
+                known.roots = Some(pem.into());
+            }
+            is_news
+        }))
+    }
+
+    /// There is nothing that could be used, and why. Those that were known before stay.
+    pub fn missed(&self, why: &str) {
+        self.known.send_if_modified(|known| {
+            let is_news = known.roots.is_none() && *known.absence != *why;
+            if is_news {
+                known.absence = why.into();
+            }
+            is_news
+        });
+    }
+
+    /// Waits until somebody wants it looked at once.
+    pub async fn wanted(&self) {
+        self.look.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::authority::testing::authority;
+
+    #[tokio::test]
+    async fn the_newest_good_ones_stay_whatever_is_found_later() {
+        let (follower, mut roots) = followed_roots("ConfigMap a/b");
+        assert_eq!(&*roots.newest().unwrap_err(), "ConfigMap a/b has not been read yet");
+        follower.missed("ConfigMap a/b: not found");
+        roots.changed().await;
+        assert_eq!(&*roots.newest().unwrap_err(), "ConfigMap a/b: not found");
+
+        let (old, new) = (authority().bundle().to_pem(), authority().bundle().to_pem());
+        assert_eq!(follower.found(old.as_bytes()), Ok(true));
+        assert_eq!(follower.found(old.as_bytes()), Ok(false));
+        assert_eq!(&*roots.newest().unwrap(), old.as_bytes());
+        for bad in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            assert!(follower.found(bad.as_bytes()).is_err(), "{bad}");
+        }
+        follower.missed("gone");
+        assert_eq!(&*roots.newest().unwrap(), old.as_bytes());
+        assert_eq!(follower.found(new.as_bytes()), Ok(true));
+        assert_eq!(&*roots.newest().unwrap(), new.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_wish_to_look_is_not_lost_while_nobody_listens() {
+        let (follower, roots) = followed_roots("x");
+        roots.look_again();
+        roots.look_again();
+        follower.wanted().await;
+    }
+}

@@ -36,10 +36,11 @@ fn bad_configuration_ends_with_64_and_names_every_setting() {
         let stderr = text(&output.stderr);
         assert!(stderr.contains("--listen: \"x\"") && stderr.contains("COUNTERSIGN_SVID_TTL: \"soon\""), "{stderr}");
     }
-    let output = countersign(&["agent"], &[]);
+    // as outside of a pod, wherever this runs
+    let output = countersign(&["agent"], &[("KUBERNETES_SERVICE_HOST", ""), ("SECRET_TTL", "soon")]);
     assert_eq!(output.status.code(), Some(64), "{output:?}");
-    for flag in ["--ca-address", "--token-file", "--root-file"] {
-        assert!(text(&output.stderr).contains(&format!("{flag}: required")), "{output:?}");
+    for problem in ["--ca-address: required", "SECRET_TTL: \"soon\""] {
+        assert!(text(&output.stderr).contains(problem), "{output:?}");
     }
 }
 

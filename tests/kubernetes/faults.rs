@@ -164,10 +164,12 @@ fn no_fault_of_one_replica_costs_a_client_its_identity() {
         show(&rows);
         let mut complaints = clients.complaints();
         complaints.extend(rows.iter().flat_map(Row::complaints));
-        stop_all(&mut pair.replicas);
-        check_records(&pair, &clients);
-        check_rights(&pair);
         assert!(complaints.is_empty(), "{complaints:#?}");
+        let serials = clients.serials();
+        drop(clients);
+        stop_all(&mut pair.replicas);
+        check_records(&pair, &serials);
+        check_rights(&pair);
     });
 }
 
@@ -251,6 +253,14 @@ impl Clients {
         }
     }
 
+    /// Of every certificate that one of them got.
+    fn serials(&self) -> Vec<String> {
+        let load = self.load.calls().into_iter().map(|call| call.serial);
+        let agents = self.rotations().into_iter().flatten().map(|rotation| rotation.serial);
+        let citadels = self.citadel_calls().into_iter().flatten().filter_map(|call| call.serial);
+        load.chain(agents).chain(citadels).collect()
+    }
+
     fn rotations(&self) -> Vec<Vec<agents::Rotation>> {
         self.agents.iter().map(Agent::rotations).collect()
     }
@@ -308,15 +318,11 @@ impl Row {
     }
 }
 
-fn check_records(pair: &Pair, clients: &Clients) {
+fn check_records(pair: &Pair, got: &[String]) {
     let issued = Issued::list_all(&pair.replicas.each_ref().map(Replica::data));
     let terms = issued.check_terms();
     assert!(terms.len() > 6, "few terms: {terms:?}");
-    let load = clients.load.calls();
-    let (agents, citadels) = (clients.rotations(), clients.citadel_calls());
-    let serials = load.iter().map(|call| &call.serial);
-    let serials = serials.chain(agents.iter().flatten().map(|rotation| &rotation.serial));
-    let got = issued.check_sent(serials.chain(citadels.iter().flatten().filter_map(|call| call.serial.as_ref())));
+    let got = issued.check_sent(got);
     println!("{got} certificates at clients, {} on record, terms {:?}", issued.len(), terms.keys());
 }
 

@@ -12,28 +12,32 @@ pub(super) struct Conflicts(Mutex<Option<Refused>>);
 struct Refused {
     /// What it was to replace; nothing, if it was to make the object.
     expected: Option<Version>,
-    /// Whether the one before it was the same.
-    again: bool,
+    /// Whether it was read since, and is as it was expected.
+    confirmed: bool,
+    /// Whether that was so before this write too, which was refused all the same.
+    senseless: bool,
 }
 
 impl Conflicts {
-    /// Takes note of an answer, to a write of what is `expected` there or to a read. Whether the last two writes were conflicts of the
-    /// same object.
+    /// Takes note of an answer, to a write of what is `expected` there or to a read. Whether the last two writes were conflicts, and a
+    /// read between them showed what they expected.
     pub(super) fn are_senseless(&self, expected: Option<Option<Version>>, answer: &Event) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (answer, expected) {
             (Event::LeaseConflict, Some(expected)) => {
-                let again = last.as_ref().is_some_and(|last| last.expected == expected);
-                *last = Some(Refused { expected, again });
+                let before = last.take().filter(|last| last.expected == expected);
+                let senseless = before.is_some_and(|before| before.confirmed || before.senseless);
+                *last = Some(Refused { expected, confirmed: false, senseless });
             }
             (Event::LeaseWritten(_), _) => *last = None,
             (Event::LeaseRead(found), _) => {
                 let found = found.as_ref().map(|found| &found.version);
-                *last = last.take().filter(|last| last.expected.as_ref() == found);
+                let same = last.take().filter(|last| last.expected.as_ref() == found);
+                *last = same.map(|last| Refused { confirmed: true, ..last });
             }
             _ => {}
         }
-        last.as_ref().is_some_and(|last| last.again)
+        last.as_ref().is_some_and(|last| last.senseless)
     }
 }
 
@@ -54,6 +58,7 @@ mod tests {
         assert!(!conflicts.are_senseless(write("1"), &Event::LeaseConflict));
         assert!(!conflicts.are_senseless(None, &read("2")), "somebody was faster");
         assert!(!conflicts.are_senseless(write("2"), &Event::LeaseConflict));
+        assert!(!conflicts.are_senseless(write("2"), &Event::LeaseConflict), "nobody has looked");
         assert!(!conflicts.are_senseless(None, &read("2")));
         assert!(conflicts.are_senseless(write("2"), &Event::LeaseConflict));
         assert!(conflicts.are_senseless(None, &read("2")), "a read doesn't end it");

@@ -18,11 +18,12 @@ const RELEASE_REQUESTS: u8 = 3;
 /// One that can't use the state gives the lease up, and takes none for a lease and so many renewals, in which others, which may
 /// be able to, see that and wait it out.
 const YIELDED_RENEWALS: u32 = 3;
-/// The first wait after a failure is this part of a renewal's interval, and the longest one the half of it: a server that is back is
-/// asked within one and a half, the answer that did not come included.
+/// The first wait after a failure is this part of a renewal's interval, and the longest one the half of it: a server that is
+/// back is asked within one and a half, the answer that did not come included.
 const FIRST_WAIT: u32 = 4;
 const LONGEST_WAIT: u32 = 2;
-/// In this part of a renewal's interval two hints are heeded: one that a renewal gave must not hold up the release after it.
+/// In this part of a renewal's interval two hints are heeded: one that a renewal gave must not hold up the release after
+/// it.
 const TWO_HINTS: u32 = 2;
 
 #[derive(Debug)]

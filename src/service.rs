@@ -7,6 +7,7 @@ pub mod authority_export;
 pub mod bundle_distribution;
 pub mod create_certificate;
 pub mod denial;
+pub mod file_output;
 pub mod issuance_history;
 pub mod leadership;
 pub mod line_limit;

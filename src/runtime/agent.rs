@@ -1,5 +1,7 @@
 //! `countersign agent`: the sidecar that keeps a gateway's identity and serves it on a socket.
 
+mod outputs;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, runtime::Builder};
@@ -22,7 +24,7 @@ use crate::{
     service::{
         metrics::{ExpiringCertificate, Metrics},
         readiness::{Latch, Readiness},
-        svid_publisher::{Expectation, IdentityReceiver, RenewalStats, SvidPublisher},
+        svid_publisher::{Expectation, IdentityReceiver, SvidPublisher},
     },
 };
 
@@ -76,8 +78,13 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     client.renew_by(identity.clone());
 
     let mut supervisor = Supervisor::default();
+    let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
+    if let Some(output) = config.output {
+        outputs::start(output, identity.clone(), Arc::clone(&metrics), &readiness, &shutdown, &mut supervisor);
+    }
+    metrics.follow(ExpiringCertificate::Svid, publisher.stats());
     if let Some(address) = config.admin_listen {
-        start_admin(address, publisher.stats(), identity.clone(), &shutdown, &mut supervisor).await?;
+        start_admin(address, metrics, readiness, identity.clone(), &shutdown, &mut supervisor).await?;
     }
     let asked = shutdown.clone();
     supervisor.spawn("identity", async move {
@@ -93,16 +100,14 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
 
 async fn start_admin(
     address: SocketAddr,
-    stats: Arc<RenewalStats>,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
     identity: IdentityReceiver,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
 ) -> Result<(), AgentFailed> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| AgentFailed(format!("adminListen {address}: {error}")))?;
-    let metrics = Arc::new(Metrics::of_agent());
-    metrics.follow(ExpiringCertificate::Svid, stats);
-    let readiness = Readiness::default();
     let latch = readiness.latch("identity", "no certificate authority has answered yet");
     let asked = shutdown.clone();
     supervisor.spawn("readiness", async move {

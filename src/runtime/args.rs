@@ -5,6 +5,7 @@
 mod agent;
 mod authority;
 mod kubernetes;
+mod outputs;
 mod serve;
 
 use std::{path::PathBuf, time::Duration};
@@ -19,6 +20,7 @@ pub use self::{
         StatePlace,
     },
     kubernetes::KubernetesArgs,
+    outputs::OutputArgs,
     serve::ServeArgs,
 };
 use super::{duration, names};

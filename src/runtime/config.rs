@@ -3,6 +3,7 @@
 //! is declared in `args`.
 
 mod kubernetes;
+mod outputs;
 mod parse;
 mod reference;
 mod sources;
@@ -13,7 +14,11 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 use rustls::pki_types::ServerName;
 use serde_yaml_ng::{Mapping, Value};
 
-pub use self::{kubernetes::KubernetesConfig, token_issuers::TokenIssuerConfig};
+pub use self::{
+    kubernetes::KubernetesConfig,
+    outputs::{NoticeConfig, OutputConfig},
+    token_issuers::TokenIssuerConfig,
+};
 use self::{
     sources::Sources,
     token_issuers::{TOKEN_ISSUERS, TokenIssuerFile, token_issuers},
@@ -82,6 +87,8 @@ pub struct AgentConfig {
     pub trust_domain: TrustDomain,
     /// Validity to ask for, whole seconds.
     pub svid_ttl: Duration,
+    /// Files with the SVID, beside the socket.
+    pub output: Option<OutputConfig>,
     /// Of health and metrics.
     pub admin_listen: Option<SocketAddr>,
     /// Of the log lines.
@@ -264,6 +271,7 @@ impl AgentConfig {
         let allow_gids = from.many("allow_gids", parse::numeric_id);
         let trust_domain = from.one("trust_domain", parse::displayed);
         let svid_ttl = from.one("svid_ttl", duration::parse_whole_seconds);
+        let output = OutputConfig::read(from);
         let admin_listen = from.one("admin_listen", parse::socket_address);
         let log_format = from.one("log_format", parse::log_format);
         Some(Self {
@@ -276,6 +284,7 @@ impl AgentConfig {
             allow_gids,
             trust_domain: trust_domain?,
             svid_ttl: svid_ttl?,
+            output,
             admin_listen,
             log_format: log_format?,
         })

@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::outputs::Outputs;
+pub use self::outputs::{NoticeOutcome, OutputOutcome};
 use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
 
@@ -32,6 +34,7 @@ pub struct Metrics {
     root_writes: Family<Label<RootWriteOutcome>, Counter>,
     root_places: Family<PlaceLabels, Gauge>,
     expiry: Family<Label<ExpiringCertificate>, Gauge>,
+    outputs: Outputs,
     /// Read when a page is asked for, not counted twice as it happens.
     followed: Mutex<Vec<(ExpiringCertificate, Arc<RenewalStats>)>>,
 }
@@ -61,6 +64,9 @@ macro_rules! outcomes {
         }
     };
 }
+
+// it needs the macro
+mod outputs;
 
 outcomes! {
     /// How a CreateCertificate request ended here: with a certificate, withheld, or refused with a gRPC code.
@@ -263,6 +269,7 @@ impl Metrics {
             root_writes: zeroed(RootWriteOutcome::ALL),
             root_places: Family::default(),
             expiry: Family::default(),
+            outputs: Outputs::new(),
             followed: Mutex::default(),
         };
         let registry = &mut metrics.registry;
@@ -272,6 +279,7 @@ impl Metrics {
             "NotAfter of the certificates that this process depends on, as Unix time",
             metrics.expiry.clone(),
         );
+        metrics.outputs.register(registry);
         metrics
     }
 

@@ -8,6 +8,7 @@ pub mod bundle_distribution;
 pub mod create_certificate;
 pub mod denial;
 pub mod file_output;
+pub mod gateway_secrets;
 pub mod issuance_history;
 pub mod leadership;
 pub mod line_limit;

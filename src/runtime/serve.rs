@@ -2,6 +2,7 @@
 
 mod announce;
 mod embedded;
+mod gateway_secrets;
 mod greeting;
 mod health;
 pub(super) mod histories;
@@ -133,6 +134,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     tasks.into_iter().for_each(|(name, task)| supervisor.spawn(name, until(&shutdown, task)));
     let greeting = greeting(&config, &surroundings);
     let distribution = surroundings.distribution.take();
+    let gateway_secrets = std::mem::take(&mut surroundings.gateway_secrets);
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
     let pair = surroundings.announced.pair();
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
@@ -145,6 +147,14 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
         let distribution = BundleDistribution::new(parts).run(sessions.clone(), latch);
         supervisor.spawn("distribution", until(&shutdown, async move { match distribution.await {} }));
     }
+    gateway_secrets::start(
+        gateway_secrets,
+        &signing.create,
+        sessions.clone(),
+        &readiness,
+        (&config, &seams),
+        (&shutdown, &mut supervisor),
+    )?;
     let Seams { clock, random, metrics, .. } = seams;
     let (create, trust_domain) = (Arc::clone(&signing.create), config.trust_domain.clone());
     let identities = OwnIdentities { create, trust_domain, ttl: config.ttl, clock, random, metrics };

@@ -1,6 +1,8 @@
 //! What is counted and measured. Families are registered once, all with the prefix `countersign_`; labels are enums, so
 //! that no caller's text ever becomes a time series.
 
+mod expiring;
+
 use std::{
     fmt,
     fmt::Write,
@@ -14,7 +16,10 @@ use prometheus_client::{
 };
 
 use self::outputs::Outputs;
-pub use self::outputs::{NoticeOutcome, OutputOutcome};
+pub use self::{
+    expiring::ExpiringCertificate,
+    outputs::{NoticeOutcome, OutputOutcome},
+};
 use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
 
@@ -182,33 +187,6 @@ impl EncodeLabelValue for PlaceKind {
 struct PlaceLabels {
     kind: PlaceKind,
     state: RootPlaceState,
-}
-
-/// The certificates whose expiry is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ExpiringCertificate {
-    /// The identity that the socket serves.
-    Svid,
-    /// The first root of the trust bundle to expire.
-    Root,
-    /// What the active signs with.
-    Authority,
-    /// The CA's own serving certificate.
-    Serving,
-    /// The one that istiod serves with, as it was written last.
-    Istiod,
-}
-
-impl EncodeLabelValue for ExpiringCertificate {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        encoder.write_str(match self {
-            Self::Svid => "svid",
-            Self::Root => "root",
-            Self::Authority => "authority",
-            Self::Serving => "serving",
-            Self::Istiod => "istiod",
-        })
-    }
 }
 
 impl Metrics {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{
     ServeFailed, absolute,
     announce::Announced,
+    gateway_secrets,
     histories::all_histories,
     listeners::{self, Bound, private},
     proofs,
@@ -79,6 +80,7 @@ pub(super) async fn join(
         server_names: config.dns_names.clone(),
         istiod: None,
         distribution: None,
+        gateway_secrets: gateway_secrets::Planned::default(),
         announced: Announced::InDataDir(directory.clone(), entry),
         histories: Box::new(move |own| Arc::new(all_histories(logs_of, own_slot, own))),
         tasks: Vec::new(),

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpListener;
 
-use super::announce::Announced;
+use super::{announce::Announced, gateway_secrets};
 use crate::{
     domain::{jwt::TokenIssuer, leadership::Tenure},
     grpc::{pair_client::PairClient, unix_listener::WorkloadListener},
@@ -48,6 +48,8 @@ pub(super) struct Surroundings {
     pub(super) istiod: Option<IstiodServing>,
     /// Where the trust bundle goes.
     pub(super) distribution: Option<(DistributionConfig, Places)>,
+    /// Where SVIDs of gateways go.
+    pub(super) gateway_secrets: gateway_secrets::Planned,
     pub(super) announced: Announced,
     pub(super) histories: AllLogs,
     /// What goes on beside everything else until shutdown.

@@ -1,6 +1,6 @@
 //! What is shown of the places, besides the socket, where gateways get their SVIDs. The operator has named them, in flags.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},

@@ -201,3 +201,95 @@ fn link_target(name: &str) -> PathBuf {
 fn failed(path: &Path, error: &io::Error) -> FileError {
     FileError(format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names in a directory that are no file's.
+    fn inner(path: &Path) -> Vec<String> {
+        let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name.starts_with("..")).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn directory(mode: u32) -> (tempfile::TempDir, SvidDirectory, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/output");
+        (folder, SvidDirectory::new(path.clone(), mode), path)
+    }
+
+    #[test]
+    fn holds_what_was_written_last_and_keeps_the_set_before_it() {
+        let (_folder, directory, path) = directory(0o640);
+        let [one, two, three] = ["one", "two", "three"].map(FileSet::of_test);
+        assert!(!directory.holds(&one).unwrap());
+        directory.replace(&one).unwrap();
+        assert!(directory.holds(&one).unwrap() && !directory.holds(&two).unwrap());
+        let before = fs::canonicalize(path.join("tls.key")).unwrap();
+        directory.replace(&two).unwrap();
+        assert!(directory.holds(&two).unwrap());
+        assert_eq!(fs::read_to_string(&before).unwrap(), "one", "for whoever is just reading it");
+        directory.replace(&three).unwrap();
+        assert!(!before.exists());
+        assert_eq!(inner(&path), ["..data", "..lock", "..set-2", "..set-3"]);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&path), mode(&path.join("..data/")), mode(&path.join("key.pem"))), (0o750, 0o750, 0o640));
+    }
+
+    #[test]
+    fn another_content_mode_or_place_is_not_what_was_written() {
+        let (_folder, directory, path) = directory(0o600);
+        let set = FileSet::of_test("one");
+        let file = || fs::canonicalize(path.join("ca.crt")).unwrap();
+        directory.replace(&set).unwrap();
+        fs::write(file(), "two").unwrap();
+        assert!(!directory.holds(&set).unwrap());
+        directory.replace(&set).unwrap();
+        fs::set_permissions(file(), Permissions::from_mode(0o644)).unwrap();
+        assert!(!directory.holds(&set).unwrap());
+        directory.replace(&set).unwrap();
+        fs::remove_file(path.join("ca.crt")).unwrap();
+        assert!(!directory.holds(&set).unwrap());
+        directory.replace(&set).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        assert!(!directory.holds(&set).unwrap());
+        directory.replace(&set).unwrap();
+        assert!(directory.holds(&set).unwrap());
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_at_whatever_point_it_died() {
+        let (_folder, directory, path) = directory(0o600);
+        let set = FileSet::of_test("one");
+        directory.replace(&set).unwrap();
+        drop(directory);
+        fs::create_dir(path.join("..set-2")).unwrap();
+        fs::write(path.join("..set-2/tls.key"), "half").unwrap();
+        symlink("..set-2", path.join(DATA_BEFORE)).unwrap();
+        let next = SvidDirectory::new(path.clone(), 0o600);
+        next.tidy().unwrap();
+        assert_eq!(inner(&path), ["..data", "..lock", "..set-1"]);
+        assert!(next.holds(&set).unwrap());
+    }
+
+    #[test]
+    fn what_is_somebody_elses_is_an_error_that_names_it() {
+        let (_folder, directory, path) = directory(0o600);
+        let set = FileSet::of_test("one");
+        fs::create_dir_all(&path).unwrap();
+        symlink("..2026_11_27", path.join(DATA)).unwrap();
+        let error = directory.replace(&set).unwrap_err().to_string();
+        assert!(error.contains("..data is not ours"), "{error}");
+        fs::remove_file(path.join(DATA)).unwrap();
+        symlink("/elsewhere", path.join("tls.crt")).unwrap();
+        let error = directory.replace(&set).unwrap_err().to_string();
+        assert!(error.contains("tls.crt is not ours"), "{error}");
+        assert_eq!(inner(&path), ["..lock"]);
+        fs::remove_file(path.join("tls.crt")).unwrap();
+        directory.replace(&set).unwrap();
+        let error = SvidDirectory::new(path, 0o600).replace(&set).unwrap_err().to_string();
+        assert!(error.contains("another process writes there"), "{error}");
+    }
+}

@@ -115,7 +115,7 @@ impl KeptCertificate {
             let step = self.step(&known, trust.as_ref());
             let status = self.status(&known, &step);
             if last.as_ref() != Some(&status) {
-                self.tell(&status);
+                self.tell(&status, &step);
                 publish(status.clone());
                 last = Some(status);
             }
@@ -358,7 +358,7 @@ impl KeptCertificate {
         }
     }
 
-    fn tell(&self, status: &CertificateStatus) {
+    fn tell(&self, status: &CertificateStatus, step: &Step) {
         let secret = &self.name;
         match status {
             CertificateStatus::Conflict => {
@@ -370,8 +370,10 @@ impl KeptCertificate {
             CertificateStatus::Fight => {
                 warn!(event = "secret_fight", secret, "another writer changed it back twice: it is left alone");
             }
-            CertificateStatus::Waiting(what) => info!(event = "secret_waits", secret, what),
-            CertificateStatus::Good { .. } | CertificateStatus::Failing(_) => {}
+            CertificateStatus::Waiting(what) if matches!(step, Step::Wait(_)) => {
+                info!(event = "secret_waits", secret, what);
+            }
+            CertificateStatus::Waiting(_) | CertificateStatus::Good { .. } | CertificateStatus::Failing(_) => {}
         }
     }
 }

@@ -87,6 +87,15 @@ fn inline(yaml: &mut String, pem: &str) {
 }
 
 #[cfg(test)]
+impl FileSet {
+    /// All names with one content.
+    pub(crate) fn of_test(content: &str) -> Self {
+        let names = ["cert-chain.pem", "key.pem", "root-cert.pem", "tls.crt", "tls.key", "ca.crt", "a.yaml", "b.yaml"];
+        Self(names.map(|name| OutputFile { name, content: Zeroizing::new(content.to_owned()) }))
+    }
+}
+
+#[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
 

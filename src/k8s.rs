@@ -11,4 +11,5 @@ pub mod root_cert_config_maps;
 pub mod state_recovery;
 pub mod state_store;
 pub mod tls_secret;
+pub mod token_request;
 pub mod token_review;

@@ -13,11 +13,12 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::{
     bundle_distribution::{CertificateStatus, Holder, KeptCertificate, TlsSecret, Trusted},
     metrics::Metrics,
-    ports::CertificateAuthority,
+    ports::{BoxFuture, CertificateAuthority},
     readiness::Latch,
 };
 use crate::domain::{
@@ -46,6 +47,16 @@ pub enum GatewaySecretError {
     /// The Secret's is not.
     #[error("a Secret's name is 1 to 253 of a-z, 0-9, '-' and '.', not {0:?}")]
     Name(String),
+}
+
+/// Tokens that are made for a service account, where somebody else signs for it.
+pub trait AccountTokens: Send + Sync {
+    /// A new one. Whoever calls bounds the time.
+    ///
+    /// # Errors
+    ///
+    /// When none is given, in words that name the account.
+    fn token<'a>(&'a self, account: &'a ServiceAccount) -> BoxFuture<'a, Result<Zeroizing<String>, String>>;
 }
 
 /// One gateway's Secret with the ways to it.

@@ -115,7 +115,8 @@ fn no_rotation_is_noticed_by_sds_by_the_workload_api_in_files_or_in_a_secret() {
     let each = Duration::from_secs(TTL);
     wait_until(SOON + each * u32::try_from(wanted + 2).unwrap(), &format!("{wanted} rotations of each"), || {
         let asked: u64 = loads.iter().map(Load::check).sum::<u64>() + workload.check();
-        (mounted.check(), reader.check());
+        mounted.check();
+        reader.check();
         let serials = KINDS.map(|(_, id)| log.serials(id));
         // the first one was there before the load, and the last one only begins
         if serials.iter().all(|serials| *serials >= wanted + 2) {

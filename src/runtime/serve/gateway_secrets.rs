@@ -2,19 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
-use super::{Seams, ServeFailed, until};
+use super::{Seams, ServeFailed, signing::Signing, until};
 use crate::{
     domain::attestation::OwnIdentity,
     runtime::{config::ServeConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::{
         bundle_distribution::TlsSecret,
-        create_certificate::CreateCertificate,
         gateway_secrets::{self, GatewaySecret, GatewaySecrets, Parts},
         own_identity::OwnAuthority,
-        readiness::Readiness,
-        signing_session::SigningSession,
     },
 };
 
@@ -29,9 +24,7 @@ pub(super) struct Planned {
 /// Keeps them with SVIDs of the own authority while it may sign.
 pub(super) fn start(
     Planned { publisher, secrets }: Planned,
-    create: &Arc<CreateCertificate>,
-    sessions: watch::Receiver<Option<Arc<SigningSession>>>,
-    readiness: &Readiness,
+    signing: &Signing,
     (config, seams): (&ServeConfig, &Seams),
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
 ) -> Result<(), ServeFailed> {
@@ -40,7 +33,7 @@ pub(super) fn start(
     }
     let parts = secrets.into_iter().map(|(of, secret)| {
         let own = OwnIdentity::Gateway(of.account.clone());
-        Parts { of, secret, authority: Arc::new(OwnAuthority::new(Arc::clone(create), own)) }
+        Parts { of, secret, authority: Arc::new(OwnAuthority::new(Arc::clone(&signing.create), own)) }
     });
     let all = gateway_secrets::Surroundings {
         trust_domain: config.trust_domain.clone(),
@@ -50,8 +43,8 @@ pub(super) fn start(
         metrics: Arc::clone(&seams.metrics),
     };
     let kept = GatewaySecrets::new(parts.collect(), &all).map_err(ServeFailed::of)?;
-    let latch = readiness.latch("gateway secrets", "not begun");
-    let keeping = kept.run(sessions, |session| session.authority_changes(), latch);
+    let latch = signing.readiness.latch("gateway secrets", "not begun");
+    let keeping = kept.run(signing.sessions.clone(), |session| session.authority_changes(), latch);
     supervisor.spawn("gateway secrets", until(shutdown, async move { match keeping.await {} }));
     Ok(())
 }

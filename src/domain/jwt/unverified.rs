@@ -7,7 +7,7 @@ use super::{
     TokenError,
     validate::{Audiences, LEEWAY, MAX_TOKEN_BYTES, NumericDate, decode, decode_json, service_account},
 };
-use crate::domain::clock::Timestamp;
+use crate::domain::{clock::Timestamp, identity::ServiceAccount};
 
 /// The claims of a token that is worth a review, unverified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,20 +36,7 @@ impl UnverifiedToken {
     ///
     /// The first of these that does not hold.
     pub fn read(token: &str, audiences: &[String], now: Timestamp) -> Result<Self, TokenError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(TokenError::Malformed("over 16 KiB"));
-        }
-        let mut parts = token.split('.');
-        let (Some(header), Some(claims), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(TokenError::Malformed("not three parts"));
-        };
-        if decode(signature).is_none_or(|signature| signature.is_empty()) {
-            return Err(TokenError::Malformed("the signature is not base64url"));
-        }
-        let header: Header = decode_json(header, "the header is not base64url of a JSON object")?;
-        let claims: Claims = decode_json(claims, "the claims are not base64url of a JSON object")?;
+        let (header, claims) = parts(token)?;
         if !claims.aud.is_some_and(|audience| audience.names_one_of(audiences)) {
             return Err(TokenError::Audience);
         }
@@ -63,6 +50,32 @@ impl UnverifiedToken {
         let origin = TokenOrigin { issuer: claims.iss.unwrap_or_default(), key: header.kid.unwrap_or_default() };
         Ok(Self { origin, expires })
     }
+}
+
+/// The service account that a token says it is of: what an answer to whoever verifies it must be about.
+///
+/// # Errors
+///
+/// When the token is not three such parts, or its `sub` is no service account's.
+pub fn stated_account(token: &str) -> Result<ServiceAccount, TokenError> {
+    let (_, claims) = parts(token)?;
+    claims.sub.as_deref().and_then(service_account).ok_or(TokenError::Subject)
+}
+
+fn parts(token: &str) -> Result<(Header, Claims), TokenError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(TokenError::Malformed("over 16 KiB"));
+    }
+    let mut parts = token.split('.');
+    let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(TokenError::Malformed("not three parts"));
+    };
+    if decode(signature).is_none_or(|signature| signature.is_empty()) {
+        return Err(TokenError::Malformed("the signature is not base64url"));
+    }
+    let header = decode_json(header, "the header is not base64url of a JSON object")?;
+    Ok((header, decode_json(claims, "the claims are not base64url of a JSON object")?))
 }
 
 #[derive(Deserialize)]
@@ -137,6 +150,15 @@ mod tests {
         ] {
             assert_eq!(read(&token(changes.clone())), Err(expected), "{changes}");
         }
+    }
+
+    #[test]
+    fn the_account_is_stated_also_by_a_token_that_nobody_would_take() {
+        let stated = |changes| stated_account(&token(changes)).map(|account| account.to_string());
+        assert_eq!(stated(json!({ "exp": 1, "aud": null })).as_deref(), Ok("default/gateway"));
+        assert_eq!(stated(json!({ "sub": "system:serviceaccount:default:a:b" })), Err(TokenError::Subject));
+        assert_eq!(stated(json!({ "sub": null })), Err(TokenError::Subject));
+        assert!(matches!(stated_account("a.b"), Err(TokenError::Malformed(_))));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod agent;
 mod authority;
+mod istiod;
 mod kubernetes;
 mod serve;
 
@@ -18,6 +19,7 @@ pub use self::{
         AuthorityCommand, ExportArgs, ImportArgs, ImportSource, PassphraseArgs, RecoverArgs, SecretName, StateKind,
         StatePlace,
     },
+    istiod::IstiodArgs,
     kubernetes::KubernetesArgs,
     serve::ServeArgs,
 };

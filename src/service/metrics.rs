@@ -1,6 +1,8 @@
 //! What is counted and measured. Families are registered once, all with the prefix `countersign_`; labels are enums, so
 //! that no caller's text ever becomes a time series.
 
+mod istiod;
+
 use std::{
     fmt,
     fmt::Write,
@@ -13,6 +15,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::istiod::IstiodMetrics;
+pub use self::istiod::IstiodOutcome;
 use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
 
@@ -23,6 +27,7 @@ pub struct Metrics {
     requests: Family<Label<RequestOutcome>, Counter>,
     forwarded: Family<Label<ForwardOutcome>, Counter>,
     token_reviews: Family<Label<ReviewOutcome>, Counter>,
+    istiod: IstiodMetrics,
     held: Gauge,
     active: Gauge,
     state_altered: Gauge,
@@ -79,6 +84,8 @@ outcomes! {
         Internal = "internal",
         /// It was passed on, and the active refused it.
         RefusedByActive = "refused_by_active",
+        /// It was passed on, and istiod refused it.
+        RefusedByIstiod = "refused_by_istiod",
     }
 }
 
@@ -254,6 +261,7 @@ impl Metrics {
             requests: zeroed(RequestOutcome::ALL),
             forwarded: zeroed(ForwardOutcome::ALL),
             token_reviews: zeroed(ReviewOutcome::ALL),
+            istiod: IstiodMetrics::default(),
             held: Gauge::default(),
             active: Gauge::default(),
             state_altered: Gauge::default(),

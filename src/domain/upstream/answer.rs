@@ -128,7 +128,12 @@ mod tests {
             issue(authority, &self.csr, &id, 0, &bounds, NOW, &TestRandom).unwrap().response_chain(authority)
         }
 
-        fn check(&self, elements: &[String], trusted: &SigningAuthority, now: Timestamp) -> Result<String, AnswerError> {
+        fn check(
+            &self,
+            elements: &[String],
+            trusted: &SigningAuthority,
+            now: Timestamp,
+        ) -> Result<String, AnswerError> {
             let public_key_info = self.csr.public_key_info();
             let trusted = trusted.bundle();
             let leaf = check_answer(elements, &ExpectedAnswer { id: &self.id, public_key_info, trusted, now })?;
@@ -206,8 +211,7 @@ mod tests {
             let mut params = CertificateParams::default();
             params.is_ca = IsCa::ExplicitNoCa;
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-            params.extended_key_usages =
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
             params.subject_alt_names = vec![SanType::URI(ID.try_into().unwrap())];
             params.not_before = crate::domain::authority::testing::date(NOW);
             params.not_after = crate::domain::authority::testing::date(NOW.plus(HOUR));
@@ -216,12 +220,19 @@ mod tests {
         };
         let a_dns_name = signed(|params| params.subject_alt_names.push(SanType::DnsName("a.b".try_into().unwrap())));
         assert_eq!(asked.finding(&a_dns_name, &authority), "issued-names");
-        let two_ids =
-            signed(|params| params.subject_alt_names.push(SanType::URI("spiffe://cluster.local/x".try_into().unwrap())));
+        let two_ids = signed(|params| {
+            params.subject_alt_names.push(SanType::URI("spiffe://cluster.local/x".try_into().unwrap()))
+        });
         assert_eq!(asked.finding(&two_ids, &authority), "svid-one-uri-name");
         let a_signer = signed(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign));
         assert_eq!(asked.finding(&a_signer, &authority), "svid-no-signing");
         let beyond = signed(|params| params.not_after = crate::domain::authority::testing::date(NOW.plus(HOUR * 1000)));
-        assert_eq!(asked.finding(&beyond, &authority), "issued-within-authority");
+        let leaf = Certificate::all_from_pem(beyond[0].as_bytes()).unwrap().remove(0);
+        let (id, public_key_info, trusted) = (&asked.id, leaf.public_key_info(), authority.bundle());
+        let answer = check_answer(&beyond, &ExpectedAnswer { id, public_key_info, trusted, now: NOW });
+        assert!(
+            matches!(answer, Err(AnswerError::Leaf(Finding { rule: "issued-within-authority", .. }))),
+            "{answer:?}"
+        );
     }
 }

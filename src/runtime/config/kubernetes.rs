@@ -131,7 +131,7 @@ pub(super) fn refuse_all(from: &mut Sources) {
     }
 }
 
-fn lease(from: &mut Sources) -> Option<LeaseTiming> {
+pub(super) fn lease(from: &mut Sources) -> Option<LeaseTiming> {
     let renew = from.one("lease_renew", duration::parse);
     let step_down = from.one("lease_step_down", duration::parse);
     let lease = from.one("lease_duration", duration::parse);
@@ -167,7 +167,7 @@ fn not_empty(text: &str) -> Result<String, String> {
 }
 
 /// A DNS label, which namespaces, UIDs and revisions are, and the names of the objects here.
-fn object_name(text: &str) -> Result<String, String> {
+pub(super) fn object_name(text: &str) -> Result<String, String> {
     match ServiceAccount::new(text, "any") {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => {

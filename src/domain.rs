@@ -9,4 +9,5 @@ pub mod issuance;
 pub mod jwt;
 pub mod leadership;
 pub mod random;
+pub mod upstream;
 pub mod x509;

@@ -7,5 +7,5 @@ mod validate;
 
 pub use jwks::{JwkError, KeySet};
 pub use mint::{MintError, TokenIssuerKey};
-pub use unverified::{TokenOrigin, UnverifiedToken};
+pub use unverified::{TokenOrigin, UnverifiedToken, unverified_subject};
 pub use validate::{IssuerRules, TokenClaims, TokenError, TokenIssuer};

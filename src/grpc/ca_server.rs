@@ -11,10 +11,13 @@ use tokio::{
 use tonic::{service::RoutesBuilder, transport::Server};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
-use super::{certificate_service::CertificateService, reflection::add_reflection, tls_listener::accept_tls};
+use super::{
+    certificate_service::CertificateService, pass_on_service::PassOnService, reflection::add_reflection,
+    tls_listener::accept_tls,
+};
 use crate::{
     proto::{ISTIO_CA_DESCRIPTORS, istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer},
-    service::create_certificate::CreateCertificate,
+    service::{create_certificate::CreateCertificate, istiod_pass_on::PassOn, under_way::UnderWay},
 };
 
 /// As istiod: what a fleet opens on one connection is not refused for its number.
@@ -52,7 +55,36 @@ pub async fn serve_ca(
 ) -> Result<(), ServeError> {
     let signing = IstioCertificateServiceServer::new(CertificateService::new(Arc::clone(&create)));
     let mut routes = RoutesBuilder::default();
-    routes.add_service(signing.max_decoding_message_size(MAX_MESSAGE)).add_service(health);
+    routes.add_service(signing.max_decoding_message_size(MAX_MESSAGE));
+    serve(tcp, tls, routes, create.under_way(), health, shutdown).await
+}
+
+/// As [`serve_ca`], where istiod signs.
+///
+/// # Errors
+///
+/// When the server can't go on.
+pub async fn serve_pass_on(
+    tcp: TcpListener,
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+    pass_on: Arc<PassOn>,
+    health: HealthServer<impl Health>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(PassOnService::new(Arc::clone(&pass_on), MAX_MESSAGE));
+    serve(tcp, tls, routes, pass_on.under_way(), health, shutdown).await
+}
+
+async fn serve(
+    tcp: TcpListener,
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+    mut routes: RoutesBuilder,
+    under_way: &UnderWay,
+    health: HealthServer<impl Health>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    routes.add_service(health);
     add_reflection(&mut routes, ISTIO_CA_DESCRIPTORS)?;
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
@@ -68,7 +100,7 @@ pub async fn serve_ca(
         result = server.serve_with_incoming_shutdown(accept_tls(tcp, tls), shutdown) => Ok(result?),
         () = async {
             let _asked_or_ended = leaving.await.is_ok();
-            create.all_answered().await;
+            under_way.none().await;
             sleep(FLUSH).await;
         } => Ok(()),
     }

@@ -15,9 +15,9 @@ use crate::{
 pub(super) fn status_of(error: &CreateError) -> Status {
     match error {
         CreateError::Unattested(_) | CreateError::NotEntitled(EntitlementError::Denied { .. }) => {
-            Status::unauthenticated("request authenticate failure")
+            Status::unauthenticated(NOT_AUTHENTICATED)
         }
-        CreateError::NotEntitled(_) => Status::unauthenticated("request impersonation authentication failure"),
+        CreateError::NotEntitled(_) => Status::unauthenticated(NO_IMPERSONATION),
         CreateError::Csr(error) => Status::invalid_argument(signing_error(error)),
         CreateError::Issue(error @ IssueError::Ttl(TtlError::OverMax { .. })) => {
             Status::invalid_argument(signing_error(error))
@@ -33,10 +33,15 @@ pub(super) fn status_of(error: &CreateError) -> Status {
     }
 }
 
+/// Of a caller who is not believed, whatever the reason.
+pub(super) const NOT_AUTHENTICATED: &str = "request authenticate failure";
+/// Of a caller who wants to be somebody else.
+pub(super) const NO_IMPERSONATION: &str = "request impersonation authentication failure";
 /// Said by a replica to another one only.
 const NOT_ACTIVE: &str = "this replica is not active";
 
-fn signing_error(error: &impl std::fmt::Display) -> String {
+/// What is wrong with a request, in the words around it.
+pub(super) fn signing_error(error: &impl std::fmt::Display) -> String {
     format!("CSR signing error ({error})")
 }
 

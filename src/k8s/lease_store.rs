@@ -38,7 +38,7 @@ pub struct LeaseStore {
     api: Api<Lease>,
     name: String,
     timing: LeaseTiming,
-    pair_address: SocketAddr,
+    pair_address: Option<SocketAddr>,
     manifest: Arc<StateManifest>,
     clock: Arc<dyn Clock>,
     /// The object as it was last read or written: what others put there is written back.
@@ -50,13 +50,13 @@ pub struct LeaseStore {
 
 impl LeaseStore {
     /// The Lease `name` in `namespace`, by a client of the runtime that drives the election. `pair_address` is where this
-    /// replica answers others.
+    /// replica answers others, if it does.
     pub fn new(
         client: Client,
         namespace: &str,
         name: &str,
         timing: LeaseTiming,
-        pair_address: SocketAddr,
+        pair_address: Option<SocketAddr>,
         manifest: Arc<StateManifest>,
         clock: Arc<dyn Clock>,
     ) -> Self {

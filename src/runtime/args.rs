@@ -4,6 +4,7 @@
 
 mod agent;
 mod authority;
+mod istiod;
 mod kubernetes;
 mod outputs;
 mod serve;
@@ -19,6 +20,7 @@ pub use self::{
         AuthorityCommand, ExportArgs, ImportArgs, ImportSource, PassphraseArgs, RecoverArgs, SecretName, StateKind,
         StatePlace,
     },
+    istiod::IstiodArgs,
     kubernetes::KubernetesArgs,
     outputs::OutputArgs,
     serve::ServeArgs,

@@ -2,6 +2,7 @@
 //! The rules that hold for all settings (sources, forms, reports) live in the modules below; which settings there are
 //! is declared in `args`.
 
+mod istiod;
 mod kubernetes;
 mod outputs;
 mod parse;
@@ -14,14 +15,16 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 use rustls::pki_types::ServerName;
 use serde_yaml_ng::{Mapping, Value};
 
+use self::{
+    istiod::Source,
+    sources::Sources,
+    token_issuers::{TOKEN_ISSUERS, TokenIssuerFile, token_issuers},
+};
 pub use self::{
+    istiod::{IstiodClusterConfig, IstiodConfig},
     kubernetes::KubernetesConfig,
     outputs::{NoticeConfig, OutputConfig},
     token_issuers::TokenIssuerConfig,
-};
-use self::{
-    sources::Sources,
-    token_issuers::{TOKEN_ISSUERS, TokenIssuerFile, token_issuers},
 };
 use super::{
     args::{AgentArgs, ServeArgs},
@@ -38,8 +41,10 @@ pub type Environment = BTreeMap<String, String>;
 /// What `serve` runs with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeConfig {
-    /// What counts in Kubernetes only; without it the pair is embedded.
+    /// What counts in Kubernetes only; without it, and without istiod, the pair is embedded.
     pub kubernetes: Option<KubernetesConfig>,
+    /// What counts where istiod signs.
+    pub istiod: Option<IstiodConfig>,
     /// Where state is kept: all of it if embedded, else the issuance log.
     pub data_dir: PathBuf,
     /// Where the plugged-in signing authority is; without one there is a root of our own.
@@ -161,39 +166,47 @@ impl ServeConfig {
 
     fn read(from: &mut Sources) -> Option<Self> {
         let in_kubernetes = from.one("state", parse::in_kubernetes);
-        let kubernetes = match in_kubernetes? {
-            true => Some(KubernetesConfig::read(from)),
-            false => {
-                kubernetes::refuse_all(from);
-                None
-            }
-        };
+        let source = istiod::source(from);
+        let (in_kubernetes, passes_on) = (in_kubernetes?, source? == Source::Istiod);
+        let istiod = passes_on.then(|| IstiodConfig::read(from, in_kubernetes));
+        let kubernetes = (in_kubernetes && !passes_on).then(|| KubernetesConfig::read(from));
+        if !passes_on {
+            istiod::refuse_all(from);
+        }
+        if !in_kubernetes {
+            kubernetes::refuse_all(from);
+        }
         let data_dir = from.one("data_dir", parse::data_dir);
         let ca_dir = from.one("ca_dir", parse::path);
-        let listen = listen_address(from, "listen", kubernetes.as_ref().map(|_| 15012));
-        let admin_listen = listen_address(from, "admin_listen", kubernetes.as_ref().map(|_| 15020));
+        let listen = listen_address(from, "listen", in_kubernetes.then_some(15012));
+        let admin_listen = listen_address(from, "admin_listen", in_kubernetes.then_some(15020));
         let trust_domain = from.one("trust_domain", parse::displayed);
         let ttl = ttl_bounds(from);
         let dns_names = from.many("dns_names", parse::dns_name);
         from.require("dns_names");
         let workload_socket = match (from.one("workload_socket", parse::socket_path), &data_dir) {
-            (None, Some(dir)) if kubernetes.is_none() && !from.is_chosen("workload_socket") => {
+            (None, Some(dir)) if !in_kubernetes && !passes_on && !from.is_chosen("workload_socket") => {
                 Some(dir.join("workload.sock"))
             }
             (socket, _) => socket,
         };
         let workload = from.one("workload", parse::displayed);
         let drain = match from.one("drain", duration::parse) {
-            Some(_) if kubernetes.is_some() && !from.is_chosen("drain") => Some(DRAIN_IN_KUBERNETES),
+            Some(_) if in_kubernetes && !from.is_chosen("drain") => Some(DRAIN_IN_KUBERNETES),
             drain => drain,
         };
         let log_format = from.one("log_format", parse::log_format);
         let token_issuers = token_issuers(from);
+        if passes_on && !token_issuers.is_empty() {
+            from.refuse(TOKEN_ISSUERS, "do not count with source istiod: leave them out");
+        }
         let kubernetes = kubernetes.map_or(Some(None), |kubernetes| kubernetes.map(Some))?;
+        let istiod = istiod.map_or(Some(None), |istiod| istiod.map(Some))?;
         let trust_domain = trust_domain?;
         refuse_second_root(from, kubernetes.as_ref(), ca_dir.is_some(), &trust_domain);
         Some(Self {
             kubernetes,
+            istiod,
             data_dir: data_dir?,
             ca_dir,
             listen: listen?,
@@ -215,19 +228,32 @@ impl ServeConfig {
     ///
     /// Never for a configuration that was loaded; the serializer is asked all the same.
     pub fn to_yaml(&self) -> Result<String, serde_yaml_ng::Error> {
+        let istiod = self.istiod.as_ref();
+        let with_istiod = istiod.and_then(|istiod| Some(istiod.cluster.as_ref()?.to_args()));
+        let kubernetes = self.kubernetes.as_ref().map(KubernetesConfig::to_args).or(with_istiod);
+        let source = if istiod.is_some() {
+            "istiod"
+        } else if self.ca_dir.is_some() {
+            "plugged-in"
+        } else {
+            "self-signed"
+        };
+        let own = |text: String| Some(text).filter(|_| istiod.is_none());
         let texts = ServeArgs {
-            state: Some(if self.kubernetes.is_some() { "kubernetes" } else { "embedded" }.to_owned()),
-            kubernetes: self.kubernetes.as_ref().map(KubernetesConfig::to_args).unwrap_or_default(),
+            state: Some(if kubernetes.is_some() { "kubernetes" } else { "embedded" }.to_owned()),
+            source: Some(source.to_owned()),
+            istiod: istiod.map(IstiodConfig::to_args).unwrap_or_default(),
+            kubernetes: kubernetes.unwrap_or_default(),
             data_dir: Some(self.data_dir.display().to_string()),
             ca_dir: self.ca_dir.as_ref().map(|dir| dir.display().to_string()),
             listen: Some(self.listen.address.to_string()),
             admin_listen: Some(self.admin_listen.address.to_string()),
             trust_domain: Some(self.trust_domain.to_string()),
-            svid_ttl: Some(duration::format(self.ttl.default_ttl())),
-            max_svid_ttl: Some(duration::format(self.ttl.max_ttl())),
-            dns_names: Some(self.dns_names.clone()),
+            svid_ttl: own(duration::format(self.ttl.default_ttl())),
+            max_svid_ttl: own(duration::format(self.ttl.max_ttl())),
+            dns_names: Some(self.dns_names.clone()).filter(|_| istiod.is_none()),
             workload_socket: self.workload_socket.as_ref().map(|path| path.display().to_string()),
-            workload: Some(self.workload.to_string()),
+            workload: own(self.workload.to_string()),
             drain: Some(duration::format(self.drain)),
             log_format: Some(self.log_format.to_string()),
             config: None,

@@ -8,6 +8,7 @@ mod greeting;
 mod health;
 pub(super) mod histories;
 mod identities;
+mod istiod;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod listeners;
@@ -121,6 +122,9 @@ impl Seams {
 }
 
 async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Result<(), ServeFailed> {
+    if let Some(istiod) = &config.istiod {
+        return istiod::serve(&config, istiod, shutdown, control).await;
+    }
     let seams = Seams::new(control);
     let plugged_in = match &config.ca_dir {
         Some(directory) => Some(plugged_in::load(directory, &config.trust_domain, &seams).await?),

@@ -22,6 +22,7 @@ use super::{
     ports::{ForwardError, IssuanceLog, Pair, PodPresence, SigningRequest},
     signing_session::{InSession, SigningSession},
     token_reviews::{Reviewed, TokenReviews},
+    under_way::UnderWay,
 };
 use crate::domain::{
     attestation::{Caller, Evidence, entitled_id},
@@ -97,24 +98,8 @@ pub struct CreateCertificate {
     /// Whatever waits for a review, another replica or the log is in here.
     bytes: Semaphore,
     /// Requests that are being answered to a caller.
-    answering: watch::Sender<usize>,
+    answering: UnderWay,
     metrics: Arc<Metrics>,
-}
-
-/// Counts a request while it is being answered.
-struct Answering<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Answering<'a> {
-    fn begin(requests: &'a watch::Sender<usize>) -> Self {
-        requests.send_modify(|requests| *requests += 1);
-        Self(requests)
-    }
-}
-
-impl Drop for Answering<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|requests| *requests -= 1);
-    }
 }
 
 /// What [`CreateCertificate`] works with.
@@ -157,7 +142,7 @@ impl CreateCertificate {
             random,
             held: Semaphore::new(HELD_IN_ALL),
             bytes: Semaphore::new(BYTES_IN_ALL),
-            answering: watch::Sender::new(0),
+            answering: UnderWay::default(),
             metrics,
         }
     }
@@ -174,7 +159,7 @@ impl CreateCertificate {
         evidence: &Evidence,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, CreateError> {
-        let _answering = Answering::begin(&self.answering);
+        let _answering = self.answering.begin();
         let answer = self.answered(request, evidence, held_here).await;
         self.metrics.request_ended(answer.as_ref().map_or_else(CreateError::outcome, |_| RequestOutcome::Issued));
         answer
@@ -233,10 +218,9 @@ impl CreateCertificate {
         room.map_err(|_full| CreateError::Busy)
     }
 
-    /// Waits until no caller waits for an answer.
-    pub async fn all_answered(&self) {
-        // an error would mean that the sender is gone, which is here
-        let _all = self.answering.subscribe().wait_for(|requests| *requests == 0).await.is_ok();
+    /// Requests that are being answered to callers.
+    pub const fn under_way(&self) -> &UnderWay {
+        &self.answering
     }
 
     /// The term that this replica may sign in now.

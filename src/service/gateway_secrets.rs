@@ -73,7 +73,7 @@ pub struct Parts {
 pub struct Surroundings {
     /// Of the identities.
     pub trust_domain: TrustDomain,
-    /// How long an SVID is to live.
+    /// How long an SVID is to live; zero for what its authority gives by itself.
     pub ttl: Duration,
     /// The pair's namespace; our mark.
     pub publisher: String,

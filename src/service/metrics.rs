@@ -2,6 +2,7 @@
 //! that no caller's text ever becomes a time series.
 
 mod expiring;
+mod istiod;
 
 use std::{
     fmt,
@@ -15,11 +16,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::outputs::Outputs;
 pub use self::{
     expiring::ExpiringCertificate,
+    istiod::IstiodOutcome,
     outputs::{NoticeOutcome, OutputOutcome},
 };
+use self::{istiod::IstiodMetrics, outputs::Outputs};
 use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
 
@@ -30,6 +32,7 @@ pub struct Metrics {
     requests: Family<Label<RequestOutcome>, Counter>,
     forwarded: Family<Label<ForwardOutcome>, Counter>,
     token_reviews: Family<Label<ReviewOutcome>, Counter>,
+    istiod: IstiodMetrics,
     held: Gauge,
     active: Gauge,
     state_altered: Gauge,
@@ -90,6 +93,8 @@ outcomes! {
         Internal = "internal",
         /// It was passed on, and the active refused it.
         RefusedByActive = "refused_by_active",
+        /// It was passed on, and istiod refused it.
+        RefusedByIstiod = "refused_by_istiod",
     }
 }
 
@@ -238,6 +243,7 @@ impl Metrics {
             requests: zeroed(RequestOutcome::ALL),
             forwarded: zeroed(ForwardOutcome::ALL),
             token_reviews: zeroed(ReviewOutcome::ALL),
+            istiod: IstiodMetrics::default(),
             held: Gauge::default(),
             active: Gauge::default(),
             state_altered: Gauge::default(),

@@ -1,11 +1,13 @@
 //! What the use cases need from outside. Each trait has one implementation per kind of surroundings.
 
+mod istiod;
 mod pair;
 
 use std::{future::Future, pin::Pin};
 
 use zeroize::Zeroizing;
 
+pub use self::istiod::{AskError, Istiod, PassedRequest};
 pub use self::pair::{
     ActiveReplica, ByActive, Candidate, DenialChange, ForwardError, LeaseHolder, OperatorOfActive, OrderError, Pair,
     PairDirectory, PairEndpoint,

@@ -1,6 +1,6 @@
 //! The Secret of a gateway that takes its client certificate from one: kept by the active, with the shipped rights alone.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -10,10 +10,15 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    cluster::{Cluster, block_on},
-    istio::replicas::Replicas,
+    cluster::{Cluster, TokenFor, block_on},
+    istio::{
+        istiod::{self, Ca, Istiod},
+        objects::{MESH_ROOTS, roots_of},
+        replicas::Replicas,
+    },
     pair::{TRUST_DOMAIN, install, shipped},
     support::{
+        authority::{Authority, Kind},
         countersign::{Serve, countersign},
         http::{self, loopback},
         observe::{readiness, wait_for},
@@ -151,4 +156,45 @@ fn a_secret_without_our_mark_is_never_written_over() {
     assert!(written.is_empty(), "{written:#?}");
     block_on(async { secrets(&cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
     assert_eq!(next(&cluster, None).leaf.uris, [ID]);
+}
+
+#[test]
+fn where_istiod_signs_the_active_asks_with_a_token_of_the_gateways_account() {
+    let cluster = Cluster::start();
+    let istiod_account = block_on(istiod::prepare(&cluster));
+    let root = Authority::root("mesh");
+    let files = root.below("istiod", Kind::P256).cacerts(&root.certificate);
+    let istiod = Istiod::start(&cluster, &istiod_account, Ca::Own(&files), &Default::default());
+    make_namespace(&cluster);
+    let account = block_on(install(&cluster));
+    let gateway = block_on(cluster.account(NAMESPACE, "gateway"));
+    let (root_file, token_file) = (cluster.folder().join("mesh-roots.pem"), cluster.folder().join("own-token"));
+    fs::write(&root_file, roots_of(&cluster, "default", MESH_ROOTS)).unwrap();
+    let asked = TokenFor { audiences: &["istio-ca"], ..TokenFor::default() };
+    fs::write(&token_file, block_on(cluster.token(&account, &asked))).unwrap();
+    let address = istiod.address();
+    let flags = [
+        &FLAG[..],
+        &["--source", "istiod", "--trust-domain", "cluster.local", "--istiod-address", &address],
+        &["--istiod-server-name", istiod::SERVER_NAME, "--istiod-root-file", root_file.to_str().unwrap()],
+        &["--istiod-token-file", token_file.to_str().unwrap()],
+    ]
+    .concat();
+    let replicas = Replicas::start(&cluster, &account, [&flags, &flags]);
+    let of_one = |text: &str| {
+        wait_until(SOON, text, || {
+            let pages = replicas.serves.each_ref().map(readiness);
+            if pages.iter().any(|page| page.contains(text)) { Ok(()) } else { Err(pages.concat()) }
+        });
+    };
+    // without the right to have such tokens
+    of_one("it could not be signed: no certificate authority answered: token of service account gateways/gateway: ");
+    block_on(cluster.apply_file(&shipped("rbac-gateway-token.yaml")));
+    let set = wait_until(Duration::from_secs(90), "the Secret", || set(&secret(&cluster)?));
+    assert_eq!(set.leaf.uris, [format!("spiffe://cluster.local/ns/{}/sa/{}", gateway.namespace, gateway.name)]);
+    assert_eq!(set.roots.trim(), root.certificate.trim());
+    of_one(&format!("gateways/mesh-certificate: serial {}", set.leaf.serial));
+    let tokens = cluster.requests().into_iter().filter(|request| request.resource == "serviceaccounts/token");
+    let by_us = tokens.filter(|request| request.user.ends_with(":countersign") && !request.denied);
+    assert!(by_us.map(|request| request.name).eq(["gateway"]), "one token for one certificate");
 }

@@ -1,8 +1,8 @@
 //! Istio's own processes beside a pair: istiod, pilot-agent with a real Envoy, and pilot-agent's CA client.
 
-mod istiod;
+pub(crate) mod istiod;
 mod mesh_ca;
-mod objects;
+pub(crate) mod objects;
 mod pilot_agent;
 pub(crate) mod replicas;
 mod side_by_side;

@@ -33,6 +33,7 @@ mod faults;
 mod gateway_secret;
 mod hands;
 mod istio;
+mod istiod_source;
 mod lease;
 #[path = "../peers/load.rs"]
 mod load;

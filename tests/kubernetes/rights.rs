@@ -78,11 +78,14 @@ const GATEWAY: &[Row] = &[
     ("create", "", "secrets", GATEWAYS, ""),
 ];
 
+/// Refused by all of those too, allowed with `rbac-gateway-token.yaml`.
+const GATEWAY_TOKEN: &[Row] = &[("create", "", "serviceaccounts/token", GATEWAYS, "gateway")];
+
 const REFUSED_EVEN_THEN: &[Row] = &[
     ("get", "", "secrets", ISTIO, "istio-ca-secret"),
     ("get", "", "secrets", GATEWAYS, "another"),
     ("delete", "", "secrets", GATEWAYS, "mesh-certificate"),
-    ("create", "", "serviceaccounts/token", GATEWAYS, "gateway"),
+    ("create", "", "serviceaccounts/token", GATEWAYS, "another"),
     ("get", "", "secrets", ISTIO, "cacerts"),
     ("list", "", "secrets", ISTIO, ""),
     ("patch", "", "configmaps", ISTIO, "istio"),
@@ -111,6 +114,10 @@ async fn a_replica_has_the_rights_it_needs_and_no_more() {
     check(&cluster, GATEWAY, true).await;
     check(&cluster, ALLOWED, true).await;
     check(&cluster, REFUSED, false).await;
+    check(&cluster, REFUSED_EVEN_THEN, false).await;
+    check(&cluster, GATEWAY_TOKEN, false).await;
+    cluster.apply_file(&shipped("rbac-gateway-token.yaml")).await;
+    check(&cluster, GATEWAY_TOKEN, true).await;
     check(&cluster, REFUSED_EVEN_THEN, false).await;
 }
 

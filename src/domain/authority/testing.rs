@@ -38,3 +38,8 @@ impl SigningAuthority {
         Certificate::from_der(&self.sign(params, key.key_pair().as_ref()).unwrap()).unwrap()
     }
 }
+
+/// For the builder of certificates.
+pub(crate) fn date(time: Timestamp) -> time::OffsetDateTime {
+    super::leaf_profile::date(time).unwrap()
+}

@@ -70,6 +70,14 @@ pub fn check_svid(der: &[u8], expected: &Expected<'_>) -> Vec<Finding> {
     })
 }
 
+/// Checks a leaf of a workload that another authority has signed, DER: all of [`check_svid`] but our own profile.
+pub fn check_foreign_svid(der: &[u8], expected: &Expected<'_>) -> Vec<Finding> {
+    check(der, |certificate, findings| {
+        leaf(certificate, findings);
+        issued(certificate, expected, findings);
+    })
+}
+
 /// Checks any SPIFFE leaf by the rules that need no expectation; `inspect` and `X509Svid` use it.
 pub fn check_leaf(der: &[u8]) -> Vec<Finding> {
     check(der, leaf)

@@ -34,8 +34,8 @@ pub(super) struct Particulars {
     pub(super) now: Timestamp,
     /// How long others wait.
     pub(super) duration: Duration,
-    /// Where the holder answers other replicas.
-    pub(super) pair_address: SocketAddr,
+    /// Where the holder answers other replicas, if it does.
+    pub(super) pair_address: Option<SocketAddr>,
 }
 
 /// What the object says; `None` if it has no version, which no API server leaves out.
@@ -85,11 +85,13 @@ pub(super) fn write(lease: &mut Lease, record: &LeaseRecord, particulars: &Parti
     spec.lease_duration_seconds = Some(whole_seconds(particulars.duration));
 }
 
-fn mark(annotations: &mut BTreeMap<String, String>, record: &LeaseRecord, pair_address: SocketAddr) {
+fn mark(annotations: &mut BTreeMap<String, String>, record: &LeaseRecord, pair_address: Option<SocketAddr>) {
     annotations.remove(RELEASED);
     annotations.remove(PAIR_ADDRESS);
     match &record.occupancy {
-        Occupancy::Held(_) => annotations.insert(PAIR_ADDRESS.to_owned(), pair_address.to_string()),
+        Occupancy::Held(_) => {
+            pair_address.and_then(|address| annotations.insert(PAIR_ADDRESS.to_owned(), address.to_string()))
+        }
         Occupancy::Released(holder) => annotations.insert(RELEASED.to_owned(), format!("{}/{holder}", record.term)),
         Occupancy::Vacant => None,
     };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::KubernetesArgs;
+use super::{IstiodArgs, KubernetesArgs};
 
 /// The flags of `serve`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -14,6 +14,10 @@ pub struct ServeArgs {
     /// `kubernetes`
     #[arg(long, value_name = "KIND")]
     pub state: Option<String>,
+    /// Where certificates come from: `self-signed`, a root of our own; `plugged-in`, the authority in ca-dir; or `istiod`, to
+    /// which each request is passed on. If not given, plugged-in with ca-dir and self-signed without
+    #[arg(long, value_name = "KIND")]
+    pub source: Option<String>,
     /// Where all state is kept; made if it is missing. Embedded replicas of a pair share it; in Kubernetes it holds a
     /// replica's own issuance log
     #[arg(long, value_name = "DIR")]
@@ -54,6 +58,10 @@ pub struct ServeArgs {
     /// Form of the log lines on stderr: text or json
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// What counts where istiod signs.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub istiod: IstiodArgs,
     /// What counts in Kubernetes only.
     #[command(flatten)]
     #[serde(flatten)]
@@ -72,6 +80,7 @@ impl ServeArgs {
     pub fn defaults() -> Self {
         Self {
             state: Some("embedded".into()),
+            source: None,
             data_dir: Some(Self::DATA_DIR.into()),
             ca_dir: None,
             listen: Some("127.0.0.1:15012".into()),
@@ -84,6 +93,7 @@ impl ServeArgs {
             workload: Some("default/gateway".into()),
             drain: Some("0s".into()),
             log_format: Some("text".into()),
+            istiod: IstiodArgs::defaults(),
             kubernetes: KubernetesArgs::defaults(),
             config: None,
         }

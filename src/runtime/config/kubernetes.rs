@@ -123,8 +123,7 @@ impl KubernetesConfig {
                 .filter(|revisions| !revisions.is_empty()),
             cluster_trust_bundle: Some(self.cluster_trust_bundle.to_string()),
             adopt: Some(self.adopt.to_string()),
-            gateway_secrets: Some(self.gateway_secrets.iter().map(GatewaySecret::to_string).collect::<Vec<_>>())
-                .filter(|secrets| !secrets.is_empty()),
+            gateway_secrets: gateway_secret_texts(&self.gateway_secrets),
         }
     }
 }
@@ -137,7 +136,7 @@ pub(super) fn refuse_all(from: &mut Sources) {
     }
 }
 
-fn lease(from: &mut Sources) -> Option<LeaseTiming> {
+pub(super) fn lease(from: &mut Sources) -> Option<LeaseTiming> {
     let renew = from.one("lease_renew", duration::parse);
     let step_down = from.one("lease_step_down", duration::parse);
     let lease = from.one("lease_duration", duration::parse);
@@ -168,7 +167,12 @@ fn believed_for(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-fn gateway_secrets(from: &mut Sources) -> Vec<GatewaySecret> {
+/// `None` for none.
+pub(super) fn gateway_secret_texts(secrets: &[GatewaySecret]) -> Option<Vec<String>> {
+    Some(secrets.iter().map(GatewaySecret::to_string).collect()).filter(|texts: &Vec<_>| !texts.is_empty())
+}
+
+pub(super) fn gateway_secrets(from: &mut Sources) -> Vec<GatewaySecret> {
     let secrets: Vec<GatewaySecret> = from.many("gateway_secrets", parse::displayed);
     let place = |secret: &GatewaySecret| (secret.namespace().to_owned(), secret.name.clone());
     let mut places = BTreeSet::new();
@@ -188,7 +192,7 @@ fn not_empty(text: &str) -> Result<String, String> {
 }
 
 /// A DNS label, which namespaces, UIDs and revisions are, and the names of the objects here.
-fn object_name(text: &str) -> Result<String, String> {
+pub(super) fn object_name(text: &str) -> Result<String, String> {
     match ServiceAccount::new(text, "any") {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => {

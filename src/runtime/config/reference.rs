@@ -23,6 +23,11 @@ pub(super) fn kubernetes_fields() -> Vec<String> {
         .collect()
 }
 
+/// Those of them that count with source `istiod` only.
+pub(super) fn istiod_fields() -> Vec<String> {
+    args::IstiodArgs::augment_args(Command::new("serve")).get_arguments().map(|arg| arg.get_id().to_string()).collect()
+}
+
 /// The flag of a field, without its dashes.
 pub(super) fn flag(field: &str) -> String {
     of_field(field).and_then(|arg| arg.get_long().map(str::to_owned)).unwrap_or_else(|| field.replace('_', "-"))

@@ -1,15 +1,16 @@
 //! A replica in Kubernetes: the Lease decides who is active, two Secrets hold the state, the API server says whose tokens are
 //! whose, and the replicas speak to each other over the pair port.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::{net::TcpListener, runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     Seams, ServeFailed,
     announce::Announced,
     gateway_secrets,
+    listeners::listen,
     surroundings::{AllLogs, PairPort, Ports, Surroundings, Tasks},
 };
 use crate::{
@@ -54,7 +55,7 @@ use crate::{
 };
 
 /// The name of the Lease.
-const LEASE: &str = "countersign";
+pub(super) const LEASE: &str = "countersign";
 
 /// Takes the ports, and makes the clients. Nothing is asked of the API server yet: it may not be there.
 pub(super) async fn join(
@@ -65,9 +66,9 @@ pub(super) async fn join(
 ) -> Result<Surroundings, ServeFailed> {
     let data_dir = DataDir::open(&config.data_dir).map_err(ServeFailed::of)?;
     let slot = ReplicaSlot::take_first_free(&data_dir, seams.random.as_ref()).map_err(ServeFailed::of)?;
-    let (ca, ca_address) = listen("listen", config.listen.address).await?;
-    let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await?;
-    let (port, _) = listen("pairListen", kubernetes.pair_listen).await?;
+    let (ca, ca_address) = listen("listen", config.listen.address).await.map_err(ServeFailed::of)?;
+    let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await.map_err(ServeFailed::of)?;
+    let (port, _) = listen("pairListen", kubernetes.pair_listen).await.map_err(ServeFailed::of)?;
     let replica = format!("{}-{}", kubernetes.replica_uid, suffix(seams.random.as_ref())?);
     let readiness = Readiness::default();
     let mut tasks = Tasks::new();
@@ -126,7 +127,7 @@ async fn tenancy(
     let client = client.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
     let namespace = kubernetes.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let manifest = Arc::new(StateManifest::default());
-    let (timing, own) = (kubernetes.lease, kubernetes.pair_address);
+    let (timing, own) = (kubernetes.lease, Some(kubernetes.pair_address));
     let lease =
         LeaseStore::new(client.clone(), &namespace, LEASE, timing, own, Arc::clone(&manifest), Arc::clone(clock));
     let lease = Arc::new(lease);
@@ -213,15 +214,8 @@ fn gateway_secrets(kubernetes: &KubernetesConfig, client: &Client, publisher: &s
     gateway_secrets::Planned { publisher: publisher.to_owned(), secrets: planned.collect() }
 }
 
-async fn listen(setting: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeFailed> {
-    let named = |error: std::io::Error| ServeFailed(format!("{setting} {address}: {error}"));
-    let listener = TcpListener::bind(address).await.map_err(named)?;
-    let bound = listener.local_addr().map_err(named)?;
-    Ok((listener, bound))
-}
-
 /// A restarted process of the same pod is another replica.
-fn suffix(random: &dyn SecureRandom) -> Result<String, ServeFailed> {
+pub(super) fn suffix(random: &dyn SecureRandom) -> Result<String, ServeFailed> {
     let mut bytes = [0; 4];
     random.fill(&mut bytes).map_err(ServeFailed::of)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -231,7 +225,7 @@ fn all_logs(replica: String, pair: Arc<PairClient>) -> AllLogs {
     Box::new(move |own| Arc::new(PairHistories::new(replica, own, pair)))
 }
 
-fn on(runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, ()> {
+pub(super) fn on(runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, ()> {
     let task = runtime.spawn(task);
     Box::pin(async move {
         if let Err(error) = task.await

@@ -80,6 +80,17 @@ pub(super) async fn bind(
     }
 }
 
+/// Binds an address that gives way to nothing.
+pub(super) async fn listen(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let named = |error: io::Error| ListenError::Io { setting, address, error };
+    let listener = TcpListener::bind(address).await.map_err(named)?;
+    let bound = listener.local_addr().map_err(named)?;
+    Ok((listener, bound))
+}
+
 fn bound(
     setting: &'static str,
     wanted: SocketAddr,

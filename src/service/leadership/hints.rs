@@ -43,7 +43,7 @@ impl Hints {
         highest
     }
 
-    pub(super) async fn lease_has_changed(&self) {
+    pub(in crate::service) async fn lease_has_changed(&self) {
         self.changed.notified().await;
     }
 }

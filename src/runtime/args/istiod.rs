@@ -1,0 +1,38 @@
+//! The flags of `serve` that count with `--source istiod` only.
+
+use clap::Args;
+use serde::Serialize;
+
+/// How istiod is asked to sign.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct IstiodArgs {
+    /// Address of istiod's CA. Repeatable, for several revisions: asked in this order, the next one when one can't be reached
+    #[arg(long = "istiod-address", value_name = "HOST:PORT")]
+    pub istiod_addresses: Option<Vec<String>>,
+    /// Name that istiod's certificate must have. If not given, the host of its address
+    #[arg(long, value_name = "NAME")]
+    pub istiod_server_name: Option<String>,
+    /// File of the roots that istiod is verified by, read again when it changes. In Kubernetes the root ConfigMap of the own
+    /// namespace goes first
+    #[arg(long, value_name = "FILE")]
+    pub istiod_root_file: Option<String>,
+    /// File of the own service account token, for which istiod signs the serving certificate of this replica
+    #[arg(long, value_name = "FILE")]
+    pub istiod_token_file: Option<String>,
+    /// How many requests a second istiod is sent at the most in the long run; twice as many may come at once
+    #[arg(long, value_name = "NUMBER")]
+    pub istiod_qps: Option<String>,
+}
+
+impl IstiodArgs {
+    /// What holds where no source says anything.
+    pub fn defaults() -> Self {
+        Self {
+            istiod_addresses: Some(vec!["istiod.istio-system.svc:15012".into()]),
+            istiod_server_name: None,
+            istiod_root_file: Some("/var/run/secrets/istio/root-cert.pem".into()),
+            istiod_token_file: Some("/var/run/secrets/tokens/istio-token".into()),
+            istiod_qps: Some("200".into()),
+        }
+    }
+}

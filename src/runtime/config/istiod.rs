@@ -1,0 +1,187 @@
+//! The settings of `serve` with source `istiod`.
+
+use std::{num::NonZeroU32, path::PathBuf};
+
+use super::{CaAddress, kubernetes, parse, reference, sources::Sources};
+use crate::{
+    domain::leadership::LeaseTiming,
+    runtime::{
+        args::{IstiodArgs, KubernetesArgs},
+        duration,
+    },
+    service::gateway_secrets::GatewaySecret,
+};
+
+/// Where certificates come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A root of our own.
+    SelfSigned,
+    /// An authority in files.
+    PluggedIn,
+    /// The mesh's istiod.
+    Istiod,
+}
+
+/// What `serve` runs with where istiod signs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IstiodConfig {
+    /// In order; at least one.
+    pub addresses: Vec<CaAddress>,
+    /// What its certificate must have, if not the host.
+    pub server_name: Option<String>,
+    /// What it is verified by.
+    pub root_file: PathBuf,
+    /// The proof of this replica.
+    pub token_file: PathBuf,
+    /// Requests a second.
+    pub qps: NonZeroU32,
+    /// What counts in Kubernetes only.
+    pub cluster: Option<IstiodClusterConfig>,
+}
+
+/// How such a replica is active in Kubernetes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IstiodClusterConfig {
+    /// Where the API server is, unless the pod's service account says so.
+    pub kubeconfig: Option<PathBuf>,
+    /// Of the Lease and the root ConfigMap, unless the pod's or the kubeconfig's own.
+    pub namespace: Option<String>,
+    /// Of this replica's pod.
+    pub replica_uid: String,
+    /// How the term is held.
+    pub lease: LeaseTiming,
+    /// Of the mesh's roots.
+    pub root_config_map: String,
+    /// Secrets that hold SVIDs of gateways, each once.
+    pub gateway_secrets: Vec<GatewaySecret>,
+}
+
+/// Settings of an authority of our own, and of a pair whose replicas speak to each other. Where istiod signs they would have no
+/// effect.
+const OF_OTHERS: [&str; 18] = [
+    "ca_dir",
+    "svid_ttl",
+    "max_svid_ttl",
+    "dns_names",
+    "workload_socket",
+    "workload",
+    "pair_listen",
+    "pair_address",
+    "pair_service",
+    "cluster_id",
+    "token_audiences",
+    "token_cache",
+    "mesh_trust_domain",
+    "mesh_ca",
+    "istio_namespace",
+    "istiod_revisions",
+    "cluster_trust_bundle",
+    "adopt",
+];
+
+impl IstiodConfig {
+    /// Reads them all; what is wrong is noted in `from`.
+    pub(super) fn read(from: &mut Sources, in_kubernetes: bool) -> Option<Self> {
+        for field in OF_OTHERS.into_iter().filter(|field| from.is_chosen(field)).collect::<Vec<_>>() {
+            from.refuse(field, "does not count with source istiod: leave it out");
+        }
+        if in_kubernetes {
+            from.require("replica_uid");
+        }
+        from.require("istiod_addresses");
+        let server_name = from.one("istiod_server_name", parse::server_name);
+        let addresses = from.many("istiod_addresses", |text| parse::ca_address(text, server_name.as_ref()));
+        let root_file = from.one("istiod_root_file", parse::path);
+        let token_file = from.one("istiod_token_file", parse::path);
+        let qps = from.one("istiod_qps", |text| {
+            text.parse().map_err(|_malformed| format!("{text:?} is no number of requests: write 1 or more"))
+        });
+        let cluster = if in_kubernetes { Some(IstiodClusterConfig::read(from)?) } else { None };
+        Some(Self {
+            addresses,
+            server_name: server_name.map(|name| name.to_str().into_owned()),
+            root_file: root_file?,
+            token_file: token_file?,
+            qps: qps?,
+            cluster,
+        })
+    }
+
+    /// The same as texts.
+    pub(super) fn to_args(&self) -> IstiodArgs {
+        let host = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let address = |address: &CaAddress| format!("{}:{}", host(&address.host), address.port);
+        IstiodArgs {
+            istiod_addresses: Some(self.addresses.iter().map(address).collect()),
+            istiod_server_name: self.server_name.clone(),
+            istiod_root_file: Some(self.root_file.display().to_string()),
+            istiod_token_file: Some(self.token_file.display().to_string()),
+            istiod_qps: Some(self.qps.to_string()),
+        }
+    }
+}
+
+impl IstiodClusterConfig {
+    fn read(from: &mut Sources) -> Option<Self> {
+        let kubeconfig = from.one("kubeconfig", parse::path);
+        let namespace = from.one("namespace", kubernetes::object_name);
+        let replica_uid = from.one("replica_uid", kubernetes::object_name);
+        let lease = kubernetes::lease(from);
+        let root_config_map = from.one("root_config_map", kubernetes::object_name);
+        let gateway_secrets = kubernetes::gateway_secrets(from);
+        Some(Self {
+            kubeconfig,
+            namespace,
+            replica_uid: replica_uid?,
+            lease: lease?,
+            root_config_map: root_config_map?,
+            gateway_secrets,
+        })
+    }
+
+    /// The same as texts.
+    pub(super) fn to_args(&self) -> KubernetesArgs {
+        KubernetesArgs {
+            kubeconfig: self.kubeconfig.as_ref().map(|file| file.display().to_string()),
+            namespace: self.namespace.clone(),
+            replica_uid: Some(self.replica_uid.clone()),
+            lease_renew: Some(duration::format(self.lease.renew())),
+            lease_step_down: Some(duration::format(self.lease.step_down())),
+            lease_duration: Some(duration::format(self.lease.lease())),
+            root_config_map: Some(self.root_config_map.clone()),
+            gateway_secrets: kubernetes::gateway_secret_texts(&self.gateway_secrets),
+            ..KubernetesArgs::default()
+        }
+    }
+}
+
+/// Notes each setting that would have no effect without istiod.
+pub(super) fn refuse_all(from: &mut Sources) {
+    let chosen = reference::istiod_fields().into_iter().filter(|field| from.is_chosen(field));
+    for field in chosen.collect::<Vec<_>>() {
+        from.refuse(&field, "counts with source istiod only: set that, or leave this out");
+    }
+}
+
+/// Which source is meant; a directory of a plugged-in authority says so by itself.
+pub(super) fn source(from: &mut Sources) -> Option<Source> {
+    let has_files = from.is_chosen("ca_dir");
+    if !from.is_chosen("source") {
+        return Some(if has_files { Source::PluggedIn } else { Source::SelfSigned });
+    }
+    let source = from.one("source", |text| match text {
+        "self-signed" => Ok(Source::SelfSigned),
+        "plugged-in" => Ok(Source::PluggedIn),
+        "istiod" => Ok(Source::Istiod),
+        _ => Err(format!("{text:?} is no source of certificates: write self-signed, plugged-in or istiod")),
+    })?;
+    match source {
+        Source::SelfSigned if has_files => {
+            from.refuse("source", "but caDir names a plugged-in authority: leave one out")
+        }
+        Source::PluggedIn if !has_files => from.refuse("source", "needs caDir, the directory of the authority's files"),
+        Source::SelfSigned | Source::PluggedIn | Source::Istiod => {}
+    }
+    Some(source)
+}

@@ -1,0 +1,216 @@
+//! A replica that signs nothing: istiod does. It passes requests on, has a serving certificate by istiod itself, and keeps no
+//! state. In Kubernetes it also stands for election, since the active writes for gateways.
+
+#[cfg(feature = "kubernetes")]
+mod gateway_secrets;
+mod health;
+#[cfg(feature = "kubernetes")]
+mod lease;
+mod roots;
+
+use std::{sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    time::sleep,
+};
+
+use self::health::Health;
+use super::{
+    LEAVE_LIMIT, Seams, ServeFailed, cut_after_grace, gone, greeting::greet, identities::configure_tls,
+    listeners::listen, on, until,
+};
+use crate::{
+    domain::clock::Clock,
+    grpc::{
+        ca_server::serve_pass_on,
+        istiod_client::{IstiodClient, IstiodEndpoint},
+        own_at_istiod::{OwnAtIstiod, OwnToken},
+    },
+    http::admin,
+    runtime::{
+        config::{CaAddress, IstiodConfig, ServeConfig},
+        shutdown::Shutdown,
+        supervisor::Supervisor,
+    },
+    service::{
+        istiod_pass_on::{KnownRoots, Parts, PassOn},
+        metrics::{ExpiringCertificate, Metrics},
+        readiness::Readiness,
+        svid_publisher::{Expectation, IdentityReceiver, SvidPublisher},
+    },
+};
+
+/// While istiod's replicas sign by different authorities, the own certificate is not renewed at each of their answers.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
+
+/// Runs it until it is told to leave, or a critical task ends.
+pub(super) async fn serve(
+    config: &ServeConfig,
+    istiod: &IstiodConfig,
+    shutdown: Shutdown,
+    control: &Handle,
+) -> Result<(), ServeFailed> {
+    let seams = Seams { metrics: Arc::new(Metrics::before_istiod()), ..Seams::new(control) };
+    let (ca, ca_address) = listen("listen", config.listen.address).await.map_err(ServeFailed::of)?;
+    let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await.map_err(ServeFailed::of)?;
+    let (readiness, mut supervisor) = (Readiness::default(), Supervisor::default());
+    let Leaving { left, active } =
+        start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
+    let roots = roots::start(config, istiod, &shutdown, &mut supervisor);
+    let pass_on = Arc::new(PassOn::new(Parts {
+        istiod: Arc::new(IstiodClient::new(istiod.addresses.iter().map(endpoint_of).collect())),
+        roots: roots.clone(),
+        trust_domain: config.trust_domain.clone(),
+        per_second: istiod.qps.get(),
+        clock: Arc::clone(&seams.clock),
+        metrics: Arc::clone(&seams.metrics),
+    }));
+    let (detecting, latch) = (Arc::clone(&pass_on), readiness.latch("istiod", "IstioNotDetected: not looked for yet"));
+    supervisor.spawn("istiod detection", until(&shutdown, async move { match detecting.detect(latch).await {} }));
+    let (tls, serving) = start_serving_certificate(config, istiod, &pass_on, roots, &seams, &shutdown, &mut supervisor);
+    #[cfg(feature = "kubernetes")]
+    if let (Some(active), Some(cluster)) = (active, &istiod.cluster) {
+        let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), serving };
+        gateway_secrets::start(active, cluster, signer, &readiness, (config, &seams), (&shutdown, &mut supervisor))
+            .await?;
+    }
+
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health { readiness: readiness.clone(), serving: tls.clone(), reporter };
+    supervisor.spawn("health", on(control, until(&shutdown, health.run())));
+    let admin = admin::serve(admin, Arc::clone(&seams.metrics), readiness, gone(left.clone()));
+    supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
+    supervisor.spawn("signing API", serve_pass_on(ca, tls, pass_on, health_service, gone(left)));
+    let asked: Vec<_> = istiod.addresses.iter().map(|address| endpoint_of(address).address).collect();
+    greet(&format!(
+        "passes requests on to istiod at {}\n  signing API      {ca_address}\n  health, metrics  http://{admin_address}/readyz \
+         /livez /metrics\n",
+        asked.join(", ")
+    ))?;
+    supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of)
+}
+
+/// How this replica leaves, and what it does until then because it is active.
+struct Leaving {
+    /// Turns true when the term, if there is one, is released, and `drain` is over.
+    left: watch::Receiver<bool>,
+    #[cfg(feature = "kubernetes")]
+    active: Option<gateway_secrets::Active>,
+}
+
+#[cfg_attr(
+    not(feature = "kubernetes"),
+    expect(unused_variables, clippy::unused_async, reason = "only a pair in Kubernetes elects anybody")
+)]
+async fn start_leaving(
+    config: &ServeConfig,
+    istiod: &IstiodConfig,
+    seams: &Seams,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+    supervisor: &mut Supervisor,
+) -> Result<Leaving, ServeFailed> {
+    let (leave, left) = watch::channel(false);
+    let (asked, drain) = (shutdown.clone(), config.drain);
+    #[cfg(feature = "kubernetes")]
+    if let Some(cluster) = &istiod.cluster {
+        let lease::Joined { election, held, namespace } =
+            lease::join(cluster, seams, readiness, shutdown, supervisor).await?;
+        supervisor.spawn(
+            "election",
+            on(&seams.control, async move {
+                election.run(async move { asked.requested().await }).await.map_err(ServeFailed::of)?;
+                sleep(drain).await;
+                leave.send_replace(true);
+                Ok::<_, ServeFailed>(())
+            }),
+        );
+        return Ok(Leaving { left, active: Some(gateway_secrets::Active { held, namespace }) });
+    }
+    supervisor.spawn("leaving", async move {
+        asked.requested().await;
+        sleep(drain).await;
+        leave.send_replace(true);
+        Ok::<_, ServeFailed>(())
+    });
+    Ok(Leaving {
+        left,
+        #[cfg(feature = "kubernetes")]
+        active: None,
+    })
+}
+
+/// Keeps a certificate by istiod: the TLS configuration that belongs to it, and the identity with istiod's roots.
+fn start_serving_certificate(
+    config: &ServeConfig,
+    istiod: &IstiodConfig,
+    pass_on: &Arc<PassOn>,
+    roots: watch::Receiver<KnownRoots>,
+    seams: &Seams,
+    shutdown: &Shutdown,
+    supervisor: &mut Supervisor,
+) -> (watch::Receiver<Option<Arc<ServerConfig>>>, IdentityReceiver) {
+    let authority = OwnAtIstiod::new(Arc::clone(pass_on), OwnToken::File(istiod.token_file.clone()));
+    let (publisher, serving) = SvidPublisher::new(
+        Arc::new(authority),
+        Expectation::AnyIn(config.trust_domain.clone()),
+        0,
+        Arc::clone(&seams.clock),
+        Arc::clone(&seams.random),
+    );
+    seams.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
+    let changes =
+        Changes { roots, signer: pass_on.signer(), serving: serving.clone(), clock: Arc::clone(&seams.clock) };
+    supervisor.spawn("renewal after changes", until(shutdown, changes.renew_after(publisher.renew_now())));
+    supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
+    let (tls, tls_configs) = watch::channel(None);
+    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving.clone(), tls)));
+    (tls_configs, serving)
+}
+
+/// What makes the own certificate one that callers might not take much longer.
+struct Changes {
+    roots: watch::Receiver<KnownRoots>,
+    signer: watch::Receiver<Option<Vec<u8>>>,
+    serving: IdentityReceiver,
+    clock: Arc<dyn Clock>,
+}
+
+impl Changes {
+    /// Renews it when istiod has begun to sign by another authority, or the roots don't cover it any more. Never returns.
+    async fn renew_after(mut self, renew: Arc<Notify>) {
+        loop {
+            let (roots, signer) = (&mut self.roots, &mut self.signer);
+            let changed = async {
+                tokio::select! { changed = roots.changed() => changed, changed = signer.changed() => changed }
+            };
+            if changed.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if self.is_outdated() {
+                renew.notify_one();
+                sleep(RENEWAL_PAUSE).await;
+            }
+        }
+    }
+
+    fn is_outdated(&self) -> bool {
+        let held = self.serving.borrow().as_ref().and_then(|identity| identity.svid.clone());
+        let Some(held) = held else { return false };
+        let signer = self.signer.borrow().clone();
+        let is_by_another = signer.is_some_and(|signer| held.leaf().authority_key_id() != Some(&signer));
+        let roots = self.roots.borrow().bundle.clone();
+        is_by_another || roots.is_some_and(|roots| held.chain().verify(&roots, self.clock.now()).is_err())
+    }
+}
+
+fn endpoint_of(address: &CaAddress) -> IstiodEndpoint {
+    let host = if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() };
+    IstiodEndpoint {
+        address: format!("{host}:{}", address.port),
+        server_name: address.server_name.to_str().into_owned(),
+    }
+}

@@ -11,10 +11,11 @@ use tokio::runtime::Runtime;
 use super::proxy::{Disturbance, Proxy};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
-    pair::{TRUST_DOMAIN, load::Load, records::Records, roots_in, shipped},
+    pair::{TRUST_DOMAIN, load::Load, roots_in, shipped},
     support::{
         countersign::Serve,
         http::{free_port, loopback},
+        issuance::Issued,
         observe::readiness,
         wait::wait_until,
     },
@@ -112,7 +113,7 @@ impl Pair {
             self.serves.iter_mut().filter_map(|serve| serve.process.ended().is_none().then_some(serve)).collect();
         running.iter().for_each(|serve| serve.process.signal(rustix::process::Signal::TERM));
         running.into_iter().for_each(|serve| serve.process.wait_for_success(LEAVING));
-        let records = Records::read(&self.data.each_ref().map(PathBuf::as_path));
+        let records = Issued::list_all(&self.data.each_ref().map(PathBuf::as_path));
         records.check_terms();
         assert!(records.check_sent(calls.iter().map(|call| &call.serial)) > 20, "few calls");
     }

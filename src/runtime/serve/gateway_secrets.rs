@@ -2,28 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{Seams, ServeFailed, signing::Signing, until};
+use super::{Seams, ServeFailed, signing::Signing, surroundings::PlannedSecrets, until};
 use crate::{
     domain::attestation::OwnIdentity,
     runtime::{config::ServeConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::{
-        bundle_distribution::TlsSecret,
-        gateway_secrets::{self, GatewaySecret, GatewaySecrets, Parts},
+        gateway_secrets::{self, GatewaySecrets, Parts},
         own_identity::OwnAuthority,
     },
 };
 
-/// Those that were asked for.
-#[derive(Default)]
-pub(super) struct Planned {
-    /// The pair's namespace.
-    pub(super) publisher: String,
-    pub(super) secrets: Vec<(GatewaySecret, Arc<dyn TlsSecret>)>,
-}
-
 /// Keeps them with SVIDs of the own authority while it may sign.
 pub(super) fn start(
-    Planned { publisher, secrets }: Planned,
+    PlannedSecrets { publisher, secrets }: PlannedSecrets,
     signing: &Signing,
     (config, seams): (&ServeConfig, &Seams),
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),

@@ -9,9 +9,8 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     Seams, ServeFailed,
     announce::Announced,
-    gateway_secrets,
     listeners::listen,
-    surroundings::{AllLogs, PairPort, Ports, Surroundings, Tasks},
+    surroundings::{AllLogs, PairPort, PlannedSecrets, Ports, Surroundings, Tasks},
 };
 use crate::{
     domain::{
@@ -206,12 +205,12 @@ fn distribution(
     })
 }
 
-fn gateway_secrets(kubernetes: &KubernetesConfig, client: &Client, publisher: &str) -> gateway_secrets::Planned {
+fn gateway_secrets(kubernetes: &KubernetesConfig, client: &Client, publisher: &str) -> PlannedSecrets {
     let planned = kubernetes.gateway_secrets.iter().map(|of| {
         let secret = ClusterTlsSecret::new(client.clone(), of.namespace(), &of.name);
         (of.clone(), Arc::new(secret) as _)
     });
-    gateway_secrets::Planned { publisher: publisher.to_owned(), secrets: planned.collect() }
+    PlannedSecrets { publisher: publisher.to_owned(), secrets: planned.collect() }
 }
 
 /// A restarted process of the same pod is another replica.

@@ -57,8 +57,8 @@ pub(super) async fn serve(
     let (ca, ca_address) = listen("listen", config.listen.address).await.map_err(ServeFailed::of)?;
     let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await.map_err(ServeFailed::of)?;
     let (readiness, mut supervisor) = (Readiness::default(), Supervisor::default());
-    let Leaving { left, active } =
-        start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
+    let leaving = start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
+    let left = leaving.left;
     let roots = roots::start(config, istiod, &shutdown, &mut supervisor);
     let pass_on = Arc::new(PassOn::new(Parts {
         istiod: Arc::new(IstiodClient::new(istiod.addresses.iter().map(endpoint_of).collect())),
@@ -70,10 +70,11 @@ pub(super) async fn serve(
     }));
     let (detecting, latch) = (Arc::clone(&pass_on), readiness.latch("istiod", "IstioNotDetected: not looked for yet"));
     supervisor.spawn("istiod detection", until(&shutdown, async move { match detecting.detect(latch).await {} }));
-    let (tls, serving) = start_serving_certificate(config, istiod, &pass_on, roots, &seams, &shutdown, &mut supervisor);
+    let own = start_serving_certificate(config, istiod, &pass_on, roots, &seams, &shutdown, &mut supervisor);
+    let tls = own.tls;
     #[cfg(feature = "kubernetes")]
-    if let (Some(active), Some(cluster)) = (active, &istiod.cluster) {
-        let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), serving };
+    if let (Some(active), Some(cluster)) = (leaving.active, &istiod.cluster) {
+        let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), serving: own.identity };
         gateway_secrets::start(active, cluster, signer, &readiness, (config, &seams), (&shutdown, &mut supervisor))
             .await?;
     }
@@ -143,7 +144,16 @@ async fn start_leaving(
     })
 }
 
-/// Keeps a certificate by istiod: the TLS configuration that belongs to it, and the identity with istiod's roots.
+/// The certificate of this replica.
+struct OwnCertificate {
+    /// What belongs to it.
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+    /// With istiod's roots.
+    #[cfg(feature = "kubernetes")]
+    identity: IdentityReceiver,
+}
+
+/// Keeps a certificate by istiod.
 fn start_serving_certificate(
     config: &ServeConfig,
     istiod: &IstiodConfig,
@@ -152,7 +162,7 @@ fn start_serving_certificate(
     seams: &Seams,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> (watch::Receiver<Option<Arc<ServerConfig>>>, IdentityReceiver) {
+) -> OwnCertificate {
     let authority = OwnAtIstiod::new(Arc::clone(pass_on), OwnToken::File(istiod.token_file.clone()));
     let (publisher, serving) = SvidPublisher::new(
         Arc::new(authority),
@@ -168,7 +178,11 @@ fn start_serving_certificate(
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     let (tls, tls_configs) = watch::channel(None);
     supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving.clone(), tls)));
-    (tls_configs, serving)
+    OwnCertificate {
+        tls: tls_configs,
+        #[cfg(feature = "kubernetes")]
+        identity: serving,
+    }
 }
 
 /// What makes the own certificate one that callers might not take much longer.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     authentication::{PeerConnection, evidence_of},
@@ -49,17 +49,19 @@ impl IstioCertificateService for CertificateService {
             Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
             Err(error) => {
                 let status = status_of(&error);
-                if let Some(line) = self.lines.line(error.kind()) {
-                    say(line, peer, status.code(), &error);
-                }
+                say(self.lines.line(error.kind()), peer, status.code(), &error);
                 Err(status)
             }
         }
     }
 }
 
-fn say(Line { left_out }: Line, peer: Option<&PeerConnection>, code: Code, error: &CreateError) {
+fn say(line: Option<Line>, peer: Option<&PeerConnection>, code: Code, error: &CreateError) {
     let peer = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
+    let Some(Line { left_out }) = line else {
+        debug!(event = "create_certificate_refused", peer, ?code, reason = %error);
+        return;
+    };
     if code == Code::Unavailable {
         warn!(event = "create_certificate_unavailable", peer, reason = %error, left_out);
     } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tonic::{Extensions, Request, Response, Status, metadata::MetadataValue};
-use tracing::info;
+use tracing::{debug, info};
 use zeroize::Zeroizing;
 
 use super::{
@@ -136,9 +136,14 @@ impl PairService for ReplicaService {
                     return Err(status);
                 }
                 // the other replica gets the public text alone
-                if let Some(Line { left_out }) = self.lines.line(Some(error.kind())) {
-                    let code = status.code();
-                    info!(event = "create_certificate_refused", forwarded_by = replica, ?code, reason = %error, left_out);
+                let code = status.code();
+                match self.lines.line(Some(error.kind())) {
+                    Some(Line { left_out }) => {
+                        info!(event = "create_certificate_refused", forwarded_by = replica, ?code, reason = %error, left_out);
+                    }
+                    None => {
+                        debug!(event = "create_certificate_refused", forwarded_by = replica, ?code, reason = %error)
+                    }
                 }
                 Err(answered(status))
             }

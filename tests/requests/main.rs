@@ -23,6 +23,7 @@ mod csr;
 mod csr_rows;
 mod der;
 mod facts;
+mod flood;
 mod own_root;
 mod request_rows;
 mod row;

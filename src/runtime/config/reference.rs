@@ -68,7 +68,8 @@ colours off.
     const TOKEN_ISSUERS: &str = "
 ### Token issuers
 
-Only in the file: the issuers whose JWTs prove a service account to `serve`.
+Only in the file: the issuers whose JWTs prove a service account to `serve`. `jwksFile` is read once, at the start: after a change
+of its keys restart the replicas, one after the other.
 
 ```yaml
 tokenIssuers:

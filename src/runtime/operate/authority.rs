@@ -154,8 +154,9 @@ pub(super) fn recover_in_kubernetes(place: &StatePlace, new_root: bool) -> Resul
         Some(damage) => {
             writeln!(text, "state: damaged: {damage}").map_err(io::Error::other)?;
             text.push_str(
-                "put a backup back with `countersign authority import`; if a replica is still active, save what it has in \
-                 memory first, with `countersign authority export` in its pod; or give up the old root with --new-root\n",
+                "put a backup back with `countersign authority import`; before that save what the active, or the one that was \
+                 active last, has in memory, with `countersign authority export` in its pod; or give up the old root with \
+                 --new-root\n",
             );
         }
     }

@@ -113,9 +113,9 @@ impl Pair {
             self.serves.iter_mut().filter_map(|serve| serve.process.ended().is_none().then_some(serve)).collect();
         running.iter().for_each(|serve| serve.process.signal(rustix::process::Signal::TERM));
         running.into_iter().for_each(|serve| serve.process.wait_for_success(LEAVING));
-        let records = Issued::list_all(&self.data.each_ref().map(PathBuf::as_path));
-        records.check_terms();
-        assert!(records.check_sent(calls.iter().map(|call| &call.serial)) > 20, "few calls");
+        let issued = Issued::list_all(&self.data.each_ref().map(PathBuf::as_path));
+        issued.check_terms();
+        assert!(issued.check_sent(calls.iter().map(|call| &call.serial)) > 20, "few calls");
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod holding;
 
-use self::holding::{Basis, Holding, Stage, is_left};
+use self::holding::{Basis, Hold, Holding, Stage, is_left};
 use super::{
     Action, Event, HolderId, LeaseRecord, LeaseTiming, Observed, Reason, Role, Term, Version,
     backoff::Backoff,
@@ -73,16 +73,6 @@ enum Request {
     Take { term: Term, basis: Basis },
     Renew { term: Term },
     Release { record: LeaseRecord },
-}
-
-#[derive(Debug)]
-enum Hold {
-    /// Not ours. `found` was seen first at `since`.
-    Watching {
-        found: Option<Observed>,
-        since: BootInstant,
-    },
-    Holding(Holding),
 }
 
 impl LeaseElection {

@@ -1,7 +1,18 @@
 //! What one who holds the lease knows, and what it may conclude.
 
-use super::{Action, HolderId, LeaseRecord, LeaseTiming, Occupancy, Reason, Term, Version};
+use super::{Action, HolderId, LeaseRecord, LeaseTiming, Observed, Occupancy, Reason, Term, Version};
 use crate::domain::clock::BootInstant;
+
+/// Whose the record is.
+#[derive(Debug)]
+pub(super) enum Hold {
+    /// Not ours. `found` was seen first at `since`.
+    Watching {
+        found: Option<Observed>,
+        since: BootInstant,
+    },
+    Holding(Holding),
+}
 
 /// The record is what we wrote, as far as we know.
 #[derive(Debug)]

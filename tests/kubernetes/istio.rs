@@ -1,6 +1,6 @@
 //! Istio's own processes beside a pair: istiod, pilot-agent with a real Envoy, and pilot-agent's CA client.
 
-mod istiod;
+pub(crate) mod istiod;
 mod mesh_ca;
 mod objects;
 mod pilot_agent;

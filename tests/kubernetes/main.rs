@@ -28,6 +28,7 @@ mod disturbed;
 mod faults;
 mod hands;
 mod istio;
+mod istiod_source;
 mod lease;
 mod many;
 mod network;

@@ -5,7 +5,7 @@
 mod away;
 mod certificate_rows;
 mod flood;
-mod forged;
+pub(crate) mod forged;
 mod kept;
 mod row;
 mod stranger;

@@ -182,7 +182,11 @@ fn signatures(facts: &Facts) -> Vec<Row> {
     ]
     .map(|(name, family, csr)| {
         let row = Row::proven(&format!("signature: {name}"), facts).csr(csr);
-        row.invalid(&format!("x509: {family} verification failure"))
+        // in Go's words
+        match family {
+            "RSA" => row.invalid("crypto/rsa: verification error"),
+            other => row.invalid(&format!("x509: {other} verification failure")),
+        }
     })
     .to_vec()
 }

@@ -54,7 +54,7 @@ pub enum CsrError {
         found: String,
     },
     /// The signature is not by the request's own key.
-    #[error("x509: {algorithm} verification failure")]
+    #[error("{}", in_gos_words(.algorithm))]
     Signature {
         /// RSA, ECDSA or Ed25519.
         algorithm: &'static str,
@@ -106,6 +106,14 @@ impl VerifiedCsr {
     /// Whether the subject held a common name.
     pub const fn has_common_name(&self) -> bool {
         self.has_common_name
+    }
+}
+
+/// As istiod passes on what Go says.
+fn in_gos_words(algorithm: &str) -> String {
+    match algorithm {
+        "RSA" => "crypto/rsa: verification error".to_owned(),
+        other => format!("x509: {other} verification failure"),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fs, time::Duration};
 
+use rustix::process::Signal;
+
 use super::objects::Files;
 use crate::{
     cluster::{Account, Cluster, block_on},
@@ -72,7 +74,7 @@ pub(crate) enum Ca<'a> {
 
 /// A running istiod.
 pub(crate) struct Istiod {
-    _process: Process,
+    process: Process,
     /// Of xDS with TLS, and of the CA if it is one.
     pub(crate) port: u16,
     monitoring_port: u16,
@@ -122,7 +124,7 @@ impl Istiod {
         }
         let process = Process::start("istiod", cluster.folder(), &mut command);
         wait_until(START, "istiod ready", || http::get(loopback(http_port), "/ready"));
-        Self { _process: process, port, monitoring_port, serving: serving_mount }
+        Self { process, port, monitoring_port, serving: serving_mount }
     }
 
     /// Lays out what Secret `istiod-tls` holds now.
@@ -133,6 +135,23 @@ impl Istiod {
     /// `HOST:PORT` by which pilot-agent takes it for [`SERVER_NAME`].
     pub(crate) fn address(&self) -> String {
         format!("localhost:{}", self.port)
+    }
+
+    /// Stops it for a while, as a machine that is too busy would.
+    pub(crate) fn pause(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// How many requests for certificates it has got.
+    pub(crate) fn requests(&self) -> u64 {
+        let page = http::get(loopback(self.monitoring_port), "/metrics").unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix("citadel_server_csr_count ")?.trim().parse().ok());
+        value.unwrap_or(0)
     }
 
     /// How many proxies have their xDS from it now.

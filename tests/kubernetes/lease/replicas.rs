@@ -108,7 +108,7 @@ impl Replicas {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let id = format!("replica-{index}");
         let client = runtime.block_on(client(Some(kubeconfig))).unwrap();
-        let address = format!("10.0.0.{}:15013", index + 1).parse().unwrap();
+        let address = format!("10.0.0.{}:15013", index + 1).parse().ok();
         let manifest = Arc::new(StateManifest::default());
         let store = LeaseStore::new(client, namespace, NAME, self.timing, address, manifest, Arc::clone(&clock));
         let (observed, store, hints) = (store.observed(), Arc::new(store), Hints::new());

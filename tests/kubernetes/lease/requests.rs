@@ -31,7 +31,7 @@ use super::{
 use crate::{cluster::Cluster, support::wait::wait_until};
 
 async fn store(kubeconfig: &Path, namespace: &str, manifest: Arc<StateManifest>) -> LeaseStore {
-    let (client, address) = (client(Some(kubeconfig)).await.unwrap(), "10.0.0.1:15013".parse().unwrap());
+    let (client, address) = (client(Some(kubeconfig)).await.unwrap(), "10.0.0.1:15013".parse().ok());
     LeaseStore::new(client, namespace, NAME, LeaseTiming::DEFAULT, address, manifest, Arc::new(SystemClock))
 }
 

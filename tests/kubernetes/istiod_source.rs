@@ -1,0 +1,7 @@
+//! A pair in front of the real istiod: it passes requests on, and signs nothing.
+
+mod client;
+mod fleet;
+mod outage;
+mod refusals;
+mod stage;

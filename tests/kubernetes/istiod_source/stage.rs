@@ -1,0 +1,168 @@
+//! A pair that was there before istiod.
+
+use std::{
+    fs,
+    net::{Shutdown, TcpListener, TcpStream},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    cluster::{Account, Cluster, TokenFor, block_on},
+    istio::istiod::{self, Ca, Istiod, SERVER_NAME},
+    pair::{NAMESPACE, citadel::join, shipped},
+    support::{
+        authority::{Authority, Kind},
+        countersign::Serve,
+        http::{self, free_port, loopback},
+        observe::{readiness, wait_for},
+        wait::wait_until,
+    },
+};
+
+const ROOTS: &str = "istio-ca-root-cert";
+/// After istiod is ready.
+const SOON: Duration = Duration::from_secs(5);
+const START: Duration = Duration::from_secs(20);
+
+/// The pair, and istiod behind an address that stays.
+pub(crate) struct Stage {
+    pub(crate) replicas: [Serve; 2],
+    pub(crate) istiod: Option<Istiod>,
+    pub(crate) gate: Gate,
+    pub(crate) roots: String,
+    pub(crate) cluster: Cluster,
+    account: Account,
+    root: Authority,
+    intermediate: Authority,
+    root_file: PathBuf,
+}
+
+impl Stage {
+    /// Starts the pair, and then istiod: ready within seconds, without a restart.
+    pub(crate) fn set() -> Self {
+        let mut stage = Self::without_istiod();
+        for replica in &stage.replicas {
+            wait_for("a replica without istiod", "istiod: not ready (IstioNotDetected: ", || readiness(replica));
+        }
+        stage.start_istiod();
+        stage.wait_until_ready();
+        stage
+    }
+
+    fn without_istiod() -> Self {
+        let cluster = Cluster::start();
+        let account = block_on(istiod::prepare(&cluster));
+        block_on(cluster.namespace_named(NAMESPACE, &[]));
+        block_on(cluster.apply_file(&shipped("rbac-istiod.yaml")));
+        let own = Account { namespace: NAMESPACE.to_owned(), name: "countersign".to_owned() };
+        let token_file = cluster.folder().join("countersign.istio-token");
+        let for_istiod = TokenFor { audiences: &["istio-ca"], ..TokenFor::default() };
+        fs::write(&token_file, block_on(cluster.token(&own, &for_istiod))).unwrap();
+        let (gate, root_file) = (Gate::open(), cluster.folder().join("mesh-roots.pem"));
+        let start = |name: &str| {
+            let uid = block_on(cluster.pod(&own, name));
+            let kubeconfig = block_on(cluster.kubeconfig(&own));
+            let address = loopback(gate.port).to_string();
+            let flags = [
+                "--source",
+                "istiod",
+                "--state",
+                "kubernetes",
+                "--istiod-address",
+                &address,
+                "--istiod-server-name",
+                SERVER_NAME,
+                "--istiod-root-file",
+                root_file.to_str().unwrap(),
+                "--istiod-token-file",
+                token_file.to_str().unwrap(),
+                "--namespace",
+                NAMESPACE,
+                "--replica-uid",
+                &uid,
+                "--kubeconfig",
+                kubeconfig.to_str().unwrap(),
+            ];
+            Serve::spawn(name, cluster.folder(), &cluster.folder().join(name), free_port(), &flags)
+        };
+        let replicas = ["countersign-0", "countersign-1"].map(start);
+        let root = Authority::root("mesh");
+        let intermediate = root.below("istiod", Kind::P256);
+        let (istiod, roots) = (None, String::new());
+        Self { replicas, istiod, gate, roots, cluster, account, root, intermediate, root_file }
+    }
+
+    /// Starts one, and delivers its roots as a kubelet would.
+    pub(crate) fn start_istiod(&mut self) {
+        let files = self.intermediate.cacerts(&self.root.certificate);
+        let istiod = Istiod::start(&self.cluster, &self.account, Ca::Own(&files), &Default::default());
+        self.gate.lead_to(istiod.port);
+        self.istiod = Some(istiod);
+        self.roots = wait_until(START, "the mesh's roots", || {
+            let found = block_on(async {
+                let config_maps =
+                    kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(self.cluster.admin(), NAMESPACE);
+                config_maps.get_opt(ROOTS).await
+            });
+            let data = found.map_err(|error| error.to_string())?.and_then(|found| found.data).unwrap_or_default();
+            data.get("root-cert.pem").cloned().ok_or_else(|| format!("{data:?}"))
+        });
+        fs::write(&self.root_file, &self.roots).unwrap();
+    }
+
+    /// Waits for both replicas.
+    pub(crate) fn wait_until_ready(&self) {
+        let began = Instant::now();
+        for replica in &self.replicas {
+            let ready = || http::get(loopback(replica.admin_port), "/readyz");
+            wait_until(SOON, "a replica ready after istiod is", ready);
+        }
+        println!("both replicas ready {:?} after istiod and its roots", began.elapsed());
+    }
+
+    pub(crate) fn istiod(&self) -> &Istiod {
+        self.istiod.as_ref().unwrap()
+    }
+
+    /// A service account in namespace `default`, and a token of it for istiod.
+    pub(crate) fn caller(&self, name: &str) -> (Account, String) {
+        let account = block_on(self.cluster.account("default", name));
+        let token = self.token(&account, &["istio-ca"]);
+        (account, token)
+    }
+
+    pub(crate) fn token(&self, account: &Account, audiences: &[&str]) -> String {
+        block_on(self.cluster.token(account, &TokenFor { audiences, ..TokenFor::default() }))
+    }
+}
+
+/// An address that leads to one istiod, and later to another, or to nobody.
+pub(crate) struct Gate {
+    pub(crate) port: u16,
+    target: Arc<Mutex<Option<u16>>>,
+}
+
+impl Gate {
+    fn open() -> Self {
+        let listener = TcpListener::bind(loopback(0)).unwrap();
+        let (port, target) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Option<u16>>>::default());
+        let known = Arc::clone(&target);
+        thread::spawn(move || {
+            for client in listener.incoming().map(Result::unwrap) {
+                let target = *known.lock().unwrap();
+                match target.and_then(|port| TcpStream::connect(loopback(port)).ok()) {
+                    Some(server) => drop(thread::spawn(move || join(client, server))),
+                    None => drop(client.shutdown(Shutdown::Both)),
+                }
+            }
+        });
+        Self { port, target }
+    }
+
+    pub(crate) fn lead_to(&self, port: u16) {
+        *self.target.lock().unwrap() = Some(port);
+    }
+}

@@ -175,8 +175,8 @@ fn passed(request: &PassedRequest) -> Result<Request<Bytes>, AskError> {
 
 /// What came off the wire has no cause; what has one happened on the way.
 fn error_of(status: &Status) -> AskError {
-    if status.source().is_some() {
-        return AskError::Unreachable(with_causes(status));
+    if let Some(cause) = status.source() {
+        return AskError::Unreachable(with_causes(cause));
     }
     match status.code() {
         Code::Unavailable => AskError::NoCa(format!("not available: {}", status.message())),

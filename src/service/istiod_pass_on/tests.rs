@@ -385,6 +385,19 @@ async fn no_connection_has_more_waiting_than_its_share() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_under_way_takes_up_no_more_than_it_may() {
+    let stage = Stage::set(&[Manner::Signs]);
+    let mut large = stage.good();
+    large.passed.clusters = vec![vec![b'x'; BYTES_IN_ALL - 4096]];
+    let pass_on = Arc::clone(&stage.pass_on);
+    let under_way = tokio::spawn(async move { pass_on.answer(large, &Semaphore::new(1)).await });
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(stage.ask(request(&token("gateway", 2), &stage.csr)).await, Err(PassOnError::Overloaded));
+    assert!(under_way.await.unwrap().is_ok());
+    assert!(stage.ask(request(&token("gateway", 2), &stage.csr)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn readiness_follows_istiod_without_any_caller() {
     let stage = Stage::set(&[Manner::Gone, Manner::Gone]);
     let readiness = Readiness::default();

@@ -178,12 +178,13 @@ fn error_of(status: &Status) -> AskError {
     if let Some(cause) = status.source() {
         return AskError::Unreachable(with_causes(cause));
     }
-    match status.code() {
-        Code::Unavailable => AskError::NoCa(format!("not available: {}", status.message())),
-        Code::Unimplemented => {
-            AskError::NoCa("no CA answers there: istiod's is switched off, or this is another port".into())
-        }
-        code => AskError::Refused { code: code.into(), message: status.message().to_owned() },
+    let (code, message) = (status.code(), status.message());
+    if code == Code::Unavailable {
+        AskError::NoCa(format!("not available: {message}"))
+    } else if code == Code::Unimplemented {
+        AskError::NoCa("no CA answers there: istiod's is switched off, or this is another port".into())
+    } else {
+        AskError::Refused { code: code.into(), message: message.to_owned() }
     }
 }
 

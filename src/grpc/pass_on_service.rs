@@ -18,7 +18,7 @@ use tonic::{
     metadata::MetadataMap,
     server::{Grpc, NamedService, UnaryService},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use super::{
@@ -79,17 +79,19 @@ impl PassOnService {
             Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
             Err(error) => {
                 let status = status_of(&error);
-                if let Some(line) = self.lines.line(discriminant(&error)) {
-                    say(line, connection, status.code(), &error);
-                }
+                say(self.lines.line(discriminant(&error)), connection, status.code(), &error);
                 Err(status)
             }
         }
     }
 }
 
-fn say(Line { left_out }: Line, peer: Option<&PeerConnection>, code: Code, error: &PassOnError) {
+fn say(line: Option<Line>, peer: Option<&PeerConnection>, code: Code, error: &PassOnError) {
     let peer = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
+    let Some(Line { left_out }) = line else {
+        debug!(event = "create_certificate_refused", peer, ?code, reason = %error);
+        return;
+    };
     if code == Code::Unavailable {
         warn!(event = "create_certificate_unavailable", peer, reason = %error, left_out);
     } else {

@@ -175,15 +175,16 @@ fn passed(request: &PassedRequest) -> Result<Request<Bytes>, AskError> {
 
 /// What came off the wire has no cause; what has one happened on the way.
 fn error_of(status: &Status) -> AskError {
-    if status.source().is_some() {
-        return AskError::Unreachable(with_causes(status));
+    if let Some(cause) = status.source() {
+        return AskError::Unreachable(with_causes(cause));
     }
-    match status.code() {
-        Code::Unavailable => AskError::NoCa(format!("not available: {}", status.message())),
-        Code::Unimplemented => {
-            AskError::NoCa("no CA answers there: istiod's is switched off, or this is another port".into())
-        }
-        code => AskError::Refused { code: code.into(), message: status.message().to_owned() },
+    let (code, message) = (status.code(), status.message());
+    if code == Code::Unavailable {
+        AskError::NoCa(format!("not available: {message}"))
+    } else if code == Code::Unimplemented {
+        AskError::NoCa("no CA answers there: istiod's is switched off, or this is another port".into())
+    } else {
+        AskError::Refused { code: code.into(), message: message.to_owned() }
     }
 }
 

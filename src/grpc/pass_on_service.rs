@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    mem::{Discriminant, discriminant},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -17,7 +18,7 @@ use tonic::{
     metadata::MetadataMap,
     server::{Grpc, NamedService, UnaryService},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use super::{
@@ -33,6 +34,7 @@ use crate::{
     },
     service::{
         istiod_pass_on::{PassOn, PassOnError, PassOnRequest},
+        line_limit::{Line, LineLimit},
         ports::PassedRequest,
     },
 };
@@ -41,6 +43,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct PassOnService {
     pass_on: Arc<PassOn>,
+    lines: Arc<LineLimit<Discriminant<PassOnError>>>,
     max_message: usize,
 }
 
@@ -50,8 +53,8 @@ const CERTIFICATE_ONLY: &str =
 
 impl PassOnService {
     /// Over the use case. Requests have at most `max_message` bytes.
-    pub(super) const fn new(pass_on: Arc<PassOn>, max_message: usize) -> Self {
-        Self { pass_on, max_message }
+    pub(super) fn new(pass_on: Arc<PassOn>, max_message: usize) -> Self {
+        Self { pass_on, lines: Arc::default(), max_message }
     }
 
     async fn create_certificate(&self, request: Request<Bytes>) -> Result<Response<IstioCertificateResponse>, Status> {
@@ -76,15 +79,23 @@ impl PassOnService {
             Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
             Err(error) => {
                 let status = status_of(&error);
-                let peer = connection.map(|connection| connection.address.to_string()).unwrap_or_default();
-                if status.code() == Code::Unavailable {
-                    warn!(event = "create_certificate_unavailable", peer, reason = %error);
-                } else {
-                    info!(event = "create_certificate_refused", peer, code = ?status.code(), reason = %error);
-                }
+                say(self.lines.line(discriminant(&error)), connection, status.code(), &error);
                 Err(status)
             }
         }
+    }
+}
+
+fn say(line: Option<Line>, peer: Option<&PeerConnection>, code: Code, error: &PassOnError) {
+    let peer = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
+    let Some(Line { left_out }) = line else {
+        debug!(event = "create_certificate_refused", peer, ?code, reason = %error);
+        return;
+    };
+    if code == Code::Unavailable {
+        warn!(event = "create_certificate_unavailable", peer, reason = %error, left_out);
+    } else {
+        info!(event = "create_certificate_refused", peer, ?code, reason = %error, left_out);
     }
 }
 

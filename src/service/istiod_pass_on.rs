@@ -13,7 +13,7 @@ use std::{
 
 use ring::digest::{Context, SHA256};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
@@ -45,6 +45,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
 /// Requests that may wait for istiod in all.
 const WAITING_IN_ALL: usize = 16_384;
+/// What is under way may take up together, in bytes: of what callers send, and [`BYTES_EACH`] for each.
+const BYTES_IN_ALL: usize = 64 << 20;
+const BYTES_EACH: usize = 2 << 10;
 
 /// What istiod's certificate, and the certificates in its answers, are verified to.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +95,7 @@ pub struct PassOn {
     turns: Mutex<TokenBucket>,
     flights: Flights<Result<Vec<String>, PassOnError>>,
     waiting: Semaphore,
+    bytes: Arc<Semaphore>,
     under_way: UnderWay,
     signer: watch::Sender<Option<Vec<u8>>>,
     clock: Arc<dyn Clock>,
@@ -116,6 +120,7 @@ impl PassOn {
             turns: Mutex::new(TokenBucket::new(per_second)),
             flights: Flights::new(),
             waiting: Semaphore::new(WAITING_IN_ALL),
+            bytes: Arc::new(Semaphore::new(BYTES_IN_ALL)),
             under_way: UnderWay::default(),
             signer: watch::Sender::new(None),
             clock,
@@ -155,11 +160,16 @@ impl PassOn {
         request: PassOnRequest,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, PassOnError> {
+        let room = self.room_for(&request.passed)?;
         let expected = self.expected(&request)?;
         let _waiting = self.waiting.try_acquire().map_err(|_full| PassOnError::Overloaded)?;
         let _waiting_here = held_here.try_acquire().map_err(|_full| PassOnError::Overloaded)?;
         let (own, key) = (Arc::clone(self), key_of(&request.passed));
-        let flight = match self.flights.join(key, || async move { own.ask(&request.passed, &expected).await }) {
+        let ask = || async move {
+            let _room = room;
+            own.ask(&request.passed, &expected).await
+        };
+        let flight = match self.flights.join(key, ask) {
             Joined::First(flight) => flight,
             Joined::Other(flight) => {
                 self.metrics.istiod_asked(IstiodOutcome::Coalesced);
@@ -168,6 +178,14 @@ impl PassOn {
             Joined::Full => return Err(PassOnError::Overloaded),
         };
         landed(flight).await.unwrap_or(Err(PassOnError::Failed))
+    }
+
+    /// Taken before anything is looked at, and kept as long as the request is: also when its caller has left.
+    fn room_for(&self, request: &PassedRequest) -> Result<OwnedSemaphorePermit, PassOnError> {
+        let clusters = request.clusters.iter().map(Vec::len);
+        let bytes = clusters.chain([request.authorization.len(), request.message.len(), BYTES_EACH]).sum::<usize>();
+        let room = Arc::clone(&self.bytes).try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX));
+        room.map_err(|_full| PassOnError::Overloaded)
     }
 
     /// What can be judged without asking istiod.

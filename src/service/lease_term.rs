@@ -185,6 +185,7 @@ mod tests {
     }
 
     impl Election for TestLease {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "a driver asks to read or to write")]
         fn request(&self, action: Action) -> BoxFuture<'_, Event> {
             let mut written = self.written.lock().unwrap();
             let event = match action {

@@ -125,10 +125,9 @@ mod tests {
                     Step::Failed => breaker.failed(at(now)),
                     Step::Ask => {
                         let was_open = breaker.is_open();
-                        if breaker.admit(at(now)) && was_open {
-                            if let Some(last) = last.replace(now) {
-                                prop_assert!(now - last >= 1000, "{last} and {now}");
-                            }
+                        let is_single = breaker.admit(at(now)) && was_open;
+                        if let Some(last) = is_single.then(|| last.replace(now)).flatten() {
+                            prop_assert!(now - last >= 1000, "{last} and {now}");
                         }
                     }
                 }

@@ -1,7 +1,4 @@
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::task::JoinSet;
@@ -51,8 +48,6 @@ struct TestIstiod {
     authority: SigningAuthority,
     takes: Duration,
     asked: AtomicUsize,
-    /// How often each message came, and each token.
-    seen: Mutex<HashMap<(Vec<u8>, Vec<u8>), usize>>,
 }
 
 impl TestIstiod {
@@ -86,8 +81,6 @@ impl Istiod for TestIstiod {
     ) -> BoxFuture<'a, Result<Vec<String>, AskError>> {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::Relaxed);
-            let key = (request.authorization.to_vec(), request.message.clone());
-            *self.seen.lock().unwrap().entry(key).or_default() += 1;
             let manner = self.manners.lock().unwrap()[address].clone();
             sleep(self.takes).await;
             let token = std::str::from_utf8(&request.authorization).unwrap().strip_prefix("Bearer ").unwrap();
@@ -132,7 +125,6 @@ impl Stage {
             authority,
             takes: Duration::from_millis(50),
             asked: AtomicUsize::new(0),
-            seen: Mutex::default(),
         });
         let (roots, known) = watch::channel(KnownRoots { bundle, trouble: None });
         let pass_on = Arc::new(PassOn::new(Parts {
@@ -382,6 +374,19 @@ async fn no_connection_has_more_waiting_than_its_share() {
     let stage = Stage::set(&[Manner::Signs]);
     let full = Semaphore::new(0);
     assert_eq!(stage.pass_on.answer(stage.good(), &full).await, Err(PassOnError::Overloaded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_takes_up_no_more_than_it_may() {
+    let stage = Stage::set(&[Manner::Signs]);
+    let mut large = stage.good();
+    large.passed.clusters = vec![vec![b'x'; BYTES_IN_ALL - 4096]];
+    let pass_on = Arc::clone(&stage.pass_on);
+    let under_way = tokio::spawn(async move { pass_on.answer(large, &Semaphore::new(1)).await });
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(stage.ask(request(&token("gateway", 2), &stage.csr)).await, Err(PassOnError::Overloaded));
+    assert!(under_way.await.unwrap().is_ok());
+    assert!(stage.ask(request(&token("gateway", 2), &stage.csr)).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,17 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinSet;
+use tokio::{runtime::Runtime, task::JoinSet};
 use tonic::transport::Channel;
 
 use super::{
     client::{Answer, Asked, ask, csr, to_pair},
     stage::Stage,
 };
-use crate::{
-    cluster::block_on,
-    support::{certificate::Certificate, observe::metric, wait::wait_until},
-};
+use crate::support::{certificate::Certificate, observe::metric, wait::wait_until};
 
 const ROUNDS: usize = 10;
 /// Whoever asks has a token of its own, and all ask with the same keys.
@@ -39,8 +36,9 @@ fn istiod_sees_no_more_calls_than_distinct_requests_and_nobody_has_anothers_answ
             (name, token)
         })
         .collect();
+    let runtime = Runtime::new().unwrap();
     let connections: Vec<Channel> =
-        block_on(async { (0..CONNECTIONS).map(|_| to_pair(replica.port, &stage.roots)).collect() });
+        runtime.block_on(async { (0..CONNECTIONS).map(|_| to_pair(replica.port, &stage.roots)).collect() });
     let (before, mut calls, began) = (stage.istiod().requests(), 0, Instant::now());
     for round in 0..ROUNDS {
         let csrs: Vec<String> = (0..KEYS).map(|_| csr()).collect();
@@ -48,7 +46,7 @@ fn istiod_sees_no_more_calls_than_distinct_requests_and_nobody_has_anothers_answ
         // nobody has an answer before all have asked
         stage.istiod().pause();
         let mut callers = JoinSet::new();
-        block_on(async {
+        runtime.block_on(async {
             for (index, (account, key)) in tokens.iter().flat_map(|of| (0..KEYS).map(move |key| (of, key))).enumerate()
             {
                 let asked = Asked::by(&account.1).with(|message| csrs[key].clone_into(&mut message.csr));
@@ -65,7 +63,7 @@ fn istiod_sees_no_more_calls_than_distinct_requests_and_nobody_has_anothers_answ
             seen => Err(format!("{seen} of {equal}")),
         });
         stage.istiod().resume();
-        let answers = block_on(callers.join_all());
+        let answers = runtime.block_on(callers.join_all());
         calls += answers.len();
         check(round, answers);
     }

@@ -105,12 +105,6 @@ fn rows(stage: &Stage, account: &crate::cluster::Account, token: &str) -> Vec<Ro
         ("another key", bearer(&Forger::with_another_key().changed(token, &json!({}))), refused),
         ("turned", bearer(&turned(token)), refused),
         ("unsigned", bearer(&unsigned(token)), refused),
-        (
-            "another account's name",
-            bearer(&forger.changed(token, &json!({ "sub": "system:serviceaccount:default:x" }))),
-            refused,
-        ),
-        ("no service account", bearer(&forger.changed(token, &json!({ "sub": "admin" }))), refused),
         ("deleted account", bearer(&gone), refused),
         ("another cluster", Asked { clusters: vec!["elsewhere"], ..good() }, refused),
         (

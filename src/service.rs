@@ -8,6 +8,8 @@ pub mod bundle_distribution;
 pub mod ca_roots;
 pub mod create_certificate;
 pub mod denial;
+pub mod file_output;
+pub mod gateway_secrets;
 pub mod issuance_history;
 pub mod istiod_pass_on;
 pub mod leadership;

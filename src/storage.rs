@@ -1,5 +1,5 @@
 //! Everything that touches files of the data directory: the state store, the issuance log, locks, keys, and their
-//! recovery. sled is named in `engine` alone. What the bytes of an object mean is not known here.
+//! recovery; and the files that a gateway reads its SVID from. sled is named in `engine` alone. What the bytes of an object mean is not known here.
 //!
 //! Two rules hold everywhere: nothing is acknowledged before it is durable, and what can't be trusted is reported with
 //! the recovery command, never replaced. sled keeps what it has read in its own cache, which can't be wiped: keys of the
@@ -31,6 +31,7 @@ pub mod slot;
 mod state_files;
 mod state_record;
 pub mod state_store;
+pub mod svid_directory;
 
 /// Writes a file that its owner alone may read, durable when it returns. False if there is one of that name already: that
 /// stays.

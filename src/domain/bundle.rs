@@ -3,14 +3,14 @@
 
 mod attempts;
 mod distribution;
-mod istiod_certificate;
+mod kept_certificate;
 mod pace;
 mod published_roots;
 mod reversals;
 
 pub use attempts::Attempts;
 pub use distribution::{Distribution, Outcome, PlacedObject, Seen, Summary, Write};
-pub use istiod_certificate::{Judgement, Replace, StoredCertificate, WantedCertificate};
+pub use kept_certificate::{Judgement, Replace, StoredCertificate, WantedCertificate};
 pub use pace::Pace;
 pub use published_roots::{FoundRoots, OwnRoots, Verdict};
 pub use reversals::Reversals;

@@ -1,36 +1,44 @@
-//! A replica's own certificate, which istiod signs for the replica's own token.
+//! Certificates that istiod signs for a replica: its own by its own token, and those of gateways by tokens of theirs.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use prost::Message as _;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::{
+    domain::identity::ServiceAccount,
     proto::istio::v1::auth::IstioCertificateRequest,
     service::{
+        gateway_secrets::AccountTokens,
         istiod_pass_on::{PassOn, PassOnError, PassOnRequest},
         ports::{BoxFuture, CertificateAuthority, PassedRequest, SignError, SignedChain, SigningRequest},
     },
 };
 
-/// istiod as a certificate authority for this replica. The token is read anew for each call: whoever delivers it replaces it.
+/// istiod as a certificate authority for this replica.
 pub struct OwnAtIstiod {
     pass_on: Arc<PassOn>,
-    token_file: PathBuf,
+    token: OwnToken,
     held: Semaphore,
 }
 
+/// By which token. Each call has a new one.
+pub enum OwnToken {
+    /// The replica's own: whoever delivers it replaces it.
+    File(PathBuf),
+    /// One that is made for this account.
+    Made(Arc<dyn AccountTokens>, ServiceAccount),
+}
+
 impl OwnAtIstiod {
-    /// By way of `pass_on`, for the account whose token is in `token_file`.
-    pub fn new(pass_on: Arc<PassOn>, token_file: PathBuf) -> Self {
-        Self { pass_on, token_file, held: Semaphore::new(1) }
+    /// By way of `pass_on`, for the account that `token` is of.
+    pub fn new(pass_on: Arc<PassOn>, token: OwnToken) -> Self {
+        Self { pass_on, token, held: Semaphore::new(1) }
     }
 
     async fn ask(&self, csr_pem: &str, ttl_seconds: i64) -> Result<SignedChain, SignError> {
-        let path = self.token_file.display();
-        let token = tokio::fs::read_to_string(&self.token_file).await.map(Zeroizing::new);
-        let token = token.map_err(|error| SignError::Unavailable(format!("token file {path}: {error}")))?;
+        let token = self.token.read().await.map_err(SignError::Unavailable)?;
         let token = Zeroizing::new(token.trim().to_owned());
         let message =
             IstioCertificateRequest { csr: csr_pem.to_owned(), validity_duration: ttl_seconds, metadata: None };
@@ -46,11 +54,30 @@ impl OwnAtIstiod {
         };
         match self.pass_on.answer(request, &self.held).await {
             Ok(elements) => SignedChain::from_elements(elements),
-            Err(error @ PassOnError::NoAccount) => {
-                Err(SignError::Unauthenticated(format!("token file {path}: {error}")))
-            }
+            Err(error @ PassOnError::NoAccount) => Err(SignError::Unauthenticated(format!("{}: {error}", self.token))),
             Err(error @ PassOnError::ByIstiod { .. }) => Err(SignError::Unauthenticated(error.to_string())),
             Err(error) => Err(SignError::Unavailable(error.to_string())),
+        }
+    }
+}
+
+impl OwnToken {
+    async fn read(&self) -> Result<Zeroizing<String>, String> {
+        match self {
+            Self::File(path) => {
+                let token = tokio::fs::read_to_string(path).await.map(Zeroizing::new);
+                token.map_err(|error| format!("{self}: {error}"))
+            }
+            Self::Made(tokens, account) => tokens.token(account).await,
+        }
+    }
+}
+
+impl fmt::Display for OwnToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "token file {}", path.display()),
+            Self::Made(_, account) => write!(f, "token of service account {account}"),
         }
     }
 }

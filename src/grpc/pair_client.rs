@@ -303,6 +303,7 @@ fn forwarded(request: &SigningRequest, evidence: &Evidence, replica: &str) -> Fo
             OwnIdentity::Workload(account) => Own::OwnWorkload(account.to_string()),
             OwnIdentity::Serving => Own::Serving(true),
             OwnIdentity::Istiod(account) => Own::Istiod(account.to_string()),
+            OwnIdentity::Gateway(account) => Own::Gateway(account.to_string()),
         }),
         replica: replica.to_owned(),
         cluster: evidence.cluster.clone(),

@@ -106,8 +106,8 @@ impl Peers {
         match (self, own) {
             (Self::SameUser, _) | (Self::Certified(_), OwnIdentity::Serving) => true,
             (Self::Certified(peers), OwnIdentity::Workload(account)) => peers.workload.as_ref() == Some(account),
-            // whoever writes istiod's Secret is active, and signs for it himself
-            (Self::Certified(_), OwnIdentity::Istiod(_)) => false,
+            // whoever writes a Secret is active, and signs for it himself
+            (Self::Certified(_), OwnIdentity::Istiod(_) | OwnIdentity::Gateway(_)) => false,
         }
     }
 }
@@ -209,6 +209,9 @@ fn evidence_of(mut forwarded: ForwardedRequest) -> Result<Evidence, Status> {
         Some(Own::Serving(_)) => Some(OwnIdentity::Serving),
         Some(Own::Istiod(account)) => Some(OwnIdentity::Istiod(
             account.parse().map_err(|error| Status::invalid_argument(format!("istiod: {error}")))?,
+        )),
+        Some(Own::Gateway(account)) => Some(OwnIdentity::Gateway(
+            account.parse().map_err(|error| Status::invalid_argument(format!("gateway: {error}")))?,
         )),
         Some(Own::OwnWorkload(account)) => Some(OwnIdentity::Workload(
             account.parse().map_err(|error| Status::invalid_argument(format!("own_workload: {error}")))?,

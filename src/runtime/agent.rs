@@ -1,5 +1,6 @@
 //! `countersign agent`: the sidecar that keeps a gateway's identity and serves it on a socket.
 
+mod outputs;
 mod roots;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -26,7 +27,7 @@ use crate::{
     service::{
         metrics::{ExpiringCertificate, Metrics},
         readiness::{Latch, Readiness},
-        svid_publisher::{Expectation, IdentityReceiver, RenewalStats, SvidPublisher},
+        svid_publisher::{Expectation, IdentityReceiver, SvidPublisher},
     },
 };
 
@@ -93,8 +94,16 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     };
     client.renew_by(identity.clone());
 
+    let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
+    if let Some(output) = config.output {
+        outputs::start(output, identity.clone(), Arc::clone(&metrics), &readiness, &shutdown, &mut supervisor);
+    }
+    let stats = publisher.stats();
+    let shown = show_identity(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
+    spawn(&mut supervisor, "readiness", shown, &shutdown);
+    metrics.follow(ExpiringCertificate::Svid, stats);
     if let Some(address) = config.admin_listen {
-        start_admin(address, publisher.stats(), identity.clone(), &shutdown, &mut supervisor).await?;
+        start_admin(address, metrics, readiness, &shutdown, &mut supervisor).await?;
     }
     let renew = renew_on_change(client.roots(), publisher.renew_now(), random);
     spawn(&mut supervisor, "roots", renew, &shutdown);
@@ -126,19 +135,13 @@ fn spawn(
 
 async fn start_admin(
     address: SocketAddr,
-    stats: Arc<RenewalStats>,
-    identity: IdentityReceiver,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
 ) -> Result<(), AgentFailed> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| AgentFailed(format!("adminListen {address}: {error}")))?;
-    let metrics = Arc::new(Metrics::of_agent());
-    let trouble = stats.trouble();
-    metrics.follow(ExpiringCertificate::Svid, stats);
-    let readiness = Readiness::default();
-    let latch = readiness.latch("identity", NOBODY_YET);
-    spawn(supervisor, "readiness", show_identity(identity, trouble, latch), shutdown);
     let asked = shutdown.clone();
     supervisor.spawn("admin port", admin::serve(listener, metrics, readiness, async move { asked.requested().await }));
     Ok(())

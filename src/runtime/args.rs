@@ -6,6 +6,7 @@ mod agent;
 mod authority;
 mod istiod;
 mod kubernetes;
+mod outputs;
 mod serve;
 
 use std::{path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ pub use self::{
     },
     istiod::IstiodArgs,
     kubernetes::KubernetesArgs,
+    outputs::OutputArgs,
     serve::ServeArgs,
 };
 use super::{duration, names};

@@ -6,6 +6,7 @@ mod authority;
 mod istio;
 mod istiod;
 mod kubernetes;
+mod outputs;
 mod parse;
 mod reference;
 mod sources;
@@ -20,6 +21,7 @@ pub use self::{
     authority::{AuthorityConfig, BundleSource, RootConfigMapConfig},
     istiod::{IstiodClusterConfig, IstiodConfig},
     kubernetes::KubernetesConfig,
+    outputs::{NoticeConfig, OutputConfig},
     token_issuers::TokenIssuerConfig,
 };
 use self::{
@@ -92,6 +94,8 @@ pub struct AgentConfig {
     pub trust_domain: TrustDomain,
     /// Validity to ask for, whole seconds.
     pub svid_ttl: Duration,
+    /// Files with the SVID, beside the socket.
+    pub output: Option<OutputConfig>,
     /// Of health and metrics.
     pub admin_listen: Option<SocketAddr>,
     /// Of the log lines.
@@ -296,6 +300,7 @@ impl AgentConfig {
         let allow_gids = from.many("allow_gids", parse::numeric_id);
         let trust_domain = from.one("trust_domain", parse::displayed);
         let svid_ttl = from.one("svid_ttl", duration::parse_whole_seconds);
+        let output = OutputConfig::read(from);
         let admin_listen = from.one("admin_listen", parse::socket_address);
         let log_format = from.one("log_format", parse::log_format);
         Some(Self {
@@ -307,6 +312,7 @@ impl AgentConfig {
             allow_gids,
             trust_domain: trust_domain?,
             svid_ttl: svid_ttl?,
+            output,
             admin_listen,
             log_format: log_format?,
         })

@@ -1,7 +1,9 @@
 //! `countersign serve`: one replica of a pair, put together and supervised.
 
 mod announce;
+mod distribution;
 mod embedded;
+mod gateway_secrets;
 mod greeting;
 mod health;
 pub(super) mod histories;
@@ -48,7 +50,6 @@ use crate::{
     },
     http::admin,
     service::{
-        bundle_distribution::{self, BundleDistribution},
         leadership::{Leadership, LeadershipError},
         metrics::{ExpiringCertificate, Metrics},
         signing_state::Origin,
@@ -137,18 +138,13 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     tasks.into_iter().for_each(|(name, task)| supervisor.spawn(name, until(&shutdown, task)));
     let greeting = greeting(&config, &surroundings);
     let distribution = surroundings.distribution.take();
+    let gateway_secrets = std::mem::take(&mut surroundings.gateway_secrets);
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
     let pair = surroundings.announced.pair();
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
-    if let Some((of, places)) = distribution {
-        let (create, clock, metrics) =
-            (Arc::clone(&signing.create), Arc::clone(&seams.clock), Arc::clone(&seams.metrics));
-        let parts = bundle_distribution::Parts { config: of, places, create, ttl: config.ttl, clock, metrics };
-        let latch = readiness.latch("distribution", "not begun");
-        let distribution = BundleDistribution::new(parts).run(sessions.clone(), latch);
-        supervisor.spawn("distribution", until(&shutdown, async move { match distribution.await {} }));
-    }
+    distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
+    gateway_secrets::start(gateway_secrets, &signing, (&config, &seams), (&shutdown, &mut supervisor))?;
     let Seams { clock, random, metrics, .. } = seams;
     let (create, trust_domain) = (Arc::clone(&signing.create), config.trust_domain.clone());
     let identities = OwnIdentities { create, trust_domain, ttl: config.ttl, clock, random, metrics };

@@ -4,39 +4,47 @@
 //! not fenced by the term: it is level-triggered, so the next active puts right what the last one left behind.
 
 mod config;
-mod istiod_certificate;
+mod kept_certificate;
 mod places;
 mod spread;
 mod status;
+mod trusted;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::info;
 
+use self::spread::{RootsText, Spread};
 pub use self::{
     config::{DistributionConfig, MeshCa, Revision, RevisionError},
     places::{
-        Followed, IstiodSecret, Places, PlacesError, RootPlaces, SecretSeen, SeenStream, ServingFiles, StoredSecret,
+        Followed, Places, PlacesError, RootPlaces, SecretSeen, SeenStream, ServingFiles, StoredSecret, TlsSecret,
         WriteError,
     },
-    status::{CertificateStatus, DistributionStatus, SpreadStatus},
+    status::{CertificateStatus, DistributionStatus, SpreadStatus, Verified},
 };
-use self::{
-    istiod_certificate::IstiodCertificate,
-    spread::{RootsText, Spread},
+pub(crate) use self::{
+    kept_certificate::{Holder, KeptCertificate},
+    trusted::Trusted,
 };
 use super::{
-    create_certificate::CreateCertificate, metrics::Metrics, own_identity::OwnAuthority, readiness::Latch,
+    create_certificate::{CreateCertificate, IstiodServing},
+    metrics::Metrics,
+    own_identity::OwnAuthority,
+    readiness::Latch,
     signing_session::SigningSession,
 };
 use crate::domain::{attestation::OwnIdentity, authority::TtlBounds, clock::Clock};
+
+/// A TTL of minutes is for watching rotation. kubelet takes up to 90 s to deliver a Secret.
+const ISTIOD_TTL_AT_LEAST: Duration = Duration::from_secs(3600);
 
 /// The use case.
 pub struct BundleDistribution {
     config_maps: Spread,
     cluster_trust_bundle: Option<Spread>,
-    istiod: Option<IstiodCertificate>,
+    istiod: Option<KeptCertificate>,
     status: watch::Sender<DistributionStatus>,
     metrics: Arc<Metrics>,
 }
@@ -66,15 +74,20 @@ impl BundleDistribution {
             let (clock, metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
             Spread { places, text, publisher: config.namespace.clone(), adopt: config.adopt, clock, metrics }
         };
-        let istiod = config.mesh_ca.as_ref().zip(places.istiod_secret).map(|(mesh, secret)| IstiodCertificate {
-            secret,
-            authority: Arc::new(OwnAuthority::new(create, OwnIdentity::Istiod(mesh.istiod.clone()))),
-            serving: mesh.istiod_serving(),
-            ttl,
-            publisher: config.namespace.clone(),
-            adopt: config.adopt,
-            clock: Arc::clone(&clock),
-            metrics: Arc::clone(&metrics),
+        let istiod = config.mesh_ca.as_ref().zip(places.istiod_secret).map(|(mesh, secret)| {
+            let IstiodServing { id, server_names } = mesh.istiod_serving();
+            KeptCertificate {
+                id,
+                server_names,
+                name: format!("{}/istiod-tls", mesh.istiod.namespace()),
+                holder: Holder::Istiod { adopt: config.adopt },
+                secret,
+                authority: Arc::new(OwnAuthority::new(create, OwnIdentity::Istiod(mesh.istiod.clone()))),
+                ttl: ttl.default_ttl().max(ISTIOD_TTL_AT_LEAST).min(ttl.max_ttl()),
+                publisher: config.namespace.clone(),
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&metrics),
+            }
         });
         Self {
             config_maps: spread(places.config_maps, RootsText::AsWritten),
@@ -131,7 +144,7 @@ impl BundleDistribution {
             match &self.istiod {
                 Some(istiod) => {
                     let publish = |istiod| self.status.send_modify(|status| status.istiod = Some(istiod));
-                    istiod.run(&session, publish).await
+                    istiod.run(session.authority_changes(), publish).await
                 }
                 None => std::future::pending().await,
             }

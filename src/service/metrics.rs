@@ -1,6 +1,7 @@
 //! What is counted and measured. Families are registered once, all with the prefix `countersign_`; labels are enums, so
 //! that no caller's text ever becomes a time series.
 
+mod expiring;
 mod istiod;
 mod renewals;
 
@@ -16,8 +17,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{istiod::IstiodMetrics, renewals::RenewalMetrics};
-pub use self::{istiod::IstiodOutcome, renewals::RenewalOutcome};
+pub use self::{
+    expiring::ExpiringCertificate,
+    istiod::IstiodOutcome,
+    outputs::{NoticeOutcome, OutputOutcome},
+    renewals::RenewalOutcome,
+};
+use self::{istiod::IstiodMetrics, outputs::Outputs, renewals::RenewalMetrics};
 use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
 
@@ -38,6 +44,7 @@ pub struct Metrics {
     root_writes: Family<Label<RootWriteOutcome>, Counter>,
     root_places: Family<PlaceLabels, Gauge>,
     expiry: Family<Label<ExpiringCertificate>, Gauge>,
+    outputs: Outputs,
 }
 
 /// A request that waits for somebody to become active; counted until it is dropped.
@@ -65,6 +72,9 @@ macro_rules! outcomes {
         }
     };
 }
+
+// it needs the macro
+mod outputs;
 
 outcomes! {
     /// How a CreateCertificate request ended here: with a certificate, withheld, or refused with a gRPC code.
@@ -174,33 +184,6 @@ struct PlaceLabels {
     state: RootPlaceState,
 }
 
-/// The certificates whose expiry is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ExpiringCertificate {
-    /// The identity that the socket serves.
-    Svid,
-    /// The first root of the trust bundle to expire.
-    Root,
-    /// What the active signs with.
-    Authority,
-    /// The CA's own serving certificate.
-    Serving,
-    /// The one that istiod serves with, as it was written last.
-    Istiod,
-}
-
-impl EncodeLabelValue for ExpiringCertificate {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        encoder.write_str(match self {
-            Self::Svid => "svid",
-            Self::Root => "root",
-            Self::Authority => "authority",
-            Self::Serving => "serving",
-            Self::Istiod => "istiod",
-        })
-    }
-}
-
 impl Metrics {
     /// The families of a certificate authority at zero; expiries appear when they are known.
     pub fn new() -> Self {
@@ -256,6 +239,7 @@ impl Metrics {
             root_writes: zeroed(RootWriteOutcome::ALL),
             root_places: Family::default(),
             expiry: Family::default(),
+            outputs: Outputs::new(),
         };
         let registry = &mut metrics.registry;
         metrics.renewals.register(registry);
@@ -264,6 +248,7 @@ impl Metrics {
             "NotAfter of the certificates that this process depends on, as Unix time",
             metrics.expiry.clone(),
         );
+        metrics.outputs.register(registry);
         metrics
     }
 

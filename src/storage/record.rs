@@ -78,6 +78,7 @@ enum StoredProof {
     OwnSocket { replica: String },
     Serving { replica: String },
     Istiod { replica: String },
+    GatewaySecret { replica: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,6 +141,7 @@ impl From<Proof> for StoredProof {
             Proof::OwnSocket { replica } => Self::OwnSocket { replica },
             Proof::Serving { replica } => Self::Serving { replica },
             Proof::Istiod { replica } => Self::Istiod { replica },
+            Proof::GatewaySecret { replica } => Self::GatewaySecret { replica },
         }
     }
 }
@@ -156,6 +158,7 @@ impl From<StoredProof> for Proof {
             StoredProof::OwnSocket { replica } => Self::OwnSocket { replica },
             StoredProof::Serving { replica } => Self::Serving { replica },
             StoredProof::Istiod { replica } => Self::Istiod { replica },
+            StoredProof::GatewaySecret { replica } => Self::GatewaySecret { replica },
         }
     }
 }
@@ -189,6 +192,7 @@ mod tests {
             issued(Proof::OwnSocket { replica: "replica-0-1".into() }),
             issued(Proof::Serving { replica: "replica-0-1".into() }),
             issued(Proof::Istiod { replica: "replica-0-1".into() }),
+            issued(Proof::GatewaySecret { replica: "replica-0-1".into() }),
             IssuanceEvent::Withheld { serial: "4a5b".into(), term: Term::new(3) },
         ];
         for event in events {

@@ -25,16 +25,24 @@ mod cluster;
 mod cluster_works;
 mod distribution;
 mod disturbed;
+#[path = "../peers/envoy.rs"]
+mod envoy;
+#[path = "../peers/envoy_config.rs"]
+mod envoy_config;
 mod faults;
+mod gateway_secret;
 mod hands;
 mod istio;
 mod istiod_agent;
 mod istiod_source;
 mod lease;
+#[path = "../peers/load.rs"]
+mod load;
 mod many;
 mod network;
 mod network_works;
 mod pair;
 mod rights;
+mod rotations;
 mod state;
 mod tokens;

@@ -14,6 +14,7 @@ type Row = (&'static str, &'static str, &'static str, &'static str, &'static str
 const LEASES: &str = "coordination.k8s.io";
 const CERTIFICATES: &str = "certificates.k8s.io";
 const ISTIO: &str = "istio-system";
+const GATEWAYS: &str = "gateways";
 
 const ALLOWED: &[Row] = &[
     ("create", LEASES, "leases", NAMESPACE, ""),
@@ -69,8 +70,22 @@ const TRUST_BUNDLE: &[Row] = &[
     ("attest", CERTIFICATES, "signers", "", "istio.io/istiod-ca"),
 ];
 
+/// Refused by all of them, allowed with `rbac-gateway-secret.yaml`.
+const GATEWAY: &[Row] = &[
+    ("get", "", "secrets", GATEWAYS, "mesh-certificate"),
+    ("watch", "", "secrets", GATEWAYS, "mesh-certificate"),
+    ("patch", "", "secrets", GATEWAYS, "mesh-certificate"),
+    ("create", "", "secrets", GATEWAYS, ""),
+];
+
+/// Refused by all of those too, allowed with `rbac-gateway-token.yaml`.
+const GATEWAY_TOKEN: &[Row] = &[("create", "", "serviceaccounts/token", GATEWAYS, "gateway")];
+
 const REFUSED_EVEN_THEN: &[Row] = &[
     ("get", "", "secrets", ISTIO, "istio-ca-secret"),
+    ("get", "", "secrets", GATEWAYS, "another"),
+    ("delete", "", "secrets", GATEWAYS, "mesh-certificate"),
+    ("create", "", "serviceaccounts/token", GATEWAYS, "another"),
     ("get", "", "secrets", ISTIO, "cacerts"),
     ("list", "", "secrets", ISTIO, ""),
     ("patch", "", "configmaps", ISTIO, "istio"),
@@ -93,8 +108,16 @@ async fn a_replica_has_the_rights_it_needs_and_no_more() {
     check(&cluster, TRUST_BUNDLE, false).await;
     cluster.apply_file(&shipped("rbac-cluster-trust-bundle.yaml")).await;
     check(&cluster, TRUST_BUNDLE, true).await;
+    check(&cluster, GATEWAY, false).await;
+    cluster.namespace_named(GATEWAYS, &[]).await;
+    cluster.apply_file(&shipped("rbac-gateway-secret.yaml")).await;
+    check(&cluster, GATEWAY, true).await;
     check(&cluster, ALLOWED, true).await;
     check(&cluster, REFUSED, false).await;
+    check(&cluster, REFUSED_EVEN_THEN, false).await;
+    check(&cluster, GATEWAY_TOKEN, false).await;
+    cluster.apply_file(&shipped("rbac-gateway-token.yaml")).await;
+    check(&cluster, GATEWAY_TOKEN, true).await;
     check(&cluster, REFUSED_EVEN_THEN, false).await;
 }
 

@@ -17,9 +17,41 @@ pub(crate) enum Sds {
     Delta,
 }
 
+/// Where an Envoy has its secrets from.
+#[derive(Clone, Copy, Debug)]
+enum Secrets<'a> {
+    Socket(Sds),
+    /// `sds-default.yaml` and `sds-rootca.yaml` of a folder.
+    Folder(&'a Path),
+}
+
 /// Takes plain HTTP. `/local` it answers itself; everything else goes to `backend` over mutual TLS, each request on a
 /// connection of its own, because a pooled connection would hide rotation.
 pub(crate) fn gateway(socket: &Path, sds: Sds, backend: u16, backend_id: &str) -> Value {
+    gateway_with(Secrets::Socket(sds), json!([sds_cluster(socket)]), backend, backend_id)
+}
+
+/// The same with secrets from the files of a folder.
+pub(crate) fn gateway_of_files(folder: &Path, backend: u16, backend_id: &str) -> Value {
+    gateway_with(Secrets::Folder(folder), json!([]), backend, backend_id)
+}
+
+/// Secrets for such a folder that name the files of another one, as the kubelet mounts a Secret of type `kubernetes.io/tls`.
+pub(crate) fn secrets_of_mounted(mount: &Path) -> [(&'static str, Value); 2] {
+    let file = |name: &str| json!({"filename": mount.join(name)});
+    let secret = |name: &str, kind: &str, content: Value| json!({"resources": [{"@type": format!("{TLS}.Secret"), "name": name, kind: content}]});
+    let watched = json!({"path": mount});
+    let certificate = json!({
+        "certificate_chain": file("tls.crt"), "private_key": file("tls.key"), "watched_directory": watched.clone(),
+    });
+    let context = json!({"trusted_ca": file("ca.crt"), "watched_directory": watched});
+    [
+        ("sds-default.yaml", secret("default", "tls_certificate", certificate)),
+        ("sds-rootca.yaml", secret("ROOTCA", "validation_context", context)),
+    ]
+}
+
+fn gateway_with(secrets: Secrets<'_>, mut clusters: Value, backend: u16, backend_id: &str) -> Value {
     let to_backend = json!({
         "name": "backend", "type": "STATIC", "connect_timeout": "2s",
         "load_assignment": endpoint("backend", json!({"socket_address": loopback(backend)})),
@@ -28,14 +60,15 @@ pub(crate) fn gateway(socket: &Path, sds: Sds, backend: u16, backend_id: &str) -
         ),
         "transport_socket": {"name": "tls", "typed_config": {
             "@type": format!("{TLS}.UpstreamTlsContext"),
-            "common_tls_context": tls_context(sds, &json!({"exact": backend_id})),
+            "common_tls_context": tls_context(secrets, &json!({"exact": backend_id})),
         }},
     });
     let routes = json!([
         {"match": {"path": "/local"}, "direct_response": {"status": 200, "body": {"inline_string": "local"}}},
         {"match": {"prefix": "/"}, "route": {"cluster": "backend", "timeout": "10s"}},
     ]);
-    bootstrap(json!({"filters": [http_filter(&routes, &Value::Null)]}), json!([sds_cluster(socket), to_backend]))
+    clusters.as_array_mut().unwrap().push(to_backend);
+    bootstrap(json!({"filters": [http_filter(&routes, &Value::Null)]}), clusters)
 }
 
 /// Demands a client certificate of a name that starts with `clients`, and logs what it was shown.
@@ -58,7 +91,7 @@ pub(crate) fn backend(socket: &Path, clients: &str, access_log: &Path) -> Value 
         "transport_socket": {"name": "tls", "typed_config": {
             "@type": format!("{TLS}.DownstreamTlsContext"),
             "require_client_certificate": true,
-            "common_tls_context": tls_context(Sds::StateOfTheWorld, &json!({"prefix": clients})),
+            "common_tls_context": tls_context(Secrets::Socket(Sds::StateOfTheWorld), &json!({"prefix": clients})),
         }},
     });
     bootstrap(chain, json!([sds_cluster(socket)]))
@@ -79,20 +112,24 @@ fn bootstrap(filter_chain: Value, clusters: Value) -> Value {
     })
 }
 
-fn tls_context(sds: Sds, peer: &Value) -> Value {
+fn tls_context(secrets: Secrets<'_>, peer: &Value) -> Value {
     json!({
-        "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": sds_config(sds)}],
+        "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": sds_config(secrets, "sds-default.yaml")}],
         "combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": peer}]},
-            "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": sds_config(sds)},
+            "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": sds_config(secrets, "sds-rootca.yaml")},
         },
     })
 }
 
-fn sds_config(sds: Sds) -> Value {
-    let api_type = match sds {
-        Sds::StateOfTheWorld => "GRPC",
-        Sds::Delta => "DELTA_GRPC",
+fn sds_config(secrets: Secrets<'_>, file: &str) -> Value {
+    let api_type = match secrets {
+        Secrets::Socket(Sds::StateOfTheWorld) => "GRPC",
+        Secrets::Socket(Sds::Delta) => "DELTA_GRPC",
+        Secrets::Folder(folder) => {
+            let source = json!({"path": folder.join(file), "watched_directory": {"path": folder}});
+            return json!({"resource_api_version": "V3", "path_config_source": source});
+        }
     };
     json!({"resource_api_version": "V3", "api_config_source": {
         "api_type": api_type, "transport_api_version": "V3",

@@ -16,6 +16,7 @@
 mod support;
 
 mod envoy;
+#[allow(dead_code, reason = "shared with tests/kubernetes, which uses all of it")]
 mod envoy_config;
 mod gateway;
 mod go_spiffe;

@@ -168,6 +168,9 @@ fn attest_own(own: &OwnIdentity, replica: &str, trust_domain: &TrustDomain) -> R
         OwnIdentity::Workload(account) => {
             Caller { id: id_of(account, trust_domain)?, proof: Proof::OwnSocket { replica } }
         }
+        OwnIdentity::Gateway(account) => {
+            Caller { id: id_of(account, trust_domain)?, proof: Proof::GatewaySecret { replica } }
+        }
         OwnIdentity::Istiod(account) => Caller { id: id_of(account, trust_domain)?, proof: Proof::Istiod { replica } },
         OwnIdentity::Serving => Caller { id: serving_id(trust_domain)?, proof: Proof::Serving { replica } },
     })

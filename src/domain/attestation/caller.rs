@@ -50,6 +50,11 @@ pub enum Proof {
         /// Which replica.
         replica: String,
     },
+    /// A replica, for the Secret of a gateway.
+    GatewaySecret {
+        /// Which replica.
+        replica: String,
+    },
     /// A replica, for istiod's own TLS.
     Istiod {
         /// Which replica.
@@ -78,6 +83,7 @@ impl fmt::Display for Proof {
             Self::AssertedCertificate { serial, replica } => write!(f, "certificate {serial}, asserted by {replica}"),
             Self::OwnSocket { replica } => write!(f, "own socket of {replica}"),
             Self::Serving { replica } => write!(f, "serving certificate of {replica}"),
+            Self::GatewaySecret { replica } => write!(f, "Secret of its gateway, written by {replica}"),
             Self::Istiod { replica } => write!(f, "istiod's certificate, written by {replica}"),
         }
     }

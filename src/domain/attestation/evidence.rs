@@ -32,6 +32,8 @@ pub enum OwnIdentity {
     Serving,
     /// The certificate that istiod serves with, where this authority is the mesh's only one.
     Istiod(ServiceAccount),
+    /// The SVID that it writes into the Secret of a gateway.
+    Gateway(ServiceAccount),
 }
 
 impl Evidence {

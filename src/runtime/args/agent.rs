@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::OutputArgs;
+
 /// The flags of `agent`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AgentArgs {
@@ -67,6 +69,10 @@ pub struct AgentArgs {
     /// Validity to ask for: whole seconds, as in 90s, 24h, 1h30m
     #[arg(long, value_name = "DURATION")]
     pub svid_ttl: Option<String>,
+    /// Files beside the socket.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub output: OutputArgs,
     /// Address of /livez, /readyz and /metrics; none if not given
     #[arg(long, value_name = "IP:PORT")]
     pub admin_listen: Option<String>,
@@ -90,6 +96,7 @@ impl AgentArgs {
             socket_mode: Some("0666".into()),
             trust_domain: Some("cluster.local".into()),
             svid_ttl: Some("24h".into()),
+            output: OutputArgs::defaults(),
             log_format: Some("text".into()),
             ..Self::default()
         }

@@ -63,6 +63,9 @@ pub struct KubernetesArgs {
     /// Whether roots of somebody else in a ConfigMap of ours are overwritten: true or false
     #[arg(long, value_name = "BOOL")]
     pub adopt: Option<String>,
+    /// Secret that holds the client certificate of a gateway, which the active keeps there; both in one namespace. Repeatable
+    #[arg(long = "gateway-secret", value_name = "NAMESPACE/SECRET=ACCOUNT")]
+    pub gateway_secrets: Option<Vec<String>>,
 }
 
 impl KubernetesArgs {

@@ -9,6 +9,7 @@ use crate::{
         args::{IstiodArgs, KubernetesArgs},
         duration,
     },
+    service::gateway_secrets::GatewaySecret,
 };
 
 /// Where certificates come from.
@@ -52,6 +53,8 @@ pub struct IstiodClusterConfig {
     pub lease: LeaseTiming,
     /// Of the mesh's roots.
     pub root_config_map: String,
+    /// Secrets that hold SVIDs of gateways, each once.
+    pub gateway_secrets: Vec<GatewaySecret>,
 }
 
 /// Settings of an authority of our own, and of a pair whose replicas speak to each other. Where istiod signs they would have no
@@ -126,12 +129,14 @@ impl IstiodClusterConfig {
         let replica_uid = from.one("replica_uid", parse::object_name);
         let lease = kubernetes::lease(from);
         let root_config_map = from.one("root_config_map", parse::object_name);
+        let gateway_secrets = kubernetes::gateway_secrets(from);
         Some(Self {
             kubeconfig,
             namespace,
             replica_uid: replica_uid?,
             lease: lease?,
             root_config_map: root_config_map?,
+            gateway_secrets,
         })
     }
 
@@ -145,6 +150,7 @@ impl IstiodClusterConfig {
             lease_step_down: Some(duration::format(self.lease.step_down())),
             lease_duration: Some(duration::format(self.lease.lease())),
             root_config_map: Some(self.root_config_map.clone()),
+            gateway_secrets: kubernetes::gateway_secret_texts(&self.gateway_secrets),
             ..KubernetesArgs::default()
         }
     }

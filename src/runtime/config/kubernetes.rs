@@ -1,6 +1,6 @@
 //! The settings of `serve` that count in Kubernetes only.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{parse, reference, sources::Sources};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         leadership::{LeaseTiming, LeaseTimingError},
     },
     runtime::{args::KubernetesArgs, duration},
-    service::bundle_distribution::Revision,
+    service::{bundle_distribution::Revision, gateway_secrets::GatewaySecret},
 };
 
 /// What `serve` runs with in Kubernetes.
@@ -49,6 +49,8 @@ pub struct KubernetesConfig {
     pub cluster_trust_bundle: bool,
     /// Whether somebody else's roots are overwritten.
     pub adopt: bool,
+    /// Secrets that hold SVIDs of gateways, each once.
+    pub gateway_secrets: Vec<GatewaySecret>,
 }
 
 impl KubernetesConfig {
@@ -75,6 +77,7 @@ impl KubernetesConfig {
         let istiod_revisions = from.many("istiod_revisions", parse::displayed);
         let cluster_trust_bundle = from.one("cluster_trust_bundle", parse::boolean);
         let adopt = from.one("adopt", parse::boolean);
+        let gateway_secrets = gateway_secrets(from);
         Some(Self {
             kubeconfig,
             namespace,
@@ -93,6 +96,7 @@ impl KubernetesConfig {
             istiod_revisions,
             cluster_trust_bundle: cluster_trust_bundle?,
             adopt: adopt?,
+            gateway_secrets,
         })
     }
 
@@ -119,6 +123,7 @@ impl KubernetesConfig {
                 .filter(|revisions| !revisions.is_empty()),
             cluster_trust_bundle: Some(self.cluster_trust_bundle.to_string()),
             adopt: Some(self.adopt.to_string()),
+            gateway_secrets: gateway_secret_texts(&self.gateway_secrets),
         }
     }
 }
@@ -160,6 +165,26 @@ fn believed_for(text: &str) -> Result<Duration, String> {
         ));
     }
     Ok(time)
+}
+
+/// `None` for none.
+pub(super) fn gateway_secret_texts(secrets: &[GatewaySecret]) -> Option<Vec<String>> {
+    Some(secrets.iter().map(GatewaySecret::to_string).collect()).filter(|texts: &Vec<_>| !texts.is_empty())
+}
+
+pub(super) fn gateway_secrets(from: &mut Sources) -> Vec<GatewaySecret> {
+    let secrets: Vec<GatewaySecret> = from.many("gateway_secrets", parse::displayed);
+    let place = |secret: &GatewaySecret| (secret.namespace().to_owned(), secret.name.clone());
+    let mut places = BTreeSet::new();
+    for secret in &secrets {
+        if !places.insert(place(secret)) {
+            from.refuse(
+                "gateway_secrets",
+                format!("{}/{} is for two accounts: name it once", secret.namespace(), secret.name),
+            );
+        }
+    }
+    secrets
 }
 
 fn not_empty(text: &str) -> Result<String, String> {

@@ -160,7 +160,8 @@ fn every_setting_of_the_command_line_is_read() {
         let error = ServeConfig::load(&ServeArgs::default(), &environment(&[(&names::variable(field), &garbage)]));
         assert!(error.unwrap_err().problems[0].starts_with(&names::variable(field)), "{field}");
     }
-    for field in reference::fields("agent").iter().filter(|field| !field.ends_with("_file")) {
+    let is_path = |field: &String| field.ends_with("_file") || field.ends_with("_dir");
+    for field in reference::fields("agent").iter().filter(|field| !is_path(field)) {
         let error = AgentConfig::load(&AgentArgs::default(), &environment(&[(&names::variable(field), &garbage)]));
         let error = error.unwrap_err();
         assert!(error.problems.iter().any(|problem| problem.starts_with(&names::variable(field))), "{field}: {error}");

@@ -9,7 +9,7 @@ use super::{
     histories::all_histories,
     listeners::{self, Bound, private},
     proofs,
-    surroundings::{PairPort, Ports, Surroundings},
+    surroundings::{PairPort, PlannedSecrets, Ports, Surroundings},
 };
 use crate::{
     domain::{identity::TrustDomain, jwt::TokenIssuer, leadership::Tenure, random::SecureRandom},
@@ -79,6 +79,7 @@ pub(super) async fn join(
         server_names: config.dns_names.clone(),
         istiod: None,
         distribution: None,
+        gateway_secrets: PlannedSecrets::default(),
         announced: Announced::InDataDir(directory.clone(), entry),
         histories: Box::new(move |own| Arc::new(all_histories(logs_of, own_slot, own))),
         tasks: Vec::new(),

@@ -1,6 +1,8 @@
 //! A replica that signs nothing: istiod does. It passes requests on, has a serving certificate by istiod itself, and keeps no
 //! state. In Kubernetes it also stands for election, since the active writes for gateways.
 
+#[cfg(feature = "kubernetes")]
+mod gateway_secrets;
 mod health;
 #[cfg(feature = "kubernetes")]
 mod lease;
@@ -25,7 +27,7 @@ use crate::{
     grpc::{
         ca_server::serve_pass_on,
         istiod_client::{IstiodClient, IstiodEndpoint},
-        own_at_istiod::OwnAtIstiod,
+        own_at_istiod::{OwnAtIstiod, OwnToken},
     },
     http::admin,
     runtime::{
@@ -55,7 +57,8 @@ pub(super) async fn serve(
     let (ca, ca_address) = listen("listen", config.listen.address).await.map_err(ServeFailed::of)?;
     let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await.map_err(ServeFailed::of)?;
     let (readiness, mut supervisor) = (Readiness::default(), Supervisor::default());
-    let left = start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
+    let leaving = start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
+    let left = leaving.left;
     let roots = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
     let pass_on = Arc::new(PassOn::new(Parts {
         istiod: Arc::new(IstiodClient::new(istiod.addresses.iter().map(endpoint_of).collect())),
@@ -67,7 +70,14 @@ pub(super) async fn serve(
     }));
     let (detecting, latch) = (Arc::clone(&pass_on), readiness.latch("istiod", "IstioNotDetected: not looked for yet"));
     supervisor.spawn("istiod detection", until(&shutdown, async move { match detecting.detect(latch).await {} }));
-    let tls = start_serving_certificate(config, istiod, &pass_on, roots, &seams, &shutdown, &mut supervisor);
+    let own = start_serving_certificate(config, istiod, &pass_on, roots, &seams, &shutdown, &mut supervisor);
+    let tls = own.tls;
+    #[cfg(feature = "kubernetes")]
+    if let (Some(active), Some(cluster)) = (leaving.active, &istiod.cluster) {
+        let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), serving: own.identity };
+        gateway_secrets::start(active, cluster, signer, &readiness, (config, &seams), (&shutdown, &mut supervisor))
+            .await?;
+    }
 
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health { readiness: readiness.clone(), serving: tls.clone(), reporter };
@@ -84,7 +94,14 @@ pub(super) async fn serve(
     supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of)
 }
 
-/// The channel turns true when the term, if there is one, is released, and `drain` is over.
+/// How this replica leaves, and what it does until then because it is active.
+struct Leaving {
+    /// Turns true when the term, if there is one, is released, and `drain` is over.
+    left: watch::Receiver<bool>,
+    #[cfg(feature = "kubernetes")]
+    active: Option<gateway_secrets::Active>,
+}
+
 #[cfg_attr(
     not(feature = "kubernetes"),
     expect(unused_variables, clippy::unused_async, reason = "only a pair in Kubernetes elects anybody")
@@ -96,12 +113,13 @@ async fn start_leaving(
     readiness: &Readiness,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> Result<watch::Receiver<bool>, ServeFailed> {
+) -> Result<Leaving, ServeFailed> {
     let (leave, left) = watch::channel(false);
     let (asked, drain) = (shutdown.clone(), config.drain);
     #[cfg(feature = "kubernetes")]
     if let Some(cluster) = &istiod.cluster {
-        let election = lease::join(cluster, seams, readiness, shutdown, supervisor).await?;
+        let lease::Joined { election, held, namespace } =
+            lease::join(cluster, seams, readiness, shutdown, supervisor).await?;
         supervisor.spawn(
             "election",
             on(&seams.control, async move {
@@ -111,7 +129,7 @@ async fn start_leaving(
                 Ok::<_, ServeFailed>(())
             }),
         );
-        return Ok(left);
+        return Ok(Leaving { left, active: Some(gateway_secrets::Active { held, namespace }) });
     }
     supervisor.spawn("leaving", async move {
         asked.requested().await;
@@ -119,10 +137,23 @@ async fn start_leaving(
         leave.send_replace(true);
         Ok::<_, ServeFailed>(())
     });
-    Ok(left)
+    Ok(Leaving {
+        left,
+        #[cfg(feature = "kubernetes")]
+        active: None,
+    })
 }
 
-/// Keeps a certificate by istiod: the TLS configuration that belongs to it.
+/// The certificate of this replica.
+struct OwnCertificate {
+    /// What belongs to it.
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+    /// With istiod's roots.
+    #[cfg(feature = "kubernetes")]
+    identity: IdentityReceiver,
+}
+
+/// Keeps a certificate by istiod.
 fn start_serving_certificate(
     config: &ServeConfig,
     istiod: &IstiodConfig,
@@ -131,8 +162,8 @@ fn start_serving_certificate(
     seams: &Seams,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> watch::Receiver<Option<Arc<ServerConfig>>> {
-    let authority = OwnAtIstiod::new(Arc::clone(pass_on), istiod.token_file.clone());
+) -> OwnCertificate {
+    let authority = OwnAtIstiod::new(Arc::clone(pass_on), OwnToken::File(istiod.token_file.clone()));
     let (publisher, serving) = SvidPublisher::new(
         Arc::new(authority),
         Expectation::AnyIn(config.trust_domain.clone()),
@@ -146,8 +177,12 @@ fn start_serving_certificate(
     supervisor.spawn("renewal after changes", until(shutdown, changes.renew_after(publisher.renew_now())));
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     let (tls, tls_configs) = watch::channel(None);
-    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
-    tls_configs
+    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving.clone(), tls)));
+    OwnCertificate {
+        tls: tls_configs,
+        #[cfg(feature = "kubernetes")]
+        identity: serving,
+    }
 }
 
 /// What makes the own certificate one that callers might not take much longer.

@@ -10,7 +10,7 @@ use super::{
     Seams, ServeFailed,
     announce::Announced,
     listeners::listen,
-    surroundings::{AllLogs, PairPort, Ports, Surroundings, Tasks},
+    surroundings::{AllLogs, PairPort, PlannedSecrets, Ports, Surroundings, Tasks},
 };
 use crate::{
     domain::{
@@ -32,6 +32,7 @@ use crate::{
         lease_store::LeaseStore,
         pods::ClusterPods,
         state_store::SecretStateStore,
+        tls_secret::ClusterTlsSecret,
         token_review::ClusterTokenReviewer,
     },
     runtime::config::{KubernetesConfig, ServeConfig},
@@ -75,6 +76,7 @@ pub(super) async fn join(
     let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
     let cluster = cluster(&client, kubernetes, seams, &mut tasks);
     let distribution = distribution(config, kubernetes, namespace.clone())?;
+    let gateway_secrets = gateway_secrets(kubernetes, &client, &distribution.namespace);
     let own_name = format!("countersign.{namespace}.svc");
     Ok(Surroundings {
         data_dir,
@@ -95,6 +97,7 @@ pub(super) async fn join(
         server_names: config.dns_names.iter().cloned().chain([own_name]).collect(),
         istiod: distribution.mesh_ca.as_ref().map(MeshCa::istiod_serving),
         distribution: Some((distribution.clone(), bundle_places(&client, &distribution))),
+        gateway_secrets,
         announced: Announced::InLease,
         tasks,
         readiness,
@@ -200,6 +203,14 @@ fn distribution(
         cluster_trust_bundle: kubernetes.cluster_trust_bundle,
         adopt: kubernetes.adopt,
     })
+}
+
+fn gateway_secrets(kubernetes: &KubernetesConfig, client: &Client, publisher: &str) -> PlannedSecrets {
+    let planned = kubernetes.gateway_secrets.iter().map(|of| {
+        let secret = ClusterTlsSecret::new(client.clone(), of.namespace(), &of.name);
+        (of.clone(), Arc::new(secret) as _)
+    });
+    PlannedSecrets { publisher: publisher.to_owned(), secrets: planned.collect() }
 }
 
 /// A restarted process of the same pod is another replica.

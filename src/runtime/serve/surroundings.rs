@@ -9,8 +9,9 @@ use crate::{
     domain::{jwt::TokenIssuer, leadership::Tenure},
     grpc::{pair_client::PairClient, unix_listener::WorkloadListener},
     service::{
-        bundle_distribution::{DistributionConfig, Places},
+        bundle_distribution::{DistributionConfig, Places, TlsSecret},
         create_certificate::{Cluster, IstiodServing},
+        gateway_secrets::GatewaySecret,
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},
         ports::{BoxFuture, KeptState},
@@ -48,6 +49,8 @@ pub(super) struct Surroundings {
     pub(super) istiod: Option<IstiodServing>,
     /// Where the trust bundle goes.
     pub(super) distribution: Option<(DistributionConfig, Places)>,
+    /// Where SVIDs of gateways go.
+    pub(super) gateway_secrets: PlannedSecrets,
     pub(super) announced: Announced,
     pub(super) histories: AllLogs,
     /// What goes on beside everything else until shutdown.
@@ -55,6 +58,14 @@ pub(super) struct Surroundings {
     pub(super) readiness: Readiness,
     /// The last thing of all, before the slot is let go. Blocks.
     pub(super) leave: Box<dyn FnOnce() -> io::Result<()> + Send>,
+}
+
+/// The Secrets of gateways that were asked for.
+#[derive(Default)]
+pub(super) struct PlannedSecrets {
+    /// The pair's namespace.
+    pub(super) publisher: String,
+    pub(super) secrets: Vec<(GatewaySecret, Arc<dyn TlsSecret>)>,
 }
 
 /// The ports of a replica, listening.

@@ -1,4 +1,4 @@
-//! The ports: where the roots stand in a cluster, and istiod's Secret.
+//! The ports: where the roots stand in a cluster, and the Secrets in which certificates are kept.
 
 use std::{fmt, pin::Pin, sync::Arc};
 
@@ -28,10 +28,17 @@ pub trait RootPlaces: Send + Sync {
     fn write<'a>(&'a self, write: &'a Write, roots: &'a OwnRoots) -> BoxFuture<'a, Result<PlacedObject, WriteError>>;
 }
 
-/// The Secret that istiod serves with.
-pub trait IstiodSecret: Send + Sync {
+/// A Secret of type `kubernetes.io/tls`.
+pub trait TlsSecret: Send + Sync {
     /// Lists and then follows the Secret and its namespace.
     fn follow(&self) -> SeenStream<SecretSeen>;
+
+    /// Reads the Secret; `None` if there is none. Whoever calls bounds the time.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read, in words.
+    fn read(&self) -> BoxFuture<'_, Result<Option<StoredSecret>, String>>;
 
     /// Writes the Secret, if it still is at `version` (`None`: there is none), and leaves other keys in it as they are.
     fn write<'a>(
@@ -48,10 +55,10 @@ pub struct Places {
     /// The cluster's one, if it is kept.
     pub cluster_trust_bundle: Option<Arc<dyn RootPlaces>>,
     /// istiod's, if this is the mesh's CA.
-    pub istiod_secret: Option<Arc<dyn IstiodSecret>>,
+    pub istiod_secret: Option<Arc<dyn TlsSecret>>,
 }
 
-/// What was seen of istiod's Secret.
+/// What was seen of a Secret.
 #[derive(Debug)]
 pub enum SecretSeen {
     /// Whether its namespace is there, and not going.

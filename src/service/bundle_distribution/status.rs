@@ -26,13 +26,15 @@ pub struct SpreadStatus {
     pub problem: Option<String>,
 }
 
-/// Of istiod's certificate.
+/// Of a certificate in a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateStatus {
     /// It is renewed at this time.
     Good {
         /// When.
         renewed_at: Timestamp,
+        /// What was read back, where it is.
+        verified: Option<Verified>,
     },
     /// Nothing can be done yet.
     Waiting(String),
@@ -44,6 +46,15 @@ pub enum CertificateStatus {
     Failing(String),
 }
 
+/// A certificate that was read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Which.
+    pub serial: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// Places that are named; of more, only their number is told.
 const NAMED: usize = 10;
 
@@ -52,7 +63,7 @@ impl fmt::Display for DistributionStatus {
         let parts = [
             self.config_maps.as_ref().map(ToString::to_string),
             self.cluster_trust_bundle.as_ref().map(ToString::to_string),
-            self.istiod.as_ref().map(ToString::to_string),
+            self.istiod.as_ref().map(|istiod| format!("istiod-tls: {istiod}")),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         f.write_str(if parts.is_empty() { "the active replica distributes" } else { "" })?;
@@ -81,11 +92,14 @@ impl fmt::Display for SpreadStatus {
 impl fmt::Display for CertificateStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Good { renewed_at } => write!(f, "istiod-tls: renewed at {renewed_at}"),
-            Self::Waiting(what) => write!(f, "istiod-tls: {what}"),
-            Self::Conflict => f.write_str("istiod-tls: RootConflict, it leads to other roots and is not ours"),
-            Self::Fight => f.write_str("istiod-tls: fought over, another writer changes it back"),
-            Self::Failing(why) => write!(f, "istiod-tls: failing, {why}"),
+            Self::Good { renewed_at, verified: None } => write!(f, "renewed at {renewed_at}"),
+            Self::Good { renewed_at, verified: Some(Verified { serial, at }) } => {
+                write!(f, "serial {serial}, verified at {at}, renewed at {renewed_at}")
+            }
+            Self::Waiting(what) => f.write_str(what),
+            Self::Conflict => f.write_str("RootConflict, it is not ours"),
+            Self::Fight => f.write_str("fought over, another writer changes it back"),
+            Self::Failing(why) => write!(f, "failing, {why}"),
         }
     }
 }

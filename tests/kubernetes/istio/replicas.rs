@@ -46,7 +46,11 @@ impl Replicas {
             });
             let pair = loopback(free_port()).to_string();
             let mut all = vec!["--state", "kubernetes", "--namespace", NAMESPACE, "--replica-uid", &uid];
-            all.extend(["--kubeconfig", kubeconfig.to_str().unwrap(), "--pair-listen", &pair, "--pair-address", &pair]);
+            all.extend(["--kubeconfig", kubeconfig.to_str().unwrap()]);
+            // those that pass on to istiod don't speak to each other
+            if !flags[number].contains(&"--source") {
+                all.extend(["--pair-listen", &pair, "--pair-address", &pair]);
+            }
             all.extend(flags[number]);
             let data = cluster.folder().join(format!("{name}-data"));
             Serve::spawn(&name, cluster.folder(), &data, free_port(), &all)

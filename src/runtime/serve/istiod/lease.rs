@@ -19,21 +19,29 @@ use crate::{
     },
     service::{
         leadership::{Hints, Standing},
-        lease_term::LeaseTerm,
+        lease_term::{LeaseTerm, TermReceiver},
         metrics::Metrics,
         readiness::{Latch, Readiness},
         state_manifest::StateManifest,
     },
 };
 
-/// Makes the election, which nobody drives yet.
+/// An election that nobody drives yet, and whether it has made this replica the active one.
+pub(super) struct Joined {
+    pub(super) election: LeaseTerm,
+    pub(super) held: TermReceiver,
+    /// The pair's.
+    pub(super) namespace: String,
+}
+
+/// Makes it.
 pub(super) async fn join(
     cluster: &IstiodClusterConfig,
     seams: &Seams,
     readiness: &Readiness,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> Result<LeaseTerm, ServeFailed> {
+) -> Result<Joined, ServeFailed> {
     let kubeconfig = cluster.kubeconfig.clone();
     let client = seams.control.spawn(async move { client(kubeconfig.as_deref()).await });
     let client = client.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
@@ -46,10 +54,10 @@ pub(super) async fn join(
     supervisor.spawn("lease watch", until(shutdown, watching));
     let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
     let machine = Machine::new(Tenure::Lease(cluster.lease), holder, clock.boot());
-    let (election, _held, standing) = LeaseTerm::new(machine, lease, hints, clock);
+    let (election, held, standing) = LeaseTerm::new(machine, lease, hints, clock);
     let (latch, metrics) = (readiness.latch("term", "the election has not begun"), Arc::clone(&seams.metrics));
     supervisor.spawn("standing", until(shutdown, async move { match show(standing, latch, metrics).await {} }));
-    Ok(election)
+    Ok(Joined { election, held, namespace })
 }
 
 /// Requests are passed on whoever is active, so nothing of this keeps a replica from being ready.

@@ -1,4 +1,4 @@
-//! Whether the certificate that istiod is to serve with is still good, and what to do if not.
+//! Whether a certificate that is kept in a Secret, for istiod or for a gateway, is still good, and what to do if not.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -9,13 +9,15 @@ use crate::domain::{
     x509::{Certificate, CertificateChain, PrivateKey, TrustBundle},
 };
 
-/// What istiod's certificate has to be.
+/// What the certificate has to be.
 #[derive(Clone, Copy, Debug)]
 pub struct WantedCertificate<'a> {
-    /// istiod's identity.
+    /// Whose it is.
     pub id: &'a SpiffeId,
     /// Its DNS names.
     pub server_names: &'a [String],
+    /// Whether only what bears our mark is ours; else what leads to our roots is as well.
+    pub only_marked: bool,
     /// What it has to lead to.
     pub bundle: &'a TrustBundle,
     /// The same roots, as they are written beside it.
@@ -33,6 +35,8 @@ pub struct StoredCertificate<'a> {
     pub roots: &'a FoundRoots,
     /// Whether it bears our mark.
     pub is_marked: bool,
+    /// When it was made, if that is known.
+    pub received: Option<Timestamp>,
 }
 
 /// What to do.
@@ -81,6 +85,9 @@ fn is_nothing(stored: &StoredCertificate<'_>) -> bool {
 impl WantedCertificate<'_> {
     /// Judges what is stored at `now`. What was never ours and doesn't lead to our roots is somebody else's.
     pub fn judge(&self, stored: &StoredCertificate<'_>, now: Timestamp) -> Judgement {
+        if self.only_marked && !stored.is_marked {
+            return Judgement::Conflict;
+        }
         if is_nothing(stored) {
             return Judgement::Replace(Replace::Missing);
         }
@@ -98,8 +105,8 @@ impl WantedCertificate<'_> {
         }
         match self.fault(stored, &chain, leads_to_ours) {
             Some(fault) => Judgement::Replace(fault),
-            None if now >= half_life(leaf) => Judgement::Replace(Replace::HalfLife),
-            None => Judgement::GoodUntil(half_life(leaf)),
+            None if now >= half_life(leaf, stored.received) => Judgement::Replace(Replace::HalfLife),
+            None => Judgement::GoodUntil(half_life(leaf, stored.received)),
         }
     }
 
@@ -118,9 +125,11 @@ impl WantedCertificate<'_> {
     }
 }
 
-/// Half of the time between its ends. What it is backdated by is counted in, which only makes it earlier.
-fn half_life(leaf: &Certificate) -> Timestamp {
-    leaf.not_before().plus(leaf.not_after().since(leaf.not_before()) / 2)
+/// Half of the time from receipt to its end. Where the receipt isn't known, what it is backdated by is counted in, which only
+/// makes it earlier.
+fn half_life(leaf: &Certificate, received: Option<Timestamp>) -> Timestamp {
+    let begin = received.unwrap_or_else(|| leaf.not_before());
+    begin.plus(leaf.not_after().since(begin) / 2)
 }
 
 #[cfg(test)]
@@ -170,11 +179,12 @@ mod tests {
         after: Duration,
     ) -> Judgement {
         let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(authority));
+        let bundle = authority.bundle();
         let wanted =
-            WantedCertificate { id: &id, server_names: &server_names, bundle: authority.bundle(), roots: &roots };
+            WantedCertificate { id: &id, server_names: &server_names, only_marked: false, bundle, roots: &roots };
         let beside = FoundRoots::read(Some(authority.roots_pem()), None);
-        let stored =
-            StoredCertificate { certificate: certificate.as_bytes(), key: key.as_bytes(), roots: &beside, is_marked };
+        let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
+        let stored = StoredCertificate { certificate, key, roots: &beside, is_marked, received: None };
         wanted.judge(&stored, NOW.plus(after))
     }
 
@@ -219,11 +229,45 @@ mod tests {
         let authority = authority();
         let Issued { certificate, key } = issued(&authority, ID, &names());
         let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(&authority));
+        let bundle = authority.bundle();
         let wanted =
-            WantedCertificate { id: &id, server_names: &server_names, bundle: authority.bundle(), roots: &roots };
+            WantedCertificate { id: &id, server_names: &server_names, only_marked: false, bundle, roots: &roots };
         let (certificate, key) = (certificate.as_bytes(), key.to_pem());
         let beside = FoundRoots::read(None, None);
-        let stored = StoredCertificate { certificate, key: key.as_bytes(), roots: &beside, is_marked: true };
+        let key = key.as_bytes();
+        let stored = StoredCertificate { certificate, key, roots: &beside, is_marked: true, received: None };
         assert_eq!(wanted.judge(&stored, NOW), Judgement::Replace(Replace::OtherRoots));
+    }
+
+    #[test]
+    fn half_of_its_time_begins_with_its_receipt_where_that_is_known() {
+        let authority = authority();
+        let Issued { certificate, key } = issued(&authority, ID, &names());
+        let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(&authority));
+        let bundle = authority.bundle();
+        let wanted =
+            WantedCertificate { id: &id, server_names: &server_names, only_marked: true, bundle, roots: &roots };
+        let (certificate, key) = (certificate.as_bytes(), key.to_pem());
+        let beside = FoundRoots::read(Some(authority.roots_pem()), None);
+        let key = key.as_bytes();
+        let stored = StoredCertificate { certificate, key, roots: &beside, is_marked: true, received: Some(NOW) };
+        let Judgement::GoodUntil(until) = wanted.judge(&stored, NOW) else { panic!("good") };
+        assert_eq!(until.seconds(), NOW.seconds() + 43_200);
+    }
+
+    #[test]
+    fn without_our_mark_a_gateways_secret_is_somebody_elses_whatever_it_holds() {
+        let authority = authority();
+        let Issued { certificate, key } = issued(&authority, ID, &names());
+        let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(&authority));
+        let bundle = authority.bundle();
+        let wanted =
+            WantedCertificate { id: &id, server_names: &server_names, only_marked: true, bundle, roots: &roots };
+        let beside = FoundRoots::read(Some(authority.roots_pem()), None);
+        for (certificate, key) in [("", ""), (&*certificate, &*key.to_pem()), ("x", "y")] {
+            let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
+            let stored = StoredCertificate { certificate, key, roots: &beside, is_marked: false, received: None };
+            assert_eq!(wanted.judge(&stored, NOW), Judgement::Conflict);
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The Secret that istiod reads its serving certificate from, where it has no CA of its own (docs/distribution.md).
+//! A Secret of type `kubernetes.io/tls`: the one that istiod serves with where it has no CA of its own (docs/distribution.md),
+//! and those of gateways (docs/outputs.md).
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream};
@@ -16,36 +17,37 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{
-    following::{Change, follow, write_error},
+    following::{Change, follow, text_of, write_error},
     root_cert_config_maps::{FIELD_MANAGER, MARK},
 };
 use crate::{
     domain::bundle::FoundRoots,
     service::{
         bundle_distribution::{
-            Followed, IstiodSecret, MeshCa, PlacesError, SecretSeen, SeenStream, ServingFiles, StoredSecret, WriteError,
+            Followed, PlacesError, SecretSeen, SeenStream, ServingFiles, StoredSecret, TlsSecret, WriteError,
         },
         ports::BoxFuture,
     },
 };
 
-/// Follows and writes it.
-pub struct IstiodTlsSecret {
+/// Follows, reads and writes it.
+pub struct ClusterTlsSecret {
     client: Client,
     namespace: String,
+    name: String,
 }
 
-/// As istiod's chart mounts it.
-const NAME: &str = "istiod-tls";
+/// The one that istiod's chart mounts.
+pub(super) const OF_ISTIOD: &str = "istiod-tls";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const ROOTS: &str = "ca.crt";
 const TLS: &str = "kubernetes.io/tls";
 
-impl IstiodTlsSecret {
-    /// The one in istiod's namespace.
-    pub fn new(client: Client, mesh: &MeshCa) -> Self {
-        Self { client, namespace: mesh.istiod.namespace().to_owned() }
+impl ClusterTlsSecret {
+    /// The one of this name.
+    pub fn new(client: Client, namespace: &str, name: &str) -> Self {
+        Self { client, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
     fn api(&self) -> Api<Secret> {
@@ -57,7 +59,7 @@ impl IstiodTlsSecret {
             [(CERTIFICATE, files.certificate.as_bytes()), (KEY, files.key.as_bytes()), (ROOTS, files.roots.as_bytes())];
         let object = Secret {
             metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
+                name: Some(self.name.clone()),
                 labels: Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into()),
                 annotations: Some([(MARK.to_owned(), files.publisher.clone())].into()),
                 ..ObjectMeta::default()
@@ -85,11 +87,11 @@ impl IstiodTlsSecret {
             },
         });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.api().patch(NAME, &params, &Patch::Merge(patch)).await
+        self.api().patch(&self.name, &params, &Patch::Merge(patch)).await
     }
 }
 
-impl IstiodSecret for IstiodTlsSecret {
+impl TlsSecret for ClusterTlsSecret {
     fn follow(&self) -> SeenStream<SecretSeen> {
         let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
         let config = Config::default().fields(&format!("metadata.name={}", self.namespace));
@@ -104,12 +106,12 @@ impl IstiodSecret for IstiodTlsSecret {
                 Change::Gone(_) => SecretSeen::Namespace(false),
             })
         });
-        let config = Config::default().fields(&format!("metadata.name={NAME}"));
+        let config = Config::default().fields(&format!("metadata.name={}", self.name));
         let secrets = follow(
             self.api(),
             config,
             Followed::Objects,
-            format!("secret {}/{NAME}", self.namespace),
+            format!("secret {}/{}", self.namespace, self.name),
             |secret: &Secret| Some((secret.name_any(), stored(secret))),
         );
         let secrets = secrets.map(|change: Result<Change<StoredSecret>, PlacesError>| {
@@ -120,6 +122,17 @@ impl IstiodSecret for IstiodTlsSecret {
             })
         });
         Box::pin(stream::select(namespaces, secrets))
+    }
+
+    fn read(&self) -> BoxFuture<'_, Result<Option<StoredSecret>, String>> {
+        Box::pin(async move {
+            let secret = self.api().get_opt(&self.name).await.map_err(|error| text_of(&error))?;
+            Ok(secret.map(|secret| {
+                let stored = stored(&secret);
+                wipe(secret);
+                stored
+            }))
+        })
     }
 
     fn write<'a>(

@@ -1,0 +1,73 @@
+//! The Secrets of gateways where istiod signs: the active asks the API server for a token of the gateway's account, and istiod for
+//! a certificate with it.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    grpc::own_at_istiod::{OwnAtIstiod, OwnToken},
+    k8s::{client::client, tls_secret::ClusterTlsSecret, token_request::RequestedTokens},
+    runtime::{
+        config::{IstiodClusterConfig, ServeConfig},
+        serve::{Seams, ServeFailed, until},
+        shutdown::Shutdown,
+        supervisor::Supervisor,
+    },
+    service::{
+        gateway_secrets::{AccountTokens, GatewaySecrets, Parts, Surroundings},
+        istiod_pass_on::PassOn,
+        lease_term::TermReceiver,
+        readiness::Readiness,
+        svid_publisher::IdentityReceiver,
+    },
+};
+
+/// Whether this replica is active.
+pub(super) struct Active {
+    pub(super) held: TermReceiver,
+    /// The pair's namespace.
+    pub(super) namespace: String,
+}
+
+/// How istiod is asked, and its roots as they came with the own certificate.
+pub(super) struct Signer {
+    pub(super) pass_on: Arc<PassOn>,
+    pub(super) serving: IdentityReceiver,
+}
+
+/// As long as istiod gives without being asked for more.
+const ITS_DEFAULT: Duration = Duration::ZERO;
+
+/// Keeps them while this replica is active.
+pub(super) async fn start(
+    Active { held, namespace }: Active,
+    cluster: &IstiodClusterConfig,
+    Signer { pass_on, serving }: Signer,
+    readiness: &Readiness,
+    (config, seams): (&ServeConfig, &Seams),
+    (shutdown, supervisor): (&Shutdown, &mut Supervisor),
+) -> Result<(), ServeFailed> {
+    if cluster.gateway_secrets.is_empty() {
+        return Ok(());
+    }
+    let client = client(cluster.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
+    let tokens: Arc<dyn AccountTokens> = Arc::new(RequestedTokens::new(client.clone()));
+    let parts = cluster.gateway_secrets.iter().map(|of| {
+        let token = OwnToken::Made(Arc::clone(&tokens), of.account.clone());
+        Parts {
+            secret: Arc::new(ClusterTlsSecret::new(client.clone(), of.namespace(), &of.name)),
+            authority: Arc::new(OwnAtIstiod::new(Arc::clone(&pass_on), token)),
+            of: of.clone(),
+        }
+    });
+    let all = Surroundings {
+        trust_domain: config.trust_domain.clone(),
+        ttl: ITS_DEFAULT,
+        publisher: namespace,
+        clock: Arc::clone(&seams.clock),
+        metrics: Arc::clone(&seams.metrics),
+    };
+    let kept = GatewaySecrets::new(parts.collect(), &all).map_err(ServeFailed::of)?;
+    let keeping = kept.run(held, move |_| serving.clone(), readiness.latch("gateway secrets", "not begun"));
+    supervisor.spawn("gateway secrets", until(shutdown, async move { match keeping.await {} }));
+    Ok(())
+}

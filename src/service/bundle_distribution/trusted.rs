@@ -1,0 +1,57 @@
+//! What kept certificates have to lead to, as it changes.
+
+use std::future::pending;
+
+use tokio::sync::watch;
+
+use crate::{
+    domain::x509::TrustBundle,
+    service::{signing_state::AuthorityReceiver, svid_publisher::IdentityReceiver},
+};
+
+/// The roots of now.
+#[derive(Clone, Debug)]
+pub(crate) struct Trust {
+    pub(crate) bundle: TrustBundle,
+    /// As they are written beside the certificate.
+    pub(crate) roots_pem: String,
+}
+
+/// Where the roots come from.
+pub(crate) trait Trusted: Send {
+    /// Those of now; `None` while they are not known.
+    fn now(&self) -> Option<Trust>;
+
+    /// Resolves with the next change; never, if there is none to come.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// The own authority's.
+impl Trusted for AuthorityReceiver {
+    fn now(&self) -> Option<Trust> {
+        let authority = self.borrow();
+        Some(Trust { bundle: authority.bundle().clone(), roots_pem: authority.roots_pem().to_owned() })
+    }
+
+    fn changed(&mut self) -> impl Future<Output = ()> + Send {
+        next(self)
+    }
+}
+
+/// Those that came with this replica's own identity, from the authority that it asks.
+impl Trusted for IdentityReceiver {
+    fn now(&self) -> Option<Trust> {
+        let bundle = self.borrow().as_ref().map(|identity| TrustBundle::clone(&identity.bundle))?;
+        Some(Trust { roots_pem: bundle.to_pem(), bundle })
+    }
+
+    fn changed(&mut self) -> impl Future<Output = ()> + Send {
+        next(self)
+    }
+}
+
+async fn next<T: Send + Sync>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        pending().await
+    }
+}

@@ -1,0 +1,133 @@
+//! What is shown of the places, besides the socket, where gateways get their SVIDs. The operator has named them, in flags.
+
+use std::fmt::{self, Write};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{Metrics, zeroed};
+use crate::domain::clock::Timestamp;
+
+outcomes! {
+    /// What came of writing an SVID where a gateway reads it.
+    OutputOutcome {
+        /// It stands there, and was read back.
+        Written = "written",
+        /// What stood there before still does.
+        Failed = "failed",
+    }
+}
+
+outcomes! {
+    /// What came of telling a gateway that its files have changed.
+    NoticeOutcome {
+        /// It was told.
+        Given = "given",
+        /// It was not, or said that it failed.
+        Failed = "failed",
+    }
+}
+
+/// Families by output: `files`, or a Secret as `NAMESPACE/NAME`.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    writes: Family<WriteLabels, Counter>,
+    notices: Family<[(&'static str, NoticeOutcome); 1], Counter>,
+    expiry: Family<[(&'static str, String); 1], Gauge>,
+    verified: Family<[(&'static str, String); 1], Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    output: String,
+    outcome: OutputOutcome,
+}
+
+impl Outputs {
+    pub(super) fn new() -> Self {
+        let (writes, expiry, verified) = Default::default();
+        Self { writes, notices: zeroed(NoticeOutcome::ALL), expiry, verified }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("output_writes", "Writes of an SVID into an output by outcome", self.writes.clone());
+        registry.register(
+            "output_notices",
+            "Commands and signals after a change of the files by outcome",
+            self.notices.clone(),
+        );
+        registry.register(
+            "output_expiry_timestamp_seconds",
+            "NotAfter of the SVID that an output holds, as Unix time",
+            self.expiry.clone(),
+        );
+        registry.register(
+            "output_verified_timestamp_seconds",
+            "When an output was last read back and found to hold the SVID that it should, as Unix time",
+            self.verified.clone(),
+        );
+    }
+}
+
+impl Metrics {
+    /// Shows an output that is going to be kept.
+    pub fn output_begins(&self, output: &str) {
+        for outcome in OutputOutcome::ALL {
+            let labels = WriteLabels { output: output.to_owned(), outcome: *outcome };
+            drop(self.outputs.writes.get_or_create(&labels));
+        }
+    }
+
+    /// Counts a write of an output.
+    pub fn output_written(&self, output: &str, outcome: OutputOutcome) {
+        self.outputs.writes.get_or_create(&WriteLabels { output: output.to_owned(), outcome }).inc();
+    }
+
+    /// Shows that an output was read back at `now`, and until when what it holds is valid.
+    pub fn output_verified(&self, output: &str, not_after: Timestamp, now: Timestamp) {
+        let labels = [("output", output.to_owned())];
+        self.outputs.expiry.get_or_create(&labels).set(not_after.seconds());
+        self.outputs.verified.get_or_create(&labels).set(now.seconds());
+    }
+
+    /// Shows nothing of an output any more: it is another replica that keeps it.
+    pub fn forget_output(&self, output: &str) {
+        let labels = [("output", output.to_owned())];
+        self.outputs.expiry.remove(&labels);
+        self.outputs.verified.remove(&labels);
+    }
+
+    /// Counts an attempt to tell a gateway of its new files.
+    pub fn output_notified(&self, outcome: NoticeOutcome) {
+        self.outputs.notices.get_or_create(&[("outcome", outcome)]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_what_an_output_holds_until_it_is_forgotten() {
+        let metrics = Metrics::of_agent();
+        metrics.output_begins("files");
+        metrics.output_written("files", OutputOutcome::Written);
+        metrics.output_notified(NoticeOutcome::Failed);
+        metrics.output_verified("files", Timestamp::from_seconds(9), Timestamp::from_seconds(5));
+        let page = metrics.encode();
+        for line in [
+            "countersign_output_writes_total{output=\"files\",outcome=\"written\"} 1",
+            "countersign_output_writes_total{output=\"files\",outcome=\"failed\"} 0",
+            "countersign_output_notices_total{outcome=\"failed\"} 1",
+            "countersign_output_expiry_timestamp_seconds{output=\"files\"} 9",
+            "countersign_output_verified_timestamp_seconds{output=\"files\"} 5",
+        ] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
+        metrics.forget_output("files");
+        assert!(!metrics.encode().contains("timestamp_seconds{output="));
+    }
+}

@@ -1,0 +1,200 @@
+//! The Secret of a gateway that takes its client certificate from one: kept by the active, with the shipped rights alone.
+
+use std::{fs, path::Path, time::Duration};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{
+    cluster::{Cluster, TokenFor, block_on},
+    istio::{
+        istiod::{self, Ca, Istiod},
+        objects::{MESH_ROOTS, roots_of},
+        replicas::Replicas,
+    },
+    pair::{TRUST_DOMAIN, install, shipped},
+    support::{
+        authority::{Authority, Kind},
+        countersign::{Serve, countersign},
+        http::{self, loopback},
+        observe::{readiness, wait_for},
+        svid_set::SvidSet,
+        wait::wait_until,
+    },
+};
+
+pub(crate) const NAMESPACE: &str = "gateways";
+pub(crate) const NAME: &str = "mesh-certificate";
+/// As in the shipped rights.
+pub(crate) const FLAG: [&str; 2] = ["--gateway-secret", "gateways/mesh-certificate=gateway"];
+const ID: &str = "spiffe://gateways.test/ns/gateways/sa/gateway";
+const MARK: &str = "countersign.io/published";
+const SOON: Duration = Duration::from_secs(20);
+
+fn secrets(cluster: &Cluster) -> Api<Secret> {
+    Api::namespaced(cluster.admin(), NAMESPACE)
+}
+
+/// The Secret as it is, if there is one.
+pub(crate) fn secret(cluster: &Cluster) -> Result<Secret, String> {
+    let found = block_on(async { secrets(cluster).get_opt(NAME).await });
+    found.map_err(|error| error.to_string())?.ok_or_else(|| "there is none".to_owned())
+}
+
+/// One of its keys.
+pub(crate) fn key(secret: &Secret, name: &str) -> String {
+    let content = secret.data.as_ref().and_then(|data| data.get(name)).map(|content| content.0.clone());
+    String::from_utf8(content.unwrap_or_default()).unwrap()
+}
+
+/// What it holds, which is never torn.
+pub(crate) fn set(secret: &Secret) -> Result<SvidSet, String> {
+    SvidSet::of(&key(secret, "tls.crt"), &key(secret, "tls.key"), &key(secret, "ca.crt"))
+}
+
+/// Waits for a whole set that is not `old`.
+fn next(cluster: &Cluster, old: Option<&SvidSet>) -> SvidSet {
+    wait_until(SOON, "another set in the Secret", || match set(&secret(cluster)?) {
+        Ok(set) if Some(&set) == old => Err("the old one".to_owned()),
+        found => found,
+    })
+}
+
+fn edit(cluster: &Cluster, change: serde_json::Value) {
+    block_on(async { secrets(cluster).patch(NAME, &PatchParams::default(), &Patch::Merge(change)).await.map(drop) })
+        .unwrap();
+}
+
+fn start(cluster: &Cluster, ttl: &str) -> Replicas {
+    let account = block_on(install(cluster));
+    let flags = [FLAG[0], FLAG[1], "--trust-domain", TRUST_DOMAIN, "--svid-ttl", ttl];
+    Replicas::start(cluster, &account, [&flags, &flags])
+}
+
+fn make_namespace(cluster: &Cluster) {
+    block_on(async {
+        cluster.namespace_named(NAMESPACE, &[]).await;
+        cluster.apply_file(&shipped("rbac-gateway-secret.yaml")).await;
+    });
+}
+
+fn issued(data: &Path) -> String {
+    let list = countersign().args(["issuance", "list", "--data-dir"]).arg(data).output().unwrap();
+    String::from_utf8_lossy(&list.stdout).into_owned()
+}
+
+fn data_of(cluster: &Cluster, number: usize) -> std::path::PathBuf {
+    cluster.folder().join(format!("countersign-{number}-data"))
+}
+
+fn page(serve: &Serve) -> String {
+    http::get(loopback(serve.admin_port), "/metrics").unwrap()
+}
+
+#[test]
+fn a_gateways_secret_is_waited_for_made_put_right_renewed_and_taken_over() {
+    let cluster = Cluster::start();
+    let mut replicas = start(&cluster, "12s");
+    let active = replicas.active();
+    wait_for("what it waits for", "gateways/mesh-certificate: ", || readiness(&replicas.serves[active]));
+    make_namespace(&cluster);
+    let first = next(&cluster, None);
+    assert_eq!(first.leaf.uris, [ID]);
+    let object = secret(&cluster).unwrap();
+    assert_eq!(object.type_.as_deref(), Some("kubernetes.io/tls"));
+    assert_eq!(object.metadata.annotations.unwrap()[MARK], "countersign");
+    let serials = |text: &str| text.replace("serial 0", "serial ");
+    wait_for("which one it holds", &format!("serial {}", first.leaf.serial), || {
+        serials(&readiness(&replicas.serves[active]))
+    });
+    let shown = readiness(&replicas.serves[active]);
+    assert!(shown.contains("verified at 20") && shown.contains("renewed at 20"), "{shown}");
+    let metric = format!("countersign_output_expiry_timestamp_seconds{{output=\"{NAMESPACE}/{NAME}\"}}");
+    assert!(page(&replicas.serves[active]).contains(&metric) && !page(&replicas.serves[1 - active]).contains(&metric));
+    let list = issued(&data_of(&cluster, active));
+    assert!(list.contains("Secret of its gateway, written by"), "{list}");
+
+    // deleted, edited, and by itself at half of its time
+    block_on(async { secrets(&cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
+    let second = next(&cluster, Some(&first));
+    assert_ne!(second.key, first.key);
+    edit(&cluster, json!({ "stringData": { "tls.key": first.key, "other": "kept" } }));
+    let third = next(&cluster, Some(&second));
+    assert_eq!(key(&secret(&cluster).unwrap(), "other"), "kept");
+    let fourth = next(&cluster, Some(&third));
+
+    replicas.kill_the_active();
+    let fifth = next(&cluster, Some(&fourth));
+    next(&cluster, Some(&fifth));
+    let heir = &replicas.serves[1 - active];
+    assert!(page(heir).contains(&metric));
+}
+
+#[test]
+fn a_secret_without_our_mark_is_never_written_over() {
+    let cluster = Cluster::start();
+    make_namespace(&cluster);
+    block_on(async { cluster.secret(NAMESPACE, NAME, &[("tls.crt", b"theirs"), ("tls.key", b"theirs")]).await });
+    let before = secret(&cluster).unwrap();
+    let replicas = start(&cluster, "1h");
+    let active = &replicas.serves[replicas.active()];
+    wait_for("the conflict", "gateways/mesh-certificate: RootConflict, it is not ours", || readiness(active));
+    // empty is somebody's too
+    edit(&cluster, json!({ "stringData": { "tls.crt": "", "tls.key": "" } }));
+    let emptied = secret(&cluster).unwrap();
+    assert_ne!(emptied, before);
+    assert_eq!(wait_until(SOON, "the Secret", || secret(&cluster)), emptied);
+    assert!(readiness(active).contains("RootConflict"));
+    let written = cluster.requests().into_iter().filter(|request| {
+        request.user.ends_with(":countersign") && request.namespace == NAMESPACE && request.verb != "watch"
+    });
+    let written: Vec<_> = written.filter(|request| !["get", "list"].contains(&&*request.verb)).collect();
+    assert!(written.is_empty(), "{written:#?}");
+    block_on(async { secrets(&cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
+    assert_eq!(next(&cluster, None).leaf.uris, [ID]);
+}
+
+#[test]
+fn where_istiod_signs_the_active_asks_with_a_token_of_the_gateways_account() {
+    let cluster = Cluster::start();
+    let istiod_account = block_on(istiod::prepare(&cluster));
+    let root = Authority::root("mesh");
+    let files = root.below("istiod", Kind::P256).cacerts(&root.certificate);
+    let istiod = Istiod::start(&cluster, &istiod_account, Ca::Own(&files), &Default::default());
+    make_namespace(&cluster);
+    let account = block_on(install(&cluster));
+    let gateway = block_on(cluster.account(NAMESPACE, "gateway"));
+    let (root_file, token_file) = (cluster.folder().join("mesh-roots.pem"), cluster.folder().join("own-token"));
+    fs::write(&root_file, roots_of(&cluster, "default", MESH_ROOTS)).unwrap();
+    let asked = TokenFor { audiences: &["istio-ca"], ..TokenFor::default() };
+    fs::write(&token_file, block_on(cluster.token(&account, &asked))).unwrap();
+    let address = istiod.address();
+    let flags = [
+        &FLAG[..],
+        &["--source", "istiod", "--trust-domain", "cluster.local", "--istiod-address", &address],
+        &["--istiod-server-name", istiod::SERVER_NAME, "--istiod-root-file", root_file.to_str().unwrap()],
+        &["--istiod-token-file", token_file.to_str().unwrap()],
+    ]
+    .concat();
+    let replicas = Replicas::start(&cluster, &account, [&flags, &flags]);
+    let of_one = |text: &str| {
+        wait_until(SOON, text, || {
+            let pages = replicas.serves.each_ref().map(readiness);
+            if pages.iter().any(|page| page.contains(text)) { Ok(()) } else { Err(pages.concat()) }
+        });
+    };
+    // without the right to have such tokens
+    of_one("it could not be signed: no certificate authority answered: token of service account gateways/gateway: ");
+    block_on(cluster.apply_file(&shipped("rbac-gateway-token.yaml")));
+    let set = wait_until(Duration::from_secs(90), "the Secret", || set(&secret(&cluster)?));
+    assert_eq!(set.leaf.uris, [format!("spiffe://cluster.local/ns/{}/sa/{}", gateway.namespace, gateway.name)]);
+    assert_eq!(set.roots.trim(), root.certificate.trim());
+    of_one(&format!("gateways/mesh-certificate: serial {}", set.leaf.serial));
+    let tokens = cluster.requests().into_iter().filter(|request| request.resource == "serviceaccounts/token");
+    let by_us = tokens.filter(|request| request.user.ends_with(":countersign") && !request.denied);
+    assert!(by_us.map(|request| request.name).eq(["gateway"]), "one token for one certificate");
+}

@@ -30,6 +30,7 @@ mod hands;
 mod istio;
 mod lease;
 mod many;
+mod mesh;
 mod network;
 mod network_works;
 mod pair;

@@ -10,6 +10,7 @@ mod control_plane;
 mod gateway;
 mod instead;
 mod order;
+mod pair;
 mod pod;
 mod roots;
 mod socket;
@@ -127,7 +128,10 @@ impl Place {
 
     /// Starts our agent in a pod of the gateway, straight at istiod, be it there or not.
     pub(crate) fn agent(&self, name: &str, ttl: Duration, istiod: &ControlPlane, roots: Roots) -> Agent {
-        let mut flags = istiod.agent_flags();
+        self.agent_at(name, ttl, istiod.agent_flags(), roots)
+    }
+
+    fn agent_at(&self, name: &str, ttl: Duration, mut flags: Vec<String>, roots: Roots) -> Agent {
         let root_file = match roots {
             Roots::Mounted => self.roots.path().join("root-cert.pem"),
             Roots::Watched => {

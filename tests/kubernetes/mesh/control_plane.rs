@@ -101,6 +101,13 @@ impl ControlPlane {
         format!("localhost:{}", self.ports[1])
     }
 
+    /// What makes a pair pass requests on to it.
+    pub(crate) fn pair_flags(&self) -> Vec<String> {
+        let address = loopback(self.ports[1]).to_string();
+        let flags = ["--source", "istiod", "--istiod-address", &address, "--istiod-server-name", istiod::SERVER_NAME];
+        flags.map(str::to_owned).to_vec()
+    }
+
     /// What makes our agent ask it.
     pub(crate) fn agent_flags(&self) -> Vec<String> {
         let address = loopback(self.ports[1]).to_string();

@@ -5,8 +5,9 @@ use std::{path::Path, time::Duration};
 use serde_json::Value;
 
 use super::{
-    BACKEND, GATEWAY, Mesh, WARM_UP,
+    BACKEND, GATEWAY, Mesh, Roots, WARM_UP,
     gateway::{Expected, Gateway},
+    pair::Pair,
     traffic::Traffic,
     wait_until_through,
 };
@@ -31,16 +32,28 @@ fn gateway_and_sidecar_verify_each_other_with_identities_of_istiod() {
         let root = Authority::root("mesh");
         let mesh = Mesh::start(network, &root, &root.below("istiod", Kind::P256), SIDECAR_TTL);
         let agent = mesh.agent("gateway", GATEWAY_TTL);
-        check(&mesh, &agent.socket, "agent, istiod");
+        check(&mesh, &agent.socket, "agent, istiod", || ());
     });
 }
 
-/// Whatever stands behind `socket`.
-fn check(mesh: &Mesh, socket: &Path, what: &str) {
+#[test]
+fn the_same_by_way_of_a_pair_before_istiod_one_of_which_dies() {
+    in_own_network("mesh::strict::the_same_by_way_of_a_pair_before_istiod_one_of_which_dies", |network| {
+        let root = Authority::root("mesh");
+        let mesh = Mesh::start(network, &root, &root.below("istiod", Kind::P256), SIDECAR_TTL);
+        let mut pair = Pair::start(&mesh);
+        let agent = mesh.place.agent_at("gateway", GATEWAY_TTL, pair.agent_flags(), Roots::Watched);
+        check(&mesh, &agent.socket, "agent, pair, istiod", || pair.kill_one());
+    });
+}
+
+/// Whatever stands behind `socket`, and whatever is done `meanwhile`.
+fn check(mesh: &Mesh, socket: &Path, what: &str, meanwhile: impl FnOnce()) {
     let gateway = mesh.place.gateway("envoy", socket, mesh.backend.service());
     wait_until_through(&gateway, WARM_UP);
     let traffic = Traffic::start(gateway.address);
     let serials = || mesh.backend.log().distinct(GATEWAY, "serial").len();
+    meanwhile();
     wait_until(GATEWAY_TTL * 4, "the gateway's certificates at the sidecar", || match serials() {
         seen if seen > ROTATIONS => Ok(()),
         seen => Err(format!("{seen}")),

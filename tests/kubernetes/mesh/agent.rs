@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use super::socket;
 use crate::support::{
     countersign::countersign,
     http::{self, free_port, loopback},
@@ -57,18 +56,13 @@ impl Agent {
         self.process.id()
     }
 
-    /// The SVID that its socket has for a caller of the Workload API.
-    pub(crate) fn svid(&self) -> Result<socket::Svid, tonic::Status> {
-        socket::svid(&self.socket)
-    }
-
     /// What it says of itself.
     pub(crate) fn metrics(&self) -> String {
         http::get(loopback(self.admin_port), "/metrics").unwrap()
     }
 
-    /// The same in its log.
-    pub(crate) fn log(&self) -> String {
-        self.process.errors()
+    /// Whether it is ready, and if not, why.
+    pub(crate) fn readiness(&self) -> String {
+        http::get(loopback(self.admin_port), "/readyz").unwrap_or_else(|not_ready| not_ready)
     }
 }

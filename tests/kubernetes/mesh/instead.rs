@@ -104,7 +104,8 @@ impl Keeper for Ours {
     }
 
     fn says(&self) -> String {
-        self.0.svid().map_or_else(|status| format!("{:?}", status.code()), |svid| ended(svid.leaf.not_after))
+        let said = socket::leaf_by_workload_api(&self.0.socket);
+        said.map_or_else(|status| format!("{:?}", status.code()), |leaf| ended(leaf.not_after))
     }
 
     /// It watches the ConfigMap.
@@ -227,7 +228,7 @@ impl Side {
             !line.starts_with('#') && (line.contains("certificate=\"svid\"") || line.contains("cert_expiry_seconds"))
         });
         self.rows.push(("expiry metric", expiry.map_or_else(|| format!("none: {metrics:.60}"), str::to_owned)));
-        let clients = if socket::svid(&self.keeper.socket()).is_ok() { "yes" } else { "no" };
+        let clients = if socket::leaf_by_workload_api(&self.keeper.socket()).is_ok() { "yes" } else { "no" };
         self.rows.push(("Workload API on the socket", clients.to_owned()));
         self.gateway.check_it_runs();
     }

@@ -48,7 +48,7 @@ fn the_gateway_may_be_there_before_istiod_and_outlives_it() {
         let mut gateway = place.gateway("envoy", &agent.socket, service_at(&host));
         wait_for_looks(&watch, 3);
         check_that_all_may_ask_again(&watch.looks(), "before istiod");
-        println!("before istiod: {:?}", watch.looks().last().map(|look| &look.seen));
+        assert!(agent.readiness().contains("IstioNotDetected"), "{}", agent.readiness());
 
         istiod.install(&place.cluster);
         istiod.start(&place.cluster);

@@ -36,21 +36,13 @@ const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.t
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What a caller of the Workload API gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Svid {
-    pub(crate) id: String,
-    pub(crate) leaf: Certificate,
-    pub(crate) bundle: Vec<u8>,
-}
-
 async fn connect(socket: &Path) -> Result<Channel, Status> {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
     endpoint.connect().await.map_err(|error| Status::unknown(format!("no connection: {error}")))
 }
 
-/// The first answer of the Workload API.
-pub(crate) fn svid(socket: &Path) -> Result<Svid, Status> {
+/// The leaf that a caller of the Workload API gets.
+pub(crate) fn leaf_by_workload_api(socket: &Path) -> Result<Certificate, Status> {
     block_on(async { first(&mut x509_stream(socket).await?).await })
 }
 
@@ -64,11 +56,10 @@ async fn x509_stream(socket: &Path) -> Result<tonic::Streaming<countersign::prot
     timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(silent()))
 }
 
-async fn first(stream: &mut tonic::Streaming<countersign::proto::X509svidResponse>) -> Result<Svid, Status> {
+async fn first(stream: &mut tonic::Streaming<countersign::proto::X509svidResponse>) -> Result<Certificate, Status> {
     let answer = timeout(PATIENCE, stream.message()).await.map_err(|_elapsed| silent())??;
     let svid = answer.ok_or_else(|| Status::ok("the stream ended"))?.svids.swap_remove(0);
-    let leaf = first_of(&svid.x509_svid);
-    Ok(Svid { id: svid.spiffe_id, leaf, bundle: svid.bundle.to_vec() })
+    Ok(first_of(&svid.x509_svid))
 }
 
 fn silent() -> Status {
@@ -145,8 +136,8 @@ impl Watch {
 impl Shared {
     fn work(&self) {
         while !self.stop.load(Ordering::Relaxed) {
-            let seen = svid(&self.socket).map(|svid| svid.leaf);
-            let seen = seen.map_err(|status| (status.code(), status.message().to_owned()));
+            let seen =
+                leaf_by_workload_api(&self.socket).map_err(|status| (status.code(), status.message().to_owned()));
             let clock = time::OffsetDateTime::now_utc().unix_timestamp();
             self.looks.lock().unwrap().push(Look { at: Instant::now(), clock, seen });
             thread::sleep(PAUSE);

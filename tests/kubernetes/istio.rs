@@ -3,7 +3,7 @@
 pub(crate) mod istiod;
 mod mesh_ca;
 pub(crate) mod objects;
-mod pilot_agent;
+pub(crate) mod pilot_agent;
 pub(crate) mod replicas;
 mod side_by_side;
 mod swaps;

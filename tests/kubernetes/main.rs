@@ -39,6 +39,7 @@ mod lease;
 #[path = "../peers/load.rs"]
 mod load;
 mod many;
+mod mesh;
 mod network;
 mod network_works;
 mod pair;

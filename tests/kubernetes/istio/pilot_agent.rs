@@ -3,8 +3,10 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -23,7 +25,7 @@ use crate::{
 };
 
 /// Istio's own one has listeners on all addresses and filters that are in no Envoy but Istio's.
-const BOOTSTRAP: &str = include_str!("envoy_bootstrap.json");
+pub(crate) const BOOTSTRAP: &str = include_str!("envoy_bootstrap.json");
 const START: Duration = Duration::from_secs(30);
 
 /// Where it is pointed at, and what it asks for.
@@ -60,31 +62,17 @@ impl PilotAgent {
 
     /// Starts one in a pod of `account`, which is made, and waits until Envoy has a certificate.
     pub(crate) fn start(name: &str, cluster: &Cluster, account: &Account, wanted: &Wanted<'_>) -> Self {
-        let token = block_on(async {
-            cluster.pod(account, name).await;
-            let asked = TokenFor { audiences: &["istio-ca"], pod: Some(name), ..TokenFor::default() };
-            cluster.token(account, &asked).await
-        });
-        let folder = cluster.folder().join(name);
-        put(&folder.join("var/run/secrets/tokens/istio-token"), &token);
-        put(&folder.join("var/run/secrets/istio/root-cert.pem"), wanted.roots);
-        put(&folder.join("bootstrap.json"), BOOTSTRAP);
-
-        let admin_port = free_port();
-        let mut command = peer("pilot-agent");
-        command.args(["proxy", "sidecar", "--templateFile", "bootstrap.json", "--concurrency", "1"]);
-        command.current_dir(&folder);
-        command.env("CA_ADDR", wanted.ca).env("SECRET_TTL", format!("{}s", wanted.ttl.as_secs()));
-        command.env("POD_NAME", name).env("POD_NAMESPACE", &account.namespace).env("SERVICE_ACCOUNT", &account.name);
-        command.env("INSTANCE_IP", "127.0.0.1").env("ISTIO_META_CLUSTER_ID", "Kubernetes");
-        let config = json!({
-            "discoveryAddress": wanted.istiod,
-            "binaryPath": write_envoy(&folder),
-            "proxyAdminPort": admin_port,
-            // it listens there on all addresses, and does not start without
-            "statusPort": free_port(),
-        });
-        command.env("PROXY_CONFIG", config.to_string());
+        block_on(cluster.pod(account, name));
+        let (folder, admin_port) = (cluster.folder().join(name), free_port());
+        let envoy = peer_path("envoy").display().to_string();
+        let proxy = Proxy {
+            executable: write_proxy(&folder, &[&envoy]),
+            bootstrap: BOOTSTRAP.to_owned(),
+            address: Ipv4Addr::LOCALHOST,
+            admin_port,
+            status_port: free_port(),
+        };
+        let mut command = command(name, &folder, cluster, account, wanted, &proxy);
         let process = Process::start(name, cluster.folder(), &mut command);
         let mut agent = Self { process, admin_port, name: name.to_owned() };
         wait_until(START, &format!("a certificate of {name}"), || {
@@ -96,24 +84,7 @@ impl PilotAgent {
 
     /// What its Envoy holds now.
     pub(crate) fn secrets(&self) -> Result<Secrets, String> {
-        let dump = http::get(loopback(self.admin_port), "/config_dump")?;
-        let dump: Value = serde_json::from_str(&dump).map_err(|error| error.to_string())?;
-        let part = |kind: &str| -> Option<&Value> {
-            let parts = dump["configs"].as_array()?;
-            parts.iter().find(|part| part["@type"].as_str().is_some_and(|name| name.ends_with(kind)))
-        };
-        let secrets = part("SecretsConfigDump").ok_or("no secrets in the dump")?;
-        let text = |name: &str, path: &str| -> Result<String, String> {
-            let all = secrets["dynamic_active_secrets"].as_array();
-            let one = all.into_iter().flatten().find(|secret| secret["name"] == name);
-            let bytes = one.and_then(|secret| secret["secret"].pointer(path)?.as_str());
-            let bytes = bytes.ok_or_else(|| format!("no secret {name}: {secrets}"))?;
-            Ok(String::from_utf8(STANDARD.decode(bytes).unwrap()).unwrap())
-        };
-        Ok(Secrets {
-            chain: text("default", "/tls_certificate/certificate_chain/inline_bytes")?,
-            roots: text("ROOTCA", "/validation_context/trusted_ca/inline_bytes")?,
-        })
+        Secrets::of(loopback(self.admin_port))
     }
 
     /// The leaf that its Envoy holds now.
@@ -141,15 +112,84 @@ impl PilotAgent {
     }
 }
 
+impl Secrets {
+    /// What the Envoy with this admin port holds now.
+    pub(crate) fn of(admin: SocketAddr) -> Result<Self, String> {
+        let dump = http::get(admin, "/config_dump")?;
+        let dump: Value = serde_json::from_str(&dump).map_err(|error| error.to_string())?;
+        let part = |kind: &str| -> Option<&Value> {
+            let parts = dump["configs"].as_array()?;
+            parts.iter().find(|part| part["@type"].as_str().is_some_and(|name| name.ends_with(kind)))
+        };
+        let secrets = part("SecretsConfigDump").ok_or("no secrets in the dump")?;
+        let text = |name: &str, path: &str| -> Result<String, String> {
+            let all = secrets["dynamic_active_secrets"].as_array();
+            let one = all.into_iter().flatten().find(|secret| secret["name"] == name);
+            let bytes = one.and_then(|secret| secret["secret"].pointer(path)?.as_str());
+            let bytes = bytes.ok_or_else(|| format!("no secret {name}: {secrets}"))?;
+            Ok(String::from_utf8(STANDARD.decode(bytes).unwrap()).unwrap())
+        };
+        Ok(Self {
+            chain: text("default", "/tls_certificate/certificate_chain/inline_bytes")?,
+            roots: text("ROOTCA", "/validation_context/trusted_ca/inline_bytes")?,
+        })
+    }
+}
+
+/// What a pilot-agent runs as its Envoy, and how.
+pub(crate) struct Proxy {
+    pub(crate) executable: PathBuf,
+    /// A template of its configuration.
+    pub(crate) bootstrap: String,
+    /// The pod's own.
+    pub(crate) address: Ipv4Addr,
+    pub(crate) admin_port: u16,
+    /// Where pilot-agent answers probes and shows metrics. It listens there on all addresses, and does not start without.
+    pub(crate) status_port: u16,
+}
+
+/// The command of one in pod `name` of `account`, which is there; its files are laid out in `folder`.
+pub(crate) fn command(
+    name: &str,
+    folder: &Path,
+    cluster: &Cluster,
+    account: &Account,
+    wanted: &Wanted<'_>,
+    proxy: &Proxy,
+) -> Command {
+    let asked = TokenFor { audiences: &["istio-ca"], pod: Some(name), ..TokenFor::default() };
+    put(&folder.join("var/run/secrets/tokens/istio-token"), &block_on(cluster.token(account, &asked)));
+    put(&folder.join(ROOTS), wanted.roots);
+    put(&folder.join("bootstrap.json"), &proxy.bootstrap);
+
+    let mut command = peer("pilot-agent");
+    command.args(["proxy", "sidecar", "--templateFile", "bootstrap.json", "--concurrency", "1"]);
+    command.current_dir(folder);
+    command.env("CA_ADDR", wanted.ca).env("SECRET_TTL", format!("{}s", wanted.ttl.as_secs()));
+    command.env("POD_NAME", name).env("POD_NAMESPACE", &account.namespace).env("SERVICE_ACCOUNT", &account.name);
+    command.env("INSTANCE_IP", proxy.address.to_string()).env("ISTIO_META_CLUSTER_ID", "Kubernetes");
+    let config = json!({
+        "discoveryAddress": wanted.istiod,
+        "binaryPath": proxy.executable,
+        "proxyAdminPort": proxy.admin_port,
+        "statusPort": proxy.status_port,
+    });
+    command.env("PROXY_CONFIG", config.to_string());
+    command
+}
+
+/// Where the roots that pilot-agent verifies istiod and the CA by lie, below its folder.
+pub(crate) const ROOTS: &str = "var/run/secrets/istio/root-cert.pem";
+
 fn put(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
 
-/// An executable that is Envoy, and ends when its parent has been killed.
-fn write_envoy(folder: &Path) -> PathBuf {
+/// An executable that is `words`, and ends when its parent has been killed.
+pub(crate) fn write_proxy(folder: &Path, words: &[&str]) -> PathBuf {
     let path = folder.join("envoy.sh");
-    put(&path, &format!("#!/bin/sh\nexec setpriv --pdeathsig KILL {} \"$@\"\n", peer_path("envoy").display()));
+    put(&path, &format!("#!/bin/sh\nexec setpriv --pdeathsig KILL {} \"$@\"\n", words.join(" ")));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }

@@ -1,0 +1,170 @@
+//! The gateway: an Envoy outside the mesh, with the identity that a socket gives it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::access_log::{self, AccessLog};
+use crate::{
+    istio::pilot_agent::Secrets,
+    support::{
+        http::{self, loopback},
+        peer::peer,
+        process::Process,
+        wait::wait_until,
+    },
+};
+
+const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
+const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters";
+const LISTENER: &str = "http";
+const START: Duration = Duration::from_secs(10);
+
+/// As whom the gateway knows the service.
+pub(crate) enum Expected<'a> {
+    /// By this SPIFFE ID alone; it shows its own certificate.
+    Id(&'a str),
+    /// The same, and it shows none.
+    IdButShowNothing(&'a str),
+}
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    process: Process,
+    /// Takes plain HTTP.
+    pub(crate) address: SocketAddr,
+    admin: SocketAddr,
+    log: PathBuf,
+}
+
+impl Gateway {
+    /// Starts one before `backend` that has its secrets from `socket`, which need not be there yet.
+    pub(crate) fn start(
+        name: &str,
+        folder: &Path,
+        socket: &Path,
+        backend: SocketAddr,
+        expected: &Expected<'_>,
+    ) -> Self {
+        let [config_file, admin_file, log] = ["json", "admin", "log"].map(|end| folder.join(format!("{name}.{end}")));
+        fs::write(&config_file, config(socket, backend, expected, &log).to_string()).unwrap();
+        let mut command = peer("envoy");
+        command.arg("--config-path").arg(config_file).arg("--admin-address-path").arg(&admin_file);
+        command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
+        command.args(["--file-flush-interval-msec", "100"]);
+        let process = Process::start(name, folder, &mut command);
+        let (admin, port) = wait_until(START, &format!("the listener of {name}"), || {
+            let written = fs::read_to_string(&admin_file).map_err(|error| error.to_string())?;
+            let admin = written.parse().map_err(|error| format!("{written:?}: {error}"))?;
+            let listeners = http::get(admin, "/listeners?format=json")?;
+            listener_port(&listeners).map(|port| (admin, port)).ok_or(listeners)
+        });
+        Self { process, address: loopback(port), admin, log }
+    }
+
+    /// What it saw of the service.
+    pub(crate) fn log(&self) -> AccessLog {
+        AccessLog::at(self.log.clone())
+    }
+
+    /// What it holds by SDS.
+    pub(crate) fn secrets(&self) -> Result<Secrets, String> {
+        Secrets::of(self.admin)
+    }
+
+    /// Fails when it has ended.
+    pub(crate) fn check_it_runs(&mut self) {
+        assert_eq!(self.process.ended(), None, "the gateway has ended");
+    }
+}
+
+fn listener_port(listeners: &str) -> Option<u16> {
+    let listeners: Value = serde_json::from_str(listeners).ok()?;
+    let ours = listeners["listener_statuses"].as_array()?.iter().find(|status| status["name"] == LISTENER)?;
+    u16::try_from(ours["local_address"]["socket_address"]["port_value"].as_u64()?).ok()
+}
+
+/// Each request has a connection to the service of its own, and each connection a whole handshake: a pooled one would hide
+/// rotation, and with a resumed session nobody looks at certificates, not even at one that has expired.
+fn config(socket: &Path, backend: SocketAddr, expected: &Expected<'_>, log: &Path) -> Value {
+    let (id, shows) = match expected {
+        Expected::Id(id) => (id, true),
+        Expected::IdButShowNothing(id) => (id, false),
+    };
+    let own = if shows { json!([{"name": "default", "sds_config": sds()}]) } else { json!([]) };
+    let to_backend = json!({
+        "name": "backend", "type": "STATIC", "connect_timeout": "2s",
+        "load_assignment": endpoint("backend", &socket_address(backend)),
+        "typed_extension_protocol_options": protocol(
+            &json!({"http_protocol_options": {}}), &json!({"max_requests_per_connection": 1})
+        ),
+        "transport_socket": {"name": "tls", "typed_config": {
+            "@type": format!("{TLS}.UpstreamTlsContext"),
+            "max_session_keys": 0,
+            "common_tls_context": {
+                "alpn_protocols": ["istio-http/1.1", "istio", "http/1.1"],
+                "tls_certificate_sds_secret_configs": own,
+                "combined_validation_context": {
+                    "default_validation_context": {"match_typed_subject_alt_names": [
+                        {"san_type": "URI", "matcher": {"exact": id}},
+                    ]},
+                    "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": sds()},
+                },
+            },
+        }},
+    });
+    let sds = json!({
+        "name": "sds", "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": endpoint("sds", &json!({"pipe": {"path": socket}})),
+        "typed_extension_protocol_options": protocol(&json!({"http2_protocol_options": {}}), &json!({})),
+    });
+    let filter = json!({"name": "http", "typed_config": {
+        "@type": format!("{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "http",
+        "access_log": access_log::to_file(log, &access_log::gateway_fields()),
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "route": {"cluster": "backend", "timeout": "10s"}},
+        ]}]},
+        "http_filters": [{"name": "router", "typed_config": {"@type": format!("{FILTERS}.http.router.v3.Router")}}],
+    }});
+    json!({
+        "node": {"id": "gateway", "cluster": "gateway"},
+        "admin": {"address": socket_address(loopback(0))},
+        "static_resources": {
+            "listeners": [{
+                "name": LISTENER,
+                "address": socket_address(loopback(0)),
+                "filter_chains": [{"filters": [filter]}],
+            }],
+            "clusters": [sds, to_backend],
+        },
+    })
+}
+
+fn sds() -> Value {
+    json!({"resource_api_version": "V3", "api_config_source": {
+        "api_type": "GRPC", "transport_api_version": "V3",
+        "grpc_services": [{"envoy_grpc": {"cluster_name": "sds"}}],
+    }})
+}
+
+fn protocol(explicit: &Value, common: &Value) -> Value {
+    json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": explicit,
+        "common_http_protocol_options": common,
+    }})
+}
+
+fn endpoint(cluster: &str, address: &Value) -> Value {
+    json!({"cluster_name": cluster, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]})
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({"socket_address": {"address": address.ip(), "port_value": address.port()}})
+}

@@ -1,0 +1,76 @@
+//! A pair that signs nothing itself and passes requests on to istiod.
+
+use std::fs;
+
+use super::Mesh;
+use crate::{
+    cluster::{Account, Cluster, TokenFor, block_on},
+    istio::objects::{MESH_ROOTS, roots_of},
+    pair::{NAMESPACE, install},
+    support::{
+        countersign::Serve,
+        http::{free_port, loopback},
+    },
+};
+
+/// As whom the pair has its serving certificate from istiod.
+const ID: &str = "spiffe://cluster.local/ns/countersign/sa/countersign";
+
+/// Both replicas.
+pub(crate) struct Pair {
+    replicas: Vec<Serve>,
+    ports: Vec<u16>,
+}
+
+impl Pair {
+    /// Starts both and waits until they are ready.
+    pub(crate) fn start(mesh: &Mesh) -> Self {
+        let cluster = &mesh.place.cluster;
+        let account = block_on(install(cluster));
+        let roots = cluster.folder().join("pair-roots.pem");
+        fs::write(&roots, roots_of(cluster, NAMESPACE, MESH_ROOTS)).unwrap();
+        let mut flags = mesh.control_plane.pair_flags();
+        flags.extend(["--istiod-root-file".to_owned(), roots.display().to_string()]);
+        let replicas: Vec<Serve> = (0..2).map(|number| start(cluster, &account, number, &flags)).collect();
+        replicas.iter().for_each(Serve::wait_until_ready);
+        let ports = replicas.iter().map(|replica| replica.port).collect();
+        Self { replicas, ports }
+    }
+
+    /// What makes our agent ask it: its certificate holds no DNS name.
+    pub(crate) fn agent_flags(&self) -> Vec<String> {
+        let addresses = self.ports.iter().map(|port| loopback(*port).to_string());
+        addresses
+            .flat_map(|address| ["--ca-address".to_owned(), address])
+            .chain(["--ca-identity", ID].map(str::to_owned))
+            .collect()
+    }
+
+    /// `kill -9` of the one that agents ask first.
+    pub(crate) fn kill_one(&mut self) {
+        drop(self.replicas.remove(0));
+    }
+}
+
+fn start(cluster: &Cluster, account: &Account, number: usize, flags: &[String]) -> Serve {
+    let name = format!("countersign-{number}");
+    let (uid, kubeconfig, token) = block_on(async {
+        let uid = cluster.pod(account, &name).await;
+        let asked = TokenFor { pod: Some(&name), ..TokenFor::default() };
+        let for_istiod = TokenFor { audiences: &["istio-ca"], ..asked.clone() };
+        (uid, cluster.kubeconfig_with(account, &asked).await, cluster.token(account, &for_istiod).await)
+    });
+    let token_file = cluster.folder().join(format!("{name}.istio-token"));
+    fs::write(&token_file, token).unwrap();
+    let mut all: Vec<&str> = flags.iter().map(String::as_str).collect();
+    all.extend([
+        "--istiod-token-file",
+        token_file.to_str().unwrap(),
+        "--state",
+        "kubernetes",
+        "--namespace",
+        NAMESPACE,
+    ]);
+    all.extend(["--kubeconfig", kubeconfig.to_str().unwrap(), "--replica-uid", &uid]);
+    Serve::spawn(&name, cluster.folder(), &cluster.folder().join(format!("{name}-data")), free_port(), &all)
+}

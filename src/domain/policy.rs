@@ -1,0 +1,29 @@
+//! Which Services a gateway must speak mutual TLS to, and with which identities: pure, from what a cluster holds. Nothing here
+//! knows how that was read, nor who is told.
+
+mod condition;
+mod labels;
+mod membership;
+mod mtls_mode;
+mod objects;
+mod policy_index;
+mod policy_snapshot;
+mod port_class;
+mod service_policy;
+
+pub use self::{
+    condition::{Condition, Severity},
+    labels::Labels,
+    membership::{Membership, MeshLabels, MeshSight, membership},
+    mtls_mode::MtlsMode,
+    objects::{
+        Backing, NamespaceFacts, ObjectName, PodFacts, RevisionTag, ServiceFacts, Sidecar, SliceEndpoint, SliceFacts,
+    },
+    policy_index::{Change, ClusterChange, PolicyIndex},
+    policy_snapshot::{NamespacePolicy, PolicyChanges, PolicySnapshot},
+    port_class::{PortClass, PortFacts},
+    service_policy::{OPT_OUT_ANNOTATION, ServicePolicy},
+};
+
+#[cfg(test)]
+mod table_tests;

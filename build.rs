@@ -6,13 +6,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const PROTOS: [&str; 7] = [
+const PROTOS: [&str; 8] = [
     "istio/v1/auth/ca.proto",
     "workload.proto",
     "envoy/service/secret/v3/sds.proto",
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",
     "countersign/v1/authority.proto",
     "countersign/v1/pair.proto",
+    "countersign/v1/policy.proto",
     "google/rpc/status.proto",
 ];
 

@@ -3,4 +3,5 @@
 pub mod inspect;
 pub mod issuance;
 pub mod passphrase;
+pub mod policy;
 pub mod render;

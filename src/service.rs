@@ -18,6 +18,8 @@ pub mod line_limit;
 pub mod metrics;
 pub mod own_identity;
 pub mod plugged_in_authority;
+pub mod policy_publisher;
+pub mod policy_view;
 pub mod ports;
 pub mod readiness;
 pub mod replica_identity;

@@ -24,7 +24,7 @@ pub enum ListForm {
 
 impl ListForm {
     /// A list as text, with a newline at its end.
-    fn render<T: Serialize + ?Sized>(
+    pub(super) fn render<T: Serialize + ?Sized>(
         self,
         list: &T,
         table: impl FnOnce(&T) -> Result<String, std::fmt::Error>,

@@ -12,12 +12,18 @@ use tonic::{service::RoutesBuilder, transport::Server};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::{
-    certificate_service::CertificateService, pass_on_service::PassOnService, reflection::add_reflection,
-    tls_listener::accept_tls,
+    certificate_service::CertificateService, pass_on_service::PassOnService, policy_service::GatewayPolicy,
+    reflection::add_reflection, tls_listener::accept_tls,
 };
 use crate::{
-    proto::{ISTIO_CA_DESCRIPTORS, istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer},
-    service::{create_certificate::CreateCertificate, istiod_pass_on::PassOn, under_way::UnderWay},
+    proto::{
+        ISTIO_CA_DESCRIPTORS, countersign::policy::v1::policy_service_server::PolicyServiceServer,
+        istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer,
+    },
+    service::{
+        create_certificate::CreateCertificate, istiod_pass_on::PassOn, policy_publisher::PolicyAccess,
+        under_way::UnderWay,
+    },
 };
 
 /// As istiod: what a fleet opens on one connection is not refused for its number.
@@ -40,7 +46,7 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `shutdown` resolves; then says GOAWAY on each connection and returns when every certificate that was asked for
+/// Serves, with `policy` also that, until `shutdown` resolves; then says GOAWAY on each connection and returns when every certificate that was asked for
 /// has been answered. What else is open then, such as somebody watching health, is cut.
 ///
 /// # Errors
@@ -51,11 +57,15 @@ pub async fn serve_ca(
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     create: Arc<CreateCertificate>,
     health: HealthServer<impl Health>,
+    policy: Option<PolicyAccess>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let signing = IstioCertificateServiceServer::new(CertificateService::new(Arc::clone(&create)));
     let mut routes = RoutesBuilder::default();
     routes.add_service(signing.max_decoding_message_size(MAX_MESSAGE));
+    if let Some(access) = policy {
+        routes.add_service(PolicyServiceServer::new(GatewayPolicy::new(access, Arc::clone(&create))));
+    }
     serve(tcp, tls, routes, create.under_way(), health, shutdown).await
 }
 

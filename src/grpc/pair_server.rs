@@ -11,17 +11,21 @@ use super::{
     authority_service::AuthorityOperator,
     operator_service::Operator,
     pair_service::{Peers, ReplicaService},
+    policy_service::OperatorPolicy,
     tls_listener::accept_tls,
     unix_listener::WorkloadListener,
 };
 use crate::{
-    proto::countersign::v1::{
-        authority_service_server::AuthorityServiceServer, operator_service_server::OperatorServiceServer,
-        pair_service_server::PairServiceServer,
+    proto::countersign::{
+        policy::v1::policy_operator_service_server::PolicyOperatorServiceServer,
+        v1::{
+            authority_service_server::AuthorityServiceServer, operator_service_server::OperatorServiceServer,
+            pair_service_server::PairServiceServer,
+        },
     },
     service::{
         authority_export::AuthorityExport, create_certificate::CreateCertificate, denial::IssuanceDenial,
-        issuance_history::IssuanceHistory,
+        issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher,
     },
 };
 
@@ -97,10 +101,12 @@ pub async fn serve_operator(
     history: Arc<dyn IssuanceHistory>,
     denial: Arc<IssuanceDenial>,
     export: Arc<AuthorityExport>,
+    policy: Option<Arc<PolicyPublisher>>,
 ) -> Result<(), Error> {
     Server::builder()
         .add_service(OperatorServiceServer::new(Operator::new(history, denial)))
         .add_service(AuthorityServiceServer::new(AuthorityOperator::new(export)))
+        .add_optional_service(policy.map(|policy| PolicyOperatorServiceServer::new(OperatorPolicy::new(policy))))
         .serve_with_incoming(listener.incoming())
         .await
 }

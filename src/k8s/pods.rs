@@ -7,47 +7,35 @@
 mod presence;
 
 use std::{
+    collections::BTreeMap,
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Time};
-use kube::{
-    Client, Error,
-    api::{ListParams, WatchEvent, WatchParams},
-    core::{Request, request::Error as RequestError},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Client;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
+use tracing::info;
 
 use self::presence::{Life, PodFacts, Presence};
+use super::{
+    list_watch::{Heard, Source, Trimmed, follow},
+    policy_watch::{PodAnnotations, sidecar_of},
+};
 use crate::{
     domain::{
         attestation::UnfinishedPods,
         clock::{BootInstant, Clock, Timestamp},
         identity::ServiceAccount,
+        policy::{self, Change, ClusterChange, ObjectName},
     },
-    service::ports::PodPresence,
+    service::{policy_publisher::PolicyPublisher, ports::PodPresence},
 };
 
-const PODS: &str = "/api/v1/pods";
-/// Pods of one answer while they are listed.
-const PAGE: u32 = 250;
-/// For one such answer, or for a watch to begin.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Seconds after which the API server ends a watch.
-const WATCH_ENDS: u32 = 30;
-/// A watch on which so long nothing was heard, not even its end, is dead.
-const SILENCE_LIMIT: Duration = Duration::from_secs(40);
+const PODS: Source = Source { path: "/api/v1/pods", selector: "", event: "pods_not_watched" };
 /// Not heard for so long, what is known is not believed any more.
 const BELIEVED_FOR: Duration = Duration::from_secs(90);
-/// After a first failure; doubled from one to the next.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// A watch that has ended before was none.
-const SHORT: Duration = Duration::from_secs(1);
 
 /// A pod without what nobody here reads; that is most of it, and is not even taken into memory.
 #[derive(Clone, Debug, Deserialize)]
@@ -63,15 +51,19 @@ struct TrimmedPod {
 #[serde(rename_all = "camelCase", default)]
 struct Metadata {
     namespace: String,
+    name: String,
     uid: String,
     resource_version: String,
     deletion_timestamp: Option<Time>,
+    labels: BTreeMap<String, String>,
+    annotations: PodAnnotations,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Spec {
     service_account_name: String,
+    host_network: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -80,18 +72,13 @@ struct Status {
     phase: String,
 }
 
-/// Part of a list.
-#[derive(Deserialize)]
-struct Page {
-    metadata: ListMeta,
-    items: Vec<TrimmedPod>,
-}
-
 /// The pods of the cluster. Needs the right to list and watch pods in all namespaces.
 pub struct ClusterPods {
     client: Client,
     clock: Arc<dyn Clock>,
     known: Mutex<Known>,
+    /// Who else wants to know of them.
+    policy: Option<Arc<PolicyPublisher>>,
 }
 
 #[derive(Default)]
@@ -101,131 +88,57 @@ struct Known {
     heard: Option<BootInstant>,
 }
 
-/// Why what was watched is not watched any more.
-enum Ended {
-    /// It goes on from there.
-    After(String),
-    /// The pods have to be listed again.
-    TooOld,
+/// What is told of a pod: to the one, and to the other.
+struct Told {
+    presence: PodFacts,
+    policy: Option<policy::PodFacts>,
 }
 
 impl ClusterPods {
     /// The pods that `client` sees. Nothing is known until [`follow`](Self::follow) runs.
     pub fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
-        Self { client, clock, known: Mutex::default() }
+        Self { client, clock, known: Mutex::default(), policy: None }
+    }
+
+    /// Tells `policy` of them as well: they are watched once for both.
+    #[must_use]
+    pub fn with_policy(self, policy: Option<Arc<PolicyPublisher>>) -> Self {
+        Self { policy, ..self }
     }
 
     /// Lists and watches for ever.
-    pub async fn follow(&self) {
-        let mut version = None;
-        let mut pause = FIRST_PAUSE;
-        let mut said = None;
-        loop {
-            let (begun, was_watch) = (Instant::now(), version.is_some());
-            let step = match version.take() {
-                None => self.list().await.map(Ended::After),
-                Some(from) => match self.watch(from).await {
-                    Ok(ended) => Ok(ended),
-                    Err((from, error)) => {
-                        version = Some(from);
-                        Err(error)
-                    }
-                },
-            };
-            match step {
-                Ok(ended) => {
-                    pause = FIRST_PAUSE;
-                    said = None;
-                    if let Ended::After(reached) = ended {
-                        version = Some(reached);
-                    }
-                    // one that ends at once, again and again, is not asked in a loop
-                    if was_watch && begun.elapsed() < SHORT {
-                        sleep(FIRST_PAUSE).await;
-                    }
-                }
-                Err(problem) => {
-                    let problem = problem.to_string();
-                    if said.as_ref() != Some(&problem) {
-                        warn!(event = "pods_not_watched", problem);
-                    }
-                    said = Some(problem);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
-        }
-    }
-
-    /// All pods, page by page, in place of what was known. The version that they are of.
-    async fn list(&self) -> Result<String, Problem> {
-        let mut presence = Presence::default();
-        let mut page = ListParams::default().limit(PAGE);
-        loop {
-            let request = Request::new(PODS).list(&page)?;
-            let answer = timeout(ANSWER_LIMIT, self.client.request::<Page>(request)).await;
-            let answer = answer.map_err(|_elapsed| Problem::Silent)??;
-            for pod in answer.items.iter().filter_map(facts_of) {
-                presence.put(pod);
-            }
-            match answer.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => {
-                    info!(event = "pods_listed", unfinished = presence.pods());
-                    self.hear(|known| *known = presence);
-                    return Ok(answer.metadata.resource_version.unwrap_or_default());
-                }
-            }
-        }
-    }
-
-    /// Follows changes after `version` until the watch ends. With an error comes the version that was reached.
-    async fn watch(&self, version: String) -> Result<Ended, (String, Problem)> {
-        let mut reached = version;
-        match self.watch_from(&mut reached).await {
-            Ok(true) => Ok(Ended::After(reached)),
-            Ok(false) => Ok(Ended::TooOld),
-            Err(problem) => Err((reached, problem)),
-        }
-    }
-
-    /// Whether the next watch can go on where this one ended.
-    async fn watch_from(&self, reached: &mut String) -> Result<bool, Problem> {
-        let params = WatchParams::default().timeout(WATCH_ENDS);
-        let request = Request::new(PODS).watch(&params, reached)?;
-        let begun = timeout(ANSWER_LIMIT, self.client.request_events::<TrimmedPod>(request)).await;
-        let mut events = match begun.map_err(|_elapsed| Problem::Silent)? {
-            Err(Error::Api(status)) if status.code == 410 => return Ok(false),
-            begun => begun?.boxed(),
+    pub async fn follow(&self) -> Infallible {
+        let read = |pod: &TrimmedPod| {
+            let presence = facts_of(pod)?;
+            let policy = self.policy.is_some().then(|| policy_facts(pod, &presence));
+            Some(Told { presence, policy })
         };
-        self.hear(|_| {});
-        loop {
-            let next = timeout(SILENCE_LIMIT, events.next()).await.map_err(|_elapsed| Problem::Silent)?;
-            let Some(event) = next else { return Ok(true) };
-            match event? {
-                WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
-                    self.hear(|known| facts_of(&pod).into_iter().for_each(|facts| known.put(facts)));
-                    *reached = pod.metadata.resource_version;
-                }
-                WatchEvent::Deleted(pod) => {
-                    self.hear(|known| known.remove(&pod.metadata.uid));
-                    *reached = pod.metadata.resource_version;
-                }
-                WatchEvent::Bookmark(bookmark) => {
-                    self.hear(|_| {});
-                    *reached = bookmark.metadata.resource_version;
-                }
-                WatchEvent::Error(status) if status.code == 410 => return Ok(false),
-                WatchEvent::Error(status) => return Err(Error::Api(status).into()),
-            }
+        follow(&self.client, PODS, read, |heard| self.hear(heard)).await
+    }
+
+    fn hear(&self, heard: Heard<Told>) {
+        let (presence, policy) = apart(heard);
+        self.keep(presence);
+        if let (Some(publisher), Some(change)) = (&self.policy, policy) {
+            publisher.apply(ClusterChange::Pods(change));
         }
     }
 
-    fn hear(&self, change: impl FnOnce(&mut Presence)) {
+    fn keep(&self, heard: Heard<PodFacts>) {
         let now = self.clock.boot();
         let mut known = self.known();
-        change(&mut known.presence);
         known.heard = Some(now);
+        match heard {
+            Heard::Alive => {}
+            Heard::Listed(pods) => {
+                let mut presence = Presence::default();
+                pods.into_iter().for_each(|pod| presence.put(pod));
+                info!(event = "pods_listed", unfinished = presence.pods());
+                known.presence = presence;
+            }
+            Heard::Put(pod) => known.presence.put(pod),
+            Heard::Gone(pod) => known.presence.remove(&pod.uid),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -246,15 +159,10 @@ impl PodPresence for ClusterPods {
     }
 }
 
-/// What went wrong on the way to the API server.
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error(transparent)]
-    Api(#[from] Error),
-    #[error(transparent)]
-    Request(#[from] RequestError),
-    #[error("the API server is silent")]
-    Silent,
+impl Trimmed for TrimmedPod {
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
+    }
 }
 
 /// `None` for what no API server would let exist.
@@ -268,6 +176,34 @@ fn facts_of(pod: &TrimmedPod) -> Option<PodFacts> {
         (_, None) => Life::Stays,
     };
     Some(PodFacts { uid: metadata.uid.as_str().into(), account, life })
+}
+
+/// The same pod, as policies are worked out from it.
+fn policy_facts(pod: &TrimmedPod, presence: &PodFacts) -> policy::PodFacts {
+    let TrimmedPod { metadata, spec, .. } = pod;
+    let labels: policy::Labels = metadata.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    policy::PodFacts {
+        object: ObjectName::new(&metadata.namespace, &metadata.name),
+        uid: metadata.uid.as_str().into(),
+        account: presence.account.clone(),
+        finished: presence.life == Life::Finished,
+        sidecar: sidecar_of(&labels, &metadata.annotations, spec.host_network),
+        labels: Arc::new(labels),
+    }
+}
+
+/// What the one is told, and what the other.
+fn apart(heard: Heard<Told>) -> (Heard<PodFacts>, Option<Change<policy::PodFacts>>) {
+    match heard {
+        Heard::Alive => (Heard::Alive, None),
+        Heard::Listed(pods) => {
+            let (presence, policy): (Vec<_>, Vec<_>) =
+                pods.into_iter().map(|told| (told.presence, told.policy)).unzip();
+            (Heard::Listed(presence), Some(Change::Reset(policy.into_iter().flatten().collect())))
+        }
+        Heard::Put(told) => (Heard::Put(told.presence), told.policy.map(Change::Put)),
+        Heard::Gone(told) => (Heard::Gone(told.presence), told.policy.map(|facts| Change::Gone(facts.object))),
+    }
 }
 
 #[cfg(test)]

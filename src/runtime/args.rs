@@ -7,6 +7,7 @@ mod authority;
 mod istiod;
 mod kubernetes;
 mod outputs;
+mod policy;
 mod serve;
 
 use std::{path::PathBuf, time::Duration};
@@ -23,6 +24,7 @@ pub use self::{
     istiod::IstiodArgs,
     kubernetes::KubernetesArgs,
     outputs::OutputArgs,
+    policy::{Asking, PolicyCommand, PolicyDiffArgs, PolicyExplainArgs, PolicyListArgs, PolicyWatchArgs},
     serve::ServeArgs,
 };
 use super::{duration, names};
@@ -56,6 +58,9 @@ pub enum Command {
     /// Look into the record of what was issued, and deny what must not be
     #[command(subcommand)]
     Issuance(IssuanceCommand),
+    /// See which Services need mutual TLS, and why something won't work
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Save the signing authority, and put it back or take one over
     #[command(subcommand)]
     Authority(AuthorityCommand),

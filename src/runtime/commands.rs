@@ -11,8 +11,8 @@ use clap::FromArgMatches;
 use super::{
     agent,
     args::{
-        self, AgentArgs, AuthorityCommand, Cli, Command, InspectArgs, IssuanceCommand, QuickstartArgs, RecoverArgs,
-        ServeArgs, TokenArgs,
+        self, AgentArgs, AuthorityCommand, Cli, Command, InspectArgs, IssuanceCommand, PolicyCommand, QuickstartArgs,
+        RecoverArgs, ServeArgs, TokenArgs,
     },
     config::{AgentConfig, ConfigError, Environment, ServeConfig},
     operate, quickstart,
@@ -74,6 +74,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode, Com
         Command::Agent(flags) => agent(&flags, environment),
         Command::Inspect(args) => inspect(&args, environment),
         Command::Issuance(command) => issuance(&command),
+        Command::Policy(command) => policy(&command),
         Command::Authority(command) => authority(&command),
         Command::Token(args) => token(&args),
         Command::Recover(args) => recover(&args),
@@ -139,6 +140,16 @@ fn issuance(command: &IssuanceCommand) -> Result<ExitCode, CommandError> {
         IssuanceCommand::Deny(args) => operate::denial::deny(args),
         IssuanceCommand::Allow(args) => operate::denial::allow(args),
         IssuanceCommand::Denied(args) => operate::denial::denied(args),
+    };
+    print(&text.map_err(failed)?)
+}
+
+fn policy(command: &PolicyCommand) -> Result<ExitCode, CommandError> {
+    let text = match command {
+        PolicyCommand::List(args) => operate::policy::listed(args),
+        PolicyCommand::Explain(args) => operate::policy::explained(args),
+        PolicyCommand::Diff(args) => operate::policy::previewed(args),
+        PolicyCommand::Watch(args) => operate::policy::watched(args).map(|()| String::new()),
     };
     print(&text.map_err(failed)?)
 }

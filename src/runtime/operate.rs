@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod denial;
+pub mod policy;
 
 use std::{
     fmt::Write as _,

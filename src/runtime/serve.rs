@@ -13,6 +13,8 @@ mod istiod;
 mod kubernetes;
 mod listeners;
 mod plugged_in;
+#[cfg(feature = "kubernetes")]
+mod policy;
 pub(super) mod proofs;
 mod signing;
 mod surroundings;
@@ -214,7 +216,7 @@ fn start_signing(
     supervisor: &mut Supervisor,
 ) -> (Follower, ReplicaSlot) {
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
-    let Signing { slot, ports, pair_port, denial, readiness, .. } = signing;
+    let Signing { slot, ports, pair_port, denial, readiness, policy, .. } = signing;
     let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health {
@@ -257,7 +259,7 @@ fn start_signing(
     );
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
-    let serving = serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, gone(left.clone()));
+    let serving = serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, policy, gone(left.clone()));
     supervisor.spawn("signing API", async move {
         let result = serving.await;
         answered.send_replace(true);

@@ -43,6 +43,7 @@ mod mesh;
 mod network;
 mod network_works;
 mod pair;
+mod policy;
 mod rights;
 mod rotations;
 mod state;

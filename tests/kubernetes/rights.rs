@@ -81,6 +81,13 @@ const GATEWAY: &[Row] = &[
 /// Refused by all of those too, allowed with `rbac-gateway-token.yaml`.
 const GATEWAY_TOKEN: &[Row] = &[("create", "", "serviceaccounts/token", GATEWAYS, "gateway")];
 
+/// Refused by all of these, allowed with `rbac-policy.yaml`.
+const POLICY: &[Row] = &[
+    ("list", "", "services", "", ""),
+    ("watch", "", "services", "", ""),
+    ("watch", "discovery.k8s.io", "endpointslices", "", ""),
+];
+
 const REFUSED_EVEN_THEN: &[Row] = &[
     ("get", "", "secrets", ISTIO, "istio-ca-secret"),
     ("get", "", "secrets", GATEWAYS, "another"),
@@ -91,6 +98,7 @@ const REFUSED_EVEN_THEN: &[Row] = &[
     ("patch", "", "configmaps", ISTIO, "istio"),
     ("patch", CERTIFICATES, "clustertrustbundles", "", "another"),
     ("attest", CERTIFICATES, "signers", "", "another.example/signer"),
+    ("update", "", "services", "default", "kubernetes"),
     ("update", CERTIFICATES, "certificatesigningrequests/approval", "", ""),
 ];
 
@@ -112,6 +120,9 @@ async fn a_replica_has_the_rights_it_needs_and_no_more() {
     cluster.namespace_named(GATEWAYS, &[]).await;
     cluster.apply_file(&shipped("rbac-gateway-secret.yaml")).await;
     check(&cluster, GATEWAY, true).await;
+    check(&cluster, POLICY, false).await;
+    cluster.apply_file(&shipped("rbac-policy.yaml")).await;
+    check(&cluster, POLICY, true).await;
     check(&cluster, ALLOWED, true).await;
     check(&cluster, REFUSED, false).await;
     check(&cluster, REFUSED_EVEN_THEN, false).await;

@@ -66,6 +66,12 @@ pub struct KubernetesArgs {
     /// Secret that holds the client certificate of a gateway, which the active keeps there; both in one namespace. Repeatable
     #[arg(long = "gateway-secret", value_name = "NAMESPACE/SECRET=ACCOUNT")]
     pub gateway_secrets: Option<Vec<String>>,
+    /// Whether it is worked out which Services need mutual TLS, and told to gateways: true or false
+    #[arg(long, value_name = "BOOL")]
+    pub policy: Option<String>,
+    /// SPIFFE ID of a gateway that may follow policies, with policy. Repeatable
+    #[arg(long = "gateway-identity", value_name = "SPIFFE_ID")]
+    pub gateway_identities: Option<Vec<String>>,
 }
 
 impl KubernetesArgs {
@@ -85,6 +91,7 @@ impl KubernetesArgs {
             istio_namespace: Some("istio-system".into()),
             cluster_trust_bundle: Some("false".into()),
             adopt: Some("false".into()),
+            policy: Some("false".into()),
             ..Self::default()
         }
     }

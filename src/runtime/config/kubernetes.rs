@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use super::{parse, reference, sources::Sources};
 use crate::{
     domain::{
-        identity::TrustDomain,
+        identity::{SpiffeId, TrustDomain},
         leadership::{LeaseTiming, LeaseTimingError},
     },
     runtime::{args::KubernetesArgs, duration},
@@ -51,6 +51,10 @@ pub struct KubernetesConfig {
     pub adopt: bool,
     /// Secrets that hold SVIDs of gateways, each once.
     pub gateway_secrets: Vec<GatewaySecret>,
+    /// Whether it is worked out which Services need mutual TLS.
+    pub policy: bool,
+    /// Who may follow that.
+    pub gateway_identities: Vec<SpiffeId>,
 }
 
 impl KubernetesConfig {
@@ -78,6 +82,11 @@ impl KubernetesConfig {
         let cluster_trust_bundle = from.one("cluster_trust_bundle", parse::boolean);
         let adopt = from.one("adopt", parse::boolean);
         let gateway_secrets = gateway_secrets(from);
+        let policy = from.one("policy", parse::boolean);
+        let gateway_identities: Vec<SpiffeId> = from.many("gateway_identities", parse::displayed);
+        if policy == Some(false) && !gateway_identities.is_empty() {
+            from.refuse("gateway_identities", "counts with policy only: set that, or leave this out");
+        }
         Some(Self {
             kubeconfig,
             namespace,
@@ -97,6 +106,8 @@ impl KubernetesConfig {
             cluster_trust_bundle: cluster_trust_bundle?,
             adopt: adopt?,
             gateway_secrets,
+            policy: policy?,
+            gateway_identities,
         })
     }
 
@@ -124,6 +135,9 @@ impl KubernetesConfig {
             cluster_trust_bundle: Some(self.cluster_trust_bundle.to_string()),
             adopt: Some(self.adopt.to_string()),
             gateway_secrets: gateway_secret_texts(&self.gateway_secrets),
+            policy: Some(self.policy.to_string()),
+            gateway_identities: Some(self.gateway_identities.iter().map(SpiffeId::to_string).collect::<Vec<_>>())
+                .filter(|identities| !identities.is_empty()),
         }
     }
 }

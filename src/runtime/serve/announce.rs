@@ -12,7 +12,7 @@ use crate::{
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
     service::{
         authority_export::AuthorityExport, denial::IssuanceDenial, issuance_history::IssuanceHistory,
-        signing_session::SigningSession,
+        policy_publisher::PolicyPublisher, signing_session::SigningSession,
     },
     storage::{
         data_dir::{DataDir, write_atomically},
@@ -57,6 +57,7 @@ pub(super) struct Announcer {
     pub(super) written: watch::Sender<Option<Term>>,
     pub(super) denial: Arc<IssuanceDenial>,
     pub(super) export: Arc<AuthorityExport>,
+    pub(super) policy: Option<Arc<PolicyPublisher>>,
 }
 
 impl Announcer {
@@ -145,7 +146,7 @@ impl Announcer {
 
     async fn serve_operator(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let listener = WorkloadListener::bind(&self.data_dir.admin_socket(), private()).await?;
-        Ok(serve_operator(listener, Arc::clone(&self.history), Arc::clone(&self.denial), Arc::clone(&self.export))
-            .await?)
+        let (history, denial, export) = (Arc::clone(&self.history), Arc::clone(&self.denial), Arc::clone(&self.export));
+        Ok(serve_operator(listener, history, denial, export, self.policy.clone()).await?)
     }
 }

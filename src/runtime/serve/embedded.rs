@@ -80,6 +80,7 @@ pub(super) async fn join(
         istiod: None,
         distribution: None,
         gateway_secrets: PlannedSecrets::default(),
+        policy: None,
         announced: Announced::InDataDir(directory.clone(), entry),
         histories: Box::new(move |own| Arc::new(all_histories(logs_of, own_slot, own))),
         tasks: Vec::new(),

@@ -10,6 +10,7 @@ use super::{
     Seams, ServeFailed,
     announce::Announced,
     listeners::listen,
+    policy,
     surroundings::{AllLogs, PairPort, PlannedSecrets, Ports, Surroundings, Tasks},
 };
 use crate::{
@@ -42,6 +43,7 @@ use crate::{
         issuance_history::PairHistories,
         leadership::Hints,
         metrics::Metrics,
+        policy_publisher::PolicyPublisher,
         ports::{BoxFuture, StateStore},
         readiness::{Latch, Readiness},
         replica_identity::ReplicaIdentityKeeper,
@@ -74,7 +76,9 @@ pub(super) async fn join(
     let Tenancy { namespace, lease, store, hints } = tenancy(kubernetes, seams, &readiness, &mut tasks).await?;
     let Others { pair, tls, peers } = others(config, kubernetes, &replica, &lease, &store, seams, &mut tasks)?;
     let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
-    let cluster = cluster(&client, kubernetes, seams, &mut tasks);
+    let policy = policy::start(&client, kubernetes, &replica, &mut tasks);
+    let publisher = policy.as_ref().map(|access| Arc::clone(&access.publisher));
+    let cluster = cluster(&client, kubernetes, publisher, seams, &mut tasks);
     let distribution = distribution(config, kubernetes, namespace.clone())?;
     let gateway_secrets = gateway_secrets(kubernetes, &client, &distribution.namespace);
     let own_name = format!("countersign.{namespace}.svc");
@@ -98,6 +102,7 @@ pub(super) async fn join(
         istiod: distribution.mesh_ca.as_ref().map(MeshCa::istiod_serving),
         distribution: Some((distribution.clone(), bundle_places(&client, &distribution))),
         gateway_secrets,
+        policy,
         announced: Announced::InLease,
         tasks,
         readiness,
@@ -174,10 +179,16 @@ fn others(
     Ok(Others { pair, tls, peers: CertifiedPeers { clock: Arc::clone(clock), known, workload } })
 }
 
-fn cluster(client: &Client, kubernetes: &KubernetesConfig, seams: &Seams, tasks: &mut Tasks) -> Cluster {
-    let pods = Arc::new(ClusterPods::new(client.clone(), Arc::clone(&seams.clock)));
+fn cluster(
+    client: &Client,
+    kubernetes: &KubernetesConfig,
+    policy: Option<Arc<PolicyPublisher>>,
+    seams: &Seams,
+    tasks: &mut Tasks,
+) -> Cluster {
+    let pods = Arc::new(ClusterPods::new(client.clone(), Arc::clone(&seams.clock)).with_policy(policy));
     let followed = Arc::clone(&pods);
-    tasks.push(("pods", Box::pin(async move { followed.follow().await })));
+    tasks.push(("pods", Box::pin(async move { match followed.follow().await {} })));
     let rules = ReviewRules { cluster: kubernetes.cluster_id.clone(), audiences: kubernetes.token_audiences.clone() };
     let reviewer = Arc::new(ClusterTokenReviewer::new(client.clone()));
     let (clock, metrics) = (Arc::clone(&seams.clock), Arc::clone(&seams.metrics));

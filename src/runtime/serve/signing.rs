@@ -20,6 +20,7 @@ use crate::{
         denial::IssuanceDenial,
         issuance_history::IssuanceHistory,
         leadership::{Leadership, Standing},
+        policy_publisher::PolicyAccess,
         ports::Pair as _,
         readiness::Readiness,
         signing_session::SigningSession,
@@ -48,6 +49,7 @@ pub(super) struct Signing {
     pub(super) pair: Arc<PairClient>,
     pub(super) denial: Arc<IssuanceDenial>,
     pub(super) readiness: Readiness,
+    pub(super) policy: Option<PolicyAccess>,
 }
 
 pub(super) fn assemble(
@@ -57,7 +59,8 @@ pub(super) fn assemble(
     seams: &Seams,
 ) -> Result<Signing, ServeFailed> {
     let policy = policy(config, &mut surroundings);
-    let Surroundings { data_dir, slot, replica, ports, pair_port, pair, announced, readiness, .. } = surroundings;
+    let Surroundings { data_dir, slot, replica, ports, pair_port, pair, announced, readiness, policy: access, .. } =
+        surroundings;
     let Seams { clock, random, metrics, .. } = seams;
     let log = EmbeddedIssuanceLog::open(&data_dir, slot.lock(), Retention::default(), Arc::clone(clock));
     let log = Arc::new(log.map_err(ServeFailed::of)?);
@@ -99,6 +102,7 @@ pub(super) fn assemble(
         history: (surroundings.histories)(Arc::clone(&history)),
         denial: Arc::clone(&denial),
         export: Arc::new(export),
+        policy: access.as_ref().map(|access| Arc::clone(&access.publisher)),
     };
     Ok(Signing {
         slot,
@@ -115,6 +119,7 @@ pub(super) fn assemble(
         pair,
         denial,
         readiness,
+        policy: access,
     })
 }
 

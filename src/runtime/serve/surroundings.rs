@@ -14,6 +14,7 @@ use crate::{
         gateway_secrets::GatewaySecret,
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},
+        policy_publisher::PolicyAccess,
         ports::{BoxFuture, KeptState},
         readiness::Readiness,
         signing_state::OpenStore,
@@ -51,6 +52,8 @@ pub(super) struct Surroundings {
     pub(super) distribution: Option<(DistributionConfig, Places)>,
     /// Where SVIDs of gateways go.
     pub(super) gateway_secrets: PlannedSecrets,
+    /// Which Services need mutual TLS, if that is followed.
+    pub(super) policy: Option<PolicyAccess>,
     pub(super) announced: Announced,
     pub(super) histories: AllLogs,
     /// What goes on beside everything else until shutdown.

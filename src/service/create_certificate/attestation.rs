@@ -1,5 +1,7 @@
 //! Who the caller is: what this replica knows is put together here, and judged by `domain::attestation`.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Cluster, CreateCertificate, CreateError};
@@ -8,13 +10,34 @@ use crate::{
         attestation::{
             AttestationError, Caller, ClusterWord, Denied, Evidence, UnfinishedPods, Verifiers, attest, entitled_id,
         },
-        identity::ServiceAccount,
+        identity::{ServiceAccount, SpiffeId},
         x509::VerifiedCsr,
     },
     service::{ports::SigningRequest, token_reviews::Reviewed},
 };
 
+/// For a review of a token, where nobody waits to sign.
+const IDENTIFY_LIMIT: Duration = Duration::from_secs(5);
+
 impl CreateCertificate {
+    /// Who brings this evidence, for what is asked besides signing: judged here, whether this replica is active or not, by the same
+    /// rules. What is denied is known to the active alone.
+    ///
+    /// # Errors
+    ///
+    /// When the caller is not believed, denied or reserved, or that can't be decided now.
+    pub async fn identify(&self, evidence: &Evidence) -> Result<SpiffeId, CreateError> {
+        let deadline = Instant::now() + IDENTIFY_LIMIT;
+        let reviewed = match &self.cluster {
+            Some(cluster) => self.review(cluster, evidence, &self.policy.replica, deadline).await,
+            None => None,
+        };
+        let denied = self.session.borrow().as_ref().map(|session| session.denied());
+        let caller = self.attest(evidence, &self.policy.replica, denied.as_deref(), reviewed.as_ref())?;
+        let nothing = Denied::default();
+        Ok(entitled_id(&caller, "", &self.policy.reserved, denied.as_deref().unwrap_or(&nothing))?)
+    }
+
     /// What is refused here would be refused by the active too: it need not wait, nor take up a place. What is denied, and
     /// what the cluster says, only the active finds out; of a caller that only it can judge, the request is not looked at.
     pub(super) fn refuse_early(&self, request: &SigningRequest, evidence: &Evidence) -> Result<(), CreateError> {

@@ -1,0 +1,206 @@
+//! Lists objects of one kind page by page, then watches them, for ever; of each only what `read` takes from it stays in
+//! memory. Needs nothing of an API server but lists and watches.
+
+use std::{convert::Infallible, fmt::Debug, marker::PhantomData, time::Duration};
+
+use futures_util::StreamExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use kube::{
+    Client, Error,
+    api::{ListParams, WatchEvent, WatchParams},
+    core::{Request, request::Error as RequestError},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
+
+/// Objects of one answer while they are listed.
+const PAGE: u32 = 250;
+/// For one such answer, or for a watch to begin.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Seconds after which the API server ends a watch.
+const WATCH_ENDS: u32 = 30;
+/// A watch on which so long nothing was heard, not even its end, is dead.
+const SILENCE_LIMIT: Duration = Duration::from_secs(40);
+/// After a first failure; doubled from one to the next.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A watch that has ended before was none.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// Which objects.
+pub(super) struct Source {
+    /// Of the API: all namespaces' objects of a kind.
+    pub(super) path: &'static str,
+    /// As a label selector; empty for all.
+    pub(super) selector: &'static str,
+    /// Of the log line that says that they can't be watched.
+    pub(super) event: &'static str,
+}
+
+/// An object, as far as it is decoded.
+pub(super) trait Trimmed: Clone + Debug + DeserializeOwned + Send + 'static {
+    /// `metadata.resourceVersion`.
+    fn version(&self) -> &str;
+}
+
+/// What was heard of the objects.
+pub(super) enum Heard<T> {
+    /// These there are.
+    Listed(Vec<T>),
+    /// One is there, or was changed.
+    Put(T),
+    /// One is gone.
+    Gone(T),
+    /// Nothing new, but the API server is there.
+    Alive,
+}
+
+/// Why what was watched is not watched any more.
+enum Ended {
+    /// It goes on from there.
+    After(String),
+    /// The objects have to be listed again.
+    TooOld,
+}
+
+/// What went wrong on the way to the API server.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error(transparent)]
+    Api(#[from] Error),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error("the API server is silent")]
+    Silent,
+}
+
+/// Part of a list.
+#[derive(Deserialize)]
+struct Page<R> {
+    metadata: ListMeta,
+    items: Vec<R>,
+}
+
+/// Lists and watches for ever. What `read` has no use for is passed over.
+pub(super) async fn follow<R: Trimmed, T>(
+    client: &Client,
+    source: Source,
+    read: impl Fn(&R) -> Option<T>,
+    hear: impl FnMut(Heard<T>),
+) -> Infallible {
+    let mut following = Following { client, source, read, hear, of: PhantomData };
+    let mut version = None;
+    let mut pause = FIRST_PAUSE;
+    let mut said = None;
+    loop {
+        let (begun, was_watch) = (Instant::now(), version.is_some());
+        let step = match version.take() {
+            None => following.list().await.map(Ended::After),
+            Some(from) => match following.watch(from).await {
+                Ok(ended) => Ok(ended),
+                Err((from, error)) => {
+                    version = Some(from);
+                    Err(error)
+                }
+            },
+        };
+        match step {
+            Ok(ended) => {
+                pause = FIRST_PAUSE;
+                said = None;
+                if let Ended::After(reached) = ended {
+                    version = Some(reached);
+                }
+                // one that ends at once, again and again, is not asked in a loop
+                if was_watch && begun.elapsed() < SHORT {
+                    sleep(FIRST_PAUSE).await;
+                }
+            }
+            Err(problem) => {
+                let problem = problem.to_string();
+                if said.as_ref() != Some(&problem) {
+                    warn!(event = following.source.event, problem);
+                }
+                said = Some(problem);
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+struct Following<'a, R, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> {
+    client: &'a Client,
+    source: Source,
+    read: Read,
+    hear: Hear,
+    of: PhantomData<fn(R) -> T>,
+}
+
+impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<'_, R, T, Read, Hear> {
+    /// All objects, page by page, in place of what was known. The version that they are of.
+    async fn list(&mut self) -> Result<String, Problem> {
+        let mut listed = Vec::new();
+        let mut page = ListParams::default().limit(PAGE).labels(self.source.selector);
+        loop {
+            let request = Request::new(self.source.path).list(&page)?;
+            let answer = timeout(ANSWER_LIMIT, self.client.request::<Page<R>>(request)).await;
+            let answer = answer.map_err(|_elapsed| Problem::Silent)??;
+            listed.extend(answer.items.iter().filter_map(&self.read));
+            match answer.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => {
+                    (self.hear)(Heard::Listed(listed));
+                    return Ok(answer.metadata.resource_version.unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    /// Follows changes after `version` until the watch ends. With an error comes the version that was reached.
+    async fn watch(&mut self, version: String) -> Result<Ended, (String, Problem)> {
+        let mut reached = version;
+        match self.watch_from(&mut reached).await {
+            Ok(true) => Ok(Ended::After(reached)),
+            Ok(false) => Ok(Ended::TooOld),
+            Err(problem) => Err((reached, problem)),
+        }
+    }
+
+    /// Whether the next watch can go on where this one ended.
+    async fn watch_from(&mut self, reached: &mut String) -> Result<bool, Problem> {
+        let params = WatchParams::default().timeout(WATCH_ENDS).labels(self.source.selector);
+        let request = Request::new(self.source.path).watch(&params, reached)?;
+        let begun = timeout(ANSWER_LIMIT, self.client.request_events::<R>(request)).await;
+        let mut events = match begun.map_err(|_elapsed| Problem::Silent)? {
+            Err(Error::Api(status)) if status.code == 410 => return Ok(false),
+            begun => begun?.boxed(),
+        };
+        (self.hear)(Heard::Alive);
+        loop {
+            let next = timeout(SILENCE_LIMIT, events.next()).await.map_err(|_elapsed| Problem::Silent)?;
+            let Some(event) = next else { return Ok(true) };
+            match event? {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    self.tell(&object, Heard::Put);
+                    object.version().clone_into(reached);
+                }
+                WatchEvent::Deleted(object) => {
+                    self.tell(&object, Heard::Gone);
+                    object.version().clone_into(reached);
+                }
+                WatchEvent::Bookmark(bookmark) => {
+                    (self.hear)(Heard::Alive);
+                    *reached = bookmark.metadata.resource_version;
+                }
+                WatchEvent::Error(status) if status.code == 410 => return Ok(false),
+                WatchEvent::Error(status) => return Err(Error::Api(status).into()),
+            }
+        }
+    }
+
+    fn tell(&mut self, object: &R, what: impl FnOnce(T) -> Heard<T>) {
+        (self.hear)((self.read)(object).map_or(Heard::Alive, what));
+    }
+}

@@ -1,0 +1,117 @@
+//! A large cluster.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{create, gateway::Gateway, label, pod_of, runtime, service_of, show, start};
+use crate::{
+    cluster::{Cluster, block_on},
+    network::in_own_network,
+    pair::token_file,
+    support::countersign::is_released,
+};
+
+const NAMESPACES: usize = 1_000;
+const SERVICES: usize = 5_000;
+const PODS: usize = 10_000;
+const WORKERS: usize = 12;
+const COMPLETE: Duration = Duration::from_secs(20);
+const MEMORY_KIB: u64 = 64 << 10;
+const ROUNDS: usize = 50;
+
+fn namespace(number: usize) -> String {
+    format!("team-{:04}", number % NAMESPACES)
+}
+
+async fn fill(client: &Client) {
+    let mut making = JoinSet::new();
+    for worker in 0..WORKERS {
+        let client = client.clone();
+        making.spawn(async move {
+            for number in (worker..NAMESPACES).step_by(WORKERS) {
+                let object: Namespace = serde_json::from_value(json!({
+                    "metadata": { "name": namespace(number), "labels": { "istio-injection": "enabled" } },
+                }))
+                .unwrap();
+                create(Api::all(client.clone()), &object).await;
+            }
+        });
+    }
+    while let Some(made) = making.join_next().await {
+        made.unwrap();
+    }
+    for worker in 0..WORKERS {
+        let client = client.clone();
+        making.spawn(async move {
+            for number in (worker..SERVICES).step_by(WORKERS) {
+                let (namespace, name) = (namespace(number), format!("service-{}", number / NAMESPACES));
+                create(Api::namespaced(client.clone(), &namespace), &service_of(&namespace, &name)).await;
+            }
+            for number in (worker..PODS).step_by(WORKERS) {
+                let (namespace, of) = (namespace(number), number / NAMESPACES);
+                let (name, app) = (format!("pod-{of}"), format!("service-{}", of % (SERVICES / NAMESPACES)));
+                let pod = pod_of(&namespace, &name, &app, &format!("account-{of}"), true);
+                create(Api::namespaced(client.clone(), &namespace), &pod).await;
+            }
+        });
+    }
+    while let Some(made) = making.join_next().await {
+        made.unwrap();
+    }
+}
+
+/// Of `/proc/PID/status`, in KiB.
+fn memory(pid: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+}
+
+#[test]
+fn a_thousand_namespaces_are_known_within_twenty_seconds_and_in_little_memory() {
+    in_own_network(
+        "policy::many::a_thousand_namespaces_are_known_within_twenty_seconds_and_in_little_memory",
+        |mut network| {
+            let cluster = Cluster::start_at(&network.host("api").place(), &[]);
+            let runtime = runtime();
+            let begin = Instant::now();
+            runtime.block_on(async { fill(&cluster.admin()).await });
+            println!("{NAMESPACES} namespaces, {SERVICES} Services, {PODS} pods made in {:?}", begin.elapsed());
+
+            let begin = Instant::now();
+            let mut replica = start(&cluster, network.host("a"));
+            replica.wait_until_ready();
+            let token = block_on(token_file(&cluster, "gateway"));
+            runtime.block_on(async {
+            let mut gateway = Gateway::open(&cluster, &replica, Some(&token), "").await.unwrap();
+            gateway.until("all Services", |services| services.len() == SERVICES).await;
+            let complete = begin.elapsed();
+            assert!(gateway.services.values().all(|service| service.identities.len() == PODS / SERVICES));
+            let client = cluster.admin();
+            let mut latencies = Vec::new();
+            for round in 0..ROUNDS {
+                for (value, expected) in [(None, SERVICES - SERVICES / NAMESPACES), (Some("enabled"), SERVICES)] {
+                    let begin = Instant::now();
+                    label(&client, &namespace(round), "istio-injection", value).await;
+                    gateway.until("the label's effect", |services| services.len() == expected).await;
+                    latencies.push(begin.elapsed());
+                }
+            }
+            let (now, most) = (memory(replica.process.id(), "VmRSS:"), memory(replica.process.id(), "VmHWM:"));
+            println!("complete at the gateway after {complete:?} from the start of the process; resident {now} KiB, at most {most} KiB");
+            show(latencies);
+            assert!(complete < COMPLETE, "{complete:?}");
+            assert!(now > 4096, "that is not the replica's memory");
+            assert!(!is_released() || most < MEMORY_KIB, "{most} KiB");
+        });
+            replica.stop();
+        },
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tonic::Streaming;
+use tonic::{Code, Status, Streaming};
 
 use super::{
     operator_client::{OperatorError, failure},
@@ -68,12 +68,14 @@ pub async fn preview(
     Ok(preview_view(answer.map_err(|status| refused(&status))?.into_inner()))
 }
 
-fn refused(status: &tonic::Status) -> OperatorError {
-    match status.code() {
-        tonic::Code::Unimplemented => OperatorError::Refused(
-            "this replica does not follow policies: start it with --state kubernetes --policy true".into(),
-        ),
-        tonic::Code::Unavailable if !status.message().is_empty() => OperatorError::Refused(status.message().to_owned()),
-        _ => failure(status),
+fn refused(status: &Status) -> OperatorError {
+    let code = status.code();
+    if code == Code::Unimplemented {
+        let fix = "this replica does not follow policies: start it with --state kubernetes --policy true";
+        OperatorError::Refused(fix.into())
+    } else if code == Code::Unavailable {
+        OperatorError::Refused(status.message().to_owned())
+    } else {
+        failure(status)
     }
 }

@@ -1,6 +1,6 @@
 //! Policies as messages, and messages as what is shown of them.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use crate::{
     domain::{
@@ -77,7 +77,7 @@ pub(super) fn update(
 fn all_of(newest: &PolicySnapshot) -> PolicyChanges {
     PolicyChanges {
         namespaces: newest.namespaces.values().cloned().collect(),
-        services: newest.services().map(Arc::clone).collect(),
+        services: newest.services().cloned().collect(),
         ..PolicyChanges::default()
     }
 }

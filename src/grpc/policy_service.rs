@@ -17,7 +17,7 @@ use super::{
     status::status_of,
 };
 use crate::{
-    domain::policy::PolicySnapshot,
+    domain::{attestation::Evidence, policy::PolicySnapshot},
     proto::countersign::policy::v1::{
         PreviewRequest, PreviewResponse, WatchRequest, WatchResponse,
         policy_operator_service_server::PolicyOperatorService, policy_service_server::PolicyService,
@@ -25,6 +25,7 @@ use crate::{
     },
     service::{
         create_certificate::CreateCertificate,
+        line_limit::{Line, LineLimit},
         policy_publisher::{PolicyAccess, PolicyPublisher, PreviewError, PreviewLabel},
     },
 };
@@ -41,6 +42,8 @@ pub(super) struct GatewayPolicy {
     access: PolicyAccess,
     create: Arc<CreateCertificate>,
     streams: Arc<Semaphore>,
+    /// Of refusals, by gRPC code.
+    lines: LineLimit<i32>,
 }
 
 /// What the operator is told.
@@ -49,7 +52,23 @@ pub(super) struct OperatorPolicy(Arc<PolicyPublisher>);
 impl GatewayPolicy {
     /// Those of `access`, who prove themselves to `create`.
     pub(super) fn new(access: PolicyAccess, create: Arc<CreateCertificate>) -> Self {
-        Self { access, create, streams: Arc::new(Semaphore::new(STREAMS)) }
+        Self { access, create, streams: Arc::new(Semaphore::new(STREAMS)), lines: LineLimit::default() }
+    }
+
+    /// Whether whoever brings this is one of the gateways.
+    async fn admit(&self, evidence: &Evidence) -> Result<(), Status> {
+        let (status, reason) = match self.create.identify(evidence).await {
+            Ok(id) if self.access.gateways.contains(&id) => return Ok(()),
+            Ok(id) => {
+                let reason = format!("{id} may not follow policies: it is not a gateway-identity");
+                (Status::permission_denied(reason.clone()), reason)
+            }
+            Err(error) => (status_of(&error), error.to_string()),
+        };
+        if let Some(Line { left_out }) = self.lines.line(status.code().into()) {
+            info!(event = "policy_watch_refused", code = ?status.code(), reason, left_out);
+        }
+        Err(status)
     }
 }
 
@@ -66,17 +85,7 @@ impl PolicyService for GatewayPolicy {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<UpdateStream>, Status> {
         let (metadata, extensions, message) = request.into_parts();
-        let identified = self.create.identify(&evidence_of(&metadata, &extensions)).await;
-        let id = identified.map_err(|error| {
-            info!(event = "policy_watch_refused", reason = %error);
-            status_of(&error)
-        })?;
-        if !self.access.gateways.contains(&id) {
-            info!(event = "policy_watch_refused", %id, reason = "not among the gateway identities");
-            return Err(Status::permission_denied(format!(
-                "{id} may not follow policies: it is not a gateway-identity"
-            )));
-        }
+        self.admit(&evidence_of(&metadata, &extensions)).await?;
         let full = |_| Status::resource_exhausted(format!("{STREAMS} streams are open already"));
         let place = Arc::clone(&self.streams).try_acquire_owned().map_err(full)?;
         let deadline = Some(Instant::now() + LIFE);
@@ -138,7 +147,7 @@ fn updates(
         deadline,
         _place: place,
     };
-    Box::pin(unfold(Some(following), async |following| {
+    Box::pin(unfold(Some(following), |following: Option<Following>| async move {
         let mut following = following?;
         match following.next().await {
             Ok(message) => Some((Ok(message), Some(following))),

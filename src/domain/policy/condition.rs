@@ -233,7 +233,15 @@ impl Condition {
                 "no istiod of revision {revision} is seen, nor a Service of a tag of that name: new pods get no sidecar unless a \
                  webhook knows the name"
             ),
-            _ => Ok(()),
+            Self::OptedOut
+            | Self::OptOutUnknown { .. }
+            | Self::ExternalName
+            | Self::NoPods
+            | Self::EndpointsNotPods { .. }
+            | Self::SidecarMissing { .. }
+            | Self::SidecarExcluded { .. }
+            | Self::PortProtocolUndeclared { .. }
+            | Self::PortSpeaksTls { .. } => Ok(()),
         }
     }
 }

@@ -59,8 +59,7 @@ pub(super) fn assemble(
     seams: &Seams,
 ) -> Result<Signing, ServeFailed> {
     let policy = policy(config, &mut surroundings);
-    let Surroundings { data_dir, slot, replica, ports, pair_port, pair, announced, readiness, policy: access, .. } =
-        surroundings;
+    let Surroundings { data_dir, slot, replica, ports, pair_port, pair, announced, readiness, .. } = surroundings;
     let Seams { clock, random, metrics, .. } = seams;
     let log = EmbeddedIssuanceLog::open(&data_dir, slot.lock(), Retention::default(), Arc::clone(clock));
     let log = Arc::new(log.map_err(ServeFailed::of)?);
@@ -70,8 +69,7 @@ pub(super) fn assemble(
     let open = surroundings.open_state;
     let state = SigningState::new(open, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
     let state = Arc::new(state);
-    let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
-    let machine = Machine::new(surroundings.tenure, holder, clock.boot());
+    let machine = Machine::new(surroundings.tenure, HolderId::parse(&replica).map_err(ServeFailed::of)?, clock.boot());
     let Surroundings { election, hints, .. } = surroundings;
     let (leadership, standing) =
         Leadership::new(machine, election, Arc::clone(&state), session, hints, Arc::clone(clock));
@@ -87,8 +85,7 @@ pub(super) fn assemble(
         random: Arc::clone(random),
         metrics: Arc::clone(metrics),
     }));
-    let operators = Arc::clone(&pair) as _;
-    let trust_domain = config.trust_domain.clone();
+    let (operators, trust_domain) = (Arc::clone(&pair) as _, config.trust_domain.clone());
     let denial = IssuanceDenial::new(sessions.clone(), Arc::clone(&state), operators, trust_domain, Arc::clone(clock));
     let denial = Arc::new(denial);
     let (kept, active) = (surroundings.kept_state, pair.active());
@@ -102,7 +99,7 @@ pub(super) fn assemble(
         history: (surroundings.histories)(Arc::clone(&history)),
         denial: Arc::clone(&denial),
         export: Arc::new(export),
-        policy: access.as_ref().map(|access| Arc::clone(&access.publisher)),
+        policy: surroundings.policy.as_ref().map(|access| Arc::clone(&access.publisher)),
     };
     Ok(Signing {
         slot,
@@ -119,7 +116,7 @@ pub(super) fn assemble(
         pair,
         denial,
         readiness,
-        policy: access,
+        policy: surroundings.policy,
     })
 }
 

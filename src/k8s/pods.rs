@@ -8,7 +8,6 @@ mod presence;
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -107,13 +106,13 @@ impl ClusterPods {
     }
 
     /// Lists and watches for ever.
-    pub async fn follow(&self) -> Infallible {
+    pub async fn follow(&self) {
         let read = |pod: &TrimmedPod| {
             let presence = facts_of(pod)?;
             let policy = self.policy.is_some().then(|| policy_facts(pod, &presence));
             Some(Told { presence, policy })
         };
-        follow(&self.client, PODS, read, |heard| self.hear(heard)).await
+        match follow(&self.client, PODS, read, |heard| self.hear(heard)).await {}
     }
 
     fn hear(&self, heard: Heard<Told>) {

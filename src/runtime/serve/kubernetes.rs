@@ -188,7 +188,7 @@ fn cluster(
 ) -> Cluster {
     let pods = Arc::new(ClusterPods::new(client.clone(), Arc::clone(&seams.clock)).with_policy(policy));
     let followed = Arc::clone(&pods);
-    tasks.push(("pods", Box::pin(async move { match followed.follow().await {} })));
+    tasks.push(("pods", Box::pin(async move { followed.follow().await })));
     let rules = ReviewRules { cluster: kubernetes.cluster_id.clone(), audiences: kubernetes.token_audiences.clone() };
     let reviewer = Arc::new(ClusterTokenReviewer::new(client.clone()));
     let (clock, metrics) = (Arc::clone(&seams.clock), Arc::clone(&seams.metrics));

@@ -4,6 +4,7 @@ mod gateway;
 mod many;
 
 use std::{
+    path::Path,
     process::Output,
     time::{Duration, Instant},
 };
@@ -142,22 +143,23 @@ fn a_gateway_hears_of_a_label_at_once_and_an_operator_is_told_what_won_t_work() 
                 let team = list.as_array().unwrap().iter().find(|namespace| namespace["name"] == TEAM).unwrap();
                 assert_eq!(team["conditions"][0]["reason"], "IstioNotDetected", "{list}");
 
-                // one who was away goes on from where it was
-                let reached = gateway.version.clone();
-                drop(gateway);
-                cluster.delete_pod(TEAM, "two").await;
-                let mut again = Gateway::open(&cluster, &replica, Some(&token), &reached).await.unwrap();
-                again
-                    .until("the pod gone", |services| services.values().any(|service| service.identities.len() == 1))
-                    .await;
-                assert_eq!(again.resets, 0, "it was told everything anew");
-                let mut anew = Gateway::open(&cluster, &replica, Some(&token), "another/7").await.unwrap();
-                anew.until("everything", |services| services.len() == 1).await;
-                assert_eq!(anew.resets, 1);
+                goes_on_from_where_it_was(&cluster, &replica, &token, gateway).await;
             });
             replica.stop();
         },
     );
+}
+
+async fn goes_on_from_where_it_was(cluster: &Cluster, replica: &Replica, token: &Path, gateway: Gateway) {
+    let reached = gateway.version.clone();
+    drop(gateway);
+    cluster.delete_pod(TEAM, "two").await;
+    let mut again = Gateway::open(cluster, replica, Some(token), &reached).await.unwrap();
+    again.until("the pod gone", |services| services.values().any(|service| service.identities.len() == 1)).await;
+    assert_eq!(again.resets, 0, "it was told everything anew");
+    let mut anew = Gateway::open(cluster, replica, Some(token), "another/7").await.unwrap();
+    anew.until("everything", |services| services.len() == 1).await;
+    assert_eq!(anew.resets, 1);
 }
 
 fn show(mut latencies: Vec<Duration>) {

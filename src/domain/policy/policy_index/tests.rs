@@ -60,7 +60,7 @@ impl World {
     }
 
     /// What one who has just started sees, in one order of kinds or another.
-    fn from_scratch(&self, first: u8) -> Arc<PolicySnapshot> {
+    fn seen_anew(&self, first: u8) -> Arc<PolicySnapshot> {
         let mut index = PolicyIndex::default();
         (0..4).for_each(|kind| index.apply(self.list((kind + first) % 4)));
         index.snapshot().unwrap()
@@ -174,7 +174,7 @@ proptest! {
             }
         }
         let end = index.snapshot().unwrap();
-        prop_assert_eq!(&end, &world.from_scratch(first));
+        prop_assert_eq!(&end, &world.seen_anew(first));
         prop_assert!(Arc::ptr_eq(&end, &index.snapshot().unwrap()));
     }
 
@@ -183,20 +183,20 @@ proptest! {
     fn changes_lead_from_any_snapshot_to_any_later_one(before in steps(30), after in steps(30)) {
         let mut world = World::default();
         before.into_iter().for_each(|step| drop(world.take(step)));
-        let old = world.from_scratch(0);
+        let old = world.seen_anew(0);
         after.into_iter().for_each(|step| drop(world.take(step)));
-        let new = world.from_scratch(1);
+        let new = world.seen_anew(1);
         let changes = new.changes_since(&old);
-        let mut services: BTreeMap<_, _> = old.services().map(|policy| (policy.service.clone(), policy.clone())).collect();
+        let mut services: BTreeMap<_, _> = old.services().map(|policy| (policy.service.clone(), Arc::clone(policy))).collect();
         for gone in &changes.services_gone {
             prop_assert!(services.remove(gone).is_some(), "{gone} was not there");
         }
-        services.extend(changes.services.iter().map(|policy| (policy.service.clone(), policy.clone())));
+        services.extend(changes.services.iter().map(|policy| (policy.service.clone(), Arc::clone(policy))));
         prop_assert!(services.values().eq(new.services()));
-        let mut heads: BTreeMap<_, _> = old.namespaces.iter().map(|(name, of)| (name.clone(), of.membership.clone())).collect();
+        let mut heads: BTreeMap<_, _> = old.namespaces.iter().map(|(name, of)| (Arc::clone(name), of.membership.clone())).collect();
         changes.namespaces_gone.iter().for_each(|name| drop(heads.remove(name)));
-        heads.extend(changes.namespaces.iter().map(|of| (of.name.clone(), of.membership.clone())));
-        prop_assert!(heads.into_iter().eq(new.namespaces.iter().map(|(name, of)| (name.clone(), of.membership.clone()))));
+        heads.extend(changes.namespaces.iter().map(|of| (Arc::clone(&of.name), of.membership.clone())));
+        prop_assert!(heads.into_iter().eq(new.namespaces.iter().map(|(name, of)| (Arc::clone(name), of.membership.clone()))));
     }
 }
 

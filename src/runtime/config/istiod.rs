@@ -59,7 +59,7 @@ pub struct IstiodClusterConfig {
 
 /// Settings of an authority of our own, and of a pair whose replicas speak to each other. Where istiod signs they would have no
 /// effect.
-const OF_OTHERS: [&str; 18] = [
+const OF_OTHERS: [&str; 20] = [
     "ca_dir",
     "svid_ttl",
     "max_svid_ttl",
@@ -78,6 +78,8 @@ const OF_OTHERS: [&str; 18] = [
     "istiod_revisions",
     "cluster_trust_bundle",
     "adopt",
+    "policy",
+    "gateway_identities",
 ];
 
 impl IstiodConfig {

@@ -72,8 +72,8 @@ impl ServeFailed {
 
 /// For answers of the admin port and between replicas, which are short.
 const GRACE: Duration = Duration::from_millis(500);
-/// What is in progress after the drain may take this long: a request is held for 10 s at most.
-const LEAVE_LIMIT: Duration = Duration::from_secs(12);
+/// What is in progress after the drain may take this long: a connection has 3 s to begin, then a request is held for 10 s at most.
+const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs a replica until it is told to leave, or a critical task ends.
 ///

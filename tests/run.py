@@ -271,7 +271,8 @@ def provide_network_tools(step: Step) -> None:
 
 
 # Tests with an API server that hold processes to limits of time under load.
-MEASURED = ["faults::no_fault", "distribution::many", "disturbed::", "istio::", "mesh::", "rotations::", "istiod_source::fleet"]
+MEASURED = ["faults::no_fault", "distribution::many", "disturbed::", "istio::", "mesh::", "rotations::", "istiod_source::fleet",
+            "policy::many"]
 
 
 def plan() -> List[Step]:

@@ -119,7 +119,7 @@ impl fmt::Display for GatewaySecret {
 }
 
 impl GatewaySecrets {
-    /// The use case over its ports. Nothing happens before [`Self::run`].
+    /// The use case over its ports. Nothing happens before it is run.
     ///
     /// # Errors
     ///

@@ -25,6 +25,7 @@ mod policy_messages;
 mod policy_service;
 mod raw_message;
 mod reflection;
+mod rustls_parts;
 mod secret_discovery;
 pub mod self_handshake;
 pub mod server_tls;

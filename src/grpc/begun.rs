@@ -22,17 +22,19 @@ pub(super) const BEGIN_LIMIT: Duration = Duration::from_secs(3);
 
 /// A connection whose peer has begun to speak.
 #[derive(Debug)]
-pub(super) struct Begun<S> {
+pub(super) struct Begun<S, I> {
     stream: S,
+    /// What services are told of the connection.
+    info: I,
     /// What was read already, and is to be read again.
     early: Vec<u8>,
     _place: OwnedSemaphorePermit,
 }
 
-impl<S: AsyncRead + Unpin> Begun<S> {
+impl<S: AsyncRead + Unpin, I> Begun<S, I> {
     /// Waits for the preface, or the beginning of something else, which the server refuses by itself. `place` is kept as long as
     /// the connection.
-    pub(super) async fn by(mut stream: S, place: OwnedSemaphorePermit) -> io::Result<Self> {
+    pub(super) async fn by(mut stream: S, info: I, place: OwnedSemaphorePermit) -> io::Result<Self> {
         let mut early = Vec::with_capacity(PREFACE.len());
         while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
             let mut some = vec![0; PREFACE.len() - early.len()];
@@ -42,11 +44,7 @@ impl<S: AsyncRead + Unpin> Begun<S> {
             }
             early.extend(some.iter().take(count));
         }
-        Ok(Self { stream, early, _place: place })
-    }
-
-    pub(super) const fn get_ref(&self) -> &S {
-        &self.stream
+        Ok(Self { stream, info, early, _place: place })
     }
 }
 
@@ -56,15 +54,15 @@ pub(super) fn connections_allowed(share: u64, most: usize) -> usize {
     usize::try_from(descriptors / share).unwrap_or(most).clamp(1, most)
 }
 
-impl<S: Connected> Connected for Begun<S> {
-    type ConnectInfo = S::ConnectInfo;
+impl<S, I: Clone + Send + Sync + 'static> Connected for Begun<S, I> {
+    type ConnectInfo = I;
 
-    fn connect_info(&self) -> S::ConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> I {
+        self.info.clone()
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+impl<S: AsyncRead + Unpin, I: Unpin> AsyncRead for Begun<S, I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.early.is_empty() {
             let count = self.early.len().min(buf.remaining());
@@ -75,7 +73,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+impl<S: AsyncWrite + Unpin, I: Unpin> AsyncWrite for Begun<S, I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

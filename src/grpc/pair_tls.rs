@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    ClientConfig, DistinguishedName, ServerConfig,
     client::{
         Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -19,6 +19,7 @@ use rustls::{
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::rustls_parts::{presented, signatures_by};
 use crate::{
     domain::{
         clock::{Clock, Timestamp},
@@ -82,23 +83,22 @@ fn configurations_of(
         bundle: identity.bundle.clone(),
         clock: Arc::clone(clock),
     });
-    let svid = &identity.svid;
-    let chain = || svid.chain().iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
-    let key = || PrivatePkcs8KeyDer::from(svid.key().pkcs8().to_vec()).into();
 
+    let (chain, key) = presented(&identity.svid);
     let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(Arc::clone(&verifier) as _)
-        .with_single_cert(chain(), key())?;
+        .with_single_cert(chain, key.into())?;
     server.alpn_protocols = vec![b"h2".to_vec()];
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
 
+    let (chain, key) = presented(&identity.svid);
     let mut client = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
-        .with_client_auth_cert(chain(), key())?;
+        .with_client_auth_cert(chain, key.into())?;
     client.alpn_protocols = vec![b"h2".to_vec()];
     client.resumption = Resumption::disabled();
     Ok((Arc::new(server), Arc::new(client)))
@@ -136,28 +136,6 @@ impl ReplicaVerifier {
             _ => Err(NoReplica::Name(chain.leaf().uri_names().join(", "))),
         }
     }
-
-    fn verify_tls12(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 impl std::fmt::Debug for ReplicaVerifier {
@@ -180,27 +158,7 @@ impl ClientCertVerifier for ReplicaVerifier {
         self.verify(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verify_tls12(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verify_tls13(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
-    }
+    signatures_by!(provider);
 }
 
 impl ServerCertVerifier for ReplicaVerifier {
@@ -215,27 +173,7 @@ impl ServerCertVerifier for ReplicaVerifier {
         self.verify(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verify_tls12(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verify_tls13(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
-    }
+    signatures_by!(provider);
 }
 
 #[cfg(test)]

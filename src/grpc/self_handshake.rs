@@ -11,7 +11,10 @@ use rustls::{
     time_provider::TimeProvider,
 };
 
-use super::ca_client::tls::{CaVerifier, presented, store_of};
+use super::{
+    ca_client::tls::CaVerifier,
+    rustls_parts::{presented, store_of},
+};
 use crate::{
     domain::{
         clock::{Clock, Timestamp},

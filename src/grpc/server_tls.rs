@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime},
+    DistinguishedName, ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
+use super::rustls_parts::{presented, signatures_by};
 use crate::domain::x509::{CertificateChain, X509Svid};
 
 /// TLS 1.2 and 1.3 with ALPN `h2`; a client certificate is asked for, never demanded.
@@ -19,8 +19,7 @@ use crate::domain::x509::{CertificateChain, X509Svid};
 /// When rustls can't use the certificate or its key.
 pub fn server_config(serving: &X509Svid) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chain = serving.chain().iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
-    let key = PrivatePkcs8KeyDer::from(serving.key().pkcs8().to_vec());
+    let (chain, key) = presented(serving);
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(PossessionOnly(provider)))
@@ -58,25 +57,5 @@ impl ClientCertVerifier for PossessionOnly {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    signatures_by!(0);
 }

@@ -1,23 +1,15 @@
 //! TLS connections for a gRPC server. Handshakes run beside each other, and wait while there is no serving certificate yet.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use super::{
@@ -28,11 +20,7 @@ use super::{
 use crate::service::create_certificate::HELD_PER_CONNECTION;
 
 /// One connection, its handshake done.
-#[derive(Debug)]
-pub(super) struct SecureConnection {
-    stream: Begun<TlsStream<TcpStream>>,
-    peer: PeerConnection,
-}
+pub(super) type SecureConnection = Begun<TlsStream<TcpStream>, PeerConnection>;
 
 /// Connections open at the most, if the limit of file descriptors allows that; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 16_384;
@@ -99,50 +87,9 @@ async fn handshake(
     let config = config.borrow().clone();
     let config = config.ok_or_else(|| io::Error::other("no serving certificate"))?;
     let stream = TlsAcceptor::from(config).accept(stream).await?;
-    let stream = Begun::by(stream, place).await?;
-    let presented = presented_chain(stream.get_ref().get_ref().1.peer_certificates());
+    let presented = presented_chain(stream.get_ref().1.peer_certificates());
     let held = Arc::new(Semaphore::new(HELD_PER_CONNECTION));
-    Ok(SecureConnection { stream, peer: PeerConnection { address, presented, held } })
-}
-
-impl Connected for SecureConnection {
-    type ConnectInfo = PeerConnection;
-
-    fn connect_info(&self) -> PeerConnection {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for SecureConnection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for SecureConnection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+    Begun::by(stream, PeerConnection { address, presented, held }, place).await
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod agent;
 mod mounted;
 mod reader;
+mod repeated;
 mod workload;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{agent::Agent, mounted::Mounted, reader::Reader, workload::WorkloadLoad};
+use self::{agent::Agent, mounted::Mounted, reader::read_again_and_again, workload::ask_again_and_again};
 use crate::{
     cluster::{Cluster, block_on},
     envoy::{AccessLog, Envoy, Request},
@@ -106,16 +107,16 @@ fn no_rotation_is_noticed_by_sds_by_the_workload_api_in_files_or_in_a_secret() {
     let backend = Envoy::start("envoy-backend", cluster.folder(), &config);
     let mounted = Mounted::start(&cluster);
     let gateways = Gateways::start(&cluster, &cas, &root_file, mounted.path(), backend.address.port());
-    let reader = Reader::start(&gateways.output);
+    let reader = read_again_and_again(&gateways.output);
     let loads: Vec<_> = gateways.envoys.iter().map(|envoy| Load::start(envoy.address, "/")).collect();
-    let workload = WorkloadLoad::start(&gateways.by_workload_api.socket, backend.address, BACKEND);
+    let workload = ask_again_and_again(&gateways.by_workload_api.socket, backend.address, BACKEND);
 
     let mut log = AccessLog::at(log);
     let begin = Instant::now();
     let each = Duration::from_secs(TTL);
     wait_until(SOON + each * u32::try_from(wanted + 2).unwrap(), &format!("{wanted} rotations of each"), || {
         let asked: u64 = loads.iter().map(Load::check).sum::<u64>() + workload.check();
-        mounted.check();
+        mounted.reads().check();
         reader.check();
         let serials = KINDS.map(|(_, id)| log.serials(id));
         // the first one was there before the load, and the last one only begins

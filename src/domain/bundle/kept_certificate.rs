@@ -171,28 +171,41 @@ mod tests {
         OwnRoots::new(authority.roots_pem(), authority.bundle(), "countersign")
     }
 
-    fn judged(
-        authority: &SigningAuthority,
-        certificate: &str,
-        key: &str,
+    /// What is there, and how it is looked at.
+    #[derive(Clone, Copy)]
+    struct Case<'a> {
+        certificate: &'a str,
+        key: &'a str,
         is_marked: bool,
+        only_marked: bool,
+        has_roots: bool,
+        received: Option<Timestamp>,
         after: Duration,
-    ) -> Judgement {
-        let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(authority));
-        let bundle = authority.bundle();
-        let wanted =
-            WantedCertificate { id: &id, server_names: &server_names, only_marked: false, bundle, roots: &roots };
-        let beside = FoundRoots::read(Some(authority.roots_pem()), None);
-        let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
-        let stored = StoredCertificate { certificate, key, roots: &beside, is_marked, received: None };
-        wanted.judge(&stored, NOW.plus(after))
+    }
+
+    impl<'a> Case<'a> {
+        const fn of(certificate: &'a str, key: &'a str) -> Self {
+            let after = Duration::ZERO;
+            Self { certificate, key, is_marked: false, only_marked: false, has_roots: true, received: None, after }
+        }
+
+        fn judged(&self, authority: &SigningAuthority) -> Judgement {
+            let Self { is_marked, only_marked, received, .. } = *self;
+            let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(authority));
+            let bundle = authority.bundle();
+            let wanted = WantedCertificate { id: &id, server_names: &server_names, only_marked, bundle, roots: &roots };
+            let beside = FoundRoots::read(self.has_roots.then(|| authority.roots_pem()), None);
+            let (certificate, key) = (self.certificate.as_bytes(), self.key.as_bytes());
+            let stored = StoredCertificate { certificate, key, roots: &beside, is_marked, received };
+            wanted.judge(&stored, NOW.plus(self.after))
+        }
     }
 
     #[test]
     fn ours_is_good_until_half_of_its_time_and_then_replaced_also_when_it_has_expired() {
         let authority = authority();
         let Issued { certificate, key } = issued(&authority, ID, &names());
-        let at = |after| judged(&authority, &certificate, &key.to_pem(), false, after);
+        let at = |after| Case { after, ..Case::of(&certificate, &key.to_pem()) }.judged(&authority);
         let Judgement::GoodUntil(until) = at(Duration::ZERO) else { panic!("{:?}", at(Duration::ZERO)) };
         assert_eq!(until.seconds(), NOW.seconds() + (43_200 - 60));
         assert_eq!(at(DAY / 2), Judgement::Replace(Replace::HalfLife));
@@ -207,8 +220,6 @@ mod tests {
         let other_id = issued(&authority, "spiffe://cluster.local/ns/istio-system/sa/other", &names());
         let other_names = issued(&authority, ID, &["istiod.istio-system.svc".to_owned()]);
         let foreign = issued(&crate::domain::authority::testing::authority(), ID, &names());
-        let judged =
-            |certificate: &str, key: &str, marked| judged(&authority, certificate, key, marked, Duration::ZERO);
         for (certificate, key, marked, expected) in [
             ("", "", false, Judgement::Replace(Replace::Missing)),
             (&*good.certificate, &*other_key, false, Judgement::Replace(Replace::Damaged)),
@@ -220,7 +231,8 @@ mod tests {
             (&*other_id.certificate, &*other_id.key.to_pem(), true, Judgement::Replace(Replace::OtherNames)),
             (&*other_names.certificate, &*other_names.key.to_pem(), true, Judgement::Replace(Replace::OtherNames)),
         ] {
-            assert_eq!(judged(certificate, key, marked), expected);
+            let case = Case { is_marked: marked, ..Case::of(certificate, key) };
+            assert_eq!(case.judged(&authority), expected);
         }
     }
 
@@ -228,30 +240,18 @@ mod tests {
     fn roots_beside_it_that_are_not_those_of_now_make_a_new_one() {
         let authority = authority();
         let Issued { certificate, key } = issued(&authority, ID, &names());
-        let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(&authority));
-        let bundle = authority.bundle();
-        let wanted =
-            WantedCertificate { id: &id, server_names: &server_names, only_marked: false, bundle, roots: &roots };
-        let (certificate, key) = (certificate.as_bytes(), key.to_pem());
-        let beside = FoundRoots::read(None, None);
-        let key = key.as_bytes();
-        let stored = StoredCertificate { certificate, key, roots: &beside, is_marked: true, received: None };
-        assert_eq!(wanted.judge(&stored, NOW), Judgement::Replace(Replace::OtherRoots));
+        let key = key.to_pem();
+        let case = Case { is_marked: true, has_roots: false, ..Case::of(&certificate, &key) };
+        assert_eq!(case.judged(&authority), Judgement::Replace(Replace::OtherRoots));
     }
 
     #[test]
     fn half_of_its_time_begins_with_its_receipt_where_that_is_known() {
         let authority = authority();
         let Issued { certificate, key } = issued(&authority, ID, &names());
-        let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(&authority));
-        let bundle = authority.bundle();
-        let wanted =
-            WantedCertificate { id: &id, server_names: &server_names, only_marked: true, bundle, roots: &roots };
-        let (certificate, key) = (certificate.as_bytes(), key.to_pem());
-        let beside = FoundRoots::read(Some(authority.roots_pem()), None);
-        let key = key.as_bytes();
-        let stored = StoredCertificate { certificate, key, roots: &beside, is_marked: true, received: Some(NOW) };
-        let Judgement::GoodUntil(until) = wanted.judge(&stored, NOW) else { panic!("good") };
+        let key = key.to_pem();
+        let case = Case { is_marked: true, only_marked: true, received: Some(NOW), ..Case::of(&certificate, &key) };
+        let Judgement::GoodUntil(until) = case.judged(&authority) else { panic!("good") };
         assert_eq!(until.seconds(), NOW.seconds() + 43_200);
     }
 
@@ -259,15 +259,9 @@ mod tests {
     fn without_our_mark_a_gateways_secret_is_somebody_elses_whatever_it_holds() {
         let authority = authority();
         let Issued { certificate, key } = issued(&authority, ID, &names());
-        let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(&authority));
-        let bundle = authority.bundle();
-        let wanted =
-            WantedCertificate { id: &id, server_names: &server_names, only_marked: true, bundle, roots: &roots };
-        let beside = FoundRoots::read(Some(authority.roots_pem()), None);
         for (certificate, key) in [("", ""), (&*certificate, &*key.to_pem()), ("x", "y")] {
-            let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
-            let stored = StoredCertificate { certificate, key, roots: &beside, is_marked: false, received: None };
-            assert_eq!(wanted.judge(&stored, NOW), Judgement::Conflict);
+            let case = Case { only_marked: true, ..Case::of(certificate, key) };
+            assert_eq!(case.judged(&authority), Judgement::Conflict);
         }
     }
 }

@@ -4,21 +4,24 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, RootCertStore,
     client::{
         Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
 
 use super::roots::{CaRoots, RootSets};
-use crate::domain::{
-    identity::SpiffeId,
-    x509::{Certificate, CertificateError, X509Svid},
+use crate::{
+    domain::{
+        identity::SpiffeId,
+        x509::{Certificate, CertificateError, X509Svid},
+    },
+    grpc::rustls_parts::{presented, signatures_by, store_of},
 };
 
 /// Called when no set of roots verifies a certificate.
@@ -60,19 +63,6 @@ pub(super) fn client_config(
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
-}
-
-/// An SVID as rustls takes it.
-pub(in crate::grpc) fn presented(svid: &X509Svid) -> (Vec<CertificateDer<'static>>, PrivatePkcs8KeyDer<'static>) {
-    let chain = svid.chain().iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
-    (chain, PrivatePkcs8KeyDer::from(svid.key().pkcs8().to_vec()))
-}
-
-/// Roots as rustls takes them; one that it can't use counts as not there.
-pub(in crate::grpc) fn store_of(roots: &[Certificate]) -> RootCertStore {
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(roots.iter().map(|root| CertificateDer::from(root.der())));
-    store
 }
 
 impl CaVerifier {
@@ -140,25 +130,5 @@ impl ServerCertVerifier for CaVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    signatures_by!(provider);
 }

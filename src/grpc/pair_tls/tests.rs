@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use rustls::{SupportedProtocolVersion, crypto::ring::default_provider, pki_types::PrivateKeyDer};
+use rustls::{
+    DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion, client::danger::HandshakeSignatureValid,
+    crypto::ring::default_provider, pki_types::PrivateKeyDer,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 

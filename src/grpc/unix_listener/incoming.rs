@@ -8,6 +8,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+use tonic::transport::server::{Connected as _, UdsConnectInfo};
 
 use super::WorkloadListener;
 use crate::{
@@ -21,7 +22,7 @@ pub(super) const CONNECTIONS: usize = 4096;
 pub(super) const SHARE: u64 = 4;
 
 /// One connection of a permitted caller.
-pub(crate) type LocalConnection = Begun<UnixStream>;
+pub(crate) type LocalConnection = Begun<UnixStream, UdsConnectInfo>;
 
 /// The connections of a listener, from the first byte on.
 pub(super) struct Incoming {
@@ -45,7 +46,8 @@ impl Incoming {
                     return connection;
                 },
                 (stream, place) = admitted(listener, places) => {
-                    let begins = timeout(BEGIN_LIMIT, Begun::by(stream, place));
+                    let info = stream.connect_info();
+                    let begins = timeout(BEGIN_LIMIT, Begun::by(stream, info, place));
                     beginning.push(Box::pin(async { begins.await.ok()?.ok() }));
                 }
             }

@@ -2,18 +2,17 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 
-use super::SOON;
+use super::{
+    SOON,
+    repeated::{Outcomes, Repeated},
+};
 use crate::{
     cluster::{Cluster, client_of},
     gateway_secret::{NAME, NAMESPACE, key, set},
@@ -23,28 +22,19 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(50);
 const KEYS: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
-/// A mounted Secret.
+/// A mounted Secret. Goes wrong if it is ever torn.
 pub(super) struct Mounted {
     path: PathBuf,
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    stop: AtomicBool,
-    reads: AtomicU64,
-    torn: Mutex<Vec<String>>,
+    reads: Repeated,
 }
 
 impl Mounted {
     /// Mounts it, and waits until there is something in it.
     pub(super) fn start(cluster: &Cluster) -> Self {
-        let (shared, path) = (Arc::<Shared>::default(), cluster.folder().join("mounted"));
-        let mount = Mount::at(path.clone());
-        let (kubeconfig, work) = (cluster.admin_kubeconfig(), Arc::clone(&shared));
-        let thread = thread::spawn(move || work.follow(&kubeconfig, &mount));
-        let mounted = Self { path, shared, thread: Some(thread) };
+        let path = cluster.folder().join("mounted");
+        let (mount, kubeconfig) = (Mount::at(path.clone()), cluster.admin_kubeconfig());
+        let reads = Repeated::start(move |outcomes| follow(&kubeconfig, &mount, outcomes));
+        let mounted = Self { path, reads };
         wait_until(SOON, "the Secret", || if mounted.path.join("tls.crt").exists() { Ok(()) } else { Err("none") });
         mounted
     }
@@ -53,47 +43,31 @@ impl Mounted {
         &self.path
     }
 
-    /// Fails if it was ever torn. How often it was read.
-    pub(super) fn check(&self) -> u64 {
-        let torn = self.shared.torn.lock().unwrap();
-        assert!(torn.is_empty(), "{torn:#?}");
-        self.shared.reads.load(Ordering::Relaxed)
+    pub(super) const fn reads(&self) -> &Repeated {
+        &self.reads
     }
 
-    /// Ends it.
-    pub(super) fn stop(mut self) -> u64 {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-        self.check()
+    /// Ends it. How often it was read.
+    pub(super) fn stop(self) -> u64 {
+        self.reads.stop()
     }
 }
 
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Shared {
-    fn follow(&self, kubeconfig: &Path, mount: &Mount) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let inside = runtime.enter();
-        let secrets = Api::<Secret>::namespaced(client_of(kubeconfig), NAMESPACE);
-        drop(inside);
-        let mut version = None;
-        while !self.stop.load(Ordering::Relaxed) {
-            if let Ok(Some(secret)) = runtime.block_on(secrets.get_opt(NAME)) {
-                match set(&secret) {
-                    Ok(_) => _ = self.reads.fetch_add(1, Ordering::Relaxed),
-                    Err(error) => self.torn.lock().unwrap().push(error),
-                }
-                if version != secret.metadata.resource_version {
-                    let contents = KEYS.map(|name| (name, key(&secret, name)));
-                    mount.swap(contents.iter().map(|(name, content)| (*name, content.as_bytes())));
-                    version.clone_from(&secret.metadata.resource_version);
-                }
+fn follow(kubeconfig: &Path, mount: &Mount, outcomes: &Outcomes) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let inside = runtime.enter();
+    let secrets = Api::<Secret>::namespaced(client_of(kubeconfig), NAMESPACE);
+    drop(inside);
+    let mut version = None;
+    while outcomes.go_on() {
+        if let Ok(Some(secret)) = runtime.block_on(secrets.get_opt(NAME)) {
+            outcomes.note(set(&secret));
+            if version != secret.metadata.resource_version {
+                let contents = KEYS.map(|name| (name, key(&secret, name)));
+                mount.swap(contents.iter().map(|(name, content)| (*name, content.as_bytes())));
+                version.clone_from(&secret.metadata.resource_version);
             }
-            thread::sleep(PAUSE);
         }
+        thread::sleep(PAUSE);
     }
 }

@@ -1,16 +1,7 @@
 //! A client that has its identity by the Workload API, and verifies its server by the bundle from there: each request is a TLS
 //! connection of its own, with whatever the SPIFFE library holds at that moment.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -26,66 +17,26 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::SOON;
+use super::{SOON, repeated::Repeated};
 use crate::support::certificate::Certificate;
 
 const PAUSE: Duration = Duration::from_millis(25);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A loop of requests.
-pub(super) struct WorkloadLoad {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    stop: AtomicBool,
-    requests: AtomicU64,
-    failures: Mutex<Vec<String>>,
-}
-
-impl WorkloadLoad {
-    /// Asks `server`, which has to be `id`, with the identity of a socket.
-    pub(super) fn start(socket: &Path, server: SocketAddr, id: &'static str) -> Self {
-        let shared = Arc::<Shared>::default();
-        let (work, socket) = (Arc::clone(&shared), format!("unix:{}", socket.display()));
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let source = timeout(SOON, X509Source::builder().endpoint(&socket).build()).await.unwrap().unwrap();
-                while !work.stop.load(Ordering::Relaxed) {
-                    match timeout(ANSWER, ask(&source, server, id)).await {
-                        Ok(Ok(())) => _ = work.requests.fetch_add(1, Ordering::Relaxed),
-                        Ok(Err(error)) => work.failures.lock().unwrap().push(error),
-                        Err(elapsed) => work.failures.lock().unwrap().push(elapsed.to_string()),
-                    }
-                    sleep(PAUSE).await;
-                }
-            });
+/// Asks `server`, which has to be `id`, with the identity of a socket.
+pub(super) fn ask_again_and_again(socket: &Path, server: SocketAddr, id: &'static str) -> Repeated {
+    let socket = format!("unix:{}", socket.display());
+    Repeated::start(move |outcomes| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let source = timeout(SOON, X509Source::builder().endpoint(&socket).build()).await.unwrap().unwrap();
+            while outcomes.go_on() {
+                let answer = timeout(ANSWER, ask(&source, server, id)).await;
+                outcomes.note(answer.unwrap_or_else(|elapsed| Err(elapsed.to_string())));
+                sleep(PAUSE).await;
+            }
         });
-        Self { shared, thread: Some(thread) }
-    }
-
-    /// Fails if a request has. How many did not.
-    pub(super) fn check(&self) -> u64 {
-        let failures = self.shared.failures.lock().unwrap();
-        assert!(failures.is_empty(), "{failures:#?}");
-        self.shared.requests.load(Ordering::Relaxed)
-    }
-
-    /// Ends it.
-    pub(super) fn stop(mut self) -> u64 {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-        self.check()
-    }
-}
-
-impl Drop for WorkloadLoad {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-    }
+    })
 }
 
 async fn ask(source: &X509Source, server: SocketAddr, id: &'static str) -> Result<(), String> {

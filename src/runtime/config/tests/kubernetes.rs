@@ -1,0 +1,77 @@
+use super::*;
+
+const IN_POD: &str = "state: kubernetes\nreplicaUid: 5f3c\npairAddress: 10.0.0.7:15013\n";
+
+#[test]
+fn a_pod_has_defaults_of_its_own() {
+    let config = load_file(&format!("{IN_POD}trustDomain: gateways.example")).unwrap();
+    assert_eq!(config.listen.address, "0.0.0.0:15012".parse().unwrap());
+    assert_eq!(config.admin_listen.address, "0.0.0.0:15020".parse().unwrap());
+    assert_eq!((config.drain, config.workload_socket.as_deref()), (Duration::from_secs(5), None));
+    let kubernetes = config.kubernetes.as_ref().unwrap();
+    assert_eq!(kubernetes.lease, crate::domain::leadership::LeaseTiming::DEFAULT);
+    assert_eq!(kubernetes.token_audiences, ["istio-ca"]);
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+}
+
+#[test]
+fn what_is_for_kubernetes_is_refused_elsewhere_and_its_bad_values_there() {
+    assert_eq!(
+        problem_of("pairListen: 127.0.0.1:0"),
+        "pairListen in FILE: counts with state kubernetes only: set that, or leave this out"
+    );
+    assert_eq!(problem_of("state: etcd"), "state in FILE: \"etcd\" is no kind of state: write embedded or kubernetes");
+    let in_pod = |more: &str| problem_of(&format!("{IN_POD}trustDomain: gateways.example\n{more}"));
+    assert_eq!(
+        in_pod("leaseStepDown: 6s"),
+        "leaseDuration (the default): lease (5s) must be longer than step-down (6s)"
+    );
+    assert!(in_pod("meshCa: yes please").contains("neither true nor false"));
+    assert!(in_pod("tokenCache: 1m1s").contains("at most 1m"));
+    assert!(in_pod("namespace: Istio_System").contains("not a name of Kubernetes"));
+    let error = ServeConfig::load(&flags(&["--state", "kubernetes"]), &Environment::new()).unwrap_err();
+    assert!(error.problems.iter().any(|problem| problem.starts_with("--replica-uid: required")), "{error}");
+    assert!(error.problems.iter().any(|problem| problem.starts_with("--pair-address: required")), "{error}");
+}
+
+#[test]
+fn a_second_root_in_the_mesh_is_refused() {
+    assert!(problem_of(IN_POD).contains("is the mesh's own, which has a CA"));
+    load_file(&format!("{IN_POD}trustDomain: gateways.example\ntokenCache: 60s")).unwrap();
+    for fine in ["meshCa: true", "caDir: /etc/cacerts", "trustDomain: gateways.example", "meshTrustDomain: other"] {
+        load_file(&format!("{IN_POD}{fine}")).unwrap();
+    }
+}
+
+#[test]
+fn where_istiod_signs_only_what_counts_there_is_taken() {
+    let istiod =
+        "source: istiod\nistiodAddresses: [istiod.a.svc:15012, '[::1]:15012']\nistiodServerName: istiod.a.svc\n";
+    let config = load_file(istiod).unwrap();
+    let asked = config.istiod.clone().unwrap();
+    assert_eq!((asked.addresses.len(), asked.qps.get(), asked.cluster.is_none()), (2, 200, true));
+    assert_eq!(config.workload_socket, None);
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap().istiod, config.istiod);
+
+    let problem = problem_of(&format!("{istiod}svidTtl: 1h\n"));
+    assert_eq!(problem, "svidTtl in FILE: does not count with source istiod: leave it out");
+    let problem = problem_of("istiodQps: 5\n");
+    assert_eq!(problem, "istiodQps in FILE: counts with source istiod only: set that, or leave this out");
+    let problem = problem_of(&format!("{istiod}istiodQps: 0\n"));
+    assert!(problem.starts_with("istiodQps in FILE: \"0\" is no number of requests"), "{problem}");
+    assert!(problem_of("source: plugged-in\n").contains("needs caDir"));
+    assert!(problem_of("source: self-signed\ncaDir: a\n").contains("leave one out"));
+    assert!(problem_of("source: vault\n").contains("write self-signed, plugged-in or istiod"));
+}
+
+#[test]
+fn a_replica_before_istiod_in_kubernetes_needs_its_name_and_no_pair_port() {
+    let problem = problem_of("source: istiod\nstate: kubernetes\n");
+    assert!(problem.contains("--replica-uid: required"), "{problem}");
+    let config = load_file("source: istiod\nstate: kubernetes\nreplicaUid: a-b\n").unwrap();
+    assert_eq!((config.kubernetes.is_none(), config.drain), (true, Duration::from_secs(5)));
+    assert_eq!(config.istiod.clone().unwrap().cluster.unwrap().replica_uid, "a-b");
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+    let problem = problem_of("source: istiod\nstate: kubernetes\nreplicaUid: a-b\nmeshCa: true\n");
+    assert_eq!(problem, "meshCa in FILE: does not count with source istiod: leave it out");
+}

@@ -1,0 +1,38 @@
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn istiod_is_asked_no_more_often_than_it_may() {
+    let stage = Stage::with(&[Manner::Signs], 10);
+    assert!(stage.ask(stage.good()).await.is_ok());
+    let mut callers = JoinSet::new();
+    let began = Instant::now();
+    for number in 0..200 {
+        let (pass_on, request) = (Arc::clone(&stage.pass_on), request(&token("gateway", number), &stage.csr));
+        callers.spawn(async move { pass_on.answer(request, &Semaphore::new(1)).await });
+    }
+    let answers = callers.join_all().await;
+    let limited = answers.iter().filter(|answer| **answer == Err(PassOnError::Limited)).count();
+    assert!(began.elapsed() <= LIMIT, "{:?}", began.elapsed());
+    // a burst of 20, less the first one, and 10 a second for 8 seconds
+    assert_eq!((stage.istiod.asked(), limited), (1 + 19 + 80 + 1, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_connection_has_more_waiting_than_its_share() {
+    let stage = Stage::set(&[Manner::Signs]);
+    let full = Semaphore::new(0);
+    assert_eq!(stage.pass_on.answer(stage.good(), &full).await, Err(PassOnError::Overloaded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_takes_up_no_more_than_it_may() {
+    let stage = Stage::set(&[Manner::Signs]);
+    let mut large = stage.good();
+    large.passed.clusters = vec![vec![b'x'; BYTES_IN_ALL - 4096]];
+    let pass_on = Arc::clone(&stage.pass_on);
+    let under_way = tokio::spawn(async move { pass_on.answer(large, &Semaphore::new(1)).await });
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(stage.ask(request(&token("gateway", 2), &stage.csr)).await, Err(PassOnError::Overloaded));
+    assert!(under_way.await.unwrap().is_ok());
+    assert!(stage.ask(request(&token("gateway", 2), &stage.csr)).await.is_ok());
+}

@@ -80,5 +80,5 @@ pub(super) fn signing_request(message: IstioCertificateRequest) -> SigningReques
             _ => None,
         })
         .unwrap_or_default();
-    SigningRequest { csr: message.csr, ttl_seconds: message.validity_duration, impersonated }
+    SigningRequest::new(message.csr, message.validity_duration, impersonated)
 }

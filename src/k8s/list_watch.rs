@@ -100,7 +100,8 @@ pub(super) async fn follow<R: Trimmed, T>(
             Some(from) => match following.watch(from).await {
                 Ok(ended) => Ok(ended),
                 Err((from, error)) => {
-                    version = Some(from);
+                    // the API server may never serve that version, such as one of before its data was restored
+                    version = (!matches!(error, Problem::Api(Error::Api(_)))).then_some(from);
                     Err(error)
                 }
             },

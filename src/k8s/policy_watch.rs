@@ -41,7 +41,7 @@ pub async fn follow_services(client: &Client, publisher: &PolicyPublisher) -> In
 /// Tells `publisher` of EndpointSlices, for ever. Needs the right to list and watch them in all namespaces.
 pub async fn follow_endpoint_slices(client: &Client, publisher: &PolicyPublisher) -> Infallible {
     let tell = |heard| tell(publisher, heard, |facts: SliceFacts| facts.object, ClusterChange::Slices);
-    follow(client, SLICES, slice_facts, tell).await
+    follow(client, SLICES, |slice| Some(slice_facts(slice)), tell).await
 }
 
 fn tell<T, K>(
@@ -232,8 +232,7 @@ fn service_facts(service: &TrimmedService) -> ServiceFacts {
     }
 }
 
-/// `None` for one that belongs to no Service.
-fn slice_facts(slice: &TrimmedSlice) -> Option<SliceFacts> {
+fn slice_facts(slice: &TrimmedSlice) -> SliceFacts {
     let metadata = &slice.metadata;
     let endpoints = slice.endpoints.iter().flatten().map(|endpoint| match &endpoint.target_ref {
         Some(target) if target.kind == "Pod" && is_beside(target, &metadata.namespace) => {
@@ -241,11 +240,11 @@ fn slice_facts(slice: &TrimmedSlice) -> Option<SliceFacts> {
         }
         _ => SliceEndpoint::Other,
     });
-    Some(SliceFacts {
+    SliceFacts {
         object: ObjectName::new(&metadata.namespace, &metadata.name),
-        service: metadata.labels.service.clone()?,
+        service: metadata.labels.service.clone(),
         endpoints: endpoints.collect(),
-    })
+    }
 }
 
 /// A slice speaks for its own namespace only.
@@ -304,15 +303,17 @@ mod tests {
             {"addresses": ["10.0.0.2"], "targetRef": {"kind": "Pod", "name": "q"}},
             {"addresses": ["10.0.0.3"], "targetRef": {"kind": "Pod", "name": "r", "namespace": "elsewhere"}},
             {"addresses": ["10.0.0.4"], "targetRef": {"kind": "Node", "name": "n1"}}, {"addresses": ["10.0.0.5"]}]}"#;
-        let facts = slice_facts(&serde_json::from_str(json).unwrap()).unwrap();
-        assert_eq!(&*facts.service, "s");
+        let facts = slice_facts(&serde_json::from_str(json).unwrap());
+        assert_eq!(facts.service.as_deref(), Some("s"));
         let pod = |name: &str, uid: Option<&str>| SliceEndpoint::Pod { name: name.into(), uid: uid.map(Into::into) };
         let other = || SliceEndpoint::Other;
         assert_eq!(*facts.endpoints, [pod("p", Some("u")), pod("q", None), other(), other(), other()]);
         let none = r#"{"metadata": {"name": "e", "namespace": "n", "labels": {"kubernetes.io/service-name": "s"}}, "endpoints": null}"#;
-        assert!(slice_facts(&serde_json::from_str(none).unwrap()).unwrap().endpoints.is_empty());
+        assert!(slice_facts(&serde_json::from_str(none).unwrap()).endpoints.is_empty());
         assert!(
-            slice_facts(&serde_json::from_str(r#"{"metadata": {"name": "e"}, "endpoints": []}"#).unwrap()).is_none()
+            slice_facts(&serde_json::from_str(r#"{"metadata": {"name": "e"}, "endpoints": []}"#).unwrap())
+                .service
+                .is_none()
         );
     }
 

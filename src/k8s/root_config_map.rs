@@ -38,6 +38,8 @@ const KEY: &str = "root-cert.pem";
 const LIMIT: Duration = Duration::from_secs(2);
 /// The API server ends a watch after this, and the object is read anew: a change that no watch told of is seen then.
 const WATCH_SECONDS: u32 = 30;
+/// A watch that says nothing for longer than it may last has been lost on the way.
+const SILENCE_LIMIT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 /// Between two reads, whatever happens.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest while the API server can't be asked. Nobody waits for a mesh to be installed for longer than this.
@@ -78,7 +80,9 @@ impl RootConfigMap {
         let mut events = pin!(events);
         loop {
             let event = tokio::select! {
-                event = events.try_next() => event.map_err(Failure::Api)?,
+                event = timeout(SILENCE_LIMIT, events.try_next()) => {
+                    event.map_err(|_elapsed| Failure::NoAnswer)?.map_err(Failure::Api)?
+                }
                 () = self.known.wanted() => {
                     // it may be about to change, and is not to be asked for in a loop
                     sleep(PAUSE).await;

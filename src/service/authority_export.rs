@@ -55,8 +55,8 @@ fn active_of(active: Option<&ActiveReplica>) -> String {
 }
 
 impl AuthorityExport {
-    /// Exports from `state` while `session` lasts, and otherwise what `kept` has, if that is all there is; else it names the
-    /// replica that is `active`.
+    /// Exports from `state` while `session` lasts. Otherwise it names the replica that is `active`; if none is, and the stored
+    /// state is lost, it exports what `kept` has.
     pub fn new(
         session: watch::Receiver<Option<Arc<SigningSession>>>,
         state: Arc<SigningState>,
@@ -72,8 +72,8 @@ impl AuthorityExport {
     ///
     /// # Errors
     ///
-    /// When the state can't be read, or this replica is not active and what is stored is all right as far as it can see, or it
-    /// has nothing in memory.
+    /// When the state can't be read, or this replica is not active and another one is, or what is stored is all right as far as
+    /// it can see, or it has nothing in memory.
     pub async fn export(self: &Arc<Self>, passphrase: Passphrase, actor_uid: u32) -> Result<Exported, ExportError> {
         let this = Arc::clone(self);
         let sealed = spawn_blocking(move || match this.entered() {
@@ -82,8 +82,13 @@ impl AuthorityExport {
                 this.sealed(&backup, &passphrase, actor_uid, false)
             }
             None => {
+                // what it has stored since is newer than anything kept here
+                let active = this.active.borrow().clone();
+                if active.is_some() {
+                    return Err(ExportError::NotActive(active));
+                }
                 let kept = this.kept.as_ref().and_then(|kept| kept.kept_if_lost());
-                let kept = kept.ok_or_else(|| ExportError::NotActive(this.active.borrow().clone()))?;
+                let kept = kept.ok_or(ExportError::NotActive(None))?;
                 this.sealed(&Backup::of_kept(kept), &passphrase, actor_uid, true)
             }
         });

@@ -26,7 +26,7 @@ pub use self::{
 };
 pub(crate) use self::{
     kept_certificate::{Holder, KeptCertificate},
-    trusted::Trusted,
+    trusted::{Trust, Trusted},
 };
 use super::{
     create_certificate::{CreateCertificate, IstiodServing},

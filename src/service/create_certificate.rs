@@ -3,15 +3,17 @@
 
 mod attestation;
 mod error;
+mod room;
 mod server_names;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{Semaphore, watch},
     time::{Instant, sleep_until, timeout},
 };
 
+use self::room::{Place, Room};
 pub use self::{
     error::{CreateError, ErrorKind},
     server_names::IstiodServing,
@@ -46,11 +48,6 @@ const REVIEW_LIMIT: Duration = Duration::from_millis(800);
 /// wait at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// What requests that are being answered may take up together, in bytes: of what callers send, and [`BYTES_EACH`] for each. The
-/// small ones are some 10,000.
-const BYTES_IN_ALL: usize = 32 << 20;
-/// What an answer takes up beside the request.
-const BYTES_EACH: usize = 2 << 10;
 /// Requests held in all.
 const HELD_IN_ALL: usize = 4096;
 /// Requests held for one connection.
@@ -96,7 +93,7 @@ pub struct CreateCertificate {
     random: Arc<dyn SecureRandom>,
     held: Semaphore,
     /// Whatever waits for a review, another replica or the log is in here.
-    bytes: Semaphore,
+    room: Room,
     /// Requests that are being answered to a caller.
     answering: UnderWay,
     metrics: Arc<Metrics>,
@@ -141,7 +138,7 @@ impl CreateCertificate {
             clock,
             random,
             held: Semaphore::new(HELD_IN_ALL),
-            bytes: Semaphore::new(BYTES_IN_ALL),
+            room: Room::default(),
             answering: UnderWay::default(),
             metrics,
         }
@@ -209,13 +206,14 @@ impl CreateCertificate {
 
     /// Taken before anybody has looked at the proof: who has none can't make this process hold more either. What replicas ask
     /// for themselves is little, and needed whatever callers do.
-    fn room_for(&self, request: &SigningRequest, evidence: &Evidence) -> Result<SemaphorePermit<'_>, CreateError> {
+    fn room_for(&self, request: &SigningRequest, evidence: &Evidence) -> Result<Option<Place<'_>>, CreateError> {
+        if evidence.own.is_some() {
+            return Ok(None);
+        }
         let token = evidence.token.as_ref().map_or(0, |token| token.len());
         let bytes = [request.csr.len(), request.impersonated.len(), token, evidence.cluster.len()];
-        let bytes = bytes.into_iter().fold(BYTES_EACH, usize::saturating_add);
-        let bytes = if evidence.own.is_some() { 0 } else { u32::try_from(bytes).unwrap_or(u32::MAX) };
-        let room = self.bytes.try_acquire_many(bytes);
-        room.map_err(|_full| CreateError::Busy)
+        let bytes = bytes.into_iter().fold(0, usize::saturating_add);
+        self.room.place(bytes, evidence.source).ok_or(CreateError::Busy).map(Some)
     }
 
     /// Requests that are being answered to callers.

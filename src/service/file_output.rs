@@ -158,7 +158,8 @@ impl FileOutput {
                 }
                 kept.held = Some(Held { revision, serial, not_after, verified_at });
                 (kept.failures, kept.problem) = (0, None);
-                if is_written {
+                // a write may have been found wanting after the files were there, and its retry finds nothing to do
+                if is_written || is_new {
                     kept.unheard = self.tell().await;
                 }
                 VERIFY_EVERY

@@ -221,8 +221,7 @@ impl PassOn {
             let left = deadline.saturating_duration_since(Instant::now());
             let limit = if index + 1 < self.route.len() { left.min(ATTEMPT_LIMIT) } else { left };
             let answer = timeout(limit, self.istiod.ask(index, &roots, request)).await;
-            match answer.unwrap_or_else(|_elapsed| Err(AskError::Unreachable(format!("no answer within {limit:.1?}"))))
-            {
+            match answer.unwrap_or_else(|_elapsed| Err(AskError::NoCa(format!("no answer within {limit:.1?}")))) {
                 Ok(elements) => {
                     self.route.answered(index);
                     return self.checked(elements, expected, index);
@@ -232,7 +231,11 @@ impl PassOn {
                     self.metrics.istiod_asked(IstiodOutcome::Refused);
                     return Err(PassOnError::ByIstiod { code, message });
                 }
-                Err(AskError::NoCa(reason) | AskError::Unreachable(reason)) => {
+                Err(AskError::NoCa(reason)) => {
+                    self.metrics.istiod_asked(IstiodOutcome::Unreachable);
+                    self.route.call_failed(index, self.clock.boot(), reason);
+                }
+                Err(AskError::Unreachable(reason)) => {
                     self.metrics.istiod_asked(IstiodOutcome::Unreachable);
                     self.route.failed(index, self.clock.boot(), reason);
                 }

@@ -21,7 +21,7 @@ use crate::domain::{
     leadership::{Action, Event, Machine, Role, Term},
 };
 
-/// A term that this replica holds: whoever writes in it looks before each write whether it still does.
+/// A term that this replica holds: whoever writes in it looks before whether it still does.
 #[derive(Debug)]
 pub struct HeldTerm {
     term: Term,

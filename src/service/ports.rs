@@ -15,10 +15,10 @@ pub use self::pair::{
 use crate::domain::{
     attestation::{ReviewStatus, UnfinishedPods},
     authority::AuthorityFiles,
-    identity::ServiceAccount,
+    identity::{ServiceAccount, SpiffeId},
     issuance::IssuanceEvent,
     leadership::Term,
-    x509::{Certificate, CertificateChain, CertificateError, ChainError, TrustBundle, X509Svid},
+    x509::{Certificate, CertificateChain, CertificateError, ChainError, TrustBundle, VerifiedCsr, X509Svid},
 };
 
 /// A boxed future, so that ports can be held as trait objects.
@@ -270,4 +270,21 @@ pub struct SigningRequest {
     pub ttl_seconds: i64,
     /// The identity to impersonate; empty if none.
     pub impersonated: String,
+}
+
+impl SigningRequest {
+    /// As a caller sent it. Of what is too long to be of use no more is kept than shows that.
+    pub fn new(csr: String, ttl_seconds: i64, impersonated: String) -> Self {
+        let csr = cut(csr, VerifiedCsr::MAX_PEM_BYTES + char::MAX_LEN_UTF8);
+        Self { csr, ttl_seconds, impersonated: cut(impersonated, SpiffeId::MAX_BYTES + char::MAX_LEN_UTF8) }
+    }
+}
+
+/// At most so many `bytes` of it, at least that many less those of one character.
+fn cut(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes));
+        text.shrink_to_fit();
+    }
+    text
 }

@@ -16,7 +16,7 @@ use crate::{
         objects::{MESH_ROOTS, roots_of},
         replicas::Replicas,
     },
-    pair::{TRUST_DOMAIN, install, shipped},
+    pair::{TRUST_DOMAIN, install, install_with, shipped},
     support::{
         authority::{Authority, Kind},
         countersign::{Serve, countersign},
@@ -166,7 +166,7 @@ fn where_istiod_signs_the_active_asks_with_a_token_of_the_gateways_account() {
     let files = root.below("istiod", Kind::P256).cacerts(&root.certificate);
     let istiod = Istiod::start(&cluster, &istiod_account, Ca::Own(&files), &Default::default());
     make_namespace(&cluster);
-    let account = block_on(install(&cluster));
+    let account = block_on(install_with(&cluster, "rbac-istiod.yaml"));
     let gateway = block_on(cluster.account(NAMESPACE, "gateway"));
     let (root_file, token_file) = (cluster.folder().join("mesh-roots.pem"), cluster.folder().join("own-token"));
     fs::write(&root_file, roots_of(&cluster, "default", MESH_ROOTS)).unwrap();

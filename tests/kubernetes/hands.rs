@@ -14,8 +14,12 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Cluster, block_on},
     network::in_own_network,
-    pair::{NAMESPACE, Pair, TAKE_OVER, TRUST_DOMAIN, load::client, replica::Replica},
-    support::{countersign::countersign, wait::wait_until},
+    pair::{
+        NAMESPACE, Pair, TAKE_OVER, TRUST_DOMAIN,
+        load::client,
+        replica::{Replica, stop_all},
+    },
+    support::{countersign::countersign, issuance::Issued, wait::wait_until},
 };
 
 const AUTHORITY: &str = "countersign-authority";
@@ -58,9 +62,16 @@ fn no_hand_in_the_lease_or_the_secrets_leads_to_a_second_root() {
         place.expect_recovery_to_be_named("the authority deleted", |cluster| {
             block_on(async { secrets(cluster).delete(AUTHORITY, &DeleteParams::default()).await }).unwrap();
         });
+        place.expect_recovery_to_be_named("the trust bundle deleted", |cluster| {
+            block_on(async { secrets(cluster).delete(TRUST, &DeleteParams::default()).await }).unwrap();
+        });
         let older = place.saved();
         place.deny_somebody();
         place.expect_recovery_to_be_named("the trust bundle of before", |cluster| restore(cluster, &older[1]));
+
+        stop_all(&mut place.pair.replicas);
+        let terms = Issued::list_all(&place.pair.replicas.each_ref().map(Replica::data)).check_terms().len();
+        assert!(terms > 6, "signed in {terms} terms only");
     });
 }
 

@@ -80,8 +80,13 @@ impl Pair {
 
 /// Makes the pair's namespace and applies its rights: its account.
 pub(crate) async fn install(cluster: &Cluster) -> Account {
+    install_with(cluster, "rbac.yaml").await
+}
+
+/// The same with the rights of another file of the chart.
+pub(crate) async fn install_with(cluster: &Cluster, rights: &str) -> Account {
     cluster.namespace_named(NAMESPACE, &[]).await;
-    cluster.apply_file(&shipped("rbac.yaml")).await;
+    cluster.apply_file(&shipped(rights)).await;
     Account { namespace: NAMESPACE.to_owned(), name: "countersign".to_owned() }
 }
 

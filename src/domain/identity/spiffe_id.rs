@@ -35,7 +35,8 @@ pub enum SpiffeIdError {
 }
 
 impl SpiffeId {
-    const MAX_BYTES: usize = 2048;
+    /// The longest, in bytes (SPIFFE-ID 2.3).
+    pub const MAX_BYTES: usize = 2048;
 
     /// The domain that vouches for the ID.
     pub const fn trust_domain(&self) -> &TrustDomain {

@@ -104,8 +104,8 @@ pub enum Sidecar {
 pub struct SliceFacts {
     /// Which.
     pub object: ObjectName,
-    /// Of which Service, in the same namespace.
-    pub service: Box<str>,
+    /// Of which Service, in the same namespace; of none when it has lost its label.
+    pub service: Option<Box<str>>,
     /// Whom it names.
     pub endpoints: Box<[SliceEndpoint]>,
 }

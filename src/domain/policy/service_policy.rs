@@ -52,7 +52,7 @@ impl ServicePolicy {
                 all_pods.filter(|pod| !pod.finished && selector.selects(&pod.labels)).collect()
             }
             Backing::Slices => {
-                let own = slices.filter(|slice| *slice.service == *service.object.name);
+                let own = slices.filter(|slice| slice.service.as_deref() == Some(&*service.object.name));
                 let endpoints: BTreeSet<&SliceEndpoint> = own
                     .flat_map(|slice| slice.endpoints.iter())
                     .inspect(|endpoint| others += usize::from(matches!(endpoint, SliceEndpoint::Other)))

@@ -252,8 +252,11 @@ fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, SliceFacts) {
         selector => Backing::Selector(selector.into_iter().collect()),
     };
     let object = ObjectName::new(namespace, "svc");
-    let slice =
-        SliceFacts { object: ObjectName::new(namespace, "slice"), service: "svc".into(), endpoints: endpoints.into() };
+    let slice = SliceFacts {
+        object: ObjectName::new(namespace, "slice"),
+        service: Some("svc".into()),
+        endpoints: endpoints.into(),
+    };
     (ServiceFacts { object, backing, ports: ports.into(), opt_out, tag: None }, slice)
 }
 

@@ -18,9 +18,6 @@ use x509_parser::{
 
 use super::{KeyAlgorithm, PublicKey, pem};
 
-/// A request is at most a few KiB; whatever is larger is not looked at.
-const MAX_PEM_BYTES: usize = 64 * 1024;
-
 /// A PKCS#10 request that parsed, whose key is of an accepted kind, and whose signature that key made. Subject, names and
 /// extensions that it asks for are not kept: what a certificate says is decided by the caller's identity alone. One
 /// exception, as in istiod: whether it had a common name.
@@ -62,6 +59,9 @@ pub enum CsrError {
 }
 
 impl VerifiedCsr {
+    /// A request is at most a few KiB; whatever is larger is not looked at.
+    pub const MAX_PEM_BYTES: usize = 64 * 1024;
+
     /// Parses the first PEM block, whatever its label (as istiod does), and checks the proof of possession. What stands
     /// behind that block is ignored. pilot-agent's `O=""` and ztunnel's empty subject are accepted.
     ///
@@ -69,7 +69,7 @@ impl VerifiedCsr {
     ///
     /// When the text is not such a request, or the key or signature is not acceptable.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CsrError> {
-        if pem.len() > MAX_PEM_BYTES {
+        if pem.len() > Self::MAX_PEM_BYTES {
             return Err(CsrError::Pem);
         }
         let block = pem::first_block(pem).or(Err(CsrError::Pem))?;

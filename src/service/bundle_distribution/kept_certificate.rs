@@ -134,8 +134,11 @@ impl KeptCertificate {
             tokio::select! {
                 Some(item) = seen.next() => self.see(&mut known, item, trust.as_ref()),
                 () = trusted.changed() => {
-                    // what was given up is tried once more with the new roots
-                    (known.reversals, known.attempts) = Default::default();
+                    let roots = |trust: Option<Trust>| trust.map(|trust| trust.roots_pem);
+                    if roots(trusted.now()) != roots(trust) {
+                        // what was given up is tried once more with the new roots
+                        (known.reversals, known.attempts) = Default::default();
+                    }
                 }
                 () = async { match wait {
                     Some(wait) => sleep(wait).await,

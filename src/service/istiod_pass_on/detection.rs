@@ -54,7 +54,7 @@ impl PassOn {
         for index in 0..self.route.len() {
             let found = timeout(LOOK_LIMIT, self.istiod.reach(index, &roots)).await;
             match found.unwrap_or_else(|_elapsed| Err(format!("no connection within {LOOK_LIMIT:?}"))) {
-                Ok(()) => self.route.answered(index),
+                Ok(()) => self.route.connected(index, self.clock.boot()),
                 Err(reason) => self.route.failed(index, self.clock.boot(), reason),
             }
         }

@@ -1,8 +1,14 @@
 //! Which of istiod's addresses can be asked.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::domain::{clock::BootInstant, upstream::CircuitBreaker};
+
+/// How long after a call without an answer a connection alone says nothing.
+const CALLS_AGAIN: Duration = Duration::from_secs(10);
 
 /// The addresses and what is known of them.
 pub(super) struct Route {
@@ -14,6 +20,8 @@ pub(super) struct Route {
 struct Place {
     breaker: CircuitBreaker,
     has_answered: bool,
+    /// When a call was last left without an answer.
+    call_failed: Option<BootInstant>,
     /// Why it was not reached last.
     trouble: String,
 }
@@ -44,15 +52,31 @@ impl Route {
     pub(super) fn answered(&self, index: usize) {
         self.with(index, |place| {
             place.breaker.answered();
-            place.has_answered = true;
+            (place.has_answered, place.call_failed) = (true, None);
         });
     }
 
-    /// There was none.
+    /// Somebody is there, who may still not answer calls: for that it is good only some time after one failed.
+    pub(super) fn connected(&self, index: usize, now: BootInstant) {
+        self.with(index, |place| {
+            if place.call_failed.is_none_or(|at| now.since(at) >= CALLS_AGAIN) {
+                place.breaker.answered();
+                place.has_answered = true;
+            }
+        });
+    }
+
+    /// A call had none.
+    pub(super) fn call_failed(&self, index: usize, now: BootInstant, reason: String) {
+        self.failed(index, now, reason);
+        self.with(index, |place| place.call_failed = Some(now));
+    }
+
+    /// Nobody was there.
     pub(super) fn failed(&self, index: usize, now: BootInstant, reason: String) {
         self.with(index, |place| {
             place.breaker.failed(now);
-            place.trouble = reason;
+            (place.trouble, place.call_failed) = (reason, None);
         });
     }
 
@@ -71,5 +95,34 @@ impl Route {
 
     fn with<R>(&self, index: usize, change: impl FnOnce(&mut Place) -> R) -> Option<R> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index).map(change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> BootInstant {
+        BootInstant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn a_connection_heals_what_connections_broke_at_once_and_what_calls_broke_after_a_while() {
+        let route = Route::new(&["istiod:15012".to_owned()]);
+        (0..5).for_each(|_| route.failed(0, at(0), "connection refused".into()));
+        assert!(route.reachable().is_none());
+        route.connected(0, at(1));
+        assert!(route.reachable().is_some());
+
+        (0..5).for_each(|_| route.call_failed(0, at(2), "no answer".into()));
+        (3..12).for_each(|second| route.connected(0, at(second)));
+        assert!(route.reachable().is_none(), "it greets, and answers nothing");
+        route.connected(0, at(12));
+        assert!(route.reachable().is_some(), "somebody has to find out");
+        (0..5).for_each(|_| route.call_failed(0, at(13), "no answer".into()));
+        route.answered(0);
+        (0..5).for_each(|_| route.failed(0, at(14), "connection refused".into()));
+        route.connected(0, at(15));
+        assert!(route.reachable().is_some(), "an answered call is as good as none that failed");
     }
 }

@@ -101,7 +101,7 @@ impl Istiod for TestIstiod {
     }
 
     fn reach<'a>(&'a self, address: usize, _roots: &'a TrustBundle) -> BoxFuture<'a, Result<(), String>> {
-        let is_there = !matches!(self.manners.lock().unwrap()[address], Manner::Gone | Manner::Hangs);
+        let is_there = !matches!(self.manners.lock().unwrap()[address], Manner::Gone);
         Box::pin(async move { if is_there { Ok(()) } else { Err("connection refused".to_owned()) } })
     }
 }

@@ -53,7 +53,7 @@ pub enum AskError {
         /// Its text.
         message: String,
     },
-    /// It answers, but not as a CA, or not now.
+    /// It is there, but answers not as a CA, not now, or not in time.
     #[error("{0}")]
     NoCa(String),
     /// There was no connection, or no answer on it.

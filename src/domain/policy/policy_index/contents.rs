@@ -55,14 +55,14 @@ impl Contents {
     }
 
     pub(super) fn put_slice(&mut self, facts: SliceFacts) {
-        self.touched.insert(facts.service.as_ref().into());
+        self.touched.extend(facts.service.as_deref().map(Arc::from));
         let old = self.slices.insert(Arc::clone(&facts.object.name), facts);
-        self.touched.extend(old.map(|old| Arc::from(old.service)));
+        self.touched.extend(old.and_then(|old| old.service).map(Arc::from));
     }
 
     pub(super) fn remove_slice(&mut self, name: &str) -> bool {
         let Some(old) = self.slices.remove(name) else { return false };
-        self.touched.insert(old.service.into());
+        self.touched.extend(old.service.map(Arc::from));
         true
     }
 
@@ -94,7 +94,7 @@ impl Contents {
         });
         self.touched.extend(services.map(|(name, _)| Arc::clone(name)));
         let slices = self.slices.values().filter(|slice| is_named(slice));
-        self.touched.extend(slices.map(|slice| Arc::from(slice.service.as_ref())));
+        self.touched.extend(slices.filter_map(|slice| slice.service.as_deref()).map(Arc::from));
     }
 
     /// What holds here now: `old` itself if nothing has changed, `None` if there is no such namespace.

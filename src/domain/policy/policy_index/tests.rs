@@ -123,7 +123,7 @@ fn slice((namespace, number): (u8, u8), variant: u8) -> SliceFacts {
     };
     SliceFacts {
         object: object_name(namespace, 'e', number),
-        service: format!("s{}", variant % 3).into(),
+        service: (variant != 7).then(|| format!("s{}", variant % 3).into()),
         endpoints: [named(variant % 4), SliceEndpoint::Other].into(),
     }
 }

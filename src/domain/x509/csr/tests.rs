@@ -152,7 +152,8 @@ fn refuses_what_is_no_request() {
         request_der(EMPTY_SUBJECT, key.public_key_info(), ECDSA_SHA256, |info| key.key_pair().sign(info).unwrap());
     let text = pem::encode("CERTIFICATE REQUEST", &good);
     assert!(VerifiedCsr::from_pem(format!("{}trailing", *text).as_bytes()).is_ok());
-    for bad in ["", "not PEM", &text[..text.len() / 2], &format!("{}{}", *text, " ".repeat(MAX_PEM_BYTES))] {
+    for bad in ["", "not PEM", &text[..text.len() / 2], &format!("{}{}", *text, " ".repeat(VerifiedCsr::MAX_PEM_BYTES))]
+    {
         assert_eq!(VerifiedCsr::from_pem(bad.as_bytes()), Err(CsrError::Pem));
     }
     assert_eq!(verified(&[good.as_slice(), &[0]].concat()), Err(CsrError::Der));

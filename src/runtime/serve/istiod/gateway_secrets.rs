@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    domain::clock::Clock,
     grpc::own_at_istiod::{OwnAtIstiod, OwnToken},
     k8s::{client::client, tls_secret::ClusterTlsSecret, token_request::RequestedTokens},
     runtime::{
@@ -13,9 +14,10 @@ use crate::{
         supervisor::Supervisor,
     },
     service::{
+        bundle_distribution::{Trust, Trusted},
         gateway_secrets::{AccountTokens, GatewaySecrets, Parts, Surroundings},
         istiod_pass_on::PassOn,
-        lease_term::TermReceiver,
+        lease_term::{HeldTerm, TermReceiver},
         readiness::Readiness,
         svid_publisher::IdentityReceiver,
     },
@@ -67,7 +69,31 @@ pub(super) async fn start(
         metrics: Arc::clone(&seams.metrics),
     };
     let kept = GatewaySecrets::new(parts.collect(), &all).map_err(ServeFailed::of)?;
-    let keeping = kept.run(held, move |_| serving.clone(), readiness.latch("gateway secrets", "not begun"));
+    let clock = Arc::clone(&seams.clock);
+    let trusted = move |term: &Arc<HeldTerm>| WhileHeld {
+        term: Arc::clone(term),
+        clock: Arc::clone(&clock),
+        roots: serving.clone(),
+    };
+    let keeping = kept.run(held, trusted, readiness.latch("gateway secrets", "not begun"));
     supervisor.spawn("gateway secrets", until(shutdown, async move { match keeping.await {} }));
     Ok(())
+}
+
+/// Roots that are trusted while the term lasts: a replica that was stopped and goes on has nothing signed in a term that is over.
+#[derive(Clone)]
+struct WhileHeld {
+    term: Arc<HeldTerm>,
+    clock: Arc<dyn Clock>,
+    roots: IdentityReceiver,
+}
+
+impl Trusted for WhileHeld {
+    fn now(&self) -> Option<Trust> {
+        if self.term.covers(self.clock.boot()) { self.roots.now() } else { None }
+    }
+
+    async fn changed(&mut self) {
+        Trusted::changed(&mut self.roots).await;
+    }
 }

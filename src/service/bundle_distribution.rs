@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use tracing::info;
 
 use self::spread::{RootsText, Spread};
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::trusted::Trust;
 pub use self::{
     config::{DistributionConfig, MeshCa, Revision, RevisionError},
     places::{
@@ -26,7 +28,7 @@ pub use self::{
 };
 pub(crate) use self::{
     kept_certificate::{Holder, KeptCertificate},
-    trusted::{Trust, Trusted},
+    trusted::Trusted,
 };
 use super::{
     create_certificate::{CreateCertificate, IstiodServing},

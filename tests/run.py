@@ -271,7 +271,7 @@ def provide_network_tools(step: Step) -> None:
 
 
 # Tests with an API server that hold processes to limits of time under load.
-MEASURED = ["faults::no_fault", "distribution::many", "disturbed::", "istio::", "mesh::", "rotations::", "istiod_source::fleet",
+MEASURED = ["faults::no_fault", "distribution::many", "disturbed::", "swaps_under_load", "mesh::instead", "rotations::",
             "policy::many"]
 
 
@@ -301,18 +301,19 @@ def plan() -> List[Step]:
         Step(3, "release build", "5 min cold", 25 * MINUTE, cargo("build", "--locked", "--release")),
         Step(3, "benchmark", "2 min cold", 20 * MINUTE,
              cargo("bench", "--locked", "--no-default-features", "--bench", "issue")),
-        # One after the other: they hold processes to limits of time and memory.
+        # One after the other: they hold processes to limits of time and memory. The tests with peers wait for rotations.
         Step(3, "figures", "10 s", 10 * MINUTE,
              cargo("test", "--locked", *WITH_KUBERNETES, "--test", "pair", "start::", *one_by_one, env=released)),
-        Step(3, "tests with peers", "4 min", 15 * MINUTE,
-             cargo("test", "--locked", *WITH_PEERS, "--test", "peers", *one_by_one, env=released)),
+        Step(3, "tests with peers", "3 min", 15 * MINUTE,
+             cargo("test", "--locked", *WITH_PEERS, "--test", "peers", "--no-fail-fast", "--", "--test-threads=2",
+                   env=released)),
         Step(3, "release, Kubernetes", "5 min cold", 25 * MINUTE,
              cargo("build", "--locked", "--release", *WITH_KUBERNETES)),
         # What mostly waits, together; what is held to limits of time, one by one.
-        Step(3, "API server, waiting", "6 min", 20 * MINUTE,
-             cargo("test", "--locked", *WITH_PEERS, "--test", "kubernetes", "--no-fail-fast", "--", "--test-threads=3",
+        Step(3, "API server, waiting", "5 min", 20 * MINUTE,
+             cargo("test", "--locked", *WITH_PEERS, "--test", "kubernetes", "--no-fail-fast", "--", "--test-threads=4",
                    *(word for name in MEASURED for word in ("--skip", name)), env=released)),
-        Step(3, "API server, measured", "9 min", 30 * MINUTE,
+        Step(3, "API server, measured", "8 min", 30 * MINUTE,
              cargo("test", "--locked", *WITH_PEERS, "--test", "kubernetes", *one_by_one, *MEASURED, env=released)),
     ]
 
@@ -341,7 +342,7 @@ def main() -> int:
     steps = [step for step in plan() if step.stage == 1 or not parser.parse_args().quick]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    say("The plan, on two cores (cold about 70 min, warm about 25):")
+    say("The plan, on two cores (cold about 70 min, warm about 20):")
     for step in steps:
         say(f"  stage {step.stage} ({STAGES[step.stage]}): {step.name}, {step.estimate}")
 

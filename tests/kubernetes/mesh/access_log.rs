@@ -42,7 +42,7 @@ pub(crate) fn gateway_fields() -> Value {
 
 /// What the service itself is told of its caller.
 pub(crate) fn service_fields() -> Value {
-    json!({"client": "%REQ(X-FORWARDED-CLIENT-CERT)%", "status": "%RESPONSE_CODE%"})
+    json!({"client": "%REQ(X-FORWARDED-CLIENT-CERT)%", "path": "%REQ(:PATH)%", "status": "%RESPONSE_CODE%"})
 }
 
 /// A log of such fields, as part of an Envoy's configuration.

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
-use rustix::process::{Signal, geteuid};
+use rustix::process::geteuid;
 
 use crate::{
     client::{Client, assert_refused, id},
@@ -152,7 +152,7 @@ fn without_an_active_nothing_is_done_and_the_command_says_so() {
     assert_eq!(done(&data, &["denied", "-o", "json"]), "[]\n");
 
     // stopped, it may still do what it was asked: the command can't know
-    serve.process.signal(Signal::STOP);
+    serve.process.pause();
     let mut command = countersign();
     command.args(["issuance", "denied", "--data-dir"]).arg(&data);
     let mut asked = Process::start("denied", folder.path(), &mut command);

@@ -20,7 +20,6 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use rustix::process::Signal;
 use tempfile::TempDir;
 use tonic::codegen::http::Request;
 
@@ -137,13 +136,13 @@ impl Cluster {
     /// The API server takes connections and requests, and answers none, until [`resume`](Self::resume).
     #[expect(clippy::needless_pass_by_ref_mut, reason = "the shared one must not be had for it")]
     pub(crate) fn pause(&mut self) {
-        self.api_server.signal(Signal::STOP);
+        self.api_server.pause();
     }
 
     /// Ends a [`pause`](Self::pause).
     #[expect(clippy::needless_pass_by_ref_mut, reason = "the shared one must not be had for it")]
     pub(crate) fn resume(&mut self) {
-        self.api_server.signal(Signal::CONT);
+        self.api_server.resume();
     }
 
     /// `kill -9` of the API server: connections are reset, new ones refused, until [`restart`](Self::restart).

@@ -95,7 +95,7 @@ impl Fault {
         match self {
             Self::SigtermOfTheActive => pair.replicas[active].process.signal(Signal::TERM),
             Self::SigkillOfTheActive => pair.replicas[active].process.kill(),
-            Self::SigstopOfTheActive => pair.replicas[active].process.signal(Signal::STOP),
+            Self::SigstopOfTheActive => pair.replicas[active].process.pause(),
             Self::NodeOfTheActiveLost => pair.replicas[active].host().lose(),
             Self::NodeOfTheStandbyLost => pair.replicas[1 - active].host().lose(),
             Self::ApiServerCutFromTheActive => pair.replicas[active].host().lose_way_to(&pair.api),
@@ -117,7 +117,7 @@ impl Fault {
                 pair.replicas[active].restart();
             }
             Self::SigkillOfTheActive => pair.replicas[active].restart(),
-            Self::SigstopOfTheActive => pair.replicas[active].process.signal(Signal::CONT),
+            Self::SigstopOfTheActive => pair.replicas[active].process.resume(),
             Self::NodeOfTheActiveLost => pair.replicas[active].host().find(),
             Self::NodeOfTheStandbyLost => pair.replicas[1 - active].host().find(),
             Self::ApiServerCutFromTheActive => pair.replicas[active].host().find_way_to(&pair.api),

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use tonic::Code;
 
@@ -37,7 +36,7 @@ fn a_stopped_active_keeps_its_term_and_everybody_is_told() {
     let connection = caller.connection(pair.port(standby));
     let before = runtime.block_on(caller.sign(&connection)).unwrap();
 
-    pair.replicas[active].process.signal(Signal::STOP);
+    pair.replicas[active].process.pause();
     let calls: Vec<_> = (0..HELD_CALLS)
         .map(|_| {
             let (caller, connection) = (Arc::clone(&caller), connection.clone());
@@ -66,7 +65,7 @@ fn a_stopped_active_keeps_its_term_and_everybody_is_told() {
         assert!((HELD_AT_LEAST..HELD_AT_MOST).contains(&took), "held for {took:?}: {status:?}");
     }
 
-    pair.replicas[active].process.signal(Signal::CONT);
+    pair.replicas[active].process.resume();
     wait_until(NOTICED, "the standby ready", || http::get(admin, "/readyz"));
     let after = runtime.block_on(caller.sign(&connection)).unwrap();
     assert_eq!(role(&pair.replicas[active]), Ok(Some(term)), "the term has changed");
@@ -83,12 +82,12 @@ fn a_stopped_standby_keeps_nobody_from_the_log_of_the_active() {
     let pair = Pair::start();
     let (active, _) = pair.active();
     let stopped = &pair.replicas[1 - active].process;
-    stopped.signal(Signal::STOP);
+    stopped.pause();
     let begun = Instant::now();
     let listed =
         countersign().args(["issuance", "list", "-o", "json", "--data-dir"]).arg(pair.data()).output().unwrap();
     let took = begun.elapsed();
-    stopped.signal(Signal::CONT);
+    stopped.resume();
     let said = String::from_utf8_lossy(&listed.stderr).into_owned();
     assert!(listed.status.success(), "{said}");
     assert!(took < NOTICED, "{took:?}: {said}");

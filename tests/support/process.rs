@@ -92,6 +92,29 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Stops it, and returns once it stands still: the signal alone is only noticed when one of its threads runs next,
+    /// and until then the others go on.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait_until(Duration::from_secs(10), "a stopped process", || {
+            for task in fs::read_dir(&tasks).unwrap() {
+                // one that ended meanwhile runs no more
+                let state = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+                let state = state.rsplit_once(") ").map_or('T', |(_, rest)| rest.chars().next().unwrap());
+                if state != 'T' {
+                    return Err(format!("a thread in state {state}"));
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Ends a [`pause`](Self::pause).
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// `kill -9`, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

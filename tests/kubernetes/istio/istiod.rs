@@ -2,8 +2,6 @@
 
 use std::{fs, time::Duration};
 
-use rustix::process::Signal;
-
 use super::objects::Files;
 use crate::{
     cluster::{Account, Cluster, block_on},
@@ -144,12 +142,12 @@ impl Istiod {
 
     /// Stops it for a while, as a machine that is too busy would.
     pub(crate) fn pause(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.pause();
     }
 
     /// Lets it go on.
     pub(crate) fn resume(&self) {
-        self.process.signal(Signal::CONT);
+        self.process.resume();
     }
 
     /// How many requests for certificates it has got.

@@ -10,9 +10,10 @@ use std::{
 use crate::{
     caller::Caller,
     load::Load,
-    pair::{Place, stable_port},
+    pair::Place,
     support::{
         countersign::{Serve, countersign, root_file},
+        http::free_port,
         issuance::Issued,
     },
     turn,
@@ -30,7 +31,7 @@ fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
     let _turn = turn::alone();
     let mut lives = Lives::seeded();
     let place = Place::new();
-    let (data, port) = (place.data(), stable_port());
+    let (data, port) = (place.data(), free_port());
     run_once("first", &place, port);
     let root = fs::read(root_file(&data)).unwrap();
     let caller = Arc::new(Caller::new(&data, "default/client"));

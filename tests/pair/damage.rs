@@ -10,9 +10,10 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    pair::{Place, role, stable_port},
+    pair::{Place, role},
     support::{
         countersign::{Serve, countersign, root_file},
+        http::free_port,
         wait::wait_until,
     },
     turn,
@@ -79,7 +80,7 @@ fn a_damaged_issuance_log_costs_no_root() {
     let data = place.data();
     let (root, _) = run_once("sound", &place);
     fs::write(data.join("issuance/replica-0/head"), "junk").unwrap();
-    let mut serve = Serve::spawn("damaged", place.logs(), &data, stable_port(), &[]);
+    let mut serve = Serve::spawn("damaged", place.logs(), &data, free_port(), &[]);
     let status = serve.process.wait_for_end(END);
     let said = serve.process.errors();
     assert!(!status.success() && said.contains("--set-logs-aside`: the root stays"), "{status}: {said}");
@@ -138,7 +139,7 @@ fn refused_until_recovered(damage: impl FnOnce(&Path)) {
     damage(&data);
     let bundle = fs::read(root_file(&data)).ok();
 
-    let mut serve = Serve::spawn("damaged", place.logs(), &data, stable_port(), &[]);
+    let mut serve = Serve::spawn("damaged", place.logs(), &data, free_port(), &[]);
     let status = serve.process.wait_for_end(END);
     let said = serve.process.errors();
     assert!(!status.success(), "{status}: {said}");
@@ -160,7 +161,7 @@ fn refused_until_recovered(damage: impl FnOnce(&Path)) {
 
 /// Starts `serve`, and ends it once it is active: the trust bundle and the term.
 fn run_once(name: &str, place: &Place) -> (Vec<u8>, u64) {
-    let mut serve = Serve::spawn(name, place.logs(), &place.data(), stable_port(), &[]);
+    let mut serve = Serve::spawn(name, place.logs(), &place.data(), free_port(), &[]);
     serve.wait_until_ready();
     let term = role(&serve).unwrap().expect("it is alone, so it is active");
     let root = wait_until(END, "the trust bundle", || fs::read(root_file(&place.data())));

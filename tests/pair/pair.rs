@@ -1,13 +1,8 @@
 //! Two replicas on one data directory, and agents that know both.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
-    process,
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +12,7 @@ use crate::{
     caller::Caller,
     support::{
         countersign::{Agent, Serve},
-        http::{self, loopback},
+        http::{self, free_port, loopback},
         wait::wait_until,
     },
 };
@@ -56,7 +51,7 @@ impl Pair {
     pub(crate) fn start() -> Self {
         let place = Place::new();
         let start = |name| {
-            let replica = Serve::spawn(name, place.logs(), &place.data(), stable_port(), &[]);
+            let replica = Serve::spawn(name, place.logs(), &place.data(), free_port(), &[]);
             replica.wait_until_ready();
             replica
         };
@@ -120,17 +115,4 @@ pub(crate) fn role(replica: &Serve) -> Result<Option<u64>, String> {
     let ready = http::get(loopback(replica.admin_port), "/readyz")?;
     let term = ready.split_once("(active in term ").and_then(|(_, rest)| rest.split(')').next());
     Ok(term.map(|term| term.parse().expect("a term is a number")))
-}
-
-/// A port that can be bound again after its process has ended. One that the system chose may meanwhile become the near end
-/// of somebody's connection; those come from the ephemeral range, which begins above these.
-pub(crate) fn stable_port() -> u16 {
-    const FIRST: u16 = 16_000;
-    const COUNT: u16 = 16_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let own = u16::try_from(process::id() % u32::from(COUNT)).unwrap();
-    (0..COUNT)
-        .map(|_| FIRST + (own.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))) % COUNT)
-        .find(|port| TcpListener::bind(loopback(*port)).is_ok())
-        .expect("a free port")
 }

@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     caller::Caller,
-    pair::{Place, stable_port},
+    pair::Place,
     socket::fetch,
     support::{
         countersign::{ca_address, countersign, root_file, write_token},
@@ -25,7 +25,7 @@ fn no_secret_is_written_anywhere_at_any_level() {
     let _turn = turn::beside_others();
     let place = Place::new();
     let data = place.data();
-    let (ports, admin_ports) = ([stable_port(), stable_port()], [free_port(), free_port()]);
+    let (ports, admin_ports) = ([free_port(), free_port()], [free_port(), free_port()]);
     let mut processes: Vec<Process> =
         (0..2).map(|index| serve(&place, index, ports[index], admin_ports[index])).collect();
     let caller = Caller::new(&data, "default/client");

@@ -5,9 +5,9 @@ use std::os::unix::net::UnixListener;
 use rustix::process::Signal;
 
 use crate::{
-    pair::{Place, stable_port},
+    pair::Place,
     socket::fetch_first,
-    support::countersign::Serve,
+    support::{countersign::Serve, http::free_port},
     turn,
 };
 
@@ -36,7 +36,7 @@ fn a_socket_of_somebody_else_is_an_error() {
     let socket = place.logs().join("chosen.sock");
     let _foreign = UnixListener::bind(&socket).unwrap();
     let flags = ["--workload-socket", socket.to_str().unwrap()];
-    let mut serve = Serve::spawn("serve", place.logs(), &place.data(), stable_port(), &flags);
+    let mut serve = Serve::spawn("serve", place.logs(), &place.data(), free_port(), &flags);
     let status = serve.process.wait_for_end(END);
     let said = serve.process.errors();
     assert!(!status.success() && said.contains("chosen.sock"), "{status}: {said}");

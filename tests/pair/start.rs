@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
-    pair::{Pair, Place, stable_port},
+    pair::{Pair, Place},
     socket::{fetch, fetch_first},
     support::{
         countersign::{Serve, is_released},
+        http::free_port,
         process::Process,
     },
     turn,
@@ -41,7 +42,7 @@ fn the_first_identity_is_there_at_once() {
         .map(|_| {
             let place = Place::new();
             let begun = Instant::now();
-            let _serve = Serve::spawn("serve", place.logs(), &place.data(), stable_port(), &[]);
+            let _serve = Serve::spawn("serve", place.logs(), &place.data(), free_port(), &[]);
             let identity = fetch_first(&place.data().join("workload.sock"));
             let took = begun.elapsed();
             assert_eq!(identity.spiffe_id, "spiffe://cluster.local/ns/default/sa/gateway");

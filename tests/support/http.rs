@@ -3,15 +3,26 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    process,
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
 const CONNECT: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// A port on loopback that nothing holds at this moment.
+/// A port on loopback that nothing holds at this moment, and that can be bound again when whoever takes it has ended. One
+/// that the system chose may meanwhile be given to another test, or become the near end of somebody's connection; those
+/// come from the ephemeral range, which begins above these.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(loopback(0)).unwrap().local_addr().unwrap().port()
+    const FIRST: u16 = 16_000;
+    const COUNT: u16 = 16_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = u16::try_from(process::id().wrapping_mul(769) % u32::from(COUNT)).unwrap();
+    (0..COUNT)
+        .map(|_| FIRST + (own.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))) % COUNT)
+        .find(|port| TcpListener::bind(loopback(*port)).is_ok())
+        .expect("a free port")
 }
 
 /// `127.0.0.1:PORT`.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod objects;
+mod rights_settled;
 mod server;
 
 use std::{

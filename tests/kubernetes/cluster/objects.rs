@@ -181,8 +181,16 @@ impl Cluster {
         self.apply(&fs::read_to_string(path).unwrap()).await;
     }
 
-    /// Applies every object of a YAML text. One that names no namespace and needs one goes to `default`.
+    /// Applies every object of a YAML text. One that names no namespace and needs one goes to `default`. Rights among them hold
+    /// when this returns.
     pub(crate) async fn apply(&self, yaml: &str) {
+        self.apply_objects(yaml).await;
+        if yaml.contains("apiVersion: rbac.authorization.k8s.io/") {
+            self.wait_for_rights().await;
+        }
+    }
+
+    pub(super) async fn apply_objects(&self, yaml: &str) {
         let client = self.admin();
         let documents = serde_yaml_ng::Deserializer::from_str(yaml);
         let objects: Vec<Option<DynamicObject>> =

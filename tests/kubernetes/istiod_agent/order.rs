@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use countersign::{domain::clock::Clock as _, runtime::seams::SystemClock};
+
 use super::gateway::{ID, Pod, check_requests};
 use crate::{
     cluster::{Cluster, block_on},
@@ -34,6 +36,7 @@ fn an_agent_that_was_there_first_waits_and_has_an_identity_seconds_after_istiod(
 
     cluster.restart();
     cluster.wait_until_ready();
+    let api_server_ready = SystemClock.now().to_string();
     agent.wait_for_readiness("ConfigMap default/istio-ca-root-cert: not found", SOON);
     let account = block_on(istiod::prepare(&cluster));
     let root = Authority::root("mesh");
@@ -54,5 +57,5 @@ fn an_agent_that_was_there_first_waits_and_has_an_identity_seconds_after_istiod(
     assert_eq!(agent.process.ended(), None);
     let log = agent.process.errors();
     assert_eq!(agent.said("istio_not_detected"), 1, "said once, however long it took: {log}");
-    check_requests(&cluster);
+    check_requests(&cluster, &api_server_ready);
 }

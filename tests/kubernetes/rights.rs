@@ -1,11 +1,13 @@
 //! The shipped rights as the API server's authorizer reads them: what a replica may do, and what it may not.
 
+use std::fs;
+
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::{Api, api::PostParams};
 
 use crate::{
     cluster::Cluster,
-    pair::{NAMESPACE, install, shipped},
+    pair::{NAMESPACE, install, install_with, shipped},
 };
 
 /// Verb, group, resource, namespace (empty: all, or none has it), name (empty: any).
@@ -130,6 +132,39 @@ async fn a_replica_has_the_rights_it_needs_and_no_more() {
     cluster.apply_file(&shipped("rbac-gateway-token.yaml")).await;
     check(&cluster, GATEWAY_TOKEN, true).await;
     check(&cluster, REFUSED_EVEN_THEN, false).await;
+}
+
+/// What a gateway has beside its own namespace's: whether that is there.
+const NAMESPACE_OF_GATEWAY: &[Row] =
+    &[("list", "", "namespaces", "", GATEWAYS), ("watch", "", "namespaces", "", GATEWAYS)];
+
+#[tokio::test]
+async fn the_rights_for_another_gateway_take_none_from_the_first() {
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
+    // which can't watch every namespace
+    install_with(&cluster, "rbac-istiod.yaml").await;
+    cluster.namespace_named(GATEWAYS, &[]).await;
+    let [secret, token] =
+        ["rbac-gateway-secret.yaml", "rbac-gateway-token.yaml"].map(|name| fs::read_to_string(shipped(name)).unwrap());
+    check(&cluster, NAMESPACE_OF_GATEWAY, false).await;
+    cluster.apply(&secret).await;
+    cluster.apply(&token).await;
+    // one in another namespace, and another one in the same
+    cluster.apply(&secret.replace(GATEWAYS, "default")).await;
+    cluster.apply(&token.replace(GATEWAYS, "default")).await;
+    cluster.apply(&secret.replace("mesh-certificate", "another-certificate")).await;
+    cluster.apply(&token.replace("of-gateway", "of-other").replace("[gateway]", "[other]")).await;
+    for rows in [GATEWAY, GATEWAY_TOKEN, NAMESPACE_OF_GATEWAY] {
+        check(&cluster, rows, true).await;
+    }
+    let others: &[Row] = &[
+        ("patch", "", "secrets", "default", "mesh-certificate"),
+        ("watch", "", "namespaces", "", "default"),
+        ("create", "", "serviceaccounts/token", "default", "gateway"),
+        ("patch", "", "secrets", GATEWAYS, "another-certificate"),
+        ("create", "", "serviceaccounts/token", GATEWAYS, "other"),
+    ];
+    check(&cluster, others, true).await;
 }
 
 async fn check(cluster: &Cluster, rows: &[Row], allowed: bool) {

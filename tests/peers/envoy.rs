@@ -59,6 +59,7 @@ fn listener_port(listeners: &str) -> Option<u16> {
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) client: String,
+    pub(crate) path: String,
     pub(crate) serial: String,
     /// Seconds since 1970.
     pub(crate) not_after: f64,
@@ -117,5 +118,6 @@ fn request(line: &str) -> Request {
         value.as_str().map_or_else(|| value.to_string(), str::to_owned)
     };
     let seconds = |name: &str| text(name).parse().expect("seconds since 1970");
-    Request { client: text("uri"), serial: text("serial"), not_after: seconds("not_after"), start: seconds("start") }
+    let (client, path, serial) = (text("uri"), text("path"), text("serial"));
+    Request { client, path, serial, not_after: seconds("not_after"), start: seconds("start") }
 }

@@ -78,6 +78,7 @@ pub(crate) fn backend(socket: &Path, clients: &str, access_log: &Path) -> Value 
         "path": access_log,
         "log_format": {"json_format": {
             "uri": "%DOWNSTREAM_PEER_URI_SAN%",
+            "path": "%REQ(:PATH)%",
             "serial": "%DOWNSTREAM_PEER_SERIAL%",
             "not_after": "%DOWNSTREAM_PEER_CERT_V_END(%s)%",
             "start": "%START_TIME(%s.%3f)%",

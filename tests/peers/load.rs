@@ -15,7 +15,7 @@ use crate::support::http::Connection;
 const WORKERS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(25);
 const MAX_REQUESTS: u64 = 200_000;
-const MAX_TIME: Duration = Duration::from_secs(600);
+const MAX_TIME: Duration = Duration::from_secs(1800);
 
 /// A load that runs until it is stopped or dropped, or at its bounds.
 pub(crate) struct Load {

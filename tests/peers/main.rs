@@ -15,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "shared with tests/kubernetes, which uses all of it")]
 mod envoy;
 #[allow(dead_code, reason = "shared with tests/kubernetes, which uses all of it")]
 mod envoy_config;

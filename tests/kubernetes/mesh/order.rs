@@ -6,6 +6,7 @@ use tonic::Code;
 
 use super::{
     Mesh, Place, Roots, WARM_UP,
+    agent::Agent,
     control_plane::ControlPlane,
     pod::service_at,
     socket::{Look, Watch},
@@ -29,6 +30,9 @@ const TTLS_WITHOUT_ISTIOD: u32 = 5;
 const RECOVERY: Duration = Duration::from_secs(5);
 /// go-spiffe waits up to 30 s before it asks again.
 const GO_SPIFFE: Duration = Duration::from_secs(35);
+/// More than the failures after which an agent's pauses are as long as ever.
+const PAUSES: u32 = 6;
+const LONG: Duration = Duration::from_secs(30);
 const SIDECAR_TTL: Duration = Duration::from_secs(3600);
 /// Of a look, and of clocks that show whole seconds.
 const BLUR: i64 = 1;
@@ -45,6 +49,8 @@ fn the_gateway_may_be_there_before_istiod_and_outlives_it() {
         let host = place.network.host("backend");
         let mut agent = place.agent("gateway", TTL, &istiod, Roots::Watched);
         let watch = Watch::start(&agent.socket);
+        let mut with_file = place.agent("gateway-with-file", TTL, &istiod, Roots::Mounted);
+        let watch_with_file = Watch::start(&with_file.socket);
         let mut gateway = place.gateway("envoy", &agent.socket, service_at(&host));
         wait_for_looks(&watch, 3);
         check_that_all_may_ask_again(&watch.looks(), "before istiod");
@@ -55,6 +61,7 @@ fn the_gateway_may_be_there_before_istiod_and_outlives_it() {
         istiod.wait_until_ready();
         let ready = Instant::now();
         println!("SVID {:?} after istiod was ready, at first", first_svid(&watch, ready));
+        the_file_comes_late(&place, &with_file, &watch_with_file);
 
         let mut mesh = Mesh::above(place, istiod, host, SIDECAR_TTL);
         wait_until_through(&gateway, WARM_UP);
@@ -94,9 +101,36 @@ fn the_gateway_may_be_there_before_istiod_and_outlives_it() {
 
         gateway.check_it_runs();
         agent.check_it_runs();
+        with_file.check_it_runs();
         later.check_it_runs();
         assert_eq!(client.ended(), None, "go-spiffe has given up");
     });
+}
+
+/// The ConfigMap has been there for long when the kubelet delivers it to an agent that has nothing else. Until then the file is
+/// missing or empty for so long that the agent's pauses do not grow any more: waiting longer shows nothing else.
+fn the_file_comes_late(place: &Place, agent: &Agent, watch: &Watch) {
+    let tried_in_vain = |what: &str| {
+        let before = failed_renewals(agent);
+        wait_until(LONG, &format!("attempts with a file that is {what}"), || match failed_renewals(agent) - before {
+            PAUSES.. => Ok(()),
+            tried => Err(format!("{tried}")),
+        });
+        assert!(agent.readiness().contains("IstioNotDetected"), "{}", agent.readiness());
+    };
+    tried_in_vain("missing");
+    place.roots.swap([("root-cert.pem", &b""[..])]);
+    tried_in_vain("empty");
+    check_that_all_may_ask_again(&watch.looks(), "without a file of roots");
+    assert!(watch.looks().iter().all(|look| look.seen.is_err()), "an SVID without roots");
+    place.deliver_roots();
+    println!("SVID {:?} after the file of roots was delivered", first_svid(watch, Instant::now()));
+}
+
+fn failed_renewals(agent: &Agent) -> u32 {
+    let page = agent.metrics();
+    let count = page.lines().find_map(|line| line.strip_prefix("countersign_svid_renewals_total{outcome=\"failed\"} "));
+    count.map_or(0, |count| count.parse().unwrap())
 }
 
 /// istiod goes: when, and what is held then.

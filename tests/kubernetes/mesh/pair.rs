@@ -5,8 +5,7 @@ use std::fs;
 use super::Mesh;
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
-    istio::objects::{MESH_ROOTS, roots_of},
-    pair::{NAMESPACE, install},
+    pair::{NAMESPACE, install_with},
     support::{
         countersign::Serve,
         http::{free_port, loopback},
@@ -23,12 +22,11 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Starts both and waits until they are ready.
+    /// Starts both and waits until they are ready. They have the mesh's roots from their ConfigMap; it is mounted nowhere.
     pub(crate) fn start(mesh: &Mesh) -> Self {
         let cluster = &mesh.place.cluster;
-        let account = block_on(install(cluster));
+        let account = block_on(install_with(cluster, "rbac-istiod.yaml"));
         let roots = cluster.folder().join("pair-roots.pem");
-        fs::write(&roots, roots_of(cluster, NAMESPACE, MESH_ROOTS)).unwrap();
         let mut flags = mesh.control_plane.pair_flags();
         flags.extend(["--istiod-root-file".to_owned(), roots.display().to_string()]);
         let replicas: Vec<Serve> = (0..2).map(|number| start(cluster, &account, number, &flags)).collect();

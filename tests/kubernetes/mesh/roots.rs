@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{GATEWAY, Mesh, WARM_UP, gateway::Gateway, traffic::Traffic, wait_until_through};
+use super::{
+    BACKEND, GATEWAY, Mesh, Roots, WARM_UP, gateway::Gateway, pair::Pair, traffic::Traffic, wait_until_through,
+};
 use crate::{
     istio::{
         objects::{MESH_ROOTS, roots_of},
@@ -21,23 +23,36 @@ const TTL: Duration = Duration::from_secs(8);
 const STEP: Duration = Duration::from_secs(30);
 
 #[test]
-fn another_root_of_istiod_fails_no_request() {
-    in_own_network("mesh::roots::another_root_of_istiod_fails_no_request", |network| {
+fn another_root_of_istiod_fails_no_request_with_agents_at_it_or_at_a_pair_before_it() {
+    let name = "mesh::roots::another_root_of_istiod_fails_no_request_with_agents_at_it_or_at_a_pair_before_it";
+    in_own_network(name, |network| {
         let swap = RootSwap::new();
         let mesh = Mesh::start(network, &swap.old, &swap.first, TTL);
-        let agent = mesh.agent("gateway", TTL);
-        let gateway = mesh.place.gateway("envoy", &agent.socket, mesh.backend.service());
-        wait_until_through(&gateway, WARM_UP);
-        let traffic = Traffic::start(gateway.address);
-        swap.run(
-            &mesh,
-            &[&gateway],
-            || (),
-            |step| {
+        let pair = Pair::start(&mesh);
+        let by_pair = mesh.place.agent_at("gateway-by-pair", TTL, pair.agent_flags(), Roots::Watched);
+        let agents = [("agent, istiod", mesh.agent("gateway", TTL)), ("agent, pair, istiod", by_pair)];
+        let gateways = agents.each_ref().map(|(_, agent)| {
+            let name = format!("envoy-of-{}", agent.socket.file_stem().unwrap().display());
+            mesh.place.gateway(&name, &agent.socket, mesh.backend.service())
+        });
+        gateways.iter().for_each(|gateway| wait_until_through(gateway, WARM_UP));
+        let traffic = gateways.each_ref().map(|gateway| Traffic::start(gateway.address));
+        let check = |step: &str| {
+            for ((way, _), traffic) in agents.iter().zip(&traffic) {
                 traffic.wait_for_more(100);
-                println!("{step}: {} requests, none failed", traffic.check());
-            },
-        );
+                println!("{step}: {way}: {} requests, none failed", traffic.check());
+            }
+        };
+        swap.run(&mesh, &gateways.each_ref(), || (), check);
+        for ((way, _), gateway) in agents.iter().zip(&gateways) {
+            let held = gateway.secrets().unwrap().chain;
+            wait_until(TTL, &format!("{way}: another certificate, with nothing left of the old root"), || {
+                if gateway.secrets()?.chain == held { Err("the one of before".to_owned()) } else { Ok(()) }
+            });
+            let issuers = gateway.log().distinct(BACKEND, "issuer");
+            assert!(issuers.len() == 2, "{way}: the gateway saw certificates of {issuers:?}");
+        }
+        check("the new root alone, later");
         let issuers = mesh.backend.log().distinct(GATEWAY, "issuer");
         assert!(issuers.len() == 2, "the sidecar saw certificates of {issuers:?}");
     });

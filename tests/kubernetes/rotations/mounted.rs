@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, client_of},
-    gateway_secret::{NAME, NAMESPACE, key, set},
+    gateway_secret::{NAME, key, set},
     support::{mount::Mount, wait::wait_until},
 };
 
@@ -29,11 +29,11 @@ pub(super) struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts it, and waits until there is something in it.
-    pub(super) fn start(cluster: &Cluster) -> Self {
-        let path = cluster.folder().join("mounted");
+    /// Mounts that of a namespace, and waits until there is something in it.
+    pub(super) fn start(cluster: &Cluster, namespace: &'static str) -> Self {
+        let path = cluster.folder().join(format!("mounted-{namespace}"));
         let (mount, kubeconfig) = (Mount::at(path.clone()), cluster.admin_kubeconfig());
-        let reads = Repeated::start(move |outcomes| follow(&kubeconfig, &mount, outcomes));
+        let reads = Repeated::start(move |outcomes| follow(&kubeconfig, namespace, &mount, outcomes));
         let mounted = Self { path, reads };
         wait_until(SOON, "the Secret", || if mounted.path.join("tls.crt").exists() { Ok(()) } else { Err("none") });
         mounted
@@ -53,10 +53,10 @@ impl Mounted {
     }
 }
 
-fn follow(kubeconfig: &Path, mount: &Mount, outcomes: &Outcomes) {
+fn follow(kubeconfig: &Path, namespace: &str, mount: &Mount, outcomes: &Outcomes) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let inside = runtime.enter();
-    let secrets = Api::<Secret>::namespaced(client_of(kubeconfig), NAMESPACE);
+    let secrets = Api::<Secret>::namespaced(client_of(kubeconfig), namespace);
     drop(inside);
     let mut version = None;
     while outcomes.go_on() {

@@ -5,7 +5,7 @@ use std::{path::Path, thread, time::Duration};
 use super::repeated::Repeated;
 use crate::support::svid_set::SvidSet;
 
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Goes wrong if a set is ever torn.
 pub(super) fn read_again_and_again(directory: &Path) -> Repeated {

@@ -23,15 +23,15 @@ use crate::support::certificate::Certificate;
 const PAUSE: Duration = Duration::from_millis(25);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Asks `server`, which has to be `id`, with the identity of a socket.
-pub(super) fn ask_again_and_again(socket: &Path, server: SocketAddr, id: &'static str) -> Repeated {
+/// Asks `server`, which has to be `id`, for `path` with the identity of a socket.
+pub(super) fn ask_again_and_again(socket: &Path, server: SocketAddr, id: &'static str, path: &'static str) -> Repeated {
     let socket = format!("unix:{}", socket.display());
     Repeated::start(move |outcomes| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let source = timeout(SOON, X509Source::builder().endpoint(&socket).build()).await.unwrap().unwrap();
             while outcomes.go_on() {
-                let answer = timeout(ANSWER, ask(&source, server, id)).await;
+                let answer = timeout(ANSWER, ask(&source, server, id, path)).await;
                 outcomes.note(answer.unwrap_or_else(|elapsed| Err(elapsed.to_string())));
                 sleep(PAUSE).await;
             }
@@ -39,7 +39,7 @@ pub(super) fn ask_again_and_again(socket: &Path, server: SocketAddr, id: &'stati
     })
 }
 
-async fn ask(source: &X509Source, server: SocketAddr, id: &'static str) -> Result<(), String> {
+async fn ask(source: &X509Source, server: SocketAddr, id: &'static str, path: &str) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let svid = source.svid().map_err(|error| text(&error))?;
     let bundle = source.try_bundle_for_trust_domain(svid.spiffe_id().trust_domain()).ok_or("no bundle")?;
@@ -60,8 +60,8 @@ async fn ask(source: &X509Source, server: SocketAddr, id: &'static str) -> Resul
     let tcp = TcpStream::connect(server).await.map_err(|error| text(&error))?;
     let name = ServerName::IpAddress(server.ip().into());
     let mut tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|error| text(&error))?;
-    let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
-    tls.write_all(request).await.map_err(|error| text(&error))?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    tls.write_all(request.as_bytes()).await.map_err(|error| text(&error))?;
     let mut answer = Vec::new();
     // Envoy leaves the connection open for a while after its answer
     while !answer.ends_with(b"backend") {

@@ -6,6 +6,7 @@ pub mod authority_backup;
 pub mod authority_export;
 pub mod bundle_distribution;
 pub mod ca_roots;
+pub mod causes;
 pub mod create_certificate;
 pub mod denial;
 pub mod file_output;

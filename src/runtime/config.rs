@@ -34,9 +34,12 @@ use super::{
     args::{AgentArgs, ServeArgs},
     duration, names,
 };
-use crate::domain::{
-    authority::TtlBounds,
-    identity::{ServiceAccount, TrustDomain},
+use crate::{
+    domain::{
+        authority::TtlBounds,
+        identity::{ServiceAccount, TrustDomain},
+    },
+    grpc::ca_client::CaEndpoint,
 };
 
 /// The process's environment, handed in: only `commands` reads the real one.
@@ -121,6 +124,14 @@ pub struct CaAddress {
     pub port: u16,
     /// What its certificate must hold.
     pub server_name: ServerName<'static>,
+}
+
+impl CaAddress {
+    /// As whoever connects to it takes it.
+    pub fn endpoint(&self) -> CaEndpoint {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        CaEndpoint { address: format!("{host}:{}", self.port), server_name: self.server_name.to_str().into_owned() }
+    }
 }
 
 /// How log lines are written.

@@ -24,6 +24,7 @@ pub mod policy_view;
 pub mod ports;
 pub mod readiness;
 pub mod replica_identity;
+mod room;
 pub mod signing_session;
 pub mod signing_state;
 pub mod state_condition;

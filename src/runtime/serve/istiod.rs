@@ -64,7 +64,7 @@ pub(super) async fn serve(
         istiod: Arc::new(IstiodClient::new(istiod.addresses.iter().map(CaAddress::endpoint).collect(), places)),
         roots: roots.clone(),
         trust_domain: config.trust_domain.clone(),
-        per_second: istiod.qps.get(),
+        per_second: istiod.qps,
         clock: Arc::clone(&seams.clock),
         metrics: Arc::clone(&seams.metrics),
     }));

@@ -298,11 +298,11 @@ impl AgentConfig {
         let defaults = if is_pod { AgentArgs::defaults_in_pod() } else { AgentArgs::defaults() };
         let mut from = Sources::new(flags, &defaults, environment, file, &fields, &[]);
         from.add_istios(IstioVariables::read(environment));
-        let config = Self::read(&mut from);
+        let config = Self::read(&mut from, environment);
         from.finish(config)
     }
 
-    fn read(from: &mut Sources) -> Option<Self> {
+    fn read(from: &mut Sources, environment: &Environment) -> Option<Self> {
         let authority = AuthorityConfig::read(from);
         let token_file = from.one("token_file", parse::path);
         let socket = from.one("socket", parse::socket_path);
@@ -311,7 +311,7 @@ impl AgentConfig {
         let allow_gids = from.many("allow_gids", parse::numeric_id);
         let trust_domain = from.one("trust_domain", parse::displayed);
         let svid_ttl = from.one("svid_ttl", duration::parse_whole_seconds);
-        let output = OutputConfig::read(from);
+        let output = OutputConfig::read(from, environment);
         let admin_listen = from.one("admin_listen", parse::socket_address);
         let log_format = from.one("log_format", parse::log_format);
         Some(Self {

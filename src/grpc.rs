@@ -30,6 +30,8 @@ mod secret_discovery;
 pub mod self_handshake;
 pub mod server_tls;
 mod status;
+#[cfg(test)]
+mod testing;
 mod tls_listener;
 pub mod unix_listener;
 mod workload_api;

@@ -19,6 +19,7 @@ use std::{
 /// Each module and those that it may import, besides itself. `runtime` wires all and is not held to anything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain::clock", &[]),
+    ("domain::pace", &["domain::clock"]),
     ("domain::random", &[]),
     ("domain::identity", &[]),
     ("domain::leadership", &["domain::clock"]),

@@ -1,16 +1,14 @@
 //! The trust bundle as it is to stand in many places of a cluster, and istiod's serving certificate below it: what to write,
-//! what to leave alone, and how fast. Nothing here reads or writes a place.
+//! and what to leave alone. Nothing here reads or writes a place.
 
 mod attempts;
 mod distribution;
 mod kept_certificate;
-mod pace;
 mod published_roots;
 mod reversals;
 
 pub use attempts::Attempts;
 pub use distribution::{Distribution, Outcome, PlacedObject, Seen, Summary, Write};
 pub use kept_certificate::{Judgement, Replace, StoredCertificate, WantedCertificate};
-pub use pace::Pace;
 pub use published_roots::{FoundRoots, OwnRoots, Verdict};
 pub use reversals::Reversals;

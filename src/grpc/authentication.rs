@@ -1,6 +1,6 @@
 //! From a request to evidence. Nothing is believed here.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use tokio::sync::Semaphore;
 use tonic::{Extensions, metadata::MetadataMap};
@@ -19,6 +19,13 @@ pub(super) struct PeerConnection {
     pub held: Arc<Semaphore>,
 }
 
+impl PeerConnection {
+    /// Where from, without the port.
+    pub(super) fn source(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+}
+
 /// What the caller brought: the first `authorization` value of exactly the form `Bearer TOKEN`, the one `clusterid`, and the
 /// client certificate.
 pub(super) fn evidence_of(metadata: &MetadataMap, extensions: &Extensions) -> Evidence {
@@ -27,7 +34,7 @@ pub(super) fn evidence_of(metadata: &MetadataMap, extensions: &Extensions) -> Ev
         token: bearer_token(metadata),
         cluster: stated_cluster(metadata),
         presented: connection.and_then(|connection| connection.presented.clone()),
-        source: connection.map(|connection| connection.address.ip().to_canonical()),
+        source: connection.map(PeerConnection::source),
         ..Evidence::NONE
     }
 }

@@ -33,6 +33,7 @@ pub use self::{
     extras::{CaExtras, CaHeader},
     roots::{CaRoots, RootSets},
 };
+use super::status::said_by;
 use crate::{
     domain::{
         identity::{ServiceAccount, SpiffeId},
@@ -333,13 +334,7 @@ fn no_address() -> SignError {
 
 /// Only what is wrong with the request itself is wrong at every address.
 fn error_of(status: &Status) -> SignError {
-    let said = || {
-        let mut said = format!("{:?}: {}", status.code(), status.message());
-        for cause in causes(status).map(ToString::to_string).filter(|cause| cause != status.message()) {
-            said = format!("{said}: {cause}");
-        }
-        said
-    };
+    let said = || said_by(status);
     if met_nobody(status) {
         return SignError::NotDetected(said());
     }

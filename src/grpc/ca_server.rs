@@ -16,6 +16,7 @@ use super::{
     reflection::add_reflection, tls_listener::accept_tls,
 };
 use crate::{
+    domain::x509::VerifiedCsr,
     proto::{
         ISTIO_CA_DESCRIPTORS, countersign::policy::v1::policy_service_server::PolicyServiceServer,
         istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer,
@@ -28,8 +29,9 @@ use crate::{
 
 /// As istiod: what a fleet opens on one connection is not refused for its number.
 const MAX_STREAMS: u32 = 100_000;
-/// As istiod: a request is at most this large.
-const MAX_MESSAGE: usize = 4 << 20;
+/// Of a request, also of one for another service of this port. Twice the longest CSR: what else a request bears is far smaller. istiod takes 4 MiB, and each
+/// stream can hold that much of a message that never becomes whole.
+const MAX_MESSAGE: usize = 2 * VerifiedCsr::MAX_PEM_BYTES;
 /// For the last answers to reach the wire.
 const FLUSH: Duration = Duration::from_millis(100);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
@@ -64,7 +66,8 @@ pub async fn serve_ca(
     let mut routes = RoutesBuilder::default();
     routes.add_service(signing.max_decoding_message_size(MAX_MESSAGE));
     if let Some(access) = policy {
-        routes.add_service(PolicyServiceServer::new(GatewayPolicy::new(access, Arc::clone(&create))));
+        let policy = PolicyServiceServer::new(GatewayPolicy::new(access, Arc::clone(&create)));
+        routes.add_service(policy.max_decoding_message_size(MAX_MESSAGE));
     }
     serve(tcp, tls, routes, create.under_way(), health, shutdown).await
 }
@@ -94,7 +97,7 @@ async fn serve(
     health: HealthServer<impl Health>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    routes.add_service(health);
+    routes.add_service(health.max_decoding_message_size(MAX_MESSAGE));
     add_reflection(&mut routes, ISTIO_CA_DESCRIPTORS)?;
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::Status;
 
+use super::status::said_by;
 use crate::{
     proto::countersign::v1::{IssuanceRecord, Issued, Missing, Withheld, issuance_record::Event},
     service::issuance_history::{Entries, HistoryError, IssuanceEntry, IssuanceHistory, RecordedEvent},
@@ -57,21 +58,6 @@ async fn pass_on(
             return;
         }
     }
-}
-
-/// A status for people, with what is behind it.
-pub(super) fn said_by(status: &Status) -> String {
-    let mut said = format!("{:?}: {}", status.code(), status.message());
-    let mut behind = std::error::Error::source(status);
-    while let Some(error) = behind {
-        let text = error.to_string();
-        if !said.ends_with(&text) {
-            said.push_str(": ");
-            said.push_str(&text);
-        }
-        behind = error.source();
-    }
-    said
 }
 
 fn record_of(entry: IssuanceEntry) -> IssuanceRecord {

@@ -2,8 +2,9 @@
 
 use std::{
     error::Error,
+    io,
     iter::successors,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,38 +18,37 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use super::raw_message::GivesRaw;
+use super::{
+    ca_client::{CaEndpoint, CaRoots, tls::is_unknown_issuer},
+    raw_message::GivesRaw,
+};
 use crate::{
     domain::x509::TrustBundle,
-    service::ports::{AskError, BoxFuture, Istiod, PassedRequest},
+    service::{
+        causes::with_causes,
+        ports::{AskError, BoxFuture, Istiod, PassedRequest},
+    },
 };
-
-/// Where istiod answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IstiodEndpoint {
-    /// `HOST:PORT`.
-    pub address: String,
-    /// The name that its certificate must have.
-    pub server_name: String,
-}
 
 /// One connection for each address, kept while it is good.
 pub struct IstiodClient {
     addresses: Vec<String>,
     server_names: Vec<String>,
-    kept: Mutex<Vec<Option<Kept>>>,
+    roots: Arc<CaRoots>,
+    kept: Mutex<Vec<Option<Arc<Kept>>>>,
 }
 
-#[derive(Clone)]
 struct Kept {
     channel: Channel,
     roots: TrustBundle,
 }
 
-/// Takes a connection away unless the call on it has ended well: what is silent once would be silent again.
+/// Takes a connection away unless the call on it has ended well: what is silent once would be silent again. One that was made
+/// since stays.
 struct Suspected<'a> {
     client: &'a IstiodClient,
     index: usize,
+    kept: Arc<Kept>,
     is_good: bool,
 }
 
@@ -59,14 +59,16 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// istiod ends connections that it is asked for a sign of life on more often than each 15 s.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
+const NO_ADDRESS: &str = "no such address of istiod";
 
 impl IstiodClient {
-    /// Asks at these endpoints. Connects when it is needed.
-    pub fn new(endpoints: Vec<IstiodEndpoint>) -> Self {
+    /// Asks at these endpoints. Connects when it is needed. When the roots that a caller knows don't verify istiod, `roots`, where
+    /// they come from, is looked at again.
+    pub fn new(endpoints: Vec<CaEndpoint>, roots: Arc<CaRoots>) -> Self {
         let kept = Mutex::new(vec![None; endpoints.len()]);
         let (addresses, server_names) =
             endpoints.into_iter().map(|endpoint| (endpoint.address, endpoint.server_name)).unzip();
-        Self { addresses, server_names, kept }
+        Self { addresses, server_names, roots, kept }
     }
 
     async fn ask_at(
@@ -75,42 +77,43 @@ impl IstiodClient {
         roots: &TrustBundle,
         request: &PassedRequest,
     ) -> Result<Vec<String>, AskError> {
-        let mut suspected = Suspected { client: self, index, is_good: false };
-        let channel = self.channel(index, roots).map_err(AskError::Unreachable)?;
-        let mut client = Grpc::new(channel);
-        client.ready().await.map_err(|error| AskError::Unreachable(with_causes(&error)))?;
+        let kept = self.kept_for(index, roots).map_err(AskError::Unreachable)?;
+        let mut client = Grpc::new(kept.channel.clone());
+        let mut suspected = Suspected { client: self, index, kept, is_good: false };
+        client.ready().await.map_err(|error| AskError::Unreachable(self.told(&error)))?;
         let answer = client.unary(passed(request)?, PathAndQuery::from_static(CREATE_CERTIFICATE), GivesRaw).await;
-        let answer = answer.map(|response| response.into_inner().cert_chain).map_err(|status| error_of(&status));
+        let answer = answer.map(|response| response.into_inner().cert_chain).map_err(|status| self.error_of(&status));
         suspected.is_good = !matches!(answer, Err(AskError::Unreachable(_)));
         answer
     }
 
     async fn connect(&self, index: usize, roots: &TrustBundle) -> Result<(), String> {
         let endpoint = self.endpoint(index, roots)?;
-        let channel = endpoint.connect_with_connector(connector()).await.map_err(|error| with_causes(&error))?;
-        self.keep(index, Some(Kept { channel, roots: roots.clone() }));
+        let channel = endpoint.connect_with_connector(connector()).await.map_err(|error| self.told(&error))?;
+        if let Some(place) = self.all_kept().get_mut(index) {
+            *place = Some(Arc::new(Kept { channel, roots: roots.clone() }));
+        }
         Ok(())
     }
 
-    fn channel(&self, index: usize, roots: &TrustBundle) -> Result<Channel, String> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned().flatten();
-        if let Some(kept) = kept.filter(|kept| kept.roots == *roots) {
-            return Ok(kept.channel);
+    /// The connection that is kept, made anew when the roots have changed.
+    fn kept_for(&self, index: usize, roots: &TrustBundle) -> Result<Arc<Kept>, String> {
+        let mut all = self.all_kept();
+        let place = all.get_mut(index).ok_or(NO_ADDRESS)?;
+        if let Some(kept) = place.as_ref().filter(|kept| kept.roots == *roots) {
+            return Ok(Arc::clone(kept));
         }
         let channel = self.endpoint(index, roots)?.connect_with_connector_lazy(connector());
-        self.keep(index, Some(Kept { channel: channel.clone(), roots: roots.clone() }));
-        Ok(channel)
+        Ok(Arc::clone(place.insert(Arc::new(Kept { channel, roots: roots.clone() }))))
     }
 
-    fn keep(&self, index: usize, channel: Option<Kept>) {
-        if let Some(kept) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
-            *kept = channel;
-        }
+    fn all_kept(&self) -> MutexGuard<'_, Vec<Option<Arc<Kept>>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn endpoint(&self, index: usize, roots: &TrustBundle) -> Result<Endpoint, String> {
         let (Some(address), Some(server_name)) = (self.addresses.get(index), self.server_names.get(index)) else {
-            return Err("no such address of istiod".to_owned());
+            return Err(NO_ADDRESS.to_owned());
         };
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots.to_pem())).domain_name(server_name);
         let endpoint =
@@ -120,6 +123,28 @@ impl IstiodClient {
             .connect_timeout(CONNECT_LIMIT)
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
             .keep_alive_timeout(KEEPALIVE_ANSWER))
+    }
+
+    /// What came off the wire has no cause; what has one happened on the way.
+    fn error_of(&self, status: &Status) -> AskError {
+        if let Some(cause) = status.source() {
+            return AskError::Unreachable(self.told(cause));
+        }
+        let (code, message) = (status.code(), status.message());
+        if code == Code::Unavailable {
+            AskError::NoCa(format!("not available: {message}"))
+        } else if code == Code::Unimplemented {
+            AskError::NoCa("no CA answers there: istiod's is switched off, or this is another port".into())
+        } else {
+            AskError::Refused { code: code.into(), message: message.to_owned() }
+        }
+    }
+
+    fn told(&self, error: &(dyn Error + 'static)) -> String {
+        if is_of_unknown_issuer(error) {
+            self.roots.look_again();
+        }
+        with_causes(error)
     }
 }
 
@@ -144,8 +169,12 @@ impl Istiod for IstiodClient {
 
 impl Drop for Suspected<'_> {
     fn drop(&mut self) {
-        if !self.is_good {
-            self.client.keep(self.index, None);
+        let mut all = self.client.all_kept();
+        if let Some(place) = all.get_mut(self.index)
+            && !self.is_good
+            && place.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &self.kept))
+        {
+            *place = None;
         }
     }
 }
@@ -173,30 +202,75 @@ fn passed(request: &PassedRequest) -> Result<Request<Bytes>, AskError> {
     Ok(passed)
 }
 
-/// What came off the wire has no cause; what has one happened on the way.
-fn error_of(status: &Status) -> AskError {
-    if let Some(cause) = status.source() {
-        return AskError::Unreachable(with_causes(cause));
-    }
-    let (code, message) = (status.code(), status.message());
-    if code == Code::Unavailable {
-        AskError::NoCa(format!("not available: {message}"))
-    } else if code == Code::Unimplemented {
-        AskError::NoCa("no CA answers there: istiod's is switched off, or this is another port".into())
-    } else {
-        AskError::Refused { code: code.into(), message: message.to_owned() }
-    }
+/// Whether a certificate led to none of the roots.
+fn is_of_unknown_issuer(error: &(dyn Error + 'static)) -> bool {
+    successors(Some(error), |&error| error.source()).any(|cause| {
+        // an I/O error passes over the one in it when it is asked for its source
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.and_then(|inner| inner.downcast_ref()).is_some_and(is_unknown_issuer)
+    })
 }
 
-fn with_causes(error: &dyn Error) -> String {
-    let mut said = String::new();
-    for cause in successors(Some(error), |&cause| cause.source()).map(ToString::to_string) {
-        // the same thing is often said by each layer
-        if said.is_empty() {
-            said = cause;
-        } else if !said.contains(&cause) {
-            said = format!("{said}: {cause}");
-        }
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{sleep, timeout};
+    use tonic::Status;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::{grpc::testing::World, service::ca_roots::followed_roots};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn client_of(address: &str, roots: CaRoots) -> IstiodClient {
+        let endpoint = CaEndpoint { address: address.to_owned(), server_name: "localhost".into() };
+        IstiodClient::new(vec![endpoint], Arc::new(roots))
     }
-    said
+
+    fn request() -> PassedRequest {
+        let authorization = Zeroizing::new(b"Bearer a.b.c".to_vec());
+        PassedRequest { authorization, clusters: Vec::new(), message: Vec::new() }
+    }
+
+    fn kept_by(client: &IstiodClient) -> Option<Arc<Kept>> {
+        client.all_kept()[0].clone()
+    }
+
+    #[tokio::test]
+    async fn roots_are_looked_at_again_when_they_do_not_verify_istiod_and_for_no_other_reason() {
+        let (world, other) = (World::new(), World::new());
+        let istiod = world.good_ca().await;
+        let (good, stale) = (world.authority.bundle(), other.authority.bundle());
+        let (follower, followed) = followed_roots("ConfigMap a/b");
+        let client = client_of(&istiod, CaRoots::new(Some(followed.clone()), None));
+        assert!(client.ask(0, good, &request()).await.is_ok());
+        let gone = client_of("127.0.0.1:1", CaRoots::new(Some(followed), None));
+        assert!(gone.reach(0, good).await.is_err());
+        assert!(timeout(SECOND / 20, follower.wanted()).await.is_err(), "nobody had to look again");
+
+        let refused = client.ask(0, stale, &request()).await;
+        assert!(matches!(&refused, Err(AskError::Unreachable(said)) if said.contains("BadSignature")), "{refused:?}");
+        timeout(SECOND, follower.wanted()).await.expect("a call wants newer roots");
+        assert!(client.reach(0, stale).await.unwrap_err().contains("BadSignature"));
+        timeout(SECOND, follower.wanted()).await.expect("a connection wants newer roots");
+        assert!(client.ask(0, good, &request()).await.is_ok(), "and with them there is another connection");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_up_takes_its_own_connection_away_and_none_that_was_made_since() {
+        let world = World::new();
+        let istiod = world.slow_ca(Err(Status::unavailable("later")), 3600 * SECOND).await;
+        let client = client_of(&istiod, CaRoots::new(None, None));
+        let (roots, request) = (world.authority.bundle(), request());
+        assert!(timeout(SECOND / 10, client.ask(0, roots, &request)).await.is_err());
+        assert!(kept_by(&client).is_none(), "what was silent is not asked again");
+
+        tokio::select! {
+            answer = client.ask(0, roots, &request) => panic!("{answer:?}"),
+            () = sleep(SECOND / 10) => client.reach(0, roots).await.unwrap(),
+        }
+        assert!(kept_by(&client).is_some(), "the newer one had no part in it");
+    }
 }

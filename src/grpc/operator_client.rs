@@ -6,8 +6,9 @@ use tonic::{Code, Status};
 
 use super::{
     denial_messages::{allow_request, denied_of, deny_request, old_of},
-    issuance_messages::{relay, said_by},
+    issuance_messages::relay,
     pair_client::connect,
+    status::said_by,
 };
 use crate::{
     domain::attestation::{Denial, Denied, DeniedSubject, Reason},

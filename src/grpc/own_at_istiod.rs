@@ -50,6 +50,7 @@ impl OwnAtIstiod {
             },
             token: Some(token),
             has_certificate: false,
+            source: None,
             asked: SigningRequest { csr: message.csr, ttl_seconds, impersonated: String::new() },
         };
         match self.pass_on.answer(request, &self.held).await {

@@ -20,9 +20,10 @@ use tonic::{Status, transport::Channel};
 use zeroize::Zeroize as _;
 
 use super::{
-    issuance_messages::{relay, said_by},
+    issuance_messages::relay,
     pair_channels::{Line, PairChannels, over_socket},
     pair_service::ANSWERED,
+    status::said_by,
 };
 use crate::{
     domain::{

@@ -31,7 +31,7 @@ use crate::{
 
 /// What the other replica forwards for all its connections comes on one.
 const MAX_STREAMS: u32 = 100_000;
-/// A request of the signing API may take 4 MiB; the proof comes with it.
+/// A replica that is older than this one may forward a request of 4 MiB; the proof comes with it.
 const MAX_MESSAGE: usize = 8 << 20;
 /// So that the connections of replicas that have vanished do not stay.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);

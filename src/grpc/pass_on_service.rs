@@ -66,6 +66,7 @@ impl PassOnService {
         let request = PassOnRequest {
             token: authorization.as_deref().and_then(|value| token_in(value)),
             has_certificate: connection.is_some_and(|connection| connection.presented.is_some()),
+            source: connection.map(PeerConnection::source),
             asked: signing_request(decoded),
             passed: PassedRequest {
                 authorization: authorization.unwrap_or_default(),

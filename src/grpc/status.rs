@@ -1,5 +1,5 @@
 //! Every outcome of signing as one gRPC status. Codes, and texts up to the parenthesis, are istiod's; why a caller was not
-//! believed is logged, never sent.
+//! believed is logged, never sent. And the status that another one sent, as people are told of it.
 
 use tonic::{Code, Status};
 
@@ -8,8 +8,13 @@ use crate::{
         attestation::EntitlementError,
         authority::{IssueError, TtlError},
     },
-    service::create_certificate::CreateError,
+    service::{causes::and_causes, create_certificate::CreateError},
 };
+
+/// A status for people, with what is behind it.
+pub(super) fn said_by(status: &Status) -> String {
+    and_causes(format!("{:?}: {}", status.code(), status.message()), status)
+}
 
 /// The status that a caller of `CreateCertificate` gets.
 pub(super) fn status_of(error: &CreateError) -> Status {

@@ -1,7 +1,6 @@
 //! A Secret of type `kubernetes.io/tls`: the one that istiod serves with where it has no CA of its own (docs/distribution.md),
 //! and those of gateways (docs/outputs.md).
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream};
 use k8s_openapi::{
     ByteString,
@@ -13,7 +12,6 @@ use kube::{
     core::PartialObjectMeta,
     runtime::watcher::Config,
 };
-use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{
@@ -55,21 +53,10 @@ impl ClusterTlsSecret {
     }
 
     async fn create(&self, files: &ServingFiles) -> kube::Result<Secret> {
-        let data =
-            [(CERTIFICATE, files.certificate.as_bytes()), (KEY, files.key.as_bytes()), (ROOTS, files.roots.as_bytes())];
-        let object = Secret {
-            metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                labels: Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into()),
-                annotations: Some([(MARK.to_owned(), files.publisher.clone())].into()),
-                ..ObjectMeta::default()
-            },
-            data: Some(
-                data.into_iter().map(|(name, content)| (name.to_owned(), ByteString(content.to_vec()))).collect(),
-            ),
-            type_: Some(TLS.to_owned()),
-            ..Secret::default()
-        };
+        let mut object = holding(files);
+        object.metadata.name = Some(self.name.clone());
+        object.metadata.labels = Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into());
+        object.type_ = Some(TLS.to_owned());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let created = self.api().create(&params, &object).await;
         wipe(object);
@@ -78,16 +65,12 @@ impl ClusterTlsSecret {
 
     /// Touches our keys and mark alone, and only while the Secret is at `version`.
     async fn change(&self, version: &str, files: &ServingFiles) -> kube::Result<Secret> {
-        let patch = json!({
-            "metadata": { "resourceVersion": version, "annotations": { MARK: files.publisher } },
-            "data": {
-                CERTIFICATE: STANDARD.encode(&files.certificate),
-                KEY: STANDARD.encode(files.key.as_bytes()),
-                ROOTS: STANDARD.encode(&files.roots),
-            },
-        });
+        let mut object = holding(files);
+        object.metadata.resource_version = Some(version.to_owned());
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.api().patch(&self.name, &params, &Patch::Merge(patch)).await
+        let changed = self.api().patch(&self.name, &params, &Patch::Merge(&object)).await;
+        wipe(object);
+        changed
     }
 }
 
@@ -150,6 +133,19 @@ impl TlsSecret for ClusterTlsSecret {
             wipe(secret);
             Ok(stored)
         })
+    }
+}
+
+/// What a Secret with these has of ours.
+fn holding(files: &ServingFiles) -> Secret {
+    let data =
+        [(CERTIFICATE, files.certificate.as_bytes()), (KEY, files.key.as_bytes()), (ROOTS, files.roots.as_bytes())];
+    let data = data.into_iter().map(|(name, content)| (name.to_owned(), ByteString(content.to_vec())));
+    let annotations = Some([(MARK.to_owned(), files.publisher.clone())].into());
+    Secret {
+        metadata: ObjectMeta { annotations, ..ObjectMeta::default() },
+        data: Some(data.collect()),
+        ..Secret::default()
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     grpc::{
-        ca_client::{CaClient, CaEndpoint},
+        ca_client::CaClient,
         self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
         workload_server,
@@ -74,7 +74,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     if let Some(follow) = roots.follow {
         spawn(&mut supervisor, "root ConfigMap", follow, &shutdown);
     }
-    let endpoints = config.authority.addresses.iter().map(endpoint_of).collect();
+    let endpoints = config.authority.addresses.iter().map(CaAddress::endpoint).collect();
     let client = CaClient::new(endpoints, config.token_file.clone(), roots.ca)
         .accepting(config.authority.identities)
         .sending(config.authority.extras);
@@ -173,9 +173,4 @@ async fn show_identity(mut identity: IdentityReceiver, mut trouble: watch::Recei
             std::future::pending::<()>().await;
         }
     }
-}
-
-fn endpoint_of(address: &CaAddress) -> CaEndpoint {
-    let host = if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() };
-    CaEndpoint { address: format!("{host}:{}", address.port), server_name: address.server_name.to_str().into_owned() }
 }

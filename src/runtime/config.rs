@@ -34,9 +34,12 @@ use super::{
     args::{AgentArgs, ServeArgs},
     duration, names,
 };
-use crate::domain::{
-    authority::TtlBounds,
-    identity::{ServiceAccount, TrustDomain},
+use crate::{
+    domain::{
+        authority::TtlBounds,
+        identity::{ServiceAccount, TrustDomain},
+    },
+    grpc::ca_client::CaEndpoint,
 };
 
 /// The process's environment, handed in: only `commands` reads the real one.
@@ -121,6 +124,14 @@ pub struct CaAddress {
     pub port: u16,
     /// What its certificate must hold.
     pub server_name: ServerName<'static>,
+}
+
+impl CaAddress {
+    /// As whoever connects to it takes it.
+    pub fn endpoint(&self) -> CaEndpoint {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        CaEndpoint { address: format!("{host}:{}", self.port), server_name: self.server_name.to_str().into_owned() }
+    }
 }
 
 /// How log lines are written.
@@ -287,11 +298,11 @@ impl AgentConfig {
         let defaults = if is_pod { AgentArgs::defaults_in_pod() } else { AgentArgs::defaults() };
         let mut from = Sources::new(flags, &defaults, environment, file, &fields, &[]);
         from.add_istios(IstioVariables::read(environment));
-        let config = Self::read(&mut from);
+        let config = Self::read(&mut from, environment);
         from.finish(config)
     }
 
-    fn read(from: &mut Sources) -> Option<Self> {
+    fn read(from: &mut Sources, environment: &Environment) -> Option<Self> {
         let authority = AuthorityConfig::read(from);
         let token_file = from.one("token_file", parse::path);
         let socket = from.one("socket", parse::socket_path);
@@ -300,7 +311,7 @@ impl AgentConfig {
         let allow_gids = from.many("allow_gids", parse::numeric_id);
         let trust_domain = from.one("trust_domain", parse::displayed);
         let svid_ttl = from.one("svid_ttl", duration::parse_whole_seconds);
-        let output = OutputConfig::read(from);
+        let output = OutputConfig::read(from, environment);
         let admin_listen = from.one("admin_listen", parse::socket_address);
         let log_format = from.one("log_format", parse::log_format);
         Some(Self {

@@ -123,3 +123,89 @@ impl AuthorityExport {
         Ok(Exported { file, is_of_ended_term })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{
+            authority::testing::{NOW, TestRandom},
+            clock::{BootInstant, Timestamp},
+            leadership::Term,
+        },
+        service::{
+            ports::{Kept, PairEndpoint, Versioned},
+            signing_state::Origin,
+        },
+    };
+
+    struct TestClock;
+
+    impl Clock for TestClock {
+        fn now(&self) -> Timestamp {
+            NOW
+        }
+
+        fn boot(&self) -> BootInstant {
+            BootInstant::from_nanos(0)
+        }
+    }
+
+    /// Of a term that has ended, while what is stored is lost.
+    struct KeptAlone;
+
+    impl KeptState for KeptAlone {
+        fn kept_if_lost(&self) -> Option<Kept> {
+            let content = br#"{"key":"of then"}"#.to_vec().into();
+            let authority = Versioned { version: 2, term: Term::new(1), content };
+            Some(Kept { term: Term::new(1), authority, trust: None })
+        }
+    }
+
+    fn passphrase() -> Passphrase {
+        Passphrase::new("correct horse".to_owned().into()).unwrap()
+    }
+
+    /// By a replica that is not active.
+    async fn exported(
+        active: Option<ActiveReplica>,
+        kept: Option<Arc<dyn KeptState>>,
+    ) -> Result<Exported, ExportError> {
+        let (clock, random) = (Arc::new(TestClock), Arc::new(TestRandom));
+        let state = SigningState::new(
+            Box::new(|| panic!("the store is the active's alone")),
+            Origin::SelfSigned,
+            "cluster.local".parse().unwrap(),
+            Arc::clone(&clock) as _,
+            Arc::clone(&random) as _,
+        );
+        let (session, active) = (watch::channel(None).1, watch::channel(active).1);
+        let export = AuthorityExport::new(session, Arc::new(state), kept, active, clock, random);
+        Arc::new(export).export(passphrase(), 0).await
+    }
+
+    #[tokio::test]
+    async fn while_another_replica_is_active_that_one_is_named_and_nothing_older_is_exported() {
+        let endpoint = PairEndpoint::Tcp("10.0.0.7:15013".parse().unwrap());
+        let active = ActiveReplica { replica: "pod-b-1f".to_owned(), term: Term::new(1), endpoint };
+        for kept in [Some(Arc::new(KeptAlone) as _), None] {
+            let error = exported(Some(active.clone()), kept).await.unwrap_err();
+            assert_eq!(error, ExportError::NotActive(Some(active.clone())));
+            assert_eq!(
+                error.to_string(),
+                "this replica is not active; pod-b-1f at 10.0.0.7:15013 is: run `countersign authority export` there"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn while_nobody_is_active_what_was_kept_is_exported_and_said_to_be_old() {
+        let exported_now = exported(None, Some(Arc::new(KeptAlone))).await.unwrap();
+        assert!(exported_now.is_of_ended_term);
+        let (backup, _) = Backup::open(&exported_now.file, &passphrase()).unwrap();
+        assert_eq!(backup.authority.as_slice(), br#"{"key":"of then"}"#);
+
+        let error = exported(None, None).await.unwrap_err();
+        assert_eq!(error.to_string(), "this replica is not active: run the command again when one is");
+    }
+}

@@ -3,7 +3,6 @@
 
 mod attestation;
 mod error;
-mod room;
 mod server_names;
 
 use std::{sync::Arc, time::Duration};
@@ -13,7 +12,6 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use self::room::{Place, Room};
 pub use self::{
     error::{CreateError, ErrorKind},
     server_names::IstiodServing,
@@ -22,6 +20,7 @@ use super::{
     leadership::Standing,
     metrics::{ForwardOutcome, Metrics, RequestOutcome},
     ports::{ForwardError, IssuanceLog, Pair, PodPresence, SigningRequest},
+    room::{Place, Room},
     signing_session::{InSession, SigningSession},
     token_reviews::{Reviewed, TokenReviews},
     under_way::UnderWay,
@@ -48,6 +47,8 @@ const REVIEW_LIMIT: Duration = Duration::from_millis(800);
 /// wait at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// What requests that are being answered take up together. The small ones are some 10,000.
+const BYTES_IN_ALL: usize = 32 << 20;
 /// Requests held in all.
 const HELD_IN_ALL: usize = 4096;
 /// Requests held for one connection.
@@ -138,7 +139,7 @@ impl CreateCertificate {
             clock,
             random,
             held: Semaphore::new(HELD_IN_ALL),
-            room: Room::default(),
+            room: Room::new(BYTES_IN_ALL),
             answering: UnderWay::default(),
             metrics,
         }
@@ -206,7 +207,7 @@ impl CreateCertificate {
 
     /// Taken before anybody has looked at the proof: who has none can't make this process hold more either. What replicas ask
     /// for themselves is little, and needed whatever callers do.
-    fn room_for(&self, request: &SigningRequest, evidence: &Evidence) -> Result<Option<Place<'_>>, CreateError> {
+    fn room_for(&self, request: &SigningRequest, evidence: &Evidence) -> Result<Option<Place>, CreateError> {
         if evidence.own.is_some() {
             return Ok(None);
         }

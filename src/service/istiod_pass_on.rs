@@ -7,13 +7,15 @@ mod flights;
 mod route;
 
 use std::{
+    net::IpAddr,
+    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use ring::digest::{Context, SHA256};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
@@ -27,13 +29,15 @@ use self::{
 use super::{
     metrics::{IstiodOutcome, Metrics, RequestOutcome},
     ports::{AskError, Istiod, PassedRequest, SigningRequest},
+    room::{Place, Room},
     under_way::UnderWay,
 };
 use crate::domain::{
-    clock::Clock,
+    clock::{BootInstant, Clock},
     identity::{SpiffeId, TrustDomain},
     jwt::unverified_subject,
-    upstream::{ExpectedAnswer, TokenBucket, check_answer},
+    pace::Pace,
+    upstream::{ExpectedAnswer, check_answer},
     x509::{TrustBundle, VerifiedCsr},
 };
 
@@ -45,9 +49,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
 /// Requests that may wait for istiod in all.
 const WAITING_IN_ALL: usize = 16_384;
-/// What is under way may take up together, in bytes: of what callers send, and [`BYTES_EACH`] for each.
+/// What requests that are under way take up together.
 const BYTES_IN_ALL: usize = 64 << 20;
-const BYTES_EACH: usize = 2 << 10;
 
 /// What istiod's certificate, and the certificates in its answers, are verified to.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +69,8 @@ pub struct PassOnRequest {
     pub token: Option<Zeroizing<String>>,
     /// Whether there is a client certificate.
     pub has_certificate: bool,
+    /// Where it came from, unless from this replica itself.
+    pub source: Option<IpAddr>,
     /// What the message asks for.
     pub asked: SigningRequest,
 }
@@ -79,7 +84,7 @@ pub struct Parts {
     /// Of the mesh.
     pub trust_domain: TrustDomain,
     /// How often istiod is asked at the most, in the long run.
-    pub per_second: u32,
+    pub per_second: NonZeroU32,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where outcomes are counted.
@@ -92,10 +97,10 @@ pub struct PassOn {
     roots: watch::Receiver<KnownRoots>,
     trust_domain: TrustDomain,
     route: Route,
-    turns: Mutex<TokenBucket>,
+    turns: Mutex<Pace>,
     flights: Flights<Result<Vec<String>, PassOnError>>,
     waiting: Semaphore,
-    bytes: Arc<Semaphore>,
+    room: Room,
     under_way: UnderWay,
     signer: watch::Sender<Option<Vec<u8>>>,
     clock: Arc<dyn Clock>,
@@ -117,10 +122,10 @@ impl PassOn {
             istiod,
             roots,
             trust_domain,
-            turns: Mutex::new(TokenBucket::new(per_second)),
+            turns: Mutex::new(turns(per_second)),
             flights: Flights::new(),
             waiting: Semaphore::new(WAITING_IN_ALL),
-            bytes: Arc::new(Semaphore::new(BYTES_IN_ALL)),
+            room: Room::new(BYTES_IN_ALL),
             under_way: UnderWay::default(),
             signer: watch::Sender::new(None),
             clock,
@@ -160,7 +165,7 @@ impl PassOn {
         request: PassOnRequest,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, PassOnError> {
-        let room = self.room_for(&request.passed)?;
+        let room = self.room_for(&request)?;
         let expected = self.expected(&request)?;
         let _waiting = self.waiting.try_acquire().map_err(|_full| PassOnError::Overloaded)?;
         let _waiting_here = held_here.try_acquire().map_err(|_full| PassOnError::Overloaded)?;
@@ -181,11 +186,11 @@ impl PassOn {
     }
 
     /// Taken before anything is looked at, and kept as long as the request is: also when its caller has left.
-    fn room_for(&self, request: &PassedRequest) -> Result<OwnedSemaphorePermit, PassOnError> {
-        let clusters = request.clusters.iter().map(Vec::len);
-        let bytes = clusters.chain([request.authorization.len(), request.message.len(), BYTES_EACH]).sum::<usize>();
-        let room = Arc::clone(&self.bytes).try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX));
-        room.map_err(|_full| PassOnError::Overloaded)
+    fn room_for(&self, request: &PassOnRequest) -> Result<Place, PassOnError> {
+        let PassedRequest { authorization, clusters, message } = &request.passed;
+        let clusters = clusters.iter().map(Vec::len);
+        let bytes = clusters.chain([authorization.len(), message.len()]).fold(0, usize::saturating_add);
+        self.room.place(bytes, request.source).ok_or(PassOnError::Overloaded)
     }
 
     /// What can be judged without asking istiod.
@@ -249,17 +254,18 @@ impl PassOn {
             // that one will hardly get through, and must not cost a turn
             return Ok(());
         }
-        let turn = self.turns.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock.boot(), PATIENCE);
-        match turn {
-            Ok(wait) => {
-                sleep(wait).await;
-                Ok(())
-            }
-            Err(_wait) => {
-                self.metrics.istiod_asked(IstiodOutcome::Limited);
-                Err(PassOnError::Limited)
-            }
-        }
+        let Some(wait) = self.turn() else {
+            self.metrics.istiod_asked(IstiodOutcome::Limited);
+            return Err(PassOnError::Limited);
+        };
+        sleep(wait).await;
+        Ok(())
+    }
+
+    /// How long to wait for the turn that was taken. None is taken that would be too late.
+    fn turn(&self) -> Option<Duration> {
+        let (mut turns, now) = (self.turns.lock().unwrap_or_else(PoisonError::into_inner), self.clock.boot());
+        (turns.free_at().since(now) <= PATIENCE).then(|| turns.take(now))
     }
 
     fn checked(&self, elements: Vec<String>, expected: &Expected, index: usize) -> Result<Vec<String>, PassOnError> {
@@ -290,6 +296,11 @@ impl PassOn {
             }
         }
     }
+}
+
+/// Twice of what may be asked in a second may be asked at once.
+fn turns(per_second: NonZeroU32) -> Pace {
+    Pace::new(Duration::from_secs(1) / per_second.get(), per_second.get().saturating_mul(2), BootInstant::from_nanos(0))
 }
 
 /// Over all that is passed on, each part with its length.

@@ -66,8 +66,8 @@ fn not_pem(facts: &Facts) -> Vec<Row> {
         ("an encrypted block", good.replacen("MI", "Proc-Type: 4,ENCRYPTED\n\nMI", 1)),
         ("a damaged block before a good one", format!("{}{good}", pem_request(&[]))),
         ("64 KiB of space before a good one", " ".repeat(64 << 10) + good),
-        ("a block of 1 MiB", pem_request(&vec![0x30; 1 << 20])),
-        ("3 MiB of one letter", "A".repeat(3 << 20)),
+        ("a block of 64 KiB", pem_request(&[0x30; 64 << 10])),
+        ("127 KiB of one letter", "A".repeat(127 << 10)),
     ]
     .map(|(name, csr)| Row::proven(&format!("PEM: {name}"), facts).csr(csr).invalid(NOT_PEM))
     .to_vec()

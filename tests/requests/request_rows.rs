@@ -48,7 +48,7 @@ fn metadata(facts: &Facts) -> Vec<Row> {
         Row::proven("impersonation: one's own", facts).impersonating(ID),
         Row::proven("impersonation: of another trust domain", facts).impersonating("spiffe://other/ns/default/sa/x"),
         Row::proven("impersonation: no SPIFFE ID", facts).impersonating("two,names"),
-        Row::proven("impersonation: 1 MiB", facts).impersonating(&"x".repeat(1 << 20)),
+        Row::proven("impersonation: 100 KiB", facts).impersonating(&"x".repeat(100 << 10)),
         Row::proven("impersonation: with a broken CSR", facts).csr("").impersonating(ID),
         Row::new("impersonation: by an SVID", facts).certificate(&facts.svid).impersonating(ID),
         Row::new("impersonation: without proof", facts)

@@ -135,7 +135,9 @@ fn messages_that_are_none(stage: &Stage) {
         ),
         ("a CSR that is not UTF-8", stage.raw(METHOD, vec![0xff_u8; 8]), Code::Internal),
         // tonic's word for a message over its limit, where grpc-go says ResourceExhausted
+        ("128 KiB and the frame of a field", stage.raw(METHOD, vec![b'A'; 128 << 10]), Code::OutOfRange),
         ("5 MiB", stage.raw(METHOD, vec![b'A'; 5 << 20]), Code::OutOfRange),
+        ("5 MiB to another service", stage.raw("/grpc.health.v1.Health/Check", vec![b'A'; 5 << 20]), Code::OutOfRange),
         ("an unknown method", stage.raw("/istio.v1.auth.IstioCertificateService/Other", ()), Code::Unimplemented),
         ("an unknown service", stage.raw("/istio.v1.auth.Other/CreateCertificate", ()), Code::Unimplemented),
         (
@@ -145,6 +147,9 @@ fn messages_that_are_none(stage: &Stage) {
         ),
     ] {
         assert_eq!(status.code(), code, "{name}: {status:?}");
+        if code == Code::OutOfRange {
+            assert!(status.message().contains("the limit is: 131072 bytes"), "{name}: {status:?}");
+        }
     }
     let bearer = |length| [format!("Bearer {}", "a".repeat(length))];
     let refused = |authorization: [String; 1]| {

@@ -22,7 +22,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
-use crate::domain::x509::{Certificate, pem};
+use crate::{
+    domain::x509::{Certificate, pem},
+    service::causes::with_causes,
+};
 
 /// How long a socket or an endpoint may take for everything.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -249,21 +252,6 @@ async fn fetch_from_socket(uri: &str) -> Result<Found, String> {
         chains.extend(chains_of(parse(svid.cert_chain())?, bundle.as_ref()));
     }
     Ok(Found { chains, notes: Vec::new() })
-}
-
-/// With what is behind it: a transport's error alone says nothing.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut behind = error.source();
-    while let Some(cause) = behind {
-        let said = cause.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        behind = cause.source();
-    }
-    text
 }
 
 async fn fetch_from_endpoint(host: &str, port: u16, server_name: Option<&str>) -> Result<Found, String> {

@@ -15,6 +15,8 @@ use tonic::{
 };
 use tower::{ServiceExt as _, service_fn};
 
+use crate::service::causes::with_causes;
+
 /// A connection is there within this time, its handshake done, or not at all.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
@@ -95,9 +97,4 @@ fn in_words(error: &std::io::Error) -> String {
         Some(InvalidCertificate(NotValidYetContext { .. })) => format!("ClockSkew: {error}"),
         _ => error.to_string(),
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }

@@ -77,7 +77,7 @@ impl CaRoots {
     }
 
     /// A CA could not be verified by any set: whoever follows roots looks whether there are newer ones.
-    pub(super) fn look_again(&self) {
+    pub(in crate::grpc) fn look_again(&self) {
         if let Some(followed) = &self.followed {
             followed.look_again();
         }

@@ -2,150 +2,20 @@ mod roots;
 
 use std::{fs, net::Ipv4Addr};
 
-use tempfile::TempDir;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-};
-use tonic::{Response, transport::Server};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{connection::CONNECT_LIMIT, *};
 use crate::{
-    domain::{
-        authority::{SigningAuthority, Subject, TtlBounds, issue, testing::TestRandom},
-        clock::Timestamp,
-        x509::{CertificateChain, PrivateKey, VerifiedCsr, X509Svid},
-    },
-    grpc::{server_tls::server_config, tls_listener::accept_tls},
-    proto::istio::v1::auth::{
-        IstioCertificateResponse,
-        istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
-    },
-    service::{ca_roots::followed_roots, svid_publisher::WorkloadIdentity},
+    grpc::testing::{Fixed, HOUR, ID, World, serve},
+    service::ca_roots::followed_roots,
 };
 
-const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// An authority of this moment: rustls verifies by the system's clock.
-struct World {
-    now: Timestamp,
-    authority: SigningAuthority,
-    files: TempDir,
-}
-
-/// A CA that says the same to everybody, after a while.
-struct Fixed(Result<Vec<String>, Status>, Duration);
-
-/// A CA that looks at the request.
-struct Looking<F>(F);
-
-#[tonic::async_trait]
-impl<F> IstioCertificateService for Looking<F>
-where
-    F: Fn(&Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> + Send + Sync + 'static,
-{
-    async fn create_certificate(
-        &self,
-        request: Request<IstioCertificateRequest>,
-    ) -> Result<Response<IstioCertificateResponse>, Status> {
-        (self.0)(&request).map(|cert_chain| Response::new(IstioCertificateResponse { cert_chain }))
-    }
-}
-
-#[tonic::async_trait]
-impl IstioCertificateService for Fixed {
-    async fn create_certificate(
-        &self,
-        _: Request<IstioCertificateRequest>,
-    ) -> Result<Response<IstioCertificateResponse>, Status> {
-        sleep(self.1).await;
-        self.0.clone().map(|cert_chain| Response::new(IstioCertificateResponse { cert_chain }))
-    }
-}
-
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "rustls looks at the same clock; and a test may write files")]
-    fn new() -> Self {
-        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        let now = Timestamp::from_seconds(now.as_secs().try_into().unwrap());
-        let trust_domain = "cluster.local".parse().unwrap();
-        let (authority, _) = SigningAuthority::self_signed(&trust_domain, HOUR, now, &TestRandom).unwrap();
-        let world = Self { now, authority, files: tempfile::tempdir().unwrap() };
-        fs::write(world.files.path().join("token"), "a.b.c").unwrap();
-        world.write_roots(&world.authority.bundle().to_pem());
-        world
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a test may write files")]
-    fn write_token(&self, token: &[u8]) {
-        fs::write(self.files.path().join("token"), token).unwrap();
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a test may write files")]
-    fn write_roots(&self, pem: &str) {
-        fs::write(self.files.path().join("roots"), pem).unwrap();
-    }
-
-    /// An SVID that also serves as `localhost`, and the whole answer that a CA gives with it.
-    fn issued(&self) -> (X509Svid, Vec<String>) {
-        self.issued_with(&["localhost".to_owned()])
-    }
-
-    fn issued_with(&self, server_names: &[String]) -> (X509Svid, Vec<String>) {
-        let id = ID.parse().unwrap();
-        let key = PrivateKey::generate_p256().unwrap();
-        let csr = VerifiedCsr::from_pem(key.certificate_request(&id).unwrap().as_bytes()).unwrap();
-        let subject = Subject { id: &id, server_names };
-        let bounds = TtlBounds::new(HOUR, HOUR).unwrap();
-        let issued = issue(&self.authority, &csr, subject, 0, &bounds, self.now, &TestRandom).unwrap();
-        let answer = issued.response_chain(&self.authority);
-        (X509Svid::new(CertificateChain::new(vec![issued.leaf]).unwrap(), key).unwrap(), answer)
-    }
-
-    /// Serves `answer` until the test ends.
-    async fn ca(&self, answer: Result<Vec<String>, Status>) -> String {
-        self.slow_ca(answer, Duration::ZERO).await
-    }
-
-    async fn slow_ca(&self, answer: Result<Vec<String>, Status>, delay: Duration) -> String {
-        serve(Fixed(answer, delay), &self.issued().0).await
-    }
-
-    /// Serves what `look` makes of each request.
-    async fn looking_ca<F>(&self, look: F) -> String
-    where
-        F: Fn(&Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> + Send + Sync + 'static,
-    {
-        serve(Looking(look), &self.issued().0).await
-    }
-
-    /// What a client has that can renew by its certificate.
-    fn identity(&self) -> IdentityReceiver {
-        let svid = self.issued().0;
-        let bundle = Arc::new(self.authority.bundle().clone());
-        let identity = WorkloadIdentity { id: ID.parse().unwrap(), svid: Some(Arc::new(svid)), bundle, revision: 1 };
-        watch::channel(Some(Arc::new(identity))).1
-    }
-
-    async fn good_ca(&self) -> String {
-        self.ca(Ok(self.issued().1)).await
-    }
-
     fn client(&self, addresses: &[&String]) -> CaClient {
         let endpoint = |address: &&String| CaEndpoint { address: (*address).clone(), server_name: "localhost".into() };
         let file = |name: &str| self.files.path().join(name);
         CaClient::new(addresses.iter().map(endpoint).collect(), file("token"), file("roots"))
     }
-}
-
-async fn serve(service: impl IstioCertificateService, serving: &X509Svid) -> String {
-    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = tcp.local_addr().unwrap().to_string();
-    let (_, tls) = watch::channel(Some(server_config(serving).unwrap()));
-    let service = IstioCertificateServiceServer::new(service);
-    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(accept_tls(tcp, tls)));
-    address
 }
 
 async fn sign(client: &CaClient) -> Result<SignedChain, SignError> {

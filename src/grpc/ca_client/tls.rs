@@ -102,7 +102,7 @@ impl CaVerifier {
 }
 
 /// A mesh gives each root it makes the same name: a signature by another root of that name looks like a bad one.
-fn is_unknown_issuer(error: &rustls::Error) -> bool {
+pub(in crate::grpc) fn is_unknown_issuer(error: &rustls::Error) -> bool {
     use rustls::CertificateError::{BadSignature, UnknownIssuer};
     matches!(error, rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature))
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::PairClient;
 use crate::{
-    grpc::issuance_messages::{relay, said_by},
+    grpc::{issuance_messages::relay, status::said_by},
     proto::countersign::v1::{ListIssuanceRequest, pair_service_client::PairServiceClient},
     service::{
         issuance_history::{HistoryError, PeerHistories, PeerLog},

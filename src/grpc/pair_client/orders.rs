@@ -10,9 +10,9 @@ use crate::{
     domain::attestation::{Denial, Denied},
     grpc::{
         denial_messages::{allow_request, denied_of, deny_request, old_of},
-        issuance_messages::said_by,
         pair_channels::Line,
         pair_service::ANSWERED,
+        status::said_by,
     },
     proto::countersign::v1::{
         ForwardedAllow, ForwardedDeny, ListDeniedRequest, pair_service_client::PairServiceClient,

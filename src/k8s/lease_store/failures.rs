@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    error::Error as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tracing::{info, warn};
+
+use crate::service::causes::and_causes;
 
 /// Why nobody knows what came of a request.
 #[derive(Debug, thiserror::Error)]
@@ -36,16 +37,7 @@ fn told(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return format!("the API server answers {} {}: {}", status.code, status.reason, status.message);
     }
-    let mut text = format!("the API server could not be asked: {error}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
+    and_causes(format!("the API server could not be asked: {error}"), error)
 }
 
 /// The reasons since the last answer.

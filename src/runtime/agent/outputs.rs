@@ -49,15 +49,17 @@ pub(super) fn start(
 
 fn notice(config: NoticeConfig) -> Arc<dyn Notice> {
     match config {
-        NoticeConfig::Command { program, arguments } => Arc::new(ByCommand { program, arguments }),
+        NoticeConfig::Command { program, arguments, withheld } => Arc::new(ByCommand { program, arguments, withheld }),
         NoticeConfig::Signal { signal, pid_file } => Arc::new(BySignal { signal, pid_file }),
     }
 }
 
-/// Runs a program, without a shell. What it writes to its standard error goes where ours goes.
+/// Runs a program, without a shell. What it writes to its standard error goes where ours goes. It has our environment, without
+/// the secrets in it.
 struct ByCommand {
     program: String,
     arguments: Vec<String>,
+    withheld: Vec<String>,
 }
 
 /// Sends a signal.
@@ -74,6 +76,9 @@ impl Notice for ByCommand {
         Box::pin(async move {
             let named = |what: String| NoticeError(format!("{}: {what}", self.program));
             let mut command = Command::new(&self.program);
+            for name in &self.withheld {
+                command.env_remove(name);
+            }
             command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
             let status = command.status().await.map_err(|error| named(error.to_string()))?;
             if status.success() { Ok(()) } else { Err(named(status.to_string())) }
@@ -107,7 +112,7 @@ mod tests {
 
     fn by_command(words: &[&str]) -> ByCommand {
         let mut words = words.iter().map(|word| (*word).to_owned());
-        ByCommand { program: words.next().unwrap(), arguments: words.collect() }
+        ByCommand { program: words.next().unwrap(), arguments: words.collect(), withheld: Vec::new() }
     }
 
     #[tokio::test]
@@ -117,6 +122,14 @@ mod tests {
         assert!(error.starts_with("false: exit status: 1"), "{error}");
         let error = by_command(&["/no/such/program"]).give().await.unwrap_err().to_string();
         assert!(error.contains("/no/such/program: No such file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_command_has_the_environment_without_what_is_withheld() {
+        let with_all = by_command(&["printenv", "PATH"]);
+        with_all.give().await.unwrap();
+        let error = ByCommand { withheld: vec!["PATH".to_owned()], ..with_all }.give().await.unwrap_err().to_string();
+        assert_eq!(error, "printenv: exit status: 1");
     }
 
     #[tokio::test]

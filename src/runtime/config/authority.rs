@@ -17,9 +17,9 @@ pub struct AuthorityConfig {
     pub identities: Vec<SpiffeId>,
     /// What goes with each request.
     pub extras: CaExtras,
-    /// What their certificates are verified to, if the ConfigMap has nothing or there is none.
+    /// A file with roots that their certificates may lead to, as those of the ConfigMap may.
     pub root_file: PathBuf,
-    /// The ConfigMap that goes before.
+    /// The ConfigMap with roots, which is tried first.
     pub root_config_map: Option<RootConfigMapConfig>,
     /// Of the trust bundle on the socket.
     pub bundle_source: BundleSource,

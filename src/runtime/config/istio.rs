@@ -23,7 +23,8 @@ const SAME: [(&str, &str); 5] = [
     ("ISTIO_META_CLUSTER_ID", "cluster_id"),
     ("ISTIO_META_CERT_SIGNER", "cert_signer"),
 ];
-const HEADER: &str = "CA_HEADER_";
+/// What the name of a variable with a header begins with.
+pub(super) const HEADER: &str = "CA_HEADER_";
 /// The folder of the sockets, which every injected pod has.
 const SOCKETS: &str = "/var/run/secrets/workload-spiffe-uds";
 /// What pilot-agent takes a CA at localhost for.

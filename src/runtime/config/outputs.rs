@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use super::{parse, sources::Sources};
+use super::{Environment, istio::HEADER, parse, sources::Sources};
+use crate::runtime::names;
 
 /// Files with the SVID.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum NoticeConfig {
         program: String,
         /// As they are.
         arguments: Vec<String>,
+        /// Variables that it does not get.
+        withheld: Vec<String>,
     },
     /// By a signal.
     Signal {
@@ -38,7 +41,7 @@ pub enum NoticeConfig {
 
 impl OutputConfig {
     /// Reads them all; what is wrong is noted in `from`. `None` without a directory.
-    pub(super) fn read(from: &mut Sources) -> Option<Self> {
+    pub(super) fn read(from: &mut Sources, environment: &Environment) -> Option<Self> {
         let dir = from.one("output_dir", parse::path);
         let mode = from.one("output_mode", parse::file_mode);
         let command = from.one("output_command", command);
@@ -61,16 +64,31 @@ impl OutputConfig {
                 from.refuse(field, format!("needs {name} as well"));
             }
         }
+        let by_command = command.map(|words| {
+            let withheld = secrets_in(environment).cloned().collect();
+            NoticeConfig::Command { program: words.program, arguments: words.arguments, withheld }
+        });
         let by_signal = signal.zip(pid_file).map(|(signal, pid_file)| NoticeConfig::Signal { signal, pid_file });
-        Some(Self { dir: dir?, mode: mode?, notice: command.or(by_signal) })
+        Some(Self { dir: dir?, mode: mode?, notice: by_command.or(by_signal) })
     }
 }
 
+struct Words {
+    program: String,
+    arguments: Vec<String>,
+}
+
 /// Whoever needs quotes or variables names a script.
-fn command(text: &str) -> Result<NoticeConfig, String> {
+fn command(text: &str) -> Result<Words, String> {
     let mut words = text.split_whitespace().map(str::to_owned);
     let program = words.next().ok_or_else(|| "must not be empty".to_owned())?;
-    Ok(NoticeConfig::Command { program, arguments: words.collect() })
+    Ok(Words { program, arguments: words.collect() })
+}
+
+/// The variables whose values may be secrets: headers for the CA.
+fn secrets_in(environment: &Environment) -> impl Iterator<Item = &String> {
+    let own = names::variable("ca_headers");
+    environment.keys().filter(move |name| name.starts_with(HEADER) || **name == own)
 }
 
 /// Those that ask a process to read its files again. Others end one.
@@ -94,11 +112,15 @@ mod tests {
     };
 
     fn loaded(flags: &[&str]) -> Result<Option<OutputConfig>, ConfigError> {
+        loaded_in(&Environment::new(), flags)
+    }
+
+    fn loaded_in(environment: &Environment, flags: &[&str]) -> Result<Option<OutputConfig>, ConfigError> {
         let required = ["countersign", "agent", "--ca-address", "a:1", "--token-file", "t", "--root-file", "r"];
         let Command::Agent(args) = Cli::try_parse_from(required.iter().chain(flags)).unwrap().command else {
             panic!("not agent");
         };
-        AgentConfig::load(&args, &Environment::new()).map(|config| config.output)
+        AgentConfig::load(&args, environment).map(|config| config.output)
     }
 
     #[test]
@@ -111,11 +133,24 @@ mod tests {
     #[test]
     fn a_command_is_split_at_spaces_and_a_signal_has_a_process() {
         let command = loaded(&["--output-dir", "d", "--output-command", " nginx  -s reload "]).unwrap().unwrap().notice;
-        let expected = NoticeConfig::Command { program: "nginx".into(), arguments: vec!["-s".into(), "reload".into()] };
+        let arguments = vec!["-s".into(), "reload".into()];
+        let expected = NoticeConfig::Command { program: "nginx".into(), arguments, withheld: Vec::new() };
         assert_eq!(command, Some(expected));
         let flags = ["--output-dir", "d", "--output-signal", "SIGHUP", "--output-pid-file", "p"];
         let expected = NoticeConfig::Signal { signal: Signal::HUP, pid_file: "p".into() };
         assert_eq!(loaded(&flags).unwrap().unwrap().notice, Some(expected));
+    }
+
+    #[test]
+    fn headers_for_the_ca_are_withheld_from_a_command() {
+        let variables = ["CA_HEADER_KEY", "CA_HEADER_b", "COUNTERSIGN_CA_HEADERS", "COUNTERSIGN_SVID_TTL", "PATH"];
+        let environment = variables.map(|name| (name.to_owned(), String::new())).into();
+        let flags = ["--output-dir", "d", "--output-command", "x"];
+        let Some(NoticeConfig::Command { withheld, .. }) = loaded_in(&environment, &flags).unwrap().unwrap().notice
+        else {
+            panic!("no command");
+        };
+        assert_eq!(withheld, variables[..3]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
     domain::clock::Clock,
     grpc::{
         ca_server::serve_pass_on,
-        istiod_client::{IstiodClient, IstiodEndpoint},
+        istiod_client::IstiodClient,
         own_at_istiod::{OwnAtIstiod, OwnToken},
     },
     http::admin,
@@ -59,12 +59,12 @@ pub(super) async fn serve(
     let (readiness, mut supervisor) = (Readiness::default(), Supervisor::default());
     let leaving = start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
     let left = leaving.left;
-    let roots = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
+    let (places, roots) = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
     let pass_on = Arc::new(PassOn::new(Parts {
-        istiod: Arc::new(IstiodClient::new(istiod.addresses.iter().map(endpoint_of).collect())),
+        istiod: Arc::new(IstiodClient::new(istiod.addresses.iter().map(CaAddress::endpoint).collect(), places)),
         roots: roots.clone(),
         trust_domain: config.trust_domain.clone(),
-        per_second: istiod.qps.get(),
+        per_second: istiod.qps,
         clock: Arc::clone(&seams.clock),
         metrics: Arc::clone(&seams.metrics),
     }));
@@ -85,7 +85,7 @@ pub(super) async fn serve(
     let admin = admin::serve(admin, Arc::clone(&seams.metrics), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
     supervisor.spawn("signing API", serve_pass_on(ca, tls, pass_on, health_service, gone(left)));
-    let asked: Vec<_> = istiod.addresses.iter().map(|address| endpoint_of(address).address).collect();
+    let asked: Vec<_> = istiod.addresses.iter().map(|address| address.endpoint().address).collect();
     greet(&format!(
         "passes requests on to istiod at {}\n  signing API      {ca_address}\n  health, metrics  http://{admin_address}/readyz \
          /livez /metrics\n",
@@ -218,13 +218,5 @@ impl Changes {
         let is_by_another = signer.is_some_and(|signer| held.leaf().authority_key_id() != Some(&signer));
         let roots = self.roots.borrow().bundle.clone();
         is_by_another || roots.is_some_and(|roots| held.chain().verify(&roots, self.clock.now()).is_err())
-    }
-}
-
-fn endpoint_of(address: &CaAddress) -> IstiodEndpoint {
-    let host = if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() };
-    IstiodEndpoint {
-        address: format!("{host}:{}", address.port),
-        server_name: address.server_name.to_str().into_owned(),
     }
 }

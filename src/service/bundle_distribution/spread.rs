@@ -18,8 +18,9 @@ use super::{
 use crate::{
     domain::{
         authority::SigningAuthority,
-        bundle::{Distribution, Outcome, OwnRoots, Pace, PlacedObject, Summary, Write},
+        bundle::{Distribution, Outcome, OwnRoots, PlacedObject, Summary, Write},
         clock::{BootInstant, Clock},
+        pace::Pace,
     },
     service::{
         metrics::{Metrics, RootPlaceState, RootWriteOutcome},

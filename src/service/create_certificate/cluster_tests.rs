@@ -9,7 +9,6 @@ use std::{
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
-    room::{BYTES_EACH, BYTES_OF_ONE},
     tests::{ID, Replica, TestClock, TestLog, TestPair, request},
     *,
 };
@@ -21,7 +20,10 @@ use crate::{
         jwt::TokenError,
         x509::CertificateChain,
     },
-    service::ports::{BoxFuture, ReviewUnavailable, TokenReviewer},
+    service::{
+        ports::{BoxFuture, ReviewUnavailable, TokenReviewer},
+        room::{BYTES_EACH, PARTS},
+    },
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -298,7 +300,7 @@ async fn a_flood_takes_up_its_part_and_the_others_are_answered_as_before() {
     let again = world.answer(&Evidence { source: FLOODING, ..world.by_token("istio-ca") }).await;
     assert_eq!(again, Err(CreateError::Busy));
     let (refused, waiting): (Vec<_>, Vec<_>) = asking.into_iter().partition(JoinHandle::is_finished);
-    assert!(waiting.len() <= BYTES_OF_ONE / BYTES_EACH, "{} wait", waiting.len());
+    assert!(waiting.len() <= BYTES_IN_ALL / PARTS / BYTES_EACH, "{} wait", waiting.len());
     assert!(!waiting.is_empty());
     for refused in refused {
         let refused = refused.await.unwrap();

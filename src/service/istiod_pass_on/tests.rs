@@ -133,7 +133,7 @@ impl Stage {
             istiod: Arc::clone(&istiod) as _,
             roots: known,
             trust_domain: "cluster.local".parse().unwrap(),
-            per_second,
+            per_second: per_second.try_into().unwrap(),
             clock: Arc::new(TestClock(Instant::now())),
             metrics: Arc::new(Metrics::before_istiod()),
         }));
@@ -176,6 +176,7 @@ fn request(token: &str, csr: &str) -> PassOnRequest {
         },
         token: Some(Zeroizing::new(token.to_owned())),
         has_certificate: false,
+        source: None,
         asked: SigningRequest { csr: csr.to_owned(), ttl_seconds: 0, impersonated: String::new() },
     }
 }

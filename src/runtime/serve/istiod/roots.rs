@@ -20,14 +20,14 @@ use crate::{
 /// While there are none, what each place lacks is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Begins to follow them. The file counts only as long as the ConfigMap was never read: kubelet is late with it.
+/// Begins to follow them: where they come from, and what is known of them. The file counts only as long as the ConfigMap was never read: kubelet is late with it.
 #[cfg_attr(not(feature = "kubernetes"), expect(clippy::unused_async, reason = "only Kubernetes has ConfigMaps"))]
 pub(super) async fn start(
     config: &ServeConfig,
     istiod: &IstiodConfig,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> Result<watch::Receiver<KnownRoots>, ServeFailed> {
+) -> Result<(Arc<CaRoots>, watch::Receiver<KnownRoots>), ServeFailed> {
     let followed = match &istiod.cluster {
         #[cfg(feature = "kubernetes")]
         Some(cluster) => {
@@ -40,14 +40,14 @@ pub(super) async fn start(
         }
         _ => None,
     };
-    let places = CaRoots::new(followed, Some(istiod.root_file.clone()));
+    let places = Arc::new(CaRoots::new(followed, Some(istiod.root_file.clone())));
     let (roots, known) = watch::channel(KnownRoots::default());
-    supervisor.spawn("roots", until(shutdown, follow(places, config.trust_domain.clone(), roots)));
-    Ok(known)
+    supervisor.spawn("roots", until(shutdown, follow(Arc::clone(&places), config.trust_domain.clone(), roots)));
+    Ok((places, known))
 }
 
 /// Never returns.
-async fn follow(places: CaRoots, trust_domain: TrustDomain, roots: watch::Sender<KnownRoots>) {
+async fn follow(places: Arc<CaRoots>, trust_domain: TrustDomain, roots: watch::Sender<KnownRoots>) {
     let mut sets = RootSets::new();
     loop {
         match places.newest().await.map(|newest| newest.into_iter().next()) {

@@ -1,4 +1,7 @@
+use std::net::Ipv4Addr;
+
 use super::*;
+use crate::service::room::{BYTES_EACH, PARTS};
 
 #[tokio::test(start_paused = true)]
 async fn istiod_is_asked_no_more_often_than_it_may() {
@@ -35,4 +38,32 @@ async fn what_is_under_way_takes_up_no_more_than_it_may() {
     assert_eq!(stage.ask(request(&token("gateway", 2), &stage.csr)).await, Err(PassOnError::Overloaded));
     assert!(under_way.await.unwrap().is_ok());
     assert!(stage.ask(request(&token("gateway", 2), &stage.csr)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_has_its_part_and_the_others_are_answered_meanwhile() {
+    let stage = Stage::set(&[Manner::Signs]);
+    let from = |last, number| PassOnRequest {
+        source: Some(Ipv4Addr::new(10, 0, 0, last).into()),
+        ..request(&token("gateway", number), &stage.csr)
+    };
+    let flooding = (0..20_000).map(|number| {
+        let (pass_on, request) = (Arc::clone(&stage.pass_on), from(1, number));
+        tokio::spawn(async move { pass_on.answer(request, &Semaphore::new(1)).await })
+    });
+    let flooding: Vec<_> = flooding.collect();
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(stage.ask(from(1, 20_001)).await, Err(PassOnError::Overloaded));
+    assert!(stage.ask(from(2, 20_002)).await.is_ok(), "somebody else, in the midst of it");
+    let (mut answered, mut refused) = (0, 0);
+    for answer in flooding {
+        match answer.await.unwrap() {
+            Ok(_) => answered += 1,
+            Err(PassOnError::Overloaded) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!((1..=BYTES_IN_ALL / PARTS / BYTES_EACH).contains(&answered) && refused > 0, "{answered}, {refused}");
+    assert!(stage.ask(from(1, 20_003)).await.is_ok(), "and all is free again");
+    assert!(stage.pass_on.room.is_empty());
 }

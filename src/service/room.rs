@@ -6,18 +6,20 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// In all, in bytes: of what callers send, and [`BYTES_EACH`] for each. The small ones are some 10,000.
-pub(super) const BYTES_IN_ALL: usize = 32 << 20;
-/// Of one address.
-pub(super) const BYTES_OF_ONE: usize = 4 << 20;
-/// What an answer takes up beside the request.
+/// Of the whole, one address has at most one part of so many.
+pub(super) const PARTS: usize = 8;
+/// What an answer takes up beside the request, in bytes.
 pub(super) const BYTES_EACH: usize = 2 << 10;
 
-#[derive(Debug, Default)]
-pub(super) struct Room(Mutex<Taken>);
+#[derive(Debug)]
+pub(super) struct Room {
+    /// In bytes.
+    in_all: usize,
+    taken: Arc<Mutex<Taken>>,
+}
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -28,44 +30,49 @@ struct Taken {
 
 /// A request's part of the room; free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
-    room: &'a Room,
+pub(super) struct Place {
+    taken: Arc<Mutex<Taken>>,
     bytes: usize,
     address: Option<IpAddr>,
 }
 
 impl Room {
+    /// For so many bytes: of what callers send, and [`BYTES_EACH`] for each.
+    pub(super) fn new(in_all: usize) -> Self {
+        Self { in_all, taken: Arc::default() }
+    }
+
     /// A place for a request of so many bytes. `None` when there is none left, for this address or for anybody.
-    pub(super) fn place(&self, bytes: usize, address: Option<IpAddr>) -> Option<Place<'_>> {
+    pub(super) fn place(&self, bytes: usize, address: Option<IpAddr>) -> Option<Place> {
         let bytes = bytes.saturating_add(BYTES_EACH);
-        let mut taken = self.taken();
+        let mut taken = lock(&self.taken);
         let of_address = address.and_then(|address| taken.by_address.get(&address).copied()).unwrap_or_default();
         let fits = |taken: usize, most: usize| taken.saturating_add(bytes) <= most;
-        if !fits(taken.in_all, BYTES_IN_ALL) || (address.is_some() && !fits(of_address, BYTES_OF_ONE)) {
+        if !fits(taken.in_all, self.in_all) || (address.is_some() && !fits(of_address, self.in_all / PARTS)) {
             return None;
         }
         taken.in_all += bytes;
         if let Some(address) = address {
             taken.by_address.insert(address, of_address + bytes);
         }
-        Some(Place { room: self, bytes, address })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(Place { taken: Arc::clone(&self.taken), bytes, address })
     }
 
     /// Whether nobody has a place.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        let taken = self.taken();
+        let taken = lock(&self.taken);
         taken.in_all == 0 && taken.by_address.is_empty()
     }
 }
 
-impl Drop for Place<'_> {
+fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.room.taken();
+        let mut taken = lock(&self.taken);
         taken.in_all -= self.bytes;
         if let Some(address) = self.address
             && let Some(of_address) = taken.by_address.get_mut(&address)
@@ -84,16 +91,19 @@ mod tests {
 
     use super::*;
 
+    const IN_ALL: usize = 1 << 20;
+    const OF_ONE: usize = IN_ALL / PARTS;
+
     #[test]
     fn one_address_has_a_part_and_all_have_the_whole() {
-        let room = Room::default();
+        let room = Room::new(IN_ALL);
         let [one, other] = [1, 2].map(|last| Some(IpAddr::from(Ipv4Addr::new(10, 0, 0, last))));
-        let large = BYTES_OF_ONE - BYTES_EACH;
+        let large = OF_ONE - BYTES_EACH;
         let of_one = room.place(large, one).unwrap();
         assert!(room.place(0, one).is_none());
-        assert!(room.place(BYTES_OF_ONE, other).is_none());
+        assert!(room.place(OF_ONE, other).is_none());
         let _of_other = room.place(large, other).unwrap();
-        let _of_nobody = room.place(BYTES_IN_ALL - 2 * BYTES_OF_ONE - BYTES_EACH, None).unwrap();
+        let _of_nobody = room.place(IN_ALL - 2 * OF_ONE - BYTES_EACH, None).unwrap();
         assert!(room.place(0, None).is_none());
         drop(of_one);
         let _again = room.place(large, one).unwrap();
@@ -102,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_has_been_left_is_forgotten() {
-        let room = Room::default();
+        let room = Room::new(IN_ALL);
         let places: Vec<_> =
             (0..100).map(|n| room.place(n, Some(Ipv4Addr::from_bits(u32::try_from(n).unwrap()).into()))).collect();
         assert!(!room.is_empty());

@@ -88,9 +88,9 @@ impl RootsFollower {
         });
     }
 
-    /// Waits until somebody wants it looked at once.
-    pub async fn wanted(&self) {
-        self.look.notified().await;
+    /// Notified when somebody wants it looked at at once.
+    pub fn wanted(&self) -> &Notify {
+        &self.look
     }
 }
 
@@ -125,6 +125,6 @@ mod tests {
         let (follower, roots) = followed_roots("x");
         roots.look_again();
         roots.look_again();
-        follower.wanted().await;
+        follower.wanted().notified().await;
     }
 }

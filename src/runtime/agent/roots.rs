@@ -71,7 +71,7 @@ pub(super) async fn await_first(roots: &CaRoots) {
 
 #[cfg(feature = "kubernetes")]
 async fn follow_config_map(wanted: &RootConfigMapConfig) -> Result<Option<Followed>, AgentFailed> {
-    use crate::k8s::{client::client, root_config_map::RootConfigMap};
+    use crate::k8s::{client::client, mesh_roots::MeshRoots};
 
     let client = match client(wanted.kubeconfig.as_deref()).await {
         Ok(client) => client,
@@ -81,8 +81,9 @@ async fn follow_config_map(wanted: &RootConfigMapConfig) -> Result<Option<Follow
             return Ok(None);
         }
     };
-    let (config_map, roots) = RootConfigMap::new(client, wanted.namespace.as_deref(), &wanted.name);
-    Ok(Some((roots, Box::pin(config_map.follow()))))
+    let (followed, roots) =
+        MeshRoots::in_config_map(client, wanted.namespace.as_deref(), &wanted.name, "rbac-agent.yaml");
+    Ok(Some((roots, Box::pin(followed.follow()))))
 }
 
 /// The configuration refuses one in this build.

@@ -31,11 +31,11 @@ pub(super) async fn start(
     let followed = match &istiod.cluster {
         #[cfg(feature = "kubernetes")]
         Some(cluster) => {
-            use crate::k8s::{client::client, root_config_map::RootConfigMap};
+            use crate::k8s::{client::client, mesh_roots::MeshRoots};
             let client = client(cluster.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
-            let (config_map, followed) =
-                RootConfigMap::new(client, cluster.namespace.as_deref(), &cluster.root_config_map);
-            supervisor.spawn("root ConfigMap", until(shutdown, config_map.follow()));
+            let (namespace, name) = (cluster.namespace.as_deref(), &cluster.root_config_map);
+            let (roots, followed) = MeshRoots::in_config_map(client, namespace, name, "rbac-istiod.yaml");
+            supervisor.spawn("mesh's roots", until(shutdown, roots.follow()));
             Some(followed)
         }
         _ => None,

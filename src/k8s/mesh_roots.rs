@@ -1,5 +1,6 @@
-//! The object in which a mesh keeps its roots for those outside of it: a ConfigMap. A watch tells of a change at once; the object
-//! is also read anew whenever somebody could not verify a CA by what is known.
+//! The object in which a mesh keeps its roots for those outside of it: a ConfigMap, or a ClusterTrustBundle in whichever version
+//! the API server serves. A watch tells of a change at once; the object is also read anew whenever somebody could not verify a CA
+//! by what is known.
 //!
 //! Roots that were good are kept whatever becomes of the object: deleted, unusable, out of reach.
 
@@ -7,8 +8,11 @@ use kube::Client;
 use serde::Deserialize;
 use tracing::{info, warn};
 
-use super::list_watch::{Heard, Source, Trimmed, follow};
-use crate::service::ca_roots::{FollowedRoots, RootsFollower, followed_roots};
+use super::{
+    cluster_trust_bundle::{GROUP, PLURAL, VERSIONS},
+    list_watch::{Heard, Source, Trimmed, follow},
+};
+use crate::service::ca_roots::{FollowedRoots, RootsFollower, RootsObject, followed_roots};
 
 /// One such object, to be followed.
 pub struct MeshRoots {
@@ -33,8 +37,12 @@ struct Reading<'a> {
 #[derive(Clone, Debug, Deserialize)]
 struct Holder {
     metadata: Metadata,
+    /// Of a ConfigMap.
     #[serde(default)]
     data: Data,
+    /// Of a ClusterTrustBundle.
+    #[serde(default)]
+    spec: Spec,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -50,20 +58,29 @@ struct Data {
     roots: Option<String>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    trust_bundle: Option<String>,
+}
+
 impl MeshRoots {
-    /// Those in ConfigMap `name` of `namespace`, or of the client's own one, under `root-cert.pem`. `rights` is the shipped file
-    /// with the rights for it. Nothing is asked before [`MeshRoots::follow`].
-    pub fn in_config_map(
-        client: Client,
-        namespace: Option<&str>,
-        name: &str,
-        rights: &'static str,
-    ) -> (Self, FollowedRoots) {
-        let namespace = namespace.unwrap_or(client.default_namespace());
-        let place = format!("ConfigMap {namespace}/{name}");
-        let paths = vec![format!("/api/v1/namespaces/{namespace}/configmaps")];
+    /// Those in `object`. Nothing is asked before [`MeshRoots::follow`].
+    pub fn new(client: Client, object: &RootsObject) -> (Self, FollowedRoots) {
+        let (place, paths, name, rights) = match object {
+            RootsObject::ConfigMap { namespace, name } => {
+                let namespace = namespace.as_deref().unwrap_or(client.default_namespace());
+                let paths = vec![format!("/api/v1/namespaces/{namespace}/configmaps")];
+                let rights = "rbac-agent.yaml, or for a replica rbac-istiod.yaml";
+                (format!("ConfigMap {namespace}/{name}"), paths, name, rights)
+            }
+            RootsObject::ClusterTrustBundle { name } => {
+                let paths = VERSIONS.map(|version| format!("/apis/{GROUP}/{version}/{PLURAL}")).to_vec();
+                (format!("ClusterTrustBundle {name}"), paths, name, "rbac-read-cluster-trust-bundle.yaml")
+            }
+        };
         let (known, roots) = followed_roots(&place);
-        (Self { client, place, paths, name: name.to_owned(), rights, known }, roots)
+        (Self { client, place, paths, name: name.clone(), rights, known }, roots)
     }
 
     /// Never returns. The rights that it needs are `list` and `watch` on this very object.
@@ -90,7 +107,8 @@ impl Trimmed for Holder {
 }
 
 fn roots_in(holder: &Holder) -> Result<String, &'static str> {
-    holder.data.roots.clone().ok_or("no key root-cert.pem")
+    let roots = holder.data.roots.as_ref().or(holder.spec.trust_bundle.as_ref());
+    roots.cloned().ok_or("it has no root-cert.pem")
 }
 
 impl Reading<'_> {
@@ -147,11 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn a_config_map_is_read_as_the_api_server_writes_it() {
+    fn both_kinds_are_read_as_the_api_server_writes_them() {
         let json = r#"{"metadata": {"name": "r", "resourceVersion": "7"}, "data": {"root-cert.pem": "PEM", "x": "y"}}"#;
         assert_eq!(found(json), Ok("PEM".to_owned()));
+        let bundle = r#"{"metadata": {"name": "i:r", "resourceVersion": "7"}, "spec": {"signerName": "i", "trustBundle": "PEM"}}"#;
+        assert_eq!(found(bundle), Ok("PEM".to_owned()));
         let without = r#"{"metadata": {"name": "r", "resourceVersion": "7"}}"#;
-        assert_eq!(found(without), Err("no key root-cert.pem"));
+        assert_eq!(found(without), Err("it has no root-cert.pem"));
     }
 
     #[test]
@@ -174,7 +194,7 @@ mod tests {
         assert_eq!((&*roots.newest().unwrap(), &reading.lack), (old.as_bytes(), &None));
         for (heard, lack) in [
             (Heard::Put(Ok(String::new())), "ConfigMap a/b: "),
-            (Heard::Put(Err("no key root-cert.pem")), "ConfigMap a/b: no key root-cert.pem"),
+            (Heard::Put(Err("it has no root-cert.pem")), "ConfigMap a/b: it has no root-cert.pem"),
             (Heard::Gone(Ok(new.clone())), "ConfigMap a/b: deleted"),
             (Heard::Listed(vec![]), "ConfigMap a/b: not found"),
         ] {

@@ -7,6 +7,23 @@ use tokio::sync::{Notify, watch};
 
 use crate::domain::x509::{Certificate, CertificateError};
 
+/// The object of an API server in which a mesh keeps its roots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootsObject {
+    /// A ConfigMap, with the roots under `root-cert.pem`.
+    ConfigMap {
+        /// Its namespace, unless the pod's or the kubeconfig's own.
+        namespace: Option<String>,
+        /// Its name.
+        name: String,
+    },
+    /// A ClusterTrustBundle.
+    ClusterTrustBundle {
+        /// Its name, which begins with that of its signer.
+        name: String,
+    },
+}
+
 /// What is known of followed roots, for those who use them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FollowedRoots {

@@ -36,10 +36,10 @@ pub struct ClusterTrustBundle {
     served: Arc<Mutex<Option<ApiResource>>>,
 }
 
-const GROUP: &str = "certificates.k8s.io";
-const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
+pub(super) const GROUP: &str = "certificates.k8s.io";
+pub(super) const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 const KIND: &str = "ClusterTrustBundle";
-const PLURAL: &str = "clustertrustbundles";
+pub(super) const PLURAL: &str = "clustertrustbundles";
 /// As istiod's own.
 const MESH_SIGNER: &str = "istio.io/istiod-ca";
 /// There is one place.

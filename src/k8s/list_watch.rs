@@ -1,5 +1,5 @@
 //! Lists objects of one kind page by page, then watches them, for ever; of each only what `read` takes from it stays in
-//! memory. Needs nothing of an API server but lists and watches.
+//! memory. Needs nothing of an API server but lists and watches. Which objects: all of a kind, or one by its name.
 
 use std::{convert::Infallible, fmt::Debug, marker::PhantomData, time::Duration};
 
@@ -11,8 +11,13 @@ use kube::{
     core::{Request, request::Error as RequestError},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 use tracing::warn;
+
+use super::following::text_of;
 
 /// Objects of one answer while they are listed.
 const PAGE: u32 = 250;
@@ -25,17 +30,33 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(40);
 /// After a first failure; doubled from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest while there is no such kind: it comes with an API server that is started anew.
+const LONGEST_UNSERVED: Duration = Duration::from_secs(10);
 /// A watch that has ended before was none.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// Which objects.
-pub(super) struct Source {
-    /// Of the API: all namespaces' objects of a kind.
-    pub(super) path: &'static str,
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// Of the API: the objects of a kind, of one namespace or of all, in each version that may be served; the first one that
+    /// is counts.
+    pub(super) paths: &'a [&'a str],
     /// As a label selector; empty for all.
-    pub(super) selector: &'static str,
+    pub(super) labels: &'a str,
+    /// As a field selector; empty for all.
+    pub(super) fields: &'a str,
     /// Of the log line that says that they can't be watched.
-    pub(super) event: &'static str,
+    pub(super) event: &'a str,
+    /// The shipped file with the rights for it.
+    pub(super) rights: &'a str,
+    /// Told when they are to be listed again at once.
+    pub(super) look_again: Option<&'a Notify>,
+}
+
+impl Source<'static> {
+    /// What most have in common.
+    pub(super) const ANY: Self =
+        Self { paths: &[], labels: "", fields: "", event: "", rights: "rbac.yaml", look_again: None };
 }
 
 /// An object, as far as it is decoded.
@@ -54,6 +75,8 @@ pub(super) enum Heard<T> {
     Gone(T),
     /// Nothing new, but the API server is there.
     Alive,
+    /// Nothing, and why. It goes on, and is logged already.
+    Trouble(String),
 }
 
 /// Why what was watched is not watched any more.
@@ -61,7 +84,7 @@ enum Ended {
     /// It goes on from there.
     After(String),
     /// The objects have to be listed again.
-    TooOld,
+    Outdated,
 }
 
 /// What went wrong on the way to the API server.
@@ -73,6 +96,8 @@ enum Problem {
     Request(#[from] RequestError),
     #[error("the API server is silent")]
     Silent,
+    #[error("the API server serves no {0}")]
+    NotServed(String),
 }
 
 /// Part of a list.
@@ -85,11 +110,11 @@ struct Page<R> {
 /// Lists and watches for ever. What `read` has no use for is passed over.
 pub(super) async fn follow<R: Trimmed, T>(
     client: &Client,
-    source: Source,
+    source: Source<'_>,
     read: impl Fn(&R) -> Option<T>,
     hear: impl FnMut(Heard<T>),
 ) -> Infallible {
-    let mut following = Following { client, source, read, hear, of: PhantomData };
+    let mut following = Following { client, source, path: "", read, hear, of: PhantomData };
     let mut version = None;
     let mut pause = FIRST_PAUSE;
     let mut said = None;
@@ -119,13 +144,15 @@ pub(super) async fn follow<R: Trimmed, T>(
                 }
             }
             Err(problem) => {
-                let problem = problem.to_string();
-                if said.as_ref() != Some(&problem) {
-                    warn!(event = following.source.event, problem);
+                let text = source.text_of(&problem);
+                if said.as_ref() != Some(&text) {
+                    warn!(event = source.event, fields = source.fields, problem = text);
                 }
-                said = Some(problem);
+                said = Some(text.clone());
+                (following.hear)(Heard::Trouble(text));
                 sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                let is_unserved = matches!(problem, Problem::NotServed(_));
+                pause = (pause * 2).min(if is_unserved { LONGEST_UNSERVED } else { LONGEST_PAUSE });
             }
         }
     }
@@ -133,19 +160,35 @@ pub(super) async fn follow<R: Trimmed, T>(
 
 struct Following<'a, R, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> {
     client: &'a Client,
-    source: Source,
+    source: Source<'a>,
+    /// That of the version that was listed last.
+    path: &'a str,
     read: Read,
     hear: Hear,
     of: PhantomData<fn(R) -> T>,
 }
 
 impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<'_, R, T, Read, Hear> {
-    /// All objects, page by page, in place of what was known. The version that they are of.
+    /// All objects in place of what was known. The version that they are of.
     async fn list(&mut self) -> Result<String, Problem> {
+        for path in self.source.paths {
+            match self.list_at(path).await {
+                Err(Problem::Api(Error::Api(status))) if status.code == 404 => {}
+                listed => {
+                    self.path = path;
+                    return listed;
+                }
+            }
+        }
+        Err(Problem::NotServed(self.source.kind().to_owned()))
+    }
+
+    /// The same page by page, by way of one version.
+    async fn list_at(&mut self, path: &str) -> Result<String, Problem> {
         let mut listed = Vec::new();
-        let mut page = ListParams::default().limit(PAGE).labels(self.source.selector);
+        let mut page = ListParams::default().limit(PAGE).labels(self.source.labels).fields(self.source.fields);
         loop {
-            let request = Request::new(self.source.path).list(&page)?;
+            let request = Request::new(path).list(&page)?;
             let answer = timeout(ANSWER_LIMIT, self.client.request::<Page<R>>(request)).await;
             let answer = answer.map_err(|_elapsed| Problem::Silent)??;
             listed.extend(answer.items.iter().filter_map(&self.read));
@@ -164,15 +207,16 @@ impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<
         let mut reached = version;
         match self.watch_from(&mut reached).await {
             Ok(true) => Ok(Ended::After(reached)),
-            Ok(false) => Ok(Ended::TooOld),
+            Ok(false) => Ok(Ended::Outdated),
             Err(problem) => Err((reached, problem)),
         }
     }
 
     /// Whether the next watch can go on where this one ended.
     async fn watch_from(&mut self, reached: &mut String) -> Result<bool, Problem> {
-        let params = WatchParams::default().timeout(WATCH_ENDS).labels(self.source.selector);
-        let request = Request::new(self.source.path).watch(&params, reached)?;
+        let params = WatchParams::default().timeout(WATCH_ENDS);
+        let params = params.labels(self.source.labels).fields(self.source.fields);
+        let request = Request::new(self.path).watch(&params, reached)?;
         let begun = timeout(ANSWER_LIMIT, self.client.request_events::<R>(request)).await;
         let mut events = match begun.map_err(|_elapsed| Problem::Silent)? {
             Err(Error::Api(status)) if status.code == 410 => return Ok(false),
@@ -180,7 +224,10 @@ impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<
         };
         (self.hear)(Heard::Alive);
         loop {
-            let next = timeout(SILENCE_LIMIT, events.next()).await.map_err(|_elapsed| Problem::Silent)?;
+            let next = tokio::select! {
+                next = timeout(SILENCE_LIMIT, events.next()) => next.map_err(|_elapsed| Problem::Silent)?,
+                () = told(self.source.look_again) => return Ok(false),
+            };
             let Some(event) = next else { return Ok(true) };
             match event? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
@@ -203,5 +250,30 @@ impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<
 
     fn tell(&mut self, object: &R, what: impl FnOnce(T) -> Heard<T>) {
         (self.hear)((self.read)(object).map_or(Heard::Alive, what));
+    }
+}
+
+impl Source<'_> {
+    /// As people and RBAC call it.
+    fn kind(&self) -> &str {
+        self.paths.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default()
+    }
+
+    /// With the fix where it is known.
+    fn text_of(&self, problem: &Problem) -> String {
+        match problem {
+            Problem::Api(Error::Api(status)) if status.is_forbidden() => {
+                format!("{}: apply charts/countersign/{}", status.message, self.rights)
+            }
+            Problem::Api(error) => text_of(error),
+            Problem::Request(_) | Problem::Silent | Problem::NotServed(_) => problem.to_string(),
+        }
+    }
+}
+
+async fn told(wish: Option<&Notify>) {
+    match wish {
+        Some(wish) => wish.notified().await,
+        None => std::future::pending().await,
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     service::{policy_publisher::PolicyPublisher, ports::PodPresence},
 };
 
-const PODS: Source = Source { path: "/api/v1/pods", selector: "", event: "pods_not_watched" };
+const PODS: Source<'_> = Source { paths: &["/api/v1/pods"], event: "pods_not_watched", ..Source::ANY };
 /// Not heard for so long, what is known is not believed any more.
 const BELIEVED_FOR: Duration = Duration::from_secs(90);
 
@@ -126,9 +126,11 @@ impl ClusterPods {
     fn keep(&self, heard: Heard<PodFacts>) {
         let now = self.clock.boot();
         let mut known = self.known();
-        known.heard = Some(now);
+        if !matches!(heard, Heard::Trouble(_)) {
+            known.heard = Some(now);
+        }
         match heard {
-            Heard::Alive => {}
+            Heard::Alive | Heard::Trouble(_) => {}
             Heard::Listed(pods) => {
                 let mut presence = Presence::default();
                 pods.into_iter().for_each(|pod| presence.put(pod));
@@ -195,6 +197,7 @@ fn policy_facts(pod: &TrimmedPod, presence: &PodFacts) -> policy::PodFacts {
 fn apart(heard: Heard<Told>) -> (Heard<PodFacts>, Option<Change<policy::PodFacts>>) {
     match heard {
         Heard::Alive => (Heard::Alive, None),
+        Heard::Trouble(problem) => (Heard::Trouble(problem), None),
         Heard::Listed(pods) => {
             let (presence, policy): (Vec<_>, Vec<_>) =
                 pods.into_iter().map(|told| (told.presence, told.policy)).unzip();

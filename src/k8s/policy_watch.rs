@@ -15,13 +15,18 @@ use crate::{
     service::policy_publisher::PolicyPublisher,
 };
 
-const NAMESPACES: Source = Source { path: "/api/v1/namespaces", selector: "", event: "namespaces_not_watched" };
-const SERVICES: Source = Source { path: "/api/v1/services", selector: "", event: "services_not_watched" };
+const RIGHTS: &str = "rbac-policy.yaml";
+const NAMESPACES: Source<'_> =
+    Source { paths: &["/api/v1/namespaces"], event: "namespaces_not_watched", rights: RIGHTS, ..Source::ANY };
+const SERVICES: Source<'_> =
+    Source { paths: &["/api/v1/services"], event: "services_not_watched", rights: RIGHTS, ..Source::ANY };
 /// Those of Services with a selector are most of all, and say nothing that their pods don't.
-const SLICES: Source = Source {
-    path: "/apis/discovery.k8s.io/v1/endpointslices",
-    selector: "endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io",
+const SLICES: Source<'_> = Source {
+    paths: &["/apis/discovery.k8s.io/v1/endpointslices"],
+    labels: "endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io",
     event: "endpoint_slices_not_watched",
+    rights: RIGHTS,
+    ..Source::ANY
 };
 
 /// Tells `publisher` of namespaces, for ever. Needs the right to list and watch them.
@@ -51,7 +56,7 @@ fn tell<T, K>(
     of: impl FnOnce(Change<T, K>) -> ClusterChange,
 ) {
     let change = match heard {
-        Heard::Alive => return,
+        Heard::Alive | Heard::Trouble(_) => return,
         Heard::Listed(all) => Change::Reset(all),
         Heard::Put(facts) => Change::Put(facts),
         Heard::Gone(facts) => Change::Gone(key(facts)),

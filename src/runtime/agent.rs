@@ -72,7 +72,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let mut supervisor = Supervisor::default();
     let roots = Roots::new(&config.authority).await?;
     if let Some(follow) = roots.follow {
-        spawn(&mut supervisor, "root ConfigMap", follow, &shutdown);
+        spawn(&mut supervisor, "mesh's roots", follow, &shutdown);
     }
     let endpoints = config.authority.addresses.iter().map(CaAddress::endpoint).collect();
     let client = CaClient::new(endpoints, config.token_file.clone(), roots.ca)

@@ -3,6 +3,7 @@
 //! is declared in `args`.
 
 mod authority;
+mod followed_roots;
 mod istio;
 mod istiod;
 mod kubernetes;
@@ -18,7 +19,8 @@ use rustls::pki_types::ServerName;
 use serde_yaml_ng::{Mapping, Value};
 
 pub use self::{
-    authority::{AuthorityConfig, BundleSource, RootConfigMapConfig},
+    authority::{AuthorityConfig, BundleSource},
+    followed_roots::FollowedRootsConfig,
     istiod::{IstiodClusterConfig, IstiodConfig},
     kubernetes::KubernetesConfig,
     outputs::{NoticeConfig, OutputConfig},

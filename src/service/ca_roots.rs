@@ -7,6 +7,23 @@ use tokio::sync::{Notify, watch};
 
 use crate::domain::x509::{Certificate, CertificateError};
 
+/// The object of an API server in which a mesh keeps its roots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootsObject {
+    /// A ConfigMap, with the roots under `root-cert.pem`.
+    ConfigMap {
+        /// Its namespace, unless the pod's or the kubeconfig's own.
+        namespace: Option<String>,
+        /// Its name.
+        name: String,
+    },
+    /// A ClusterTrustBundle.
+    ClusterTrustBundle {
+        /// Its name, which begins with that of its signer.
+        name: String,
+    },
+}
+
 /// What is known of followed roots, for those who use them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FollowedRoots {
@@ -88,9 +105,9 @@ impl RootsFollower {
         });
     }
 
-    /// Waits until somebody wants it looked at once.
-    pub async fn wanted(&self) {
-        self.look.notified().await;
+    /// Notified when somebody wants it looked at at once.
+    pub fn wanted(&self) -> &Notify {
+        &self.look
     }
 }
 
@@ -125,6 +142,6 @@ mod tests {
         let (follower, roots) = followed_roots("x");
         roots.look_again();
         roots.look_again();
-        follower.wanted().await;
+        follower.wanted().notified().await;
     }
 }

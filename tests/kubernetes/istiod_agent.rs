@@ -1,7 +1,8 @@
 //! `countersign agent` straight at a real istiod, with the shipped rights: who comes first, what is its proof, whose clock is
-//! wrong.
+//! wrong, whose roots it publishes.
 
 mod clocks;
 pub(crate) mod gateway;
 mod order;
 mod proofs;
+pub(crate) mod roots;

@@ -6,3 +6,4 @@ mod fleet;
 mod outage;
 mod refusals;
 mod stage;
+mod trust_bundle;

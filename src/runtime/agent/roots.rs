@@ -11,7 +11,7 @@ use super::AgentFailed;
 use crate::{
     domain::random::SecureRandom,
     grpc::ca_client::{CaRoots, RootSets},
-    runtime::config::{AuthorityConfig, BundleSource, RootConfigMapConfig},
+    runtime::config::{AuthorityConfig, BundleSource, FollowedRootsConfig},
     service::{ca_roots::FollowedRoots, ports::BoxFuture},
 };
 
@@ -21,27 +21,27 @@ pub(super) struct Roots {
     pub(super) ca: CaRoots,
     /// What is to be the trust bundle, if not the CA's answers.
     pub(super) bundle: Option<FollowedRoots>,
-    /// Follows the ConfigMap; never ends.
+    /// Follows the object that the mesh keeps them in; never ends.
     pub(super) follow: Option<BoxFuture<'static, ()>>,
 }
 
-/// What a ConfigMap gives, and the work of following it.
+/// What the object gives, and the work of following it.
 type Followed = (FollowedRoots, BoxFuture<'static, ()>);
 
 /// A change of the roots reaches every agent in the same instant; their requests are spread over this.
 const SPREAD: Duration = Duration::from_secs(1);
-/// So long a start waits for the ConfigMap: nobody is told that Istio is missing only because the API server needs a moment.
+/// So long a start waits for that object: nobody is told that Istio is missing only because the API server needs a moment.
 const FIRST_READ: Duration = Duration::from_millis(300);
 
 impl Roots {
     /// By the configuration. Nothing has been asked of the API server yet.
     pub(super) async fn new(config: &AuthorityConfig) -> Result<Self, AgentFailed> {
-        let followed = match &config.root_config_map {
-            Some(config_map) => follow_config_map(config_map).await?,
+        let followed = match &config.followed_roots {
+            Some(wanted) => follow(wanted).await?,
             None => None,
         };
         let (roots, follow) = followed.unzip();
-        let bundle = roots.clone().filter(|_| config.bundle_source == BundleSource::ConfigMap);
+        let bundle = roots.clone().filter(|_| config.bundle_source == BundleSource::Followed);
         Ok(Self { ca: CaRoots::new(roots, Some(config.root_file.clone())), bundle, follow })
     }
 }
@@ -70,24 +70,24 @@ pub(super) async fn await_first(roots: &CaRoots) {
 }
 
 #[cfg(feature = "kubernetes")]
-async fn follow_config_map(wanted: &RootConfigMapConfig) -> Result<Option<Followed>, AgentFailed> {
-    use crate::k8s::{client::client, root_config_map::RootConfigMap};
+async fn follow(wanted: &FollowedRootsConfig) -> Result<Option<Followed>, AgentFailed> {
+    use crate::k8s::{client::client, mesh_roots::MeshRoots};
 
     let client = match client(wanted.kubeconfig.as_deref()).await {
         Ok(client) => client,
-        Err(error) if wanted.chosen => return Err(AgentFailed(format!("rootConfigMap {}: {error}", wanted.name))),
+        Err(error) if wanted.chosen => return Err(AgentFailed(format!("the mesh's roots can't be followed: {error}"))),
         Err(error) => {
-            tracing::warn!(event = "root_config_map_unavailable", %error, "the root file is the only source of roots");
+            tracing::warn!(event = "mesh_roots_not_followed", %error, "the root file is the only source of roots");
             return Ok(None);
         }
     };
-    let (config_map, roots) = RootConfigMap::new(client, wanted.namespace.as_deref(), &wanted.name);
-    Ok(Some((roots, Box::pin(config_map.follow()))))
+    let (followed, roots) = MeshRoots::new(client, &wanted.object);
+    Ok(Some((roots, Box::pin(followed.follow()))))
 }
 
 /// The configuration refuses one in this build.
 #[cfg(not(feature = "kubernetes"))]
 #[expect(clippy::unused_async, reason = "with Kubernetes it waits")]
-async fn follow_config_map(_wanted: &RootConfigMapConfig) -> Result<Option<Followed>, AgentFailed> {
+async fn follow(_wanted: &FollowedRootsConfig) -> Result<Option<Followed>, AgentFailed> {
     Ok(None)
 }

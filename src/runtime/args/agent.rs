@@ -41,14 +41,19 @@ pub struct AgentArgs {
     /// istio-ca-root-cert if neither this nor root-file is given
     #[arg(long, value_name = "NAME")]
     pub root_config_map: Option<String>,
+    /// ClusterTrustBundle with the same roots, which is watched instead of a ConfigMap. With bundle-source
+    /// cluster-trust-bundle it is istio.io:istiod-ca:root-cert if not given
+    #[arg(long, value_name = "NAME")]
+    pub root_cluster_trust_bundle: Option<String>,
     /// Namespace of that ConfigMap. If not given, this pod's own or the kubeconfig's
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// kubeconfig file of the API server that has that ConfigMap. If not given, the service account of this pod
+    /// kubeconfig file of the API server that has that ConfigMap or ClusterTrustBundle. If not given, the service account of
+    /// this pod
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<String>,
-    /// What the trust bundle on the socket is: the roots of the authority's answers (ca), or those of the ConfigMap
-    /// (config-map)
+    /// What the trust bundle on the socket is: the roots of the authority's answers (ca), those of the ConfigMap
+    /// (config-map), or those of the ClusterTrustBundle (cluster-trust-bundle)
     #[arg(long, value_name = "SOURCE")]
     pub bundle_source: Option<String>,
     /// Path of the socket, at most 107 bytes

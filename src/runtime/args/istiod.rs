@@ -16,6 +16,10 @@ pub struct IstiodArgs {
     /// namespace goes first
     #[arg(long, value_name = "FILE")]
     pub istiod_root_file: Option<String>,
+    /// ClusterTrustBundle with the same roots, which in Kubernetes is watched instead of that ConfigMap, such as
+    /// istio.io:istiod-ca:root-cert
+    #[arg(long, value_name = "NAME")]
+    pub istiod_root_cluster_trust_bundle: Option<String>,
     /// File of the own service account token, for which istiod signs the serving certificate of this replica
     #[arg(long, value_name = "FILE")]
     pub istiod_token_file: Option<String>,
@@ -31,6 +35,7 @@ impl IstiodArgs {
             istiod_addresses: Some(vec!["istiod.istio-system.svc:15012".into()]),
             istiod_server_name: None,
             istiod_root_file: Some("/var/run/secrets/istio/root-cert.pem".into()),
+            istiod_root_cluster_trust_bundle: None,
             istiod_token_file: Some("/var/run/secrets/tokens/istio-token".into()),
             istiod_qps: Some("200".into()),
         }

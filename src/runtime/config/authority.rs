@@ -2,7 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::{CaAddress, parse, sources::Sources};
+use super::{
+    CaAddress,
+    followed_roots::{self, FollowedRootsConfig},
+    parse,
+    sources::Sources,
+};
 use crate::{
     domain::identity::SpiffeId,
     grpc::ca_client::{CaExtras, CaHeader},
@@ -17,25 +22,12 @@ pub struct AuthorityConfig {
     pub identities: Vec<SpiffeId>,
     /// What goes with each request.
     pub extras: CaExtras,
-    /// A file with roots that their certificates may lead to, as those of the ConfigMap may.
+    /// A file with roots that their certificates may lead to, as those of the followed object may.
     pub root_file: PathBuf,
-    /// The ConfigMap with roots, which is tried first.
-    pub root_config_map: Option<RootConfigMapConfig>,
+    /// The object with roots, which is tried first.
+    pub followed_roots: Option<FollowedRootsConfig>,
     /// Of the trust bundle on the socket.
     pub bundle_source: BundleSource,
-}
-
-/// A ConfigMap with roots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RootConfigMapConfig {
-    /// Its name.
-    pub name: String,
-    /// Its namespace, unless the pod's or the kubeconfig's own.
-    pub namespace: Option<String>,
-    /// Where the API server is, unless the pod's service account says so.
-    pub kubeconfig: Option<PathBuf>,
-    /// Whether it was asked for: it can't be done without then.
-    pub chosen: bool,
 }
 
 /// Whose set of roots is published, exactly.
@@ -43,8 +35,8 @@ pub struct RootConfigMapConfig {
 pub enum BundleSource {
     /// The authority's answer.
     Ca,
-    /// The ConfigMap, and the authority's answer until that has been read.
-    ConfigMap,
+    /// The followed object, and the authority's answer until that has been read.
+    Followed,
 }
 
 /// Where istiod has no TLS.
@@ -65,48 +57,8 @@ impl AuthorityConfig {
         };
         let identities = from.many("ca_identities", parse::displayed);
         let root_file = from.one("root_file", root_file);
-        let bundle_source = from.one("bundle_source", bundle_source);
-        let root_config_map = root_config_map(from, bundle_source == Some(BundleSource::ConfigMap));
-        Some(Self {
-            addresses,
-            identities,
-            extras,
-            root_file: root_file?,
-            root_config_map,
-            bundle_source: bundle_source?,
-        })
-    }
-}
-
-/// In a pod there is one by default, but not for those who said where the roots are.
-fn root_config_map(from: &mut Sources, is_needed: bool) -> Option<RootConfigMapConfig> {
-    let chosen = from.is_chosen("root_config_map");
-    let name = from.one("root_config_map", config_map_name);
-    let namespace = from.one("namespace", parse::object_name);
-    let kubeconfig = from.one("kubeconfig", parse::path);
-    match name {
-        Some(name) if chosen || !from.is_chosen("root_file") => {
-            Some(RootConfigMapConfig { name, namespace, kubeconfig, chosen: chosen || is_needed })
-        }
-        _ => {
-            for field in ["namespace", "kubeconfig"] {
-                if from.is_chosen(field) {
-                    from.refuse(field, "counts with rootConfigMap only: set that, or leave this out");
-                }
-            }
-            if is_needed && !chosen {
-                from.refuse("bundle_source", "there is no ConfigMap: set rootConfigMap");
-            }
-            None
-        }
-    }
-}
-
-fn config_map_name(text: &str) -> Result<String, String> {
-    if cfg!(feature = "kubernetes") {
-        parse::object_name(text)
-    } else {
-        Err("is not in this build: build it with --features kubernetes, or set rootFile alone".to_owned())
+        let (followed_roots, bundle_source) = followed_roots::read(from)?;
+        Some(Self { addresses, identities, extras, root_file: root_file?, followed_roots, bundle_source })
     }
 }
 
@@ -133,12 +85,4 @@ fn header(text: &str) -> Result<CaHeader, String> {
 fn printable(text: &str) -> Result<String, String> {
     let is_printable = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
     if is_printable { Ok(text.to_owned()) } else { Err(format!("{text:?} has characters that can't be sent")) }
-}
-
-fn bundle_source(text: &str) -> Result<BundleSource, String> {
-    match text {
-        "ca" => Ok(BundleSource::Ca),
-        "config-map" => Ok(BundleSource::ConfigMap),
-        _ => Err(format!("{text:?} is no source of the trust bundle: write ca or config-map")),
-    }
 }

@@ -9,7 +9,7 @@ use crate::{
         args::{IstiodArgs, KubernetesArgs},
         duration,
     },
-    service::gateway_secrets::GatewaySecret,
+    service::{ca_roots::RootsObject, gateway_secrets::GatewaySecret},
 };
 
 /// Where certificates come from.
@@ -45,14 +45,14 @@ pub struct IstiodConfig {
 pub struct IstiodClusterConfig {
     /// Where the API server is, unless the pod's service account says so.
     pub kubeconfig: Option<PathBuf>,
-    /// Of the Lease and the root ConfigMap, unless the pod's or the kubeconfig's own.
+    /// Of the Lease, unless the pod's or the kubeconfig's own.
     pub namespace: Option<String>,
     /// Of this replica's pod.
     pub replica_uid: String,
     /// How the term is held.
     pub lease: LeaseTiming,
-    /// Of the mesh's roots.
-    pub root_config_map: String,
+    /// What holds the mesh's roots.
+    pub roots: RootsObject,
     /// Secrets that hold SVIDs of gateways, each once.
     pub gateway_secrets: Vec<GatewaySecret>,
 }
@@ -82,6 +82,8 @@ const OF_OTHERS: [&str; 20] = [
     "gateway_identities",
 ];
 
+const ROOT_BUNDLE: &str = "istiod_root_cluster_trust_bundle";
+
 impl IstiodConfig {
     /// Reads them all; what is wrong is noted in `from`.
     pub(super) fn read(from: &mut Sources, in_kubernetes: bool) -> Option<Self> {
@@ -90,6 +92,8 @@ impl IstiodConfig {
         }
         if in_kubernetes {
             from.require("replica_uid");
+        } else if from.is_chosen(ROOT_BUNDLE) {
+            from.refuse(ROOT_BUNDLE, "counts with state kubernetes only: set that, or leave this out");
         }
         from.require("istiod_addresses");
         let server_name = from.one("istiod_server_name", parse::server_name);
@@ -118,6 +122,10 @@ impl IstiodConfig {
             istiod_addresses: Some(self.addresses.iter().map(address).collect()),
             istiod_server_name: self.server_name.clone(),
             istiod_root_file: Some(self.root_file.display().to_string()),
+            istiod_root_cluster_trust_bundle: self.cluster.as_ref().and_then(|cluster| match &cluster.roots {
+                RootsObject::ConfigMap { .. } => None,
+                RootsObject::ClusterTrustBundle { name } => Some(name.clone()),
+            }),
             istiod_token_file: Some(self.token_file.display().to_string()),
             istiod_qps: Some(self.qps.to_string()),
         }
@@ -130,16 +138,9 @@ impl IstiodClusterConfig {
         let namespace = from.one("namespace", parse::object_name);
         let replica_uid = from.one("replica_uid", parse::object_name);
         let lease = kubernetes::lease(from);
-        let root_config_map = from.one("root_config_map", parse::object_name);
+        let roots = roots(from, namespace.as_ref());
         let gateway_secrets = kubernetes::gateway_secrets(from);
-        Some(Self {
-            kubeconfig,
-            namespace,
-            replica_uid: replica_uid?,
-            lease: lease?,
-            root_config_map: root_config_map?,
-            gateway_secrets,
-        })
+        Some(Self { kubeconfig, namespace, replica_uid: replica_uid?, lease: lease?, roots: roots?, gateway_secrets })
     }
 
     /// The same as texts.
@@ -151,11 +152,27 @@ impl IstiodClusterConfig {
             lease_renew: Some(duration::format(self.lease.renew())),
             lease_step_down: Some(duration::format(self.lease.step_down())),
             lease_duration: Some(duration::format(self.lease.lease())),
-            root_config_map: Some(self.root_config_map.clone()),
+            root_config_map: match &self.roots {
+                RootsObject::ConfigMap { name, .. } => Some(name.clone()),
+                RootsObject::ClusterTrustBundle { .. } => None,
+            },
             gateway_secrets: kubernetes::gateway_secret_texts(&self.gateway_secrets),
             ..KubernetesArgs::default()
         }
     }
+}
+
+/// One object is followed: the ConfigMap, unless a ClusterTrustBundle is named.
+fn roots(from: &mut Sources, namespace: Option<&String>) -> Option<RootsObject> {
+    if !from.is_chosen(ROOT_BUNDLE) {
+        let name = from.one("root_config_map", parse::object_name)?;
+        return Some(RootsObject::ConfigMap { namespace: namespace.cloned(), name });
+    }
+    if from.is_chosen("root_config_map") {
+        from.refuse("root_config_map", "but a ClusterTrustBundle is named: one object is followed, leave one out");
+    }
+    let name = from.one(ROOT_BUNDLE, parse::trust_bundle_name)?;
+    Some(RootsObject::ClusterTrustBundle { name })
 }
 
 /// Notes each setting that would have no effect without istiod.

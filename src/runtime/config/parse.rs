@@ -110,6 +110,15 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
+/// DNS labels between dots and colons: the name of a signer, with `:` for `/`, and then that of its bundle.
+pub(super) fn trust_bundle_name(text: &str) -> Result<String, String> {
+    if text.split(['.', ':']).all(|label| object_name(label).is_ok()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is not the name of a ClusterTrustBundle: write it as in istio.io:istiod-ca:root-cert"))
+    }
+}
+
 /// A DNS label, which namespaces, UIDs and revisions are, and the names of the objects here.
 pub(super) fn object_name(text: &str) -> Result<String, String> {
     match ServiceAccount::new(text, "any") {

@@ -88,6 +88,18 @@ impl Istiod {
 
     /// The same with its xDS and its CA on a given port.
     pub(crate) fn start_on(port: u16, cluster: &Cluster, account: &Account, ca: Ca<'_>, serving: &Files) -> Self {
+        Self::start_with(port, cluster, account, ca, serving, &[])
+    }
+
+    /// The same with more variables.
+    pub(crate) fn start_with(
+        port: u16,
+        cluster: &Cluster,
+        account: &Account,
+        ca: Ca<'_>,
+        serving: &Files,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let folder = cluster.folder().join("istiod");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("mesh.yaml"), MESH).unwrap();
@@ -119,6 +131,7 @@ impl Istiod {
             ("VALIDATION_WEBHOOK_CONFIG_NAME", ""),
             ("ROOT_CA_DIR", "./cacerts"),
         ]);
+        command.envs(variables.iter().copied());
         match ca {
             Ca::Own(files) => files.write_to(&folder.join("cacerts")),
             Ca::External => {

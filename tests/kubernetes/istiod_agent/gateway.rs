@@ -71,11 +71,10 @@ impl Pod {
     }
 
     /// The agent with an istio-proxy's variables, and istiod at a port of this host.
-    fn command(&self, istiod_port: u16, ttl: Duration) -> Command {
+    fn command(&self, istiod_port: u16, ttl: Duration, roots: &[&str]) -> Command {
         let mut command = countersign();
         command.arg("agent").arg("--token-file").arg(&self.token_file);
-        command.arg("--root-config-map").arg(MESH_ROOTS).arg("--kubeconfig").arg(&self.kubeconfig);
-        command.arg("--namespace").arg(&self.account.namespace);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(roots);
         // there is no such file, as in a pod whose kubelet has delivered nothing yet
         command.arg("--root-file").arg(self.folder.join("istio/root-cert.pem"));
         command.env("CA_ADDR", format!("localhost:{istiod_port}")).env("ISTIO_META_CLUSTER_ID", "Kubernetes");
@@ -85,8 +84,14 @@ impl Pod {
 
     /// Starts the agent and waits for its socket.
     pub(crate) fn start(&self, istiod_port: u16, ttl: Duration) -> Agent {
+        let config_map = ["--root-config-map", MESH_ROOTS, "--namespace", &self.account.namespace];
+        self.start_with(istiod_port, ttl, &config_map)
+    }
+
+    /// The same with its roots from where these flags say.
+    pub(crate) fn start_with(&self, istiod_port: u16, ttl: Duration, roots: &[&str]) -> Agent {
         let (socket, admin_port) = (self.folder.join("agent.sock"), free_port());
-        let mut command = self.command(istiod_port, ttl);
+        let mut command = self.command(istiod_port, ttl, roots);
         command.arg("--socket").arg(&socket).arg("--admin-listen").arg(loopback(admin_port).to_string());
         let agent = Agent { process: Process::start("agent", &self.folder, &mut command), socket, admin_port };
         wait_until(START, "the socket", || if agent.socket.exists() { Ok(()) } else { Err("no such file") });
@@ -148,16 +153,15 @@ pub(crate) fn served(socket: &Path) -> Result<Served, String> {
     })
 }
 
-/// Fails unless all that the agent asked the API server for was that ConfigMap, and all of it was allowed since `ready`, RFC 3339:
-/// an API server that has only just started may refuse what it will allow.
-pub(crate) fn check_requests(cluster: &Cluster, ready: &str) {
+/// Fails unless all that the agent asked the API server for was that one kind of object, and all of it was allowed since `ready`,
+/// RFC 3339: an API server that has only just started may refuse what it will allow.
+pub(crate) fn check_requests(cluster: &Cluster, kind: &str, ready: &str) {
     let user = "system:serviceaccount:default:gateway";
     let requests = cluster.requests();
     let own: Vec<_> = requests.iter().filter(|request| request.user == user).collect();
     assert!(own.len() > 1, "{own:?}");
-    let is_fine = |verb: &str, resource: &str, denied: bool| {
-        ["list", "watch"].contains(&verb) && resource == "configmaps" && !denied
-    };
+    let is_fine =
+        |verb: &str, resource: &str, denied: bool| ["list", "watch"].contains(&verb) && resource == kind && !denied;
     let wrong: Vec<_> = own
         .iter()
         .filter(|request| !is_fine(&request.verb, &request.resource, request.denied && *request.received >= *ready))

@@ -57,5 +57,5 @@ fn an_agent_that_was_there_first_waits_and_has_an_identity_seconds_after_istiod(
     assert_eq!(agent.process.ended(), None);
     let log = agent.process.errors();
     assert_eq!(agent.said("istio_not_detected"), 1, "said once, however long it took: {log}");
-    check_requests(&cluster, &api_server_ready);
+    check_requests(&cluster, "configmaps", &api_server_ready);
 }

@@ -63,12 +63,15 @@ async fn either_source_of_roots_is_good_enough_and_they_are_looked_at_again_when
     follower.found(good.as_bytes()).unwrap();
     world.write_roots(&stale);
     assert_eq!(sign(&client).await.err(), None, "new, but the file is stale");
-    assert!(timeout(Duration::from_millis(50), follower.wanted()).await.is_err(), "nobody had to look again");
+    assert!(
+        timeout(Duration::from_millis(50), follower.wanted().notified()).await.is_err(),
+        "nobody had to look again"
+    );
 
     follower.found(stale.as_bytes()).unwrap();
     let refused = sign(&client).await.err();
     assert!(matches!(&refused, Some(SignError::Unavailable(said)) if said.contains("UnknownIssuer")), "{refused:?}");
-    timeout(Duration::from_secs(1), follower.wanted()).await.expect("somebody wants newer roots");
+    timeout(Duration::from_secs(1), follower.wanted().notified()).await.expect("somebody wants newer roots");
     follower.found(good.as_bytes()).unwrap();
     assert_eq!(sign(&client).await.err(), None, "and the connection is made anew with them");
 }

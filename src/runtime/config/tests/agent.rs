@@ -1,4 +1,5 @@
 use super::*;
+use crate::service::ca_roots::RootsObject;
 
 #[test]
 fn an_agent_outside_of_a_pod_needs_an_authority() {
@@ -8,7 +9,7 @@ fn an_agent_outside_of_a_pod_needs_an_authority() {
     let config = AgentConfig::load(&args, &Environment::new()).unwrap();
     assert_eq!(config.socket, PathBuf::from("/var/run/secrets/workload-spiffe-uds/socket"));
     assert_eq!((config.socket_mode, config.allow_uids.as_slice()), (0o666, [7].as_slice()));
-    assert_eq!((config.admin_listen, config.authority.root_config_map), (None, None));
+    assert_eq!((config.admin_listen, config.authority.followed_roots), (None, None));
 }
 
 const IN_A_POD: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
@@ -20,12 +21,13 @@ fn an_agent_in_a_pod_needs_nothing() {
     assert_eq!(authority.addresses, [parse::ca_address("istiod.istio-system.svc:15012", None).unwrap()]);
     assert_eq!(config.token_file, PathBuf::from("/var/run/secrets/tokens/istio-token"));
     assert_eq!(authority.root_file, PathBuf::from("/var/run/secrets/istio/root-cert.pem"));
-    let config_map = authority.root_config_map.as_ref().map(|config_map| (config_map.name.as_str(), config_map.chosen));
-    assert_eq!(config_map, cfg!(feature = "kubernetes").then_some(("istio-ca-root-cert", false)));
+    let object = RootsObject::ConfigMap { namespace: None, name: "istio-ca-root-cert".to_owned() };
+    let followed = FollowedRootsConfig { object, kubeconfig: None, chosen: false };
+    assert_eq!(authority.followed_roots, cfg!(feature = "kubernetes").then_some(followed));
     assert_eq!(authority.bundle_source, BundleSource::Ca);
     // whoever says where the roots are means it
     let config = AgentConfig::load(&agent_flags(&["--root-file", "r"]), &environment(&[IN_A_POD])).unwrap();
-    assert_eq!(config.authority.root_config_map, None);
+    assert_eq!(config.authority.followed_roots, None);
 }
 
 #[test]
@@ -44,7 +46,7 @@ fn variables_of_an_istio_proxy_count_above_the_defaults_only() {
     let config = AgentConfig::load(&AgentArgs::default(), &environment(&istios)).unwrap();
     let authority = &config.authority;
     assert_eq!(authority.addresses[0].host, "countersign.countersign-system.svc");
-    assert_eq!((authority.root_file.to_str(), &authority.root_config_map), (Some("/etc/root.pem"), &None));
+    assert_eq!((authority.root_file.to_str(), &authority.followed_roots), (Some("/etc/root.pem"), &None));
     assert_eq!((config.trust_domain.as_str(), config.svid_ttl), ("mesh.example", Duration::from_secs(3600)));
     let extras = &authority.extras;
     assert_eq!((extras.cluster_id.as_deref(), extras.cert_signer.as_deref()), (Some("east"), Some("blue")));
@@ -94,8 +96,48 @@ fn what_needs_a_config_map_is_refused_without_one() {
     }
     let with = load(&["--ca-address", "a:1", "--root-config-map", "roots", "--bundle-source", "config-map"]);
     if cfg!(feature = "kubernetes") {
-        assert!(with.unwrap().authority.root_config_map.unwrap().chosen);
+        assert!(with.unwrap().authority.followed_roots.unwrap().chosen);
     } else {
         assert!(with.unwrap_err().problems[0].contains("build it with --features kubernetes"));
+    }
+}
+
+#[test]
+fn a_cluster_trust_bundle_is_followed_instead_of_a_config_map() {
+    let load = |flags: &[&str]| AgentConfig::load(&agent_flags(flags), &environment(&[IN_A_POD]));
+    let refused = |flags: &[&str]| load(flags).unwrap_err().problems.join("\n");
+    let (bundle, named) = (["--bundle-source", "cluster-trust-bundle"], ["--root-cluster-trust-bundle", "a.b:c:d"]);
+    if !cfg!(feature = "kubernetes") {
+        assert!(
+            refused(&bundle).contains("--bundle-source: is not in this build: build it with --features kubernetes")
+        );
+        assert!(refused(&named).contains("--root-cluster-trust-bundle: is not in this build"));
+        return;
+    }
+    let followed = |flags: &[&str]| {
+        let authority = load(flags).unwrap().authority;
+        let followed = authority.followed_roots.unwrap();
+        assert!(followed.chosen);
+        match followed.object {
+            RootsObject::ClusterTrustBundle { name } => (name, authority.bundle_source),
+            other @ RootsObject::ConfigMap { .. } => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(followed(&bundle), ("istio.io:istiod-ca:root-cert".to_owned(), BundleSource::Followed));
+    assert_eq!(followed(&named), ("a.b:c:d".to_owned(), BundleSource::Ca));
+    assert_eq!(followed(&[bundle, named].concat()), ("a.b:c:d".to_owned(), BundleSource::Followed));
+    assert_eq!(followed(&[named, ["--root-file", "r"]].concat()), ("a.b:c:d".to_owned(), BundleSource::Ca));
+    for (flags, expected) in [
+        ([named, ["--root-config-map", "x"]], "--root-config-map: but a ClusterTrustBundle is asked for"),
+        ([named, ["--bundle-source", "config-map"]], "--bundle-source: but a ClusterTrustBundle is asked for"),
+        ([named, ["--namespace", "x"]], "--namespace: does not count with a ClusterTrustBundle"),
+        (
+            [bundle, ["--root-cluster-trust-bundle", "a/b:c"]],
+            "--root-cluster-trust-bundle: \"a/b:c\" is not the name of",
+        ),
+        ([bundle, ["--root-cluster-trust-bundle", "a::b"]], "--root-cluster-trust-bundle: \"a::b\" is not the name of"),
+    ] {
+        let problems = refused(&flags.concat());
+        assert!(problems.starts_with(expected) && !problems.contains('\n'), "{problems}");
     }
 }

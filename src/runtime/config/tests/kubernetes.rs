@@ -1,4 +1,5 @@
 use super::*;
+use crate::service::ca_roots::RootsObject;
 
 const IN_POD: &str = "state: kubernetes\nreplicaUid: 5f3c\npairAddress: 10.0.0.7:15013\n";
 
@@ -72,6 +73,18 @@ fn a_replica_before_istiod_in_kubernetes_needs_its_name_and_no_pair_port() {
     assert_eq!((config.kubernetes.is_none(), config.drain), (true, Duration::from_secs(5)));
     assert_eq!(config.istiod.clone().unwrap().cluster.unwrap().replica_uid, "a-b");
     assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+    let bundle = "source: istiod\nstate: kubernetes\nreplicaUid: a-b\nistiodRootClusterTrustBundle: a.b:c:d\n";
+    let config = load_file(bundle).unwrap();
+    let named = RootsObject::ClusterTrustBundle { name: "a.b:c:d".to_owned() };
+    assert_eq!(config.istiod.clone().unwrap().cluster.unwrap().roots, named);
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap().istiod, config.istiod);
+    let problem = problem_of(&format!("{bundle}rootConfigMap: roots\n"));
+    assert!(problem.starts_with("rootConfigMap in FILE: but a ClusterTrustBundle is named"), "{problem}");
+    let problem = problem_of("source: istiod\nistiodRootClusterTrustBundle: a.b:c:d\n");
+    assert!(
+        problem.starts_with("istiodRootClusterTrustBundle in FILE: counts with state kubernetes only"),
+        "{problem}"
+    );
     let problem = problem_of("source: istiod\nstate: kubernetes\nreplicaUid: a-b\nmeshCa: true\n");
     assert_eq!(problem, "meshCa in FILE: does not count with source istiod: leave it out");
 }

@@ -1,4 +1,4 @@
-//! The roots that istiod is verified by, as they are delivered: by a watch of the ConfigMap in Kubernetes, else in a file.
+//! The roots that istiod is verified by, as they are delivered: by a watch of an object in Kubernetes, else in a file.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,8 +20,9 @@ use crate::{
 /// While there are none, what each place lacks is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Begins to follow them: where they come from, and what is known of them. The file counts only as long as the ConfigMap was never read: kubelet is late with it.
-#[cfg_attr(not(feature = "kubernetes"), expect(clippy::unused_async, reason = "only Kubernetes has ConfigMaps"))]
+/// Begins to follow them: where they come from, and what is known of them. The file counts only as long as the object was never
+/// read: kubelet is late with it.
+#[cfg_attr(not(feature = "kubernetes"), expect(clippy::unused_async, reason = "only Kubernetes has such objects"))]
 pub(super) async fn start(
     config: &ServeConfig,
     istiod: &IstiodConfig,
@@ -31,11 +32,10 @@ pub(super) async fn start(
     let followed = match &istiod.cluster {
         #[cfg(feature = "kubernetes")]
         Some(cluster) => {
-            use crate::k8s::{client::client, root_config_map::RootConfigMap};
+            use crate::k8s::{client::client, mesh_roots::MeshRoots};
             let client = client(cluster.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
-            let (config_map, followed) =
-                RootConfigMap::new(client, cluster.namespace.as_deref(), &cluster.root_config_map);
-            supervisor.spawn("root ConfigMap", until(shutdown, config_map.follow()));
+            let (roots, followed) = MeshRoots::new(client, &cluster.roots);
+            supervisor.spawn("mesh's roots", until(shutdown, roots.follow()));
             Some(followed)
         }
         _ => None,

@@ -248,13 +248,13 @@ mod tests {
         assert!(client.ask(0, good, &request()).await.is_ok());
         let gone = client_of("127.0.0.1:1", CaRoots::new(Some(followed), None));
         assert!(gone.reach(0, good).await.is_err());
-        assert!(timeout(SECOND / 20, follower.wanted()).await.is_err(), "nobody had to look again");
+        assert!(timeout(SECOND / 20, follower.wanted().notified()).await.is_err(), "nobody had to look again");
 
         let refused = client.ask(0, stale, &request()).await;
         assert!(matches!(&refused, Err(AskError::Unreachable(said)) if said.contains("BadSignature")), "{refused:?}");
-        timeout(SECOND, follower.wanted()).await.expect("a call wants newer roots");
+        timeout(SECOND, follower.wanted().notified()).await.expect("a call wants newer roots");
         assert!(client.reach(0, stale).await.unwrap_err().contains("BadSignature"));
-        timeout(SECOND, follower.wanted()).await.expect("a connection wants newer roots");
+        timeout(SECOND, follower.wanted().notified()).await.expect("a connection wants newer roots");
         assert!(client.ask(0, good, &request()).await.is_ok(), "and with them there is another connection");
     }
 

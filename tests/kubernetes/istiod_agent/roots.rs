@@ -194,7 +194,7 @@ fn the_set_of_a_config_map_is_published_exactly_and_a_bad_one_never() {
     block_on(async { config_maps(&cluster).create(&PostParams::default(), &object).await }).unwrap();
     wait_for_roots(&agent, &root.certificate, AT_ONCE);
     assert_eq!(agent.process.ended(), None);
-    check_requests(&cluster, "configmaps");
+    check_requests(&cluster, "configmaps", "");
 }
 
 #[test]

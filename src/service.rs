@@ -10,6 +10,7 @@ pub mod causes;
 pub mod create_certificate;
 pub mod denial;
 pub mod file_output;
+mod flights;
 pub mod gateway_secrets;
 pub mod issuance_history;
 pub mod istiod_pass_on;

@@ -3,10 +3,10 @@
 
 mod detection;
 mod error;
-mod flights;
 mod route;
 
 use std::{
+    convert::Infallible,
     net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
@@ -22,11 +22,9 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 pub use self::error::PassOnError;
-use self::{
-    flights::{Flights, Joined, Key, landed},
-    route::Route,
-};
+use self::route::Route;
 use super::{
+    flights::{Flights, Joined, Key, landed},
     metrics::{IstiodOutcome, Metrics, RequestOutcome},
     ports::{AskError, Istiod, PassedRequest, SigningRequest},
     room::{Place, Room},
@@ -170,17 +168,17 @@ impl PassOn {
         let _waiting = self.waiting.try_acquire().map_err(|_full| PassOnError::Overloaded)?;
         let _waiting_here = held_here.try_acquire().map_err(|_full| PassOnError::Overloaded)?;
         let (own, key) = (Arc::clone(self), key_of(&request.passed));
-        let ask = || async move {
+        let ask = async move {
             let _room = room;
             own.ask(&request.passed, &expected).await
         };
-        let flight = match self.flights.join(key, ask) {
+        let Ok(joined) = self.flights.join(key, || Ok::<_, Infallible>(ask));
+        let flight = match joined {
             Joined::First(flight) => flight,
             Joined::Other(flight) => {
                 self.metrics.istiod_asked(IstiodOutcome::Coalesced);
                 flight
             }
-            Joined::Full => return Err(PassOnError::Overloaded),
         };
         landed(flight).await.unwrap_or(Err(PassOnError::Failed))
     }

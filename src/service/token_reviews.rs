@@ -10,24 +10,21 @@ mod admission;
 mod kept;
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use ring::digest::{Context, SHA256};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use self::{
     admission::{Admission, Place},
-    kept::{Kept, Key},
+    kept::Kept,
 };
 use super::{
+    flights::{Flight, Flights, Joined, Key, landed},
     metrics::{Metrics, ReviewOutcome},
     ports::TokenReviewer,
 };
@@ -59,14 +56,14 @@ struct Shared {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     admission: Admission,
+    /// Bounded by the places of `admission`.
+    flights: Flights<Reviewed>,
     answers: Mutex<Answers>,
 }
 
 struct Answers {
     accepted: Kept<Accepted>,
     refused: Kept<ReviewError>,
-    /// Bounded by the places of `admission`.
-    under_way: HashMap<Key, watch::Receiver<Option<Reviewed>>>,
 }
 
 #[derive(Clone)]
@@ -77,7 +74,7 @@ struct Accepted {
 
 enum Found {
     Answer(Reviewed),
-    UnderWay(watch::Receiver<Option<Reviewed>>),
+    UnderWay(Flight<Reviewed>),
 }
 
 impl TokenReviews {
@@ -89,9 +86,9 @@ impl TokenReviews {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let answers = Answers { accepted: Kept::new(ACCEPTED), refused: Kept::new(REFUSED), under_way: HashMap::new() };
-        let (admission, answers) = (Admission::new(), Mutex::new(answers));
-        Self(Arc::new(Shared { reviewer, rules, kept_for, clock, metrics, admission, answers }))
+        let answers = Mutex::new(Answers { accepted: Kept::new(ACCEPTED), refused: Kept::new(REFUSED) });
+        let (admission, flights) = (Admission::new(), Flights::new());
+        Self(Arc::new(Shared { reviewer, rules, kept_for, clock, metrics, admission, flights, answers }))
     }
 
     /// What tokens are held to.
@@ -113,13 +110,12 @@ impl TokenReviews {
         deadline: Instant,
     ) -> Reviewed {
         let key = key_of(token, &self.0.rules);
-        let mut answer = match self.0.find_or_begin(key, token, claims, source) {
+        let flight = match self.0.find_or_begin(key, token, claims, source) {
             Found::Answer(answer) => return answer,
-            Found::UnderWay(answer) => answer,
+            Found::UnderWay(flight) => flight,
         };
-        match timeout_at(deadline, answer.wait_for(Option::is_some)).await {
-            Ok(Ok(answer)) => answer.clone().unwrap_or_else(|| unavailable("its review has no result")),
-            Ok(Err(_ended)) => unavailable("its review ended without a result"),
+        match timeout_at(deadline, landed(flight)).await {
+            Ok(answer) => answer.unwrap_or_else(|| unavailable("its review ended without a result")),
             Err(_elapsed) => unavailable("the API server has not answered yet"),
         }
     }
@@ -134,7 +130,8 @@ impl Shared {
         source: Option<IpAddr>,
     ) -> Found {
         let now = self.clock.boot();
-        let mut answers = self.answers();
+        // held until the end: what lands meanwhile is kept first, and is found there next time
+        let answers = self.answers();
         if let Some(accepted) = answers.accepted.get(&key, now).filter(|kept| kept.expires > self.clock.now()) {
             self.metrics.token_reviewed(ReviewOutcome::Kept);
             return Found::Answer(Ok(accepted.account.clone()));
@@ -143,34 +140,27 @@ impl Shared {
             self.metrics.token_reviewed(ReviewOutcome::Kept);
             return Found::Answer(Err(refusal.clone()));
         }
-        // one whose sender is gone has failed without a word
-        if let Some(answer) = answers.under_way.get(&key).filter(|answer| answer.has_changed().is_ok()) {
-            return Found::UnderWay(answer.clone());
-        }
-        match self.admission.enter(source, &claims.origin, now) {
+        let review = || {
+            let place = self.admission.enter(source, &claims.origin, now);
+            place.map(|place| Arc::clone(self).carry_out(key, token.clone(), claims.expires, place))
+        };
+        match self.flights.join(key, review) {
+            Ok(Joined::First(flight) | Joined::Other(flight)) => Found::UnderWay(flight),
             Err(busy) => {
                 self.metrics.token_reviewed(ReviewOutcome::Unavailable);
                 Found::Answer(unavailable(&busy.to_string()))
             }
-            Ok(place) => {
-                let (sender, answer) = watch::channel(None);
-                answers.under_way.insert(key, answer.clone());
-                let review = Arc::clone(self).carry_out(key, token.clone(), claims.expires, place, sender);
-                tokio::spawn(review);
-                Found::UnderWay(answer)
-            }
         }
     }
 
-    /// A task of its own: it ends within the limits of waiting and calling, whoever has given up meanwhile.
+    /// In a task of its own: it ends within the limits of waiting and calling, whoever has given up meanwhile.
     async fn carry_out(
         self: Arc<Self>,
         key: Key,
         token: Zeroizing<String>,
         expires: Timestamp,
         place: Place,
-        answer: watch::Sender<Option<Reviewed>>,
-    ) {
+    ) -> Reviewed {
         let reviewed = self.ask(&token, &place).await;
         let now = self.clock.boot();
         place.learn(&reviewed, now);
@@ -180,7 +170,6 @@ impl Shared {
             Err(_) => ReviewOutcome::Refused,
         });
         let mut answers = self.answers();
-        answers.under_way.remove(&key);
         match &reviewed {
             Ok(account) => {
                 let accepted = Accepted { account: account.clone(), expires };
@@ -190,7 +179,7 @@ impl Shared {
             Err(error) => answers.refused.keep(key, error.clone(), now, REFUSALS_KEPT),
         }
         drop(answers);
-        answer.send_replace(Some(reviewed));
+        reviewed
     }
 
     async fn ask(&self, token: &str, place: &Place) -> Reviewed {

@@ -5,10 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::domain::clock::BootInstant;
-
-/// SHA-256 of what was asked.
-pub(super) type Key = [u8; 32];
+use crate::{domain::clock::BootInstant, service::flights::Key};
 
 /// Answers that all live equally long.
 pub(super) struct Kept<V> {

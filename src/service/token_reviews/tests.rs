@@ -150,8 +150,7 @@ async fn bad_tokens_push_out_no_answer_about_a_good_one() {
     let calls = world.calls();
     assert!(world.review("good").await.is_ok());
     assert_eq!(world.calls(), calls);
-    let answers = world.reviews.0.answers();
-    assert!(answers.under_way.is_empty());
+    assert!(world.reviews.0.flights.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +199,7 @@ async fn an_api_server_that_hangs_is_left_after_a_second_and_asked_again() {
         assert_eq!(world.review("good").await, unavailable("the API server did not answer within 1s"));
     }
     assert_eq!((world.calls(), begun.elapsed()), (3, CALL_LIMIT * 3));
-    assert!(world.reviews.0.answers().under_way.is_empty());
+    assert!(world.reviews.0.flights.is_empty());
 }
 
 /// Keeps `number` addresses asking with ever new bad tokens.

@@ -1,4 +1,5 @@
-//! Equal requests that are under way at the same time are made once.
+//! Equal questions that are under way at the same time are asked once. How many there are at the most is for those to bound who
+//! begin them.
 
 use std::{
     collections::HashMap,
@@ -7,16 +8,14 @@ use std::{
 
 use tokio::sync::watch;
 
-/// Says which requests are equal: a hash of all that counts.
+/// Says which questions are equal: a hash of all that counts.
 pub(super) type Key = [u8; 32];
 
 /// What is under way.
 pub(super) struct Flights<T>(Arc<Mutex<HashMap<Key, Flight<T>>>>);
 
-type Flight<T> = watch::Receiver<Option<T>>;
-
-/// What goes on here at the most: the tasks of callers that have left are among them.
-const MOST: usize = 16_384;
+/// The answer, as soon as there is one.
+pub(super) type Flight<T> = watch::Receiver<Option<T>>;
 
 /// Takes a flight off the list, also when its task panics.
 struct Landing<T> {
@@ -26,12 +25,10 @@ struct Landing<T> {
 
 /// How a caller comes by its answer.
 pub(super) enum Joined<T> {
-    /// Its request is the first of its kind.
+    /// Its question is the first of its kind.
     First(Flight<T>),
     /// There is an equal one.
     Other(Flight<T>),
-    /// Too much is under way.
-    Full,
 }
 
 impl<T: Clone + Send + Sync + 'static> Flights<T> {
@@ -40,28 +37,38 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     }
 
     /// Joins what is under way under `key`, or begins it. It goes on whoever leaves.
-    pub(super) fn join<F: Future<Output = T> + Send + 'static>(
+    ///
+    /// # Errors
+    ///
+    /// What `begin` says that keeps it from beginning.
+    pub(super) fn join<F: Future<Output = T> + Send + 'static, E>(
         &self,
         key: Key,
-        begin: impl FnOnce() -> F,
-    ) -> Joined<T> {
+        begin: impl FnOnce() -> Result<F, E>,
+    ) -> Result<Joined<T>, E> {
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(&key) {
-            return Joined::Other(flight.clone());
+            return Ok(Joined::Other(flight.clone()));
         }
-        if flights.len() >= MOST {
-            return Joined::Full;
-        }
+        let work = begin()?;
         let (answer, flight) = watch::channel(None);
         flights.insert(key, flight.clone());
-        let (landing, work) = (Landing { flights: Arc::clone(&self.0), key }, begin());
+        let landing = Landing { flights: Arc::clone(&self.0), key };
         tokio::spawn(async move {
             let outcome = work.await;
-            // whoever comes from here on begins anew: answers are not kept
+            // whoever comes from here on begins anew: answers are not kept here
             drop(landing);
             answer.send_replace(Some(outcome));
         });
-        Joined::First(flight)
+        Ok(Joined::First(flight))
+    }
+}
+
+#[cfg(test)]
+impl<T> Flights<T> {
+    /// Whether nothing is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 

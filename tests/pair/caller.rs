@@ -9,7 +9,7 @@ use countersign::{
     },
 };
 use tonic::{
-    Request, Status,
+    ConnectError, Request, Status,
     transport::{Certificate as Root, Channel, ClientTlsConfig, Endpoint},
 };
 
@@ -65,13 +65,17 @@ impl Caller {
     }
 }
 
-/// Whether a call failed before any server had it: there was nobody to connect to, or the connection had been closed
-/// before the request was written. Every gRPC client may send such a call to another address.
+/// Whether a call failed before any server had it: there was nobody to connect to, or whoever listened left before it took the
+/// connection, or the connection had been closed before the request was written. Every gRPC client may send such a call to another address.
 pub(crate) fn was_never_sent(status: &Status) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = status.source();
+    let mut connecting = false;
     while let Some(error) = cause {
-        let refused =
-            error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        connecting |= error.is::<ConnectError>();
+        let refused = error.downcast_ref::<io::Error>().is_some_and(|error| {
+            let kind = error.kind();
+            kind == io::ErrorKind::ConnectionRefused || connecting && kind == io::ErrorKind::ConnectionReset
+        });
         if refused || error.to_string().starts_with("operation was canceled") {
             return true;
         }

@@ -20,6 +20,7 @@ pub mod line_limit;
 pub mod metrics;
 pub mod own_identity;
 pub mod plugged_in_authority;
+pub mod policy_follower;
 pub mod policy_publisher;
 pub mod policy_view;
 pub mod ports;

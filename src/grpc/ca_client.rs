@@ -2,6 +2,7 @@
 
 mod connection;
 mod extras;
+mod proof;
 mod roots;
 #[cfg(test)]
 mod tests;
@@ -13,22 +14,17 @@ use std::{
     iter::successors,
     path::PathBuf,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use rustls::pki_types::ServerName;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, ConnectError, Request, Status, TimeoutExpired, metadata::AsciiMetadataValue, transport::Channel};
-use zeroize::Zeroizing;
 
-use self::{
-    connection::{ConnectFailed, channel},
-    tls::client_config,
-};
+use self::{connection::ConnectFailed, proof::Proof};
 pub use self::{
     extras::{CaExtras, CaHeader},
     roots::{CaRoots, RootSets},
@@ -38,7 +34,6 @@ use crate::{
     domain::{
         identity::{ServiceAccount, SpiffeId},
         jwt::unverified_subject,
-        x509::X509Svid,
     },
     proto::istio::v1::auth::{
         IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
@@ -81,16 +76,6 @@ struct KeptChannel {
     channel: Channel,
 }
 
-/// What is asked of each address.
-struct Asked<'a> {
-    csr_pem: &'a str,
-    ttl_seconds: i64,
-    /// Of the sources, now.
-    roots: RootSets,
-    /// The bearer token, or why there is none.
-    bearer: Result<AsciiMetadataValue, String>,
-}
-
 /// A replica holds a request for 10 s while nobody is active, and is not given up before it says so.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
 /// Another one may know better meanwhile, so it is asked as well.
@@ -109,6 +94,22 @@ impl CaClient {
             token_file,
             roots: Arc::new(roots.into()),
             identity: OnceLock::new(),
+            last_good: AtomicUsize::new(0),
+        }
+    }
+
+    /// The same for others at `endpoints`: verified by the same roots and identities, with the same proofs, and nothing else
+    /// sent.
+    #[must_use]
+    pub fn at(&self, endpoints: Vec<CaEndpoint>) -> Self {
+        Self {
+            channels: Mutex::new(vec![None; endpoints.len()]),
+            endpoints,
+            identities: self.identities.clone(),
+            extras: CaExtras::default(),
+            token_file: self.token_file.clone(),
+            roots: Arc::clone(&self.roots),
+            identity: self.identity.clone(),
             last_good: AtomicUsize::new(0),
         }
     }
@@ -136,12 +137,24 @@ impl CaClient {
     }
 
     /// Asks one address after the other, the next one when there was a failure or no answer for a while. The first answer
-    /// counts.
-    async fn sign_anywhere(&self, csr_pem: &str, ttl_seconds: i64) -> Result<SignedChain, SignError> {
+    /// that is accepted counts.
+    ///
+    /// # Errors
+    ///
+    /// What each of them said.
+    pub(in crate::grpc) async fn ask_anywhere<T, U, F>(
+        &self,
+        call: impl Fn(Channel, Option<AsciiMetadataValue>) -> F + Sync,
+        accept: impl Fn(T) -> Result<U, SignError> + Sync,
+    ) -> Result<U, SignError>
+    where
+        T: Send,
+        U: Send,
+        F: Future<Output = Result<T, Status>> + Send,
+    {
         let no_roots = |absence| SignError::NotDetected(format!("no roots to verify one by: {absence}"));
-        let roots = self.roots.newest().await.map_err(no_roots)?;
-        let asked = &Asked { csr_pem, ttl_seconds, roots, bearer: self.bearer().await };
-        if let Err(unreadable) = &asked.bearer
+        let proof = &Proof { roots: self.roots.newest().await.map_err(no_roots)?, bearer: self.bearer().await };
+        if let Err(unreadable) = &proof.bearer
             && self.svid().is_none()
         {
             return Err(SignError::NoProof(without_svid(unreadable)));
@@ -149,15 +162,16 @@ impl CaClient {
         let first = self.last_good.load(Ordering::Relaxed);
         let count = self.endpoints.len();
         let mut others = (0..count).map(|offset| (first + offset) % count);
-        let ask = |index| async move { (index, self.sign_at(index, asked).await) };
+        let (call, accept) = (&call, &accept);
+        let ask = |index| async move { (index, self.ask_at(index, proof, call).await.and_then(accept)) };
         let mut attempts: FuturesUnordered<_> = others.next().map(ask).into_iter().collect();
         let mut failures = Vec::new();
         while !attempts.is_empty() {
             let next = tokio::select! {
                 Some((index, answer)) = attempts.next() => match answer {
-                    Ok(signed) => {
+                    Ok(answer) => {
                         self.last_good.store(index, Ordering::Relaxed);
-                        return Ok(signed);
+                        return Ok(answer);
                     }
                     Err(error @ SignError::Refused(_)) => return Err(error),
                     Err(error) => {
@@ -199,93 +213,21 @@ impl CaClient {
             (false, false) => SignError::Unavailable(said),
         }
     }
-
-    async fn token(&self) -> Result<Zeroizing<String>, String> {
-        let path = &self.token_file;
-        match tokio::fs::read_to_string(path).await.map(Zeroizing::new) {
-            Ok(token) if token.trim().is_empty() => Err(format!("token file {} is empty", path.display())),
-            Ok(token) => Ok(Zeroizing::new(token.trim().to_owned())),
-            Err(error) => Err(format!("token file {}: {error}", path.display())),
-        }
-    }
-
-    async fn bearer(&self) -> Result<AsciiMetadataValue, String> {
-        let bearer = Zeroizing::new(format!("Bearer {}", self.token().await?.as_str()));
-        let no_token = || format!("token file {} holds characters that no token has", self.token_file.display());
-        let mut bearer: AsciiMetadataValue = bearer.parse().map_err(|_not_ascii| no_token())?;
-        bearer.set_sensitive(true);
-        Ok(bearer)
-    }
-
-    fn request(&self, asked: &Asked<'_>, bearer: Option<&AsciiMetadataValue>) -> Request<IstioCertificateRequest> {
-        let mut request = Request::new(IstioCertificateRequest {
-            csr: asked.csr_pem.to_owned(),
-            validity_duration: asked.ttl_seconds,
-            metadata: self.extras.message_metadata(),
-        });
-        self.extras.add_to(request.metadata_mut());
-        if let Some(bearer) = bearer {
-            request.metadata_mut().insert("authorization", bearer.clone());
-        }
-        request
-    }
-
-    /// The token first, on a channel without a certificate: a CA that can't verify the certificate would end the connection.
-    async fn sign_at(&self, index: usize, asked: &Asked<'_>) -> Result<SignedChain, SignError> {
-        let refusal = match &asked.bearer {
-            Ok(bearer) => {
-                let channel = self.kept_channel(index, &asked.roots)?;
-                let answer = match call(channel.clone(), self.request(asked, Some(bearer))).await {
-                    // a kept connection may have died unnoticed; the channel makes another one
-                    Err(status) if broke_off(&status) => call(channel, self.request(asked, Some(bearer))).await,
-                    answer => answer,
-                };
-                match signed(answer) {
-                    Err(SignError::Unauthenticated(refusal)) => refusal,
-                    answer => return answer,
-                }
-            }
-            Err(unreadable) => unreadable.clone(),
-        };
-        let Some(svid) = self.svid() else {
-            // it may have expired since the token turned out to be unreadable
-            let error = if asked.bearer.is_ok() { SignError::Unauthenticated } else { SignError::NoProof };
-            return Err(error(without_svid(&refusal)));
-        };
-        let channel = self.channel(index, &asked.roots, Some(&svid))?;
-        signed(call(channel, self.request(asked, None)).await)
-    }
-
-    /// The channel that is kept for an address, made anew when the roots have changed.
-    fn kept_channel(&self, index: usize, roots: &RootSets) -> Result<Channel, SignError> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        match channels.get_mut(index) {
-            Some(Some(kept)) if kept.roots == *roots => Ok(kept.channel.clone()),
-            Some(place) => {
-                let channel = self.channel(index, roots, None)?;
-                *place = Some(KeptChannel { roots: roots.clone(), channel: channel.clone() });
-                Ok(channel)
-            }
-            None => Err(no_address()),
-        }
-    }
-
-    fn channel(&self, index: usize, roots: &RootSets, svid: Option<&X509Svid>) -> Result<Channel, SignError> {
-        let CaEndpoint { address, server_name } = self.endpoints.get(index).ok_or_else(no_address)?;
-        let server_name = ServerName::try_from(server_name.clone())
-            .map_err(|_malformed| SignError::Unavailable(format!("{server_name:?} is no name of a server")))?;
-        let tls = client_config(&self.roots, roots, &self.identities, svid).map_err(SignError::Unavailable)?;
-        channel(address, server_name, Arc::new(tls), ATTEMPT_LIMIT).map_err(SignError::Unavailable)
-    }
-
-    fn svid(&self) -> Option<Arc<X509Svid>> {
-        self.identity.get()?.borrow().as_ref()?.svid.clone()
-    }
 }
 
 impl CertificateAuthority for CaClient {
     fn sign<'a>(&'a self, csr_pem: &'a str, ttl_seconds: i64) -> BoxFuture<'a, Result<SignedChain, SignError>> {
-        Box::pin(self.sign_anywhere(csr_pem, ttl_seconds))
+        let call = move |channel, bearer: Option<AsciiMetadataValue>| {
+            let mut request = Request::new(IstioCertificateRequest {
+                csr: csr_pem.to_owned(),
+                validity_duration: ttl_seconds,
+                metadata: self.extras.message_metadata(),
+            });
+            self.extras.add_to(request.metadata_mut());
+            authorize(&mut request, bearer);
+            create(channel, request)
+        };
+        Box::pin(self.ask_anywhere(call, SignedChain::from_elements))
     }
 
     fn subject(&self) -> BoxFuture<'_, Option<ServiceAccount>> {
@@ -293,7 +235,7 @@ impl CertificateAuthority for CaClient {
     }
 }
 
-async fn call(channel: Channel, request: Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> {
+async fn create(channel: Channel, request: Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> {
     // the endpoint's own limit ends with the head of the answer
     let mut client = IstioCertificateServiceClient::new(channel);
     let response = timeout(ATTEMPT_LIMIT, client.create_certificate(request)).await;
@@ -301,8 +243,11 @@ async fn call(channel: Channel, request: Request<IstioCertificateRequest>) -> Re
     Ok(response.into_inner().cert_chain)
 }
 
-fn signed(answer: Result<Vec<String>, Status>) -> Result<SignedChain, SignError> {
-    answer.map_err(|status| error_of(&status)).and_then(SignedChain::from_elements)
+/// Brings the token with a request, if there is one to bring.
+pub(in crate::grpc) fn authorize<T>(request: &mut Request<T>, bearer: Option<AsciiMetadataValue>) {
+    if let Some(bearer) = bearer {
+        request.metadata_mut().insert("authorization", bearer);
+    }
 }
 
 /// Whether a connection ended under the call, which nobody has answered then. To ask for a certificate once more does no harm.

@@ -1,10 +1,11 @@
-//! Asking a replica for policies on its `admin.sock`, for the command line.
+//! Asking a replica for policies: on its `admin.sock`, for the command line; on its CA port, for an agent.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming, metadata::AsciiMetadataValue};
 
 use super::{
+    ca_client::{CaClient, authorize},
     operator_client::{OperatorError, failure},
     pair_client::connect,
     policy_messages::{preview_view, update_view},
@@ -12,11 +13,13 @@ use super::{
 use crate::{
     proto::countersign::policy::v1::{
         PreviewRequest, WatchRequest, WatchResponse, policy_operator_service_client::PolicyOperatorServiceClient,
-        preview_request::Label,
+        policy_service_client::PolicyServiceClient, preview_request::Label,
     },
     service::{
+        policy_follower::{PolicySource, PolicyStream},
         policy_publisher::PreviewLabel,
         policy_view::{NamespaceListing, PolicyUpdate},
+        ports::{BoxFuture, SignError},
     },
 };
 
@@ -44,6 +47,42 @@ impl PolicyUpdates {
     pub async fn next(&mut self) -> Result<PolicyUpdate, OperatorError> {
         let message = self.0.message().await.map_err(|status| failure(&status))?;
         message.map(update_view).ok_or_else(|| OperatorError::Broken("the replica has left".into()))
+    }
+}
+
+/// The policies of the replicas that a client reaches on their CA port.
+pub struct GatewayPolicies(Arc<CaClient>);
+
+struct GatewayStream(Streaming<WatchResponse>);
+
+impl GatewayPolicies {
+    /// By `replicas`, to whom the caller proves itself as for a certificate.
+    pub const fn new(replicas: Arc<CaClient>) -> Self {
+        Self(replicas)
+    }
+}
+
+impl PolicySource for GatewayPolicies {
+    fn watch<'a>(&'a self, version: &'a str) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>> {
+        Box::pin(async move {
+            let call = |channel, bearer: Option<AsciiMetadataValue>| {
+                let mut request = Request::new(WatchRequest { version: version.to_owned() });
+                authorize(&mut request, bearer);
+                async move { PolicyServiceClient::new(channel).watch(request).await.map(tonic::Response::into_inner) }
+            };
+            let stream = self.0.ask_anywhere(call, Ok::<_, SignError>).await.map_err(|error| error.to_string())?;
+            Ok(Box::new(GatewayStream(stream)) as Box<dyn PolicyStream>)
+        })
+    }
+}
+
+impl PolicyStream for GatewayStream {
+    fn next(&mut self) -> BoxFuture<'_, Result<PolicyUpdate, String>> {
+        Box::pin(async {
+            let message =
+                self.0.message().await.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;
+            message.map(update_view).ok_or_else(|| "the replica has ended the stream".to_owned())
+        })
     }
 }
 

@@ -8,6 +8,7 @@ mod delta;
 mod resources;
 mod state_of_world;
 mod subscription;
+mod validation;
 
 use std::sync::Arc;
 
@@ -15,8 +16,11 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
-pub(super) use self::resources::SecretSet;
 use self::{delta::Delta, resources::SECRET_TYPE_URL, state_of_world::StateOfWorld};
+pub(super) use self::{
+    resources::{SecretSet, Validation},
+    validation::ValidationContexts,
+};
 use super::phase::Phases;
 use crate::proto::{
     envoy::service::{

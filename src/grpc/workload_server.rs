@@ -1,6 +1,6 @@
 //! The workload socket put together: Workload API, secret discovery, health, reflection.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{oneshot, watch},
@@ -12,11 +12,17 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::{
     phase::{Phase, Phases},
     reflection::add_reflection,
-    secret_discovery::{SecretDiscovery, SecretSet},
+    secret_discovery::{SecretDiscovery, SecretSet, Validation, ValidationContexts},
     unix_listener::WorkloadListener,
     workload_api::{WorkloadApi, WorkloadMessages},
 };
-use crate::{proto::WORKLOAD_DESCRIPTORS, service::svid_publisher::IdentityReceiver};
+use crate::{
+    proto::WORKLOAD_DESCRIPTORS,
+    service::{
+        policy_follower::PeersReceiver,
+        svid_publisher::{IdentityReceiver, WorkloadIdentity},
+    },
+};
 
 /// Why the socket is not served.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +41,7 @@ const MAX_STREAMS: u32 = 100_000;
 /// How long clients have to take notice when the socket closes.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Serves `identity` on `listener` until `shutdown` resolves; then every stream ends with `Unavailable`.
+/// Serves `identity`, and validation contexts for `peers` if policies are followed, on `listener` until `shutdown` resolves; then every stream ends with `Unavailable`.
 ///
 /// Health of the whole server (`""`) is `SERVING` while an SVID is held that has not expired, `NOT_SERVING` before and
 /// after: a probe that passes means that a caller gets an identity. That the socket accepts shows in any answer at all.
@@ -48,6 +54,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 pub async fn serve(
     listener: WorkloadListener,
     identity: IdentityReceiver,
+    peers: Option<PeersReceiver>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (health, health_server) = tonic_health::server::health_reporter();
@@ -66,7 +73,7 @@ pub async fn serve(
     let stopping = async move {
         tokio::select! {
             () = shutdown => {}
-            () = prepare(identity, &messages, &secrets, &health) => {}
+            () = prepare(identity, peers, &messages, &secrets, &health) => {}
         }
         health.set_service_status("", ServingStatus::NotServing).await;
         messages.send_replace(Phase::Stopping);
@@ -83,20 +90,42 @@ pub async fn serve(
 /// is gone.
 async fn prepare(
     mut identity: IdentityReceiver,
+    mut peers: Option<PeersReceiver>,
     messages: &watch::Sender<Phase<WorkloadMessages>>,
     secrets: &watch::Sender<Phase<SecretSet>>,
     health: &HealthReporter,
 ) {
+    let mut contexts = None;
     loop {
         let published = identity.borrow_and_update().clone();
         if let Some(identity) = published {
             messages.send_replace(Phase::Serving(WorkloadMessages::new(&identity).into()));
-            secrets.send_replace(Phase::Serving(SecretSet::new(&identity).into()));
+            let validation = validation(peers.as_mut(), &identity, &mut contexts);
+            secrets.send_replace(Phase::Serving(SecretSet::new(&identity, validation).into()));
             let status = if identity.svid.is_some() { ServingStatus::Serving } else { ServingStatus::NotServing };
             health.set_service_status("", status).await;
         }
-        if identity.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        let changed = async |peers: Option<&mut PeersReceiver>| match peers {
+            Some(peers) => peers.changed().await.is_ok(),
+            None => false,
+        };
+        tokio::select! {
+            Ok(()) = identity.changed() => {}
+            true = changed(peers.as_mut()) => {}
+            else => std::future::pending::<()>().await,
         }
     }
+}
+
+/// What is served of the policies, beside this identity. `before` is what was.
+fn validation(
+    peers: Option<&mut PeersReceiver>,
+    identity: &WorkloadIdentity,
+    before: &mut Option<Arc<ValidationContexts>>,
+) -> Validation {
+    let Some(peers) = peers else { return Validation::NotServed };
+    let Some(known) = peers.borrow_and_update().clone() else { return Validation::Withheld };
+    let contexts = Arc::new(ValidationContexts::new(&identity.bundle, &known, before.as_deref()));
+    *before = Some(Arc::clone(&contexts));
+    Validation::Served(contexts)
 }

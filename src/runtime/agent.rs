@@ -1,6 +1,8 @@
 //! `countersign agent`: the sidecar that keeps a gateway's identity and serves it on a socket.
 
 mod outputs;
+#[cfg(feature = "kubernetes")]
+mod policies;
 mod roots;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -95,6 +97,12 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     client.renew_by(identity.clone());
 
     let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
+    #[cfg(not(feature = "kubernetes"))]
+    let peers = None;
+    #[cfg(feature = "kubernetes")]
+    let peers = policies::follow(&config.authority.policy_addresses, &client, &metrics, |task| {
+        spawn(&mut supervisor, "policies", task, &shutdown);
+    });
     if let Some(output) = config.output {
         outputs::start(output, identity.clone(), Arc::clone(&metrics), &readiness, &shutdown, &mut supervisor);
     }
@@ -113,7 +121,8 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     };
     spawn(&mut supervisor, "identity", keep, &shutdown);
     let asked = shutdown.clone();
-    supervisor.spawn("socket", workload_server::serve(listener, identity, async move { asked.requested().await }));
+    supervisor
+        .spawn("socket", workload_server::serve(listener, identity, peers, async move { asked.requested().await }));
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
 }
 

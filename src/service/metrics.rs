@@ -3,6 +3,7 @@
 
 mod expiring;
 mod istiod;
+mod policies;
 mod renewals;
 
 use std::{
@@ -23,7 +24,7 @@ pub use self::{
     outputs::{NoticeOutcome, OutputOutcome},
     renewals::RenewalOutcome,
 };
-use self::{istiod::IstiodMetrics, outputs::Outputs, renewals::RenewalMetrics};
+use self::{istiod::IstiodMetrics, outputs::Outputs, policies::PolicyMetrics, renewals::RenewalMetrics};
 use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
 
@@ -45,6 +46,7 @@ pub struct Metrics {
     root_places: Family<PlaceLabels, Gauge>,
     expiry: Family<Label<ExpiringCertificate>, Gauge>,
     outputs: Outputs,
+    policies: PolicyMetrics,
 }
 
 /// A request that waits for somebody to become active; counted until it is dropped.
@@ -240,6 +242,7 @@ impl Metrics {
             root_places: Family::default(),
             expiry: Family::default(),
             outputs: Outputs::new(),
+            policies: PolicyMetrics::default(),
         };
         let registry = &mut metrics.registry;
         metrics.renewals.register(registry);
@@ -249,6 +252,7 @@ impl Metrics {
             metrics.expiry.clone(),
         );
         metrics.outputs.register(registry);
+        metrics.policies.register(registry);
         metrics
     }
 

@@ -7,7 +7,7 @@
 mod access_log;
 mod agent;
 mod control_plane;
-mod gateway;
+pub(crate) mod gateway;
 mod instead;
 mod order;
 mod pair;

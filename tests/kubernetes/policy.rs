@@ -1,5 +1,6 @@
 //! Policies of a real cluster's objects, as gateways and operators are told of them.
 
+mod contexts;
 mod gateway;
 mod many;
 
@@ -40,12 +41,16 @@ fn runtime() -> Runtime {
 
 /// A replica that follows policies, running.
 fn start(cluster: &Cluster, host: Host) -> Replica {
+    start_with(cluster, host, &[])
+}
+
+fn start_with(cluster: &Cluster, host: Host, flags: &[&str]) -> Replica {
     let account = block_on(async {
         let account = install(cluster).await;
         cluster.apply_file(&shipped("rbac-policy.yaml")).await;
         account
     });
-    let flags = ["--policy", "true", "--gateway-identity", GATEWAY];
+    let flags = [&["--policy", "true", "--gateway-identity", GATEWAY], flags].concat();
     Planned::new("replica-a", cluster, &account, host, &flags).start()
 }
 

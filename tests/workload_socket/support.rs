@@ -256,7 +256,7 @@ impl Socket {
         let listener = WorkloadListener::bind(&path, SocketAccess::default()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let identity = publisher.identity.clone();
-        let server = tokio::spawn(workload_server::serve(listener, identity, async {
+        let server = tokio::spawn(workload_server::serve(listener, identity, None, async {
             _ = stopped.await;
         }));
         Self { publisher, path, stop: Some(stop), server, _folder: folder }

@@ -1,5 +1,7 @@
 //! The incremental protocol: each response holds only what has changed for the stream.
 
+use std::sync::Arc;
+
 use tonic::Status;
 
 use super::{
@@ -58,7 +60,7 @@ impl Session for Delta {
             return Ok(None);
         }
         self.responses += 1;
-        let resource = |(name, secret): (String, &ServedSecret)| Resource {
+        let resource = |(name, secret): (String, Arc<ServedSecret>)| Resource {
             version: secret.version.clone(),
             resource: Some(secret.resource.clone()),
             name,

@@ -1,12 +1,13 @@
 //! The secrets by name, encoded once per change.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
 use ring::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
+use super::validation::{ValidationContexts, service_of};
 use crate::{
     domain::x509::{TrustBundle, X509Svid},
     proto::{
@@ -41,7 +42,18 @@ pub(in crate::grpc) struct SecretSet {
     revision: u64,
     id: String,
     trust_domain_id: String,
-    secrets: BTreeMap<String, ServedSecret>,
+    secrets: BTreeMap<String, Arc<ServedSecret>>,
+    validation: Validation,
+}
+
+/// How it stands with the contexts of single Services.
+pub(in crate::grpc) enum Validation {
+    /// No policies are followed: their names mean nothing.
+    NotServed,
+    /// Nothing is known yet.
+    Withheld,
+    /// Those that are known.
+    Served(Arc<ValidationContexts>),
 }
 
 /// One secret, ready to be sent.
@@ -53,7 +65,7 @@ pub(super) struct ServedSecret {
 }
 
 impl SecretSet {
-    pub(in crate::grpc) fn new(identity: &WorkloadIdentity) -> Self {
+    pub(in crate::grpc) fn new(identity: &WorkloadIdentity, validation: Validation) -> Self {
         let id = identity.id.to_string();
         let trust_domain_id = identity.bundle.trust_domain().id();
         let mut secrets = BTreeMap::new();
@@ -61,7 +73,10 @@ impl SecretSet {
         let bundle_version = version(&bundle.to_der());
         let mut serve = |name: &str, version: &str, content| {
             let secret = Secret { name: name.to_owned(), r#type: Some(content) };
-            secrets.insert(name.to_owned(), ServedSecret { version: version.to_owned(), resource: encode(&secret) });
+            secrets.insert(
+                name.to_owned(),
+                Arc::new(ServedSecret { version: version.to_owned(), resource: encode(&secret) }),
+            );
         };
         serve(BUNDLE, &bundle_version, roots(bundle));
         serve(&trust_domain_id, &bundle_version, roots(bundle));
@@ -71,7 +86,8 @@ impl SecretSet {
             serve(IDENTITY, &svid_version, key_pair(svid));
             serve(&id, &svid_version, key_pair(svid));
         }
-        Self { revision: identity.revision, id, trust_domain_id, secrets }
+        let of_policies = if let Validation::Served(contexts) = &validation { contexts.revision() } else { 0 };
+        Self { revision: identity.revision + of_policies, id, trust_domain_id, secrets, validation }
     }
 
     /// Secrets without content, for tests of the protocols: `svid` and `bundle` are the versions.
@@ -81,12 +97,12 @@ impl SecretSet {
         let named = |names: [&str; 2], version: &str| {
             names.map(|name| {
                 let resource = Any { type_url: SECRET_TYPE_URL.to_owned(), value: Bytes::from(name.to_owned()) };
-                (name.to_owned(), ServedSecret { version: version.to_owned(), resource })
+                (name.to_owned(), Arc::new(ServedSecret { version: version.to_owned(), resource }))
             })
         };
         let mut secrets: BTreeMap<_, _> = named([BUNDLE, &trust_domain_id], bundle).into();
         secrets.extend(svid.map(|version| named([IDENTITY, &id], version)).into_iter().flatten());
-        Self { revision, id, trust_domain_id, secrets }
+        Self { revision, id, trust_domain_id, secrets, validation: Validation::NotServed }
     }
 
     /// Grows with each change of any secret.
@@ -95,13 +111,20 @@ impl SecretSet {
     }
 
     /// The secret of this name; `None` while it is withdrawn, and for names that mean nothing here.
-    pub(super) fn get(&self, name: &str) -> Option<&ServedSecret> {
-        self.secrets.get(name)
+    pub(super) fn get(&self, name: &str) -> Option<Arc<ServedSecret>> {
+        if let Some(secret) = self.secrets.get(name) {
+            return Some(Arc::clone(secret));
+        }
+        match &self.validation {
+            Validation::Served(contexts) => service_of(name).map(|service| contexts.get(&service)),
+            Validation::NotServed | Validation::Withheld => None,
+        }
     }
 
     /// Whether the name means something here, withdrawn or not.
     pub(super) fn knows(&self, name: &str) -> bool {
         [IDENTITY, BUNDLE, ALL_BUNDLES, &self.id, &self.trust_domain_id].contains(&name)
+            || !matches!(self.validation, Validation::NotServed) && service_of(name).is_some()
     }
 
     /// What a wildcard stands for: the bundle and the identity, each once, by ID.
@@ -121,6 +144,7 @@ fn roots(bundle: &TrustBundle) -> secret::Type {
     secret::Type::ValidationContext(CertificateValidationContext {
         trusted_ca: Some(inline(bundle.to_pem().into())),
         custom_validator_config: None,
+        match_typed_subject_alt_names: Vec::new(),
     })
 }
 
@@ -133,6 +157,7 @@ fn spiffe_validator(bundle: &TrustBundle) -> secret::Type {
     };
     secret::Type::ValidationContext(CertificateValidationContext {
         trusted_ca: None,
+        match_typed_subject_alt_names: Vec::new(),
         custom_validator_config: Some(TypedExtensionConfig {
             name: VALIDATOR_NAME.to_owned(),
             typed_config: Some(Any { type_url: VALIDATOR_TYPE_URL.to_owned(), value: config.encode_to_vec().into() }),
@@ -140,17 +165,17 @@ fn spiffe_validator(bundle: &TrustBundle) -> secret::Type {
     })
 }
 
-const fn inline(bytes: Bytes) -> DataSource {
+pub(super) const fn inline(bytes: Bytes) -> DataSource {
     DataSource { specifier: Some(Specifier::InlineBytes(bytes)) }
 }
 
 /// The encoding holds a private key, so it is wiped when the last stream lets go of it.
-fn encode(secret: &Secret) -> Any {
+pub(super) fn encode(secret: &Secret) -> Any {
     Any { type_url: SECRET_TYPE_URL.to_owned(), value: Bytes::from_owner(Zeroizing::new(secret.encode_to_vec())) }
 }
 
 /// 128 bits of SHA-256 in hex. Only over certificates: a version is no place for anything made from a key.
-fn version(der: &[u8]) -> String {
+pub(super) fn version(der: &[u8]) -> String {
     digest(&SHA256, der).as_ref().iter().take(16).fold(String::new(), |mut hex, byte| {
         // Writing to a string can't fail.
         _ = write!(hex, "{byte:02x}");

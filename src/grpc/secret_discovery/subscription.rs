@@ -1,6 +1,9 @@
 //! What one stream has asked for, and what it was sent: from both follows what it is owed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tonic::Status;
 
@@ -19,9 +22,9 @@ pub(super) struct Subscription {
 
 /// What has changed for a stream.
 #[derive(Default)]
-pub(super) struct Owed<'a> {
+pub(super) struct Owed {
     /// Secrets that it does not have in this version.
-    pub(super) changed: Vec<(String, &'a ServedSecret)>,
+    pub(super) changed: Vec<(String, Arc<ServedSecret>)>,
     /// Secrets that it was sent and that are withdrawn.
     pub(super) withdrawn: Vec<String>,
 }
@@ -68,7 +71,7 @@ impl Subscription {
     /// # Errors
     ///
     /// `InvalidArgument` with SPIRE's text when a name means nothing here.
-    pub(super) fn settle<'a>(&mut self, secrets: &'a SecretSet) -> Result<Owed<'a>, Status> {
+    pub(super) fn settle(&mut self, secrets: &SecretSet) -> Result<Owed, Status> {
         let wanted = self.wanted(secrets)?;
         self.sent.retain(|name, _| wanted.contains(name));
         let mut owed = Owed::default();
@@ -87,7 +90,7 @@ impl Subscription {
     }
 
     /// Everything that the stream has been sent and that is still served.
-    pub(super) fn held<'a>(&self, secrets: &'a SecretSet) -> impl Iterator<Item = &'a ServedSecret> {
+    pub(super) fn held(&self, secrets: &SecretSet) -> impl Iterator<Item = Arc<ServedSecret>> {
         self.sent.keys().filter_map(|name| secrets.get(name))
     }
 

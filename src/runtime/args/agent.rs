@@ -56,6 +56,10 @@ pub struct AgentArgs {
     /// (config-map), or those of the ClusterTrustBundle (cluster-trust-bundle)
     #[arg(long, value_name = "SOURCE")]
     pub bundle_source: Option<String>,
+    /// Address of a replica of the pair that says which Services require mutual TLS, and whom to accept behind them: the socket
+    /// serves it as validation/NAMESPACE/SERVICE. Repeatable. This agent's identity must be a gateway-identity there
+    #[arg(long = "policy-address", value_name = "HOST:PORT")]
+    pub policy_addresses: Option<Vec<String>>,
     /// Path of the socket, at most 107 bytes
     #[arg(long, value_name = "PATH")]
     pub socket: Option<String>,

@@ -28,6 +28,8 @@ pub struct AuthorityConfig {
     pub followed_roots: Option<FollowedRootsConfig>,
     /// Of the trust bundle on the socket.
     pub bundle_source: BundleSource,
+    /// Replicas that say what the policies are, verified as the authorities are; none are followed if there is none.
+    pub policy_addresses: Vec<CaAddress>,
 }
 
 /// Whose set of roots is published, exactly.
@@ -50,6 +52,9 @@ impl AuthorityConfig {
         let addresses = from.many("ca_addresses", |text| {
             parse::ca_address(text, server_name.as_ref()).and_then(|address| with_tls(address, text))
         });
+        let policy_addresses = from.many("policy_addresses", |text| {
+            with_kubernetes(text).and_then(|text| parse::ca_address(text, server_name.as_ref()))
+        });
         let extras = CaExtras {
             cluster_id: from.one("cluster_id", printable),
             headers: from.many("ca_headers", header),
@@ -58,7 +63,23 @@ impl AuthorityConfig {
         let identities = from.many("ca_identities", parse::displayed);
         let root_file = from.one("root_file", root_file);
         let (followed_roots, bundle_source) = followed_roots::read(from)?;
-        Some(Self { addresses, identities, extras, root_file: root_file?, followed_roots, bundle_source })
+        Some(Self {
+            addresses,
+            identities,
+            extras,
+            root_file: root_file?,
+            followed_roots,
+            bundle_source,
+            policy_addresses,
+        })
+    }
+}
+
+fn with_kubernetes(text: &str) -> Result<&str, String> {
+    if cfg!(feature = "kubernetes") {
+        Ok(text)
+    } else {
+        Err("is not in this build: build it with --features kubernetes".to_owned())
     }
 }
 

@@ -131,7 +131,7 @@ impl WorkloadSocket {
                 listener = self.take_over() => listener,
             },
         };
-        workload_server::serve(listener, identity, async move { shutdown.requested().await }).await
+        workload_server::serve(listener, identity, None, async move { shutdown.requested().await }).await
     }
 
     /// Binds the socket when it falls free. What is in the way is said once, not at each attempt.

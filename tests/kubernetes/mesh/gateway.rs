@@ -31,6 +31,8 @@ pub(crate) enum Expected<'a> {
     Id(&'a str),
     /// The same, and it shows none.
     IdButShowNothing(&'a str),
+    /// As the validation context of this name on the socket says.
+    Context(&'a str),
 }
 
 /// A running gateway.
@@ -92,9 +94,11 @@ fn listener_port(listeners: &str) -> Option<u16> {
 /// Each request has a connection to the service of its own, and each connection a whole handshake: a pooled one would hide
 /// rotation, and with a resumed session nobody looks at certificates, not even at one that has expired.
 fn config(socket: &Path, backend: SocketAddr, expected: &Expected<'_>, log: &Path) -> Value {
-    let (id, shows) = match expected {
-        Expected::Id(id) => (id, true),
-        Expected::IdButShowNothing(id) => (id, false),
+    let exactly = |id: &str| json!({"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": id}}]});
+    let (context, bundle, shows) = match expected {
+        Expected::Id(id) => (exactly(id), "ROOTCA", true),
+        Expected::IdButShowNothing(id) => (exactly(id), "ROOTCA", false),
+        Expected::Context(name) => (json!({}), *name, true),
     };
     let own = if shows { json!([{"name": "default", "sds_config": sds()}]) } else { json!([]) };
     let to_backend = json!({
@@ -110,10 +114,8 @@ fn config(socket: &Path, backend: SocketAddr, expected: &Expected<'_>, log: &Pat
                 "alpn_protocols": ["istio-http/1.1", "istio", "http/1.1"],
                 "tls_certificate_sds_secret_configs": own,
                 "combined_validation_context": {
-                    "default_validation_context": {"match_typed_subject_alt_names": [
-                        {"san_type": "URI", "matcher": {"exact": id}},
-                    ]},
-                    "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": sds()},
+                    "default_validation_context": context,
+                    "validation_context_sds_secret_config": {"name": bundle, "sds_config": sds()},
                 },
             },
         }},

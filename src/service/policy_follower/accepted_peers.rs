@@ -1,0 +1,208 @@
+//! Whom a gateway may accept behind each Service, and how it is put together of what is told.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use crate::{
+    domain::{identity::SpiffeId, policy::MtlsMode},
+    service::policy_view::{PolicyUpdate, ServiceView},
+};
+
+/// A Service, as NAMESPACE/NAME.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceKey(Arc<str>);
+
+/// Whom to accept, by Service. One that is not named accepts nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedPeers {
+    revision: u64,
+    services: BTreeMap<ServiceKey, Arc<[SpiffeId]>>,
+}
+
+/// What was told until now.
+#[derive(Debug, Default)]
+pub(super) struct Gathering {
+    /// Of the last whole state; empty if everything is to be told anew.
+    version: String,
+    revision: u64,
+    services: BTreeMap<ServiceKey, Arc<[SpiffeId]>>,
+}
+
+/// Longest name of a Service (a DNS label), and of a namespace.
+const LABEL_AT_MOST: usize = 63;
+
+impl ServiceKey {
+    /// From NAMESPACE/NAME, both DNS labels (RFC 1123); `None` for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        let is_label = |label: &str| {
+            let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            (1..=LABEL_AT_MOST).contains(&label.len())
+                && label.chars().all(inner)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        (is_label(namespace) && is_label(name)).then(|| Self(text.into()))
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AcceptedPeers {
+    /// Grows with each change, from 1.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How many Services there are.
+    pub fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Whether there is no Service.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    /// Each Service with whom to accept there. What did not change from one to the next is the same allocation.
+    pub fn services(&self) -> impl Iterator<Item = (&ServiceKey, &Arc<[SpiffeId]>)> {
+        self.services.iter()
+    }
+}
+
+impl Gathering {
+    /// What a stream may go on from.
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Takes up a message. Returns the new state when it is whole.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read. Everything has to be told anew then.
+    pub(super) fn take(&mut self, update: PolicyUpdate) -> Result<Option<AcceptedPeers>, String> {
+        let version = std::mem::take(&mut self.version);
+        if update.reset {
+            self.services.clear();
+        } else if version.is_empty() && self.revision == 0 && self.services.is_empty() {
+            return Err("a change came before the full state".into());
+        }
+        for gone in update.services_gone {
+            let key = key(&gone)?;
+            self.services.remove(&key);
+        }
+        for service in update.services {
+            self.put(&service)?;
+        }
+        if update.version.is_empty() {
+            return Ok(None);
+        }
+        self.version = update.version;
+        self.revision += 1;
+        Ok(Some(AcceptedPeers { revision: self.revision, services: self.services.clone() }))
+    }
+
+    fn put(&mut self, service: &ServiceView) -> Result<(), String> {
+        let key = key(&format!("{}/{}", service.namespace, service.name))?;
+        if service.mode != MtlsMode::Required.as_str() {
+            self.services.remove(&key);
+            return Ok(());
+        }
+        let parsed = service.identities.iter().map(|text| {
+            text.parse::<SpiffeId>().map_err(|error| format!("the identity {text:?} of Service {key}: {error}"))
+        });
+        let ids = parsed.collect::<Result<Vec<_>, _>>()?;
+        match self.services.get(&key) {
+            Some(known) if **known == *ids => {}
+            _ => _ = self.services.insert(key, ids.into()),
+        }
+        Ok(())
+    }
+}
+
+fn key(text: &str) -> Result<ServiceKey, String> {
+    ServiceKey::parse(text).ok_or_else(|| format!("{text:?} names no Service"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str, identities: &[&str]) -> ServiceView {
+        ServiceView {
+            namespace: "n".into(),
+            name: name.into(),
+            mode: "mutual-tls".into(),
+            identities: identities.iter().map(|&id| id.to_owned()).collect(),
+            ports: Vec::new(),
+            conditions: Vec::new(),
+        }
+    }
+
+    fn update(reset: bool, version: &str, services: Vec<ServiceView>, gone: &[&str]) -> PolicyUpdate {
+        let services_gone = gone.iter().map(|&name| name.to_owned()).collect();
+        PolicyUpdate { reset, version: version.into(), services, services_gone, ..PolicyUpdate::default() }
+    }
+
+    fn names(peers: &AcceptedPeers) -> Vec<String> {
+        peers.services().map(|(key, ids)| format!("{key}:{}", ids.len())).collect()
+    }
+
+    const A: &str = "spiffe://td/ns/n/sa/a";
+
+    #[test]
+    fn only_a_whole_state_counts_and_what_did_not_change_is_shared() {
+        let mut gathering = Gathering::default();
+        assert_eq!(gathering.take(update(true, "", vec![service("one", &[A])], &[])), Ok(None));
+        let first = gathering.take(update(false, "r/1", vec![service("two", &[])], &[])).unwrap().unwrap();
+        assert_eq!((names(&first), gathering.version()), (vec!["n/one:1".to_owned(), "n/two:0".to_owned()], "r/1"));
+        let change = update(false, "r/2", vec![service("one", &[A]), service("three", &[A])], &["n/two"]);
+        let second = gathering.take(change).unwrap().unwrap();
+        assert_eq!(names(&second), ["n/one:1", "n/three:1"]);
+        let of = |peers: &AcceptedPeers| Arc::clone(&peers.services[&ServiceKey::parse("n/one").unwrap()]);
+        assert!(Arc::ptr_eq(&of(&first), &of(&second)));
+        assert_eq!((first.revision(), second.revision()), (1, 2));
+        let third = gathering.take(update(true, "s/1", Vec::new(), &[])).unwrap().unwrap();
+        assert!(third.is_empty());
+    }
+
+    #[test]
+    fn a_service_that_is_not_managed_is_none() {
+        let mut gathering = Gathering::default();
+        _ = gathering.take(update(true, "r/1", vec![service("one", &[A])], &[])).unwrap();
+        let taken_out = ServiceView { mode: "not-managed".into(), ..service("one", &[A]) };
+        assert!(gathering.take(update(false, "r/2", vec![taken_out], &[])).unwrap().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_can_t_be_read_has_everything_told_anew() {
+        let bad = [
+            update(false, "r/2", vec![service("one", &["spiffe://td"])], &[]),
+            update(false, "r/2", vec![service("One", &[])], &[]),
+            update(false, "r/2", Vec::new(), &["n"]),
+        ];
+        for update in bad {
+            let mut gathering = Gathering::default();
+            let begin = self::update(true, "r/1", vec![service("one", &[A])], &[]);
+            _ = gathering.take(begin).unwrap();
+            gathering.take(update).unwrap_err();
+            assert_eq!(gathering.version(), "");
+        }
+        Gathering::default().take(update(false, "r/2", Vec::new(), &[])).unwrap_err();
+    }
+
+    #[test]
+    fn a_service_is_two_labels() {
+        for good in ["a/b", "test-infra/backend-v1", "0/9"] {
+            assert_eq!(ServiceKey::parse(good).unwrap().to_string(), good);
+        }
+        let long = format!("a/{}", "b".repeat(64));
+        for bad in ["", "a", "a/", "/b", "a/b/c", "A/b", "a/-b", "a/b-", "a/b?x=1", "a/ b", &long] {
+            assert_eq!(ServiceKey::parse(bad), None, "{bad}");
+        }
+    }
+}

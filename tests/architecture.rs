@@ -170,6 +170,7 @@ impl Source {
 /// Adds the paths of a use tree that begins after `base::`, and returns what follows it.
 fn expand<'a>(base: &str, tree: &'a str, found: &mut BTreeSet<String>) -> &'a str {
     let tree = tree.trim_start();
+    let tree = tree.strip_prefix("r#").unwrap_or(tree);
     if let Some(mut rest) = tree.strip_prefix('{') {
         loop {
             rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',');

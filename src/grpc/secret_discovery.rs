@@ -6,6 +6,7 @@
 
 mod delta;
 mod resources;
+mod served_secret;
 mod state_of_world;
 mod subscription;
 mod validation;
@@ -16,7 +17,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
-use self::{delta::Delta, resources::SECRET_TYPE_URL, state_of_world::StateOfWorld};
+use self::{delta::Delta, served_secret::SECRET_TYPE_URL, state_of_world::StateOfWorld};
 pub(super) use self::{
     resources::{SecretSet, Validation},
     validation::ValidationContexts,

@@ -6,7 +6,8 @@ use tonic::Status;
 
 use super::{
     Session, check_type_url, log_refusal,
-    resources::{SECRET_TYPE_URL, SecretSet, ServedSecret},
+    resources::SecretSet,
+    served_secret::{SECRET_TYPE_URL, ServedSecret},
     subscription::{Subscription, WILDCARD},
 };
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};

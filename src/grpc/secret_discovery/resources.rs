@@ -1,19 +1,20 @@
 //! The secrets by name, encoded once per change.
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
-use ring::digest::{SHA256, digest};
-use zeroize::Zeroizing;
 
-use super::validation::{ValidationContexts, service_of};
+use super::{
+    served_secret::{ServedSecret, encode, inline, version},
+    validation::{ValidationContexts, service_of},
+};
 use crate::{
     domain::x509::{TrustBundle, X509Svid},
     proto::{
         Any,
         envoy::{
-            config::core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier},
+            config::core::v3::TypedExtensionConfig,
             extensions::transport_sockets::tls::v3::{
                 CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate, secret,
                 spiffe_cert_validator_config::TrustDomain,
@@ -22,9 +23,6 @@ use crate::{
     },
     service::svid_publisher::WorkloadIdentity,
 };
-
-/// The type of every resource here.
-pub(super) const SECRET_TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
 const VALIDATOR_NAME: &str = "envoy.tls.cert_validator.spiffe";
 const VALIDATOR_TYPE_URL: &str =
@@ -54,14 +52,6 @@ pub(in crate::grpc) enum Validation {
     Withheld,
     /// Those that are known.
     Served(Arc<ValidationContexts>),
-}
-
-/// One secret, ready to be sent.
-pub(super) struct ServedSecret {
-    /// Changes with the content only, so that it means the same on every stream and after a restart.
-    pub(super) version: String,
-    /// The encoded secret.
-    pub(super) resource: Any,
 }
 
 impl SecretSet {
@@ -96,7 +86,10 @@ impl SecretSet {
         let [id, trust_domain_id] = ["spiffe://td/gateway", "spiffe://td"].map(str::to_owned);
         let named = |names: [&str; 2], version: &str| {
             names.map(|name| {
-                let resource = Any { type_url: SECRET_TYPE_URL.to_owned(), value: Bytes::from(name.to_owned()) };
+                let resource = Any {
+                    type_url: super::served_secret::SECRET_TYPE_URL.to_owned(),
+                    value: Bytes::from(name.to_owned()),
+                };
                 (name.to_owned(), Arc::new(ServedSecret { version: version.to_owned(), resource }))
             })
         };
@@ -162,23 +155,5 @@ fn spiffe_validator(bundle: &TrustBundle) -> secret::Type {
             name: VALIDATOR_NAME.to_owned(),
             typed_config: Some(Any { type_url: VALIDATOR_TYPE_URL.to_owned(), value: config.encode_to_vec().into() }),
         }),
-    })
-}
-
-pub(super) const fn inline(bytes: Bytes) -> DataSource {
-    DataSource { specifier: Some(Specifier::InlineBytes(bytes)) }
-}
-
-/// The encoding holds a private key, so it is wiped when the last stream lets go of it.
-pub(super) fn encode(secret: &Secret) -> Any {
-    Any { type_url: SECRET_TYPE_URL.to_owned(), value: Bytes::from_owner(Zeroizing::new(secret.encode_to_vec())) }
-}
-
-/// 128 bits of SHA-256 in hex. Only over certificates: a version is no place for anything made from a key.
-pub(super) fn version(der: &[u8]) -> String {
-    digest(&SHA256, der).as_ref().iter().take(16).fold(String::new(), |mut hex, byte| {
-        // Writing to a string can't fail.
-        _ = write!(hex, "{byte:02x}");
-        hex
     })
 }

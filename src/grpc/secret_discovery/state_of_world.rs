@@ -4,7 +4,8 @@ use tonic::Status;
 
 use super::{
     Session, check_type_url, log_refusal,
-    resources::{SECRET_TYPE_URL, SecretSet},
+    resources::SecretSet,
+    served_secret::SECRET_TYPE_URL,
     subscription::{Subscription, WILDCARD},
 };
 use crate::proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};

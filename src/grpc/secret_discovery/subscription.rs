@@ -7,7 +7,7 @@ use std::{
 
 use tonic::Status;
 
-use super::resources::{SecretSet, ServedSecret};
+use super::{resources::SecretSet, served_secret::ServedSecret};
 
 /// The name that stands for everything, where it isn't said by an empty list.
 pub(super) const WILDCARD: &str = "*";

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::resources::{ServedSecret, encode, inline, version};
+use super::served_secret::{ServedSecret, encode, inline, version};
 use crate::{
     domain::{identity::SpiffeId, x509::TrustBundle},
     proto::envoy::{

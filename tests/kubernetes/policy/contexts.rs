@@ -1,0 +1,168 @@
+//! Validation contexts on the agent's socket: a real Envoy accepts behind a Service whom the policy names, and nobody else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use super::{TEAM, create, label, pod_of, runtime, service_of, start_with};
+use crate::{
+    cluster::{Account, Cluster, TokenFor, block_on},
+    mesh::gateway::{Expected, Gateway},
+    network::in_own_network,
+    pair::{TRUST_DOMAIN, replica::Replica, roots, token_file},
+    support::{
+        authority::{Authority, CaDir, Kind},
+        countersign::countersign,
+        http::{self, free_port, loopback},
+        process::Process,
+        wait::wait_until,
+    },
+};
+
+const START: Duration = Duration::from_secs(20);
+/// From a change in the cluster to its effect on a request.
+const EFFECT: Duration = Duration::from_secs(1);
+
+struct Agent {
+    process: Process,
+    socket: PathBuf,
+    output: PathBuf,
+    admin: u16,
+}
+
+impl Agent {
+    fn start(name: &str, cluster: &Cluster, replica: &Replica, token: &Path, flags: &[&str]) -> Self {
+        let folder = cluster.folder();
+        let [socket, output, root_file] = ["sock", "output", "roots"].map(|end| folder.join(format!("{name}.{end}")));
+        fs::write(&root_file, roots(cluster)).unwrap();
+        let admin = free_port();
+        let mut command = countersign();
+        command.args(["agent", "--trust-domain", TRUST_DOMAIN, "--ca-server-name", "localhost"]);
+        command.args(["--ca-address", &replica.address()]).arg("--token-file").arg(token);
+        command.arg("--root-file").arg(root_file).arg("--socket").arg(&socket).arg("--output-dir").arg(&output);
+        command.arg("--admin-listen").arg(loopback(admin).to_string()).args(flags);
+        let process = Process::start(name, folder, &mut command);
+        let agent = Self { process, socket, output, admin };
+        wait_until(START, &format!("files of {name}"), || {
+            let chain = agent.output.join("cert-chain.pem");
+            if chain.exists() { Ok(()) } else { Err(agent.process.errors()) }
+        });
+        agent
+    }
+
+    fn metric(&self, name: &str) -> Option<f64> {
+        let page = http::get(loopback(self.admin), "/metrics").unwrap();
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+}
+
+/// A server with the SVID of whoever stands behind the Service, or of somebody else.
+fn backend(cluster: &Cluster, agent: &Agent) -> (Process, u16) {
+    let port = free_port();
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")]);
+    command.arg("-cert").arg(agent.output.join("cert-chain.pem")).arg("-key").arg(agent.output.join("key.pem"));
+    command.arg("-cert_chain").arg(agent.output.join("cert-chain.pem"));
+    let process = Process::start("backend", cluster.folder(), &mut command);
+    wait_until(START, "the backend", || std::net::TcpStream::connect(loopback(port)).map(drop));
+    (process, port)
+}
+
+/// A file with a token of the account, bound to the pod.
+fn token_of_pod(cluster: &Cluster, account: &Account, pod: &str) -> PathBuf {
+    let asked = TokenFor { audiences: &["istio-ca"], pod: Some(pod), ..TokenFor::default() };
+    let path = cluster.folder().join("backend-token");
+    fs::write(&path, block_on(cluster.token(account, &asked))).unwrap();
+    path
+}
+
+fn answers(gateway: &Gateway) -> Result<(), String> {
+    http::get(gateway.address, "/").map(drop)
+}
+
+fn refuses(gateway: &Gateway) -> Result<(), String> {
+    match http::get(gateway.address, "/") {
+        Err(why) if why.starts_with("status 503") => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Waits for the effect of what was just done, and that it stays for a few requests.
+fn soon(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), String>) {
+    let begin = Instant::now();
+    wait_until(EFFECT, what, || is_so(gateway));
+    println!("{what} after {:?}", begin.elapsed());
+    for _ in 0..5 {
+        is_so(gateway).unwrap_or_else(|seen| panic!("{what}, and then {seen}"));
+    }
+}
+
+#[test]
+fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
+    in_own_network(
+        "policy::contexts::a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else",
+        |mut network| {
+            let cluster = Cluster::start_at(&network.host("api").place(), &[]);
+            // below the mesh's root: else the trust domain could not be the mesh's
+            let root = Authority::root("mesh");
+            let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
+            let flags = ["--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca.path().to_str().unwrap()];
+            let mut replica = start_with(&cluster, network.host("a"), &flags);
+            replica.wait_until_ready();
+            let gateway_token = block_on(token_file(&cluster, "gateway"));
+            let runtime = runtime();
+            let client = runtime.block_on(async { cluster.admin() });
+            let put_pod = |name: &str, account: &str| {
+                let pod = pod_of(TEAM, name, "backend", account, true);
+                runtime.block_on(create(kube::Api::namespaced(client.clone(), TEAM), &pod));
+            };
+            let set_label = |value| runtime.block_on(label(&client, TEAM, "istio-injection", value));
+            let backend_token = runtime.block_on(async {
+                cluster.namespace_named(TEAM, &[]).await;
+                create(kube::Api::namespaced(client.clone(), TEAM), &service_of(TEAM, "backend")).await;
+                cluster.account(TEAM, "v2").await;
+                cluster.account(TEAM, "v1").await
+            });
+            put_pod("one", "v1");
+            let token = token_of_pod(&cluster, &backend_token, "one");
+            let server = Agent::start("behind", &cluster, &replica, &token, &[]);
+            let (_backend, port) = backend(&cluster, &server);
+
+            let agent = Agent::start(
+                "gateway-agent",
+                &cluster,
+                &replica,
+                &gateway_token,
+                &["--policy-address", &replica.address()],
+            );
+            let expected = Expected::Context("validation/test-infra/backend");
+            let gateway = Gateway::start("gateway", cluster.folder(), &agent.socket, loopback(port), &expected);
+            wait_until(START, "policies at the agent", || agent.metric("countersign_policy_services{}").ok_or("none"));
+            soon("a refusal while no policy names anybody", &gateway, refuses);
+
+            set_label(Some("enabled"));
+            soon("an answer with the label", &gateway, answers);
+            put_pod("two", "v2");
+            soon("an answer with a second account", &gateway, answers);
+            block_on(cluster.delete_pod(TEAM, "one"));
+            soon("a refusal of who is not behind the Service any more", &gateway, refuses);
+            block_on(cluster.delete_pod(TEAM, "two"));
+            soon("a refusal with nobody behind the Service", &gateway, refuses);
+            put_pod("three", "v1");
+            soon("an answer by a new pod of the account", &gateway, answers);
+            set_label(None);
+            soon("a refusal without the label", &gateway, refuses);
+            set_label(Some("enabled"));
+            soon("an answer with the label again", &gateway, answers);
+
+            replica.stop();
+            assert!(agent.process.errors().contains("policy_stream_lost"), "{}", agent.process.errors());
+            soon("an answer while the pair is away", &gateway, answers);
+            let confirmed = || agent.metric("countersign_policy_confirmed_timestamp_seconds{}");
+            assert!(confirmed().is_some());
+        },
+    );
+}

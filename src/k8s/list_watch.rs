@@ -15,7 +15,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::following::text_of;
 
@@ -51,12 +51,22 @@ pub(super) struct Source<'a> {
     pub(super) rights: &'a str,
     /// Told when they are to be listed again at once.
     pub(super) look_again: Option<&'a Notify>,
+    /// Whether users install the kind, at any time, and in newer versions later: that there is none is no trouble then, and
+    /// an earlier one of `paths` is looked for at the end of each watch.
+    pub(super) is_optional: bool,
 }
 
 impl Source<'static> {
     /// What most have in common.
-    pub(super) const ANY: Self =
-        Self { paths: &[], labels: "", fields: "", event: "", rights: "rbac.yaml", look_again: None };
+    pub(super) const ANY: Self = Self {
+        paths: &[],
+        labels: "",
+        fields: "",
+        event: "",
+        rights: "rbac.yaml",
+        look_again: None,
+        is_optional: false,
+    };
 }
 
 /// An object, as far as it is decoded.
@@ -67,6 +77,10 @@ pub(super) trait Trimmed: Clone + Debug + DeserializeOwned + Send + 'static {
 
 /// What was heard of the objects.
 pub(super) enum Heard<T> {
+    /// Of an optional kind, before each list: which one of the paths is served.
+    Served(usize),
+    /// Of an optional kind: none of the paths is served, so there are no objects of it.
+    NotServed,
     /// These there are.
     Listed(Vec<T>),
     /// One is there, or was changed.
@@ -145,13 +159,14 @@ pub(super) async fn follow<R: Trimmed, T>(
             }
             Err(problem) => {
                 let text = source.text_of(&problem);
+                let is_unserved = matches!(problem, Problem::NotServed(_));
                 if said.as_ref() != Some(&text) {
-                    warn!(event = source.event, fields = source.fields, problem = text);
+                    source.log(is_unserved, &text);
                 }
                 said = Some(text.clone());
-                (following.hear)(Heard::Trouble(text));
+                let is_told = is_unserved && source.is_optional;
+                (following.hear)(if is_told { Heard::NotServed } else { Heard::Trouble(text) });
                 sleep(pause).await;
-                let is_unserved = matches!(problem, Problem::NotServed(_));
                 pause = (pause * 2).min(if is_unserved { LONGEST_UNSERVED } else { LONGEST_PAUSE });
             }
         }
@@ -171,20 +186,25 @@ struct Following<'a, R, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> {
 impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<'_, R, T, Read, Hear> {
     /// All objects in place of what was known. The version that they are of.
     async fn list(&mut self) -> Result<String, Problem> {
-        for path in self.source.paths {
+        for (place, path) in self.source.paths.iter().enumerate() {
             match self.list_at(path).await {
                 Err(Problem::Api(Error::Api(status))) if status.code == 404 => {}
-                listed => {
+                Ok((version, listed)) => {
                     self.path = path;
-                    return listed;
+                    if self.source.is_optional {
+                        (self.hear)(Heard::Served(place));
+                    }
+                    (self.hear)(Heard::Listed(listed));
+                    return Ok(version);
                 }
+                Err(problem) => return Err(problem),
             }
         }
         Err(Problem::NotServed(self.source.kind().to_owned()))
     }
 
-    /// The same page by page, by way of one version.
-    async fn list_at(&mut self, path: &str) -> Result<String, Problem> {
+    /// The same page by page, by way of one version of the kind.
+    async fn list_at(&self, path: &str) -> Result<(String, Vec<T>), Problem> {
         let mut listed = Vec::new();
         let mut page = ListParams::default().limit(PAGE).labels(self.source.labels).fields(self.source.fields);
         loop {
@@ -194,10 +214,7 @@ impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<
             listed.extend(answer.items.iter().filter_map(&self.read));
             match answer.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
-                None => {
-                    (self.hear)(Heard::Listed(listed));
-                    return Ok(answer.metadata.resource_version.unwrap_or_default());
-                }
+                None => return Ok((answer.metadata.resource_version.unwrap_or_default(), listed)),
             }
         }
     }
@@ -206,10 +223,14 @@ impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<
     async fn watch(&mut self, version: String) -> Result<Ended, (String, Problem)> {
         let mut reached = version;
         match self.watch_from(&mut reached).await {
-            Ok(true) => Ok(Ended::After(reached)),
-            Ok(false) => Ok(Ended::Outdated),
+            Ok(true) if !self.may_be_better_served() => Ok(Ended::After(reached)),
+            Ok(_) => Ok(Ended::Outdated),
             Err(problem) => Err((reached, problem)),
         }
+    }
+
+    fn may_be_better_served(&self) -> bool {
+        self.source.is_optional && self.source.paths.first().is_some_and(|first| *first != self.path)
     }
 
     /// Whether the next watch can go on where this one ended.
@@ -257,6 +278,14 @@ impl Source<'_> {
     /// As people and RBAC call it.
     fn kind(&self) -> &str {
         self.paths.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default()
+    }
+
+    fn log(&self, is_unserved: bool, problem: &str) {
+        if is_unserved && self.is_optional {
+            info!(event = "kind_not_served", kind = self.kind(), "followed as soon as it is");
+        } else {
+            warn!(event = self.event, fields = self.fields, problem);
+        }
     }
 
     /// With the fix where it is known.

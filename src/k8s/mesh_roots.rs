@@ -121,7 +121,7 @@ impl Reading<'_> {
             Heard::Put(found) => self.read(found),
             Heard::Gone(_) => self.lacks("mesh_roots_gone", "deleted"),
             // whatever the trouble was, that is what there is to say now
-            Heard::Alive => self.tell(),
+            Heard::Served(_) | Heard::NotServed | Heard::Alive => self.tell(),
             Heard::Trouble(problem) => self.known.missed(&format!("{}: {problem}", self.place)),
         }
     }

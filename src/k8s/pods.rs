@@ -130,7 +130,7 @@ impl ClusterPods {
             known.heard = Some(now);
         }
         match heard {
-            Heard::Alive | Heard::Trouble(_) => {}
+            Heard::Served(_) | Heard::NotServed | Heard::Alive | Heard::Trouble(_) => {}
             Heard::Listed(pods) => {
                 let mut presence = Presence::default();
                 pods.into_iter().for_each(|pod| presence.put(pod));
@@ -196,7 +196,7 @@ fn policy_facts(pod: &TrimmedPod, presence: &PodFacts) -> policy::PodFacts {
 /// What the one is told, and what the other.
 fn apart(heard: Heard<Told>) -> (Heard<PodFacts>, Option<Change<policy::PodFacts>>) {
     match heard {
-        Heard::Alive => (Heard::Alive, None),
+        Heard::Served(_) | Heard::NotServed | Heard::Alive => (Heard::Alive, None),
         Heard::Trouble(problem) => (Heard::Trouble(problem), None),
         Heard::Listed(pods) => {
             let (presence, policy): (Vec<_>, Vec<_>) =

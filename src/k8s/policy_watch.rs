@@ -56,7 +56,8 @@ fn tell<T, K>(
     of: impl FnOnce(Change<T, K>) -> ClusterChange,
 ) {
     let change = match heard {
-        Heard::Alive | Heard::Trouble(_) => return,
+        Heard::Served(_) | Heard::Alive | Heard::Trouble(_) => return,
+        Heard::NotServed => Change::Reset(Vec::new()),
         Heard::Listed(all) => Change::Reset(all),
         Heard::Put(facts) => Change::Put(facts),
         Heard::Gone(facts) => Change::Gone(key(facts)),

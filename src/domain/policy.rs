@@ -2,6 +2,7 @@
 //! knows how that was read, nor who is told.
 
 mod condition;
+mod control_planes;
 mod labels;
 mod membership;
 mod mtls_mode;
@@ -9,10 +10,12 @@ mod objects;
 mod policy_index;
 mod policy_snapshot;
 mod port_class;
+mod release;
 mod service_policy;
 
 pub use self::{
     condition::{Condition, Severity},
+    control_planes::{ControlPlanes, GatewayApiSafety},
     labels::Labels,
     membership::{Membership, MeshLabels, MeshSight, membership},
     mtls_mode::MtlsMode,
@@ -22,6 +25,7 @@ pub use self::{
     policy_index::{Change, ClusterChange, PolicyIndex},
     policy_snapshot::{NamespacePolicy, PolicyChanges, PolicySnapshot},
     port_class::{PortClass, PortFacts},
+    release::{NoRelease, Release},
     service_policy::{OPT_OUT_ANNOTATION, ServicePolicy},
 };
 

@@ -97,7 +97,7 @@ impl PolicyIndex {
         }
         let current = self.current.take().unwrap_or_else(|| {
             // of which the first one to be given out is a change, even if there is nothing
-            Arc::new(PolicySnapshot { revision: 0, namespaces: BTreeMap::new() })
+            Arc::new(PolicySnapshot { revision: 0, namespaces: BTreeMap::new(), control_planes: Arc::default() })
         });
         let mut changed = Vec::new();
         for name in touched {
@@ -258,7 +258,11 @@ fn changed_by(before: &PolicySnapshot, changed: Vec<(Arc<str>, Option<Arc<Namesp
             None => namespaces.remove(&name),
         };
     }
-    Arc::new(PolicySnapshot { revision: before.revision + 1, namespaces })
+    Arc::new(PolicySnapshot {
+        revision: before.revision + 1,
+        namespaces,
+        control_planes: Arc::clone(&before.control_planes),
+    })
 }
 
 impl Counts {

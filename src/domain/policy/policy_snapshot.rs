@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Membership, MtlsMode, ObjectName, ServicePolicy};
+use super::{ControlPlanes, Membership, MtlsMode, ObjectName, ServicePolicy};
 
 /// The policies. Two with the same content are equal, whatever their revisions.
 #[derive(Clone, Debug)]
@@ -11,6 +11,8 @@ pub struct PolicySnapshot {
     pub revision: u64,
     /// Each namespace there is.
     pub namespaces: BTreeMap<Arc<str>, Arc<NamespacePolicy>>,
+    /// What runs besides.
+    pub control_planes: Arc<ControlPlanes>,
 }
 
 /// What holds in a namespace.
@@ -39,7 +41,7 @@ pub struct PolicyChanges {
 
 impl PartialEq for PolicySnapshot {
     fn eq(&self, other: &Self) -> bool {
-        self.namespaces == other.namespaces
+        self.namespaces == other.namespaces && self.control_planes == other.control_planes
     }
 }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs every test of the repository: first what needs nothing but Rust, then, with real peers, the rest.
 
-The peers (Envoy, drivers around go-spiffe and pilot-agent's CA client, etcd, Kubernetes' API server, istiod and
-pilot-agent) are fetched and built once and kept in target/peers, or in the folder that COUNTERSIGN_PEERS names. A step
-that cannot run is FAILED, with the reason, and so is the whole: nothing is skipped. KUBEBUILDER_ASSETS names a folder
-that holds etcd and kube-apiserver already. CARGO names another cargo.
+The peers (Envoy, drivers around go-spiffe and pilot-agent's CA client, etcd, Kubernetes' API server, istiod,
+pilot-agent and Envoy Gateway) are fetched and built once and kept in target/peers, or in the folder that
+COUNTERSIGN_PEERS names. A step that cannot run is FAILED, with the reason, and so is the whole: nothing is skipped.
+KUBEBUILDER_ASSETS names a folder that holds etcd and kube-apiserver already. CARGO names another cargo.
 """
 
 import argparse
@@ -210,18 +210,24 @@ def api_server_part(name: str, ldflags: str) -> Callable[[Step], None]:
     return build
 
 
-def install_istio(command: str) -> Callable[[Step], None]:
+def install_go(command: str, module: str, version: str, folder: str) -> Callable[[Step], None]:
+    """Builds the command in that folder of a published Go module."""
+
     def install(step: Step) -> None:
         def make(target: Path) -> None:
-            folder = PEERS / "gobin"
-            run(step, [find_go(step), "install", "-trimpath", "-ldflags", "-s -w",
-                       f"{ISTIO}/pilot/cmd/{command}@{ISTIO_VERSION}"],
-                cwd=PEERS, env={**go_env(), "GOBIN": str(folder), "GOFLAGS": ""})
-            (folder / command).replace(target)
+            built = PEERS / "gobin"
+            run(step, [find_go(step), "install", "-p", "2", "-trimpath", "-ldflags", "-s -w",
+                       f"{module}/{folder}/{command}@{version}"],
+                cwd=PEERS, env={**go_env(), "GOBIN": str(built), "GOFLAGS": ""})
+            (built / command).replace(target)
 
-        cached(command, f"{ISTIO} {ISTIO_VERSION}", make)
+        cached(command, f"{module} {version}", make)
 
     return install
+
+
+def install_istio(command: str) -> Callable[[Step], None]:
+    return install_go(command, ISTIO, ISTIO_VERSION, "pilot/cmd")
 
 
 def module_folder(step: Step, module: str, version: str) -> Path:
@@ -323,6 +329,8 @@ def plan() -> List[Step]:
         Step(2, "pilot-agent", "2 min, once", 40 * MINUTE, install_istio("pilot-agent")),
         Step(2, "Istio's kinds of objects", "1 s", 10 * MINUTE, fetch_istio_crds),
         Step(2, "Gateway API's kinds of objects", "10 s", 10 * MINUTE, fetch_gateway_crds),
+        Step(2, "Envoy Gateway", "11 min, once", 60 * MINUTE,
+             install_go("envoy-gateway", *ENVOY_GATEWAY, "cmd")),
         Step(2, "network tools", "1 s", 10 * MINUTE, provide_network_tools),
         Step(3, "release build", "5 min cold", 25 * MINUTE, cargo("build", "--locked", "--release")),
         Step(3, "benchmark", "2 min cold", 20 * MINUTE,
@@ -368,7 +376,7 @@ def main() -> int:
     steps = [step for step in plan() if step.stage == 1 or not parser.parse_args().quick]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    say("The plan, on two cores (cold about 70 min, warm about 20):")
+    say("The plan, on two cores (cold about 80 min, warm about 20):")
     for step in steps:
         say(f"  stage {step.stage} ({STAGES[step.stage]}): {step.name}, {step.estimate}")
 

@@ -3,6 +3,7 @@
 
 mod condition;
 mod control_planes;
+mod gateway;
 mod labels;
 mod membership;
 mod mtls_mode;
@@ -16,6 +17,13 @@ mod service_policy;
 pub use self::{
     condition::{Condition, Severity},
     control_planes::{ControlPlanes, GatewayApiSafety},
+    gateway::{
+        Admits, BackendTlsApi, CA_CONFIG_MAP, ClassFacts, Controller, DataPlanePod, DesiredObject, DesiredPolicy,
+        EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayPlan,
+        GatewayState, ListenerFacts, ListenerSetFacts, NamespacePlan, NamespaceSelector, Parent, ParentFacts,
+        PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, RouteName, SdsSecretFacts, SdsUrl,
+        ServicePlan, Target, TlsPolicyFacts, Verification,
+    },
     labels::Labels,
     membership::{Membership, MeshLabels, MeshSight, membership},
     mtls_mode::MtlsMode,
@@ -26,7 +34,7 @@ pub use self::{
     policy_snapshot::{NamespacePolicy, PolicyChanges, PolicySnapshot},
     port_class::{PortClass, PortFacts},
     release::{NoRelease, Release},
-    service_policy::{OPT_OUT_ANNOTATION, ServicePolicy},
+    service_policy::{OPT_OUT_ANNOTATION, PORTABLE_IDENTITIES, ServicePolicy},
 };
 
 #[cfg(test)]

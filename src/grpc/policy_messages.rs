@@ -202,12 +202,13 @@ fn mode_text(mode: Mode) -> String {
 mod tests {
     use super::*;
     use crate::domain::policy::{
-        Backing, Change, ClusterChange, MeshLabels, NamespaceFacts, PolicyIndex, ServiceFacts,
+        Backing, Change, ClusterChange, Labels, MeshLabels, NamespaceFacts, PolicyIndex, ServiceFacts,
     };
 
     fn service_facts(number: usize, opt_out: Option<&str>) -> ServiceFacts {
         ServiceFacts {
             object: ObjectName::new("n", &format!("s{number:04}")),
+            uid: number.to_string().into(),
             backing: Backing::Slices,
             ports: [].into(),
             opt_out: opt_out.map(Into::into),
@@ -218,7 +219,7 @@ mod tests {
     fn index(services: usize) -> PolicyIndex {
         let mut index = PolicyIndex::default();
         let labels = MeshLabels { injection: Some("enabled".into()), ..MeshLabels::default() };
-        let namespace = NamespaceFacts { name: "n".into(), labels };
+        let namespace = NamespaceFacts { name: "n".into(), labels, all_labels: Labels::default() };
         index.apply(ClusterChange::Namespaces(Change::Reset(vec![namespace])));
         let all = (0..services).map(|number| service_facts(number, None)).collect();
         index.apply(ClusterChange::Services(Change::Reset(all)));
@@ -264,7 +265,8 @@ mod tests {
     fn what_concerns_no_gateway_is_not_sent_to_one() {
         let mut index = index(1);
         let before = index.snapshot().unwrap();
-        let other = NamespaceFacts { name: "other".into(), labels: MeshLabels::default() };
+        let other =
+            NamespaceFacts { name: "other".into(), labels: MeshLabels::default(), all_labels: Labels::default() };
         index.apply(ClusterChange::Namespaces(Change::Put(other)));
         let newest = index.snapshot().unwrap();
         assert!(update(&publisher(), Reader::Gateway, Some(&before), &newest).is_empty());

@@ -67,7 +67,7 @@ fn tell<T, K>(
 
 #[derive(Clone, Debug, Deserialize)]
 struct TrimmedNamespace {
-    metadata: Metadata<NamespaceLabels, IgnoredAny>,
+    metadata: Metadata<BTreeMap<Box<str>, Box<str>>, IgnoredAny>,
 }
 
 /// With those labels and annotations that count.
@@ -76,20 +76,10 @@ struct TrimmedNamespace {
 struct Metadata<L, A> {
     namespace: String,
     name: String,
+    uid: Box<str>,
     resource_version: String,
     labels: L,
     annotations: A,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct NamespaceLabels {
-    #[serde(rename = "istio-injection")]
-    injection: Option<Box<str>>,
-    #[serde(rename = "istio.io/rev")]
-    revision: Option<Box<str>>,
-    #[serde(rename = "istio.io/dataplane-mode")]
-    dataplane: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -205,9 +195,14 @@ impl Trimmed for TrimmedSlice {
 }
 
 fn namespace_facts(namespace: &TrimmedNamespace) -> NamespaceFacts {
-    let NamespaceLabels { injection, revision, dataplane } = namespace.metadata.labels.clone();
-    let labels = MeshLabels { injection, revision, dataplane };
-    NamespaceFacts { name: namespace.metadata.name.as_str().into(), labels }
+    let of = |key: &str| namespace.metadata.labels.get(key).cloned();
+    let labels = MeshLabels {
+        injection: of("istio-injection"),
+        revision: of("istio.io/rev"),
+        dataplane: of("istio.io/dataplane-mode"),
+    };
+    let all_labels = namespace.metadata.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    NamespaceFacts { name: namespace.metadata.name.as_str().into(), labels, all_labels }
 }
 
 fn service_facts(service: &TrimmedService) -> ServiceFacts {
@@ -231,6 +226,7 @@ fn service_facts(service: &TrimmedService) -> ServiceFacts {
     };
     ServiceFacts {
         object: ObjectName::new(&metadata.namespace, &metadata.name),
+        uid: metadata.uid.clone(),
         backing,
         ports: ports.collect(),
         opt_out: metadata.annotations.mtls.clone(),

@@ -177,11 +177,15 @@ pub enum PreviewLabel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::policy::{Change, NamespaceFacts};
+    use crate::domain::policy::{Change, Labels, NamespaceFacts};
 
     fn namespace(name: &str) -> ClusterChange {
         let labels = MeshLabels { injection: Some("enabled".into()), ..MeshLabels::default() };
-        ClusterChange::Namespaces(Change::Put(NamespaceFacts { name: name.into(), labels }))
+        ClusterChange::Namespaces(Change::Put(NamespaceFacts {
+            name: name.into(),
+            labels,
+            all_labels: Labels::default(),
+        }))
     }
 
     fn empty() -> PolicyPublisher {

@@ -34,6 +34,8 @@ pub struct NamespaceFacts {
     pub name: Arc<str>,
     /// The labels that say whether it is in the mesh.
     pub labels: MeshLabels,
+    /// All of them, for listeners that admit Routes by them.
+    pub all_labels: Labels,
 }
 
 /// A Service.
@@ -41,6 +43,8 @@ pub struct NamespaceFacts {
 pub struct ServiceFacts {
     /// Which.
     pub object: ObjectName,
+    /// Of two Services of one name, one after the other, each has its own.
+    pub uid: Box<str>,
     /// Who stands behind it.
     pub backing: Backing,
     /// Its TCP ports.

@@ -1,6 +1,6 @@
 //! What a gateway must know of one Service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Backing, Condition, MtlsMode, ObjectName, PodFacts, PortClass, PortFacts, ServiceFacts, Sidecar, SliceEndpoint,
@@ -11,15 +11,22 @@ use crate::domain::identity::ServiceAccount;
 /// On a Service, with the value `disabled`: no mutual TLS is required for it.
 pub const OPT_OUT_ANNOTATION: &str = "countersign.io/mtls";
 
+/// A BackendTLSPolicy has room for no more.
+pub const PORTABLE_IDENTITIES: usize = 5;
+
 /// The policy of a Service in a namespace of the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePolicy {
     /// Which Service.
     pub service: ObjectName,
+    /// Its UID.
+    pub uid: Box<str>,
     /// How it is spoken to.
     pub mode: MtlsMode,
     /// Whom its pods run as, in order, each once. Empty: nobody is accepted.
     pub accounts: Box<[ServiceAccount]>,
+    /// Where these are more than [`PORTABLE_IDENTITIES`]: as many of them, those that most pods run as, in order.
+    pub foremost: Option<Box<[ServiceAccount]>>,
     /// Its TCP ports with what a sidecar takes them for.
     pub ports: Box<[(PortFacts, PortClass)]>,
     /// What is worth knowing.
@@ -65,15 +72,30 @@ impl ServicePolicy {
             conditions.extend(of_backing(service, &behind, others));
             conditions.extend(of_ports(&service.ports));
         }
-        let accounts: BTreeSet<ServiceAccount> = behind.iter().map(|pod| pod.account.clone()).collect();
+        let mut accounts: BTreeMap<&ServiceAccount, usize> = BTreeMap::new();
+        behind.iter().for_each(|pod| *accounts.entry(&pod.account).or_default() += 1);
         Self {
             service: service.object.clone(),
+            uid: service.uid.clone(),
             mode,
-            accounts: accounts.into_iter().collect(),
+            foremost: foremost(&accounts),
+            accounts: accounts.into_keys().cloned().collect(),
             ports: service.ports.iter().map(|port| (port.clone(), port.class())).collect(),
             conditions: conditions.into(),
         }
     }
+}
+
+/// Those that most pods run as, of too many; ties by name.
+fn foremost(accounts: &BTreeMap<&ServiceAccount, usize>) -> Option<Box<[ServiceAccount]>> {
+    if accounts.len() <= PORTABLE_IDENTITIES {
+        return None;
+    }
+    let mut by_pods: Vec<(&ServiceAccount, usize)> = accounts.iter().map(|(account, pods)| (*account, *pods)).collect();
+    by_pods.sort_by(|(one, few), (other, many)| many.cmp(few).then_with(|| one.cmp(other)));
+    by_pods.truncate(PORTABLE_IDENTITIES);
+    by_pods.sort_by_key(|(account, _)| *account);
+    Some(by_pods.into_iter().map(|(account, _)| account.clone()).collect())
 }
 
 /// The pod that an endpoint names, if it is still that one and has not finished.

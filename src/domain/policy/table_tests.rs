@@ -185,11 +185,12 @@ fn wrong(row: Row) -> Option<String> {
     let (name, labels) = labels.split_once(':').unwrap_or(("ns", labels));
     let (istiod, labels) = labels.split_once('!').unwrap_or(("default", labels));
     let mut index = PolicyIndex::default();
-    let namespace = NamespaceFacts { name: name.into(), labels: mesh_labels(labels) };
+    let namespace = NamespaceFacts { name: name.into(), labels: mesh_labels(labels), all_labels: Labels::default() };
     let (facts, slice) = service_facts(name, service);
     let tag = RevisionTag { tag: "stable".into(), revision: "default".into() };
     let of_tag = ServiceFacts {
         object: ObjectName::new("istio-system", "istiod-revision-tag-stable"),
+        uid: "".into(),
         backing: Backing::Slices,
         ports: [].into(),
         opt_out: None,
@@ -257,7 +258,7 @@ fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, SliceFacts) {
         service: Some("svc".into()),
         endpoints: endpoints.into(),
     };
-    (ServiceFacts { object, backing, ports: ports.into(), opt_out, tag: None }, slice)
+    (ServiceFacts { object, uid: "uid-svc".into(), backing, ports: ports.into(), opt_out, tag: None }, slice)
 }
 
 fn pod_facts(namespace: &str, text: &str) -> PodFacts {

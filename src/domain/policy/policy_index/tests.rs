@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::policy::{Backing, MtlsMode, Sidecar, SliceEndpoint};
+use crate::domain::policy::{Backing, Labels, MtlsMode, Sidecar, SliceEndpoint};
 
 /// A small cluster that changes: what is there, by kind.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +89,7 @@ fn labelled(namespace: u8, variant: u8) -> NamespaceFacts {
         3 => MeshLabels { dataplane: label("ambient"), ..MeshLabels::default() },
         _ => MeshLabels::default(),
     };
-    NamespaceFacts { name: name('n', namespace), labels }
+    NamespaceFacts { name: name('n', namespace), labels, all_labels: Labels::default() }
 }
 
 fn service((namespace, number): (u8, u8), variant: u8) -> ServiceFacts {
@@ -101,7 +101,14 @@ fn service((namespace, number): (u8, u8), variant: u8) -> ServiceFacts {
     };
     let opt_out = (variant == 7).then(|| "disabled".into());
     let tag = (variant == 6).then(|| super::super::RevisionTag { tag: "canary".into(), revision: "1-30".into() });
-    ServiceFacts { object: object_name(namespace, 's', number), backing, ports: [].into(), opt_out, tag }
+    ServiceFacts {
+        object: object_name(namespace, 's', number),
+        uid: (variant % 2).to_string().into(),
+        backing,
+        ports: [].into(),
+        opt_out,
+        tag,
+    }
 }
 
 fn pod((namespace, number): (u8, u8), variant: u8) -> PodFacts {
@@ -249,6 +256,10 @@ fn a_preview_shows_what_a_label_would_do_and_changes_nothing() {
     assert_eq!(reasons, ["SidecarMissing"]);
     assert_eq!(index.preview("elsewhere", labels.clone()), None);
     assert!(Arc::ptr_eq(&before, &index.snapshot().unwrap()));
-    index.apply(ClusterChange::Namespaces(Change::Put(NamespaceFacts { name: "n0".into(), labels })));
+    index.apply(ClusterChange::Namespaces(Change::Put(NamespaceFacts {
+        name: "n0".into(),
+        labels,
+        all_labels: Labels::default(),
+    })));
     assert_eq!(*index.snapshot().unwrap().namespaces["n0"], preview);
 }

@@ -1,0 +1,193 @@
+//! What follows for gateways: the objects that are to be there, and what is to be said of each Service and Gateway. What did not change
+//! from one plan to the next is shared between them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::domain::{
+    identity::ServiceAccount,
+    policy::{Condition, ObjectName},
+};
+
+/// The ConfigMap with the roots of the mesh, of that name in each namespace that needs one.
+pub const CA_CONFIG_MAP: &str = "countersign-mesh-ca";
+/// Before the name of a Service in those of its policy and its SDS Secret. A Service's own has at most 63 characters, so these fit.
+const PREFIX: &str = "countersign-";
+/// Where the agent's socket is in the pods of an Envoy Gateway.
+const SOCKET: &str = "/var/run/countersign/workload.sock";
+
+/// The plan. Two with the same content are equal, whatever their revisions.
+#[derive(Clone, Debug)]
+pub struct GatewayPlan {
+    /// Grows by one with each change, from 1, for as long as the index lives.
+    pub revision: u64,
+    /// Each namespace with Services that a policy holds for.
+    pub namespaces: BTreeMap<Arc<str>, Arc<NamespacePlan>>,
+    /// Each Gateway but Istio's own.
+    pub gateways: BTreeMap<ObjectName, Arc<GatewayState>>,
+}
+
+/// What is to be in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespacePlan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its Services of the mesh, but for those that are taken out.
+    pub services: BTreeMap<Arc<str>, Arc<ServicePlan>>,
+}
+
+/// What is to be for a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// Which.
+    pub service: ObjectName,
+    /// Gateways that can reach it, in order: a Route leads from them to it, or could, as their listeners take Routes from its namespace.
+    pub gateways: Arc<[ObjectName]>,
+    /// The policy that is to be there. `None`: none of ours may be.
+    pub policy: Option<DesiredPolicy>,
+    /// What is worth knowing.
+    pub conditions: Box<[Condition]>,
+}
+
+/// A BackendTLSPolicy, with the SDS Secret that it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredPolicy {
+    /// For which Service.
+    pub service: ObjectName,
+    /// UID of the Service, which owns what is written for it.
+    pub owner: Box<str>,
+    /// How a gateway verifies whom it reached.
+    pub verification: Verification,
+}
+
+/// How a gateway verifies whom it reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// Roots and identities come over SDS from the agent beside it: the policy names the SDS Secret and nobody else.
+    Sds(SdsUrl),
+    /// They stand in the policy: at most five accounts, in order, and the ConfigMap of roots. No account: nobody is accepted.
+    Portable(Box<[ServiceAccount]>),
+}
+
+/// How Envoy Gateway wants the agent's socket to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SdsUrl {
+    /// As a path, up to 1.8.
+    Path,
+    /// As a URL, from 1.9.
+    Unix,
+}
+
+/// An object that is to be there. In the order in which they are written: who names another comes after it. What is not to be there any
+/// more is removed in the opposite order, after everything else was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DesiredObject {
+    /// ConfigMap [`CA_CONFIG_MAP`], with the roots of the mesh under `ca.crt`.
+    CaConfigMap {
+        /// Where.
+        namespace: Arc<str>,
+    },
+    /// Secret of type `gateway.envoyproxy.io/sds`.
+    SdsSecret {
+        /// For which Service; it is in the Service's namespace.
+        service: ObjectName,
+        /// UID of the Service.
+        owner: Box<str>,
+        /// How `url` is written.
+        url: SdsUrl,
+    },
+    /// BackendTLSPolicy.
+    BackendTlsPolicy(DesiredPolicy),
+}
+
+/// What there is to say of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayState {
+    /// Which.
+    pub gateway: ObjectName,
+    /// Whether it can send requests to Services of the mesh, as far as is seen.
+    pub is_ready: bool,
+    /// Whom its pods run as, each once.
+    pub accounts: Box<[ServiceAccount]>,
+    /// What is worth knowing.
+    pub conditions: Box<[Condition]>,
+}
+
+impl PartialEq for GatewayPlan {
+    fn eq(&self, other: &Self) -> bool {
+        self.namespaces == other.namespaces && self.gateways == other.gateways
+    }
+}
+
+impl Eq for GatewayPlan {}
+
+impl GatewayPlan {
+    /// What is to be for a Service.
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<ServicePlan>> {
+        self.namespaces.get(namespace)?.services.get(name)
+    }
+
+    /// Services of the mesh that a Gateway can reach, in order.
+    pub fn reachable(&self, gateway: &ObjectName) -> impl Iterator<Item = &Arc<ServicePlan>> {
+        let services = self.namespaces.values().flat_map(|namespace| namespace.services.values());
+        services.filter(|service| service.is_reached_by(gateway))
+    }
+
+    /// Gateways whose pods run as `account`.
+    pub fn gateways_of(&self, account: &ServiceAccount) -> impl Iterator<Item = &Arc<GatewayState>> {
+        self.gateways.values().filter(|gateway| gateway.accounts.contains(account))
+    }
+}
+
+impl NamespacePlan {
+    /// What is to be there, in the order in which it is written.
+    pub fn objects(&self) -> Vec<DesiredObject> {
+        let policies = || self.services.values().filter_map(|service| service.policy.as_ref());
+        let mut objects = Vec::new();
+        if policies().any(|policy| matches!(policy.verification, Verification::Portable(_))) {
+            objects.push(DesiredObject::CaConfigMap { namespace: Arc::clone(&self.name) });
+        }
+        objects.extend(policies().filter_map(DesiredPolicy::sds_secret));
+        objects.extend(policies().cloned().map(DesiredObject::BackendTlsPolicy));
+        objects
+    }
+}
+
+impl ServicePlan {
+    /// Whether requests of a Gateway can come here.
+    pub fn is_reached_by(&self, gateway: &ObjectName) -> bool {
+        self.gateways.binary_search(gateway).is_ok()
+    }
+}
+
+impl DesiredPolicy {
+    /// The SDS Secret that it names, if it does.
+    pub fn sds_secret(&self) -> Option<DesiredObject> {
+        let Verification::Sds(url) = self.verification else { return None };
+        Some(DesiredObject::SdsSecret { service: self.service.clone(), owner: self.owner.clone(), url })
+    }
+}
+
+impl DesiredObject {
+    /// Where it is, and its name there.
+    pub fn object(&self) -> ObjectName {
+        match self {
+            Self::CaConfigMap { namespace } => {
+                ObjectName { namespace: Arc::clone(namespace), name: CA_CONFIG_MAP.into() }
+            }
+            Self::SdsSecret { service, .. } | Self::BackendTlsPolicy(DesiredPolicy { service, .. }) => ObjectName {
+                namespace: Arc::clone(&service.namespace),
+                name: format!("{PREFIX}{}", service.name).into(),
+            },
+        }
+    }
+}
+
+impl SdsUrl {
+    /// The value of `url`. Its path has fewer than the 108 bytes that a socket's may have.
+    pub fn text(self) -> String {
+        match self {
+            Self::Path => SOCKET.to_owned(),
+            Self::Unix => format!("unix://{SOCKET}"),
+        }
+    }
+}

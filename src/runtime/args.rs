@@ -8,6 +8,7 @@ mod istiod;
 mod kubernetes;
 mod outputs;
 mod policy;
+mod render;
 mod serve;
 
 use std::{path::PathBuf, time::Duration};
@@ -25,6 +26,7 @@ pub use self::{
     kubernetes::KubernetesArgs,
     outputs::OutputArgs,
     policy::{Asking, PolicyCommand, PolicyDiffArgs, PolicyExplainArgs, PolicyListArgs, PolicyWatchArgs},
+    render::{DocumentFormat, RenderCommand, RenderGatewayArgs},
     serve::ServeArgs,
 };
 use super::{duration, names};
@@ -61,6 +63,9 @@ pub enum Command {
     /// See which Services need mutual TLS, and why something won't work
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Print what a user applies, and apply nothing
+    #[command(subcommand)]
+    Render(RenderCommand),
     /// Save the signing authority, and put it back or take one over
     #[command(subcommand)]
     Authority(AuthorityCommand),

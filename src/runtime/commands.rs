@@ -12,7 +12,7 @@ use super::{
     agent,
     args::{
         self, AgentArgs, AuthorityCommand, Cli, Command, InspectArgs, IssuanceCommand, PolicyCommand, QuickstartArgs,
-        RecoverArgs, ServeArgs, TokenArgs,
+        RecoverArgs, RenderCommand, RenderGatewayArgs, ServeArgs, TokenArgs,
     },
     config::{AgentConfig, ConfigError, Environment, ServeConfig},
     operate, quickstart,
@@ -21,7 +21,7 @@ use super::{
     telemetry::{self, TelemetryError},
 };
 use crate::{
-    cli::{inspect, render::Palette},
+    cli::{gateway, inspect, render::Palette},
     domain::clock::Clock,
 };
 
@@ -75,6 +75,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode, Com
         Command::Inspect(args) => inspect(&args, environment),
         Command::Issuance(command) => issuance(&command),
         Command::Policy(command) => policy(&command),
+        Command::Render(RenderCommand::Gateway(args)) => render_gateway(&args),
         Command::Authority(command) => authority(&command),
         Command::Token(args) => token(&args),
         Command::Recover(args) => recover(&args),
@@ -154,6 +155,14 @@ fn policy(command: &PolicyCommand) -> Result<ExitCode, CommandError> {
     print(&text.map_err(failed)?)
 }
 
+fn render_gateway(args: &RenderGatewayArgs) -> Result<ExitCode, CommandError> {
+    let rendered = gateway::render(&args.into(), args.output.into()).map_err(failed)?;
+    for note in &rendered.notes {
+        let _closed_pipe = writeln!(io::stderr(), "note: {note}");
+    }
+    print(&rendered.output)
+}
+
 fn authority(command: &AuthorityCommand) -> Result<ExitCode, CommandError> {
     let text = match command {
         AuthorityCommand::Export(args) => operate::authority::export(args),
@@ -185,4 +194,41 @@ fn palette(environment: &Environment) -> Palette {
 
 fn failed(error: impl std::fmt::Display) -> CommandError {
     CommandError::Failed(error.to_string())
+}
+
+#[cfg(test)]
+#[cfg(feature = "kubernetes")]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Command {
+        let matches = args::command().try_get_matches_from(["countersign"].iter().chain(arguments)).unwrap();
+        Cli::from_arg_matches(&matches).unwrap().command
+    }
+
+    #[test]
+    fn what_the_agent_is_given_is_what_it_takes() {
+        let flags = ["render", "gateway", "gw/gw", "--image", "x", "--trust-domain", "a.example", "-o", "json"];
+        let ids = ["--ca-identity", "spiffe://a.example/ns/countersign/sa/countersign", "--ca-address", "ca:15012"];
+        let Command::Render(RenderCommand::Gateway(args)) = parse(&[&flags[..], &ids].concat()) else {
+            panic!("another command")
+        };
+        let rendered = gateway::render(&(&args).into(), args.output.into()).unwrap();
+        let list: serde_json::Value = serde_json::from_str(&rendered.output).unwrap();
+        let patch =
+            "/items/3/spec/provider/kubernetes/envoyDeployment/patch/value/spec/template/spec/initContainers/0/args";
+        let arguments: Vec<&str> = list
+            .pointer(patch)
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|argument| argument.as_str().unwrap())
+            .collect();
+        let Command::Agent(flags) = parse(&arguments) else { panic!("another command") };
+        let pod = Environment::from([("KUBERNETES_SERVICE_HOST".to_owned(), "10.0.0.1".to_owned())]);
+        let config = AgentConfig::load(&flags, &pod).unwrap();
+        assert_eq!(config.trust_domain.as_str(), "a.example");
+        assert_eq!((config.authority.addresses.len(), config.authority.policy_addresses.len()), (1, 1));
+    }
 }

@@ -29,6 +29,7 @@ mod disturbed;
 mod envoy;
 #[path = "../peers/envoy_config.rs"]
 mod envoy_config;
+mod envoy_gateway;
 mod faults;
 mod gateway_secret;
 mod hands;

@@ -4,7 +4,7 @@
 //! Upstream Envoy lacks Istio's own filters, which an EnvoyFilter takes out; listeners, filter chains, TLS and clusters come live
 //! from istiod. The pod is a network namespace whose inbound connections are redirected to the sidecar, as Istio does it.
 
-mod access_log;
+pub(crate) mod access_log;
 mod agent;
 mod control_plane;
 pub(crate) mod gateway;

@@ -8,8 +8,8 @@ use std::{
 
 use countersign::domain::x509::pem;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SanType,
 };
 use rsa::{RsaPrivateKey, pkcs1::EncodeRsaPrivateKey, pkcs8::EncodePrivateKey, rand_core::OsRng};
 use tempfile::TempDir;
@@ -86,6 +86,21 @@ impl Authority {
             ("cert-chain.pem", self.chain.concat()),
             ("root-cert.pem", roots.to_owned()),
         ])
+    }
+
+    /// A certificate for one SPIFFE ID with those above it but the root, and its key, both as PEM.
+    pub(crate) fn svid(&self, id: &str) -> (String, String) {
+        let (pair, key) = Kind::P256.key();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = (SystemTime::now() - Duration::from_secs(60)).into();
+        params.not_after = (SystemTime::now() + Duration::from_secs(3600)).into();
+        let leaf = params.signed_by(&pair, &self.issuer).unwrap().pem().replace("\r\n", "\n");
+        let (_root, below) = self.chain.split_last().unwrap();
+        (leaf + &below.concat(), key)
     }
 
     /// As a Secret of type `kubernetes.io/tls`.

@@ -191,6 +191,12 @@ impl Cluster {
     }
 
     pub(super) async fn apply_objects(&self, yaml: &str) {
+        let applied = self.apply_with(yaml, &PatchParams::apply("tests").force()).await;
+        applied.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// The same in the way that `params` says, and without waiting for rights.
+    pub(crate) async fn apply_with(&self, yaml: &str, params: &PatchParams) -> Result<(), String> {
         let client = self.admin();
         let documents = serde_yaml_ng::Deserializer::from_str(yaml);
         let objects: Vec<Option<DynamicObject>> =
@@ -206,9 +212,10 @@ impl Cluster {
                 }
             };
             let name = object.metadata.name.clone().expect("a name");
-            let applied = api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&object)).await;
-            applied.unwrap_or_else(|error| panic!("{} {name}: {error}", kind.kind));
+            let applied = api.patch(&name, params, &Patch::Apply(&object)).await;
+            applied.map_err(|error| format!("{} {name}: {error}", kind.kind))?;
         }
+        Ok(())
     }
 }
 

@@ -1,0 +1,171 @@
+//! Envoy Gateway itself, fed by the API server, with the agent beside its Envoy as `countersign render gateway` puts it there, before
+//! Services of a mesh.
+
+mod backend;
+mod controller;
+mod file_system;
+mod kubelet;
+mod load;
+mod objects;
+mod sidecar;
+mod traffic;
+
+use std::{fs, time::Duration};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::PatchParams;
+
+use self::{controller::Controller, kubelet::GatewayPod};
+use crate::{
+    cluster::{Cluster, block_on},
+    network::{Host, Network},
+    pair::{
+        TRUST_DOMAIN, install,
+        replica::{Planned, Replica},
+        shipped,
+    },
+    support::{
+        authority::{Authority, CaDir, Kind},
+        countersign::countersign,
+        http,
+        wait::wait_until,
+    },
+};
+
+/// The Gateway, which is in a namespace of the same name.
+const GATEWAY: &str = "gw";
+/// Its Envoy's port, of 80.
+const HTTP_PORT: u16 = 10080;
+/// By which the agent knows the replica, as in a cluster.
+const PAIR: &str = "countersign.countersign.svc";
+const POLICIES: Duration = Duration::from_secs(20);
+
+/// All of it, ready.
+struct Place {
+    pod: GatewayPod,
+    replica: Replica,
+    /// Below the mesh's root.
+    mesh: Authority,
+    controller: Controller,
+    cluster: Cluster,
+    network: Network,
+    _ca: CaDir,
+}
+
+/// What `countersign render gateway` prints.
+struct Rendered {
+    documents: String,
+    /// Objects that are to be applied by commands in the comments.
+    additions: Vec<String>,
+    identity: String,
+}
+
+/// What a user of a pair that signs by the mesh's root has to choose.
+const CHOICE: [&str; 8] = [
+    "--image",
+    "countersign",
+    "--trust-domain",
+    TRUST_DOMAIN,
+    "--root-config-map",
+    "countersign-root-cert",
+    "--ca-address",
+    "countersign.countersign.svc:15012",
+];
+
+fn render(flags: &[&str]) -> Rendered {
+    let output = countersign().args(["render", "gateway", "gw/gw"]).args(CHOICE).args(flags).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let documents = String::from_utf8(output.stdout).unwrap();
+    let additions = documents.lines().filter_map(|line| line.strip_prefix("# echo '")?.split('\'').next());
+    let identity = documents.lines().find_map(|line| line.split_once("--gateway-identity ")).unwrap().1;
+    Rendered { additions: additions.map(str::to_owned).collect(), identity: identity.to_owned(), documents }
+}
+
+/// As the commands in the comments do it.
+fn adding() -> PatchParams {
+    PatchParams::apply("countersign-render")
+}
+
+impl Rendered {
+    async fn apply(&self, cluster: &Cluster) {
+        cluster.apply(&self.documents).await;
+        for addition in &self.additions {
+            cluster.apply_with(addition, &adding()).await.unwrap();
+        }
+    }
+}
+
+/// An API server with Envoy Gateway on it, and a Gateway.
+fn controller(network: &mut Network) -> (Cluster, Controller) {
+    let cluster = Cluster::start_at(&network.host("api").place(), &[]);
+    let controller = Controller::start(&cluster, network.host("envoy-gateway"));
+    block_on(async {
+        kubelet::write_api_roots(&cluster).await;
+        cluster.apply(&objects::namespace(GATEWAY, None)).await;
+        cluster.apply(objects::GATEWAY).await;
+    });
+    (cluster, controller)
+}
+
+/// That of the Gateway, with the agent in it.
+fn deployment(cluster: &Cluster) -> Deployment {
+    kubelet::deployment(cluster, GATEWAY, |spec| match &spec.init_containers {
+        Some(containers) if !containers.is_empty() => Ok(()),
+        other => Err(format!("init containers: {other:?}")),
+    })
+}
+
+impl Place {
+    fn start(mut network: Network) -> Self {
+        let (cluster, controller) = controller(&mut network);
+        let rendered = render(&[]);
+        // below the mesh's root: else the trust domain could not be the mesh's
+        let root = Authority::root("mesh");
+        let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
+        let host = network.host("a");
+        network.resolve(PAIR, &[&host]);
+        let replica = replica(&cluster, host, &ca, &rendered.identity);
+        replica.wait_until_ready();
+        block_on(rendered.apply(&cluster));
+        let deployment = deployment(&cluster);
+        let pod = GatewayPod::start("gw-0", network.host("gateway"), &cluster, &controller, &deployment);
+        Self { pod, replica, mesh: root.below("istiod", Kind::P256), controller, cluster, network, _ca: ca }
+    }
+
+    /// A request on a connection of its own.
+    fn get(&self, path: &str) -> Result<String, String> {
+        http::get(self.pod.at(HTTP_PORT), path)
+    }
+
+    /// Waits until the agent follows policies.
+    fn wait_for_policies(&self) {
+        wait_until(POLICIES, "policies at the agent", || {
+            let metrics = http::get(self.pod.at(15020), "/metrics")?;
+            let services = metrics.lines().find_map(|line| line.strip_prefix("countersign_policy_services{}"));
+            services.map(drop).ok_or_else(|| self.pod.containers[0].errors())
+        });
+    }
+
+    fn host(&mut self, name: &str) -> Host {
+        self.network.host(name)
+    }
+}
+
+fn replica(cluster: &Cluster, host: Host, ca: &CaDir, gateway: &str) -> Replica {
+    let account = block_on(async {
+        let account = install(cluster).await;
+        cluster.apply_file(&shipped("rbac-policy.yaml")).await;
+        account
+    });
+    let ca = ca.path().to_str().unwrap();
+    let flags =
+        ["--policy", "true", "--gateway-identity", gateway, "--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca];
+    Planned::new("replica-a", cluster, &account, host, &flags).start()
+}
+
+/// Where a test keeps what it writes.
+fn folder(cluster: &Cluster, name: &str) -> std::path::PathBuf {
+    let folder = cluster.folder().join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}

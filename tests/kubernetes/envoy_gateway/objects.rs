@@ -1,0 +1,82 @@
+//! What users and controllers write, as texts.
+
+use std::net::Ipv4Addr;
+
+use super::backend::{Class, PORT};
+
+pub(super) const GATEWAY: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw, namespace: gw}
+spec:
+  gatewayClassName: envoy
+  listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
+";
+
+/// A namespace, labelled `istio-injection: VALUE` or not.
+pub(super) fn namespace(name: &str, injection: Option<&str>) -> String {
+    let labels = injection.map_or_else(String::new, |value| format!("istio-injection: {value}"));
+    format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n")
+}
+
+/// A Service with one port, and the slice of those who are behind it.
+pub(super) fn service(namespace: &str, name: &str, class: Class, addresses: &[Ipv4Addr]) -> String {
+    let port_name = match class {
+        Class::Http => "http",
+        Class::Grpc => "grpc",
+        Class::Sniffed => "\"\"",
+    };
+    let endpoints: Vec<String> =
+        addresses.iter().map(|address| format!("{{addresses: [{address}], conditions: {{ready: true}}}}")).collect();
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {{selector: {{app: {name}}}, ports: [{{name: {port_name}, port: {PORT}}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: {name}, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+         addressType: IPv4\nports: [{{name: {port_name}, port: {PORT}, protocol: TCP}}]\nendpoints: [{}]\n---\n",
+        endpoints.join(", ")
+    )
+}
+
+/// A pod of a Service, with a sidecar or without.
+pub(super) fn pod(namespace: &str, name: &str, of: &str, account: &str, injected: bool) -> String {
+    let annotations = if injected { "sidecar.istio.io/status: \"{}\"" } else { "" };
+    format!(
+        "apiVersion: v1\nkind: Pod\n\
+         metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {of}}}, annotations: {{{annotations}}}}}\n\
+         spec: {{serviceAccountName: {account}, containers: [{{name: main, image: none}}]}}\n---\n"
+    )
+}
+
+/// A route for a path to Services of its namespace, in equal parts.
+pub(super) fn http_route(namespace: &str, name: &str, path: &str, services: &[&str]) -> String {
+    route("HTTPRoute", namespace, name, &format!("path: {{type: PathPrefix, value: {path}}}"), services)
+}
+
+/// A route for one gRPC service.
+pub(super) fn grpc_route(namespace: &str, name: &str, method: &str, services: &[&str]) -> String {
+    route("GRPCRoute", namespace, name, &format!("method: {{service: {method}}}"), services)
+}
+
+fn route(kind: &str, namespace: &str, name: &str, matched: &str, services: &[&str]) -> String {
+    let backends: Vec<String> = services.iter().map(|service| format!("{{name: {service}, port: {PORT}}}")).collect();
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec:\n  parentRefs: [{{name: gw, namespace: gw}}]\n  rules: [{{matches: [{{{matched}}}], backendRefs: [{}]}}]\n---\n",
+        backends.join(", ")
+    )
+}
+
+/// What a replica writes for a Service whose gateways have SDS.
+pub(super) fn policy(namespace: &str, service: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Secret\ntype: gateway.envoyproxy.io/sds\n\
+         metadata: {{name: countersign-{service}, namespace: {namespace}}}\n\
+         stringData: {{url: \"unix:///var/run/countersign/workload.sock\", secretName: validation/{namespace}/{service}}}\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+         metadata: {{name: countersign-{service}, namespace: {namespace}}}\n\
+         spec:\n  targetRefs: [{{group: \"\", kind: Service, name: {service}}}]\n  \
+         validation: {{hostname: {service}.{namespace}.svc.cluster.local, \
+         caCertificateRefs: [{{group: \"\", kind: Secret, name: countersign-{service}}}]}}\n---\n"
+    )
+}

@@ -2,7 +2,9 @@
 
 mod connection;
 mod extras;
+mod order;
 mod proof;
+mod question;
 mod roots;
 #[cfg(test)]
 mod tests;
@@ -13,18 +15,15 @@ use std::{
     io,
     iter::successors,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::time::{sleep, timeout};
-use tonic::{Code, ConnectError, Request, Status, TimeoutExpired, metadata::AsciiMetadataValue, transport::Channel};
+use tokio::time::{Instant, sleep};
+use tonic::{Code, ConnectError, Request, Status, TimeoutExpired, transport::Channel};
 
-use self::{connection::ConnectFailed, proof::Proof};
+use self::{connection::ConnectFailed, order::Order, proof::Proof, question::Taken};
 pub use self::{
     extras::{CaExtras, CaHeader},
     roots::{CaRoots, RootSets},
@@ -35,14 +34,13 @@ use crate::{
         identity::{ServiceAccount, SpiffeId},
         jwt::unverified_subject,
     },
-    proto::istio::v1::auth::{
-        IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
-    },
+    proto::istio::v1::auth::IstioCertificateRequest,
     service::{
         ports::{BoxFuture, CertificateAuthority, SignError, SignedChain},
         svid_publisher::IdentityReceiver,
     },
 };
+pub(in crate::grpc) use question::Question;
 
 /// Where a CA answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,16 +62,19 @@ pub struct CaClient {
     /// The SVID held now, as proof when the token is refused or can't be read. Set once: what it follows is published by
     /// the renewal that this client serves.
     identity: OnceLock<IdentityReceiver>,
-    last_good: AtomicUsize,
+    order: Order,
+    /// Whether streams are left open, so that a connection that has died under one must be noticed.
+    keeps_streams: bool,
     /// One per address.
     channels: Mutex<Vec<Option<KeptChannel>>>,
 }
 
 /// A channel, and the roots that it was made with.
-#[derive(Clone)]
 struct KeptChannel {
     roots: RootSets,
     channel: Channel,
+    made: u64,
+    used: Instant,
 }
 
 /// A replica holds a request for 10 s while nobody is active, and is not given up before it says so.
@@ -82,35 +83,37 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl CaClient {
-    /// A client that asks `endpoints` in order, beginning with the one that answered last. The bearer token, and the roots
+    /// A client that asks `endpoints` in order, but last those that have failed lately. The bearer token, and the roots
     /// that the CA's own certificate is verified to, are read anew for each call: whoever delivers them replaces them. It
     /// has only the token as proof until [`renew_by`](Self::renew_by).
     pub fn new(endpoints: Vec<CaEndpoint>, token_file: PathBuf, roots: impl Into<CaRoots>) -> Self {
         Self {
-            channels: Mutex::new(vec![None; endpoints.len()]),
+            channels: Mutex::new(endpoints.iter().map(|_endpoint| None).collect()),
+            order: Order::of(endpoints.len()),
+            keeps_streams: false,
             endpoints,
             identities: Vec::new(),
             extras: CaExtras::default(),
             token_file,
             roots: Arc::new(roots.into()),
             identity: OnceLock::new(),
-            last_good: AtomicUsize::new(0),
         }
     }
 
-    /// The same for others at `endpoints`: verified by the same roots and identities, with the same proofs, and nothing else
-    /// sent.
+    /// The same for replicas of a pair at `endpoints`, of whom streams are asked: verified by the same roots and identities, with
+    /// the same proofs, and nothing else sent.
     #[must_use]
     pub fn at(&self, endpoints: Vec<CaEndpoint>) -> Self {
         Self {
-            channels: Mutex::new(vec![None; endpoints.len()]),
+            channels: Mutex::new(endpoints.iter().map(|_endpoint| None).collect()),
+            order: Order::of(endpoints.len()),
+            keeps_streams: true,
             endpoints,
             identities: self.identities.clone(),
             extras: CaExtras::default(),
             token_file: self.token_file.clone(),
             roots: Arc::clone(&self.roots),
             identity: self.identity.clone(),
-            last_good: AtomicUsize::new(0),
         }
     }
 
@@ -136,15 +139,15 @@ impl CaClient {
         Arc::clone(&self.roots)
     }
 
-    /// Asks one address after the other, the next one when there was a failure or no answer for a while. The first answer
-    /// that is accepted counts.
+    /// Asks one address after the other: the next one when there was a failure, or neither an answer nor word that one is coming
+    /// for a while. The first answer that is accepted counts.
     ///
     /// # Errors
     ///
     /// What each of them said.
     pub(in crate::grpc) async fn ask_anywhere<T, U, F>(
         &self,
-        call: impl Fn(Channel, Option<AsciiMetadataValue>) -> F + Sync,
+        call: impl Fn(Question) -> F + Sync,
         accept: impl Fn(T) -> Result<U, SignError> + Sync,
     ) -> Result<U, SignError>
     where
@@ -159,31 +162,44 @@ impl CaClient {
         {
             return Err(SignError::NoProof(without_svid(unreadable)));
         }
-        let first = self.last_good.load(Ordering::Relaxed);
-        let count = self.endpoints.len();
-        let mut others = (0..count).map(|offset| (first + offset) % count);
-        let (call, accept) = (&call, &accept);
-        let ask = |index| async move { (index, self.ask_at(index, proof, call).await.and_then(accept)) };
-        let mut attempts: FuturesUnordered<_> = others.next().map(ask).into_iter().collect();
-        let mut failures = Vec::new();
-        while !attempts.is_empty() {
-            let next = tokio::select! {
-                Some((index, answer)) = attempts.next() => match answer {
-                    Ok(answer) => {
-                        self.last_good.store(index, Ordering::Relaxed);
-                        return Ok(answer);
-                    }
-                    Err(error @ SignError::Refused(_)) => return Err(error),
-                    Err(error) => {
-                        failures.push((index, error));
-                        others.next()
-                    }
-                },
-                () = sleep(PATIENCE), if others.len() > 0 => others.next(),
-            };
+        let mut others = self.order.now().into_iter();
+        let taken: Vec<Taken> = self.endpoints.iter().map(|_endpoint| Taken::default()).collect();
+        let (call, accept, taken) = (&call, &accept, &taken);
+        let ask = |index| async move {
+            let taken = taken.get(index).cloned().unwrap_or_default();
+            (index, self.ask_at(index, proof, &taken, call).await.and_then(accept))
+        };
+        let mut next = others.next();
+        let (mut attempts, mut silent, mut failures) = (FuturesUnordered::new(), Vec::new(), Vec::new());
+        loop {
+            silent.extend(next);
             attempts.extend(next.map(ask));
+            if attempts.is_empty() {
+                return Err(self.nowhere(failures));
+            }
+            next = tokio::select! {
+                Some((index, answer)) = attempts.next() => {
+                    silent.retain(|other| *other != index);
+                    match answer {
+                        Ok(answer) => {
+                            silent.into_iter().for_each(|other| self.order.failed(other));
+                            self.order.answered(index);
+                            return Ok(answer);
+                        }
+                        Err(error @ SignError::Refused(_)) => return Err(error),
+                        Err(error) => {
+                            self.order.failed(index);
+                            failures.push((index, error));
+                            others.next()
+                        }
+                    }
+                }
+                () = sleep(PATIENCE), if others.len() > 0 => {
+                    // whoever has taken the request answers in time or says that it can't
+                    if taken.iter().any(Taken::is_taken) { None } else { others.next() }
+                }
+            };
         }
-        Err(self.nowhere(failures))
     }
 
     /// What each address said, as one error: that the proof was refused, if it was anywhere; that needs somebody's help.
@@ -217,36 +233,24 @@ impl CaClient {
 
 impl CertificateAuthority for CaClient {
     fn sign<'a>(&'a self, csr_pem: &'a str, ttl_seconds: i64) -> BoxFuture<'a, Result<SignedChain, SignError>> {
-        let call = move |channel, bearer: Option<AsciiMetadataValue>| {
+        let call = move |question: Question| {
             let mut request = Request::new(IstioCertificateRequest {
                 csr: csr_pem.to_owned(),
                 validity_duration: ttl_seconds,
                 metadata: self.extras.message_metadata(),
             });
             self.extras.add_to(request.metadata_mut());
-            authorize(&mut request, bearer);
-            create(channel, request)
+            question.create_certificate(request)
         };
         Box::pin(self.ask_anywhere(call, SignedChain::from_elements))
     }
 
+    fn unusable(&self) {
+        self.order.unusable();
+    }
+
     fn subject(&self) -> BoxFuture<'_, Option<ServiceAccount>> {
         Box::pin(async { self.token().await.ok().and_then(|token| unverified_subject(&token)) })
-    }
-}
-
-async fn create(channel: Channel, request: Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> {
-    // the endpoint's own limit ends with the head of the answer
-    let mut client = IstioCertificateServiceClient::new(channel);
-    let response = timeout(ATTEMPT_LIMIT, client.create_certificate(request)).await;
-    let response = response.map_err(|_elapsed| Status::deadline_exceeded("no whole answer"))??;
-    Ok(response.into_inner().cert_chain)
-}
-
-/// Brings the token with a request, if there is one to bring.
-pub(in crate::grpc) fn authorize<T>(request: &mut Request<T>, bearer: Option<AsciiMetadataValue>) {
-    if let Some(bearer) = bearer {
-        request.metadata_mut().insert("authorization", bearer);
     }
 }
 

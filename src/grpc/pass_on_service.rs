@@ -3,12 +3,14 @@
 
 use std::{
     convert::Infallible,
+    future::{Ready, ready},
     mem::{Discriminant, discriminant},
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use futures_util::stream::{Once, once};
 use prost::Message as _;
 use tokio::sync::Semaphore;
 use tonic::{
@@ -16,7 +18,7 @@ use tonic::{
     body::Body,
     codegen::{BoxFuture, Service, http},
     metadata::MetadataMap,
-    server::{Grpc, NamedService, UnaryService},
+    server::{Grpc, NamedService, ServerStreamingService},
 };
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
@@ -57,7 +59,7 @@ impl PassOnService {
         Self { pass_on, lines: Arc::default(), max_message }
     }
 
-    async fn create_certificate(&self, request: Request<Bytes>) -> Result<Response<IstioCertificateResponse>, Status> {
+    async fn create_certificate(self, request: Request<Bytes>) -> Result<IstioCertificateResponse, Status> {
         let (metadata, extensions, message) = request.into_parts();
         let decoded = IstioCertificateRequest::decode(message.clone());
         let decoded = decoded.map_err(|error| Status::internal(format!("failed to decode the request: {error}")))?;
@@ -77,7 +79,7 @@ impl PassOnService {
         let nobody_waits = Semaphore::const_new(0);
         let held = connection.map_or(&nobody_waits, |connection| &connection.held);
         match self.pass_on.answer(request, held).await {
-            Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
+            Ok(cert_chain) => Ok(IstioCertificateResponse { cert_chain }),
             Err(error) => {
                 let status = status_of(&error);
                 say(self.lines.line(discriminant(&error)), connection, status.code(), &error);
@@ -120,20 +122,23 @@ impl Service<http::Request<Body>> for PassOnService {
                 return Ok(Status::unimplemented("").into_http());
             }
             let mut grpc = Grpc::new(TakesRaw).max_decoding_message_size(service.max_message);
-            Ok(grpc.unary(Unary(service), request).await)
+            Ok(grpc.server_streaming(HeadFirst(service), request).await)
         })
     }
 }
 
-struct Unary(PassOnService);
+/// Sends the head of an answer before there is one: who has it knows that the request was taken, and does not bring it to another
+/// replica as well, which would ask istiod for the same. To a caller it is a single answer all the same.
+struct HeadFirst(PassOnService);
 
-impl UnaryService<Bytes> for Unary {
+impl ServerStreamingService<Bytes> for HeadFirst {
     type Response = IstioCertificateResponse;
-    type Future = BoxFuture<Response<IstioCertificateResponse>, Status>;
+    type ResponseStream = Once<BoxFuture<IstioCertificateResponse, Status>>;
+    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let service = self.0.clone();
-        Box::pin(async move { service.create_certificate(request).await })
+        let answer: BoxFuture<_, _> = Box::pin(self.0.clone().create_certificate(request));
+        ready(Ok(Response::new(once(answer))))
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use tonic::{Code, Request, Status, Streaming, metadata::AsciiMetadataValue};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::{
-    ca_client::{CaClient, authorize},
+    ca_client::{CaClient, Question},
     operator_client::{OperatorError, failure},
     pair_client::connect,
     policy_messages::{preview_view, update_view},
@@ -65,9 +65,8 @@ impl GatewayPolicies {
 impl PolicySource for GatewayPolicies {
     fn watch<'a>(&'a self, version: &'a str) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>> {
         Box::pin(async move {
-            let call = |channel, bearer: Option<AsciiMetadataValue>| {
-                let mut request = Request::new(WatchRequest { version: version.to_owned() });
-                authorize(&mut request, bearer);
+            let call = |question: Question| {
+                let (channel, request) = question.bring(Request::new(WatchRequest { version: version.to_owned() }));
                 async move { PolicyServiceClient::new(channel).watch(request).await.map(tonic::Response::into_inner) }
             };
             let stream = self.0.ask_anywhere(call, Ok::<_, SignError>).await.map_err(|error| error.to_string())?;

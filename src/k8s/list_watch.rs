@@ -13,7 +13,7 @@ use kube::{
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
@@ -32,6 +32,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest while there is no such kind: it comes with an API server that is started anew.
 const LONGEST_UNSERVED: Duration = Duration::from_secs(10);
+/// What was listed so lately is fresh: whoever wants it listed again waits, since the watch tells of what has changed.
+const FRESH_FOR: Duration = Duration::from_secs(10);
 /// A watch that has ended before was none.
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -49,7 +51,7 @@ pub(super) struct Source<'a> {
     pub(super) event: &'a str,
     /// The shipped file with the rights for it.
     pub(super) rights: &'a str,
-    /// Told when they are to be listed again at once.
+    /// Told when they are to be listed again: at once, unless they were just listed.
     pub(super) look_again: Option<&'a Notify>,
     /// Whether users install the kind, at any time, and in newer versions later: that there is none is no trouble then, and
     /// an earlier one of `paths` is looked for at the end of each watch.
@@ -128,7 +130,7 @@ pub(super) async fn follow<R: Trimmed, T>(
     read: impl Fn(&R) -> Option<T>,
     hear: impl FnMut(Heard<T>),
 ) -> Infallible {
-    let mut following = Following { client, source, path: "", read, hear, of: PhantomData };
+    let mut following = Following { client, source, path: "", listed: Instant::now(), read, hear, of: PhantomData };
     let mut version = None;
     let mut pause = FIRST_PAUSE;
     let mut said = None;
@@ -178,6 +180,7 @@ struct Following<'a, R, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> {
     source: Source<'a>,
     /// That of the version that was listed last.
     path: &'a str,
+    listed: Instant,
     read: Read,
     hear: Hear,
     of: PhantomData<fn(R) -> T>,
@@ -195,6 +198,7 @@ impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<
                         (self.hear)(Heard::Served(place));
                     }
                     (self.hear)(Heard::Listed(listed));
+                    self.listed = Instant::now();
                     return Ok(version);
                 }
                 Err(problem) => return Err(problem),
@@ -247,7 +251,7 @@ impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<
         loop {
             let next = tokio::select! {
                 next = timeout(SILENCE_LIMIT, events.next()) => next.map_err(|_elapsed| Problem::Silent)?,
-                () = told(self.source.look_again) => return Ok(false),
+                () = told(self.source.look_again, self.listed + FRESH_FOR) => return Ok(false),
             };
             let Some(event) = next else { return Ok(true) };
             match event? {
@@ -300,9 +304,31 @@ impl Source<'_> {
     }
 }
 
-async fn told(wish: Option<&Notify>) {
+/// Waits for a wish, and then until what was listed is no longer fresh. Whatever the watch tells meanwhile fulfils the wish.
+async fn told(wish: Option<&Notify>, fresh_until: Instant) {
     match wish {
-        Some(wish) => wish.notified().await,
+        Some(wish) => {
+            wish.notified().await;
+            sleep_until(fresh_until).await;
+        }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wish_waits_while_what_was_listed_is_fresh_and_no_longer() {
+        let (wish, listed) = (Notify::new(), Instant::now());
+        let told = async || told(Some(&wish), listed + FRESH_FOR).await;
+        wish.notify_one();
+        told().await;
+        assert_eq!(listed.elapsed(), FRESH_FOR);
+        wish.notify_one();
+        told().await;
+        assert_eq!(listed.elapsed(), FRESH_FOR, "at once");
+        timeout(FRESH_FOR, told()).await.expect_err("without a wish");
     }
 }

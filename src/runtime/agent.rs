@@ -7,7 +7,7 @@ mod roots;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, runtime::Builder, sync::watch};
+use tokio::{net::TcpListener, runtime::Builder};
 use tracing::info;
 
 use self::roots::{Roots, await_first, renew_on_change};
@@ -28,8 +28,9 @@ use crate::{
     http::admin,
     service::{
         metrics::{ExpiringCertificate, Metrics},
-        readiness::{Latch, Readiness},
-        svid_publisher::{Expectation, IdentityReceiver, SvidPublisher},
+        readiness::Readiness,
+        socket_output::{NOBODY_YET, SocketOutput},
+        svid_publisher::{Expectation, SvidPublisher},
     },
 };
 
@@ -89,7 +90,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
         Arc::clone(&clock) as _,
         Arc::clone(&random) as _,
     );
-    let publisher = publisher.checked_by(Arc::new(SelfHandshake::new(clock)));
+    let publisher = publisher.checked_by(Arc::new(SelfHandshake::new(Arc::clone(&clock) as _)));
     let publisher = match roots.bundle {
         Some(bundle) => publisher.with_bundle_of(bundle),
         None => publisher,
@@ -107,8 +108,9 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
         outputs::start(output, identity.clone(), Arc::clone(&metrics), &readiness, &shutdown, &mut supervisor);
     }
     let stats = publisher.stats();
-    let shown = show_identity(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
-    spawn(&mut supervisor, "readiness", shown, &shutdown);
+    let output = SocketOutput { clock: Arc::clone(&clock) as _, metrics: Arc::clone(&metrics) };
+    let shown = output.run(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
+    spawn(&mut supervisor, "readiness", async move { match shown.await {} }, &shutdown);
     metrics.follow(ExpiringCertificate::Svid, stats);
     if let Some(address) = config.admin_listen {
         start_admin(address, metrics, readiness, &shutdown, &mut supervisor).await?;
@@ -154,32 +156,4 @@ async fn start_admin(
     let asked = shutdown.clone();
     supervisor.spawn("admin port", admin::serve(listener, metrics, readiness, async move { asked.requested().await }));
     Ok(())
-}
-
-const NOBODY_YET: &str = "no certificate authority has answered yet";
-
-/// Says what is held, and why it is not renewed if it is not. Never returns.
-async fn show_identity(mut identity: IdentityReceiver, mut trouble: watch::Receiver<Option<Arc<str>>>, latch: Latch) {
-    loop {
-        let why = trouble.borrow_and_update().clone();
-        let held = identity.borrow_and_update().clone();
-        match (held.as_ref().map(|held| held.svid.as_ref()), why) {
-            (Some(Some(svid)), why) => {
-                let why = why.map(|why| format!("; {why}")).unwrap_or_default();
-                latch.ready(format!("{} until {}{why}", svid.id(), svid.leaf().not_after()));
-            }
-            (Some(None), why) => {
-                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-                latch.not_ready(format!("the SVID has expired and could not be renewed{why}"));
-            }
-            (None, why) => latch.not_ready(why.as_deref().unwrap_or(NOBODY_YET)),
-        }
-        let ended = tokio::select! {
-            changed = identity.changed() => changed.is_err(),
-            changed = trouble.changed() => changed.is_err(),
-        };
-        if ended {
-            std::future::pending::<()>().await;
-        }
-    }
 }

@@ -151,7 +151,7 @@ impl FileOutput {
         match written {
             Ok(is_written) => {
                 let verified_at = self.clock.now();
-                self.metrics.output_verified(NAME, not_after, verified_at);
+                self.metrics.output_verified(NAME, &serial, not_after, verified_at);
                 if is_written {
                     self.metrics.output_written(NAME, OutputOutcome::Written);
                     info!(event = "output_written", output = NAME, %serial, %not_after, put_right = !is_new);

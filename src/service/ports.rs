@@ -207,6 +207,9 @@ pub trait CertificateAuthority: Send + Sync {
     fn subject(&self) -> BoxFuture<'_, Option<ServiceAccount>> {
         Box::pin(std::future::ready(None))
     }
+
+    /// Its last answer could not be used. An authority at several addresses turns to another one.
+    fn unusable(&self) {}
 }
 
 /// The answer of a certificate authority.

@@ -22,7 +22,7 @@ pub use self::{
 };
 use super::{
     ca_roots::FollowedRoots,
-    ports::{CertificateAuthority, SelfCheck, SignError},
+    ports::{CertificateAuthority, SelfCheck, SignError, SignedChain},
 };
 use crate::domain::{
     authority::renewal::{due_after_receipt, life_at_receipt},
@@ -215,6 +215,15 @@ impl SvidPublisher {
         let signed = timeout(SIGN_LIMIT, self.authority.sign(&request, self.ttl_seconds))
             .await
             .map_err(|_elapsed| RenewalError::Unanswered(SIGN_LIMIT))??;
+        let judged = self.judge(signed, key).await;
+        if judged.is_err() {
+            self.authority.unusable();
+        }
+        judged
+    }
+
+    /// Checks an answer that has just come, and waits until it is valid.
+    async fn judge(&self, signed: SignedChain, key: PrivateKey) -> Result<Obtained, RenewalError> {
         let received = self.clock.boot();
         let asked = u64::try_from(self.ttl_seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         let answer = CheckedAnswer::new(signed, key, &self.expected)?;

@@ -111,10 +111,16 @@ async fn answers_that_are_not_for_us_are_never_published() {
         sleep(seconds(1)).await;
         assert_eq!(running.revision(), before.0, "{why}");
         assert!(running.stats.failures() > before.1, "{why}");
+        assert_eq!(running.authority.unusable(), running.stats.failures(), "{why}: the authority is told");
     }
     running.authority.behave(good());
     sleep(seconds(6)).await;
     assert_eq!(running.revision(), 2);
+    running.authority.behave(Behaviour::Down);
+    let told = running.authority.unusable();
+    running.renew_now.notify_one();
+    sleep(seconds(1)).await;
+    assert_eq!(running.authority.unusable(), told, "without an answer there is nothing to tell");
 }
 
 #[tokio::test(start_paused = true)]

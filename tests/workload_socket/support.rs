@@ -111,6 +111,7 @@ pub(crate) struct TestAuthority {
     random: TestRandom,
     behaviour: Mutex<Behaviour>,
     calls: AtomicU64,
+    unusable: AtomicU64,
 }
 
 impl TestAuthority {
@@ -125,6 +126,7 @@ impl TestAuthority {
             random,
             behaviour: Mutex::new(Behaviour::SignFor(id())),
             calls: AtomicU64::new(0),
+            unusable: AtomicU64::new(0),
         })
     }
 
@@ -134,6 +136,11 @@ impl TestAuthority {
 
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// How many of its answers it was told to be of no use.
+    pub(crate) fn unusable(&self) -> u64 {
+        self.unusable.load(Ordering::Relaxed)
     }
 
     pub(crate) fn root_pem(&self) -> String {
@@ -169,6 +176,10 @@ impl CertificateAuthority for TestAuthority {
                 Behaviour::Hung => std::future::pending().await,
             }
         })
+    }
+
+    fn unusable(&self) {
+        self.unusable.fetch_add(1, Ordering::Relaxed);
     }
 }
 

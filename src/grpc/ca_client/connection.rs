@@ -19,8 +19,18 @@ use crate::service::causes::with_causes;
 
 /// A connection is there within this time, its handshake done, or not at all.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// Of connections with streams on them.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(1);
+
+/// What bounds the calls on a channel.
+pub(super) struct Limits {
+    /// Until the head of an answer.
+    pub(super) answer: Duration,
+    /// Whether the other side is asked for signs of life, as streams need it. Single calls have their limits; and istiod ends
+    /// connections on which it is asked more often than each 15 s.
+    pub(super) keeps_streams: bool,
+}
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -50,7 +60,7 @@ pub(super) fn channel(
     address: &str,
     server_name: ServerName<'static>,
     tls: Arc<ClientConfig>,
-    answer_limit: Duration,
+    limits: &Limits,
 ) -> Result<Channel, String> {
     let unusable = |error: &dyn fmt::Display| format!("{address}: {error}");
     let origin: Uri = format!("https://{address}").parse().map_err(|error| unusable(&error))?;
@@ -60,12 +70,11 @@ pub(super) fn channel(
         let (server_name, tls) = (server_name.clone(), Arc::clone(&tls));
         async move { connect(uri, server_name, tls).await.map(TokioIo::new) }
     };
-    Ok(endpoint
-        .origin(origin)
-        .timeout(answer_limit)
-        .http2_keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_ANSWER)
-        .connect_with_connector_lazy(service_fn(connect)))
+    let mut endpoint = endpoint.origin(origin).timeout(limits.answer);
+    if limits.keeps_streams {
+        endpoint = endpoint.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_ANSWER);
+    }
+    Ok(endpoint.connect_with_connector_lazy(service_fn(connect)))
 }
 
 async fn connect(

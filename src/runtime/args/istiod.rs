@@ -23,7 +23,8 @@ pub struct IstiodArgs {
     /// File of the own service account token, for which istiod signs the serving certificate of this replica
     #[arg(long, value_name = "FILE")]
     pub istiod_token_file: Option<String>,
-    /// How many requests a second istiod is sent at the most in the long run; twice as many may come at once
+    /// How many requests a second each replica sends istiod at the most in the long run; twice as many may come at once. Two
+    /// replicas together come up to what an istiod with its own defaults makes
     #[arg(long, value_name = "NUMBER")]
     pub istiod_qps: Option<String>,
 }
@@ -37,7 +38,7 @@ impl IstiodArgs {
             istiod_root_file: Some("/var/run/secrets/istio/root-cert.pem".into()),
             istiod_root_cluster_trust_bundle: None,
             istiod_token_file: Some("/var/run/secrets/tokens/istio-token".into()),
-            istiod_qps: Some("200".into()),
+            istiod_qps: Some("40".into()),
         }
     }
 }

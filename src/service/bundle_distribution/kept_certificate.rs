@@ -235,7 +235,7 @@ impl KeptCertificate {
         if let Some(leaf) = leaf {
             let now = self.clock.now();
             known.verified_at = Some(now);
-            self.metrics.output_verified(&self.name, leaf.not_after(), now);
+            self.metrics.output_verified(&self.name, &leaf.serial().to_string(), leaf.not_after(), now);
         }
     }
 

@@ -1,6 +1,10 @@
-//! What is shown of the places, besides the socket, where gateways get their SVIDs. The operator has named them, in flags.
+//! What is shown of the places where gateways get their SVIDs. The operator has named them, in flags.
 
-use std::fmt::{self, Write};
+use std::{
+    collections::HashMap,
+    fmt::{self, Write},
+    sync::{Mutex, PoisonError},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
@@ -31,13 +35,16 @@ outcomes! {
     }
 }
 
-/// Families by output: `files`, or a Secret as `NAMESPACE/NAME`.
+/// Families by output: `socket`, `files`, or a Secret as `NAMESPACE/NAME`.
 #[derive(Debug)]
 pub(super) struct Outputs {
     writes: Family<WriteLabels, Counter>,
     notices: Family<[(&'static str, NoticeOutcome); 1], Counter>,
     expiry: Family<[(&'static str, String); 1], Gauge>,
     verified: Family<[(&'static str, String); 1], Gauge>,
+    held: Family<[(&'static str, String); 2], Gauge>,
+    /// The serial number that is shown of each output: only one is.
+    serials: Mutex<HashMap<String, String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,8 +55,8 @@ struct WriteLabels {
 
 impl Outputs {
     pub(super) fn new() -> Self {
-        let (writes, expiry, verified) = Default::default();
-        Self { writes, notices: zeroed(NoticeOutcome::ALL), expiry, verified }
+        let (writes, expiry, verified, held, serials) = Default::default();
+        Self { writes, notices: zeroed(NoticeOutcome::ALL), expiry, verified, held, serials }
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
@@ -66,9 +73,23 @@ impl Outputs {
         );
         registry.register(
             "output_verified_timestamp_seconds",
-            "When an output was last read back and found to hold the SVID that it should, as Unix time",
+            "When an output was last verified and found to hold the SVID that it should, as Unix time",
             self.verified.clone(),
         );
+        registry.register("output_svid", "1 for the serial number of the SVID that an output holds", self.held.clone());
+    }
+
+    /// Shows this serial number of an output in place of the one before.
+    fn show_serial(&self, output: &str, serial: Option<&str>) {
+        let labels = |serial: String| [("output", output.to_owned()), ("serial", serial)];
+        let mut serials = self.serials.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = serials.remove(output).filter(|before| serial != Some(before)) {
+            self.held.remove(&labels(before));
+        }
+        if let Some(serial) = serial {
+            self.held.get_or_create(&labels(serial.to_owned())).set(1);
+            serials.insert(output.to_owned(), serial.to_owned());
+        }
     }
 }
 
@@ -86,18 +107,20 @@ impl Metrics {
         self.outputs.writes.get_or_create(&WriteLabels { output: output.to_owned(), outcome }).inc();
     }
 
-    /// Shows that an output was read back at `now`, and until when what it holds is valid.
-    pub fn output_verified(&self, output: &str, not_after: Timestamp, now: Timestamp) {
+    /// Shows that an output was verified at `now`, which SVID it holds, and until when that is valid.
+    pub fn output_verified(&self, output: &str, serial: &str, not_after: Timestamp, now: Timestamp) {
+        self.outputs.show_serial(output, Some(serial));
         let labels = [("output", output.to_owned())];
         self.outputs.expiry.get_or_create(&labels).set(not_after.seconds());
         self.outputs.verified.get_or_create(&labels).set(now.seconds());
     }
 
-    /// Shows nothing of an output any more: it is another replica that keeps it.
+    /// Shows nothing of an output any more: it holds nothing, or it is another replica that keeps it.
     pub fn forget_output(&self, output: &str) {
         let labels = [("output", output.to_owned())];
         self.outputs.expiry.remove(&labels);
         self.outputs.verified.remove(&labels);
+        self.outputs.show_serial(output, None);
     }
 
     /// Counts an attempt to tell a gateway of its new files.
@@ -116,7 +139,8 @@ mod tests {
         metrics.output_begins("files");
         metrics.output_written("files", OutputOutcome::Written);
         metrics.output_notified(NoticeOutcome::Failed);
-        metrics.output_verified("files", Timestamp::from_seconds(9), Timestamp::from_seconds(5));
+        metrics.output_verified("files", "1f", Timestamp::from_seconds(8), Timestamp::from_seconds(4));
+        metrics.output_verified("files", "2f", Timestamp::from_seconds(9), Timestamp::from_seconds(5));
         let page = metrics.encode();
         for line in [
             "countersign_output_writes_total{output=\"files\",outcome=\"written\"} 1",
@@ -124,10 +148,13 @@ mod tests {
             "countersign_output_notices_total{outcome=\"failed\"} 1",
             "countersign_output_expiry_timestamp_seconds{output=\"files\"} 9",
             "countersign_output_verified_timestamp_seconds{output=\"files\"} 5",
+            "countersign_output_svid{output=\"files\",serial=\"2f\"} 1",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");
         }
+        assert!(!page.contains("1f"), "{page}");
         metrics.forget_output("files");
+        assert!(!metrics.encode().contains("output_svid{"));
         assert!(!metrics.encode().contains("timestamp_seconds{output="));
     }
 }

@@ -150,16 +150,18 @@ fn come_back(mesh: &mut Mesh) -> Instant {
     Instant::now()
 }
 
-/// How long after `since` there was an SVID; none, if it was there before.
+/// How long after `since` there was an SVID; none, if it was there before. However late that is looked for, it was in time.
 fn first_svid(watch: &Watch, since: Instant) -> Duration {
-    wait_until(RECOVERY, "an SVID on the socket", || {
+    let after = wait_until(RECOVERY, "an SVID on the socket", || {
         let looks = watch.looks();
         let last_bad = looks.iter().rposition(|look| look.seen.is_err()).map_or(0, |index| index + 1);
         looks
             .get(last_bad)
             .map(|look| look.at.saturating_duration_since(since))
             .ok_or_else(|| format!("{:?}", looks.last()))
-    })
+    });
+    assert!(after <= RECOVERY, "an SVID only {after:?} after istiod was ready, or its roots were delivered");
+    after
 }
 
 /// The last good SVID is there until it ends, and never after; then callers are told that it is for now.

@@ -50,7 +50,7 @@ fn where_istiod_signs_only_what_counts_there_is_taken() {
         "source: istiod\nistiodAddresses: [istiod.a.svc:15012, '[::1]:15012']\nistiodServerName: istiod.a.svc\n";
     let config = load_file(istiod).unwrap();
     let asked = config.istiod.clone().unwrap();
-    assert_eq!((asked.addresses.len(), asked.qps.get(), asked.cluster.is_none()), (2, 200, true));
+    assert_eq!((asked.addresses.len(), asked.qps.get(), asked.cluster.is_none()), (2, 40, true));
     assert_eq!(config.workload_socket, None);
     assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap().istiod, config.istiod);
 

@@ -29,6 +29,7 @@ pub mod replica_identity;
 mod room;
 pub mod signing_session;
 pub mod signing_state;
+pub mod socket_output;
 pub mod state_condition;
 pub mod state_manifest;
 pub mod svid_publisher;

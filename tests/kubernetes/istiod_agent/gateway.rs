@@ -31,7 +31,7 @@ pub(crate) struct Pod {
     /// Its token for a CA, as the kubelet delivers it.
     pub(crate) token_file: PathBuf,
     kubeconfig: PathBuf,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 /// What the socket has.
@@ -124,6 +124,13 @@ impl Agent {
             let page = self.readiness();
             if page.contains(text) { Ok(()) } else { Err(page) }
         });
+    }
+
+    /// How many renewals have failed.
+    pub(crate) fn failures(&self) -> u64 {
+        let page = http::get(loopback(self.admin_port), "/metrics").unwrap();
+        let start = "countersign_svid_renewals_total{outcome=\"failed\"} ";
+        page.lines().find_map(|line| line.strip_prefix(start)?.parse().ok()).expect("a count of failed renewals")
     }
 
     /// How often it has logged an event.

@@ -1,18 +1,26 @@
 //! Ten thousand requests of a fleet that restarts.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    fs,
     time::{Duration, Instant},
 };
 
+use countersign::{
+    grpc::ca_client::{CaClient, CaEndpoint},
+    service::ports::CertificateAuthority as _,
+};
 use tokio::{runtime::Runtime, task::JoinSet};
 use tonic::transport::Channel;
 
 use super::{
-    client::{Answer, Asked, ask, csr, to_pair},
+    client::{Answer, Asked, PAIR, ask, csr, to_pair},
     stage::Stage,
 };
-use crate::support::{certificate::Certificate, observe::metric, wait::wait_until};
+use crate::{
+    istio::istiod::SERVER_NAME,
+    support::{certificate::Certificate, http::loopback, observe::metric, wait::wait_until},
+};
 
 const ROUNDS: usize = 10;
 /// Whoever asks has a token of its own, and all ask with the same keys.
@@ -70,6 +78,64 @@ fn istiod_sees_no_more_calls_than_distinct_requests_and_nobody_has_anothers_answ
     let seen = stage.istiod().requests() - before;
     println!("{calls} calls, {seen} of them at istiod, in {:?}", began.elapsed());
     assert_eq!(usize::try_from(seen).unwrap(), ROUNDS * ACCOUNTS * KEYS);
+}
+
+/// Agents that start at once, and how often.
+const AGENTS: usize = 120;
+const STARTS: usize = 3;
+/// An agent that hears nothing of a CA for 2 s turns to the next one as well.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// As agents ask: at either replica first, and at the other one when there is a reason to.
+#[test]
+fn istiod_sees_each_request_of_agents_that_know_both_replicas_once_however_long_it_takes() {
+    let stage = Stage::set();
+    let folder = stage.cluster.folder();
+    let roots = folder.join("agents.pem");
+    fs::write(&roots, &stage.roots).unwrap();
+    let accounts: Vec<_> = (0..ACCOUNTS)
+        .map(|number| {
+            let (name, file) = (format!("app-{number}"), folder.join(format!("app-{number}.token")));
+            fs::write(&file, stage.caller(&name).1).unwrap();
+            (name, file)
+        })
+        .collect();
+    let agent = |number: usize| {
+        let mut replicas = stage.replicas.each_ref().map(|replica| CaEndpoint {
+            address: loopback(replica.port).to_string(),
+            server_name: SERVER_NAME.to_owned(),
+        });
+        replicas.rotate_left(number % 2);
+        let (account, token) = accounts[number % ACCOUNTS].clone();
+        (account, CaClient::new(replicas.into(), token, roots.clone()).accepting(vec![PAIR.parse().unwrap()]))
+    };
+    let runtime = Runtime::new().unwrap();
+    let (before, mut serials) = (stage.istiod().requests(), HashSet::new());
+    for start in 0..STARTS {
+        stage.istiod().pause();
+        let mut agents = JoinSet::new();
+        runtime.block_on(async {
+            for (account, client) in (0..AGENTS).map(agent) {
+                agents.spawn(async move { (account, client.sign(&csr(), 3600).await) });
+            }
+        });
+        let paused = Instant::now();
+        wait_until(BUSY * 2, "agents that have waited for long", || match paused.elapsed() {
+            so_far if so_far >= BUSY => Ok(()),
+            so_far => Err(format!("{so_far:?}")),
+        });
+        stage.istiod().resume();
+        for (account, answer) in runtime.block_on(agents.join_all()) {
+            let leaf =
+                answer.unwrap_or_else(|error| panic!("{account} at start {start}: {error}")).chain.leaf().clone();
+            let id = leaf.spiffe_id().unwrap().to_string();
+            assert_eq!(id, format!("spiffe://cluster.local/ns/default/sa/{account}"));
+            serials.insert(leaf.serial().to_string());
+        }
+    }
+    let seen = usize::try_from(stage.istiod().requests() - before).unwrap();
+    println!("{} certificates, {seen} requests at istiod", serials.len());
+    assert_eq!((serials.len(), seen), (STARTS * AGENTS, STARTS * AGENTS));
 }
 
 /// Each has the identity of its own token, and all equal ones the same certificate.

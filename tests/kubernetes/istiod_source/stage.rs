@@ -141,23 +141,37 @@ impl Stage {
 pub(crate) struct Gate {
     pub(crate) port: u16,
     target: Arc<Mutex<Option<u16>>>,
+    clients: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Gate {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let listener = TcpListener::bind(loopback(0)).unwrap();
-        let (port, target) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Option<u16>>>::default());
-        let known = Arc::clone(&target);
+        let port = listener.local_addr().unwrap().port();
+        let (target, clients) = (Arc::<Mutex<Option<u16>>>::default(), Arc::<Mutex<Vec<TcpStream>>>::default());
+        let (known, all) = (Arc::clone(&target), Arc::clone(&clients));
         thread::spawn(move || {
             for client in listener.incoming().map(Result::unwrap) {
                 let target = *known.lock().unwrap();
                 match target.and_then(|port| TcpStream::connect(loopback(port)).ok()) {
-                    Some(server) => drop(thread::spawn(move || join(client, server))),
+                    Some(server) => {
+                        all.lock().unwrap().push(client.try_clone().unwrap());
+                        drop(thread::spawn(move || join(client, server)));
+                    }
                     None => drop(client.shutdown(Shutdown::Both)),
                 }
             }
         });
-        Self { port, target }
+        Self { port, target, clients }
+    }
+
+    /// Leads to nobody from now on, and ends what goes through it.
+    pub(crate) fn shut(&self) {
+        *self.target.lock().unwrap() = None;
+        for client in self.clients.lock().unwrap().drain(..) {
+            // it may be over already
+            let _ended = client.shutdown(Shutdown::Both);
+        }
     }
 
     pub(crate) fn lead_to(&self, port: u16) {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::Path,
+    slice,
     time::{Duration, Instant},
 };
 
@@ -247,7 +248,7 @@ fn where_istiod_signs_the_active_asks_with_a_token_of_the_gateways_account() {
     let granted = Instant::now();
     let set = next(&cluster, None);
     assert!(granted.elapsed() < BACK, "{:?}", granted.elapsed());
-    assert_eq!(set.leaf.uris, [at.id.clone()]);
+    assert_eq!(set.leaf.uris, slice::from_ref(&at.id));
     assert_eq!(set.roots.trim(), at.root.trim());
     at.one_says(&format!("gateways/mesh-certificate: serial {}", set.leaf.serial));
     assert_eq!(tokens(&cluster), 1, "one token for one certificate");
@@ -264,7 +265,7 @@ fn where_istiod_signs_a_secret_is_renewed_each_time_with_a_token_of_its_own_by_e
         let began = Instant::now();
         let renewed = next(&cluster, Some(&set));
         assert_ne!(renewed.key, set.key);
-        assert_eq!((&renewed.leaf.uris[..], renewed.roots.trim()), (&[at.id.clone()][..], at.root.trim()));
+        assert_eq!((&renewed.leaf.uris[..], renewed.roots.trim()), (slice::from_ref(&at.id), at.root.trim()));
         assert!(began.elapsed() < Duration::from_secs(9), "after {:?}", began.elapsed());
         (set, sets) = (renewed, sets + 1);
     }

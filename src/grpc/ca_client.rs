@@ -1,6 +1,6 @@
 //! The client of an Istio CA: a Countersign pair, or istiod.
 
-mod connection;
+pub(in crate::grpc) mod connection;
 mod extras;
 mod order;
 mod proof;
@@ -31,6 +31,7 @@ pub use self::{
 use super::status::said_by;
 use crate::{
     domain::{
+        clock::Clock,
         identity::{ServiceAccount, SpiffeId},
         jwt::unverified_subject,
     },
@@ -67,6 +68,8 @@ pub struct CaClient {
     keeps_streams: bool,
     /// One per address.
     channels: Mutex<Vec<Option<KeptChannel>>>,
+    /// What certificates of CAs are judged by.
+    clock: Arc<dyn Clock>,
 }
 
 /// A channel, and the roots that it was made with.
@@ -85,9 +88,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl CaClient {
     /// A client that asks `endpoints` in order, but last those that have failed lately. The bearer token, and the roots
     /// that the CA's own certificate is verified to, are read anew for each call: whoever delivers them replaces them. It
-    /// has only the token as proof until [`renew_by`](Self::renew_by).
-    pub fn new(endpoints: Vec<CaEndpoint>, token_file: PathBuf, roots: impl Into<CaRoots>) -> Self {
+    /// has only the token as proof until [`renew_by`](Self::renew_by). Certificates are verified at the time of `clock`.
+    pub fn new(
+        endpoints: Vec<CaEndpoint>,
+        token_file: PathBuf,
+        roots: impl Into<CaRoots>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
+            clock,
             channels: Mutex::new(endpoints.iter().map(|_endpoint| None).collect()),
             order: Order::of(endpoints.len()),
             keeps_streams: false,
@@ -114,6 +123,7 @@ impl CaClient {
             token_file: self.token_file.clone(),
             roots: Arc::clone(&self.roots),
             identity: self.identity.clone(),
+            clock: Arc::clone(&self.clock),
         }
     }
 

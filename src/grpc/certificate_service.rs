@@ -1,6 +1,6 @@
 //! `istio.v1.auth.IstioCertificateService`: messages to the use case and back.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
@@ -24,7 +24,8 @@ use crate::{
 /// The signing API.
 pub(super) struct CertificateService {
     create: Arc<CreateCertificate>,
-    lines: LineLimit<ErrorKind>,
+    /// Of refusals, by the caller's address.
+    lines: LineLimit<ErrorKind, Option<IpAddr>>,
 }
 
 impl CertificateService {
@@ -49,7 +50,7 @@ impl IstioCertificateService for CertificateService {
             Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
             Err(error) => {
                 let status = status_of(&error);
-                say(self.lines.line(error.kind()), peer, status.code(), &error);
+                say(self.lines.line(error.kind(), evidence.source), peer, status.code(), &error);
                 Err(status)
             }
         }

@@ -1,29 +1,31 @@
 //! istiod as the authority that requests are passed on to.
 
 use std::{
-    error::Error,
-    io,
-    iter::successors,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tonic::{
     Code, Request, Status,
     client::Grpc,
     codegen::http::uri::PathAndQuery,
     metadata::AsciiMetadataValue,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, Endpoint},
 };
 
 use super::{
-    ca_client::{CaEndpoint, CaRoots, tls::is_unknown_issuer},
+    ca_client::{
+        CaEndpoint, CaRoots,
+        connection::{connector, endpoint},
+        tls::{CaVerifier, client_config},
+    },
     raw_message::GivesRaw,
+    rustls_parts::store_of,
 };
 use crate::{
-    domain::x509::TrustBundle,
+    domain::{clock::Clock, x509::TrustBundle},
     service::{
         causes::with_causes,
         ports::{AskError, BoxFuture, Istiod, PassedRequest},
@@ -35,7 +37,15 @@ pub struct IstiodClient {
     addresses: Vec<String>,
     server_names: Vec<String>,
     roots: Arc<CaRoots>,
+    clock: Arc<dyn Clock>,
     kept: Mutex<Vec<Option<Arc<Kept>>>>,
+}
+
+/// How to get to an address.
+struct Way {
+    endpoint: Endpoint,
+    server_name: ServerName<'static>,
+    tls: Arc<ClientConfig>,
 }
 
 struct Kept {
@@ -54,8 +64,6 @@ struct Suspected<'a> {
 
 pub(super) const CREATE_CERTIFICATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
-/// A connection is there within this time, its handshake done, or not at all.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// istiod ends connections that it is asked for a sign of life on more often than each 15 s.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
@@ -63,12 +71,12 @@ const NO_ADDRESS: &str = "no such address of istiod";
 
 impl IstiodClient {
     /// Asks at these endpoints. Connects when it is needed. When the roots that a caller knows don't verify istiod, `roots`, where
-    /// they come from, is looked at again.
-    pub fn new(endpoints: Vec<CaEndpoint>, roots: Arc<CaRoots>) -> Self {
+    /// they come from, is looked at again. Certificates are verified at the time of `clock`.
+    pub fn new(endpoints: Vec<CaEndpoint>, roots: Arc<CaRoots>, clock: Arc<dyn Clock>) -> Self {
         let kept = Mutex::new(vec![None; endpoints.len()]);
         let (addresses, server_names) =
             endpoints.into_iter().map(|endpoint| (endpoint.address, endpoint.server_name)).unzip();
-        Self { addresses, server_names, roots, kept }
+        Self { addresses, server_names, roots, clock, kept }
     }
 
     async fn ask_at(
@@ -80,16 +88,17 @@ impl IstiodClient {
         let kept = self.kept_for(index, roots).map_err(AskError::Unreachable)?;
         let mut client = Grpc::new(kept.channel.clone());
         let mut suspected = Suspected { client: self, index, kept, is_good: false };
-        client.ready().await.map_err(|error| AskError::Unreachable(self.told(&error)))?;
+        client.ready().await.map_err(|error| AskError::Unreachable(with_causes(&error)))?;
         let answer = client.unary(passed(request)?, PathAndQuery::from_static(CREATE_CERTIFICATE), GivesRaw).await;
-        let answer = answer.map(|response| response.into_inner().cert_chain).map_err(|status| self.error_of(&status));
+        let answer = answer.map(|response| response.into_inner().cert_chain).map_err(|status| error_of(&status));
         suspected.is_good = !matches!(answer, Err(AskError::Unreachable(_)));
         answer
     }
 
     async fn connect(&self, index: usize, roots: &TrustBundle) -> Result<(), String> {
-        let endpoint = self.endpoint(index, roots)?;
-        let channel = endpoint.connect_with_connector(connector()).await.map_err(|error| self.told(&error))?;
+        let Way { endpoint, server_name, tls } = self.way(index, roots)?;
+        let connecting = endpoint.connect_with_connector(connector(server_name, tls));
+        let channel = connecting.await.map_err(|error| with_causes(&error))?;
         if let Some(place) = self.all_kept().get_mut(index) {
             *place = Some(Arc::new(Kept { channel, roots: roots.clone() }));
         }
@@ -103,7 +112,8 @@ impl IstiodClient {
         if let Some(kept) = place.as_ref().filter(|kept| kept.roots == *roots) {
             return Ok(Arc::clone(kept));
         }
-        let channel = self.endpoint(index, roots)?.connect_with_connector_lazy(connector());
+        let Way { endpoint, server_name, tls } = self.way(index, roots)?;
+        let channel = endpoint.connect_with_connector_lazy(connector(server_name, tls));
         Ok(Arc::clone(place.insert(Arc::new(Kept { channel, roots: roots.clone() }))))
     }
 
@@ -111,40 +121,34 @@ impl IstiodClient {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn endpoint(&self, index: usize, roots: &TrustBundle) -> Result<Endpoint, String> {
+    fn way(&self, index: usize, roots: &TrustBundle) -> Result<Way, String> {
         let (Some(address), Some(server_name)) = (self.addresses.get(index), self.server_names.get(index)) else {
             return Err(NO_ADDRESS.to_owned());
         };
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots.to_pem())).domain_name(server_name);
+        let server_name = ServerName::try_from(server_name.clone());
+        let server_name = server_name.map_err(|error| format!("the name of istiod's certificate: {error}"))?;
+        let places = Arc::clone(&self.roots);
+        let verifier =
+            CaVerifier::new(vec![store_of(roots.roots())], Vec::new(), Box::new(move || places.look_again()));
+        let tls = Arc::new(client_config(verifier, None, &self.clock)?);
         let endpoint =
-            Endpoint::from_shared(format!("https://{address}")).and_then(|endpoint| endpoint.tls_config(tls));
-        Ok(endpoint
-            .map_err(|error| with_causes(&error))?
-            .connect_timeout(CONNECT_LIMIT)
-            .http2_keep_alive_interval(KEEPALIVE_EVERY)
-            .keep_alive_timeout(KEEPALIVE_ANSWER))
+            endpoint(address)?.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_ANSWER);
+        Ok(Way { endpoint, server_name, tls })
     }
+}
 
-    /// What came off the wire has no cause; what has one happened on the way.
-    fn error_of(&self, status: &Status) -> AskError {
-        if let Some(cause) = status.source() {
-            return AskError::Unreachable(self.told(cause));
-        }
-        let (code, message) = (status.code(), status.message());
-        if code == Code::Unavailable {
-            AskError::NoCa(format!("not available: {message}"))
-        } else if code == Code::Unimplemented {
-            AskError::NoCa("no CA answers there: istiod's is switched off, or this is another port".into())
-        } else {
-            AskError::Refused { code: code.into(), message: message.to_owned() }
-        }
+/// What came off the wire has no cause; what has one happened on the way.
+fn error_of(status: &Status) -> AskError {
+    if let Some(cause) = std::error::Error::source(status) {
+        return AskError::Unreachable(with_causes(cause));
     }
-
-    fn told(&self, error: &(dyn Error + 'static)) -> String {
-        if is_of_unknown_issuer(error) {
-            self.roots.look_again();
-        }
-        with_causes(error)
+    let (code, message) = (status.code(), status.message());
+    if code == Code::Unavailable {
+        AskError::NoCa(format!("not available: {message}"))
+    } else if code == Code::Unimplemented {
+        AskError::NoCa("no CA answers there: istiod's is switched off, or this is another port".into())
+    } else {
+        AskError::Refused { code: code.into(), message: message.to_owned() }
     }
 }
 
@@ -179,14 +183,6 @@ impl Drop for Suspected<'_> {
     }
 }
 
-/// Given its connector, tonic limits the TLS handshake as well as the TCP connection.
-fn connector() -> HttpConnector {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp
-}
-
 fn passed(request: &PassedRequest) -> Result<Request<Bytes>, AskError> {
     let value = |bytes: &[u8]| {
         let value = AsciiMetadataValue::try_from(bytes);
@@ -202,31 +198,35 @@ fn passed(request: &PassedRequest) -> Result<Request<Bytes>, AskError> {
     Ok(passed)
 }
 
-/// Whether a certificate led to none of the roots.
-fn is_of_unknown_issuer(error: &(dyn Error + 'static)) -> bool {
-    successors(Some(error), |&error| error.source()).any(|cause| {
-        // an I/O error passes over the one in it when it is asked for its source
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inner.and_then(|inner| inner.downcast_ref()).is_some_and(is_unknown_issuer)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use tokio::time::{sleep, timeout};
+    use rustls::HandshakeKind;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        time::{sleep, timeout},
+    };
+    use tokio_rustls::TlsAcceptor;
     use tonic::Status;
+    use tower::ServiceExt as _;
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::{grpc::testing::World, service::ca_roots::followed_roots};
+    use crate::{
+        grpc::{
+            server_tls::server_config,
+            testing::{SystemNow, World},
+        },
+        service::ca_roots::followed_roots,
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn client_of(address: &str, roots: CaRoots) -> IstiodClient {
         let endpoint = CaEndpoint { address: address.to_owned(), server_name: "localhost".into() };
-        IstiodClient::new(vec![endpoint], Arc::new(roots))
+        IstiodClient::new(vec![endpoint], Arc::new(roots), Arc::new(SystemNow))
     }
 
     fn request() -> PassedRequest {
@@ -251,9 +251,9 @@ mod tests {
         assert!(timeout(SECOND / 20, follower.wanted().notified()).await.is_err(), "nobody had to look again");
 
         let refused = client.ask(0, stale, &request()).await;
-        assert!(matches!(&refused, Err(AskError::Unreachable(said)) if said.contains("BadSignature")), "{refused:?}");
+        assert!(matches!(&refused, Err(AskError::Unreachable(said)) if said.contains("UnknownIssuer")), "{refused:?}");
         timeout(SECOND, follower.wanted().notified()).await.expect("a call wants newer roots");
-        assert!(client.reach(0, stale).await.unwrap_err().contains("BadSignature"));
+        assert!(client.reach(0, stale).await.unwrap_err().contains("UnknownIssuer"));
         timeout(SECOND, follower.wanted().notified()).await.expect("a connection wants newer roots");
         assert!(client.ask(0, good, &request()).await.is_ok(), "and with them there is another connection");
     }
@@ -272,5 +272,34 @@ mod tests {
             () = sleep(SECOND / 10) => client.reach(0, roots).await.unwrap(),
         }
         assert!(kept_by(&client).is_some(), "the newer one had no part in it");
+    }
+
+    #[tokio::test]
+    async fn each_connection_verifies_istiod_anew() {
+        let world = World::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemNow);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let acceptor = TlsAcceptor::from(server_config(&world.issued().0, &clock).unwrap());
+        let handshakes = tokio::spawn(async move {
+            let (mut handshakes, mut open) = (Vec::new(), Vec::new());
+            for _ in 0..2 {
+                let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+                stream.write_all(b"a ticket was before this").await.unwrap();
+                stream.flush().await.unwrap();
+                handshakes.push(stream.get_ref().1.handshake_kind());
+                open.push(stream);
+            }
+            handshakes
+        });
+        // as its channel does when a connection has ended
+        let client = client_of(&address, CaRoots::new(None, None));
+        let Way { server_name, tls, .. } = client.way(0, world.authority.bundle()).unwrap();
+        for _ in 0..2 {
+            let connecting = connector(server_name.clone(), Arc::clone(&tls));
+            let stream = connecting.oneshot(format!("http://{address}").parse().unwrap()).await.unwrap();
+            stream.into_inner().read_exact(&mut [0; 8]).await.unwrap();
+        }
+        assert_eq!(handshakes.await.unwrap(), [Some(HandshakeKind::Full); 2]);
     }
 }

@@ -2,6 +2,8 @@
 
 mod logs;
 mod orders;
+#[cfg(test)]
+mod tests;
 
 use std::{
     net::SocketAddr,
@@ -22,7 +24,7 @@ use zeroize::Zeroize as _;
 use super::{
     issuance_messages::relay,
     pair_channels::{Line, PairChannels, over_socket},
-    pair_service::ANSWERED,
+    pair_service::{ANSWERED, STILL_ACTIVE},
     status::said_by,
 };
 use crate::{
@@ -228,6 +230,7 @@ impl Pair for PairClient {
             }
             if is_said_by_peer(&status) {
                 doubt.line = None;
+                doubt.is_dispelled = status.metadata().contains_key(STILL_ACTIVE);
             }
             Err(ForwardError::NoActive(format!("{}: {}", active.replica, said_by(&status))))
         })

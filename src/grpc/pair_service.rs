@@ -1,6 +1,6 @@
 //! What a replica answers the others of its pair.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use tonic::{Extensions, Request, Response, Status, metadata::MetadataValue};
 use tracing::{debug, info};
@@ -30,7 +30,7 @@ use crate::{
         istio::v1::auth::IstioCertificateResponse,
     },
     service::{
-        create_certificate::{CreateCertificate, ErrorKind},
+        create_certificate::{CreateCertificate, CreateError, ErrorKind},
         denial::{Actor, IssuanceDenial},
         issuance_history::IssuanceHistory,
         line_limit::{Line, LineLimit},
@@ -41,14 +41,17 @@ use crate::{
 /// Stands on a refusal that is the active's own, so that it can be told from a broken connection.
 pub(super) const ANSWERED: &str = "countersign-answered";
 
+/// Stands on what is no refusal, but says no more than that this replica can't answer just now: it is active all the same.
+pub(super) const STILL_ACTIVE: &str = "countersign-still-active";
+
 /// The service between replicas.
 pub(super) struct ReplicaService {
     create: Arc<CreateCertificate>,
     history: Arc<dyn IssuanceHistory>,
     denial: Arc<IssuanceDenial>,
     peers: Peers,
-    /// Of what is refused; of own identities that a replica may not have.
-    lines: LineLimit<Option<ErrorKind>>,
+    /// Of what is refused, `None` for own identities that a replica may not have; by whoever forwarded and its caller's address.
+    lines: LineLimit<Option<ErrorKind>, (String, Option<IpAddr>)>,
 }
 
 /// Who the others are.
@@ -123,7 +126,7 @@ impl PairService for ReplicaService {
         let request = forwarded.request.take().ok_or_else(|| Status::invalid_argument("request is missing"))?;
         let evidence = evidence_of(forwarded)?;
         if let Some(own) = evidence.own.as_ref().filter(|own| !self.peers.may_have(own)) {
-            if let Some(Line { left_out }) = self.lines.line(None) {
+            if let Some(Line { left_out }) = self.lines.line(None, (replica.clone(), evidence.source)) {
                 info!(event = "own_identity_refused", forwarded_by = replica, ?own, left_out);
             }
             return Err(answered(Status::permission_denied("a replica gets only what is configured for all of them")));
@@ -133,11 +136,11 @@ impl PairService for ReplicaService {
             Err(error) => {
                 let status = status_of(&error);
                 if status.code() == tonic::Code::Unavailable {
-                    return Err(status);
+                    return Err(if error == CreateError::NotActive { status } else { still_active(status) });
                 }
                 // the other replica gets the public text alone
                 let code = status.code();
-                match self.lines.line(Some(error.kind())) {
+                match self.lines.line(Some(error.kind()), (replica.clone(), evidence.source)) {
                     Some(Line { left_out }) => {
                         info!(event = "create_certificate_refused", forwarded_by = replica, ?code, reason = %error, left_out);
                     }
@@ -194,6 +197,12 @@ fn answered(mut status: Status) -> Status {
     if status.code() != tonic::Code::FailedPrecondition {
         status.metadata_mut().insert(ANSWERED, MetadataValue::from_static("true"));
     }
+    status
+}
+
+/// Another attempt may do, and nobody else need be looked for.
+fn still_active(mut status: Status) -> Status {
+    status.metadata_mut().insert(STILL_ACTIVE, MetadataValue::from_static("true"));
     status
 }
 

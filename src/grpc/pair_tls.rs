@@ -19,7 +19,7 @@ use rustls::{
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::rustls_parts::{presented, signatures_by};
+use super::rustls_parts::{TimeOf, presented, signatures_by};
 use crate::{
     domain::{
         clock::{Clock, Timestamp},
@@ -85,7 +85,7 @@ fn configurations_of(
     });
 
     let (chain, key) = presented(&identity.svid);
-    let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let mut server = ServerConfig::builder_with_details(Arc::clone(&provider), TimeOf::provider(clock))
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(Arc::clone(&verifier) as _)
         .with_single_cert(chain, key.into())?;
@@ -94,7 +94,7 @@ fn configurations_of(
     server.send_tls13_tickets = 0;
 
     let (chain, key) = presented(&identity.svid);
-    let mut client = ClientConfig::builder_with_provider(provider)
+    let mut client = ClientConfig::builder_with_details(provider, TimeOf::provider(clock))
         .with_protocol_versions(versions)?
         .dangerous()
         .with_custom_certificate_verifier(verifier)

@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     mem::{Discriminant, discriminant},
+    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -41,11 +42,14 @@ use crate::{
     },
 };
 
+/// By what went wrong and which code says so, and by the caller's address.
+type RefusalLines = LineLimit<(Discriminant<PassOnError>, Code), Option<IpAddr>>;
+
 /// The signing API.
 #[derive(Clone)]
 pub(super) struct PassOnService {
     pass_on: Arc<PassOn>,
-    lines: Arc<LineLimit<Discriminant<PassOnError>>>,
+    lines: Arc<RefusalLines>,
     max_message: usize,
 }
 
@@ -82,7 +86,9 @@ impl PassOnService {
             Ok(cert_chain) => Ok(IstioCertificateResponse { cert_chain }),
             Err(error) => {
                 let status = status_of(&error);
-                say(self.lines.line(discriminant(&error)), connection, status.code(), &error);
+                let line =
+                    self.lines.line((discriminant(&error), status.code()), connection.map(PeerConnection::source));
+                say(line, connection, status.code(), &error);
                 Err(status)
             }
         }

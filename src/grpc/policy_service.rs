@@ -1,6 +1,6 @@
 //! `countersign.policy.v1`: for gateways on the CA port, and for the operator.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream::unfold;
 use tokio::{
@@ -42,8 +42,8 @@ pub(super) struct GatewayPolicy {
     access: PolicyAccess,
     create: Arc<CreateCertificate>,
     streams: Arc<Semaphore>,
-    /// Of refusals, by gRPC code.
-    lines: LineLimit<i32>,
+    /// Of refusals, by gRPC code and the caller's address.
+    lines: LineLimit<i32, Option<IpAddr>>,
 }
 
 /// What the operator is told.
@@ -65,7 +65,7 @@ impl GatewayPolicy {
             }
             Err(error) => (status_of(&error), error.to_string()),
         };
-        if let Some(Line { left_out }) = self.lines.line(status.code().into()) {
+        if let Some(Line { left_out }) = self.lines.line(status.code().into(), evidence.source) {
             info!(event = "policy_watch_refused", code = ?status.code(), reason, left_out);
         }
         Err(status)

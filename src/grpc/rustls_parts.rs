@@ -1,12 +1,40 @@
-//! What of this program rustls takes: SVIDs, roots, and who checks the signatures of a handshake. Who is accepted, each verifier
-//! says itself.
+//! What of this program rustls takes: SVIDs, roots, time, and who checks the signatures of a handshake. Who is accepted, each
+//! verifier says itself.
+
+use std::{fmt, sync::Arc};
 
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime},
+    time_provider::TimeProvider,
 };
 
-use crate::domain::x509::{Certificate, X509Svid};
+use crate::domain::{
+    clock::{Clock, Timestamp},
+    x509::{Certificate, X509Svid},
+};
+
+/// The time by which rustls judges certificates: that of the same clock which everything else goes by.
+pub(super) struct TimeOf(Arc<dyn Clock>);
+
+impl TimeOf {
+    /// As rustls takes it.
+    pub(super) fn provider(clock: &Arc<dyn Clock>) -> Arc<dyn TimeProvider> {
+        Arc::new(Self(Arc::clone(clock)))
+    }
+}
+
+impl TimeProvider for TimeOf {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(self.0.now().since(Timestamp::from_micros(0))))
+    }
+}
+
+impl fmt::Debug for TimeOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TimeOf({})", self.0.now())
+    }
+}
 
 /// An SVID as rustls takes it.
 pub(super) fn presented(svid: &X509Svid) -> (Vec<CertificateDer<'static>>, PrivatePkcs8KeyDer<'static>) {

@@ -2,22 +2,21 @@
 //!
 //! It is a TLS library that judges here, not the code that made or checked the SVID.
 
-use std::{fmt, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use rustls::{
     ClientConfig, ClientConnection, ConnectionCommon, RootCertStore, ServerConfig, ServerConnection,
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName},
     server::WebPkiClientVerifier,
-    time_provider::TimeProvider,
 };
 
 use super::{
     ca_client::tls::CaVerifier,
-    rustls_parts::{presented, store_of},
+    rustls_parts::{TimeOf, presented, store_of},
 };
 use crate::{
     domain::{
-        clock::{Clock, Timestamp},
+        clock::Clock,
         identity::SpiffeId,
         x509::{Certificate, TrustBundle, X509Svid},
     },
@@ -38,8 +37,7 @@ impl SelfHandshake {
 
 impl SelfCheck for SelfHandshake {
     fn check(&self, svid: &X509Svid, bundle: &TrustBundle) -> Result<(), String> {
-        let at = Arc::new(At(self.clock.now()));
-        let (mut client, mut server) = both_sides(svid, bundle, at).map_err(|error| error.to_string())?;
+        let (mut client, mut server) = both_sides(svid, bundle, &self.clock).map_err(|error| error.to_string())?;
         while client.is_handshaking() || server.is_handshaking() {
             let to_server = pass(&mut client, &mut server).map_err(|error| format!("as a client: {error}"))?;
             let to_client = pass(&mut server, &mut client).map_err(|error| format!("as a server: {error}"))?;
@@ -64,7 +62,7 @@ fn id_of(leaf: &CertificateDer<'_>) -> Option<SpiffeId> {
 fn both_sides(
     svid: &X509Svid,
     bundle: &TrustBundle,
-    at: Arc<At>,
+    clock: &Arc<dyn Clock>,
 ) -> Result<(ClientConnection, ServerConnection), Box<dyn std::error::Error>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = &[&rustls::version::TLS13];
@@ -72,7 +70,7 @@ fn both_sides(
 
     let verifier = CaVerifier::new(vec![roots.clone()], vec![svid.id().clone()], Box::new(|| {}));
     let (chain, key) = presented(svid);
-    let client = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::clone(&at) as _)
+    let client = ClientConfig::builder_with_details(Arc::clone(&provider), TimeOf::provider(clock))
         .with_protocol_versions(versions)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -80,7 +78,7 @@ fn both_sides(
 
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
     let (chain, key) = presented(svid);
-    let server = ServerConfig::builder_with_details(provider, at)
+    let server = ServerConfig::builder_with_details(provider, TimeOf::provider(clock))
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key.into())?;
@@ -104,21 +102,6 @@ fn pass<A, B>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) -> i
     Ok(wire.len())
 }
 
-/// A fixed time.
-struct At(Timestamp);
-
-impl TimeProvider for At {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(self.0.since(Timestamp::from_micros(0))))
-    }
-}
-
-impl fmt::Debug for At {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "At({})", self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -129,7 +112,7 @@ mod tests {
             SigningAuthority, TtlBounds, issue,
             testing::{NOW, TestRandom, authority},
         },
-        clock::BootInstant,
+        clock::{BootInstant, Timestamp},
         x509::{CertificateChain, PrivateKey, VerifiedCsr},
     };
 

@@ -9,18 +9,21 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-use super::rustls_parts::{presented, signatures_by};
-use crate::domain::x509::{CertificateChain, X509Svid};
+use super::rustls_parts::{TimeOf, presented, signatures_by};
+use crate::domain::{
+    clock::Clock,
+    x509::{CertificateChain, X509Svid},
+};
 
-/// TLS 1.2 and 1.3 with ALPN `h2`; a client certificate is asked for, never demanded.
+/// TLS 1.2 and 1.3 with ALPN `h2`, by the time of `clock`; a client certificate is asked for, never demanded.
 ///
 /// # Errors
 ///
 /// When rustls can't use the certificate or its key.
-pub fn server_config(serving: &X509Svid) -> Result<Arc<ServerConfig>, rustls::Error> {
+pub fn server_config(serving: &X509Svid, clock: &Arc<dyn Clock>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (chain, key) = presented(serving);
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let mut config = ServerConfig::builder_with_details(Arc::clone(&provider), TimeOf::provider(clock))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(PossessionOnly(provider)))
         .with_single_cert(chain, key.into())?;

@@ -10,7 +10,7 @@ use super::{server_tls::server_config, tls_listener::accept_tls};
 use crate::{
     domain::{
         authority::{SigningAuthority, Subject, TtlBounds, issue, testing::TestRandom},
-        clock::Timestamp,
+        clock::{BootInstant, Clock, Timestamp},
         x509::{CertificateChain, PrivateKey, VerifiedCsr, X509Svid},
     },
     proto::istio::v1::auth::{
@@ -23,11 +23,37 @@ use crate::{
 pub(super) const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-/// An authority of this moment: rustls verifies by the system's clock.
+/// An authority of this moment.
 pub(super) struct World {
     pub(super) now: Timestamp,
     pub(super) authority: SigningAuthority,
     pub(super) files: TempDir,
+}
+
+/// The system's clock.
+pub(super) struct SystemNow;
+
+/// A clock that stands still.
+pub(super) struct At(pub(super) Timestamp);
+
+impl Clock for SystemNow {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_seconds(0).plus(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap())
+    }
+
+    fn boot(&self) -> BootInstant {
+        BootInstant::from_nanos(0)
+    }
+}
+
+impl Clock for At {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn boot(&self) -> BootInstant {
+        BootInstant::from_nanos(0)
+    }
 }
 
 /// A CA that says the same to everybody, after a while.
@@ -61,10 +87,9 @@ impl IstioCertificateService for Fixed {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "rustls looks at the same clock; and a test may write files")]
+    #[expect(clippy::disallowed_methods, reason = "a test may write files")]
     pub(super) fn new() -> Self {
-        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        let now = Timestamp::from_seconds(now.as_secs().try_into().unwrap());
+        let now = Timestamp::from_seconds(SystemNow.now().seconds());
         let trust_domain = "cluster.local".parse().unwrap();
         let (authority, _) = SigningAuthority::self_signed(&trust_domain, HOUR, now, &TestRandom).unwrap();
         let world = Self { now, authority, files: tempfile::tempdir().unwrap() };
@@ -133,7 +158,7 @@ impl World {
 pub(super) async fn serve(service: impl IstioCertificateService, serving: &X509Svid) -> String {
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = tcp.local_addr().unwrap().to_string();
-    let (_, tls) = watch::channel(Some(server_config(serving).unwrap()));
+    let (_, tls) = watch::channel(Some(server_config(serving, &(Arc::new(SystemNow) as _)).unwrap()));
     let service = IstioCertificateServiceServer::new(service);
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming(accept_tls(tcp, tls)));
     address

@@ -44,7 +44,8 @@ pub struct WorkloadListener {
     listener: UnixListener,
     access: SocketAccess,
     file: SocketFile,
-    lines: LineLimit<Trouble>,
+    /// Of callers by their user.
+    lines: LineLimit<Trouble, Option<u32>>,
 }
 
 /// Why a path can't be served.
@@ -159,13 +160,13 @@ impl WorkloadListener {
             match caller {
                 Ok((peer, stream)) if self.access.permits(peer.uid(), peer.gid()) => return stream,
                 Ok((peer, _)) => {
-                    if let Some(Line { left_out }) = self.lines.line(Trouble::Caller) {
+                    if let Some(Line { left_out }) = self.lines.line(Trouble::Caller, Some(peer.uid())) {
                         let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
                         warn!(event = "socket_caller_refused", path = %self.file.path.display(), uid, gid, pid, left_out);
                     }
                 }
                 Err(error) => {
-                    if let Some(Line { left_out }) = self.lines.line(Trouble::Accept) {
+                    if let Some(Line { left_out }) = self.lines.line(Trouble::Accept, None) {
                         warn!(event = "socket_accept_failed", path = %self.file.path.display(), %error, left_out);
                     }
                     sleep(ACCEPT_PAUSE).await;

@@ -89,7 +89,8 @@ struct Pause {
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// Rights, namespaces and kinds that come late are noticed within this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 const CALM: Duration = Duration::from_secs(60);
 
 impl Default for Pause {

@@ -21,6 +21,8 @@ pub struct MeshRoots {
     place: String,
     paths: Vec<String>,
     name: String,
+    /// What is wrong with one that is empty.
+    empty: &'static str,
     rights: &'static str,
     known: RootsFollower,
 }
@@ -67,20 +69,21 @@ struct Spec {
 impl MeshRoots {
     /// Those in `object`. Nothing is asked before [`MeshRoots::follow`].
     pub fn new(client: Client, object: &RootsObject) -> (Self, FollowedRoots) {
-        let (place, paths, name, rights) = match object {
+        let (place, paths, name, empty, rights) = match object {
             RootsObject::ConfigMap { namespace, name } => {
                 let namespace = namespace.as_deref().unwrap_or(client.default_namespace());
                 let paths = vec![format!("/api/v1/namespaces/{namespace}/configmaps")];
                 let rights = "rbac-agent.yaml, or for a replica rbac-istiod.yaml";
-                (format!("ConfigMap {namespace}/{name}"), paths, name, rights)
+                (format!("ConfigMap {namespace}/{name}"), paths, name, "it has no root-cert.pem", rights)
             }
             RootsObject::ClusterTrustBundle { name } => {
                 let paths = VERSIONS.map(|version| format!("/apis/{GROUP}/{version}/{PLURAL}")).to_vec();
-                (format!("ClusterTrustBundle {name}"), paths, name, "rbac-read-cluster-trust-bundle.yaml")
+                let rights = "rbac-read-cluster-trust-bundle.yaml";
+                (format!("ClusterTrustBundle {name}"), paths, name, "it has no spec.trustBundle", rights)
             }
         };
         let (known, roots) = followed_roots(&place);
-        (Self { client, place, paths, name: name.clone(), rights, known }, roots)
+        (Self { client, place, paths, name: name.clone(), empty, rights, known }, roots)
     }
 
     /// Never returns. The rights that it needs are `list` and `watch` on this very object.
@@ -96,7 +99,8 @@ impl MeshRoots {
             ..Source::ANY
         };
         let mut reading = Reading { place: &self.place, known: &self.known, lack: None };
-        match follow(&self.client, source, |holder| Some(roots_in(holder)), |heard| reading.hear(heard)).await {}
+        match follow(&self.client, source, |holder| Some(roots_in(holder, self.empty)), |heard| reading.hear(heard))
+            .await {}
     }
 }
 
@@ -106,9 +110,9 @@ impl Trimmed for Holder {
     }
 }
 
-fn roots_in(holder: &Holder) -> Result<String, &'static str> {
+fn roots_in(holder: &Holder, empty: &'static str) -> Result<String, &'static str> {
     let roots = holder.data.roots.as_ref().or(holder.spec.trust_bundle.as_ref());
-    roots.cloned().ok_or("it has no root-cert.pem")
+    roots.cloned().ok_or(empty)
 }
 
 impl Reading<'_> {
@@ -161,7 +165,7 @@ mod tests {
     use crate::domain::authority::testing::authority;
 
     fn found(json: &str) -> Result<String, &'static str> {
-        roots_in(&serde_json::from_str(json).unwrap())
+        roots_in(&serde_json::from_str(json).unwrap(), "it is empty")
     }
 
     #[test]
@@ -171,7 +175,17 @@ mod tests {
         let bundle = r#"{"metadata": {"name": "i:r", "resourceVersion": "7"}, "spec": {"signerName": "i", "trustBundle": "PEM"}}"#;
         assert_eq!(found(bundle), Ok("PEM".to_owned()));
         let without = r#"{"metadata": {"name": "r", "resourceVersion": "7"}}"#;
-        assert_eq!(found(without), Err("it has no root-cert.pem"));
+        assert_eq!(found(without), Err("it is empty"));
+    }
+
+    #[tokio::test]
+    async fn what_an_object_without_roots_lacks_is_named_as_its_kind_names_it() {
+        let address = "http://127.0.0.1:1".parse().unwrap();
+        let client = Client::try_from(kube::Config::new(address)).unwrap();
+        let name = "a".to_owned();
+        let bundle = MeshRoots::new(client.clone(), &RootsObject::ClusterTrustBundle { name: name.clone() }).0;
+        let map = MeshRoots::new(client, &RootsObject::ConfigMap { namespace: None, name }).0;
+        assert_eq!([bundle.empty, map.empty], ["it has no spec.trustBundle", "it has no root-cert.pem"]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl TokenReviewer for ClusterTokenReviewer {
                 }
                 Err(error) => {
                     let code = if let Error::Api(status) = &error { status.code } else { 0 };
-                    if let Some(Line { left_out }) = self.lines.line(code) {
+                    if let Some(Line { left_out }) = self.lines.line(code, ()) {
                         warn!(event = "token_review_failed", %error, left_out);
                     }
                     Err(ReviewUnavailable(reason_of(&error)))

@@ -78,7 +78,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
         spawn(&mut supervisor, "mesh's roots", follow, &shutdown);
     }
     let endpoints = config.authority.addresses.iter().map(CaAddress::endpoint).collect();
-    let client = CaClient::new(endpoints, config.token_file.clone(), roots.ca)
+    let client = CaClient::new(endpoints, config.token_file.clone(), roots.ca, Arc::clone(&clock) as _)
         .accepting(config.authority.identities)
         .sending(config.authority.extras);
     let client = Arc::new(client);

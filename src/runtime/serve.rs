@@ -305,7 +305,7 @@ fn start_serving_certificate(
     identities.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
     let (tls, tls_configs) = watch::channel(None);
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
-    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls)));
+    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls, Arc::clone(&identities.clock))));
     (follower, tls_configs)
 }
 

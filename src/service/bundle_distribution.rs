@@ -34,6 +34,7 @@ use super::{
     create_certificate::{CreateCertificate, IstiodServing},
     metrics::Metrics,
     own_identity::OwnAuthority,
+    ports::SelfCheck,
     readiness::Latch,
     signing_session::SigningSession,
 };
@@ -61,6 +62,8 @@ pub struct Parts {
     pub create: Arc<CreateCertificate>,
     /// How long certificates may live.
     pub ttl: TtlBounds,
+    /// What a certificate has to stand before it is written.
+    pub check: Arc<dyn SelfCheck>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where it is counted.
@@ -70,7 +73,7 @@ pub struct Parts {
 impl BundleDistribution {
     /// The use case over its ports. Nothing happens before [`Self::run`].
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, places, create, ttl, clock, metrics } = parts;
+        let Parts { config, places, create, ttl, check, clock, metrics } = parts;
         let status = watch::Sender::new(DistributionStatus::default());
         let spread = |places, text| {
             let (clock, metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
@@ -85,6 +88,7 @@ impl BundleDistribution {
                 holder: Holder::Istiod { adopt: config.adopt },
                 secret,
                 authority: Arc::new(OwnAuthority::new(create, OwnIdentity::Istiod(mesh.istiod.clone()))),
+                check,
                 ttl: ttl.default_ttl().max(ISTIOD_TTL_AT_LEAST).min(ttl.max_ttl()),
                 publisher: config.namespace.clone(),
                 clock: Arc::clone(&clock),

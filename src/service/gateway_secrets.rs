@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::{
     bundle_distribution::{CertificateStatus, Holder, KeptCertificate, TlsSecret, Trusted},
     metrics::Metrics,
-    ports::{BoxFuture, CertificateAuthority},
+    ports::{BoxFuture, CertificateAuthority, SelfCheck},
     readiness::Latch,
 };
 use crate::domain::{
@@ -77,6 +77,8 @@ pub struct Surroundings {
     pub ttl: Duration,
     /// The pair's namespace; our mark.
     pub publisher: String,
+    /// What an SVID has to stand before it is written.
+    pub check: Arc<dyn SelfCheck>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where it is counted.
@@ -131,6 +133,7 @@ impl GatewaySecrets {
                 holder: Holder::Gateway,
                 secret,
                 authority,
+                check: Arc::clone(&all.check),
                 id: of.account.spiffe_id(&all.trust_domain)?,
                 server_names: Vec::new(),
                 ttl: all.ttl,

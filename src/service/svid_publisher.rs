@@ -63,11 +63,15 @@ pub struct SvidPublisher {
     stats: Arc<RenewalStats>,
     /// No authority is there yet, which was said.
     is_waiting: bool,
+    /// The last SVID was not one that the trust bundle of then verifies.
+    is_at_odds: bool,
 }
 
 /// An answer that may be published.
 struct Obtained {
-    answer: CheckedAnswer,
+    svid: X509Svid,
+    /// What it was verified by, and is published with.
+    bundle: TrustBundle,
     received: BootInstant,
     /// From then on.
     life: Duration,
@@ -114,11 +118,12 @@ impl SvidPublisher {
             renew_now: Arc::default(),
             stats: Arc::default(),
             is_waiting: false,
+            is_at_odds: false,
         };
         (publisher, receiver)
     }
 
-    /// Publishes nothing that `check` refuses.
+    /// Publishes nothing that `check` refuses, with the trust bundle that it would be published with.
     #[must_use]
     pub fn checked_by(self, check: Arc<dyn SelfCheck>) -> Self {
         Self { self_check: Some(check), ..self }
@@ -157,17 +162,17 @@ impl SvidPublisher {
                             self.withdraw();
                             expiry = None;
                         }
-                        () = change_of(&mut bundle) => self.replace_bundle(),
+                        () = change_of(&mut bundle) => self.take_bundle(),
                     }
                 }
             };
             match outcome {
-                Ok(Obtained { answer, received, life }) => {
+                Ok(Obtained { svid, bundle, received, life }) => {
                     failures = 0;
                     expiry = Some(received.plus(life));
                     let next = received.plus(due_after_receipt(life, self.jitter()));
                     due = next.max(self.clock.boot().plus(MIN_INTERVAL));
-                    self.publish(answer);
+                    self.publish(svid, bundle);
                 }
                 Err(error) => {
                     failures += 1;
@@ -191,6 +196,7 @@ impl SvidPublisher {
         if let RenewalError::ClockSkew(skew) = error {
             self.stats.skewed(*skew);
         }
+        self.is_at_odds = matches!(error, RenewalError::SelfCheck(_));
         let is_news = self.stats.troubled(&error.to_string());
         let is_waiting = matches!(error, RenewalError::Sign(SignError::NotDetected(_)));
         let was_waiting = std::mem::replace(&mut self.is_waiting, is_waiting);
@@ -229,10 +235,12 @@ impl SvidPublisher {
         let answer = CheckedAnswer::new(signed, key, &self.expected)?;
         let life = life_at_receipt(answer.svid.leaf(), self.clock.now(), asked);
         self.wait_until_valid(&answer, received.plus(life)).await?;
+        let CheckedAnswer { svid, bundle } = answer;
+        let bundle = self.followed_bundle().unwrap_or(bundle);
         if let Some(check) = &self.self_check {
-            check.check(&answer.svid, &answer.bundle).map_err(RenewalError::SelfCheck)?;
+            check.check(&svid, &bundle).map_err(RenewalError::SelfCheck)?;
         }
-        Ok(Obtained { answer, received, life })
+        Ok(Obtained { svid, bundle, received, life })
     }
 
     /// Holds an SVID back until the wall clock reaches its NotBefore, but not beyond its `end`.
@@ -256,16 +264,16 @@ impl SvidPublisher {
         }
     }
 
-    fn publish(&mut self, answer: CheckedAnswer) {
-        self.is_waiting = false;
-        let leaf = answer.svid.leaf();
-        self.expected.settle(answer.svid.id());
+    fn publish(&mut self, svid: X509Svid, bundle: TrustBundle) {
+        (self.is_waiting, self.is_at_odds) = (false, false);
+        let leaf = svid.leaf();
+        self.expected.settle(svid.id());
         self.stats.renewed(leaf.not_after());
-        info!(id = %answer.svid.id(), serial = %leaf.serial(), not_after = %leaf.not_after(), "published a new SVID");
+        info!(id = %svid.id(), serial = %leaf.serial(), not_after = %leaf.not_after(), "published a new SVID");
         self.replace(|revision| WorkloadIdentity {
-            id: answer.svid.id().clone(),
-            bundle: Arc::new(self.followed_bundle().unwrap_or(answer.bundle)),
-            svid: Some(Arc::new(answer.svid)),
+            id: svid.id().clone(),
+            bundle: Arc::new(bundle),
+            svid: Some(Arc::new(svid)),
             revision,
         });
     }
@@ -280,6 +288,14 @@ impl SvidPublisher {
                 self.published.borrow().as_ref().map(|identity| TrustBundle::clone(&identity.bundle))
             }
         }
+    }
+
+    /// The authoritative source holds another one. An SVID that the one before did not verify is asked for again.
+    fn take_bundle(&self) {
+        if self.is_at_odds {
+            self.renew_now.notify_one();
+        }
+        self.replace_bundle();
     }
 
     fn replace_bundle(&self) {

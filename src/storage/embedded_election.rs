@@ -61,7 +61,7 @@ impl Election for EmbeddedElection {
                 Ok(true) => Event::LockAcquired,
                 Ok(false) => Event::LockHeld,
                 Err(error) => {
-                    if let Some(Line { left_out }) = self.lines.line(()) {
+                    if let Some(Line { left_out }) = self.lines.line((), ()) {
                         warn!(event = "lock_failed", %error, left_out);
                     }
                     Event::LockHeld

@@ -1,6 +1,11 @@
 //! The Secret of a gateway that takes its client certificate from one: kept by the active, with the shipped rights alone.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    slice,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -34,6 +39,10 @@ pub(crate) const FLAG: [&str; 2] = ["--gateway-secret", "gateways/mesh-certifica
 const ID: &str = "spiffe://gateways.test/ns/gateways/sa/gateway";
 const MARK: &str = "countersign.io/published";
 const SOON: Duration = Duration::from_secs(20);
+/// What was missing is noticed between two attempts, four seconds apart, and then signed and written.
+const BACK: Duration = Duration::from_secs(8);
+const LONG: Duration = Duration::from_secs(120);
+const FAILED: &str = "countersign_output_writes_total{output=\"gateways/mesh-certificate\",outcome=\"failed\"}";
 
 fn secrets(cluster: &Cluster) -> Api<Secret> {
     Api::namespaced(cluster.admin(), NAMESPACE)
@@ -158,43 +167,132 @@ fn a_secret_without_our_mark_is_never_written_over() {
     assert_eq!(next(&cluster, None).leaf.uris, [ID]);
 }
 
+/// istiod as the CA, and a pair in front of it that keeps the gateway's Secret.
+struct AtIstiod {
+    istiod: Istiod,
+    replicas: Replicas,
+    /// istiod's root.
+    root: String,
+    id: String,
+}
+
+impl AtIstiod {
+    /// `variables` are istiod's. The right to have tokens of the gateway's account is not given yet.
+    fn start(cluster: &Cluster, variables: &[(&str, &str)]) -> Self {
+        let istiod_account = block_on(istiod::prepare(cluster));
+        let root = Authority::root("mesh");
+        let files = root.below("istiod", Kind::P256).cacerts(&root.certificate);
+        let (port, serving) = (http::free_port(), Default::default());
+        let istiod = Istiod::start_with(port, cluster, &istiod_account, Ca::Own(&files), &serving, variables);
+        make_namespace(cluster);
+        let account = block_on(install_with(cluster, "rbac-istiod.yaml"));
+        let gateway = block_on(cluster.account(NAMESPACE, "gateway"));
+        let (root_file, token_file) = (cluster.folder().join("mesh-roots.pem"), cluster.folder().join("own-token"));
+        fs::write(&root_file, roots_of(cluster, "default", MESH_ROOTS)).unwrap();
+        let asked = TokenFor { audiences: &["istio-ca"], ..TokenFor::default() };
+        fs::write(&token_file, block_on(cluster.token(&account, &asked))).unwrap();
+        let address = istiod.address();
+        let flags = [
+            &FLAG[..],
+            &["--source", "istiod", "--trust-domain", "cluster.local", "--istiod-address", &address],
+            &["--istiod-server-name", istiod::SERVER_NAME, "--istiod-root-file", root_file.to_str().unwrap()],
+            &["--istiod-token-file", token_file.to_str().unwrap()],
+        ]
+        .concat();
+        let replicas = Replicas::start(cluster, &account, [&flags, &flags]);
+        let id = format!("spiffe://cluster.local/ns/{}/sa/{}", gateway.namespace, gateway.name);
+        Self { istiod, replicas, root: root.certificate, id }
+    }
+
+    /// The other one takes over when it likes.
+    fn kill_the_active(&mut self) {
+        let active = wait_until(SOON, "an active", || {
+            let pages = self.replicas.serves.each_ref().map(readiness);
+            pages.iter().position(|page| page.contains("term: ready (active in")).ok_or_else(|| pages.concat())
+        });
+        self.replicas.serves[active].process.kill();
+    }
+
+    /// Waits until one of the replicas says this of itself.
+    fn one_says(&self, text: &str) {
+        wait_until(SOON, text, || {
+            let pages = self.replicas.serves.each_ref().map(readiness);
+            if pages.iter().any(|page| page.contains(text)) { Ok(()) } else { Err(pages.concat()) }
+        });
+    }
+}
+
+/// How many tokens of the gateway's account the pair has got.
+fn tokens(cluster: &Cluster) -> usize {
+    let tokens = cluster.requests().into_iter().filter(|request| request.resource == "serviceaccounts/token");
+    let by_us: Vec<_> = tokens.filter(|request| request.user.ends_with(":countersign") && !request.denied).collect();
+    assert!(by_us.iter().all(|request| request.name == "gateway"), "{by_us:#?}");
+    by_us.len()
+}
+
 #[test]
 fn where_istiod_signs_the_active_asks_with_a_token_of_the_gateways_account() {
     let cluster = Cluster::start();
-    let istiod_account = block_on(istiod::prepare(&cluster));
-    let root = Authority::root("mesh");
-    let files = root.below("istiod", Kind::P256).cacerts(&root.certificate);
-    let istiod = Istiod::start(&cluster, &istiod_account, Ca::Own(&files), &Default::default());
-    make_namespace(&cluster);
-    let account = block_on(install_with(&cluster, "rbac-istiod.yaml"));
-    let gateway = block_on(cluster.account(NAMESPACE, "gateway"));
-    let (root_file, token_file) = (cluster.folder().join("mesh-roots.pem"), cluster.folder().join("own-token"));
-    fs::write(&root_file, roots_of(&cluster, "default", MESH_ROOTS)).unwrap();
-    let asked = TokenFor { audiences: &["istio-ca"], ..TokenFor::default() };
-    fs::write(&token_file, block_on(cluster.token(&account, &asked))).unwrap();
-    let address = istiod.address();
-    let flags = [
-        &FLAG[..],
-        &["--source", "istiod", "--trust-domain", "cluster.local", "--istiod-address", &address],
-        &["--istiod-server-name", istiod::SERVER_NAME, "--istiod-root-file", root_file.to_str().unwrap()],
-        &["--istiod-token-file", token_file.to_str().unwrap()],
-    ]
-    .concat();
-    let replicas = Replicas::start(&cluster, &account, [&flags, &flags]);
-    let of_one = |text: &str| {
-        wait_until(SOON, text, || {
-            let pages = replicas.serves.each_ref().map(readiness);
-            if pages.iter().any(|page| page.contains(text)) { Ok(()) } else { Err(pages.concat()) }
-        });
-    };
+    let at = AtIstiod::start(&cluster, &[]);
     // without the right to have such tokens
-    of_one("it could not be signed: no certificate authority answered: token of service account gateways/gateway: ");
+    at.one_says(
+        "it could not be signed: no certificate authority answered: token of service account gateways/gateway: ",
+    );
+    // also when it has been tried so often that the pauses have grown as long as they get
+    wait_until(LONG, "attempts", || {
+        let refused = cluster.requests().into_iter().filter(|request| request.resource == "serviceaccounts/token");
+        let refused = refused.filter(|request| request.denied).count();
+        if refused >= 7 { Ok(()) } else { Err(format!("{refused}")) }
+    });
     block_on(cluster.apply_file(&shipped("rbac-gateway-token.yaml")));
-    let set = wait_until(Duration::from_secs(90), "the Secret", || set(&secret(&cluster)?));
-    assert_eq!(set.leaf.uris, [format!("spiffe://cluster.local/ns/{}/sa/{}", gateway.namespace, gateway.name)]);
-    assert_eq!(set.roots.trim(), root.certificate.trim());
-    of_one(&format!("gateways/mesh-certificate: serial {}", set.leaf.serial));
-    let tokens = cluster.requests().into_iter().filter(|request| request.resource == "serviceaccounts/token");
-    let by_us = tokens.filter(|request| request.user.ends_with(":countersign") && !request.denied);
-    assert!(by_us.map(|request| request.name).eq(["gateway"]), "one token for one certificate");
+    let granted = Instant::now();
+    let set = next(&cluster, None);
+    assert!(granted.elapsed() < BACK, "{:?}", granted.elapsed());
+    assert_eq!(set.leaf.uris, slice::from_ref(&at.id));
+    assert_eq!(set.roots.trim(), at.root.trim());
+    at.one_says(&format!("gateways/mesh-certificate: serial {}", set.leaf.serial));
+    assert_eq!(tokens(&cluster), 1, "one token for one certificate");
+}
+
+#[test]
+fn where_istiod_signs_a_secret_is_renewed_each_time_with_a_token_of_its_own_by_either_replica_and_after_an_outage() {
+    let cluster = Cluster::start();
+    let mut at = AtIstiod::start(&cluster, &[("DEFAULT_WORKLOAD_CERT_TTL", "12s")]);
+    block_on(cluster.apply_file(&shipped("rbac-gateway-token.yaml")));
+    let mut set = next(&cluster, None);
+    let mut sets = 1;
+    for _ in 0..4 {
+        let began = Instant::now();
+        let renewed = next(&cluster, Some(&set));
+        assert_ne!(renewed.key, set.key);
+        assert_eq!((&renewed.leaf.uris[..], renewed.roots.trim()), (slice::from_ref(&at.id), at.root.trim()));
+        assert!(began.elapsed() < Duration::from_secs(9), "after {:?}", began.elapsed());
+        (set, sets) = (renewed, sets + 1);
+    }
+    // each had a token, and nobody asked for more
+    let had = tokens(&cluster);
+    assert!((sets..=sets + 1).contains(&had), "{had} tokens for {sets} certificates");
+
+    at.kill_the_active();
+    for _ in 0..2 {
+        set = next(&cluster, Some(&set));
+    }
+    // silent for so long that the pauses between attempts have grown as long as they get
+    at.istiod.pause();
+    wait_until(LONG, "attempts in vain", || {
+        let failed = at.replicas.serves.iter().filter_map(|serve| {
+            let page = http::get(loopback(serve.admin_port), "/metrics").ok()?;
+            page.lines().find_map(|line| line.strip_prefix(FAILED)?.trim().parse::<u32>().ok())
+        });
+        match failed.max() {
+            Some(4..) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let kept = self::set(&secret(&cluster).unwrap()).unwrap();
+    at.istiod.resume();
+    let resumed = Instant::now();
+    set = next(&cluster, Some(&kept));
+    assert!(resumed.elapsed() < BACK, "{:?}", resumed.elapsed());
+    next(&cluster, Some(&set));
 }

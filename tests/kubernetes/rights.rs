@@ -17,6 +17,9 @@ const LEASES: &str = "coordination.k8s.io";
 const CERTIFICATES: &str = "certificates.k8s.io";
 const ISTIO: &str = "istio-system";
 const GATEWAYS: &str = "gateways";
+const ROOTS: &str = "istio-ca-root-cert";
+const REPLICA: &str = "system:serviceaccount:countersign:countersign";
+const AGENT: &str = "system:serviceaccount:default:gateway";
 
 const ALLOWED: &[Row] = &[
     ("create", LEASES, "leases", NAMESPACE, ""),
@@ -134,6 +137,85 @@ async fn a_replica_has_the_rights_it_needs_and_no_more() {
     check(&cluster, REFUSED_EVEN_THEN, false).await;
 }
 
+/// Of a replica in front of istiod, with `rbac-istiod.yaml` alone.
+const ISTIOD_ALLOWED: &[Row] = &[
+    ("create", LEASES, "leases", NAMESPACE, ""),
+    ("get", LEASES, "leases", NAMESPACE, "countersign"),
+    ("update", LEASES, "leases", NAMESPACE, "countersign"),
+    ("watch", LEASES, "leases", NAMESPACE, "countersign"),
+    ("get", "", "configmaps", NAMESPACE, ROOTS),
+    ("list", "", "configmaps", NAMESPACE, ROOTS),
+    ("watch", "", "configmaps", NAMESPACE, ROOTS),
+];
+
+/// It signs nothing, keeps nothing, and looks at nobody's pods.
+const ISTIOD_REFUSED: &[Row] = &[
+    ("get", LEASES, "leases", NAMESPACE, "another"),
+    ("list", LEASES, "leases", NAMESPACE, ""),
+    ("update", LEASES, "leases", "kube-system", "countersign"),
+    ("delete", LEASES, "leases", NAMESPACE, "countersign"),
+    ("get", "", "configmaps", NAMESPACE, "another"),
+    ("watch", "", "configmaps", NAMESPACE, ""),
+    ("watch", "", "configmaps", "default", ROOTS),
+    ("create", "", "configmaps", NAMESPACE, ""),
+    ("update", "", "configmaps", NAMESPACE, ROOTS),
+    ("patch", "", "configmaps", NAMESPACE, ROOTS),
+    ("get", "", "secrets", NAMESPACE, "countersign-authority"),
+    ("create", "", "secrets", NAMESPACE, ""),
+    ("get", "", "secrets", ISTIO, "istio-ca-secret"),
+    ("get", "", "secrets", ISTIO, "cacerts"),
+    ("create", "authentication.k8s.io", "tokenreviews", "", ""),
+    ("create", "", "serviceaccounts/token", NAMESPACE, "countersign"),
+    ("create", "", "serviceaccounts/token", GATEWAYS, "gateway"),
+    ("list", "", "pods", "", ""),
+    ("watch", "", "namespaces", "", ""),
+    ("list", "", "services", "", ""),
+    ("patch", CERTIFICATES, "clustertrustbundles", "", "istio.io:istiod-ca:root-cert"),
+    ("impersonate", "", "serviceaccounts", "default", "default"),
+    ("update", "rbac.authorization.k8s.io", "roles", NAMESPACE, "countersign-istiod"),
+];
+
+/// Of an agent, with `rbac-agent.yaml`.
+const AGENT_ALLOWED: &[Row] =
+    &[("list", "", "configmaps", "default", ROOTS), ("watch", "", "configmaps", "default", ROOTS)];
+
+const AGENT_REFUSED: &[Row] = &[
+    ("get", "", "configmaps", "default", ROOTS),
+    ("list", "", "configmaps", "default", ""),
+    ("watch", "", "configmaps", "default", "another"),
+    ("watch", "", "configmaps", "", ROOTS),
+    ("watch", "", "configmaps", ISTIO, ROOTS),
+    ("create", "", "configmaps", "default", ""),
+    ("update", "", "configmaps", "default", ROOTS),
+    ("patch", "", "configmaps", "default", ROOTS),
+    ("delete", "", "configmaps", "default", ROOTS),
+    ("get", "", "secrets", "default", "mesh-certificate"),
+    ("list", "", "secrets", "default", ""),
+    ("create", "", "serviceaccounts/token", "default", "gateway"),
+    ("create", "authentication.k8s.io", "tokenreviews", "", ""),
+    ("list", "", "pods", "default", ""),
+    ("list", "", "services", "default", ""),
+    ("get", LEASES, "leases", NAMESPACE, "countersign"),
+];
+
+#[tokio::test]
+async fn a_replica_in_front_of_istiod_and_an_agent_have_the_rights_they_need_and_no_more() {
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
+    cluster.namespace_named(ISTIO, &[]).await;
+    cluster.namespace_named(GATEWAYS, &[]).await;
+    install_with(&cluster, "rbac-istiod.yaml").await;
+    check(&cluster, ISTIOD_ALLOWED, true).await;
+    check(&cluster, ISTIOD_REFUSED, false).await;
+    check_for(&cluster, AGENT, AGENT_ALLOWED, false).await;
+    cluster.apply_file(&shipped("rbac-agent.yaml")).await;
+    check_for(&cluster, AGENT, AGENT_ALLOWED, true).await;
+    check_for(&cluster, AGENT, AGENT_REFUSED, false).await;
+    // and it gives them to nobody else
+    check(&cluster, AGENT_ALLOWED, false).await;
+    check(&cluster, ISTIOD_REFUSED, false).await;
+    check_for(&cluster, "system:serviceaccount:default:default", AGENT_ALLOWED, false).await;
+}
+
 /// What a gateway has beside its own namespace's: whether that is there.
 const NAMESPACE_OF_GATEWAY: &[Row] =
     &[("list", "", "namespaces", "", GATEWAYS), ("watch", "", "namespaces", "", GATEWAYS)];
@@ -168,6 +250,10 @@ async fn the_rights_for_another_gateway_take_none_from_the_first() {
 }
 
 async fn check(cluster: &Cluster, rows: &[Row], allowed: bool) {
+    check_for(cluster, REPLICA, rows, allowed).await;
+}
+
+async fn check_for(cluster: &Cluster, user: &str, rows: &[Row], allowed: bool) {
     let reviews = Api::<SubjectAccessReview>::all(cluster.admin());
     let mut wrong = Vec::new();
     for row @ (verb, group, resource, namespace, name) in rows {
@@ -183,7 +269,7 @@ async fn check(cluster: &Cluster, rows: &[Row], allowed: bool) {
             ..ResourceAttributes::default()
         };
         let spec = SubjectAccessReviewSpec {
-            user: Some("system:serviceaccount:countersign:countersign".to_owned()),
+            user: Some(user.to_owned()),
             groups: Some(vec!["system:serviceaccounts".to_owned(), "system:authenticated".to_owned()]),
             resource_attributes: Some(attributes),
             ..SubjectAccessReviewSpec::default()

@@ -271,6 +271,46 @@ async fn a_named_source_of_the_trust_bundle_is_followed_exactly_and_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_svid_that_the_named_source_does_not_verify_is_not_published_and_asked_for_again_when_it_changes() {
+    let (follower, roots) = followed_roots("a place");
+    let mut running =
+        Running::start_as(Expectation::Exactly(id()), good(), 3600, |publisher| publisher.with_bundle_of(roots));
+    let first = running.next().await;
+    let (own, other) = (running.authority.root_pem(), TestAuthority::new(&TestClock::new()).root_pem());
+    follower.found(other.as_bytes()).unwrap();
+    running.next().await;
+    running.renew_now.notify_one();
+    sleep(seconds(60)).await;
+    let kept = running.published().unwrap();
+    assert_eq!((kept.revision, kept.bundle.to_pem()), (2, other.clone()));
+    assert_eq!(kept.svid.as_ref().unwrap().leaf(), first.svid.as_ref().unwrap().leaf(), "the old one stays");
+    let trouble = running.stats.trouble().borrow().clone().unwrap();
+    assert!(trouble.contains("handshake with itself by the trust bundle of now"), "{trouble}");
+    assert!(running.stats.rejections() > 10);
+
+    follower.found(format!("{other}{own}").as_bytes()).unwrap();
+    sleep(Duration::from_millis(50)).await;
+    let renewed = running.published().unwrap();
+    assert_eq!(renewed.revision, 4, "the roots and a new SVID, both at once");
+    assert_ne!(renewed.svid.as_ref().unwrap().leaf(), first.svid.as_ref().unwrap().leaf());
+    assert!(running.stats.trouble().borrow().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_svid_that_the_named_source_does_not_verify_waits_for_it() {
+    let (follower, roots) = followed_roots("a place");
+    let other = TestAuthority::new(&TestClock::new()).root_pem();
+    follower.found(other.as_bytes()).unwrap();
+    let mut running =
+        Running::start_as(Expectation::Exactly(id()), good(), 3600, |publisher| publisher.with_bundle_of(roots));
+    sleep(seconds(60)).await;
+    assert!(running.published().is_none() && running.stats.rejections() > 10);
+    let own = running.authority.root_pem();
+    follower.found(own.as_bytes()).unwrap();
+    assert_eq!(running.next().await.bundle.to_pem(), own);
+}
+
+#[tokio::test(start_paused = true)]
 async fn renews_at_once_when_told() {
     let mut running = Running::start(good(), 3600);
     running.next().await;

@@ -1,10 +1,16 @@
 //! Which place gets the roots next. Level-triggered: whatever the order of events, the same is written in the end, and
 //! nothing is written that is right already.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use super::{Attempts, FoundRoots, OwnRoots, Reversals, Verdict};
 use crate::domain::clock::BootInstant;
+
+/// There may be thousands of places that can't be written, all for one reason.
+const LONGEST_IN_VAIN: Duration = Duration::from_secs(64);
 
 /// What is known of all places: those in which our roots are to stand, and the object that stands in each.
 #[derive(Debug)]
@@ -185,7 +191,7 @@ impl Distribution {
             if !place.is_to_be_written(&self.roots, self.adopt) {
                 continue;
             }
-            if let Some(due) = place.attempts.due().filter(|due| *due > now) {
+            if let Some(due) = place.attempts.due(LONGEST_IN_VAIN).filter(|due| *due > now) {
                 self.later.insert((due, name));
                 continue;
             }
@@ -260,7 +266,7 @@ impl Distribution {
         if !place.is_to_be_written(&self.roots, self.adopt) {
             return;
         }
-        if let Some(due) = place.attempts.due().filter(|due| *due > now) {
+        if let Some(due) = place.attempts.due(LONGEST_IN_VAIN).filter(|due| *due > now) {
             self.later.insert((due, name.to_owned()));
         } else if urgent && !place.is_urgent {
             place.is_urgent = true;

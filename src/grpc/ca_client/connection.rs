@@ -1,9 +1,12 @@
-//! Channels to a CA: TCP, TLS by a configuration of ours, HTTP/2.
+//! Channels and connections to a CA: TCP, TLS by a configuration of ours, HTTP/2.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{
+    ClientConfig,
+    pki_types::{ServerName, UnixTime},
+};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
@@ -13,9 +16,9 @@ use tonic::{
     codegen::http::Uri,
     transport::{Channel, Endpoint},
 };
-use tower::{ServiceExt as _, service_fn};
+use tower::{Service, ServiceExt as _, service_fn};
 
-use crate::service::causes::with_causes;
+use crate::{domain::clock::Timestamp, service::causes::with_causes};
 
 /// A connection is there within this time, its handshake done, or not at all.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -34,7 +37,7 @@ pub(super) struct Limits {
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) enum ConnectFailed {
+pub(in crate::grpc) enum ConnectFailed {
     /// Nobody is there: no address for the name, or nobody listens at it.
     Nobody(String),
     /// Whoever is there is not the CA that was looked for, or no TLS server at all.
@@ -62,19 +65,35 @@ pub(super) fn channel(
     tls: Arc<ClientConfig>,
     limits: &Limits,
 ) -> Result<Channel, String> {
+    let mut endpoint = endpoint(address)?.timeout(limits.answer);
+    if limits.keeps_streams {
+        endpoint = endpoint.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_ANSWER);
+    }
+    Ok(endpoint.connect_with_connector_lazy(connector(server_name, tls)))
+}
+
+/// `HOST:PORT` for a [`connector`], which does the TLS.
+///
+/// # Errors
+///
+/// When the address is none.
+pub(in crate::grpc) fn endpoint(address: &str) -> Result<Endpoint, String> {
     let unusable = |error: &dyn fmt::Display| format!("{address}: {error}");
     let origin: Uri = format!("https://{address}").parse().map_err(|error| unusable(&error))?;
     // tonic has no TLS of its own here, and refuses to be asked for it
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| unusable(&error))?;
-    let connect = move |uri: Uri| {
+    Ok(endpoint.origin(origin))
+}
+
+/// Makes connections to a server of this name. Each is there within [`CONNECT_LIMIT`], or not at all.
+pub(in crate::grpc) fn connector(
+    server_name: ServerName<'static>,
+    tls: Arc<ClientConfig>,
+) -> impl Service<Uri, Response = TokioIo<TlsStream<TcpStream>>, Error = ConnectFailed, Future: Send> + Send + 'static {
+    service_fn(move |uri: Uri| {
         let (server_name, tls) = (server_name.clone(), Arc::clone(&tls));
         async move { connect(uri, server_name, tls).await.map(TokioIo::new) }
-    };
-    let mut endpoint = endpoint.origin(origin).timeout(limits.answer);
-    if limits.keeps_streams {
-        endpoint = endpoint.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_ANSWER);
-    }
-    Ok(endpoint.connect_with_connector_lazy(service_fn(connect)))
+    })
 }
 
 async fn connect(
@@ -98,12 +117,21 @@ async fn connect(
     }
 }
 
-/// What went wrong in a handshake; a clock that is wrong is called that.
+/// What went wrong in a handshake; a clock that is wrong is called that. The time of now is left out: what is wrong stays the same.
 fn in_words(error: &std::io::Error) -> String {
-    use rustls::{CertificateError::NotValidYetContext, Error::InvalidCertificate};
+    use rustls::{
+        CertificateError::{ExpiredContext, NotValidYetContext},
+        Error::InvalidCertificate,
+    };
+    let at = |time: UnixTime| Timestamp::from_seconds(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match cause {
-        Some(InvalidCertificate(NotValidYetContext { .. })) => format!("ClockSkew: {error}"),
+        Some(InvalidCertificate(NotValidYetContext { not_before, .. })) => {
+            format!("ClockSkew: the certificate of the server is valid only from {} on", at(*not_before))
+        }
+        Some(InvalidCertificate(ExpiredContext { not_after, .. })) => {
+            format!("the certificate of the server expired at {}", at(*not_after))
+        }
         _ => error.to_string(),
     }
 }

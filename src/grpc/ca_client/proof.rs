@@ -15,7 +15,7 @@ use super::{
     connection::{Limits, channel},
     error_of, no_address,
     question::Taken,
-    tls::client_config,
+    tls::{CaVerifier, client_config},
     without_svid,
 };
 use crate::{domain::x509::X509Svid, service::ports::SignError};
@@ -126,7 +126,9 @@ impl CaClient {
         let CaEndpoint { address, server_name } = self.endpoints.get(index).ok_or_else(no_address)?;
         let server_name = ServerName::try_from(server_name.clone())
             .map_err(|_malformed| SignError::Unavailable(format!("{server_name:?} is no name of a server")))?;
-        let tls = client_config(&self.roots, roots, &self.identities, svid).map_err(SignError::Unavailable)?;
+        let verifier = CaVerifier::by(roots, &self.roots, self.identities.clone());
+        let verifier = verifier.map_err(|error| SignError::Unavailable(error.to_string()))?;
+        let tls = client_config(verifier, svid, &self.clock).map_err(SignError::Unavailable)?;
         let limits = Limits { answer: ATTEMPT_LIMIT, keeps_streams: self.keeps_streams };
         channel(address, server_name, Arc::new(tls), &limits).map_err(SignError::Unavailable)
     }

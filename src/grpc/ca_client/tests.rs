@@ -10,15 +10,19 @@ use tokio::{
 
 use super::{connection::CONNECT_LIMIT, *};
 use crate::{
-    grpc::testing::{Fixed, HOUR, ID, World, serve},
+    grpc::testing::{At, Fixed, HOUR, ID, SystemNow, World, serve},
     service::ca_roots::followed_roots,
 };
 
 impl World {
     fn client(&self, addresses: &[&String]) -> CaClient {
+        self.client_at(addresses, Arc::new(SystemNow))
+    }
+
+    fn client_at(&self, addresses: &[&String], clock: Arc<dyn Clock>) -> CaClient {
         let endpoint = |address: &&String| CaEndpoint { address: (*address).clone(), server_name: "localhost".into() };
         let file = |name: &str| self.files.path().join(name);
-        CaClient::new(addresses.iter().map(endpoint).collect(), file("token"), file("roots"))
+        CaClient::new(addresses.iter().map(endpoint).collect(), file("token"), file("roots"), clock)
     }
 }
 
@@ -230,4 +234,21 @@ async fn whom_the_token_speaks_for_is_told() {
     let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"system:serviceaccount:default:gateway"}"#);
     world.write_token(format!("e30.{claims}.c2ln\n").as_bytes());
     assert_eq!(client.subject().await.map(|account| account.to_string()).as_deref(), Some("default/gateway"));
+}
+
+#[tokio::test]
+async fn a_ca_is_judged_by_the_clock_that_is_given() {
+    let world = World::new();
+    let ca = world.good_ca().await;
+    for (by, expected) in
+        [(world.now, None), (world.now.minus(HOUR), Some("ClockSkew: ")), (world.now.plus(2 * HOUR), Some("expired"))]
+    {
+        let said = sign(&world.client_at(&[&ca], Arc::new(At(by)))).await.err().map(|error| error.to_string());
+        let is_as_expected = match (&said, expected) {
+            (None, None) => true,
+            (Some(said), Some(expected)) => said.contains(expected),
+            _ => false,
+        };
+        assert!(is_as_expected, "{by}: {said:?}");
+    }
 }

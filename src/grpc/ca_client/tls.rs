@@ -18,10 +18,11 @@ use rustls::{
 use super::roots::{CaRoots, RootSets};
 use crate::{
     domain::{
+        clock::Clock,
         identity::SpiffeId,
         x509::{Certificate, CertificateError, X509Svid},
     },
-    grpc::rustls_parts::{presented, signatures_by, store_of},
+    grpc::rustls_parts::{TimeOf, presented, signatures_by, store_of},
 };
 
 /// Called when no set of roots verifies a certificate.
@@ -36,19 +37,14 @@ pub(in crate::grpc) struct CaVerifier {
     on_unverified: OnUnverified,
 }
 
-/// For connections to a CA, with `svid` as proof if there is one. Sessions are not resumed: a resumption would not look at
-/// certificates again.
-pub(super) fn client_config(
-    roots: &Arc<CaRoots>,
-    sets: &RootSets,
-    identities: &[SpiffeId],
+/// For connections to a CA, at the time of `clock`, with `svid` as proof if there is one. Sessions are not resumed: a resumption
+/// would not look at certificates again.
+pub(in crate::grpc) fn client_config(
+    verifier: CaVerifier,
     svid: Option<&X509Svid>,
+    clock: &Arc<dyn Clock>,
 ) -> Result<ClientConfig, String> {
-    let sets = sets.iter().map(|set| Certificate::all_from_pem(set).map(|set| store_of(&set)));
-    let sets = sets.collect::<Result<Vec<_>, CertificateError>>().map_err(|error| error.to_string())?;
-    let roots = Arc::clone(roots);
-    let verifier = CaVerifier::new(sets, identities.to_vec(), Box::new(move || roots.look_again()));
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
+    let builder = ClientConfig::builder_with_details(Arc::clone(&verifier.provider), TimeOf::provider(clock))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| error.to_string())?
         .dangerous()
@@ -66,6 +62,17 @@ pub(super) fn client_config(
 }
 
 impl CaVerifier {
+    /// By `sets`, which are of `roots`: these are looked at again when none of them verifies a certificate.
+    pub(super) fn by(
+        sets: &RootSets,
+        roots: &Arc<CaRoots>,
+        identities: Vec<SpiffeId>,
+    ) -> Result<Self, CertificateError> {
+        let sets = sets.iter().map(|set| Certificate::all_from_pem(set).map(|set| store_of(&set)));
+        let roots = Arc::clone(roots);
+        Ok(Self::new(sets.collect::<Result<_, _>>()?, identities, Box::new(move || roots.look_again())))
+    }
+
     pub(in crate::grpc) fn new(
         sets: Vec<RootCertStore>,
         identities: Vec<SpiffeId>,
@@ -102,7 +109,7 @@ impl CaVerifier {
 }
 
 /// A mesh gives each root it makes the same name: a signature by another root of that name looks like a bad one.
-pub(in crate::grpc) fn is_unknown_issuer(error: &rustls::Error) -> bool {
+fn is_unknown_issuer(error: &rustls::Error) -> bool {
     use rustls::CertificateError::{BadSignature, UnknownIssuer};
     matches!(error, rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature))
 }

@@ -7,18 +7,17 @@ use super::*;
 use crate::{
     domain::{
         authority::{SigningAuthority, Subject, TtlBounds, issue, testing::TestRandom},
-        clock::Timestamp,
+        clock::{Clock as _, Timestamp},
         x509::{CertificateChain, PrivateKey, VerifiedCsr, X509Svid},
     },
-    grpc::{begun::PREFACE, server_tls::server_config},
+    grpc::{begun::PREFACE, server_tls::server_config, testing::SystemNow},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A listener's TLS, and that of its clients. Of this moment: rustls verifies by the system's clock.
+/// A listener's TLS, and that of its clients, of this moment.
 fn both_sides() -> (Arc<ServerConfig>, TlsConnector) {
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
-    let now = Timestamp::from_seconds(now.as_secs().try_into().unwrap());
+    let now = Timestamp::from_seconds(SystemNow.now().seconds());
     let (authority, _) =
         SigningAuthority::self_signed(&"cluster.local".parse().unwrap(), HOUR, now, &TestRandom).unwrap();
     let id = "spiffe://cluster.local/ns/istio-system/sa/istiod".parse().unwrap();
@@ -36,7 +35,7 @@ fn both_sides() -> (Arc<ServerConfig>, TlsConnector) {
     let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut client = client.with_root_certificates(roots).with_no_client_auth();
     client.alpn_protocols = vec![b"h2".to_vec()];
-    (server_config(&svid).unwrap(), Arc::new(client).into())
+    (server_config(&svid, &(Arc::new(SystemNow) as _)).unwrap(), Arc::new(client).into())
 }
 
 async fn connected(tls: &TlsConnector, address: std::net::SocketAddr) -> client::TlsStream<TcpStream> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Seams, signing::Signing, until};
 use crate::{
+    grpc::self_handshake::SelfHandshake,
     runtime::{config::ServeConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::bundle_distribution::{BundleDistribution, DistributionConfig, Parts, Places},
 };
@@ -18,7 +19,8 @@ pub(super) fn start(
     let Some((of, places)) = distribution else { return };
     let create = Arc::clone(&signing.create);
     let (clock, metrics) = (Arc::clone(&seams.clock), Arc::clone(&seams.metrics));
-    let parts = Parts { config: of, places, create, ttl: config.ttl, clock, metrics };
+    let check = Arc::new(SelfHandshake::new(Arc::clone(&clock)));
+    let parts = Parts { config: of, places, create, ttl: config.ttl, check, clock, metrics };
     let latch = signing.readiness.latch("distribution", "not begun");
     let distribution = BundleDistribution::new(parts).run(signing.sessions.clone(), latch);
     supervisor.spawn("distribution", until(shutdown, async move { match distribution.await {} }));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Seams, ServeFailed, signing::Signing, surroundings::PlannedSecrets, until};
 use crate::{
     domain::attestation::OwnIdentity,
+    grpc::self_handshake::SelfHandshake,
     runtime::{config::ServeConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::{
         gateway_secrets::{self, GatewaySecrets, Parts},
@@ -30,6 +31,7 @@ pub(super) fn start(
         trust_domain: config.trust_domain.clone(),
         ttl: config.ttl.default_ttl(),
         publisher,
+        check: Arc::new(SelfHandshake::new(Arc::clone(&seams.clock))),
         clock: Arc::clone(&seams.clock),
         metrics: Arc::clone(&seams.metrics),
     };

@@ -72,11 +72,15 @@ impl OwnIdentities {
 }
 
 /// Turns each serving certificate into a TLS configuration for the connections that come after it.
-pub(super) async fn configure_tls(mut serving: IdentityReceiver, tls: watch::Sender<Option<Arc<ServerConfig>>>) {
+pub(super) async fn configure_tls(
+    mut serving: IdentityReceiver,
+    tls: watch::Sender<Option<Arc<ServerConfig>>>,
+    clock: Arc<dyn Clock>,
+) {
     loop {
         let svid = serving.borrow_and_update().as_ref().and_then(|identity| identity.svid.clone());
         if let Some(svid) = svid {
-            match server_config(&svid) {
+            match server_config(&svid, &clock) {
                 Ok(config) => {
                     info!(event = "serving_certificate", serial = %svid.leaf().serial(), expires = %svid.leaf().not_after());
                     tls.send_replace(Some(config));

@@ -28,6 +28,7 @@ use crate::{
         ca_server::serve_pass_on,
         istiod_client::IstiodClient,
         own_at_istiod::{OwnAtIstiod, OwnToken},
+        self_handshake::SelfHandshake,
     },
     http::admin,
     runtime::{
@@ -61,7 +62,11 @@ pub(super) async fn serve(
     let left = leaving.left;
     let (places, roots) = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
     let pass_on = Arc::new(PassOn::new(Parts {
-        istiod: Arc::new(IstiodClient::new(istiod.addresses.iter().map(CaAddress::endpoint).collect(), places)),
+        istiod: Arc::new(IstiodClient::new(
+            istiod.addresses.iter().map(CaAddress::endpoint).collect(),
+            places,
+            Arc::clone(&seams.clock),
+        )),
         roots: roots.clone(),
         trust_domain: config.trust_domain.clone(),
         per_second: istiod.qps,
@@ -171,13 +176,14 @@ fn start_serving_certificate(
         Arc::clone(&seams.clock),
         Arc::clone(&seams.random),
     );
+    let publisher = publisher.checked_by(Arc::new(SelfHandshake::new(Arc::clone(&seams.clock))));
     seams.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
     let changes =
         Changes { roots, signer: pass_on.signer(), serving: serving.clone(), clock: Arc::clone(&seams.clock) };
     supervisor.spawn("renewal after changes", until(shutdown, changes.renew_after(publisher.renew_now())));
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     let (tls, tls_configs) = watch::channel(None);
-    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving.clone(), tls)));
+    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving.clone(), tls, Arc::clone(&seams.clock))));
     OwnCertificate {
         tls: tls_configs,
         #[cfg(feature = "kubernetes")]

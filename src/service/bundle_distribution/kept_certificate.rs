@@ -1,6 +1,10 @@
 //! Keeps a certificate in a Secret, for istiod or for a gateway: signed the way of every other one, written whole, and read
 //! back.
 
+mod make;
+#[cfg(test)]
+mod tests;
+
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
@@ -14,14 +18,14 @@ use super::{
 };
 use crate::{
     domain::{
-        bundle::{Attempts, FoundRoots, Judgement, OwnRoots, Replace, Reversals, StoredCertificate, WantedCertificate},
+        bundle::{Attempts, Judgement, OwnRoots, Replace, Reversals, StoredCertificate, WantedCertificate},
         clock::{Clock, Timestamp},
         identity::SpiffeId,
-        x509::{Certificate, PrivateKey, PrivateKeyError},
+        x509::Certificate,
     },
     service::{
-        metrics::{ExpiringCertificate, Metrics, OutputOutcome},
-        ports::{CertificateAuthority, SignError},
+        metrics::{Metrics, OutputOutcome},
+        ports::{CertificateAuthority, SelfCheck},
     },
 };
 
@@ -32,6 +36,8 @@ pub(crate) struct KeptCertificate {
     pub(crate) holder: Holder,
     pub(crate) secret: Arc<dyn TlsSecret>,
     pub(crate) authority: Arc<dyn CertificateAuthority>,
+    /// What a new one has to stand before it is written.
+    pub(crate) check: Arc<dyn SelfCheck>,
     /// Whose it is.
     pub(crate) id: SpiffeId,
     /// In it, besides.
@@ -83,23 +89,9 @@ enum Step {
     Replace(Replace),
 }
 
-/// Why none was made.
-#[derive(Debug, thiserror::Error)]
-enum MakeError {
-    #[error(transparent)]
-    Key(#[from] PrivateKeyError),
-    #[error(transparent)]
-    Sign(#[from] SignError),
-    #[error("no answer within {} s", SIGN_LIMIT.as_secs())]
-    Unanswered,
-    #[error("ClockSkew: it is valid only from {0} on")]
-    NotYetValid(Timestamp),
-    #[error("the answer does not lead to the roots of now, or is another identity's")]
-    Unusable,
-}
-
-const SIGN_LIMIT: Duration = Duration::from_secs(30);
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// A gateway waits for what could not be made or written: what was missing may be there at any time.
+const LONGEST_IN_VAIN: Duration = Duration::from_secs(4);
 /// The wall clock may be set at any time, so that a renewal is looked for at least this often; and what is read back is read
 /// this often.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -124,7 +116,7 @@ impl KeptCertificate {
                 Step::Until(time) => Some(time.since(self.clock.now()).min(LOOK_EVERY)),
                 Step::Replace(_) => {
                     let now = self.clock.boot();
-                    Some(known.attempts.due().map_or(Duration::ZERO, |due| due.since(now)))
+                    Some(known.attempts.due(LONGEST_IN_VAIN).map_or(Duration::ZERO, |due| due.since(now)))
                 }
             };
             if let (Step::Replace(why), Some(Duration::ZERO), Some(trust)) = (&step, wait, &trust) {
@@ -134,6 +126,8 @@ impl KeptCertificate {
             tokio::select! {
                 Some(item) = seen.next() => self.see(&mut known, item, trust.as_ref()),
                 () = trusted.changed() => {
+                    // whoever signs is there
+                    known.attempts.forget_if_in_vain();
                     let roots = |trust: Option<Trust>| trust.map(|trust| trust.roots_pem);
                     if roots(trusted.now()) != roots(trust) {
                         // what was given up is tried once more with the new roots
@@ -203,9 +197,16 @@ impl KeptCertificate {
                 }
                 known.problem = Some(problem);
             }
-            Ok(SecretSeen::Namespace(is_there)) => known.namespace = Some(is_there),
+            Ok(SecretSeen::Namespace(is_there)) => {
+                if known.namespace.replace(is_there) != Some(is_there) {
+                    known.attempts.forget_if_in_vain();
+                }
+            }
             Ok(SecretSeen::Secret(secret)) => {
-                known.problem = None;
+                let version = |secret: &Option<StoredSecret>| secret.as_ref().map(|secret| secret.version.clone());
+                if known.problem.take().is_some() || known.secret.as_ref().map(version) != Some(version(&secret)) {
+                    known.attempts.forget_if_in_vain();
+                }
                 self.look_at(known, secret, trust);
             }
         }
@@ -292,7 +293,7 @@ impl KeptCertificate {
         let prepared = known.prepared.take().filter(|files| self.is_good(files, trust, known.made.as_ref()));
         let files = match prepared {
             Some(files) => files,
-            None => self.make(known, trust).await.map_err(|error| format!("it could not be signed: {error}"))?,
+            None => self.make(known, trust).await.map_err(|error| error.to_string())?,
         };
         let version = known.secret.as_ref().and_then(|secret| secret.as_ref()).map(|secret| secret.version.clone());
         let written = timeout(WRITE_LIMIT, self.secret.write(version.as_deref(), &files)).await;
@@ -307,44 +308,6 @@ impl KeptCertificate {
                 Err(format!("it could not be written: no answer within {WRITE_LIMIT:?}"))
             }
         }
-    }
-
-    fn is_good(&self, files: &ServingFiles, trust: &Trust, made: Option<&Made>) -> bool {
-        let stored = StoredSecret {
-            version: String::new(),
-            certificate: files.certificate.clone().into_bytes(),
-            key: files.key.as_bytes().to_vec().into(),
-            roots: FoundRoots::read(Some(&files.roots), None),
-            publisher: Some(self.publisher.clone()),
-        };
-        matches!(self.judge(&stored, trust, made), Judgement::GoodUntil(_))
-    }
-
-    async fn make(&self, known: &mut Known, trust: &Trust) -> Result<ServingFiles, MakeError> {
-        let key = PrivateKey::generate_p256()?;
-        let request = key.certificate_request(&self.id)?;
-        let signing = self.authority.sign(&request, i64::try_from(self.ttl.as_secs()).unwrap_or(0));
-        let signed = timeout(SIGN_LIMIT, signing).await.map_err(|_elapsed| MakeError::Unanswered)??;
-        let (leaf, now) = (signed.chain.leaf(), self.clock.now());
-        if leaf.not_before() > now {
-            return Err(MakeError::NotYetValid(leaf.not_before()));
-        }
-        let not_after = leaf.not_after();
-        let files = ServingFiles {
-            certificate: signed.chain.to_pem(),
-            key: key.to_pem(),
-            roots: trust.roots_pem.clone(),
-            publisher: self.publisher.clone(),
-        };
-        let made = Made { certificate: files.certificate.clone(), at: now };
-        if !self.is_good(&files, trust, Some(&made)) {
-            return Err(MakeError::Unusable);
-        }
-        if let Holder::Istiod { .. } = self.holder {
-            self.metrics.set_expiry(ExpiringCertificate::Istiod, not_after);
-        }
-        known.made = Some(made);
-        Ok(files)
     }
 
     fn status(&self, known: &Known, step: &Step) -> CertificateStatus {

@@ -24,7 +24,7 @@ pub trait Pair: Send + Sync {
 /// Why the active did not sign.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForwardError {
-    /// Nobody is known to be active, or nobody there could be reached, or it is not active any more.
+    /// Nobody is known to be active, or nobody there could be reached, or it is not active any more, or can't answer just now.
     #[error("{0}")]
     NoActive(String),
     /// The active refused. Its answer is the caller's.

@@ -54,7 +54,7 @@ pub enum RenewalError {
         expected: String,
     },
     /// A TLS library can't use it, or not with this bundle.
-    #[error("the new SVID failed in a handshake with itself, {0}; it is not published")]
+    #[error("the new SVID failed in a handshake with itself by the trust bundle of now, {0}; it is not published")]
     SelfCheck(String),
     /// It has ended before it began, by a clock of this host that is wrong.
     #[error("ClockSkew: the certificate ended before the clock of this host reached its begin; set the clock right")]

@@ -12,6 +12,7 @@ use countersign::{
         leadership::{Role, Term},
         x509::{Certificate, PrivateKey, TrustBundle},
     },
+    grpc::self_handshake::SelfHandshake,
     k8s::bundle_places::bundle_places,
     runtime::seams::{RingRandom, SystemClock},
     service::{
@@ -143,6 +144,7 @@ impl Replica {
             config,
             create: Arc::new(create),
             ttl,
+            check: Arc::new(SelfHandshake::new(Arc::clone(&clock) as _)),
             clock,
             metrics: Arc::clone(&metrics),
         });

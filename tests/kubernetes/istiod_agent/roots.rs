@@ -1,6 +1,6 @@
 //! The object that is the source of the trust bundle: its set is published exactly, and each change at once.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use k8s_openapi::api::{core::v1::ConfigMap, rbac::v1::ClusterRoleBinding};
 use kube::{
@@ -195,6 +195,30 @@ fn the_set_of_a_config_map_is_published_exactly_and_a_bad_one_never() {
     wait_for_roots(&agent, &root.certificate, AT_ONCE);
     assert_eq!(agent.process.ended(), None);
     check_requests(&cluster, "configmaps", "");
+}
+
+#[test]
+fn an_svid_that_the_named_source_does_not_verify_is_published_when_it_does() {
+    let cluster = Cluster::start();
+    let pod = Pod::new(&cluster);
+    let account = block_on(istiod::prepare(&cluster));
+    let port = free_port();
+    let (root, other) = (Authority::root("mesh"), Authority::root("another"));
+    let _istiod =
+        Istiod::start_on(port, &cluster, &account, Ca::Own(&root.cacerts(&root.certificate)), &Default::default());
+    create_bundle(&cluster, "v1beta1", &other.certificate);
+    // istiod itself is verified by the file
+    fs::create_dir_all(cluster.folder().join("istio")).unwrap();
+    fs::write(cluster.folder().join("istio/root-cert.pem"), &root.certificate).unwrap();
+    let agent = pod.start_with(port, TTL, &FOLLOWED);
+    agent.wait_for_readiness("failed in a handshake with itself by the trust bundle of now", SOON);
+    // what was had before the object was read stays as well
+    let held = agent.served().map(|served| served.leaf.serial().to_string()).unwrap_or_default();
+    let both = root.certificate.clone() + &other.certificate;
+    let part = json!({ "spec": { "trustBundle": both } });
+    change(&cluster, |cluster| bundles(cluster, "v1beta1"), BUNDLE, &part).unwrap();
+    wait_for_roots(&agent, &both, AT_ONCE);
+    agent.wait_for_another(&held, AT_ONCE);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::{
 use countersign::{
     domain::x509::PrivateKey,
     grpc::ca_client::{CaClient, CaEndpoint},
+    runtime::seams::SystemClock,
     service::ports::CertificateAuthority as _,
 };
 use tokio::{
@@ -135,7 +136,8 @@ pub(crate) fn client(addresses: &[String], token_file: &Path, root_file: &Path) 
         let _: SocketAddr = address.parse().unwrap();
         CaEndpoint { address: address.clone(), server_name: "localhost".to_owned() }
     };
-    CaClient::new(addresses.iter().map(endpoint).collect(), token_file.to_owned(), root_file.to_owned())
+    let endpoints = addresses.iter().map(endpoint).collect();
+    CaClient::new(endpoints, token_file.to_owned(), root_file.to_owned(), Arc::new(SystemClock))
 }
 
 /// The longest time between `from` and now in which no call ended with success.

@@ -86,7 +86,7 @@ async fn replica(istiod: &Arc<SlowIstiod>) -> String {
     }));
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = tcp.local_addr().unwrap().to_string();
-    let (_, tls) = watch::channel(Some(server_config(&world.issued().0).unwrap()));
+    let (_, tls) = watch::channel(Some(server_config(&world.issued().0, &(Arc::new(SystemNow) as _)).unwrap()));
     let service = PassOnService::new(pass_on, 1 << 16);
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming(accept_tls(tcp, tls)));
     address

@@ -45,7 +45,7 @@ async fn a_ca_may_be_known_by_its_identity_whatever_its_names() {
 
 fn client_of(address: &str, world: &World, roots: CaRoots) -> CaClient {
     let endpoints = vec![CaEndpoint { address: address.to_owned(), server_name: "localhost".into() }];
-    CaClient::new(endpoints, world.files.path().join("token"), roots)
+    CaClient::new(endpoints, world.files.path().join("token"), roots, Arc::new(SystemNow))
 }
 
 #[tokio::test]

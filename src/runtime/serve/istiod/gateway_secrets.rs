@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::clock::Clock,
-    grpc::own_at_istiod::{OwnAtIstiod, OwnToken},
+    grpc::{
+        own_at_istiod::{OwnAtIstiod, OwnToken},
+        self_handshake::SelfHandshake,
+    },
     k8s::{client::client, tls_secret::ClusterTlsSecret, token_request::RequestedTokens},
     runtime::{
         config::{IstiodClusterConfig, ServeConfig},
@@ -65,6 +68,7 @@ pub(super) async fn start(
         trust_domain: config.trust_domain.clone(),
         ttl: ITS_DEFAULT,
         publisher: namespace,
+        check: Arc::new(SelfHandshake::new(Arc::clone(&seams.clock))),
         clock: Arc::clone(&seams.clock),
         metrics: Arc::clone(&seams.metrics),
     };

@@ -1,0 +1,244 @@
+//! A gateway's Secret in memory. Time is paused: it jumps to the next thing that is due.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use super::*;
+use crate::{
+    domain::{
+        authority::{
+            SigningAuthority, TtlBounds, issue,
+            testing::{NOW, TestRandom, authority},
+        },
+        bundle::FoundRoots,
+        clock::BootInstant,
+        x509::{CertificateChain, TrustBundle, VerifiedCsr, X509Svid},
+    },
+    service::{
+        bundle_distribution::SeenStream,
+        ports::{BoxFuture, SignError, SignedChain},
+    },
+};
+
+const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
+const SECOND: Duration = Duration::from_secs(1);
+const TTL: Duration = Duration::from_secs(600);
+
+struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        NOW.plus(self.0.elapsed())
+    }
+
+    fn boot(&self) -> BootInstant {
+        BootInstant::from_nanos(0).plus(self.0.elapsed())
+    }
+}
+
+/// The Secret, the signer and the handshake.
+struct World {
+    authority: SigningAuthority,
+    clock: Arc<PausedClock>,
+    /// What is followed is told of here.
+    seen: mpsc::UnboundedSender<SecretSeen>,
+    following: Mutex<Option<mpsc::UnboundedReceiver<SecretSeen>>>,
+    written: Mutex<Vec<String>>,
+    signs: AtomicBool,
+    signed: AtomicUsize,
+    refuses: AtomicBool,
+}
+
+impl TlsSecret for World {
+    fn follow(&self) -> SeenStream<SecretSeen> {
+        let mut following = self.following.lock().unwrap().take().unwrap();
+        Box::pin(futures_util::stream::poll_fn(move |context| following.poll_recv(context).map(|seen| seen.map(Ok))))
+    }
+
+    fn read(&self) -> BoxFuture<'_, Result<Option<StoredSecret>, String>> {
+        Box::pin(async { Err("not now".to_owned()) })
+    }
+
+    fn write<'a>(
+        &'a self,
+        _version: Option<&'a str>,
+        files: &'a ServingFiles,
+    ) -> BoxFuture<'a, Result<StoredSecret, WriteError>> {
+        self.written.lock().unwrap().push(files.certificate.clone());
+        Box::pin(async {
+            Ok(StoredSecret {
+                version: String::new(),
+                certificate: files.certificate.clone().into_bytes(),
+                key: files.key.as_bytes().to_vec().into(),
+                roots: FoundRoots::read(Some(&files.roots), None),
+                publisher: Some(files.publisher.clone()),
+            })
+        })
+    }
+}
+
+impl CertificateAuthority for World {
+    fn sign<'a>(&'a self, csr_pem: &'a str, _ttl_seconds: i64) -> BoxFuture<'a, Result<SignedChain, SignError>> {
+        self.signed.fetch_add(1, Ordering::Relaxed);
+        let csr = VerifiedCsr::from_pem(csr_pem.as_bytes()).unwrap();
+        let bounds = TtlBounds::new(TTL, TTL).unwrap();
+        let issued =
+            issue(&self.authority, &csr, &ID.parse().unwrap(), 0, &bounds, self.clock.now(), &TestRandom).unwrap();
+        let chain = CertificateChain::new(vec![issued.leaf]).unwrap();
+        let roots_pem = self.authority.roots_pem().to_owned();
+        let signs = self.signs.load(Ordering::Relaxed);
+        Box::pin(async move {
+            if signs { Ok(SignedChain { chain, roots_pem }) } else { Err(SignError::Unavailable("nobody".to_owned())) }
+        })
+    }
+}
+
+impl SelfCheck for World {
+    fn check(&self, _svid: &X509Svid, bundle: &TrustBundle) -> Result<(), String> {
+        assert_eq!(bundle, self.authority.bundle());
+        if self.refuses.load(Ordering::Relaxed) { Err("as a client: no".to_owned()) } else { Ok(()) }
+    }
+}
+
+struct Roots(watch::Receiver<Trust>);
+
+impl Trusted for Roots {
+    fn now(&self) -> Option<Trust> {
+        Some(self.0.borrow().clone())
+    }
+
+    async fn changed(&mut self) {
+        self.0.changed().await.unwrap();
+    }
+}
+
+struct Keeping {
+    world: Arc<World>,
+    trust: watch::Sender<Trust>,
+    status: watch::Receiver<Option<CertificateStatus>>,
+    task: JoinHandle<Infallible>,
+}
+
+impl Keeping {
+    fn start() -> Self {
+        let (seen, following) = mpsc::unbounded_channel();
+        let world = Arc::new(World {
+            authority: authority(),
+            clock: Arc::new(PausedClock(Instant::now())),
+            seen,
+            following: Mutex::new(Some(following)),
+            written: Mutex::default(),
+            signs: AtomicBool::new(true),
+            signed: AtomicUsize::new(0),
+            refuses: AtomicBool::new(false),
+        });
+        let kept = KeptCertificate {
+            name: "gateways/mesh".to_owned(),
+            holder: Holder::Gateway,
+            secret: Arc::clone(&world) as _,
+            authority: Arc::clone(&world) as _,
+            check: Arc::clone(&world) as _,
+            id: ID.parse().unwrap(),
+            server_names: Vec::new(),
+            ttl: TTL,
+            publisher: "countersign".to_owned(),
+            clock: Arc::clone(&world.clock) as _,
+            metrics: Arc::new(Metrics::default()),
+        };
+        let bundle = world.authority.bundle().clone();
+        let (trust, trusted) = watch::channel(Trust { bundle, roots_pem: world.authority.roots_pem().to_owned() });
+        let (told, status) = watch::channel(None);
+        let task =
+            tokio::spawn(async move { kept.run(Roots(trusted), |status| drop(told.send_replace(Some(status)))).await });
+        let keeping = Self { world, trust, status, task };
+        keeping.see(SecretSeen::Namespace(true));
+        keeping.see(SecretSeen::Secret(None));
+        keeping
+    }
+
+    fn see(&self, seen: SecretSeen) {
+        self.world.seen.send(seen).unwrap();
+    }
+
+    fn written(&self) -> usize {
+        self.world.written.lock().unwrap().len()
+    }
+
+    fn failure(&self) -> String {
+        match self.status.borrow().as_ref() {
+            Some(CertificateStatus::Failing(why)) => why.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_in_a_handshake_with_itself_is_never_written_in_place_of_a_good_one() {
+    let keeping = Keeping::start();
+    sleep(SECOND).await;
+    assert_eq!(keeping.written(), 1);
+    keeping.world.refuses.store(true, Ordering::Relaxed);
+    sleep(TTL).await;
+    assert_eq!(keeping.written(), 1, "the old one stays, whatever becomes of it");
+    assert!(keeping.world.signed.load(Ordering::Relaxed) > 10, "and others are asked for");
+    assert_eq!(keeping.failure(), "the new one failed in a handshake with itself, as a client: no; it is not written");
+    keeping.world.refuses.store(false, Ordering::Relaxed);
+    sleep(LONGEST_IN_VAIN + SECOND).await;
+    assert_eq!(keeping.written(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_signs_is_noticed_within_seconds_however_long_that_took_and_at_once_when_it_tells_of_itself() {
+    let keeping = Keeping::start();
+    keeping.world.signs.store(false, Ordering::Relaxed);
+    sleep(600 * SECOND).await;
+    let asked = keeping.world.signed.load(Ordering::Relaxed);
+    assert!((140..160).contains(&asked), "{asked}");
+    assert_eq!(keeping.failure(), "it could not be signed: no certificate authority answered: nobody");
+    keeping.world.signs.store(true, Ordering::Relaxed);
+    sleep(LONGEST_IN_VAIN + Duration::from_millis(100)).await;
+    assert_eq!(keeping.written(), 1);
+
+    for wake in [2, 1, 0] {
+        keeping.world.signs.store(false, Ordering::Relaxed);
+        keeping.see(SecretSeen::Secret(None));
+        sleep(60 * SECOND).await;
+        let before = keeping.written();
+        keeping.world.signs.store(true, Ordering::Relaxed);
+        match wake {
+            // the same roots, in another answer
+            0 => keeping.trust.send_modify(|_| ()),
+            1 => {
+                keeping.see(SecretSeen::Namespace(false));
+                keeping.see(SecretSeen::Namespace(true));
+            }
+            _ => {
+                let mark = StoredSecret {
+                    version: "7".to_owned(),
+                    certificate: Vec::new(),
+                    key: Vec::new().into(),
+                    roots: FoundRoots::read(None, None),
+                    publisher: Some("countersign".to_owned()),
+                };
+                keeping.see(SecretSeen::Secret(Some(mark)));
+            }
+        }
+        sleep(Duration::from_millis(10)).await;
+        let status = keeping.status.borrow().clone();
+        assert_eq!(keeping.written(), before + 1, "{wake}: {status:?}");
+    }
+}

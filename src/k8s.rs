@@ -8,6 +8,8 @@ pub mod istio_ca_secret;
 pub mod lease_store;
 mod list_watch;
 pub mod mesh_roots;
+pub mod peer_authentications;
+mod pod_containers;
 pub mod pods;
 pub mod policy_watch;
 pub mod root_cert_config_maps;

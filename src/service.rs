@@ -13,6 +13,7 @@ pub mod file_output;
 mod flights;
 pub mod gateway_secrets;
 pub mod issuance_history;
+pub mod istio_versions;
 pub mod istiod_pass_on;
 pub mod leadership;
 pub mod lease_term;

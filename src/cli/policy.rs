@@ -1,7 +1,7 @@
 //! `countersign policy`: which Services need mutual TLS, with which identities, and what won't work.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     io,
 };
@@ -50,9 +50,13 @@ impl Policies {
 
     /// Every namespace that is of the mesh, or of which there is something to say; only `namespace`, if that is given.
     fn listings(&self, namespace: Option<&str>) -> Vec<NamespaceListing> {
+        let with_services: BTreeSet<&str> = self.services.values().map(|service| service.namespace.as_str()).collect();
         let shown = self.namespaces.values().filter(|found| match namespace {
             Some(wanted) => found.name == wanted,
-            None => found.mode != "not-managed" || !found.conditions.is_empty(),
+            None => {
+                let is_silent = found.mode == "not-managed" && found.conditions.is_empty();
+                !is_silent || with_services.contains(found.name.as_str())
+            }
         });
         shown.filter_map(|found| self.listing(&found.name, None)).collect()
     }
@@ -156,9 +160,10 @@ fn explained(NamespaceListing { namespace, services }: &NamespaceListing) -> Res
         for port in &service.ports {
             writeln!(
                 text,
-                "  port {} is {}, offer ALPN {}",
+                "  port {} is {}, PeerAuthentication {}, offer ALPN {}",
                 port.number,
                 escaped(&port.class),
+                escaped(&port.peer_mode),
                 escaped(&port.alpn.join(", "))
             )?;
         }

@@ -4,10 +4,12 @@
 mod condition;
 mod control_planes;
 mod gateway;
+mod istio_version;
 mod labels;
 mod membership;
 mod mtls_mode;
 mod objects;
+mod peer_authentication;
 mod policy_index;
 mod policy_snapshot;
 mod port_class;
@@ -15,8 +17,10 @@ mod release;
 mod service_policy;
 
 pub use self::{
-    condition::{Condition, Severity},
-    control_planes::{ControlPlanes, GatewayApiSafety},
+    condition::{Condition, MeshCondition, Severity},
+    control_planes::{
+        ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,
+    },
     gateway::{
         Admits, BackendTlsApi, CA_CONFIG_MAP, ClassFacts, Controller, DataPlanePod, DesiredObject, DesiredPolicy,
         EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayPlan,
@@ -28,14 +32,18 @@ pub use self::{
     membership::{Membership, MeshLabels, MeshSight, membership},
     mtls_mode::MtlsMode,
     objects::{
-        Backing, NamespaceFacts, ObjectName, PodFacts, RevisionTag, ServiceFacts, Sidecar, SliceEndpoint, SliceFacts,
+        Backing, NamedPorts, NamespaceFacts, ObjectName, PodFacts, RevisionTag, ServiceFacts, Sidecar, SliceEndpoint,
+        SliceFacts,
     },
-    policy_index::{Change, ClusterChange, PolicyIndex},
+    peer_authentication::{PeerAuthenticationFacts, PeerMode, PeerModes, PeerRuling},
+    policy_index::{Change, ClusterChange, PolicyIndex, PolicySettings},
     policy_snapshot::{NamespacePolicy, PolicyChanges, PolicySnapshot},
-    port_class::{PortClass, PortFacts},
+    port_class::{PortClass, PortFacts, TargetPort},
     release::{NoRelease, Release},
-    service_policy::{OPT_OUT_ANNOTATION, PORTABLE_IDENTITIES, ServicePolicy},
+    service_policy::{OPT_OUT_ANNOTATION, PORTABLE_IDENTITIES, PortPolicy, ServicePolicy},
 };
 
+#[cfg(test)]
+mod mesh_table_tests;
 #[cfg(test)]
 mod table_tests;

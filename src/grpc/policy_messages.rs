@@ -102,11 +102,12 @@ fn service(policy: &ServicePolicy, trust_domain: &TrustDomain) -> Service {
         ports: policy
             .ports
             .iter()
-            .map(|(port, class)| Port {
-                number: port.number.into(),
-                name: port.name.to_string(),
-                class: class.to_string(),
-                alpn: class.alpn().map(str::to_owned).into(),
+            .map(|port| Port {
+                number: port.facts.number.into(),
+                name: port.facts.name.to_string(),
+                class: port.class.to_string(),
+                alpn: port.class.alpn().map(str::to_owned).into(),
+                peer_mode: port.peers.to_string(),
             })
             .collect(),
         conditions: policy.conditions.iter().map(condition).collect(),
@@ -174,7 +175,10 @@ fn namespace_view(message: Namespace) -> NamespaceView {
 fn service_view(message: Service) -> ServiceView {
     let mode = mode_text(message.mode());
     let ServiceName { namespace, name } = message.service.unwrap_or_default();
-    let port = |port: Port| PortView { number: port.number, name: port.name, class: port.class, alpn: port.alpn };
+    let port = |port: Port| {
+        let Port { number, name, class, alpn, peer_mode } = port;
+        PortView { number, name, class, alpn, peer_mode }
+    };
     ServiceView {
         namespace,
         name,

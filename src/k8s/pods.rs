@@ -20,6 +20,7 @@ use tracing::info;
 use self::presence::{Life, PodFacts, Presence};
 use super::{
     list_watch::{Heard, Source, Trimmed, follow},
+    pod_containers::{Container, ContainerStatus, control_plane, named_ports},
     policy_watch::{PodAnnotations, sidecar_of},
 };
 use crate::{
@@ -63,12 +64,17 @@ struct Metadata {
 struct Spec {
     service_account_name: String,
     host_network: bool,
+    containers: Vec<Container>,
+    init_containers: Vec<Container>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Status {
     phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    container_statuses: Vec<ContainerStatus>,
 }
 
 /// The pods of the cluster. Needs the right to list and watch pods in all namespaces.
@@ -181,7 +187,8 @@ fn facts_of(pod: &TrimmedPod) -> Option<PodFacts> {
 
 /// The same pod, as policies are worked out from it.
 fn policy_facts(pod: &TrimmedPod, presence: &PodFacts) -> policy::PodFacts {
-    let TrimmedPod { metadata, spec, .. } = pod;
+    let TrimmedPod { metadata, spec, status } = pod;
+    let ip = status.pod_ip.as_ref().and_then(|ip| ip.parse().ok());
     let labels: policy::Labels = metadata.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     policy::PodFacts {
         object: ObjectName::new(&metadata.namespace, &metadata.name),
@@ -189,6 +196,8 @@ fn policy_facts(pod: &TrimmedPod, presence: &PodFacts) -> policy::PodFacts {
         account: presence.account.clone(),
         finished: presence.life == Life::Finished,
         sidecar: sidecar_of(&labels, &metadata.annotations, spec.host_network),
+        named_ports: named_ports(&spec.containers, &spec.init_containers),
+        control_plane: control_plane(&labels, &spec.containers, &status.container_statuses, ip),
         labels: Arc::new(labels),
     }
 }

@@ -10,7 +10,7 @@ use super::list_watch::{Heard, Source, Trimmed, follow};
 use crate::{
     domain::policy::{
         Backing, Change, ClusterChange, Labels, MeshLabels, NamespaceFacts, ObjectName, PortFacts, RevisionTag,
-        ServiceFacts, Sidecar, SliceEndpoint, SliceFacts,
+        ServiceFacts, Sidecar, SliceEndpoint, SliceFacts, TargetPort,
     },
     service::policy_publisher::PolicyPublisher,
 };
@@ -49,7 +49,7 @@ pub async fn follow_endpoint_slices(client: &Client, publisher: &PolicyPublisher
     follow(client, SLICES, |slice| Some(slice_facts(slice)), tell).await
 }
 
-fn tell<T, K>(
+pub(super) fn tell<T, K>(
     publisher: &PolicyPublisher,
     heard: Heard<T>,
     key: impl FnOnce(T) -> K,
@@ -122,6 +122,15 @@ struct ServicePort {
     port: u16,
     protocol: Option<String>,
     app_protocol: Option<Box<str>>,
+    target_port: Option<Target>,
+}
+
+/// A number, or the name of a port of the pods.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Target {
+    Number(u16),
+    Name(Box<str>),
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -217,6 +226,11 @@ fn service_facts(service: &TrimmedService) -> ServiceFacts {
         name: port.name.clone(),
         number: port.port,
         app_protocol: port.app_protocol.clone(),
+        target: match &port.target_port {
+            Some(Target::Name(name)) => TargetPort::Name(name.clone()),
+            Some(Target::Number(number)) if *number > 0 => TargetPort::Number(*number),
+            Some(Target::Number(_)) | None => TargetPort::Number(port.port),
+        },
     });
     let tag = match &metadata.labels {
         ServiceLabels { tag: Some(tag), revision: Some(revision) } => {
@@ -265,12 +279,14 @@ mod tests {
             "annotations": {"other": "x", "countersign.io/mtls": "disabled"}, "labels": {"app": "a"}},
             "spec": {"type": "ClusterIP", "clusterIP": "None", "ipFamilies": ["IPv4", "IPv6"], "selector": {"app": "a"},
             "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080},
-            {"name": "dns", "port": 53, "protocol": "UDP"}, {"port": 81, "appProtocol": "kubernetes.io/h2c"}]}}"#;
+            {"name": "dns", "port": 53, "protocol": "UDP"}, {"port": 81, "targetPort": "web", "appProtocol": "kubernetes.io/h2c"}]}}"#;
         let facts = service_facts(&serde_json::from_str(json).unwrap());
         assert_eq!(facts.object, ObjectName::new("n", "s"));
         assert_eq!(facts.backing, Backing::Selector([("app", "a")].into_iter().collect()));
         assert_eq!(facts.ports.iter().map(|port| port.number).collect::<Vec<_>>(), [80, 81]);
         assert_eq!(facts.ports[1].app_protocol.as_deref(), Some("kubernetes.io/h2c"));
+        let targets: Vec<_> = facts.ports.iter().map(|port| port.target.clone()).collect();
+        assert_eq!(targets, [TargetPort::Number(8080), TargetPort::Name("web".into())]);
         assert_eq!((facts.opt_out.as_deref(), facts.tag), (Some("disabled"), None));
         assert!(json.contains(OPT_OUT_ANNOTATION));
     }

@@ -22,7 +22,7 @@ pub use self::{
     authority::{AuthorityConfig, BundleSource},
     followed_roots::FollowedRootsConfig,
     istiod::{IstiodClusterConfig, IstiodConfig},
-    kubernetes::KubernetesConfig,
+    kubernetes::{KubernetesConfig, PolicyMembership},
     outputs::{NoticeConfig, OutputConfig},
     token_issuers::TokenIssuerConfig,
 };

@@ -17,7 +17,7 @@ use tracing::info;
 
 use crate::domain::{
     identity::{SpiffeId, TrustDomain},
-    policy::{ClusterChange, MeshLabels, NamespacePolicy, PolicyIndex, PolicySnapshot},
+    policy::{ClusterChange, MeshLabels, NamespacePolicy, PolicyIndex, PolicySettings, PolicySnapshot},
 };
 
 /// Changes that come within this become one snapshot: a roll-out is hundreds of them.
@@ -76,6 +76,12 @@ impl PolicyPublisher {
             published: watch::Sender::new(None),
             kept: Mutex::default(),
         }
+    }
+
+    /// The same, of a cluster in which other things hold. Nothing may be known yet.
+    #[must_use]
+    pub fn with_settings(self, settings: PolicySettings) -> Self {
+        Self { index: Mutex::new(PolicyIndex::new(settings)), ..self }
     }
 
     /// The trust domain of the mesh.

@@ -46,6 +46,8 @@ pub struct PortView {
     pub class: String,
     /// What a gateway offers there, in this order.
     pub alpn: Vec<String>,
+    /// What the sidecars behind it take: `strict`, `permissive`, `disable`, with `/` between those of different pods, or `unknown`.
+    pub peer_mode: String,
 }
 
 /// A condition.

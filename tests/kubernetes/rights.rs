@@ -91,6 +91,8 @@ const POLICY: &[Row] = &[
     ("list", "", "services", "", ""),
     ("watch", "", "services", "", ""),
     ("watch", "discovery.k8s.io", "endpointslices", "", ""),
+    ("list", "security.istio.io", "peerauthentications", "", ""),
+    ("watch", "security.istio.io", "peerauthentications", "", ""),
 ];
 
 const REFUSED_EVEN_THEN: &[Row] = &[
@@ -104,6 +106,8 @@ const REFUSED_EVEN_THEN: &[Row] = &[
     ("patch", CERTIFICATES, "clustertrustbundles", "", "another"),
     ("attest", CERTIFICATES, "signers", "", "another.example/signer"),
     ("update", "", "services", "default", "kubernetes"),
+    ("patch", "security.istio.io", "peerauthentications", "default", ""),
+    ("get", "", "pods/proxy", ISTIO, ""),
     ("update", CERTIFICATES, "certificatesigningrequests/approval", "", ""),
 ];
 

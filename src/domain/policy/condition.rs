@@ -1,6 +1,10 @@
 //! What is worth knowing about a namespace or Service: stable reasons, with texts that name the fix.
 
+mod mesh;
+
 use std::fmt;
+
+pub use self::mesh::MeshCondition;
 
 /// How much a condition matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +93,8 @@ pub enum Condition {
         /// Their numbers.
         ports: Box<[u16]>,
     },
+    /// Of either: what the mesh itself is like.
+    Mesh(MeshCondition),
 }
 
 impl Condition {
@@ -112,6 +118,7 @@ impl Condition {
             Self::SidecarExcluded { .. } => "SidecarExcluded",
             Self::PortProtocolUndeclared { .. } => "PortProtocolUndeclared",
             Self::PortSpeaksTls { .. } => "PortSpeaksTls",
+            Self::Mesh(condition) => condition.reason(),
         }
     }
 
@@ -134,6 +141,7 @@ impl Condition {
             | Self::SidecarMissing { .. }
             | Self::SidecarExcluded { .. }
             | Self::PortSpeaksTls { .. } => Severity::Error,
+            Self::Mesh(condition) => condition.severity(),
         }
     }
 }
@@ -195,7 +203,14 @@ impl fmt::Display for Condition {
                  of plain HTTP",
                 Numbers(ports)
             ),
+            Self::Mesh(condition) => condition.fmt(f),
         }
+    }
+}
+
+impl From<MeshCondition> for Condition {
+    fn from(condition: MeshCondition) -> Self {
+        Self::Mesh(condition)
     }
 }
 
@@ -241,7 +256,8 @@ impl Condition {
             | Self::SidecarMissing { .. }
             | Self::SidecarExcluded { .. }
             | Self::PortProtocolUndeclared { .. }
-            | Self::PortSpeaksTls { .. } => Ok(()),
+            | Self::PortSpeaksTls { .. }
+            | Self::Mesh(_) => Ok(()),
         }
     }
 }

@@ -1,4 +1,6 @@
-//! What the control planes of a cluster mean for the objects that are written for gateways.
+//! What the control planes of a cluster are, and what they mean for the objects that are written for gateways.
+
+use std::net::SocketAddr;
 
 use super::{ObjectName, Release};
 
@@ -9,6 +11,8 @@ pub struct ControlPlanes {
     pub istio: GatewayApiSafety,
     /// The lowest version of all Envoy Gateways that run; `None` if there is none, or one does not say its version.
     pub envoy_gateway: Option<Release>,
+    /// Every unfinished istiod in Istio's namespace, in order.
+    pub istiods: Box<[SeenIstiod]>,
 }
 
 /// Whether a BackendTLSPolicy may be there.
@@ -48,4 +52,68 @@ impl GatewayApiSafety {
     pub const fn must_remove(&self) -> bool {
         matches!(self, Self::Unsafe { .. } | Self::Unknown { .. })
     }
+}
+
+/// What is kept of a pod that is part of a control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlPlanePod {
+    /// By its label an istiod.
+    Istiod(IstiodPod),
+    /// By its label an Envoy Gateway.
+    EnvoyGateway {
+        /// By the tag of its image.
+        version: Option<Release>,
+    },
+}
+
+/// What is kept of a pod of istiod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IstiodPod {
+    /// Where it says its version, once it runs.
+    pub place: Option<SocketAddr>,
+    /// Of its container: another one after each restart.
+    pub instance: Box<str>,
+    /// Of its image.
+    pub tag: Option<Box<str>>,
+    /// Whether it is told to leave the Gateway API alone: `PILOT_ENABLE_GATEWAY_API=false`.
+    pub gateway_api_off: bool,
+    /// Whether it may have been told to read what of the Gateway API is not stable: `PILOT_ENABLE_ALPHA_GATEWAY_API`.
+    pub alpha_gateway_api: bool,
+}
+
+/// An istiod with what it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenIstiod {
+    /// Which.
+    pub object: ObjectName,
+    /// Of two pods of one name, one after the other, each has its own.
+    pub uid: Box<str>,
+    /// What is seen of it.
+    pub pod: IstiodPod,
+    /// What it says that it is.
+    pub version: IstiodVersion,
+}
+
+/// What is known of an istiod's version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IstiodVersion {
+    /// Nothing yet.
+    #[default]
+    Asked,
+    /// It says so.
+    Known(Release),
+    /// It does not answer, or not with a version.
+    Silent {
+        /// What happens instead.
+        why: Box<str>,
+    },
+}
+
+/// What one istiod said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IstiodReport {
+    /// Of its pod.
+    pub uid: Box<str>,
+    /// What is known now.
+    pub version: IstiodVersion,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Condition, MtlsMode};
+use super::{Condition, MtlsMode, PeerRuling};
 
 /// The labels of a namespace that decide. `None` where there is no such label, which differs from an empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub struct MeshSight {
     pub revisions: BTreeSet<Box<str>>,
     /// Tags of revisions, as far as Services show them.
     pub tags: BTreeSet<Box<str>>,
+    /// What is wrong with its control plane: worth knowing in each namespace of the mesh.
+    pub control_plane: Vec<Condition>,
+    /// What sidecars ask of connections where no namespace says otherwise. `None` while PeerAuthentications are not known.
+    pub peers: Option<PeerRuling>,
 }
 
 /// What the labels say.
@@ -72,9 +76,18 @@ pub fn membership(name: &str, labels: &MeshLabels, sight: &MeshSight) -> Members
     }
     if let Some(injector) = injector {
         conditions.extend(doubts(name, injector, sight));
+        conditions.extend(sight.control_plane.iter().cloned());
     }
     let mode = if injector.is_some() { MtlsMode::Required } else { MtlsMode::NotManaged };
     Membership { mode, revision: injector.map(Into::into), conditions }
+}
+
+impl MeshLabels {
+    /// Whether nothing is said of the mesh at all.
+    pub(super) fn say_nothing(&self) -> bool {
+        let said = self.revision.as_deref().is_some_and(|revision| !revision.is_empty());
+        self.injection.is_none() && !said && self.dataplane.as_deref() != Some("ambient")
+    }
 }
 
 fn ignored(revision: Option<&str>) -> Option<Condition> {

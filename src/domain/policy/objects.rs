@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Labels, MeshLabels, PortFacts};
+use super::{ControlPlanePod, Labels, MeshLabels, PortFacts};
 use crate::domain::identity::ServiceAccount;
 
 /// Which object.
@@ -75,6 +75,9 @@ pub struct RevisionTag {
     pub revision: Box<str>,
 }
 
+/// Ports by their names; pods of one owner share them.
+pub type NamedPorts = Arc<[(Box<str>, u16)]>;
+
 /// A pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
@@ -90,6 +93,17 @@ pub struct PodFacts {
     pub finished: bool,
     /// Whether it can speak mutual TLS.
     pub sidecar: Sidecar,
+    /// Its ports that have a name; `None` if there are none.
+    pub named_ports: Option<NamedPorts>,
+    /// More, if it is part of a control plane.
+    pub control_plane: Option<Box<ControlPlanePod>>,
+}
+
+impl PodFacts {
+    /// Whether it says itself that it speaks Istio's mutual TLS, as an injected sidecar has it say.
+    pub fn shows_mutual_tls(&self) -> bool {
+        self.labels.get("security.istio.io/tlsMode") == Some("istio")
+    }
 }
 
 /// Whether a pod has a sidecar.

@@ -2,16 +2,20 @@
 //! what comes out depends on what is there in the end alone. What nothing has touched is not worked out again.
 
 mod contents;
+mod control_plane_pods;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use self::contents::Contents;
+use self::{
+    contents::{By, Contents},
+    control_plane_pods::ControlPlanePods,
+};
 use super::{
-    MeshLabels, MeshSight, NamespaceFacts, NamespacePolicy, ObjectName, PodFacts, PolicySnapshot, ServiceFacts,
-    SliceFacts,
+    ControlPlanes, IstiodReport, MeshLabels, MeshSight, NamespaceFacts, NamespacePolicy, ObjectName,
+    PeerAuthenticationFacts, PodFacts, PolicySnapshot, ServiceFacts, SliceFacts,
 };
 
 /// What was seen of objects of one kind, `K` being what they are called by.
@@ -36,16 +40,36 @@ pub enum ClusterChange {
     Pods(Change<PodFacts>),
     /// Of EndpointSlices that were not made from a selector.
     Slices(Change<SliceFacts>),
+    /// Of PeerAuthentications.
+    PeerAuthentications(Change<PeerAuthenticationFacts>),
+    /// All that was heard from istiods.
+    Istiods(Vec<IstiodReport>),
+}
+
+/// What policies are worked out by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicySettings {
+    /// Where istiod runs, and where PeerAuthentications speak for the whole mesh.
+    pub istio_namespace: Box<str>,
+    /// Whether a Service of a namespace whose labels say nothing is a member when all its pods show that they are.
+    pub by_pods: bool,
+}
+
+impl Default for PolicySettings {
+    fn default() -> Self {
+        Self { istio_namespace: "istio-system".into(), by_pods: false }
+    }
 }
 
 /// Everything that policies are worked out from, and the newest of them.
 #[derive(Debug, Default)]
 pub struct PolicyIndex {
+    settings: PolicySettings,
     namespaces: BTreeMap<Arc<str>, Contents>,
     /// Which kinds have been listed.
     listed: Listed,
-    istiods: Counts,
     tags: Counts,
+    control_planes: ControlPlanePods,
     /// Namespaces in which something may have changed.
     touched: BTreeSet<Arc<str>>,
     /// What `current` was worked out with.
@@ -59,6 +83,8 @@ struct Listed {
     services: bool,
     pods: bool,
     slices: bool,
+    /// They need not be there, and nothing waits for them.
+    peers: bool,
 }
 
 /// How often each name was seen.
@@ -66,6 +92,11 @@ struct Listed {
 struct Counts(BTreeMap<Box<str>, usize>);
 
 impl PolicyIndex {
+    /// Of a cluster in which these hold. Nothing is known yet.
+    pub fn new(settings: PolicySettings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
     /// Takes up what was seen. Cheap: policies are worked out by [`snapshot`](Self::snapshot).
     pub fn apply(&mut self, change: ClusterChange) {
         match change {
@@ -81,6 +112,10 @@ impl PolicyIndex {
             ClusterChange::Slices(Change::Reset(all)) => self.reset_slices(all),
             ClusterChange::Slices(Change::Put(facts)) => self.put_slice(facts),
             ClusterChange::Slices(Change::Gone(object)) => self.remove_slice(&object),
+            ClusterChange::PeerAuthentications(Change::Reset(all)) => self.reset_peers(all),
+            ClusterChange::PeerAuthentications(Change::Put(facts)) => self.put_peers(facts),
+            ClusterChange::PeerAuthentications(Change::Gone(object)) => self.remove_peers(&object),
+            ClusterChange::Istiods(reports) => self.control_planes.hear(reports),
         }
     }
 
@@ -90,9 +125,10 @@ impl PolicyIndex {
         if !(self.listed.namespaces && self.listed.services && self.listed.pods && self.listed.slices) {
             return None;
         }
-        let sight = MeshSight { revisions: self.istiods.names(), tags: self.tags.names() };
+        let (control_planes, sight) = self.look();
         let mut touched = std::mem::take(&mut self.touched);
-        if self.current.is_none() || sight != self.sight {
+        let is_new = self.current.is_none() || sight != self.sight;
+        if is_new {
             touched = self.namespaces.keys().cloned().collect();
         }
         let current = self.current.take().unwrap_or_else(|| {
@@ -100,9 +136,10 @@ impl PolicyIndex {
             Arc::new(PolicySnapshot { revision: 0, namespaces: BTreeMap::new(), control_planes: Arc::default() })
         });
         let mut changed = Vec::new();
+        let by = By { settings: &self.settings, sight: &sight, is_new };
         for name in touched {
             let old = current.namespaces.get(&name);
-            let new = self.namespaces.get_mut(&name).and_then(|contents| contents.policy(&name, &sight, old));
+            let new = self.namespaces.get_mut(&name).and_then(|contents| contents.policy(&name, &by, old));
             if self.namespaces.get(&name).is_some_and(Contents::is_empty) {
                 self.namespaces.remove(&name);
             }
@@ -113,7 +150,9 @@ impl PolicyIndex {
             }
         }
         self.sight = sight;
-        let newest = if changed.is_empty() && current.revision > 0 { current } else { changed_by(&current, changed) };
+        let is_same = changed.is_empty() && *current.control_planes == control_planes;
+        let newest =
+            if is_same && current.revision > 0 { current } else { changed_by(&current, changed, control_planes) };
         self.current = Some(Arc::clone(&newest));
         Some(newest)
     }
@@ -122,7 +161,22 @@ impl PolicyIndex {
     pub fn preview(&self, namespace: &str, labels: MeshLabels) -> Option<NamespacePolicy> {
         let (name, contents) = self.namespaces.get_key_value(namespace)?;
         contents.labels.as_ref()?;
-        Some(contents.policy_by(name, &labels, &self.sight))
+        let by = By { settings: &self.settings, sight: &self.sight, is_new: false };
+        Some(contents.policy_by(name, &labels, &by, None))
+    }
+
+    /// What is seen of Istio.
+    fn look(&self) -> (ControlPlanes, MeshSight) {
+        let root = self.namespaces.get(&*self.settings.istio_namespace);
+        let peers = self.listed.peers.then(|| root.and_then(Contents::mesh_ruling).unwrap_or_default());
+        let control_planes = self.control_planes.seen(&self.settings.istio_namespace);
+        let sight = MeshSight {
+            revisions: self.control_planes.revisions(),
+            tags: self.tags.names(),
+            control_plane: self.control_planes.conditions(&control_planes, &self.settings.istio_namespace),
+            peers,
+        };
+        (control_planes, sight)
     }
 
     /// The labels of a namespace.
@@ -143,7 +197,7 @@ impl PolicyIndex {
     fn set_labels(&mut self, name: Arc<str>, labels: Option<MeshLabels>) {
         let contents = self.namespaces.entry(Arc::clone(&name)).or_default();
         if contents.labels != labels {
-            contents.labels = labels;
+            contents.set_labels(labels);
             self.touched.insert(name);
         }
     }
@@ -181,19 +235,19 @@ impl PolicyIndex {
     }
 
     fn put_pod(&mut self, mut facts: PodFacts) {
-        let (new, contents) = (istiod_revision(&facts), contents_of(&mut self.namespaces, &mut facts.object));
+        let contents = contents_of(&mut self.namespaces, &mut facts.object);
         if contents.pods.get(&facts.object.name) == Some(&facts) {
             return;
         }
-        let (object, old) = (facts.object.clone(), contents.put_pod(facts));
-        self.istiods.replace(old.as_ref().and_then(istiod_revision), new);
-        self.touched.insert(object.namespace);
+        self.control_planes.put(&facts);
+        self.touched.insert(Arc::clone(&facts.object.namespace));
+        contents.put_pod(facts);
     }
 
     fn remove_pod(&mut self, object: &ObjectName) {
         let Some(contents) = self.namespaces.get_mut(&object.namespace) else { return };
-        if let Some(old) = contents.remove_pod(&object.name) {
-            self.istiods.replace(istiod_revision(&old), None);
+        if contents.remove_pod(&object.name) {
+            self.control_planes.remove(object);
             self.touched.insert(Arc::clone(&object.namespace));
         }
     }
@@ -216,6 +270,28 @@ impl PolicyIndex {
     fn remove_slice(&mut self, object: &ObjectName) {
         let Some(contents) = self.namespaces.get_mut(&object.namespace) else { return };
         if contents.remove_slice(&object.name) {
+            self.touched.insert(Arc::clone(&object.namespace));
+        }
+    }
+
+    fn reset_peers(&mut self, all: Vec<PeerAuthenticationFacts>) {
+        let gone = self.missing(all.iter().map(|facts| &facts.object), |contents| contents.peers.keys());
+        gone.iter().for_each(|object| self.remove_peers(object));
+        all.into_iter().for_each(|facts| self.put_peers(facts));
+        self.listed.peers = true;
+    }
+
+    fn put_peers(&mut self, mut facts: PeerAuthenticationFacts) {
+        let contents = contents_of(&mut self.namespaces, &mut facts.object);
+        if contents.peers.get(&facts.object.name) != Some(&facts) {
+            self.touched.insert(Arc::clone(&facts.object.namespace));
+            contents.put_peers(facts);
+        }
+    }
+
+    fn remove_peers(&mut self, object: &ObjectName) {
+        let Some(contents) = self.namespaces.get_mut(&object.namespace) else { return };
+        if contents.remove_peers(&object.name) {
             self.touched.insert(Arc::clone(&object.namespace));
         }
     }
@@ -244,13 +320,11 @@ fn contents_of<'a>(namespaces: &'a mut BTreeMap<Arc<str>, Contents>, object: &mu
     namespaces.entry(Arc::clone(&object.namespace)).or_default()
 }
 
-/// The revision of a pod that is an istiod.
-fn istiod_revision(pod: &PodFacts) -> Option<Box<str>> {
-    let is_istiod = pod.labels.get("app") == Some("istiod") && !pod.finished;
-    is_istiod.then(|| pod.labels.get("istio.io/rev").unwrap_or("default").into())
-}
-
-fn changed_by(before: &PolicySnapshot, changed: Vec<(Arc<str>, Option<Arc<NamespacePolicy>>)>) -> Arc<PolicySnapshot> {
+fn changed_by(
+    before: &PolicySnapshot,
+    changed: Vec<(Arc<str>, Option<Arc<NamespacePolicy>>)>,
+    control_planes: ControlPlanes,
+) -> Arc<PolicySnapshot> {
     let mut namespaces = before.namespaces.clone();
     for (name, policy) in changed {
         match policy {
@@ -258,11 +332,9 @@ fn changed_by(before: &PolicySnapshot, changed: Vec<(Arc<str>, Option<Arc<Namesp
             None => namespaces.remove(&name),
         };
     }
-    Arc::new(PolicySnapshot {
-        revision: before.revision + 1,
-        namespaces,
-        control_planes: Arc::clone(&before.control_planes),
-    })
+    let same = *before.control_planes == control_planes;
+    let control_planes = if same { Arc::clone(&before.control_planes) } else { Arc::new(control_planes) };
+    Arc::new(PolicySnapshot { revision: before.revision + 1, namespaces, control_planes })
 }
 
 impl Counts {

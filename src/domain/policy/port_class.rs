@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::PodFacts;
+
 /// A TCP port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortFacts {
@@ -11,6 +13,30 @@ pub struct PortFacts {
     pub number: u16,
     /// `appProtocol`.
     pub app_protocol: Option<Box<str>>,
+    /// Where it leads.
+    pub target: TargetPort,
+}
+
+/// A port of the pods behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// The same at each.
+    Number(u16),
+    /// Each says itself which one.
+    Name(Box<str>),
+}
+
+impl TargetPort {
+    /// At a pod; `None` if it has none of that name.
+    pub fn at(&self, pod: &PodFacts) -> Option<u16> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Name(wanted) => {
+                let named = pod.named_ports.as_deref().unwrap_or_default();
+                named.iter().find(|(name, _)| name == wanted).map(|(_, number)| *number)
+            }
+        }
+    }
 }
 
 /// What a sidecar takes a port for. Ports of one class behave alike.
@@ -98,7 +124,8 @@ mod tests {
     use super::*;
 
     fn class(name: &str, number: u16, app_protocol: Option<&str>) -> PortClass {
-        PortFacts { name: name.into(), number, app_protocol: app_protocol.map(Into::into) }.class()
+        let (app_protocol, target) = (app_protocol.map(Into::into), TargetPort::Number(number));
+        PortFacts { name: name.into(), number, app_protocol, target }.class()
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Backing, Condition, MtlsMode, ObjectName, PodFacts, PortClass, PortFacts, ServiceFacts, Sidecar, SliceEndpoint,
-    SliceFacts,
+    Backing, Condition, MeshCondition, MtlsMode, ObjectName, PeerMode, PeerModes, PeerRuling, PodFacts, PortClass,
+    PortFacts, ServiceFacts, Sidecar, SliceEndpoint, SliceFacts,
+    peer_authentication::{NamespacePeers, PodPeers},
 };
 use crate::domain::identity::ServiceAccount;
 
@@ -27,21 +28,50 @@ pub struct ServicePolicy {
     pub accounts: Box<[ServiceAccount]>,
     /// Where these are more than [`PORTABLE_IDENTITIES`]: as many of them, those that most pods run as, in order.
     pub foremost: Option<Box<[ServiceAccount]>>,
-    /// Its TCP ports with what a sidecar takes them for.
-    pub ports: Box<[(PortFacts, PortClass)]>,
+    /// Its TCP ports.
+    pub ports: Box<[PortPolicy]>,
     /// What is worth knowing.
     pub conditions: Box<[Condition]>,
 }
 
+/// A TCP port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortPolicy {
+    /// As the Service says it.
+    pub facts: PortFacts,
+    /// What a sidecar takes it for.
+    pub class: PortClass,
+    /// What sidecars ask of connections there.
+    pub peers: PeerModes,
+}
+
+/// What a policy is worked out from, besides the Service: objects of its namespace.
+pub(super) struct Beside<'a, Pods, Slices> {
+    /// By name.
+    pub(super) pod: &'a dyn Fn(&str) -> Option<&'a PodFacts>,
+    pub(super) pods: Pods,
+    pub(super) slices: Slices,
+    /// `None` while it is not known.
+    pub(super) peers: Option<&'a NamespacePeers<'a>>,
+    /// Whether the labels of the namespace say nothing, and a Service is a member by its pods or not at all.
+    pub(super) by_pods: bool,
+}
+
 impl ServicePolicy {
-    /// From the Service, and the pods and EndpointSlices of its namespace.
+    /// `None` if the Service is no member.
     pub(super) fn of<'a>(
         service: &'a ServiceFacts,
-        pods: impl Fn(&str) -> Option<&'a PodFacts>,
-        all_pods: impl Iterator<Item = &'a PodFacts>,
-        slices: impl Iterator<Item = &'a SliceFacts>,
-    ) -> Self {
+        beside: Beside<'a, impl Iterator<Item = &'a PodFacts>, impl Iterator<Item = &'a SliceFacts>>,
+    ) -> Option<Self> {
+        let (behind, others) = behind(service, beside.pod, beside.pods, beside.slices);
+        let shows = |pod: &&PodFacts| pod.shows_mutual_tls();
+        if beside.by_pods && (behind.is_empty() || others > 0 || !behind.iter().all(shows)) {
+            return None;
+        }
         let mut conditions = Vec::new();
+        if beside.by_pods {
+            conditions.push(MeshCondition::MemberByPods.into());
+        }
         let mode = match service.opt_out.as_deref() {
             Some("disabled") => {
                 conditions.push(Condition::OptedOut);
@@ -53,36 +83,28 @@ impl ServicePolicy {
             }
             None => MtlsMode::Required,
         };
-        let mut others = 0;
-        let behind: Vec<&PodFacts> = match &service.backing {
-            Backing::Selector(selector) => {
-                all_pods.filter(|pod| !pod.finished && selector.selects(&pod.labels)).collect()
-            }
-            Backing::Slices => {
-                let own = slices.filter(|slice| slice.service.as_deref() == Some(&*service.object.name));
-                let endpoints: BTreeSet<&SliceEndpoint> = own
-                    .flat_map(|slice| slice.endpoints.iter())
-                    .inspect(|endpoint| others += usize::from(matches!(endpoint, SliceEndpoint::Other)))
-                    .collect();
-                endpoints.into_iter().filter_map(|endpoint| pod_of(endpoint, &pods)).collect()
-            }
-            Backing::ExternalName => Vec::new(),
-        };
         if mode == MtlsMode::Required {
             conditions.extend(of_backing(service, &behind, others));
             conditions.extend(of_ports(&service.ports));
         }
+        let ports = ports(service, &behind, beside.peers);
+        if let Some(peers) = beside.peers {
+            conditions.extend(match mode {
+                MtlsMode::Required => disabled(service, &behind, peers),
+                MtlsMode::NotManaged => strict(&behind, peers),
+            });
+        }
         let mut accounts: BTreeMap<&ServiceAccount, usize> = BTreeMap::new();
         behind.iter().for_each(|pod| *accounts.entry(&pod.account).or_default() += 1);
-        Self {
+        Some(Self {
             service: service.object.clone(),
             uid: service.uid.clone(),
             mode,
             foremost: foremost(&accounts),
             accounts: accounts.into_keys().cloned().collect(),
-            ports: service.ports.iter().map(|port| (port.clone(), port.class())).collect(),
+            ports,
             conditions: conditions.into(),
-        }
+        })
     }
 }
 
@@ -98,8 +120,81 @@ fn foremost(accounts: &BTreeMap<&ServiceAccount, usize>) -> Option<Box<[ServiceA
     Some(by_pods.into_iter().map(|(account, _)| account.clone()).collect())
 }
 
+/// The unfinished pods behind a Service, and how many of its endpoints are none.
+fn behind<'a>(
+    service: &ServiceFacts,
+    pod: &dyn Fn(&str) -> Option<&'a PodFacts>,
+    pods: impl Iterator<Item = &'a PodFacts>,
+    slices: impl Iterator<Item = &'a SliceFacts>,
+) -> (Vec<&'a PodFacts>, usize) {
+    let mut others = 0;
+    let behind = match &service.backing {
+        Backing::Selector(selector) => pods.filter(|pod| !pod.finished && selector.selects(&pod.labels)).collect(),
+        Backing::Slices => {
+            let own = slices.filter(|slice| slice.service.as_deref() == Some(&*service.object.name));
+            let endpoints: BTreeSet<&SliceEndpoint> = own
+                .flat_map(|slice| slice.endpoints.iter())
+                .inspect(|endpoint| others += usize::from(matches!(endpoint, SliceEndpoint::Other)))
+                .collect();
+            endpoints.into_iter().filter_map(|endpoint| pod_of(endpoint, pod)).collect()
+        }
+        Backing::ExternalName => Vec::new(),
+    };
+    (behind, others)
+}
+
+/// With the modes of each; where there is no pod, that which pods would have.
+fn ports(service: &ServiceFacts, behind: &[&PodFacts], peers: Option<&NamespacePeers<'_>>) -> Box<[PortPolicy]> {
+    let of_pods: Vec<(&PodFacts, PodPeers<'_>)> = each_with(behind, peers);
+    let policy = |facts: &PortFacts| {
+        let mut modes = PeerModes::default();
+        of_pods.iter().for_each(|(pod, of)| modes.add(of.at(pod, facts).mode));
+        if let (true, Some(peers)) = (behind.is_empty(), peers) {
+            modes.add(peers.of_nobody().mode);
+        }
+        PortPolicy { facts: facts.clone(), class: facts.class(), peers: modes }
+    };
+    service.ports.iter().map(policy).collect()
+}
+
+fn each_with<'a, 'p>(behind: &[&'a PodFacts], peers: Option<&NamespacePeers<'p>>) -> Vec<(&'a PodFacts, PodPeers<'p>)> {
+    peers.map(|peers| behind.iter().map(|pod| (*pod, peers.of(&pod.labels))).collect()).unwrap_or_default()
+}
+
+/// One for each PeerAuthentication that keeps mutual TLS away.
+fn disabled(service: &ServiceFacts, behind: &[&PodFacts], peers: &NamespacePeers<'_>) -> Vec<Condition> {
+    let of_pods = each_with(behind, Some(peers));
+    let mut found: BTreeMap<Option<ObjectName>, (BTreeSet<u16>, BTreeSet<&str>)> = BTreeMap::new();
+    for (port, (pod, of)) in service.ports.iter().flat_map(|port| of_pods.iter().map(move |each| (port, each))) {
+        if let PeerRuling { mode: PeerMode::Disable, by } = of.at(pod, port) {
+            let (ports, pods) = found.entry(by).or_default();
+            ports.insert(port.number);
+            pods.insert(&pod.object.name);
+        }
+    }
+    let condition = |(by, (ports, pods)): (_, (BTreeSet<u16>, BTreeSet<&str>))| {
+        let (ports, pods, of) = (ports.into_iter().collect(), pods.len(), behind.len());
+        MeshCondition::PolicyModeDisabled { ports, pods, of, by }.into()
+    };
+    found.into_iter().map(condition).collect()
+}
+
+/// Whether sidecars refuse the plaintext that is sent to them.
+fn strict(behind: &[&PodFacts], peers: &NamespacePeers<'_>) -> Vec<Condition> {
+    behind.iter().find_map(|pod| refuses_plaintext(pod, peers)).into_iter().map(Condition::from).collect()
+}
+
+/// Whether the sidecar of a pod refuses plaintext.
+pub(super) fn refuses_plaintext(pod: &PodFacts, peers: &NamespacePeers<'_>) -> Option<MeshCondition> {
+    if pod.finished || !pod.shows_mutual_tls() {
+        return None;
+    }
+    let PeerRuling { mode, by } = peers.of(&pod.labels).wide().clone();
+    (mode == PeerMode::Strict).then_some(MeshCondition::StrictButNotManaged { by })
+}
+
 /// The pod that an endpoint names, if it is still that one and has not finished.
-fn pod_of<'a>(endpoint: &SliceEndpoint, pods: &impl Fn(&str) -> Option<&'a PodFacts>) -> Option<&'a PodFacts> {
+fn pod_of<'a>(endpoint: &SliceEndpoint, pods: &dyn Fn(&str) -> Option<&'a PodFacts>) -> Option<&'a PodFacts> {
     let SliceEndpoint::Pod { name, uid } = endpoint else { return None };
     pods(name).filter(|pod| !pod.finished && uid.as_ref().is_none_or(|uid| *uid == pod.uid))
 }

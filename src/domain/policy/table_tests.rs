@@ -10,8 +10,8 @@ type Row = (&'static str, &'static str, &'static str, &'static str, &'static str
 
 /// An istiod of revision `default` runs, unless the labels begin with `!` (none) or `REVISION!` (of that one), and there is a
 /// Service of tag `stable`. A Service is made of `KEY=VALUE` (selector), `slice:POD`, `slice:POD@UID`, `slice:-` (no pod),
-/// `external`, `port:NUMBER/NAME/APPPROTOCOL`, `opt:VALUE`; a pod of a name, labels, `sa:ACCOUNT`, `-` (no sidecar yet), `x` (never
-/// one), `done`.
+/// `external`, `port:NUMBER/NAME/APPPROTOCOL[/TARGET]`, `opt:VALUE`; a pod of a name, labels, `sa:ACCOUNT`, `-` (no sidecar yet), `x` (never
+/// one), `done`, `tls` (labelled as one that speaks mutual TLS), `port:NAME/NUMBER`.
 const ROWS: &[Row] = &[
     // membership by labels
     ("", "app=a", "p app=a", "not-managed", "", ""),
@@ -219,7 +219,7 @@ fn wrong(row: Row) -> Option<String> {
     (found != (mode, accounts.to_owned(), reasons.to_owned())).then(|| format!("{row:?}: {found:?}"))
 }
 
-fn mesh_labels(text: &str) -> MeshLabels {
+pub(super) fn mesh_labels(text: &str) -> MeshLabels {
     let value = |key: &str| text.split(' ').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).map(Into::into);
     MeshLabels {
         injection: value("istio-injection"),
@@ -228,7 +228,7 @@ fn mesh_labels(text: &str) -> MeshLabels {
     }
 }
 
-fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, SliceFacts) {
+pub(super) fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, SliceFacts) {
     let (mut selector, mut endpoints, mut ports, mut opt_out) = (Vec::new(), Vec::new(), Vec::new(), None);
     for word in text.split(' ').filter(|word| !word.is_empty() && *word != "external") {
         match word.split_once(':') {
@@ -241,7 +241,12 @@ fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, SliceFacts) {
                 let parts: Vec<&str> = port.split('/').collect();
                 let app_protocol =
                     Some(parts[2]).filter(|said| !said.is_empty()).map(|said| said.replace('~', "/").into());
-                ports.push(PortFacts { name: parts[1].into(), number: parts[0].parse().unwrap(), app_protocol });
+                let number = parts[0].parse().unwrap();
+                let target = match parts.get(3) {
+                    Some(target) => target.parse().map_or(TargetPort::Name((*target).into()), TargetPort::Number),
+                    None => TargetPort::Number(number),
+                };
+                ports.push(PortFacts { name: parts[1].into(), number, app_protocol, target });
             }
             Some(("opt", value)) => opt_out = Some(value.into()),
             _ => selector.push(word.split_once('=').unwrap()),
@@ -261,7 +266,7 @@ fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, SliceFacts) {
     (ServiceFacts { object, uid: "uid-svc".into(), backing, ports: ports.into(), opt_out, tag: None }, slice)
 }
 
-fn pod_facts(namespace: &str, text: &str) -> PodFacts {
+pub(super) fn pod_facts(namespace: &str, text: &str) -> PodFacts {
     let mut words = text.split(' ').filter(|word| !word.is_empty());
     let name = words.next().unwrap();
     let mut facts = PodFacts {
@@ -271,6 +276,8 @@ fn pod_facts(namespace: &str, text: &str) -> PodFacts {
         account: format!("{namespace}/default").parse().unwrap(),
         finished: false,
         sidecar: Sidecar::Injected,
+        named_ports: None,
+        control_plane: None,
     };
     let mut labels = Vec::new();
     for word in words {
@@ -278,6 +285,15 @@ fn pod_facts(namespace: &str, text: &str) -> PodFacts {
             "done" => facts.finished = true,
             "-" => facts.sidecar = Sidecar::Missing,
             "x" => facts.sidecar = Sidecar::Excluded,
+            "app=istiod" => {
+                labels.push(("app", "istiod"));
+                facts.control_plane = Some(Box::new(ControlPlanePod::Istiod(IstiodPod::default())));
+            }
+            "tls" => labels.push(("security.istio.io/tlsMode", "istio")),
+            _ if word.starts_with("port:") => {
+                let (name, number) = word["port:".len()..].split_once('/').unwrap();
+                facts.named_ports = Some([(name.into(), number.parse().unwrap())].into());
+            }
             _ => match word.strip_prefix("sa:") {
                 Some(account) => facts.account = format!("{namespace}/{account}").parse().unwrap(),
                 None => labels.push(word.split_once('=').unwrap()),

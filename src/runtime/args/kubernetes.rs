@@ -51,7 +51,7 @@ pub struct KubernetesArgs {
     /// Name of the ConfigMap that holds the mesh's roots in each namespace: written with mesh-ca, read with source istiod
     #[arg(long, value_name = "NAME")]
     pub root_config_map: Option<String>,
-    /// Namespace of istiod, whose serving certificate is kept with mesh-ca
+    /// Namespace of istiod, the root of the mesh: its serving certificate is kept there with mesh-ca, and policy asks it its version
     #[arg(long, value_name = "NAME")]
     pub istio_namespace: Option<String>,
     /// Revision of istiod whose DNS name its serving certificate holds besides the default ones. Repeatable
@@ -69,6 +69,10 @@ pub struct KubernetesArgs {
     /// Whether it is worked out which Services need mutual TLS, and told to gateways: true or false
     #[arg(long, value_name = "BOOL")]
     pub policy: Option<String>,
+    /// Who is in the mesh, with policy: labels for those of labelled namespaces; auto also for a Service of another one whose pods
+    /// all carry security.istio.io/tlsMode: istio
+    #[arg(long, value_name = "HOW")]
+    pub policy_membership: Option<String>,
     /// SPIFFE ID of a gateway that may follow policies, with policy. Repeatable
     #[arg(long = "gateway-identity", value_name = "SPIFFE_ID")]
     pub gateway_identities: Option<Vec<String>>,
@@ -92,6 +96,7 @@ impl KubernetesArgs {
             cluster_trust_bundle: Some("false".into()),
             adopt: Some("false".into()),
             policy: Some("false".into()),
+            policy_membership: Some("labels".into()),
             ..Self::default()
         }
     }

@@ -59,7 +59,7 @@ pub struct IstiodClusterConfig {
 
 /// Settings of an authority of our own, and of a pair whose replicas speak to each other. Where istiod signs they would have no
 /// effect.
-const OF_OTHERS: [&str; 20] = [
+const OF_OTHERS: [&str; 21] = [
     "ca_dir",
     "svid_ttl",
     "max_svid_ttl",
@@ -79,6 +79,7 @@ const OF_OTHERS: [&str; 20] = [
     "cluster_trust_bundle",
     "adopt",
     "policy",
+    "policy_membership",
     "gateway_identities",
 ];
 

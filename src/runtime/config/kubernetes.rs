@@ -53,8 +53,28 @@ pub struct KubernetesConfig {
     pub gateway_secrets: Vec<GatewaySecret>,
     /// Whether it is worked out which Services need mutual TLS.
     pub policy: bool,
+    /// What makes a Service a member.
+    pub policy_membership: PolicyMembership,
     /// Who may follow that.
     pub gateway_identities: Vec<SpiffeId>,
+}
+
+/// What makes a Service a member of the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyMembership {
+    /// The labels of its namespace.
+    Labels,
+    /// Where those say nothing, what all its pods show.
+    Auto,
+}
+
+impl PolicyMembership {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Labels => "labels",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 impl KubernetesConfig {
@@ -83,6 +103,10 @@ impl KubernetesConfig {
         let adopt = from.one("adopt", parse::boolean);
         let gateway_secrets = gateway_secrets(from);
         let policy = from.one("policy", parse::boolean);
+        let policy_membership = from.one("policy_membership", membership);
+        if policy == Some(false) && policy_membership == Some(PolicyMembership::Auto) {
+            from.refuse("policy_membership", "counts with policy only: set that, or leave this out");
+        }
         let gateway_identities: Vec<SpiffeId> = from.many("gateway_identities", parse::displayed);
         if policy == Some(false) && !gateway_identities.is_empty() {
             from.refuse("gateway_identities", "counts with policy only: set that, or leave this out");
@@ -107,6 +131,7 @@ impl KubernetesConfig {
             adopt: adopt?,
             gateway_secrets,
             policy: policy?,
+            policy_membership: policy_membership?,
             gateway_identities,
         })
     }
@@ -136,6 +161,7 @@ impl KubernetesConfig {
             adopt: Some(self.adopt.to_string()),
             gateway_secrets: gateway_secret_texts(&self.gateway_secrets),
             policy: Some(self.policy.to_string()),
+            policy_membership: Some(self.policy_membership.as_str().to_owned()),
             gateway_identities: Some(self.gateway_identities.iter().map(SpiffeId::to_string).collect::<Vec<_>>())
                 .filter(|identities| !identities.is_empty()),
         }
@@ -199,6 +225,14 @@ pub(super) fn gateway_secrets(from: &mut Sources) -> Vec<GatewaySecret> {
         }
     }
     secrets
+}
+
+fn membership(text: &str) -> Result<PolicyMembership, String> {
+    match text {
+        "labels" => Ok(PolicyMembership::Labels),
+        "auto" => Ok(PolicyMembership::Auto),
+        _ => Err(format!("{text:?} is neither labels nor auto")),
+    }
 }
 
 fn not_empty(text: &str) -> Result<String, String> {

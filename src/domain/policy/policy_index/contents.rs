@@ -6,8 +6,10 @@ use std::{
 };
 
 use crate::domain::policy::{
-    Backing, MeshLabels, MeshSight, MtlsMode, NamespacePolicy, PodFacts, ServiceFacts, ServicePolicy, SliceEndpoint,
-    SliceFacts, membership,
+    Backing, Membership, MeshLabels, MeshSight, MtlsMode, NamespacePolicy, PeerAuthenticationFacts, PeerRuling,
+    PodFacts, PolicySettings, ServiceFacts, ServicePolicy, SliceEndpoint, SliceFacts, membership,
+    peer_authentication::{NamespacePeers, widest},
+    service_policy::{Beside, refuses_plaintext},
 };
 
 /// The objects of a namespace, of which it need not be known that it exists.
@@ -18,55 +20,95 @@ pub(super) struct Contents {
     pub(super) services: BTreeMap<Arc<str>, ServiceFacts>,
     pub(super) pods: BTreeMap<Arc<str>, PodFacts>,
     pub(super) slices: BTreeMap<Arc<str>, SliceFacts>,
-    /// Services whose policy may have changed.
-    touched: BTreeSet<Arc<str>>,
+    pub(super) peers: BTreeMap<Arc<str>, PeerAuthenticationFacts>,
+    touched: Touched,
+}
+
+/// What may have changed.
+#[derive(Debug, Default)]
+struct Touched {
+    /// Something that concerns all Services.
+    everything: bool,
+    services: BTreeSet<Arc<str>>,
+}
+
+/// What policies are worked out by, besides a namespace's contents.
+pub(super) struct By<'a> {
+    pub(super) settings: &'a PolicySettings,
+    pub(super) sight: &'a MeshSight,
+    /// Whether it is another one than last time.
+    pub(super) is_new: bool,
 }
 
 impl Contents {
     pub(super) fn is_empty(&self) -> bool {
-        self.labels.is_none() && self.services.is_empty() && self.pods.is_empty() && self.slices.is_empty()
+        self.labels.is_none()
+            && self.services.is_empty()
+            && self.pods.is_empty()
+            && self.slices.is_empty()
+            && self.peers.is_empty()
+    }
+
+    pub(super) fn set_labels(&mut self, labels: Option<MeshLabels>) {
+        self.touched.everything = true;
+        self.labels = labels;
+    }
+
+    pub(super) fn put_peers(&mut self, facts: PeerAuthenticationFacts) {
+        self.touched.everything = true;
+        self.peers.insert(Arc::clone(&facts.object.name), facts);
+    }
+
+    pub(super) fn remove_peers(&mut self, name: &str) -> bool {
+        let is_gone = self.peers.remove(name).is_some();
+        self.touched.everything |= is_gone;
+        is_gone
+    }
+
+    /// What this says for the whole mesh, as that of its root.
+    pub(super) fn mesh_ruling(&self) -> Option<PeerRuling> {
+        widest(self.peers.values())
     }
 
     pub(super) fn put_service(&mut self, facts: ServiceFacts) -> Option<ServiceFacts> {
-        self.touched.insert(Arc::clone(&facts.object.name));
+        self.touched.services.insert(Arc::clone(&facts.object.name));
         self.services.insert(Arc::clone(&facts.object.name), facts)
     }
 
     pub(super) fn remove_service(&mut self, name: &str) -> Option<ServiceFacts> {
         let (name, old) = self.services.remove_entry(name)?;
-        self.touched.insert(name);
+        self.touched.services.insert(name);
         Some(old)
     }
 
-    pub(super) fn put_pod(&mut self, mut facts: PodFacts) -> Option<PodFacts> {
+    pub(super) fn put_pod(&mut self, mut facts: PodFacts) {
         self.share(&mut facts);
         self.touch_services_of(&facts);
         let old = self.pods.insert(Arc::clone(&facts.object.name), facts);
         if let Some(old) = &old {
             self.touch_services_of(old);
         }
-        old
     }
 
-    pub(super) fn remove_pod(&mut self, name: &str) -> Option<PodFacts> {
-        let old = self.pods.remove(name)?;
+    pub(super) fn remove_pod(&mut self, name: &str) -> bool {
+        let Some(old) = self.pods.remove(name) else { return false };
         self.touch_services_of(&old);
-        Some(old)
+        true
     }
 
     pub(super) fn put_slice(&mut self, facts: SliceFacts) {
-        self.touched.extend(facts.service.as_deref().map(Arc::from));
+        self.touched.services.extend(facts.service.as_deref().map(Arc::from));
         let old = self.slices.insert(Arc::clone(&facts.object.name), facts);
-        self.touched.extend(old.and_then(|old| old.service).map(Arc::from));
+        self.touched.services.extend(old.and_then(|old| old.service).map(Arc::from));
     }
 
     pub(super) fn remove_slice(&mut self, name: &str) -> bool {
         let Some(old) = self.slices.remove(name) else { return false };
-        self.touched.extend(old.service.map(Arc::from));
+        self.touched.services.extend(old.service.map(Arc::from));
         true
     }
 
-    /// Pods of one owner stand side by side and have their labels and account in common: these are in memory once.
+    /// Pods of one owner stand side by side and have their labels, account and ports in common: these are in memory once.
     fn share(&self, facts: &mut PodFacts) {
         let name = Arc::clone(&facts.object.name);
         let (before, after) = (self.pods.range(..Arc::clone(&name)).next_back(), self.pods.range(name..).next());
@@ -76,6 +118,9 @@ impl Contents {
             }
             if neighbour.account == facts.account {
                 facts.account = neighbour.account.clone();
+            }
+            if neighbour.named_ports == facts.named_ports {
+                facts.named_ports.clone_from(&neighbour.named_ports);
             }
         }
     }
@@ -92,59 +137,108 @@ impl Contents {
             Backing::Selector(selector) => selector.selects(&pod.labels),
             Backing::Slices | Backing::ExternalName => false,
         });
-        self.touched.extend(services.map(|(name, _)| Arc::clone(name)));
+        self.touched.services.extend(services.map(|(name, _)| Arc::clone(name)));
         let slices = self.slices.values().filter(|slice| is_named(slice));
-        self.touched.extend(slices.filter_map(|slice| slice.service.as_deref()).map(Arc::from));
+        self.touched.services.extend(slices.filter_map(|slice| slice.service.as_deref()).map(Arc::from));
     }
 
     /// What holds here now: `old` itself if nothing has changed, `None` if there is no such namespace.
     pub(super) fn policy(
         &mut self,
         name: &Arc<str>,
-        sight: &MeshSight,
+        by: &By<'_>,
         old: Option<&Arc<NamespacePolicy>>,
     ) -> Option<Arc<NamespacePolicy>> {
         let touched = std::mem::take(&mut self.touched);
         let labels = self.labels.as_ref()?;
-        let membership = membership(name, labels, sight);
-        let services = match (membership.mode, old) {
-            (MtlsMode::NotManaged, _) => BTreeMap::new(),
-            (MtlsMode::Required, Some(old)) if old.is_member() => {
+        let new = match old {
+            Some(old) if !touched.everything && !by.is_new => {
+                let peers = self.namespace_peers(name, by);
+                let membership = self.membership(name, labels, by, peers.as_ref());
                 let mut services = old.services.clone();
-                for service in touched {
-                    match self.services.get(&service).map(|facts| self.service_policy(facts)) {
+                for service in touched.services {
+                    let facts = self.services.get(&service);
+                    match facts.and_then(|facts| self.service_policy(facts, labels, &membership, by, peers.as_ref())) {
                         None => drop(services.remove(&service)),
                         Some(new) if services.get(&service).is_some_and(|old| **old == new) => {}
                         Some(new) => drop(services.insert(service, Arc::new(new))),
                     }
                 }
-                services
+                NamespacePolicy { name: Arc::clone(name), membership, services }
             }
-            (MtlsMode::Required, _) => self.all_services(),
+            old => self.policy_by(name, labels, by, old),
         };
-        let new = NamespacePolicy { name: Arc::clone(name), membership, services };
         Some(match old {
             Some(old) if **old == new => Arc::clone(old),
             _ => Arc::new(new),
         })
     }
 
-    /// What would hold here with these labels.
-    pub(super) fn policy_by(&self, name: &Arc<str>, labels: &MeshLabels, sight: &MeshSight) -> NamespacePolicy {
-        let membership = membership(name, labels, sight);
-        let services = match membership.mode {
-            MtlsMode::Required => self.all_services(),
-            MtlsMode::NotManaged => BTreeMap::new(),
+    /// What would hold here with these labels. What is as in `old` is that.
+    pub(super) fn policy_by(
+        &self,
+        name: &Arc<str>,
+        labels: &MeshLabels,
+        by: &By<'_>,
+        old: Option<&Arc<NamespacePolicy>>,
+    ) -> NamespacePolicy {
+        let peers = self.namespace_peers(name, by);
+        let membership = self.membership(name, labels, by, peers.as_ref());
+        let policy = |(name, facts): (&Arc<str>, _)| {
+            let new = self.service_policy(facts, labels, &membership, by, peers.as_ref())?;
+            let known = old.and_then(|old| old.services.get(name)).filter(|old| ***old == new);
+            Some((Arc::clone(name), known.map_or_else(|| Arc::new(new), Arc::clone)))
         };
+        let services = self.services.iter().filter_map(policy).collect();
         NamespacePolicy { name: Arc::clone(name), membership, services }
     }
 
-    fn all_services(&self) -> BTreeMap<Arc<str>, Arc<ServicePolicy>> {
-        let all = self.services.iter();
-        all.map(|(name, facts)| (Arc::clone(name), Arc::new(self.service_policy(facts)))).collect()
+    fn namespace_peers(&self, name: &str, by: &By<'_>) -> Option<NamespacePeers<'_>> {
+        let mesh = by.sight.peers.as_ref()?;
+        Some(NamespacePeers::new(self.peers.values(), mesh, *name == *by.settings.istio_namespace))
     }
 
-    fn service_policy(&self, facts: &ServiceFacts) -> ServicePolicy {
-        ServicePolicy::of(facts, |name| self.pods.get(name), self.pods.values(), self.slices.values())
+    fn membership(
+        &self,
+        name: &str,
+        labels: &MeshLabels,
+        by: &By<'_>,
+        peers: Option<&NamespacePeers<'_>>,
+    ) -> Membership {
+        let mut membership = membership(name, labels, by.sight);
+        let is_left_alone = membership.mode == MtlsMode::NotManaged && !is_by_pods(labels, by);
+        if let Some(peers) = peers.filter(|peers| is_left_alone && !peers.is_never_strict()) {
+            let refused = self.pods.values().find_map(|pod| refuses_plaintext(pod, peers));
+            membership.conditions.extend(refused.map(Into::into));
+        }
+        membership
     }
+
+    /// `None` if it is no member.
+    fn service_policy(
+        &self,
+        facts: &ServiceFacts,
+        labels: &MeshLabels,
+        membership: &Membership,
+        by: &By<'_>,
+        peers: Option<&NamespacePeers<'_>>,
+    ) -> Option<ServicePolicy> {
+        let by_pods = membership.mode == MtlsMode::NotManaged;
+        if by_pods && !is_by_pods(labels, by) {
+            return None;
+        }
+        let beside = Beside {
+            pod: &|name| self.pods.get(name),
+            pods: self.pods.values(),
+            slices: self.slices.values(),
+            peers,
+            by_pods,
+        };
+        ServicePolicy::of(facts, beside)
+    }
+}
+
+/// Whether Services there are members by what their pods show.
+fn is_by_pods(labels: &MeshLabels, by: &By<'_>) -> bool {
+    by.settings.by_pods && labels.say_nothing()
 }

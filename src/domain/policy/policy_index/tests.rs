@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::policy::{Backing, Labels, MtlsMode, Sidecar, SliceEndpoint};
+use crate::domain::policy::{
+    Backing, ControlPlanePod, IstiodPod, IstiodVersion, Labels, MtlsMode, PeerMode, PortFacts, Release, Sidecar,
+    SliceEndpoint, TargetPort,
+};
 
 /// A small cluster that changes: what is there, by kind.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +15,13 @@ struct World {
     services: BTreeMap<(u8, u8), ServiceFacts>,
     pods: BTreeMap<(u8, u8), PodFacts>,
     slices: BTreeMap<(u8, u8), SliceFacts>,
+    peers: BTreeMap<(u8, u8), PeerAuthenticationFacts>,
+    /// By UID.
+    heard: BTreeMap<Box<str>, IstiodVersion>,
 }
+
+/// Kinds of objects; what was heard of istiods is the last of them.
+const KINDS: u8 = 6;
 
 /// What happens in it: (kind, namespace, object, variant); the variant 0 deletes.
 type Step = (u8, u8, u8, u8);
@@ -41,11 +50,26 @@ impl World {
                 ClusterChange::Pods(Change::Gone(object_name(namespace, 'p', object)))
             }
             (2, _) => ClusterChange::Pods(Change::Put(put(&mut self.pods, at, pod(at, variant)))),
-            (_, 0) => {
+            (3, 0) => {
                 self.slices.remove(&at);
                 ClusterChange::Slices(Change::Gone(object_name(namespace, 'e', object)))
             }
-            _ => ClusterChange::Slices(Change::Put(put(&mut self.slices, at, slice(at, variant)))),
+            (3, _) => ClusterChange::Slices(Change::Put(put(&mut self.slices, at, slice(at, variant)))),
+            (4, 0) => {
+                self.peers.remove(&at);
+                ClusterChange::PeerAuthentications(Change::Gone(object_name(namespace, 'a', object)))
+            }
+            (4, _) => ClusterChange::PeerAuthentications(Change::Put(put(&mut self.peers, at, peers(at, variant)))),
+            _ => {
+                let version = match variant % 4 {
+                    0 => IstiodVersion::Asked,
+                    1 => IstiodVersion::Silent { why: "no answer".into() },
+                    even => IstiodVersion::Known(Release::new(1, 28 + u16::from(even), 0)),
+                };
+                // pods of istiod are of variant 7, which is their UID too
+                self.heard.insert(if variant < 6 { "7" } else { "6" }.into(), version);
+                self.list(5)
+            }
         }
     }
 
@@ -55,16 +79,27 @@ impl World {
             0 => ClusterChange::Namespaces(Change::Reset(self.namespaces.values().cloned().collect())),
             1 => ClusterChange::Services(Change::Reset(self.services.values().cloned().collect())),
             2 => ClusterChange::Pods(Change::Reset(self.pods.values().cloned().collect())),
-            _ => ClusterChange::Slices(Change::Reset(self.slices.values().cloned().collect())),
+            3 => ClusterChange::Slices(Change::Reset(self.slices.values().cloned().collect())),
+            4 => ClusterChange::PeerAuthentications(Change::Reset(self.peers.values().cloned().collect())),
+            _ => {
+                let heard = self.heard.iter();
+                let reports = heard.map(|(uid, version)| IstiodReport { uid: uid.clone(), version: version.clone() });
+                ClusterChange::Istiods(reports.collect())
+            }
         }
     }
 
     /// What one who has just started sees, in one order of kinds or another.
     fn seen_anew(&self, first: u8) -> Arc<PolicySnapshot> {
-        let mut index = PolicyIndex::default();
-        (0..4).for_each(|kind| index.apply(self.list((kind + first) % 4)));
+        let mut index = index();
+        (0..KINDS).for_each(|kind| index.apply(self.list((kind + first) % KINDS)));
         index.snapshot().unwrap()
     }
+}
+
+/// Istio is in one of the namespaces, and pods count.
+fn index() -> PolicyIndex {
+    PolicyIndex::new(PolicySettings { istio_namespace: "n0".into(), by_pods: true })
 }
 
 fn put<K: Ord, V: Clone>(map: &mut BTreeMap<K, V>, key: K, value: V) -> V {
@@ -101,11 +136,13 @@ fn service((namespace, number): (u8, u8), variant: u8) -> ServiceFacts {
     };
     let opt_out = (variant == 7).then(|| "disabled".into());
     let tag = (variant == 6).then(|| super::super::RevisionTag { tag: "canary".into(), revision: "1-30".into() });
+    let target = if variant.is_multiple_of(2) { TargetPort::Number(1) } else { TargetPort::Name("web".into()) };
+    let port = PortFacts { name: "http".into(), number: 80, app_protocol: None, target };
     ServiceFacts {
         object: object_name(namespace, 's', number),
         uid: (variant % 2).to_string().into(),
         backing,
-        ports: [].into(),
+        ports: [port].into(),
         opt_out,
         tag,
     }
@@ -113,13 +150,39 @@ fn service((namespace, number): (u8, u8), variant: u8) -> ServiceFacts {
 
 fn pod((namespace, number): (u8, u8), variant: u8) -> PodFacts {
     let app = if variant == 7 { "istiod".to_owned() } else { (variant % 3).to_string() };
+    let tls = if variant > 2 { "istio" } else { "disabled" };
+    let place = (number > 0).then(|| "10.0.0.1:15014".parse().unwrap());
+    let control_plane = match variant {
+        5 => Some(ControlPlanePod::EnvoyGateway { version: (number > 0).then(|| Release::new(1, number.into(), 0)) }),
+        7 => Some(ControlPlanePod::Istiod(IstiodPod { place, ..IstiodPod::default() })),
+        _ => None,
+    };
     PodFacts {
         object: object_name(namespace, 'p', number),
         uid: variant.to_string().into(),
-        labels: Arc::new([("app", app.as_str())].into_iter().collect()),
+        labels: Arc::new([("app", app.as_str()), ("security.istio.io/tlsMode", tls)].into_iter().collect()),
         account: format!("n{namespace}/a{}", variant % 2).parse().unwrap(),
         finished: variant == 6,
         sidecar: if variant.is_multiple_of(2) { Sidecar::Injected } else { Sidecar::Missing },
+        named_ports: (variant > 3).then(|| [("web".into(), u16::from(variant))].into()),
+        control_plane: control_plane.map(Box::new),
+    }
+}
+
+fn peers((namespace, number): (u8, u8), variant: u8) -> PeerAuthenticationFacts {
+    let mode = |variant: u8| match variant % 4 {
+        0 => None,
+        1 => Some(PeerMode::Disable),
+        2 => Some(PeerMode::Permissive),
+        _ => Some(PeerMode::Strict),
+    };
+    let app = (variant % 3).to_string();
+    PeerAuthenticationFacts {
+        object: object_name(namespace, 'a', number),
+        created: i64::from(variant % 2),
+        selector: if variant > 4 { [("app", app.as_str())].into_iter().collect() } else { Default::default() },
+        mode: mode(variant),
+        ports: [(1, mode(variant + 1)), (5, mode(variant + 2))].into(),
     }
 }
 
@@ -136,7 +199,7 @@ fn slice((namespace, number): (u8, u8), variant: u8) -> SliceFacts {
 }
 
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec((0u8..4, 0u8..3, 0u8..3, 0u8..8), 0..most)
+    prop::collection::vec((0..KINDS, 0u8..3, 0u8..3, 0u8..8), 0..most)
 }
 
 proptest! {
@@ -147,15 +210,16 @@ proptest! {
     fn whatever_was_seen_the_end_is_that_of_a_fresh_start(
         before in steps(20),
         first in 0u8..4,
-        steps in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8, (0u8..4, 0u8..3, 0u8..3, 0u8..8)), 0..60),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8, (0..KINDS, 0u8..3, 0u8..3, 0u8..8)), 0..60),
     ) {
         let mut world = World::default();
         before.into_iter().for_each(|step| drop(world.take(step)));
-        let mut index = PolicyIndex::default();
+        let mut index = index();
         for kind in 0..4 {
             prop_assert!(index.snapshot().is_none(), "before everything was listed");
             index.apply(world.list((kind + first) % 4));
         }
+        (4..KINDS).for_each(|kind| index.apply(world.list(kind)));
         let mut read = index.snapshot().unwrap();
         for (_, what, step) in steps {
             // a list that is late by a step is followed by that step again, as a watch from its version is
@@ -230,7 +294,7 @@ fn a_pod_of_one_namespace_leaves_every_other_as_it_is() {
         drop(world.take((1, namespace, 0, 1)));
     }
     let mut index = PolicyIndex::default();
-    (0..4).for_each(|kind| index.apply(world.list(kind)));
+    (0..KINDS).for_each(|kind| index.apply(world.list(kind)));
     let old = index.snapshot().unwrap();
     assert_eq!(old.service("n0", "s0").unwrap().mode, MtlsMode::Required);
     index.apply(world.take((2, 0, 0, 1)));
@@ -247,7 +311,7 @@ fn a_preview_shows_what_a_label_would_do_and_changes_nothing() {
     drop(world.take((1, 0, 0, 1)));
     drop(world.take((2, 0, 0, 1)));
     let mut index = PolicyIndex::default();
-    (0..4).for_each(|kind| index.apply(world.list(kind)));
+    (0..KINDS).for_each(|kind| index.apply(world.list(kind)));
     let before = index.snapshot().unwrap();
     assert_eq!(before.services().count(), 0);
     let labels = MeshLabels { injection: Some("enabled".into()), ..MeshLabels::default() };

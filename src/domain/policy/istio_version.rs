@@ -1,0 +1,155 @@
+//! What the versions of Istio that run mean: whether sidecars follow a BackendTLSPolicy that was written for a gateway.
+//!
+//! Before 1.28 istiod reads none, unless its alpha features are on. From 1.28.0 on it makes every sidecar follow it in place of
+//! Istio's own mutual TLS, and from 1.30.1 on it passes over those that bear `istio.io/ignore-policy-attachment`, as ours do.
+
+use super::{GatewayApiSafety, IstiodVersion, ObjectName, Release, SeenIstiod};
+
+/// The first one that has sidecars follow policies of gateways, with all that comes before its release.
+const FIRST_UNSAFE: Release = Release { is_final: false, ..Release::new(1, 28, 0) };
+/// The first one that can be told not to. Of 1.31 nobody knows from when on until it is released.
+const FIRST_SAFE: Release = Release::new(1, 30, 1);
+const NEXT_MINOR: Release = Release::new(1, 31, 0);
+/// Older ones were never tried.
+const OLDEST: Release = Release::new(1, 24, 0);
+
+/// What all of them together allow: the one with the lowest version decides, and one that is not known counts as unsafe.
+pub(super) fn safety(istiods: &[SeenIstiod]) -> GatewayApiSafety {
+    let concerned = || istiods.iter().filter(|istiod| !istiod.pod.gateway_api_off);
+    let known = concerned().filter_map(|istiod| match istiod.version {
+        IstiodVersion::Known(version) if follows_policies(version, istiod.pod.alpha_gateway_api) => {
+            Some((version, &istiod.object))
+        }
+        IstiodVersion::Known(_) | IstiodVersion::Asked | IstiodVersion::Silent { .. } => None,
+    });
+    if let Some((version, pod)) = known.min() {
+        return GatewayApiSafety::Unsafe { pod: pod.clone(), version };
+    }
+    let unknown = concerned().find_map(|istiod| match &istiod.version {
+        IstiodVersion::Silent { why } if runs(istiod) => Some((istiod, why)),
+        IstiodVersion::Known(_) | IstiodVersion::Asked | IstiodVersion::Silent { .. } => None,
+    });
+    if let Some((istiod, why)) = unknown {
+        let (pod, tag) = (istiod.object.clone(), istiod.pod.tag.clone());
+        return GatewayApiSafety::Unknown { pod, why: why.clone(), tag };
+    }
+    if concerned().any(|istiod| istiod.version == IstiodVersion::Asked && runs(istiod)) {
+        return GatewayApiSafety::Settling;
+    }
+    GatewayApiSafety::Safe
+}
+
+/// The lowest version that is too old to be spoken for.
+pub(super) fn too_old(istiods: &[SeenIstiod]) -> Option<(ObjectName, Release)> {
+    let known = istiods.iter().filter_map(|istiod| match istiod.version {
+        IstiodVersion::Known(version) if version < OLDEST => Some((version, &istiod.object)),
+        IstiodVersion::Known(_) | IstiodVersion::Asked | IstiodVersion::Silent { .. } => None,
+    });
+    known.min().map(|(version, pod)| (pod.clone(), version))
+}
+
+fn follows_policies(version: Release, alpha: bool) -> bool {
+    let is_early = !version.is_final && (version.major, version.minor) == (NEXT_MINOR.major, NEXT_MINOR.minor);
+    (FIRST_UNSAFE..FIRST_SAFE).contains(&version) || is_early || (alpha && version < FIRST_UNSAFE)
+}
+
+/// One that does not run yet watches nothing; once it has been heard of, what it said counts while its container is away.
+const fn runs(istiod: &SeenIstiod) -> bool {
+    istiod.pod.place.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::policy::IstiodPod;
+
+    /// `VERSION`, `?` (asked), `!` (silent); then `off`, `alpha`, `down` (does not run).
+    fn istiod(number: usize, text: &str) -> SeenIstiod {
+        let mut words = text.split(' ');
+        let version = match words.next().unwrap() {
+            "?" => IstiodVersion::Asked,
+            "!" => IstiodVersion::Silent { why: "it hangs".into() },
+            version => IstiodVersion::Known(version.parse().unwrap()),
+        };
+        let words: Vec<_> = words.collect();
+        let is = |word| words.contains(&word);
+        let pod = IstiodPod {
+            place: (!is("down")).then(|| "10.0.0.1:15014".parse().unwrap()),
+            tag: Some("1.30.1".into()),
+            gateway_api_off: is("off"),
+            alpha_gateway_api: is("alpha"),
+            ..IstiodPod::default()
+        };
+        SeenIstiod { object: ObjectName::new("istio-system", &number.to_string()), uid: "u".into(), pod, version }
+    }
+
+    fn of(text: &str) -> Vec<SeenIstiod> {
+        let each = text.split(", ").filter(|each| !each.is_empty());
+        each.enumerate().map(|(number, each)| istiod(number, each)).collect()
+    }
+
+    #[test]
+    fn each_set_of_istiods_allows_what_it_should() {
+        for (istiods, expected) in [
+            ("", "safe"),
+            ("1.24.0", "safe"),
+            ("1.27.9", "safe"),
+            ("1.23.6", "safe"),
+            ("1.28-dev", "unsafe 0"),
+            ("1.28.0-alpha.1", "unsafe 0"),
+            ("1.28.0", "unsafe 0"),
+            ("1.29.4", "unsafe 0"),
+            ("1.30.0", "unsafe 0"),
+            ("1.30.1-rc.0", "unsafe 0"),
+            ("1.30.1", "safe"),
+            ("1.31.0-alpha.0", "unsafe 0"),
+            ("1.31.0", "safe"),
+            ("1.32-dev", "safe"),
+            ("2.0.0", "safe"),
+            ("1.27.0 alpha", "unsafe 0"),
+            ("1.30.1 alpha", "safe"),
+            ("1.29.0 off", "safe"),
+            ("1.27.0 alpha off", "safe"),
+            ("! off", "safe"),
+            ("? off", "safe"),
+            ("?", "settling"),
+            ("!", "unknown 0"),
+            ("? down", "safe"),
+            ("! down", "safe"),
+            ("1.29.0 down", "unsafe 0"),
+            ("1.30.1, 1.29.0", "unsafe 1"),
+            ("1.29.0, 1.28.1", "unsafe 1"),
+            ("1.29.0, 1.28.1 off", "unsafe 0"),
+            ("1.29.0 off, 1.30.1", "safe"),
+            ("1.31.0, ?", "settling"),
+            ("?, !", "unknown 1"),
+            ("!, 1.29.0, ?", "unsafe 1"),
+            ("1.31.0, ? down", "safe"),
+        ] {
+            let found = match safety(&of(istiods)) {
+                GatewayApiSafety::Safe => "safe".to_owned(),
+                GatewayApiSafety::Settling => "settling".to_owned(),
+                GatewayApiSafety::Unsafe { pod, .. } => format!("unsafe {}", pod.name),
+                GatewayApiSafety::Unknown { pod, why, tag } => {
+                    assert_eq!((&*why, tag.as_deref()), ("it hangs", Some("1.30.1")));
+                    format!("unknown {}", pod.name)
+                }
+            };
+            assert_eq!(found, expected, "{istiods:?}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_of_those_that_are_too_old_is_named() {
+        assert_eq!(too_old(&of("1.24.0, ?, !")), None);
+        let (pod, version) = too_old(&of("1.31.0, 1.23.6, 1.22.1")).unwrap();
+        assert_eq!((&*pod.name, version), ("2", Release::new(1, 22, 1)));
+    }
+
+    #[test]
+    fn only_safety_allows_writing_and_only_danger_removes() {
+        let all = ["", "?", "1.29.0", "!"].map(|istiods| safety(&of(istiods)));
+        assert_eq!(all.each_ref().map(GatewayApiSafety::may_write), [true, false, false, false]);
+        assert_eq!(all.each_ref().map(GatewayApiSafety::must_remove), [false, false, true, true]);
+    }
+}

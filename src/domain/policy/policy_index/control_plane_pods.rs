@@ -1,0 +1,88 @@
+//! The pods of control planes, and what istiods among them said.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::policy::{
+    Condition, ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, MeshCondition,
+    ObjectName, PodFacts, Release, SeenIstiod,
+    istio_version::{safety, too_old},
+};
+
+/// Those that have not finished.
+#[derive(Debug, Default)]
+pub(super) struct ControlPlanePods {
+    istiods: BTreeMap<ObjectName, Istiod>,
+    envoy_gateways: BTreeMap<ObjectName, Option<Release>>,
+    /// By UID; of pods that are gone, too.
+    heard: BTreeMap<Box<str>, IstiodVersion>,
+}
+
+#[derive(Debug)]
+struct Istiod {
+    revision: Box<str>,
+    uid: Box<str>,
+    pod: IstiodPod,
+}
+
+impl ControlPlanePods {
+    pub(super) fn put(&mut self, facts: &PodFacts) {
+        self.remove(&facts.object);
+        if facts.finished {
+            return;
+        }
+        let object = facts.object.clone();
+        match facts.control_plane.as_deref() {
+            None => {}
+            Some(ControlPlanePod::Istiod(pod)) => {
+                let revision = facts.labels.get("istio.io/rev").unwrap_or("default").into();
+                self.istiods.insert(object, Istiod { revision, uid: facts.uid.clone(), pod: pod.clone() });
+            }
+            Some(ControlPlanePod::EnvoyGateway { version }) => drop(self.envoy_gateways.insert(object, *version)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, object: &ObjectName) {
+        self.istiods.remove(object);
+        self.envoy_gateways.remove(object);
+    }
+
+    /// All that was heard, in place of what was known.
+    pub(super) fn hear(&mut self, reports: Vec<IstiodReport>) {
+        self.heard = reports.into_iter().map(|report| (report.uid, report.version)).collect();
+    }
+
+    /// Of every istiod, wherever it is.
+    pub(super) fn revisions(&self) -> BTreeSet<Box<str>> {
+        self.istiods.values().map(|istiod| istiod.revision.clone()).collect()
+    }
+
+    /// What runs, with Istio in `namespace`: anybody may label a pod of his own `app: istiod`, and would have a say otherwise.
+    pub(super) fn seen(&self, namespace: &str) -> ControlPlanes {
+        let expected = self.istiods.iter().filter(|(object, _)| *object.namespace == *namespace);
+        let istiods: Box<[SeenIstiod]> = expected
+            .map(|(object, Istiod { uid, pod, .. })| SeenIstiod {
+                object: object.clone(),
+                uid: uid.clone(),
+                pod: pod.clone(),
+                version: self.heard.get(uid).cloned().unwrap_or_default(),
+            })
+            .collect();
+        // None is lower than every version
+        let envoy_gateway = self.envoy_gateways.values().min().copied().flatten();
+        ControlPlanes { istio: safety(&istiods), envoy_gateway, istiods }
+    }
+
+    /// What is worth knowing of it in each namespace of the mesh.
+    pub(super) fn conditions(&self, seen: &ControlPlanes, namespace: &str) -> Vec<Condition> {
+        let unsafe_to_write = match seen.istio.clone() {
+            GatewayApiSafety::Safe | GatewayApiSafety::Settling => None,
+            GatewayApiSafety::Unsafe { pod, version } => Some(MeshCondition::UnsafeOnThisIstio { pod, version }),
+            GatewayApiSafety::Unknown { pod, why, tag } => Some(MeshCondition::IstioVersionUnknown { pod, why, tag }),
+        };
+        let too_old = too_old(&seen.istiods).map(|(pod, version)| MeshCondition::IstioTooOld { pod, version });
+        let elsewhere = self.istiods.keys().find(|object| *object.namespace != *namespace);
+        let elsewhere =
+            elsewhere.map(|pod| MeshCondition::IstiodElsewhere { pod: pod.clone(), expected: namespace.into() });
+        [unsafe_to_write, too_old, elsewhere].into_iter().flatten().map(Condition::from).collect()
+    }
+}

@@ -15,7 +15,7 @@ mod release;
 mod service_policy;
 
 pub use self::{
-    condition::{Condition, Severity},
+    condition::{Condition, GatewayCondition, Lack, SdsObstacle, Severity, TlsUpstream},
     control_planes::{ControlPlanes, GatewayApiSafety},
     gateway::{
         Admits, BackendTlsApi, CA_CONFIG_MAP, ClassFacts, Controller, DataPlanePod, DesiredObject, DesiredPolicy,

@@ -1,6 +1,10 @@
 //! What is worth knowing about a namespace or Service: stable reasons, with texts that name the fix.
 
+mod gateway;
+
 use std::fmt;
+
+pub use self::gateway::{GatewayCondition, Lack, SdsObstacle, TlsUpstream};
 
 /// How much a condition matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +93,8 @@ pub enum Condition {
         /// Their numbers.
         ports: Box<[u16]>,
     },
+    /// Of a Service or a Gateway: what is between them.
+    Gateway(GatewayCondition),
 }
 
 impl Condition {
@@ -112,6 +118,7 @@ impl Condition {
             Self::SidecarExcluded { .. } => "SidecarExcluded",
             Self::PortProtocolUndeclared { .. } => "PortProtocolUndeclared",
             Self::PortSpeaksTls { .. } => "PortSpeaksTls",
+            Self::Gateway(condition) => condition.reason(),
         }
     }
 
@@ -134,6 +141,7 @@ impl Condition {
             | Self::SidecarMissing { .. }
             | Self::SidecarExcluded { .. }
             | Self::PortSpeaksTls { .. } => Severity::Error,
+            Self::Gateway(condition) => condition.severity(),
         }
     }
 }
@@ -195,7 +203,14 @@ impl fmt::Display for Condition {
                  of plain HTTP",
                 Numbers(ports)
             ),
+            Self::Gateway(condition) => condition.fmt(f),
         }
+    }
+}
+
+impl From<GatewayCondition> for Condition {
+    fn from(condition: GatewayCondition) -> Self {
+        Self::Gateway(condition)
     }
 }
 
@@ -241,7 +256,8 @@ impl Condition {
             | Self::SidecarMissing { .. }
             | Self::SidecarExcluded { .. }
             | Self::PortProtocolUndeclared { .. }
-            | Self::PortSpeaksTls { .. } => Ok(()),
+            | Self::PortSpeaksTls { .. }
+            | Self::Gateway(_) => Ok(()),
         }
     }
 }

@@ -15,14 +15,14 @@ mod release;
 mod service_policy;
 
 pub use self::{
-    condition::{Condition, GatewayCondition, Lack, SdsObstacle, Severity, TlsUpstream},
+    condition::{Condition, GatewayCondition, Lack, SdsObstacle, Severity, Upstream},
     control_planes::{ControlPlanes, GatewayApiSafety},
     gateway::{
         Admits, BackendTlsApi, CA_CONFIG_MAP, ClassFacts, Controller, DataPlanePod, DesiredObject, DesiredPolicy,
-        EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayPlan,
-        GatewayState, ListenerFacts, ListenerSetFacts, NamespacePlan, NamespaceSelector, Parent, ParentFacts,
-        PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, RouteName, SdsSecretFacts, SdsUrl,
-        ServicePlan, Target, TlsPolicyFacts, Verification,
+        EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayIndex,
+        GatewayPlan, GatewayState, ListenerFacts, ListenerSetFacts, NamespacePlan, NamespaceSelector, Parent,
+        ParentFacts, PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts,
+        SdsUrl, ServicePlan, Target, TlsPolicyFacts, Verification,
     },
     labels::Labels,
     membership::{Membership, MeshLabels, MeshSight, membership},

@@ -4,7 +4,7 @@ mod gateway;
 
 use std::fmt;
 
-pub use self::gateway::{GatewayCondition, Lack, SdsObstacle, TlsUpstream};
+pub use self::gateway::{GatewayCondition, Lack, SdsObstacle, Upstream};
 
 /// How much a condition matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -45,6 +45,8 @@ pub enum GatewayCondition {
     GatewayNotConfigured {
         /// Those Gateways.
         gateways: Box<[ObjectName]>,
+        /// Whether a policy is there already: it stays.
+        is_held: bool,
     },
     /// Of a Gateway: its EnvoyProxy lacks something.
     EnvoyProxyNotConfigured {
@@ -62,7 +64,7 @@ pub enum GatewayCondition {
     /// Of a Gateway: it shows its client certificate to others, too.
     ClientCertificateShared {
         /// To whom.
-        upstreams: Box<[TlsUpstream]>,
+        upstreams: Box<[Upstream]>,
     },
     /// Of a Gateway: Istio has put a sidecar into its pods.
     GatewayPodInjected {
@@ -79,7 +81,7 @@ pub enum GatewayCondition {
     /// Of a Gateway: it offers names that only a sidecar knows.
     AlpnNoOverlapRisk {
         /// To whom, besides Services of the mesh.
-        upstreams: Box<[TlsUpstream]>,
+        upstreams: Box<[Upstream]>,
     },
     /// Of a Service: sidecars take plaintext as well, and tell a gateway's mutual TLS by its ALPN.
     PermissiveNeedsIstioAlpn {
@@ -120,10 +122,10 @@ pub enum SdsObstacle {
     TooOld(Release),
 }
 
-/// Whom a Gateway speaks TLS to outside the mesh.
+/// Whom a Gateway sends requests to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsUpstream {
-    /// A Service, by a policy of somebody else.
+pub enum Upstream {
+    /// A Service.
     Service(ObjectName),
     /// A Backend of Envoy Gateway.
     EnvoyBackend(ObjectName),
@@ -258,9 +260,8 @@ impl GatewayCondition {
                 "BackendTLSPolicy {policy} is for its port {port} and comes before ours there: nobody sees to the identities; remove \
                  it to have them verified"
             ),
-            Self::GatewayNotConfigured { gateways } => {
-                f.write_str("no policy is written, and gateways send plaintext, because none that leads to it is ready: see what is \
-                             said of Gateway ")?;
+            Self::GatewayNotConfigured { gateways, is_held } => {
+                f.write_str(if *is_held { HELD } else { PLAIN })?;
                 list(f, gateways)
             }
             Self::Http2NotExplicit { ports } => write!(
@@ -326,7 +327,7 @@ impl fmt::Display for SdsObstacle {
     }
 }
 
-impl fmt::Display for TlsUpstream {
+impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Service(object) => write!(f, "Service {object}"),
@@ -334,6 +335,11 @@ impl fmt::Display for TlsUpstream {
         }
     }
 }
+
+const HELD: &str = "its policy stays, but no Gateway that leads to it is ready any more, so requests are refused: see what is said of \
+                    Gateway ";
+const PLAIN: &str = "no policy is written, and gateways send plaintext, because none that leads to it is ready: see what is said of \
+                     Gateway ";
 
 /// The first ten, with commas between them, and how many more there are.
 fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {

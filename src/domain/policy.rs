@@ -17,16 +17,16 @@ mod release;
 mod service_policy;
 
 pub use self::{
-    condition::{Condition, MeshCondition, Severity},
+    condition::{Condition, GatewayCondition, Lack, MeshCondition, SdsObstacle, Severity, Upstream},
     control_planes::{
         ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,
     },
     gateway::{
         Admits, BackendTlsApi, CA_CONFIG_MAP, ClassFacts, Controller, DataPlanePod, DesiredObject, DesiredPolicy,
-        EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayPlan,
-        GatewayState, ListenerFacts, ListenerSetFacts, NamespacePlan, NamespaceSelector, Parent, ParentFacts,
-        PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, RouteName, SdsSecretFacts, SdsUrl,
-        ServicePlan, Target, TlsPolicyFacts, Verification,
+        EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayIndex,
+        GatewayPlan, GatewayState, ListenerFacts, ListenerSetFacts, NamespacePlan, NamespaceSelector, Parent,
+        ParentFacts, PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts,
+        SdsUrl, ServicePlan, Target, TlsPolicyFacts, Verification,
     },
     labels::Labels,
     membership::{Membership, MeshLabels, MeshSight, membership},

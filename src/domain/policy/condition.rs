@@ -1,10 +1,14 @@
 //! What is worth knowing about a namespace or Service: stable reasons, with texts that name the fix.
 
+mod gateway;
 mod mesh;
 
 use std::fmt;
 
-pub use self::mesh::MeshCondition;
+pub use self::{
+    gateway::{GatewayCondition, Lack, SdsObstacle, Upstream},
+    mesh::MeshCondition,
+};
 
 /// How much a condition matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +99,8 @@ pub enum Condition {
     },
     /// Of either: what the mesh itself is like.
     Mesh(MeshCondition),
+    /// Of a Service or a Gateway: what is between them.
+    Gateway(GatewayCondition),
 }
 
 impl Condition {
@@ -119,6 +125,7 @@ impl Condition {
             Self::PortProtocolUndeclared { .. } => "PortProtocolUndeclared",
             Self::PortSpeaksTls { .. } => "PortSpeaksTls",
             Self::Mesh(condition) => condition.reason(),
+            Self::Gateway(condition) => condition.reason(),
         }
     }
 
@@ -142,6 +149,7 @@ impl Condition {
             | Self::SidecarExcluded { .. }
             | Self::PortSpeaksTls { .. } => Severity::Error,
             Self::Mesh(condition) => condition.severity(),
+            Self::Gateway(condition) => condition.severity(),
         }
     }
 }
@@ -204,6 +212,7 @@ impl fmt::Display for Condition {
                 Numbers(ports)
             ),
             Self::Mesh(condition) => condition.fmt(f),
+            Self::Gateway(condition) => condition.fmt(f),
         }
     }
 }
@@ -211,6 +220,12 @@ impl fmt::Display for Condition {
 impl From<MeshCondition> for Condition {
     fn from(condition: MeshCondition) -> Self {
         Self::Mesh(condition)
+    }
+}
+
+impl From<GatewayCondition> for Condition {
+    fn from(condition: GatewayCondition) -> Self {
+        Self::Gateway(condition)
     }
 }
 
@@ -257,6 +272,7 @@ impl Condition {
             | Self::SidecarExcluded { .. }
             | Self::PortProtocolUndeclared { .. }
             | Self::PortSpeaksTls { .. }
+            | Self::Gateway(_)
             | Self::Mesh(_) => Ok(()),
         }
     }

@@ -2,15 +2,35 @@
 //! verify, and which objects follow from that. Pure, like all of the policy; nothing here reads or writes.
 
 mod facts;
+mod gateway_index;
+mod gateway_state;
+mod index_of;
+mod known;
 mod plan;
+mod routes;
+mod service_plan;
+mod standing;
+mod tls_policies;
+mod topology;
+
+use self::{
+    index_of::IndexOf,
+    known::Known,
+    routes::Routes,
+    service_plan::Outlook,
+    standing::{Ability, Standing, Surroundings},
+    tls_policies::TlsPolicies,
+    topology::{LabelledNamespace, Topology},
+};
 
 pub use self::{
     facts::{
         Admits, BackendTlsApi, ClassFacts, Controller, DataPlanePod, EnvoyBackendFacts, EnvoyGatewaySettings,
         EnvoyProxyFacts, GatewayChange, GatewayFacts, ListenerFacts, ListenerSetFacts, NamespaceSelector, Parent,
-        ParentFacts, PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, RouteName,
-        SdsSecretFacts, Target, TlsPolicyFacts,
+        ParentFacts, PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts,
+        Target, TlsPolicyFacts,
     },
+    gateway_index::GatewayIndex,
     plan::{
         CA_CONFIG_MAP, DesiredObject, DesiredPolicy, GatewayPlan, GatewayState, NamespacePlan, SdsUrl, ServicePlan,
         Verification,

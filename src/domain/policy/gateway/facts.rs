@@ -29,7 +29,7 @@ pub enum GatewayChange {
     SdsSecrets(Change<SdsSecretFacts>),
     /// Of Envoy Gateway's Backends.
     EnvoyBackends(Change<EnvoyBackendFacts>),
-    /// What Envoy Gateway is set to; not needed before there can be a plan.
+    /// What Envoy Gateway is set to.
     Settings(EnvoyGatewaySettings),
     /// Which BackendTLSPolicies the API server takes.
     BackendTlsApi(BackendTlsApi),
@@ -151,15 +151,6 @@ pub enum RouteKind {
     Grpc,
 }
 
-/// Which Route.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RouteName {
-    /// Its kind.
-    pub kind: RouteKind,
-    /// Its name.
-    pub object: ObjectName,
-}
-
 /// A Route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteFacts {
@@ -237,7 +228,7 @@ pub struct EnvoyProxyFacts {
     pub object: ObjectName,
     /// The Secret that `spec.backendTLS.clientCertificateRef` names, in the same namespace.
     pub client_certificate: Option<Box<str>>,
-    /// `spec.backendTLS.alpnProtocols`; an empty list is the same as none.
+    /// `spec.backendTLS.alpnProtocols`; empty if there is none, which is the same on the wire.
     pub alpn: Box<[Box<str>]>,
     /// Whether the patch of its Deployment or DaemonSet lets Envoy's container see the agent's socket.
     pub has_agent: bool,
@@ -250,6 +241,8 @@ pub struct SdsSecretFacts {
     pub object: ObjectName,
     /// Its `secretName`: what is asked for over SDS.
     pub resource: Box<str>,
+    /// Its `url`.
+    pub url: Box<str>,
 }
 
 /// A Backend of Envoy Gateway.
@@ -257,14 +250,17 @@ pub struct SdsSecretFacts {
 pub struct EnvoyBackendFacts {
     /// Which.
     pub object: ObjectName,
-    /// Whether `spec.tls` is there, with no client certificate of its own.
-    pub takes_client_certificate: bool,
+    /// Whether `spec.tls` is there: requests to it are encrypted, without a policy as well.
+    pub is_tls: bool,
+    /// Whether `spec.tls.clientCertificateRef` is there: then it never sees that of the Gateway.
+    pub has_client_certificate: bool,
 }
 
 /// How Envoy Gateway is set up: of its own configuration, not of an object of its API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EnvoyGatewaySettings {
-    /// `extensionApis.enableSDSSecretRef`; `None` if the configuration can't be read.
+    /// `extensionApis.enableSDSSecretRef`; `None` if the configuration could never be read. While it can't be read any more, what was
+    /// read last is told.
     pub sds_enabled: Option<bool>,
 }
 
@@ -280,6 +276,8 @@ pub enum BackendTlsApi {
 /// A pod that carries the requests of a Gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataPlanePod {
+    /// Which.
+    pub pod: ObjectName,
     /// Of which Gateway.
     pub gateway: ObjectName,
     /// Whom it runs as.
@@ -327,6 +325,20 @@ impl RouteKinds {
     }
 }
 
+impl GatewayFacts {
+    /// Whether it depends on labels of a namespace who may attach Routes.
+    pub(super) fn admits_by_labels(&self) -> bool {
+        self.listeners.iter().any(|listener| matches!(listener.admits, Admits::Selector(_)))
+    }
+}
+
+impl ListenerSetFacts {
+    /// Whether it depends on labels of a namespace who may attach Routes.
+    pub(super) fn admits_by_labels(&self) -> bool {
+        self.listeners.iter().any(|listener| matches!(listener.admits, Admits::Selector(_)))
+    }
+}
+
 impl NamespaceSelector {
     /// Whether a namespace with these labels is selected.
     pub fn selects(&self, labels: &Labels) -> bool {
@@ -365,6 +377,6 @@ impl DataPlanePod {
             }
         };
         let is_injected = pod.sidecar == crate::domain::policy::Sidecar::Injected;
-        Some(Self { gateway, account: pod.account.clone(), is_injected })
+        Some(Self { pod: pod.object.clone(), gateway, account: pod.account.clone(), is_injected })
     }
 }

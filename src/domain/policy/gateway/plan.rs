@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::SdsSecretFacts;
 use crate::domain::{
     identity::ServiceAccount,
     policy::{Condition, ObjectName},
@@ -14,6 +15,8 @@ pub const CA_CONFIG_MAP: &str = "countersign-mesh-ca";
 const PREFIX: &str = "countersign-";
 /// Where the agent's socket is in the pods of an Envoy Gateway.
 const SOCKET: &str = "/var/run/countersign/workload.sock";
+/// Before namespace and name of a Service, the name by which the agent serves its identities over SDS.
+const RESOURCE: &str = "validation/";
 
 /// The plan. Two with the same content are equal, whatever their revisions.
 #[derive(Clone, Debug)]
@@ -168,6 +171,11 @@ impl DesiredPolicy {
 }
 
 impl DesiredObject {
+    /// The value of `secretName` in the SDS Secret for a Service.
+    pub fn sds_resource(service: &ObjectName) -> String {
+        format!("{RESOURCE}{service}")
+    }
+
     /// Where it is, and its name there.
     pub fn object(&self) -> ObjectName {
         match self {
@@ -179,6 +187,14 @@ impl DesiredObject {
                 name: format!("{PREFIX}{}", service.name).into(),
             },
         }
+    }
+}
+
+impl SdsSecretFacts {
+    /// How the agent's socket is written in it, if it is one of those that are written for Services.
+    pub(super) fn url_of_ours(&self) -> Option<SdsUrl> {
+        let is_ours = self.resource.starts_with(RESOURCE) && self.object.name.starts_with(PREFIX);
+        [SdsUrl::Path, SdsUrl::Unix].into_iter().find(|url| is_ours && *self.url == *url.text())
     }
 }
 

@@ -1,0 +1,97 @@
+//! What there is to say of each Gateway.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{BackendTlsApi, DataPlanePod, EnvoyBackendFacts, GatewayState, Known, Outlook, Standing};
+use crate::domain::{
+    identity::ServiceAccount,
+    policy::{Condition, GatewayCondition, MtlsMode, ObjectName, PolicySnapshot, Upstream},
+};
+
+/// Of all Gateways, those of `before` where nothing differs.
+pub(super) fn states(
+    outlook: Outlook<'_>,
+    backends: &Known<ObjectName, EnvoyBackendFacts>,
+    pods: &Known<ObjectName, DataPlanePod>,
+    policies: &PolicySnapshot,
+    before: &BTreeMap<ObjectName, Arc<GatewayState>>,
+) -> BTreeMap<ObjectName, Arc<GatewayState>> {
+    let outside = outside(outlook, backends, policies);
+    let mut pods_of: BTreeMap<&ObjectName, Vec<&DataPlanePod>> = BTreeMap::new();
+    pods.all().for_each(|pod| pods_of.entry(&pod.gateway).or_default().push(pod));
+    let states = outlook.topology.standings.iter().map(|(gateway, standing)| {
+        let pods = pods_of.get(gateway).map(Vec::as_slice).unwrap_or_default();
+        let state = state(gateway, standing, outlook.api, outside.get(gateway), pods);
+        let same = before.get(gateway).filter(|before| ***before == state);
+        (gateway.clone(), same.map_or_else(|| Arc::new(state), Arc::clone))
+    });
+    states.collect()
+}
+
+fn state(
+    gateway: &ObjectName,
+    standing: &Standing,
+    api: BackendTlsApi,
+    outside: Option<&BTreeSet<&Upstream>>,
+    pods: &[&DataPlanePod],
+) -> GatewayState {
+    let mut conditions = standing.conditions.clone();
+    if api == BackendTlsApi::TooOld && standing.ability.is_some() {
+        conditions.push(GatewayCondition::GatewayApiTooOld.into());
+    }
+    if let Some(outside) = outside.filter(|_| standing.is_ready) {
+        let upstreams = || outside.iter().copied().cloned().collect();
+        conditions.push(GatewayCondition::ClientCertificateShared { upstreams: upstreams() }.into());
+        if standing.offers_istio_alone {
+            conditions.push(GatewayCondition::AlpnNoOverlapRisk { upstreams: upstreams() }.into());
+        }
+    }
+    conditions.extend(injected(pods).filter(|_| standing.ability.is_some()).map(Condition::from));
+    let accounts: BTreeSet<&ServiceAccount> = pods.iter().map(|pod| &pod.account).collect();
+    GatewayState {
+        gateway: gateway.clone(),
+        is_ready: standing.is_ready,
+        accounts: accounts.into_iter().cloned().collect(),
+        conditions: conditions.into(),
+    }
+}
+
+fn injected(pods: &[&DataPlanePod]) -> Option<GatewayCondition> {
+    let mut injected = pods.iter().filter(|pod| pod.is_injected);
+    let pod = injected.next()?.pod.clone();
+    Some(GatewayCondition::GatewayPodInjected { pod, pods: injected.count() + 1 })
+}
+
+/// To whom each Gateway speaks TLS besides Services of the mesh, showing its client certificate if it is asked for one.
+fn outside<'a>(
+    outlook: Outlook<'a>,
+    backends: &'a Known<ObjectName, EnvoyBackendFacts>,
+    policies: &PolicySnapshot,
+) -> BTreeMap<&'a ObjectName, BTreeSet<&'a Upstream>> {
+    let services = outlook.tls_policies.foreign_upstreams().filter(|upstream| match upstream {
+        Upstream::Service(service) => {
+            let policy = policies.service(&service.namespace, &service.name);
+            policy.is_none_or(|policy| policy.mode != MtlsMode::Required)
+        }
+        Upstream::EnvoyBackend(_) => false,
+    });
+    let backends = outlook.routes.envoy_backends().filter(|upstream| match upstream {
+        Upstream::EnvoyBackend(object) => backends.get(object).is_some_and(|backend| {
+            let has_policy = || outlook.tls_policies.foreign(upstream).next().is_some();
+            !backend.has_client_certificate && (backend.is_tls || has_policy())
+        }),
+        Upstream::Service(_) => false,
+    });
+    let mut outside: BTreeMap<&ObjectName, BTreeSet<&Upstream>> = BTreeMap::new();
+    for upstream in services.chain(backends) {
+        for (kind, route) in outlook.routes.leading_to(upstream) {
+            for (gateway, _) in outlook.topology.attached(kind, route) {
+                outside.entry(gateway).or_default().insert(upstream);
+            }
+        }
+    }
+    outside
+}

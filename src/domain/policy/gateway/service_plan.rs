@@ -1,0 +1,223 @@
+//! What is to be for one Service.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    Ability, BackendTlsApi, DesiredPolicy, RouteBackend, RouteKind, Routes, ServicePlan, Standing, TlsPolicies,
+    Topology, Verification,
+};
+use crate::domain::policy::{
+    Condition, GatewayApiSafety, GatewayCondition, ObjectName, PortClass, ServicePolicy, Upstream,
+};
+
+/// Everything that it depends on, besides the Service's policy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outlook<'a> {
+    pub(super) topology: Topology<'a>,
+    pub(super) routes: &'a Routes,
+    pub(super) tls_policies: &'a TlsPolicies,
+    pub(super) api: BackendTlsApi,
+    pub(super) istio: &'a GatewayApiSafety,
+}
+
+/// How requests come to a Service by Routes.
+#[derive(Debug, Default)]
+struct Traffic<'a> {
+    gateways: BTreeMap<&'a ObjectName, Routed<'a>>,
+    http: Ports,
+    grpc: Ports,
+}
+
+#[derive(Debug)]
+struct Routed<'a> {
+    standing: &'a Standing,
+    /// Whether one of the Routes is of the Service's own namespace. A ReferenceGrant may be missing for the others.
+    is_by_own: bool,
+}
+
+/// Ports that Routes name.
+#[derive(Debug, Default)]
+struct Ports {
+    all: bool,
+    numbers: BTreeSet<u16>,
+}
+
+/// Gateways that a policy is for.
+type Concerned<'a> = Vec<(&'a ObjectName, &'a Standing)>;
+
+impl<'a> Outlook<'a> {
+    /// The plan for a Service of the mesh. `admitting` are the Gateways that would take Routes of its namespace.
+    pub(super) fn service(self, policy: &ServicePolicy, admitting: &Arc<[ObjectName]>) -> ServicePlan {
+        let upstream = Upstream::Service(policy.service.clone());
+        let traffic = self.traffic(&upstream);
+        let mut conditions = traffic.unsupported();
+        let is_vetoed = traffic.gateways.values().any(|routed| routed.standing.ability.is_none() && routed.is_by_own);
+        let concerned = self.concerned(&traffic, admitting);
+        let verification = if is_vetoed || concerned.is_empty() {
+            None
+        } else {
+            self.verification(policy, &upstream, &concerned, &mut conditions)
+        };
+        conditions.extend(traffic.http2_not_explicit(policy));
+        if verification.is_some() {
+            conditions.extend(traffic.without_istio_alpn(policy, &concerned));
+        }
+        let verification = verification.map(|verification| DesiredPolicy {
+            service: policy.service.clone(),
+            owner: policy.uid.clone(),
+            verification,
+        });
+        ServicePlan {
+            service: policy.service.clone(),
+            gateways: traffic.and(admitting),
+            policy: verification,
+            conditions: conditions.into_iter().map(Condition::from).collect(),
+        }
+    }
+
+    fn traffic(self, upstream: &Upstream) -> Traffic<'a> {
+        let mut traffic = Traffic::default();
+        let Upstream::Service(service) = upstream else { return traffic };
+        for (kind, route) in self.routes.leading_to(upstream) {
+            let mut is_attached = false;
+            for (gateway, standing) in self.topology.attached(kind, route) {
+                is_attached = true;
+                let routed = traffic.gateways.entry(gateway).or_insert(Routed { standing, is_by_own: false });
+                routed.is_by_own |= route.object.namespace == service.namespace;
+            }
+            let ports = match kind {
+                RouteKind::Http => &mut traffic.http,
+                RouteKind::Grpc => &mut traffic.grpc,
+            };
+            let backends = route.backends.iter().filter(|_| is_attached);
+            backends.for_each(|backend| match backend {
+                RouteBackend::Service(name, port) if name == service => ports.add(*port),
+                RouteBackend::Service(..) | RouteBackend::EnvoyBackend(_) => {}
+            });
+        }
+        traffic
+    }
+
+    /// Gateways that lead there by a Route, or, if none does yet, all that could: of those that can verify whom they reach.
+    fn concerned(self, traffic: &Traffic<'a>, admitting: &[ObjectName]) -> Concerned<'a> {
+        let routed = traffic.gateways.iter().map(|(gateway, routed)| (*gateway, routed.standing));
+        let able: Concerned<'a> = routed.filter(|(_, standing)| standing.ability.is_some()).collect();
+        if !able.is_empty() {
+            return able;
+        }
+        let admitting = admitting.iter().filter_map(|gateway| self.topology.standings.get_key_value(gateway));
+        admitting.filter(|(_, standing)| standing.ability.is_some()).collect()
+    }
+
+    /// By what Gateways are to verify whom they reach there; `None`: by nothing of ours.
+    fn verification(
+        self,
+        policy: &ServicePolicy,
+        upstream: &Upstream,
+        concerned: &Concerned<'_>,
+        conditions: &mut Vec<GatewayCondition>,
+    ) -> Option<Verification> {
+        if self.api == BackendTlsApi::TooOld {
+            conditions.push(GatewayCondition::GatewayApiTooOld);
+            return None;
+        }
+        let mut is_free = true;
+        for (policy, port) in self.tls_policies.foreign(upstream) {
+            is_free &= port.is_some();
+            conditions.push(GatewayCondition::Conflicted { policy: policy.clone(), port: port.map(Into::into) });
+        }
+        if !is_free {
+            return None;
+        }
+        // Once it is there it stays, whatever becomes of the Gateways: else plaintext would be sent by who lost its configuration.
+        let is_held = self.tls_policies.is_held(&policy.service);
+        let ready: Concerned<'_> = concerned.iter().copied().filter(|(_, standing)| standing.is_ready).collect();
+        if ready.is_empty() {
+            let gateways = concerned.iter().map(|(gateway, _)| (*gateway).clone()).collect();
+            conditions.push(GatewayCondition::GatewayNotConfigured { gateways, is_held });
+        }
+        let may_be_there = match self.istio {
+            istio if istio.must_remove() => false,
+            istio => is_held || (istio.may_write() && !ready.is_empty()),
+        };
+        let verification = common(if ready.is_empty() { concerned } else { &ready }, policy);
+        if let (true, Verification::Portable(accounts)) = (may_be_there, &verification)
+            && policy.foremost.is_some()
+        {
+            let left_out = policy.accounts.iter().filter(|account| !accounts.contains(account)).cloned().collect();
+            conditions.push(GatewayCondition::TooManyIdentities { left_out, of: policy.accounts.len() });
+        }
+        may_be_there.then_some(verification)
+    }
+}
+
+/// What all of them can verify by.
+fn common(gateways: &Concerned<'_>, policy: &ServicePolicy) -> Verification {
+    let mut abilities = gateways.iter().filter_map(|(_, standing)| standing.ability);
+    match abilities.next() {
+        Some(Ability::Sds(url)) if abilities.all(|ability| ability != Ability::Portable) => Verification::Sds(url),
+        _ => Verification::Portable(policy.foremost.as_ref().unwrap_or(&policy.accounts).clone()),
+    }
+}
+
+impl Traffic<'_> {
+    /// What is to be said of Gateways that can't verify whom they reach.
+    fn unsupported(&self) -> Vec<GatewayCondition> {
+        let unable = |is_decisive: bool| -> Box<[ObjectName]> {
+            let unable = self.gateways.iter().filter(|(_, routed)| routed.standing.ability.is_none());
+            unable
+                .filter(|(_, routed)| routed.is_by_own == is_decisive)
+                .map(|(gateway, _)| (*gateway).clone())
+                .collect()
+        };
+        let conditions = [true, false].map(|is_decisive| (unable(is_decisive), is_decisive)).into_iter();
+        let some = conditions.filter(|(gateways, _)| !gateways.is_empty());
+        some.map(|(gateways, is_decisive)| GatewayCondition::RoutedByUnsupported { gateways, is_decisive }).collect()
+    }
+
+    fn http2_not_explicit(&self, policy: &ServicePolicy) -> Option<GatewayCondition> {
+        let is_guessed = |(port, class): &&(crate::domain::policy::PortFacts, PortClass)| {
+            *class == PortClass::Http2
+                && port.app_protocol.as_deref() != Some("kubernetes.io/h2c")
+                && self.http.has(port.number)
+                && !self.grpc.has(port.number)
+        };
+        let ports: Box<[u16]> = policy.ports.iter().filter(is_guessed).map(|(port, _)| port.number).collect();
+        (!ports.is_empty()).then_some(GatewayCondition::Http2NotExplicit { ports })
+    }
+
+    fn without_istio_alpn(&self, policy: &ServicePolicy, concerned: &Concerned<'_>) -> Option<GatewayCondition> {
+        let without = concerned.iter().filter(|(_, standing)| standing.is_ready && !standing.offers_istio);
+        let gateways: Box<[ObjectName]> = without.map(|(gateway, _)| (*gateway).clone()).collect();
+        let leads_to = |port: u16| self.gateways.is_empty() || self.http.has(port) || self.grpc.has(port);
+        let permissive = policy.ports.iter().filter(|(port, _)| leads_to(port.number));
+        let ports: Box<[u16]> = permissive.map(|(port, _)| port.number).collect();
+        let is_so = !gateways.is_empty() && !ports.is_empty();
+        is_so.then_some(GatewayCondition::PermissiveNeedsIstioAlpn { ports, gateways })
+    }
+
+    /// All Gateways that requests can come from, in order: shared with other Services where it is the same.
+    fn and(&self, admitting: &Arc<[ObjectName]>) -> Arc<[ObjectName]> {
+        if self.gateways.keys().all(|gateway| admitting.binary_search(gateway).is_ok()) {
+            return Arc::clone(admitting);
+        }
+        let all: BTreeSet<&ObjectName> = self.gateways.keys().copied().chain(admitting.iter()).collect();
+        all.into_iter().cloned().collect()
+    }
+}
+
+impl Ports {
+    fn add(&mut self, port: Option<u16>) {
+        match port {
+            Some(port) => drop(self.numbers.insert(port)),
+            None => self.all = true,
+        }
+    }
+
+    fn has(&self, port: u16) -> bool {
+        self.all || self.numbers.contains(&port)
+    }
+}

@@ -1,0 +1,79 @@
+//! BackendTLSPolicies, by what they are for.
+
+use std::sync::Arc;
+
+use super::{IndexOf, Known, PolicyTarget, Target, TlsPolicyFacts};
+use crate::domain::policy::{Change, ObjectName, Upstream};
+
+/// All BackendTLSPolicies.
+#[derive(Debug, Default)]
+pub(super) struct TlsPolicies {
+    known: Known<ObjectName, TlsPolicyFacts>,
+    ours: IndexOf<ObjectName>,
+    foreign: IndexOf<ObjectName>,
+}
+
+impl TlsPolicies {
+    /// Takes up a change; `touched` hears of everything that one is for, or no longer.
+    pub(super) fn take(&mut self, change: Change<TlsPolicyFacts>, mut touched: impl FnMut(Upstream)) {
+        let mut indices = [(true, &mut self.ours), (false, &mut self.foreign)];
+        self.known.take(
+            change,
+            |policy| policy.object.clone(),
+            |old, new| {
+                let Some(policy) = new.or(old) else { return };
+                for (ours, index) in &mut indices {
+                    let upstreams = |policy: Option<&TlsPolicyFacts>| -> Vec<Upstream> {
+                        policy.filter(|policy| policy.ours == *ours).map(TlsPolicyFacts::upstreams).unwrap_or_default()
+                    };
+                    index.replace(&policy.object, upstreams(old), upstreams(new), &mut touched);
+                }
+            },
+        );
+    }
+
+    /// Whether one of ours is there for a Service.
+    pub(super) fn is_held(&self, service: &ObjectName) -> bool {
+        self.ours.get(&Upstream::Service(service.clone())).next().is_some()
+    }
+
+    /// Those of others for one thing, with the port that each is for alone; of one policy each port counts.
+    pub(super) fn foreign(&self, upstream: &Upstream) -> impl Iterator<Item = (&ObjectName, Option<&str>)> {
+        self.foreign.get(upstream).filter_map(|name| self.known.get(name)).flat_map(move |policy| {
+            let targets = policy.targets.iter().filter(move |target| target.is(policy, upstream));
+            targets.map(|target| (&policy.object, target.section.as_deref()))
+        })
+    }
+
+    /// Everything that a policy of others is for.
+    pub(super) fn foreign_upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.foreign.upstreams()
+    }
+
+    pub(super) const fn is_listed(&self) -> bool {
+        self.known.is_listed()
+    }
+}
+
+impl TlsPolicyFacts {
+    fn upstreams(&self) -> Vec<Upstream> {
+        let beside = |name: &str| ObjectName { namespace: Arc::clone(&self.object.namespace), name: name.into() };
+        let upstream = |target: &PolicyTarget| match &target.target {
+            Target::Service(name) => Upstream::Service(beside(name)),
+            Target::EnvoyBackend(name) => Upstream::EnvoyBackend(beside(name)),
+        };
+        self.targets.iter().map(upstream).collect()
+    }
+}
+
+impl PolicyTarget {
+    fn is(&self, policy: &TlsPolicyFacts, upstream: &Upstream) -> bool {
+        match (&self.target, upstream) {
+            (Target::Service(name), Upstream::Service(object))
+            | (Target::EnvoyBackend(name), Upstream::EnvoyBackend(object)) => {
+                **name == *object.name && policy.object.namespace == object.namespace
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Which Gateways lead where: by Routes that are attached to their listeners, or by listeners that would take one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    Admits, GatewayFacts, Known, ListenerFacts, ListenerSetFacts, Parent, ParentFacts, RouteFacts, RouteKind, Standing,
+};
+use crate::domain::policy::{Labels, ObjectName};
+
+/// Gateways with their listeners, and the labels of namespaces, by which some take Routes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Topology<'a> {
+    pub(super) gateways: &'a Known<ObjectName, GatewayFacts>,
+    pub(super) sets: &'a Known<ObjectName, ListenerSetFacts>,
+    pub(super) namespaces: &'a Known<Arc<str>, LabelledNamespace>,
+    /// Of each Gateway that counts.
+    pub(super) standings: &'a BTreeMap<ObjectName, Standing>,
+}
+
+/// A namespace with its labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LabelledNamespace {
+    pub(super) name: Arc<str>,
+    pub(super) labels: Labels,
+}
+
+impl<'a> Topology<'a> {
+    /// Those that a Route is attached to. Host names are not compared: who could get no request counts as well.
+    pub(super) fn attached(
+        self,
+        kind: RouteKind,
+        route: &'a RouteFacts,
+    ) -> impl Iterator<Item = (&'a ObjectName, &'a Standing)> {
+        route.parents.iter().filter_map(move |parent| {
+            let (beside, gateway, listeners) = match &parent.parent {
+                Parent::Gateway(name) => (&name.namespace, name, &self.gateways.get(name)?.listeners),
+                Parent::ListenerSet(name) => {
+                    let set = self.sets.get(name)?;
+                    (&name.namespace, &set.gateway, &set.listeners)
+                }
+            };
+            let takes = |listener: &ListenerFacts| {
+                parent.names(listener)
+                    && listener.routes.has(kind)
+                    && self.admits(listener, beside, &route.object.namespace)
+            };
+            self.standings.get_key_value(gateway).filter(|_| listeners.iter().any(takes))
+        })
+    }
+
+    /// Those with a listener that would take a Route of a namespace, in order.
+    pub(super) fn admitting(self, namespace: &Arc<str>) -> Arc<[ObjectName]> {
+        let takes = |listeners: &[ListenerFacts], beside: &Arc<str>| {
+            let takes = |listener: &ListenerFacts| {
+                (listener.routes.http || listener.routes.grpc) && self.admits(listener, beside, namespace)
+            };
+            listeners.iter().any(takes)
+        };
+        let own = self.gateways.all().filter(|gateway| takes(&gateway.listeners, &gateway.object.namespace));
+        let by_sets = self.sets.all().filter(|set| takes(&set.listeners, &set.object.namespace));
+        let all: BTreeSet<&ObjectName> =
+            own.map(|gateway| &gateway.object).chain(by_sets.map(|set| &set.gateway)).collect();
+        all.into_iter().filter(|gateway| self.standings.contains_key(*gateway)).cloned().collect()
+    }
+
+    fn admits(self, listener: &ListenerFacts, beside: &Arc<str>, namespace: &Arc<str>) -> bool {
+        match &listener.admits {
+            Admits::Same => beside == namespace,
+            Admits::All => true,
+            Admits::Selector(selector) => {
+                self.namespaces.get(namespace).is_some_and(|namespace| selector.selects(&namespace.labels))
+            }
+        }
+    }
+}
+
+impl ParentFacts {
+    fn names(&self, listener: &ListenerFacts) -> bool {
+        self.section.as_ref().is_none_or(|name| *name == listener.name)
+            && self.port.is_none_or(|port| port == listener.port)
+    }
+}

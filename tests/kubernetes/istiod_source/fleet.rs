@@ -3,11 +3,13 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use countersign::{
     grpc::ca_client::{CaClient, CaEndpoint},
+    runtime::seams::SystemClock,
     service::ports::CertificateAuthority as _,
 };
 use tokio::{runtime::Runtime, task::JoinSet};
@@ -107,7 +109,8 @@ fn istiod_sees_each_request_of_agents_that_know_both_replicas_once_however_long_
         });
         replicas.rotate_left(number % 2);
         let (account, token) = accounts[number % ACCOUNTS].clone();
-        (account, CaClient::new(replicas.into(), token, roots.clone()).accepting(vec![PAIR.parse().unwrap()]))
+        let client = CaClient::new(replicas.into(), token, roots.clone(), Arc::new(SystemClock));
+        (account, client.accepting(vec![PAIR.parse().unwrap()]))
     };
     let runtime = Runtime::new().unwrap();
     let (before, mut serials) = (stage.istiod().requests(), HashSet::new());

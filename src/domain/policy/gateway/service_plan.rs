@@ -10,7 +10,8 @@ use super::{
     Topology, Verification,
 };
 use crate::domain::policy::{
-    Condition, GatewayApiSafety, GatewayCondition, ObjectName, PortClass, ServicePolicy, Upstream,
+    Condition, GatewayApiSafety, GatewayCondition, ObjectName, PeerModes, PortClass, PortPolicy, ServicePolicy,
+    Upstream,
 };
 
 /// Everything that it depends on, besides the Service's policy.
@@ -179,13 +180,13 @@ impl Traffic<'_> {
     }
 
     fn http2_not_explicit(&self, policy: &ServicePolicy) -> Option<GatewayCondition> {
-        let is_guessed = |(port, class): &&(crate::domain::policy::PortFacts, PortClass)| {
-            *class == PortClass::Http2
-                && port.app_protocol.as_deref() != Some("kubernetes.io/h2c")
-                && self.http.has(port.number)
-                && !self.grpc.has(port.number)
+        let is_guessed = |port: &&PortPolicy| {
+            port.class == PortClass::Http2
+                && port.facts.app_protocol.as_deref() != Some("kubernetes.io/h2c")
+                && self.http.has(port.facts.number)
+                && !self.grpc.has(port.facts.number)
         };
-        let ports: Box<[u16]> = policy.ports.iter().filter(is_guessed).map(|(port, _)| port.number).collect();
+        let ports: Box<[u16]> = policy.ports.iter().filter(is_guessed).map(|port| port.facts.number).collect();
         (!ports.is_empty()).then_some(GatewayCondition::Http2NotExplicit { ports })
     }
 
@@ -193,8 +194,9 @@ impl Traffic<'_> {
         let without = concerned.iter().filter(|(_, standing)| standing.is_ready && !standing.offers_istio);
         let gateways: Box<[ObjectName]> = without.map(|(gateway, _)| (*gateway).clone()).collect();
         let leads_to = |port: u16| self.gateways.is_empty() || self.http.has(port) || self.grpc.has(port);
-        let permissive = policy.ports.iter().filter(|(port, _)| leads_to(port.number));
-        let ports: Box<[u16]> = permissive.map(|(port, _)| port.number).collect();
+        let is_permissive = |port: &&PortPolicy| port.peers.permissive || port.peers == PeerModes::default();
+        let permissive = policy.ports.iter().filter(is_permissive).filter(|port| leads_to(port.facts.number));
+        let ports: Box<[u16]> = permissive.map(|port| port.facts.number).collect();
         let is_so = !gateways.is_empty() && !ports.is_empty();
         is_so.then_some(GatewayCondition::PermissiveNeedsIstioAlpn { ports, gateways })
     }

@@ -350,6 +350,15 @@ fn refuse_second_root(
     is_plugged_in: bool,
     trust_domain: &TrustDomain,
 ) {
+    if let Some(kubernetes) = kubernetes.filter(|kubernetes| kubernetes.policy_objects)
+        && kubernetes.mesh_trust_domain != *trust_domain
+    {
+        from.refuse(
+            "policy_objects",
+            "needs the mesh's own trust domain, for gateways verify the mesh by the roots of this authority: set \
+             meshTrustDomain if it is that, with caDir or meshCa, or leave this out",
+        );
+    }
     let Some(kubernetes) = kubernetes.filter(|kubernetes| !is_plugged_in && !kubernetes.mesh_ca) else { return };
     if kubernetes.mesh_trust_domain == *trust_domain {
         from.refuse(

@@ -15,6 +15,7 @@ mod listeners;
 mod plugged_in;
 #[cfg(feature = "kubernetes")]
 mod policy;
+mod policy_objects;
 pub(super) mod proofs;
 mod signing;
 mod surroundings;
@@ -140,12 +141,14 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     tasks.into_iter().for_each(|(name, task)| supervisor.spawn(name, until(&shutdown, task)));
     let greeting = greeting(&config, &surroundings);
     let distribution = surroundings.distribution.take();
+    let policy_objects = surroundings.policy_objects.take();
     let gateway_secrets = std::mem::take(&mut surroundings.gateway_secrets);
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
     let pair = surroundings.announced.pair();
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
+    policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
     gateway_secrets::start(gateway_secrets, &signing, (&config, &seams), (&shutdown, &mut supervisor))?;
     let Seams { clock, random, metrics, .. } = seams;
     let (create, trust_domain) = (Arc::clone(&signing.create), config.trust_domain.clone());

@@ -22,9 +22,13 @@ pub use self::{
     expiring::ExpiringCertificate,
     istiod::IstiodOutcome,
     outputs::{NoticeOutcome, OutputOutcome},
+    policy_objects::{ObjectWriteOutcome, PolicyObjectState},
     renewals::RenewalOutcome,
 };
-use self::{istiod::IstiodMetrics, outputs::Outputs, policies::PolicyMetrics, renewals::RenewalMetrics};
+use self::{
+    istiod::IstiodMetrics, outputs::Outputs, policies::PolicyMetrics, policy_objects::PolicyObjectMetrics,
+    renewals::RenewalMetrics,
+};
 use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
 
@@ -47,6 +51,7 @@ pub struct Metrics {
     expiry: Family<Label<ExpiringCertificate>, Gauge>,
     outputs: Outputs,
     policies: PolicyMetrics,
+    policy_objects: PolicyObjectMetrics,
 }
 
 /// A request that waits for somebody to become active; counted until it is dropped.
@@ -75,8 +80,9 @@ macro_rules! outcomes {
     };
 }
 
-// it needs the macro
+// they need the macro
 mod outputs;
+mod policy_objects;
 
 outcomes! {
     /// How a CreateCertificate request ended here: with a certificate, withheld, or refused with a gRPC code.
@@ -213,6 +219,7 @@ impl Metrics {
             "Objects of the cluster that are to hold the roots, by kind and state; on the active replica",
             metrics.root_places.clone(),
         );
+        metrics.policy_objects.register(registry);
         registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
         registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
         registry.register(
@@ -243,6 +250,7 @@ impl Metrics {
             expiry: Family::default(),
             outputs: Outputs::new(),
             policies: PolicyMetrics::default(),
+            policy_objects: PolicyObjectMetrics::new(),
         };
         let registry = &mut metrics.registry;
         metrics.renewals.register(registry);

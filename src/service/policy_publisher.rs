@@ -15,6 +15,7 @@ use tokio::{
 };
 use tracing::info;
 
+use super::gateway_plans::GatewayPlans;
 use crate::domain::{
     identity::{SpiffeId, TrustDomain},
     policy::{ClusterChange, MeshLabels, NamespacePolicy, PolicyIndex, PolicySettings, PolicySnapshot},
@@ -34,6 +35,8 @@ pub struct PolicyPublisher {
     touched: Notify,
     published: watch::Sender<Option<Arc<PolicySnapshot>>>,
     kept: Mutex<VecDeque<Arc<PolicySnapshot>>>,
+    /// Who else is to know what was seen.
+    plans: Option<Arc<GatewayPlans>>,
 }
 
 /// Who may follow policies over the network.
@@ -75,6 +78,7 @@ impl PolicyPublisher {
             touched: Notify::new(),
             published: watch::Sender::new(None),
             kept: Mutex::default(),
+            plans: None,
         }
     }
 
@@ -84,6 +88,12 @@ impl PolicyPublisher {
         Self { index: Mutex::new(PolicyIndex::new(settings)), ..self }
     }
 
+    /// Tells `plans` as well what was seen: it is watched once for both.
+    #[must_use]
+    pub fn with_plans(self, plans: Option<Arc<GatewayPlans>>) -> Self {
+        Self { plans, ..self }
+    }
+
     /// The trust domain of the mesh.
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
@@ -91,6 +101,9 @@ impl PolicyPublisher {
 
     /// Takes up what was seen of the cluster.
     pub fn apply(&self, change: ClusterChange) {
+        if let Some(plans) = &self.plans {
+            plans.see(&change);
+        }
         self.index().apply(change);
         self.touched.notify_one();
     }

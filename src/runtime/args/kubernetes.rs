@@ -73,6 +73,9 @@ pub struct KubernetesArgs {
     /// all carry security.istio.io/tlsMode: istio
     #[arg(long, value_name = "HOW")]
     pub policy_membership: Option<String>,
+    /// Whether the active keeps BackendTLSPolicies, and what they need, for gateways of the Gateway API, with policy: true or false
+    #[arg(long, value_name = "BOOL")]
+    pub policy_objects: Option<String>,
     /// SPIFFE ID of a gateway that may follow policies, with policy. Repeatable
     #[arg(long = "gateway-identity", value_name = "SPIFFE_ID")]
     pub gateway_identities: Option<Vec<String>>,
@@ -97,6 +100,7 @@ impl KubernetesArgs {
             adopt: Some("false".into()),
             policy: Some("false".into()),
             policy_membership: Some("labels".into()),
+            policy_objects: Some("false".into()),
             ..Self::default()
         }
     }

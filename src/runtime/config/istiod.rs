@@ -59,7 +59,7 @@ pub struct IstiodClusterConfig {
 
 /// Settings of an authority of our own, and of a pair whose replicas speak to each other. Where istiod signs they would have no
 /// effect.
-const OF_OTHERS: [&str; 21] = [
+const OF_OTHERS: [&str; 22] = [
     "ca_dir",
     "svid_ttl",
     "max_svid_ttl",
@@ -80,6 +80,7 @@ const OF_OTHERS: [&str; 21] = [
     "adopt",
     "policy",
     "policy_membership",
+    "policy_objects",
     "gateway_identities",
 ];
 

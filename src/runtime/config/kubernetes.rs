@@ -55,6 +55,8 @@ pub struct KubernetesConfig {
     pub policy: bool,
     /// What makes a Service a member.
     pub policy_membership: PolicyMembership,
+    /// Whether the active keeps objects of the Gateway API for that.
+    pub policy_objects: bool,
     /// Who may follow that.
     pub gateway_identities: Vec<SpiffeId>,
 }
@@ -107,6 +109,10 @@ impl KubernetesConfig {
         if policy == Some(false) && policy_membership == Some(PolicyMembership::Auto) {
             from.refuse("policy_membership", "counts with policy only: set that, or leave this out");
         }
+        let policy_objects = from.one("policy_objects", parse::boolean);
+        if policy == Some(false) && policy_objects == Some(true) {
+            from.refuse("policy_objects", "counts with policy only: set that, or leave this out");
+        }
         let gateway_identities: Vec<SpiffeId> = from.many("gateway_identities", parse::displayed);
         if policy == Some(false) && !gateway_identities.is_empty() {
             from.refuse("gateway_identities", "counts with policy only: set that, or leave this out");
@@ -132,6 +138,7 @@ impl KubernetesConfig {
             gateway_secrets,
             policy: policy?,
             policy_membership: policy_membership?,
+            policy_objects: policy_objects?,
             gateway_identities,
         })
     }
@@ -162,6 +169,7 @@ impl KubernetesConfig {
             gateway_secrets: gateway_secret_texts(&self.gateway_secrets),
             policy: Some(self.policy.to_string()),
             policy_membership: Some(self.policy_membership.as_str().to_owned()),
+            policy_objects: Some(self.policy_objects.to_string()),
             gateway_identities: Some(self.gateway_identities.iter().map(SpiffeId::to_string).collect::<Vec<_>>())
                 .filter(|identities| !identities.is_empty()),
         }

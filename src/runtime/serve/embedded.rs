@@ -81,6 +81,7 @@ pub(super) async fn join(
         distribution: None,
         gateway_secrets: PlannedSecrets::default(),
         policy: None,
+        policy_objects: None,
         announced: Announced::InDataDir(directory.clone(), entry),
         histories: Box::new(move |own| Arc::new(all_histories(logs_of, own_slot, own))),
         tasks: Vec::new(),

@@ -76,7 +76,8 @@ pub(super) async fn join(
     let Tenancy { namespace, lease, store, hints } = tenancy(kubernetes, seams, &readiness, &mut tasks).await?;
     let Others { pair, tls, peers } = others(config, kubernetes, &replica, &lease, &store, seams, &mut tasks)?;
     let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
-    let policy = policy::start(&client, kubernetes, &replica, &mut tasks);
+    let counted = (&seams.clock, &seams.metrics);
+    let (policy, policy_objects) = policy::start(&client, kubernetes, &replica, counted, &mut tasks);
     let publisher = policy.as_ref().map(|access| Arc::clone(&access.publisher));
     let cluster = cluster(&client, kubernetes, publisher, seams, &mut tasks);
     let distribution = distribution(config, kubernetes, namespace.clone())?;
@@ -103,6 +104,7 @@ pub(super) async fn join(
         distribution: Some((distribution.clone(), bundle_places(&client, &distribution))),
         gateway_secrets,
         policy,
+        policy_objects,
         announced: Announced::InLease,
         tasks,
         readiness,

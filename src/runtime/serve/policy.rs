@@ -1,52 +1,101 @@
-//! Which Services need mutual TLS, followed by every replica, so that either can go on at once.
+//! Which Services need mutual TLS, followed by every replica, so that either can go on at once; and what gateways need for it in
+//! the cluster, which the active writes.
 
 use std::sync::Arc;
 
-use super::surroundings::Tasks;
+use super::surroundings::{PlannedObjects, Tasks};
 use crate::{
-    domain::policy::PolicySettings,
+    domain::{
+        clock::Clock,
+        policy::{GatewayChange, PolicySettings},
+    },
     http::istiod_version::IstiodVersionEndpoint,
     k8s::{
         client::Client,
+        gateway_watch::{
+            follow_envoy_backends, follow_envoy_gateway_settings, follow_envoy_proxies, follow_gateway_classes,
+            follow_gateways, follow_grpc_routes, follow_http_routes, follow_listener_sets, follow_root_config_maps,
+            follow_sds_secrets, follow_tls_policies,
+        },
         peer_authentications::follow_peer_authentications,
+        policy_objects::ClusterPolicyObjects,
         policy_watch::{follow_endpoint_slices, follow_namespaces, follow_services},
     },
     runtime::config::{KubernetesConfig, PolicyMembership},
     service::{
+        gateway_plans::GatewayPlans,
         istio_versions::IstioVersions,
+        metrics::Metrics,
+        policy_objects::PolicyObjects,
         policy_publisher::{PolicyAccess, PolicyPublisher},
     },
 };
+
+/// A task that calls a function which never ends with a client and something that it tells.
+macro_rules! follow {
+    ($tasks:ident, $name:literal, $follow:ident, $client:ident, $($told:ident),+) => {
+        $tasks.push(($name, {
+            let ($($told,)+) = ($(Arc::clone(&$told),)+);
+            let client = $client.clone();
+            Box::pin(async move { match $follow(&client, $(&*$told),+).await {} })
+        }));
+    };
+}
 
 /// Nothing if it is not asked for. Pods are told by who follows them anyway.
 pub(super) fn start(
     client: &Client,
     kubernetes: &KubernetesConfig,
     replica: &str,
+    (clock, metrics): (&Arc<dyn Clock>, &Arc<Metrics>),
     tasks: &mut Tasks,
-) -> Option<PolicyAccess> {
+) -> (Option<PolicyAccess>, Option<PlannedObjects>) {
     if !kubernetes.policy {
-        return None;
+        return (None, None);
     }
+    let plans = kubernetes.policy_objects.then(|| Arc::new(GatewayPlans::default()));
+    let publisher = Arc::new(publisher(kubernetes, replica).with_plans(plans.clone()));
+    let publishing = Arc::clone(&publisher);
+    tasks.push(("policy", Box::pin(async move { match publishing.run().await {} })));
+    follow!(tasks, "policy namespaces", follow_namespaces, client, publisher);
+    follow!(tasks, "policy Services", follow_services, client, publisher);
+    follow!(tasks, "policy EndpointSlices", follow_endpoint_slices, client, publisher);
+    follow!(tasks, "policy PeerAuthentications", follow_peer_authentications, client, publisher);
+    let versions = IstioVersions::new(Arc::clone(&publisher), Arc::new(IstiodVersionEndpoint::new()));
+    tasks.push(("versions of istiod", Box::pin(async move { match versions.run().await {} })));
+    let objects = plans.map(|plans| {
+        let (planning, policies) = (Arc::clone(&plans), publisher.follow());
+        tasks.push(("gateway plan", Box::pin(async move { match planning.run(policies).await {} })));
+        let writer = Arc::new(ClusterPolicyObjects::new(client.clone()));
+        let of = kubernetes.mesh_trust_domain.clone();
+        let objects = Arc::new(PolicyObjects::new(of, writer, Arc::clone(clock), Arc::clone(metrics)));
+        follow_gateway_api(client, &plans, &objects, tasks);
+        PlannedObjects { objects, plans: plans.follow() }
+    });
+    let gateways = Arc::new(kubernetes.gateway_identities.iter().cloned().collect());
+    (Some(PolicyAccess { publisher, gateways }), objects)
+}
+
+fn publisher(kubernetes: &KubernetesConfig, replica: &str) -> PolicyPublisher {
     let settings = PolicySettings {
         istio_namespace: kubernetes.istio_namespace.as_str().into(),
         by_pods: kubernetes.policy_membership == PolicyMembership::Auto,
     };
-    let publisher = PolicyPublisher::new(kubernetes.mesh_trust_domain.clone(), replica).with_settings(settings);
-    let publisher = Arc::new(publisher);
-    let publishing = Arc::clone(&publisher);
-    tasks.push(("policy", Box::pin(async move { match publishing.run().await {} })));
-    let (of, to) = (client.clone(), Arc::clone(&publisher));
-    tasks.push(("policy namespaces", Box::pin(async move { match follow_namespaces(&of, &to).await {} })));
-    let (of, to) = (client.clone(), Arc::clone(&publisher));
-    tasks.push(("policy Services", Box::pin(async move { match follow_services(&of, &to).await {} })));
-    let (of, to) = (client.clone(), Arc::clone(&publisher));
-    tasks.push(("policy EndpointSlices", Box::pin(async move { match follow_endpoint_slices(&of, &to).await {} })));
-    let (of, to) = (client.clone(), Arc::clone(&publisher));
-    let following = async move { match follow_peer_authentications(&of, &to).await {} };
-    tasks.push(("policy PeerAuthentications", Box::pin(following)));
-    let versions = IstioVersions::new(Arc::clone(&publisher), Arc::new(IstiodVersionEndpoint::new()));
-    tasks.push(("versions of istiod", Box::pin(async move { match versions.run().await {} })));
-    let gateways = Arc::new(kubernetes.gateway_identities.iter().cloned().collect());
-    Some(PolicyAccess { publisher, gateways })
+    PolicyPublisher::new(kubernetes.mesh_trust_domain.clone(), replica).with_settings(settings)
+}
+
+fn follow_gateway_api(client: &Client, plans: &Arc<GatewayPlans>, objects: &Arc<PolicyObjects>, tasks: &mut Tasks) {
+    let told = Arc::clone(plans);
+    let tell: Arc<dyn Fn(GatewayChange) + Send + Sync> = Arc::new(move |change| told.apply(change));
+    follow!(tasks, "GatewayClasses", follow_gateway_classes, client, tell);
+    follow!(tasks, "Gateways", follow_gateways, client, tell);
+    follow!(tasks, "ListenerSets", follow_listener_sets, client, tell);
+    follow!(tasks, "HTTPRoutes", follow_http_routes, client, tell);
+    follow!(tasks, "GRPCRoutes", follow_grpc_routes, client, tell);
+    follow!(tasks, "EnvoyProxies", follow_envoy_proxies, client, tell);
+    follow!(tasks, "Envoy Gateway's Backends", follow_envoy_backends, client, tell);
+    follow!(tasks, "Envoy Gateway's settings", follow_envoy_gateway_settings, client, tell);
+    follow!(tasks, "SDS Secrets", follow_sds_secrets, client, tell);
+    follow!(tasks, "BackendTLSPolicies", follow_tls_policies, client, objects, tell);
+    follow!(tasks, "root ConfigMaps", follow_root_config_maps, client, objects);
 }

@@ -14,6 +14,7 @@ use crate::{
         gateway_secrets::GatewaySecret,
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},
+        policy_objects::{Plans, PolicyObjects},
         policy_publisher::PolicyAccess,
         ports::{BoxFuture, KeptState},
         readiness::Readiness,
@@ -54,6 +55,8 @@ pub(super) struct Surroundings {
     pub(super) gateway_secrets: PlannedSecrets,
     /// Which Services need mutual TLS, if that is followed.
     pub(super) policy: Option<PolicyAccess>,
+    /// What gateways need for that in the cluster, if it is kept.
+    pub(super) policy_objects: Option<PlannedObjects>,
     pub(super) announced: Announced,
     pub(super) histories: AllLogs,
     /// What goes on beside everything else until shutdown.
@@ -61,6 +64,12 @@ pub(super) struct Surroundings {
     pub(super) readiness: Readiness,
     /// The last thing of all, before the slot is let go. Blocks.
     pub(super) leave: Box<dyn FnOnce() -> io::Result<()> + Send>,
+}
+
+/// What gateways need in the cluster.
+pub(super) struct PlannedObjects {
+    pub(super) objects: Arc<PolicyObjects>,
+    pub(super) plans: Plans,
 }
 
 /// The Secrets of gateways that were asked for.

@@ -191,10 +191,9 @@ impl DesiredObject {
 }
 
 impl SdsSecretFacts {
-    /// How the agent's socket is written in it, if it is one of those that are written for Services.
+    /// How the agent's socket is written in it, if it names that.
     pub(super) fn url_of_ours(&self) -> Option<SdsUrl> {
-        let is_ours = self.resource.starts_with(RESOURCE) && self.object.name.starts_with(PREFIX);
-        [SdsUrl::Path, SdsUrl::Unix].into_iter().find(|url| is_ours && *self.url == *url.text())
+        [SdsUrl::Path, SdsUrl::Unix].into_iter().find(|url| *self.url == *url.text())
     }
 }
 

@@ -36,6 +36,16 @@ fn what_is_for_kubernetes_is_refused_elsewhere_and_its_bad_values_there() {
 }
 
 #[test]
+fn objects_for_gateways_need_policies_and_the_meshs_own_authority() {
+    let objects = format!("{IN_POD}caDir: /etc/cacerts\npolicyObjects: true\n");
+    assert!(problem_of(&objects).contains("counts with policy only"));
+    let objects = format!("{objects}policy: true\n");
+    let elsewhere = format!("{objects}meshTrustDomain: other.example\n");
+    assert!(problem_of(&elsewhere).contains("needs the mesh's own trust domain"));
+    load_file(&objects).unwrap();
+}
+
+#[test]
 fn a_second_root_in_the_mesh_is_refused() {
     assert!(problem_of(IN_POD).contains("is the mesh's own, which has a CA"));
     load_file(&format!("{IN_POD}trustDomain: gateways.example\ntokenCache: 60s")).unwrap();

@@ -1,0 +1,240 @@
+//! The active replica keeps in the cluster what gateways of the Gateway API need to speak mutual TLS to the mesh: for each Service
+//! a BackendTLSPolicy, and who holds the roots for it.
+//!
+//! Every replica follows what is there; the one that may sign writes. That is not fenced by the term: it is level-triggered, so
+//! the next active goes on from what it sees.
+
+mod conditions;
+mod ledger;
+mod ports;
+mod report;
+mod wanted;
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::{Notify, watch},
+    time::{MissedTickBehavior, error::Elapsed, interval, sleep, timeout},
+};
+use tracing::info;
+
+pub use self::ports::{
+    Content, GatewayObjects, ObjectKey, ObjectKind, Owner, Print, Removed, Seen, SeenObject, Wanted, WriteError,
+};
+use self::{
+    conditions::Conditions,
+    ledger::{Ledger, Outcome, Todo},
+    report::Report,
+    wanted::wanted,
+};
+use super::{
+    metrics::{Metrics, ObjectWriteOutcome},
+    readiness::Latch,
+    signing_session::SigningSession,
+};
+use crate::domain::{
+    authority::SigningAuthority,
+    clock::{BootInstant, Clock},
+    identity::TrustDomain,
+    pace::Pace,
+    policy::{GatewayPlan, NamespacePlan},
+};
+
+/// The use case.
+pub struct PolicyObjects {
+    trust_domain: TrustDomain,
+    objects: Arc<dyn GatewayObjects>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    ledger: Mutex<Ledger>,
+    touched: Notify,
+}
+
+/// The newest plan; `None` until the cluster is known.
+pub type Plans = watch::Receiver<Option<Arc<GatewayPlan>>>;
+
+/// 100 writes a second, for large clusters; up to as many as this come at once, since a gateway that is told of 200 policies in
+/// a burst is done with them sooner than one that is told of one after the other.
+const INTERVAL: Duration = Duration::from_millis(10);
+const BURST: u32 = 200;
+const AT_ONCE: usize = 16;
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// Metrics and log lines come at most as often as this.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// What the plan was that the ledger knows of, and with which roots.
+#[derive(Default)]
+struct Known {
+    namespaces: BTreeMap<Arc<str>, Arc<NamespacePlan>>,
+    roots: Option<Arc<str>>,
+    conditions: Conditions,
+}
+
+impl PolicyObjects {
+    /// The use case over its port, for workloads of `trust_domain`. Nothing is written before [`Self::run`].
+    pub fn new(
+        trust_domain: TrustDomain,
+        objects: Arc<dyn GatewayObjects>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (ledger, touched) = (Mutex::default(), Notify::new());
+        Self { trust_domain, objects, clock, metrics, ledger, touched }
+    }
+
+    /// Takes up what was seen of the objects.
+    pub fn see(&self, seen: Seen) {
+        self.ledger().see(seen, self.clock.boot());
+        self.touched.notify_one();
+    }
+
+    /// Writes while this replica is active. Never returns. `latch` tells how it stands and is always ready: what can't be written
+    /// is no reason to answer no requests.
+    pub async fn run(
+        self: Arc<Self>,
+        mut sessions: watch::Receiver<Option<Arc<SigningSession>>>,
+        plans: Plans,
+        latch: Latch,
+    ) -> Infallible {
+        loop {
+            latch.ready("the active replica writes".to_owned());
+            let session = sessions.borrow_and_update().clone();
+            let changed = tokio::select! {
+                changed = sessions.changed() => changed,
+                never = self.write(session, plans.clone(), &latch) => match never {},
+            };
+            self.ledger().suspend();
+            self.metrics.forget_policy_objects();
+            if changed.is_err() {
+                // an election that has ended says so itself
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn write(&self, session: Option<Arc<SigningSession>>, mut plans: Plans, latch: &Latch) -> Infallible {
+        let Some(session) = session else { return std::future::pending().await };
+        info!(event = "policy_objects_begin", term = %session.term());
+        let mut authority = session.authority_changes();
+        let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot());
+        let mut writes = FuturesUnordered::new();
+        let (mut known, mut report) = (Known::default(), Report::default());
+        let mut look = interval(REPORT_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.want(&mut known, plans.borrow_and_update().clone(), &session.authority());
+        loop {
+            let now = self.clock.boot();
+            let due = self.ledger().next_wake(now).filter(|_| writes.len() < AT_ONCE);
+            let turn = due.map(|due| due.max(pace.free_at()).since(now));
+            tokio::select! {
+                () = self.touched.notified() => {}
+                Ok(()) = plans.changed() => {
+                    self.want(&mut known, plans.borrow_and_update().clone(), &session.authority());
+                }
+                Ok(()) = authority.changed() => {
+                    let authority = Arc::clone(&authority.borrow_and_update());
+                    self.want(&mut known, plans.borrow().clone(), &authority);
+                }
+                Some((key, outcome)) = writes.next(), if !writes.is_empty() => {
+                    self.ledger().done(&key, outcome, self.clock.boot());
+                }
+                () = pause(turn) => {
+                    let now = self.clock.boot();
+                    if pace.free_at() <= now && let Some(todo) = self.next(now) {
+                        pace.take(now);
+                        writes.push(self.perform(todo));
+                    }
+                }
+                _ = look.tick() => {
+                    if let Some(status) = report.tell(&self.ledger(), &self.metrics, self.clock.boot()) {
+                        latch.ready(status);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the ledger what has changed in the plan. Without a plan nothing is known to be wanted or not.
+    fn want(&self, known: &mut Known, plan: Option<Arc<GatewayPlan>>, authority: &SigningAuthority) {
+        let Some(plan) = plan else { return };
+        known.conditions.tell(&plan);
+        let now = self.clock.boot();
+        let roots: Arc<str> = authority.bundle().to_pem().into();
+        if known.roots.as_ref() != Some(&roots) {
+            known.namespaces.clear();
+            known.roots = Some(Arc::clone(&roots));
+        }
+        let mut changes = Vec::new();
+        for name in known.namespaces.keys().filter(|name| !plan.namespaces.contains_key(*name)) {
+            changes.push((Arc::clone(name), Vec::new()));
+        }
+        for (name, namespace) in &plan.namespaces {
+            if !known.namespaces.get(name).is_some_and(|before| Arc::ptr_eq(before, namespace)) {
+                let all = wanted(namespace, &self.trust_domain, &roots);
+                let printed = all.into_iter().map(|wanted| {
+                    let print = self.objects.print(&wanted);
+                    (wanted, print)
+                });
+                changes.push((Arc::clone(name), printed.collect()));
+            }
+        }
+        let mut ledger = self.ledger();
+        for (name, wanted) in changes {
+            ledger.want(&name, wanted, now);
+        }
+        ledger.planned(now);
+        drop(ledger);
+        known.namespaces.clone_from(&plan.namespaces);
+    }
+
+    fn next(&self, now: BootInstant) -> Option<Todo> {
+        self.ledger().next(now)
+    }
+
+    async fn perform(&self, todo: Todo) -> (ObjectKey, Outcome) {
+        let (key, outcome) = match todo {
+            Todo::Apply { wanted, version } => {
+                let applied = timeout(WRITE_LIMIT, self.objects.apply(&wanted, version.as_deref())).await;
+                (wanted.key, answered(applied).map_or_else(Outcome::Failed, Outcome::Applied))
+            }
+            Todo::Remove { key, seen } => {
+                let removed = timeout(WRITE_LIMIT, self.objects.remove(&key, seen.as_ref())).await;
+                (key, answered(removed).map_or_else(Outcome::Failed, Outcome::Removed))
+            }
+        };
+        let counted = match &outcome {
+            Outcome::Applied(_) => ObjectWriteOutcome::Applied,
+            Outcome::Removed(_) => ObjectWriteOutcome::Removed,
+            Outcome::Failed(WriteError::Outdated(_)) => ObjectWriteOutcome::Outdated,
+            Outcome::Failed(WriteError::Refused(_)) => ObjectWriteOutcome::Refused,
+            Outcome::Failed(WriteError::Unavailable { .. }) => ObjectWriteOutcome::Unavailable,
+        };
+        self.metrics.policy_object_written(key.kind, counted);
+        report::log(&key, &outcome);
+        (key, outcome)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn answered<T>(answer: Result<Result<T, WriteError>, Elapsed>) -> Result<T, WriteError> {
+    answer.unwrap_or_else(|_elapsed| {
+        Err(WriteError::Unavailable { why: format!("no answer within {WRITE_LIMIT:?}"), pause: None })
+    })
+}
+
+/// Waits; for ever without a time.
+async fn pause(time: Option<Duration>) {
+    match time {
+        Some(time) => sleep(time).await,
+        None => std::future::pending().await,
+    }
+}

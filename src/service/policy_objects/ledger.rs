@@ -1,0 +1,371 @@
+//! What is wanted and what is seen, and what is to be done about it. Level-triggered: whatever the order of events, the same is
+//! written in the end, and nothing is that is right already.
+//!
+//! Two rules order the writes: a policy is written only while who holds its roots is there, and that is removed only when no
+//! policy of ours names it any more. So a gateway never finds a policy that it can't use, and a change of flavour adds before it
+//! removes.
+
+mod entry;
+mod flow;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) use self::entry::{Todo, Trouble};
+use self::{
+    entry::{Entry, Rank, State},
+    flow::Flow,
+};
+use super::ports::{ObjectKey, ObjectKind, Print, Removed, Seen, SeenObject, Wanted, WriteError};
+use crate::domain::{clock::BootInstant, policy::ObjectName};
+
+/// All objects of ours.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    entries: BTreeMap<ObjectKey, Entry>,
+    listed: BTreeSet<ObjectKind>,
+    /// Whether it is known what is wanted.
+    is_planned: bool,
+    /// What may have to be done now.
+    now: BTreeSet<(Rank, ObjectKey)>,
+    later: BTreeSet<(BootInstant, ObjectKey)>,
+    flows: BTreeMap<ObjectKind, Flow>,
+    /// Grows with each change.
+    revision: u64,
+}
+
+/// What came of something that was done.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is as it is wanted.
+    Applied(SeenObject),
+    Removed(Removed),
+    Failed(WriteError),
+}
+
+/// How it stands with objects of a kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) wanted: usize,
+    pub(super) right: usize,
+    /// To be written or removed.
+    pub(super) pending: usize,
+}
+
+impl Ledger {
+    /// Takes in what was seen.
+    pub(super) fn see(&mut self, seen: Seen, now: BootInstant) {
+        self.revision += 1;
+        match seen {
+            Seen::Listed(kind, objects) => {
+                let mut listed: BTreeMap<ObjectName, SeenObject> = objects.into_iter().collect();
+                let known: Vec<ObjectKey> = self.keys_of(kind).cloned().collect();
+                for key in known {
+                    let state = listed.remove(&key.object).map_or(State::Absent, State::Present);
+                    self.replace(&key, state, now);
+                }
+                for (object, seen) in listed {
+                    self.replace(&ObjectKey { kind, object }, State::Present(seen), now);
+                }
+                self.listed.insert(kind);
+            }
+            Seen::Put(key, object) => self.replace(&key, State::Present(object), now),
+            Seen::Gone(key, version) => {
+                let is_old =
+                    |entry: &Entry| matches!(&entry.state, State::Present(known) if is_older(&version, &known.version));
+                if !self.entries.get(&key).is_some_and(is_old) {
+                    self.replace(&key, State::Absent, now);
+                }
+            }
+        }
+    }
+
+    /// From now on these are wanted in a namespace, and no others.
+    pub(super) fn want(&mut self, namespace: &str, wanted: Vec<(Wanted, Print)>, now: BootInstant) {
+        self.revision += 1;
+        let mut wanted: BTreeMap<ObjectKey, (Wanted, Print)> =
+            wanted.into_iter().map(|(wanted, print)| (wanted.key.clone(), (wanted, print))).collect();
+        let known: Vec<ObjectKey> =
+            ObjectKind::ALL.iter().flat_map(|kind| self.keys_in(*kind, namespace)).cloned().collect();
+        for key in known {
+            let wanted = wanted.remove(&key);
+            self.set_wanted(&key, wanted, now);
+        }
+        for (key, wanted) in wanted {
+            self.set_wanted(&key, Some(wanted), now);
+        }
+    }
+
+    /// It is known now what is wanted in all namespaces, those of which nothing was said included: nothing there.
+    pub(super) fn planned(&mut self, now: BootInstant) {
+        if !self.is_planned {
+            self.is_planned = true;
+            let keys: Vec<ObjectKey> = self.entries.keys().cloned().collect();
+            keys.iter().for_each(|key| self.attend(key, now));
+        }
+    }
+
+    /// Nothing is written by this replica for now. What it has begun may have come to something or not, and others may write.
+    pub(super) fn suspend(&mut self) {
+        for (key, entry) in &mut self.entries {
+            entry.suspend(key.kind);
+        }
+        self.entries.retain(|_, entry| !entry.is_empty());
+        self.is_planned = false;
+        self.now.clear();
+        self.later.clear();
+        self.flows.clear();
+    }
+
+    /// What is to be done next; it counts as under way until [`Self::done`].
+    pub(super) fn next(&mut self, now: BootInstant) -> Option<Todo> {
+        if !self.is_known() {
+            return None;
+        }
+        while self.later.first().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, key)) = self.later.pop_first() {
+                self.queue(&key);
+            }
+        }
+        let mut kept = BTreeSet::new();
+        let mut found = None;
+        while let Some((rank, key)) = self.now.pop_first() {
+            if self.opens_at(key.kind, now).is_none_or(|open| open > now) {
+                kept.insert((rank, key));
+                continue;
+            }
+            match self.entries.get(&key).and_then(|entry| entry.due()) {
+                Some(due) if due > now => drop(self.later.insert((due, key))),
+                _ => {
+                    found = self.begin(&key, now);
+                    if found.is_some() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.now.append(&mut kept);
+        found
+    }
+
+    /// When [`Self::next`] is worth asking; `None`: not before something happens.
+    pub(super) fn next_wake(&self, now: BootInstant) -> Option<BootInstant> {
+        if !self.is_known() {
+            return None;
+        }
+        let first = if self.flows.values().all(|flow| flow.closed().is_none()) {
+            (!self.now.is_empty()).then_some(now)
+        } else {
+            let kinds = ObjectKind::ALL.iter().filter(|kind| self.now.iter().any(|(_, key)| key.kind == **kind));
+            kinds.filter_map(|kind| self.opens_at(*kind, now)).min()
+        };
+        let later = self.later.first().map(|(due, _)| *due);
+        first.into_iter().chain(later).min()
+    }
+
+    /// Something that [`Self::next`] gave has ended.
+    pub(super) fn done(&mut self, key: &ObjectKey, outcome: Outcome, now: BootInstant) {
+        self.revision += 1;
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let flow = self.flows.entry(key.kind).or_default();
+        match &outcome {
+            Outcome::Failed(WriteError::Unavailable { why, pause }) => flow.close(why, *pause, now),
+            Outcome::Applied(_) | Outcome::Removed(_) | Outcome::Failed(_) => flow.end(),
+        }
+        match outcome {
+            Outcome::Applied(object) => {
+                entry.end(Ok(()));
+                self.put(key, State::Present(object));
+            }
+            Outcome::Removed(Removed::Gone) => {
+                entry.end(Ok(()));
+                self.put(key, State::Absent);
+            }
+            Outcome::Removed(Removed::Going) => {
+                entry.end(Ok(()));
+                entry.is_going();
+            }
+            Outcome::Failed(error) => entry.end(Err(error)),
+        }
+        self.attend(key, now);
+        self.attend_related(key, now);
+        self.forget_if_empty(key);
+    }
+
+    /// Another one whenever anything has changed.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What is not right and will not be by itself, or not at once.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = (&ObjectKey, Trouble<'_>)> {
+        self.entries.iter().filter_map(|(key, entry)| Some((key, entry.trouble()?)))
+    }
+
+    /// Kinds of which nothing is taken now, and why.
+    pub(super) fn closed(&self) -> impl Iterator<Item = (ObjectKind, &str)> {
+        self.flows.iter().filter_map(|(kind, flow)| Some((*kind, flow.closed()?)))
+    }
+
+    pub(super) fn counts(&self, kind: ObjectKind) -> Counts {
+        let mut counts = Counts::default();
+        for key in self.keys_of(kind) {
+            let Some(entry) = self.entries.get(key) else { continue };
+            counts.wanted += usize::from(entry.wanted.is_some());
+            counts.right += usize::from(entry.is_right());
+            counts.pending += usize::from(self.is_planned && entry.is_pending(kind));
+        }
+        counts
+    }
+
+    fn is_known(&self) -> bool {
+        self.is_planned
+            && self.listed.contains(&ObjectKind::ConfigMap)
+            && self.listed.contains(&ObjectKind::BackendTlsPolicy)
+    }
+
+    fn keys_of(&self, kind: ObjectKind) -> impl Iterator<Item = &ObjectKey> {
+        let first = ObjectKey { kind, object: ObjectName::new("", "") };
+        self.entries.range(first..).map(|(key, _)| key).take_while(move |key| key.kind == kind)
+    }
+
+    fn keys_in<'a>(&'a self, kind: ObjectKind, namespace: &'a str) -> impl Iterator<Item = &'a ObjectKey> {
+        let first = ObjectKey { kind, object: ObjectName::new(namespace, "") };
+        let is_there = move |key: &&ObjectKey| key.kind == kind && *key.object.namespace == *namespace;
+        self.entries.range(first..).map(|(key, _)| key).take_while(is_there)
+    }
+
+    fn set_wanted(&mut self, key: &ObjectKey, wanted: Option<(Wanted, Print)>, now: BootInstant) {
+        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(self.listed.contains(&key.kind)));
+        if entry.want(wanted) {
+            self.attend(key, now);
+            self.attend_related(key, now);
+        }
+        self.forget_if_empty(key);
+    }
+
+    /// An object was seen in another state than before.
+    fn replace(&mut self, key: &ObjectKey, state: State, now: BootInstant) {
+        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(self.listed.contains(&key.kind)));
+        if let (State::Present(known), State::Present(seen)) = (&entry.state, &state)
+            && (known.version == seen.version || is_older(&seen.version, &known.version))
+        {
+            return;
+        }
+        entry.count_reversal(&state, now);
+        let became_unusable = matches!(&state, State::Present(seen) if seen.is_unusable)
+            && !matches!(&entry.state, State::Present(known) if known.is_unusable);
+        self.put(key, state);
+        if became_unusable {
+            self.doubt_secret_of(key, now);
+        }
+        self.attend(key, now);
+        self.attend_related(key, now);
+        self.forget_if_empty(key);
+    }
+
+    /// Of a policy that is seen it is also known which Secret there must be.
+    fn put(&mut self, key: &ObjectKey, state: State) {
+        if let State::Present(SeenObject { ours: true, needs: Some(needs), .. }) = &state
+            && needs.kind == ObjectKind::SdsSecret
+        {
+            let secret = self.entries.entry(needs.clone()).or_insert_with(|| Entry::new(false));
+            secret.presume();
+        }
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.state = state;
+        }
+    }
+
+    /// A gateway can't use a policy: its Secret may have been deleted, which is not seen otherwise.
+    fn doubt_secret_of(&mut self, policy: &ObjectKey, now: BootInstant) {
+        let secret = ObjectKey { kind: ObjectKind::SdsSecret, object: policy.object.clone() };
+        if let Some(entry) = self.entries.get_mut(&secret) {
+            entry.doubt();
+            self.attend(&secret, now);
+        }
+    }
+
+    fn begin(&mut self, key: &ObjectKey, now: BootInstant) -> Option<Todo> {
+        if self.is_blocked(key) {
+            return None;
+        }
+        let todo = self.entries.get_mut(key)?.begin(key, now)?;
+        self.flows.entry(key.kind).or_default().begin();
+        Some(todo)
+    }
+
+    /// From when on the API server may be asked for another one of the kind; `None`: not before it has answered.
+    fn opens_at(&self, kind: ObjectKind, now: BootInstant) -> Option<BootInstant> {
+        self.flows.get(&kind).map_or(Some(now), |flow| flow.opens_at(now))
+    }
+
+    /// Whether something else must be done first; then that will attend to this one.
+    fn is_blocked(&self, key: &ObjectKey) -> bool {
+        let Some(entry) = self.entries.get(key) else { return true };
+        match &entry.wanted {
+            Some((wanted, _)) => {
+                wanted.needs().is_some_and(|needs| !self.entries.get(needs).is_some_and(Entry::is_usable))
+            }
+            None => self.is_named(key),
+        }
+    }
+
+    /// Whether a policy that is there names this one.
+    fn is_named(&self, key: &ObjectKey) -> bool {
+        let names = |policy: &ObjectKey| self.entries.get(policy).is_some_and(|entry| entry.names(key));
+        match key.kind {
+            ObjectKind::BackendTlsPolicy => false,
+            ObjectKind::SdsSecret => {
+                names(&ObjectKey { kind: ObjectKind::BackendTlsPolicy, object: key.object.clone() })
+            }
+            ObjectKind::ConfigMap => self.keys_in(ObjectKind::BackendTlsPolicy, &key.object.namespace).any(names),
+        }
+    }
+
+    /// Those that may have waited for this one.
+    fn attend_related(&mut self, key: &ObjectKey, now: BootInstant) {
+        let policy = || ObjectKey { kind: ObjectKind::BackendTlsPolicy, object: key.object.clone() };
+        let related: Vec<ObjectKey> = match key.kind {
+            ObjectKind::SdsSecret => vec![policy()],
+            ObjectKind::ConfigMap => {
+                self.keys_in(ObjectKind::BackendTlsPolicy, &key.object.namespace).cloned().collect()
+            }
+            ObjectKind::BackendTlsPolicy => {
+                let secret = ObjectKey { kind: ObjectKind::SdsSecret, object: key.object.clone() };
+                self.keys_in(ObjectKind::ConfigMap, &key.object.namespace).cloned().chain([secret]).collect()
+            }
+        };
+        related.iter().for_each(|key| self.attend(key, now));
+    }
+
+    fn attend(&mut self, key: &ObjectKey, now: BootInstant) {
+        match self.entries.get(key).and_then(Entry::due).filter(|due| *due > now) {
+            Some(due) if self.entries.get(key).is_some_and(|entry| entry.is_pending(key.kind)) => {
+                self.later.insert((due, key.clone()));
+            }
+            _ => self.queue(key),
+        }
+    }
+
+    fn queue(&mut self, key: &ObjectKey) {
+        let Some(entry) = self.entries.get(key) else { return };
+        if let Some(rank) = entry.rank(key.kind) {
+            self.now.insert((rank, key.clone()));
+        }
+    }
+
+    fn forget_if_empty(&mut self, key: &ObjectKey) {
+        if self.entries.get(key).is_some_and(Entry::is_empty) {
+            self.entries.remove(key);
+        }
+    }
+}
+
+/// Versions of one object grow.
+fn is_older(one: &str, other: &str) -> bool {
+    let number = |version: &str| version.parse::<u64>().ok();
+    number(one).zip(number(other)).is_some_and(|(one, other)| one < other)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! One object: what it is to be, and what it is.
+
+use std::time::Duration;
+
+use crate::{
+    domain::{
+        bundle::{Attempts, Reversals},
+        clock::BootInstant,
+    },
+    service::policy_objects::ports::{ObjectKey, ObjectKind, Print, SeenObject, Wanted, WriteError},
+};
+
+/// Between tries of an object that is refused by itself.
+const LONGEST_IN_VAIN: Duration = Duration::from_secs(64);
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) wanted: Option<(Wanted, Print)>,
+    pub(super) state: State,
+    under_way: Option<UnderWay>,
+    attempts: Attempts,
+    reversals: Reversals,
+    failure: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnderWay {
+    Applying,
+    Removing,
+}
+
+/// What is known of an object.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Nothing.
+    Unknown,
+    /// Nothing, but a policy of ours names it.
+    Presumed,
+    Absent,
+    Present(SeenObject),
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::service::policy_objects) enum Todo {
+    Apply { wanted: Wanted, version: Option<Box<str>> },
+    Remove { key: ObjectKey, seen: Option<SeenObject> },
+}
+
+/// What is done first. What holds roots comes before policies, and both before what is removed. A Secret goes as soon as its
+/// policy is gone: whoever takes over does not see that it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    ApplyRoots,
+    ApplyPolicy,
+    RemoveRoots,
+    RemovePolicy,
+}
+
+/// What is not right with an object, and will not be at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::service::policy_objects) enum Trouble<'a> {
+    /// Somebody else has made one of that name.
+    Taken,
+    /// Somebody changes it back again and again.
+    Fought,
+    /// It is to be gone, and a finalizer keeps it.
+    Going(&'a str),
+    /// It could not be written.
+    Failing(&'a str),
+}
+
+impl Entry {
+    /// `is_listed`: whether one that was not seen is not there.
+    pub(super) fn new(is_listed: bool) -> Self {
+        Self {
+            wanted: None,
+            state: if is_listed { State::Absent } else { State::Unknown },
+            under_way: None,
+            attempts: Attempts::default(),
+            reversals: Reversals::default(),
+            failure: None,
+        }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.wanted.is_none() && self.under_way.is_none() && matches!(self.state, State::Unknown | State::Absent)
+    }
+
+    /// Whether that is another wish than before.
+    pub(super) fn want(&mut self, wanted: Option<(Wanted, Print)>) -> bool {
+        let is_as_before = match (&self.wanted, &wanted) {
+            (None, None) => true,
+            (Some((_, old)), Some((_, new))) => old == new,
+            _ => false,
+        };
+        if !is_as_before {
+            // what went wrong, or was fought over, was another content
+            (self.attempts, self.reversals, self.failure) = Default::default();
+            self.wanted = wanted;
+        }
+        !is_as_before
+    }
+
+    pub(super) fn suspend(&mut self, kind: ObjectKind) {
+        (self.wanted, self.under_way) = (None, None);
+        (self.attempts, self.reversals, self.failure) = Default::default();
+        if kind == ObjectKind::SdsSecret {
+            self.state = match self.state {
+                State::Unknown | State::Absent => State::Unknown,
+                State::Presumed | State::Present(_) => State::Presumed,
+            };
+        }
+    }
+
+    /// A policy of ours names it.
+    pub(super) fn presume(&mut self) {
+        if matches!(self.state, State::Unknown) {
+            self.state = State::Presumed;
+        }
+    }
+
+    /// It may not be there any more.
+    pub(super) fn doubt(&mut self) {
+        if matches!(self.state, State::Present(_)) {
+            self.state = State::Presumed;
+        }
+    }
+
+    pub(super) fn is_going(&mut self) {
+        if let State::Present(seen) = &mut self.state {
+            seen.going.get_or_insert_default();
+        }
+    }
+
+    /// What others did to it without our doing.
+    pub(super) fn count_reversal(&mut self, state: &State, now: BootInstant) {
+        let Some((_, print)) = &self.wanted else { return };
+        let is_right =
+            |state: &State| matches!(state, State::Present(seen) if seen.print == *print && seen.going.is_none());
+        if is_right(&self.state) && !is_right(state) {
+            self.reversals.count(now);
+        }
+    }
+
+    pub(super) fn rank(&self, kind: ObjectKind) -> Option<Rank> {
+        let rank = match (kind, self.wanted.is_some()) {
+            (ObjectKind::BackendTlsPolicy, true) => Rank::ApplyPolicy,
+            (ObjectKind::BackendTlsPolicy, false) => Rank::RemovePolicy,
+            (ObjectKind::ConfigMap | ObjectKind::SdsSecret, true) => Rank::ApplyRoots,
+            (ObjectKind::ConfigMap | ObjectKind::SdsSecret, false) => Rank::RemoveRoots,
+        };
+        (self.under_way.is_none() && self.is_pending(kind)).then_some(rank)
+    }
+
+    /// Whether it is not as it is to be, and can be made so.
+    pub(super) fn is_pending(&self, kind: ObjectKind) -> bool {
+        match (&self.wanted, &self.state) {
+            (Some(_), State::Unknown | State::Presumed) => kind == ObjectKind::SdsSecret,
+            (Some(_), State::Absent) | (None, State::Presumed) => true,
+            (Some((_, print)), State::Present(seen)) => seen.ours && seen.going.is_none() && seen.print != *print,
+            (None, State::Present(seen)) => seen.ours && seen.going.is_none(),
+            (None, State::Unknown | State::Absent) => false,
+        }
+    }
+
+    /// Not before then.
+    pub(super) fn due(&self) -> Option<BootInstant> {
+        self.attempts.due(LONGEST_IN_VAIN)
+    }
+
+    pub(super) fn begin(&mut self, key: &ObjectKey, now: BootInstant) -> Option<Todo> {
+        self.rank(key.kind)?;
+        let seen = match &self.state {
+            State::Present(seen) => Some(seen),
+            State::Unknown | State::Presumed | State::Absent => None,
+        };
+        let (under_way, todo) = match &self.wanted {
+            Some((wanted, _)) => {
+                let version = seen.map(|seen| seen.version.clone());
+                (UnderWay::Applying, Todo::Apply { wanted: wanted.clone(), version })
+            }
+            None => (UnderWay::Removing, Todo::Remove { key: key.clone(), seen: seen.cloned() }),
+        };
+        self.attempts.begin(now);
+        self.under_way = Some(under_way);
+        Some(todo)
+    }
+
+    pub(super) fn end(&mut self, ended: Result<(), WriteError>) {
+        self.under_way = None;
+        match &ended {
+            // says nothing of this object; its kind waits
+            Err(WriteError::Unavailable { .. }) => self.attempts = Attempts::default(),
+            ended => self.attempts.end(ended.is_err()),
+        }
+        self.failure = match ended {
+            // it is seen soon what it is
+            Ok(()) | Err(WriteError::Outdated(_)) => None,
+            Err(WriteError::Refused(why) | WriteError::Unavailable { why, .. }) => Some(why),
+        };
+    }
+
+    pub(super) fn is_right(&self) -> bool {
+        match (&self.wanted, &self.state) {
+            (Some((_, print)), State::Present(seen)) => seen.ours && seen.going.is_none() && seen.print == *print,
+            _ => false,
+        }
+    }
+
+    /// Whether a policy may name it.
+    pub(super) fn is_usable(&self) -> bool {
+        let is_there = matches!(&self.state, State::Present(seen) if seen.ours && seen.going.is_none());
+        is_there && self.under_way != Some(UnderWay::Removing)
+    }
+
+    /// Whether it is there, and names the other.
+    pub(super) fn names(&self, other: &ObjectKey) -> bool {
+        matches!(&self.state, State::Present(seen) if seen.ours && seen.needs.as_ref() == Some(other))
+    }
+
+    pub(super) fn trouble(&self) -> Option<Trouble<'_>> {
+        let seen = match &self.state {
+            State::Present(seen) => Some(seen),
+            State::Unknown | State::Presumed | State::Absent => None,
+        };
+        match (seen, &self.failure) {
+            (Some(seen), _) if !seen.ours => self.wanted.is_some().then_some(Trouble::Taken),
+            (Some(seen), _) if seen.going.is_some() => Some(Trouble::Going(seen.going.as_deref().unwrap_or_default())),
+            _ if self.wanted.is_some() && self.reversals.is_a_fight() => Some(Trouble::Fought),
+            (_, Some(why)) => Some(Trouble::Failing(why)),
+            (_, None) => None,
+        }
+    }
+}

@@ -1,0 +1,422 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::service::policy_objects::ports::Content;
+
+const NAMESPACE: &str = "app";
+
+fn at(seconds: u64) -> BootInstant {
+    BootInstant::from_nanos(seconds * 1_000_000_000)
+}
+
+fn key(kind: ObjectKind, name: &str) -> ObjectKey {
+    ObjectKey { kind, object: ObjectName::new(NAMESPACE, name) }
+}
+
+fn roots() -> ObjectKey {
+    key(ObjectKind::ConfigMap, "countersign-mesh-ca")
+}
+
+fn secret(name: &str) -> ObjectKey {
+    key(ObjectKind::SdsSecret, name)
+}
+
+fn policy(name: &str) -> ObjectKey {
+    key(ObjectKind::BackendTlsPolicy, name)
+}
+
+fn print(content: u8) -> Print {
+    Print([content; 32])
+}
+
+fn wanted(key: ObjectKey, needs: Option<ObjectKey>, content: u8) -> (Wanted, Print) {
+    let content_of = match needs {
+        Some(ca) => Content::Verification { service: "s".into(), hostname: String::new(), ids: Vec::new(), ca },
+        None => Content::Roots { pem: "".into() },
+    };
+    (Wanted { key, owner: None, content: content_of }, print(content))
+}
+
+fn portable(content: u8) -> Vec<(Wanted, Print)> {
+    vec![wanted(roots(), None, 100), wanted(policy("a"), Some(roots()), content)]
+}
+
+fn sds() -> Vec<(Wanted, Print)> {
+    vec![wanted(secret("a"), None, 101), wanted(policy("a"), Some(secret("a")), 50)]
+}
+
+fn seen(version: u64, content: u8, needs: Option<ObjectKey>) -> SeenObject {
+    SeenObject {
+        version: version.to_string().into(),
+        uid: "u".into(),
+        print: print(content),
+        ours: true,
+        going: None,
+        needs,
+        is_unusable: false,
+    }
+}
+
+/// A cluster that takes everything, and tells of what is not a Secret.
+struct Model {
+    ledger: Ledger,
+    objects: BTreeMap<ObjectKey, SeenObject>,
+    version: u64,
+    now: BootInstant,
+    done: Vec<String>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let mut model =
+            Self { ledger: Ledger::default(), objects: BTreeMap::new(), version: 0, now: at(1), done: Vec::new() };
+        model.list();
+        model
+    }
+
+    fn list(&mut self) {
+        for kind in [ObjectKind::ConfigMap, ObjectKind::BackendTlsPolicy] {
+            let of_kind = self.objects.iter().filter(|(key, _)| key.kind == kind);
+            let all = of_kind.map(|(key, seen)| (key.object.clone(), seen.clone())).collect();
+            self.ledger.see(Seen::Listed(kind, all), self.now);
+        }
+    }
+
+    fn want(&mut self, wanted: Vec<(Wanted, Print)>) {
+        self.ledger.want(NAMESPACE, wanted, self.now);
+        self.ledger.planned(self.now);
+    }
+
+    fn next_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    fn perform(&mut self, todo: Todo) -> (ObjectKey, Outcome) {
+        let version = self.next_version();
+        match todo {
+            Todo::Apply { wanted, version: known } => {
+                let current = self.objects.get(&wanted.key);
+                assert!(
+                    known.is_none() || current.map(|seen| &seen.version) == known.as_ref(),
+                    "{known:?} {current:?}"
+                );
+                let (content, needs) = (self.content_of(&wanted.key), wanted.needs().cloned());
+                if let Some(needs) = &needs {
+                    assert!(self.objects.contains_key(needs), "{} before {needs}", wanted.key);
+                }
+                self.done.push(format!("apply {}", wanted.key));
+                let seen = seen(version, content, needs);
+                self.objects.insert(wanted.key.clone(), seen.clone());
+                (wanted.key, Outcome::Applied(seen))
+            }
+            Todo::Remove { key, .. } => {
+                let named = self.objects.values().any(|seen| seen.needs.as_ref() == Some(&key));
+                assert!(!named, "{key} is still named");
+                self.done.push(format!("remove {key}"));
+                self.objects.remove(&key);
+                (key, Outcome::Removed(Removed::Gone))
+            }
+        }
+    }
+
+    /// What the ledger wants in it.
+    fn content_of(&self, key: &ObjectKey) -> u8 {
+        self.ledger.entries[key].wanted.as_ref().unwrap().1.0[0]
+    }
+
+    /// All that is to be done, with as much patience as it takes.
+    fn settle(&mut self) -> Vec<String> {
+        let mut told = Vec::new();
+        while let Some(due) = self.ledger.next_wake(self.now) {
+            self.now = self.now.max(due);
+            if let Some(todo) = self.ledger.next(self.now) {
+                let (key, outcome) = self.perform(todo);
+                self.ledger.done(&key, outcome, self.now);
+                told.push(key);
+            }
+            assert!(told.len() < 1000, "it never ends: {:?}", self.done);
+        }
+        std::mem::take(&mut self.done)
+    }
+
+    fn edit(&mut self, key: &ObjectKey, content: u8) {
+        let version = self.next_version();
+        let seen =
+            SeenObject { print: print(content), version: version.to_string().into(), ..self.objects[key].clone() };
+        self.objects.insert(key.clone(), seen.clone());
+        self.ledger.see(Seen::Put(key.clone(), seen), self.now);
+    }
+
+    fn delete(&mut self, key: &ObjectKey) {
+        if let Some(seen) = self.objects.remove(key)
+            && key.kind != ObjectKind::SdsSecret
+        {
+            self.ledger.see(Seen::Gone(key.clone(), seen.version), self.now);
+        }
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        self.ledger.troubles().map(|(key, trouble)| format!("{key} {trouble:?}")).collect()
+    }
+}
+
+#[test]
+fn roots_are_there_before_their_policy_and_longer() {
+    let mut model = Model::new();
+    model.want(portable(1));
+    assert_eq!(model.settle(), ["apply ConfigMap app/countersign-mesh-ca", "apply BackendTLSPolicy app/a"]);
+    model.want(Vec::new());
+    assert_eq!(model.settle(), ["remove BackendTLSPolicy app/a", "remove ConfigMap app/countersign-mesh-ca"]);
+    assert!(model.ledger.entries.is_empty());
+}
+
+#[test]
+fn a_flavour_changes_by_adding_before_removing() {
+    let mut model = Model::new();
+    model.want(portable(1));
+    model.settle();
+    model.want(sds());
+    let there_and_back =
+        ["apply Secret app/a", "apply BackendTLSPolicy app/a", "remove ConfigMap app/countersign-mesh-ca"];
+    assert_eq!(model.settle(), there_and_back);
+    model.want(portable(1));
+    let expected = ["apply ConfigMap app/countersign-mesh-ca", "apply BackendTLSPolicy app/a", "remove Secret app/a"];
+    assert_eq!(model.settle(), expected);
+}
+
+#[test]
+fn nothing_is_done_before_everything_is_known() {
+    let mut ledger = Ledger::default();
+    ledger.want(NAMESPACE, portable(1), at(1));
+    ledger.planned(at(1));
+    ledger.see(Seen::Listed(ObjectKind::ConfigMap, Vec::new()), at(1));
+    assert_eq!((ledger.next(at(1)), ledger.next_wake(at(1))), (None, None));
+    ledger.see(Seen::Listed(ObjectKind::BackendTlsPolicy, Vec::new()), at(1));
+    assert!(ledger.next(at(1)).is_some());
+    let mut ledger = Ledger::default();
+    let stale = vec![(ObjectName::new("gone", "a"), seen(1, 1, None))];
+    ledger.see(Seen::Listed(ObjectKind::ConfigMap, Vec::new()), at(1));
+    ledger.see(Seen::Listed(ObjectKind::BackendTlsPolicy, stale), at(1));
+    assert_eq!(ledger.next(at(1)), None, "what is wanted is not known yet");
+    ledger.planned(at(1));
+    assert!(matches!(ledger.next(at(1)), Some(Todo::Remove { .. })));
+}
+
+#[test]
+fn what_is_right_is_not_written_again() {
+    let mut model = Model::new();
+    model.want(portable(1));
+    model.settle();
+    model.want(portable(1));
+    model.list();
+    let unchanged = model.objects[&policy("a")].clone();
+    model.ledger.see(Seen::Put(policy("a"), SeenObject { version: "99".into(), ..unchanged }), model.now);
+    assert!(model.settle().is_empty());
+}
+
+#[test]
+fn edits_and_deletions_are_put_right_ever_more_slowly_and_reported() {
+    let mut model = Model::new();
+    model.want(portable(1));
+    model.settle();
+    let begin = model.now;
+    model.edit(&policy("a"), 9);
+    assert_eq!(model.settle(), ["apply BackendTLSPolicy app/a"]);
+    assert_eq!(model.now, begin, "the first one at once");
+    assert!(model.troubles().is_empty());
+    for _ in 0..20 {
+        model.delete(&policy("a"));
+        assert_eq!(model.settle(), ["apply BackendTLSPolicy app/a"]);
+    }
+    assert_eq!(model.troubles(), ["BackendTLSPolicy app/a Fought"]);
+    assert!(model.now.since(begin) > Duration::from_secs(600), "{:?}", model.now.since(begin));
+    let before = model.now;
+    model.want(portable(2));
+    assert_eq!(model.settle(), ["apply BackendTLSPolicy app/a"]);
+    assert_eq!(model.now, before, "another wish does not wait for it");
+    assert!(model.troubles().is_empty());
+}
+
+#[test]
+fn what_somebody_else_has_made_is_left_alone() {
+    let mut model = Model::new();
+    let theirs = SeenObject { ours: false, ..seen(1, 7, None) };
+    model.ledger.see(Seen::Put(roots(), theirs.clone()), model.now);
+    model.ledger.see(Seen::Put(policy("b"), SeenObject { ours: false, ..seen(1, 7, None) }), model.now);
+    model.want(portable(1));
+    assert!(model.settle().is_empty(), "a policy must not name roots of somebody else");
+    assert_eq!(model.troubles(), ["ConfigMap app/countersign-mesh-ca Taken"]);
+    model.ledger.see(Seen::Gone(roots(), theirs.version), model.now);
+    assert_eq!(model.settle().len(), 2);
+}
+
+#[test]
+fn what_a_finalizer_keeps_is_reported_and_written_when_it_is_gone() {
+    let mut model = Model::new();
+    model.want(portable(1));
+    model.settle();
+    let going = SeenObject {
+        going: Some("example.test/keep".into()),
+        version: "50".into(),
+        ..model.objects[&policy("a")].clone()
+    };
+    model.ledger.see(Seen::Put(policy("a"), going), model.now);
+    assert!(model.settle().is_empty());
+    assert_eq!(model.troubles(), [r#"BackendTLSPolicy app/a Going("example.test/keep")"#]);
+    model.objects.remove(&policy("a"));
+    model.ledger.see(Seen::Gone(policy("a"), "51".into()), model.now);
+    assert_eq!(model.settle(), ["apply BackendTLSPolicy app/a"]);
+    assert!(model.troubles().is_empty());
+}
+
+#[test]
+fn a_secret_that_a_gateway_misses_is_written_again() {
+    let mut model = Model::new();
+    model.want(sds());
+    model.settle();
+    model.delete(&secret("a"));
+    assert!(model.settle().is_empty());
+    let unusable = SeenObject { is_unusable: true, version: "60".into(), ..model.objects[&policy("a")].clone() };
+    model.ledger.see(Seen::Put(policy("a"), unusable.clone()), model.now);
+    assert_eq!(model.settle(), ["apply Secret app/a"]);
+    model.ledger.see(Seen::Put(policy("a"), SeenObject { version: "61".into(), ..unusable }), model.now);
+    assert!(model.settle().is_empty(), "once is enough");
+}
+
+#[test]
+fn another_active_goes_on_from_what_it_sees() {
+    let mut model = Model::new();
+    model.want(sds());
+    model.settle();
+    model.ledger.suspend();
+    assert_eq!(model.ledger.next_wake(model.now), None);
+    model.want(sds());
+    assert_eq!(model.settle(), ["apply Secret app/a"], "which nobody can see");
+    model.ledger.suspend();
+    model.want(Vec::new());
+    assert_eq!(model.settle(), ["remove BackendTLSPolicy app/a", "remove Secret app/a"]);
+}
+
+#[test]
+fn while_nothing_is_taken_one_asks_for_all_and_ever_more_slowly() {
+    let mut model = Model::new();
+    let many = (0..50).map(|number| wanted(key(ObjectKind::ConfigMap, &number.to_string()), None, 1)).collect();
+    model.want(many);
+    let (begin, mut asked) = (model.now, 0);
+    while model.now.since(begin) < Duration::from_secs(600) {
+        let Some(due) = model.ledger.next_wake(model.now) else { panic!("it gave up") };
+        model.now = model.now.max(due);
+        if let Some(Todo::Apply { wanted, .. }) = model.ledger.next(model.now) {
+            asked += 1;
+            let error = WriteError::Unavailable { why: "configmaps is forbidden".into(), pause: None };
+            model.ledger.done(&wanted.key, Outcome::Failed(error), model.now);
+        }
+    }
+    assert!((60..100).contains(&asked), "{asked}");
+    assert_eq!(model.ledger.closed().count(), 1);
+    assert_eq!(model.settle().len(), 50);
+    assert_eq!(model.ledger.closed().count(), 0);
+}
+
+#[test]
+fn an_object_that_is_refused_does_not_keep_others_waiting() {
+    let mut model = Model::new();
+    model.want(portable(1));
+    let Some(Todo::Apply { wanted, .. }) = model.ledger.next(model.now) else { panic!("nothing to do") };
+    let mut others = portable(1);
+    others.push(wanted_secret());
+    model.want(others);
+    model.ledger.done(&wanted.key, Outcome::Failed(WriteError::Refused("odd".into())), model.now);
+    assert_eq!(model.troubles(), [r#"ConfigMap app/countersign-mesh-ca Failing("odd")"#]);
+    let Some(Todo::Apply { wanted, .. }) = model.ledger.next(model.now) else { panic!("nothing else to do") };
+    assert_eq!(wanted.key, secret("b"));
+}
+
+fn wanted_secret() -> (Wanted, Print) {
+    wanted(secret("b"), None, 3)
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Want(u8),
+    Edit(bool, u8),
+    Delete(u8),
+    List,
+    TakeOver,
+    Step,
+}
+
+fn plans(which: u8) -> Vec<(Wanted, Print)> {
+    match which {
+        0 => Vec::new(),
+        1 => sds(),
+        content => portable(content),
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (0_u8..4).prop_map(Event::Want),
+        (any::<bool>(), 5_u8..8).prop_map(|(of_roots, content)| Event::Edit(of_roots, content)),
+        (0_u8..2).prop_map(Event::Delete),
+        Just(Event::List),
+        Just(Event::TakeOver),
+        Just(Event::Step),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn any_order_of_events_ends_in_what_is_wanted_and_then_nothing_is_written(
+        events in prop::collection::vec(event(), 0..40),
+        last in 0_u8..4,
+    ) {
+        let mut model = Model::new();
+        let mut current = 0;
+        for event in events {
+            match event {
+                Event::Want(which) => {
+                    current = which;
+                    model.want(plans(which));
+                }
+                Event::Edit(of_roots, content) => {
+                    let key = if of_roots { roots() } else { policy("a") };
+                    if model.objects.contains_key(&key) {
+                        model.edit(&key, content);
+                    }
+                }
+                Event::Delete(which) => model.delete(&if which == 0 { roots() } else { policy("a") }),
+                Event::List => model.list(),
+                Event::TakeOver => {
+                    model.ledger.suspend();
+                    model.want(plans(current));
+                }
+                Event::Step => {
+                    if let Some(due) = model.ledger.next_wake(model.now) {
+                        model.now = model.now.max(due);
+                        // an edit may come between, so what was to be done is made as the cluster is then
+                        if let Some(todo) = model.ledger.next(model.now) {
+                            let (key, outcome) = model.perform(todo);
+                            model.ledger.done(&key, outcome, model.now);
+                        }
+                    }
+                }
+            }
+            model.done.clear();
+        }
+        model.want(plans(last));
+        model.settle();
+        let expected: BTreeMap<ObjectKey, Print> =
+            plans(last).into_iter().map(|(wanted, print)| (wanted.key, print)).collect();
+        let left: BTreeMap<ObjectKey, Print> =
+            model.objects.iter().map(|(key, seen)| (key.clone(), seen.print)).collect();
+        prop_assert_eq!(left, expected);
+        model.list();
+        model.want(plans(last));
+        prop_assert!(model.settle().is_empty());
+    }
+}

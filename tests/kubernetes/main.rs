@@ -45,6 +45,7 @@ mod network;
 mod network_works;
 mod pair;
 mod policy;
+mod policy_objects;
 mod rights;
 mod rotations;
 mod state;

@@ -2,11 +2,18 @@
 
 use std::fs;
 
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use kube::{Api, api::PostParams};
+use k8s_openapi::api::{
+    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    core::v1::Secret,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, client_of},
     pair::{NAMESPACE, install, install_with, shipped},
 };
 
@@ -15,6 +22,7 @@ type Row = (&'static str, &'static str, &'static str, &'static str, &'static str
 
 const LEASES: &str = "coordination.k8s.io";
 const CERTIFICATES: &str = "certificates.k8s.io";
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ISTIO: &str = "istio-system";
 const GATEWAYS: &str = "gateways";
 const ROOTS: &str = "istio-ca-root-cert";
@@ -95,6 +103,38 @@ const POLICY: &[Row] = &[
     ("watch", "security.istio.io", "peerauthentications", "", ""),
 ];
 
+/// Refused by all of these, allowed with `rbac-policy-objects.yaml`.
+const POLICY_OBJECTS: &[Row] = &[
+    ("list", GATEWAY_API, "gateways", "", ""),
+    ("watch", GATEWAY_API, "httproutes", "", ""),
+    ("patch", GATEWAY_API, "backendtlspolicies", "anywhere", "countersign-backend"),
+    ("delete", GATEWAY_API, "backendtlspolicies", "anywhere", "countersign-backend"),
+    ("patch", "", "configmaps", "anywhere", "countersign-mesh-ca"),
+    ("watch", "", "configmaps", "", "envoy-gateway-config"),
+    ("watch", "", "secrets", "", "countersign-svid"),
+    ("watch", "gateway.envoyproxy.io", "envoyproxies", "", ""),
+    // as far as the admission policy beside it lets them
+    ("create", "", "secrets", "anywhere", ""),
+    ("patch", "", "secrets", "anywhere", "countersign-backend"),
+    ("delete", "", "secrets", "anywhere", "countersign-backend"),
+];
+
+/// As the admission policy says it.
+const NO_SUCH_SECRET: &str = "a replica of Countersign writes no Secret of this type";
+
+/// Refused with it as well.
+const OF_USERS: &[Row] = &[
+    ("list", "", "secrets", "", ""),
+    ("get", "", "secrets", "anywhere", "countersign-backend"),
+    ("watch", "", "secrets", ISTIO, "istio-ca-secret"),
+    ("update", "", "secrets", "anywhere", "countersign-backend"),
+    ("patch", GATEWAY_API, "gateways", GATEWAYS, "gateway"),
+    ("patch", GATEWAY_API, "httproutes", "anywhere", "route"),
+    ("patch", "gateway.envoyproxy.io", "envoyproxies", GATEWAYS, "proxy"),
+    ("patch", "", "configmaps", "envoy-gateway-system", "envoy-gateway-config"),
+    ("delete", "", "configmaps", "anywhere", "istio-ca-root-cert"),
+];
+
 const REFUSED_EVEN_THEN: &[Row] = &[
     ("get", "", "secrets", ISTIO, "istio-ca-secret"),
     ("get", "", "secrets", GATEWAYS, "another"),
@@ -139,6 +179,63 @@ async fn a_replica_has_the_rights_it_needs_and_no_more() {
     cluster.apply_file(&shipped("rbac-gateway-token.yaml")).await;
     check(&cluster, GATEWAY_TOKEN, true).await;
     check(&cluster, REFUSED_EVEN_THEN, false).await;
+}
+
+#[tokio::test]
+async fn of_secrets_only_those_for_gateways_can_be_written_anywhere() {
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
+    let account = install(&cluster).await;
+    check(&cluster, POLICY_OBJECTS, false).await;
+    cluster.apply_file(&shipped("rbac-policy-objects.yaml")).await;
+    check(&cluster, POLICY_OBJECTS, true).await;
+    check(&cluster, OF_USERS, false).await;
+    cluster.namespace_named("anywhere", &[]).await;
+    cluster.secret("anywhere", "theirs", &[("a", b"b")]).await;
+    let client = client_of(&cluster.kubeconfig(&account).await);
+    let secrets = |namespace: &str| Api::<Secret>::namespaced(client.clone(), namespace);
+    let apply = async |namespace: &str, name: &str, kind: &str, annotations: serde_json::Value| {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": { "name": name, "annotations": annotations },
+            "data": { "tls.crt": "", "tls.key": "" },
+        });
+        secrets(namespace).patch(name, &PatchParams::apply("countersign"), &Patch::Apply(&object)).await
+    };
+    // the admission plugin hears of its policy a little later
+    let begin = std::time::Instant::now();
+    loop {
+        let made = apply("anywhere", &cluster.unique("early"), "Opaque", json!({})).await;
+        if made.as_ref().is_err_and(|error| error.to_string().contains(NO_SUCH_SECRET)) {
+            break;
+        }
+        assert!(begin.elapsed().as_secs() < 20, "{made:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (sds, tls, none) = ("gateway.envoyproxy.io/sds", "kubernetes.io/tls", json!({}));
+    apply("anywhere", "one", sds, none.clone()).await.unwrap();
+    apply("anywhere", "one", sds, json!({ "a": "b" })).await.unwrap();
+    apply("anywhere", "gateway", tls, json!({ "countersign.io/published": "x" })).await.unwrap();
+    apply("anywhere", "gateway", tls, json!({ "countersign.io/published": "y" })).await.unwrap();
+    apply(NAMESPACE, "countersign-trust", "Opaque", none.clone()).await.unwrap();
+    apply("anywhere", "unmarked", tls, none.clone()).await.unwrap();
+    let marked = Patch::Apply(json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": { "name": "theirs", "annotations": { "countersign.io/published": "x" } },
+    }));
+    let theirs = secrets("anywhere").patch("theirs", &PatchParams::apply("countersign"), &marked).await;
+    let refused = [
+        theirs.map(drop),
+        apply("anywhere", "unmarked", tls, json!({ "countersign.io/published": "x" })).await.map(drop),
+        apply("anywhere", "other", "Opaque", none.clone()).await.map(drop),
+        apply(NAMESPACE, "other", "Opaque", none).await.map(drop),
+        secrets("anywhere").delete("theirs", &DeleteParams::default()).await.map(drop),
+        secrets("anywhere").delete("gateway", &DeleteParams::default()).await.map(drop),
+        secrets(NAMESPACE).delete("countersign-trust", &DeleteParams::default()).await.map(drop),
+    ];
+    for (at, answer) in refused.into_iter().enumerate() {
+        let error = answer.expect_err(&at.to_string()).to_string();
+        assert!(error.contains(NO_SUCH_SECRET), "{at}: {error}");
+    }
+    secrets("anywhere").delete("one", &DeleteParams::default()).await.unwrap();
 }
 
 /// Of a replica in front of istiod, with `rbac-istiod.yaml` alone.

@@ -1,0 +1,144 @@
+//! What people and other programs do to the objects.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{LATER, POLICY, SOON, Stage, is_complete, objects};
+use crate::{
+    network::in_own_network,
+    policy_objects::objects::{SERVICE, TEAM},
+    support::wait::wait_until,
+};
+
+#[test]
+fn what_is_edited_or_deleted_is_put_right_and_what_is_right_is_not_written() {
+    in_own_network(
+        "policy_objects::hands::what_is_edited_or_deleted_is_put_right_and_what_is_right_is_not_written",
+        |network| {
+            let mut stage = Stage::complete(network);
+            let client = stage.client();
+            stage.on(objects::label(&client, Some("enabled")));
+            wait_until(LATER, "objects", || is_complete(&stage));
+
+            stage.on(objects::edit(
+                &client,
+                POLICY,
+                &json!({ "spec": { "targetRefs": [
+            { "group": "", "kind": "Service", "name": "elsewhere" },
+        ] } }),
+            ));
+            wait_until(SOON, "the policy after an edit", || is_complete(&stage));
+            stage.on(objects::edit(&client, POLICY, &json!({ "metadata": { "labels": null, "annotations": null } })));
+            wait_until(LATER, "labels and annotations after an edit", || {
+                let policy = stage.on(objects::get(&client, TEAM, POLICY)).ok_or("no policy")?;
+                let (labels, annotations) = (policy.metadata.labels, policy.metadata.annotations);
+                let are_back =
+                    labels.is_some_and(|labels| labels.len() == 1) && annotations.is_some_and(|all| all.len() == 2);
+                if are_back { Ok(()) } else { Err("they are not back") }
+            });
+            stage
+                .on(async { objects::policies(&client, TEAM).delete(POLICY, &DeleteParams::default()).await.unwrap() });
+            wait_until(LATER, "the policy after it was deleted", || is_complete(&stage));
+            a_lost_secret(&stage);
+            nothing_in_half_a_minute(&stage);
+            a_finalizer(&stage);
+            stage.check_nothing_was_refused();
+            stage.replicas[0].stop();
+        },
+    );
+}
+
+/// Nobody sees that a Secret is deleted, but a gateway misses it.
+fn a_lost_secret(stage: &Stage) {
+    let client = stage.client();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), TEAM);
+    let change = Patch::Merge(json!({ "stringData": { "secretName": "default" } }));
+    let refused = stage.on(async { secrets.patch(POLICY, &PatchParams::default(), &change).await.unwrap_err() });
+    assert!(refused.to_string().contains("immutable"), "{refused}");
+    stage.on(async { secrets.delete(POLICY, &DeleteParams::default()).await.map(drop).unwrap() });
+    let status = Patch::Merge(json!({ "status": { "ancestors": [{
+        "ancestorRef": { "name": "gw", "namespace": "gw" },
+        "controllerName": "gateway.envoyproxy.io/gatewayclass-controller",
+        "conditions": [{
+            "type": "ResolvedRefs", "status": "False", "reason": "InvalidCACertificateRef", "message": "not found",
+            "lastTransitionTime": "2026-11-27T10:00:00Z",
+        }],
+    }] } }));
+    stage.on(async {
+        objects::policies(&client, TEAM)
+            .patch_status(POLICY, &PatchParams::default(), &status)
+            .await
+            .map(drop)
+            .unwrap();
+    });
+    wait_until(LATER, "the Secret after a gateway missed it", || is_complete(stage));
+}
+
+fn nothing_in_half_a_minute(stage: &Stage) {
+    let client = stage.client();
+    let before = stage.writes().len();
+    stage.on(async {
+        // what has nothing to do with it
+        stage.cluster.namespace_named("unrelated", &[]).await;
+        stage.cluster.secret("unrelated", "countersign-backend", &[("a", b"b")]).await;
+        let labels = json!({ "metadata": { "labels": { "team": "x" }, "annotations": { "note": "x" } } });
+        objects::edit(&client, POLICY, &labels).await;
+        let services: Api<k8s_openapi::api::core::v1::Service> = Api::namespaced(client.clone(), TEAM);
+        services.patch(SERVICE, &PatchParams::default(), &Patch::Merge(&labels)).await.unwrap();
+        let account = stage.cluster.account("unrelated", "somebody").await;
+        stage.cluster.pod(&account, "somebody").await;
+    });
+    stage.let_half_a_minute_pass();
+    let written = &stage.writes()[before..];
+    assert!(written.is_empty(), "{written:#?}");
+}
+
+fn a_finalizer(stage: &Stage) {
+    let client = stage.client();
+    stage.on(async {
+        objects::edit(&client, POLICY, &json!({ "metadata": { "finalizers": ["example.test/keep"] } })).await;
+        objects::policies(&client, TEAM).delete(POLICY, &DeleteParams::default()).await.unwrap();
+    });
+    stage.wait_until_said(0, "DeletionPending: BackendTLSPolicy test-infra/countersign-backend");
+    let before = stage.writes().len();
+    stage.on(objects::edit(&client, POLICY, &json!({ "metadata": { "finalizers": null } })));
+    wait_until(LATER, "the policy once it was gone", || is_complete(stage));
+    let written = stage.writes().len() - before;
+    assert_eq!(written, 1, "one write");
+}
+
+#[test]
+fn what_others_have_made_is_left_alone() {
+    in_own_network("policy_objects::hands::what_others_have_made_is_left_alone", |network| {
+        let mut stage = Stage::complete(network);
+        let client = stage.client();
+        stage.on(async {
+            stage.cluster.apply(&objects::foreign_policy("mine", SERVICE)).await;
+            stage.cluster.apply(&objects::service("other")).await;
+            stage.cluster.apply(&objects::foreign_policy("countersign-other", "third")).await;
+            stage.cluster.apply(&objects::service("fourth")).await;
+            objects::label(&client, Some("enabled")).await;
+        });
+        let version =
+            |name: &str| stage.on(objects::get(&client, TEAM, name)).and_then(|found| found.metadata.resource_version);
+        let before = [version("mine"), version("countersign-other")];
+        wait_until(SOON, "the policy of another Service", || version("countersign-fourth").ok_or("no policy"));
+        stage.wait_until_said(0, "NameTaken: BackendTLSPolicy test-infra/countersign-other");
+        assert_eq!(version(POLICY), None, "beside a user's own policy");
+        assert_eq!([version("mine"), version("countersign-other")], before);
+        for (name, ours) in [("mine", POLICY), ("countersign-other", "countersign-other")] {
+            stage.on(async { objects::policies(&client, TEAM).delete(name, &DeleteParams::default()).await.unwrap() });
+            wait_until(SOON, "ours once theirs is gone", || {
+                let found = stage.on(objects::get(&client, TEAM, ours)).ok_or("no policy")?;
+                let is_ours = found.metadata.owner_references.is_some();
+                if is_ours { Ok(()) } else { Err("theirs is there") }
+            });
+        }
+        stage.check_nothing_was_refused();
+        stage.replicas[0].stop();
+    });
+}

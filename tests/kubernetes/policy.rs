@@ -2,6 +2,7 @@
 
 mod contexts;
 mod gateway;
+mod istio;
 mod many;
 
 use std::{

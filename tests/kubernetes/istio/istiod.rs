@@ -75,7 +75,7 @@ pub(crate) struct Istiod {
     process: Process,
     /// Of xDS with TLS, and of the CA if it is one.
     pub(crate) port: u16,
-    monitoring_port: u16,
+    pub(crate) monitoring_port: u16,
     /// Secret `istiod-tls`, as its chart mounts it.
     serving: Mount,
 }

@@ -324,3 +324,6 @@ impl Touched {
         !self.all && !self.gateways && self.services.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

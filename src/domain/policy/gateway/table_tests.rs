@@ -5,7 +5,8 @@ use std::{fmt::Write as _, sync::Arc};
 use super::*;
 use crate::domain::policy::{
     Backing, Change, ClusterChange, Condition, ControlPlanes, GatewayApiSafety, Labels, MeshLabels, NamespaceFacts,
-    ObjectName, PodFacts, PolicyIndex, PolicySnapshot, PortFacts, ServiceFacts, Sidecar,
+    ObjectName, PeerAuthenticationFacts, PeerMode, PodFacts, PolicyIndex, PolicySnapshot, PortFacts, ServiceFacts,
+    Sidecar, TargetPort,
 };
 
 const ROWS: &str = include_str!("table_tests/rows.txt");
@@ -35,6 +36,7 @@ struct World {
     control_planes: ControlPlanes,
     service: ServiceFacts,
     namespaces: Vec<NamespaceFacts>,
+    peers: Vec<PeerAuthenticationFacts>,
     pods: Vec<PodFacts>,
 }
 
@@ -46,6 +48,7 @@ impl World {
             control_planes: ControlPlanes {
                 istio: GatewayApiSafety::Safe,
                 envoy_gateway: Some("1.9.1".parse().unwrap()),
+                istiods: [].into(),
             },
             service: ServiceFacts {
                 object: ObjectName::new("app", "svc"),
@@ -56,6 +59,7 @@ impl World {
                 tag: None,
             },
             namespaces: vec![namespace("app", labels), namespace("infra", ""), namespace("evil", "")],
+            peers: Vec::new(),
             pods: Vec::new(),
         };
         for account in pods.split_whitespace() {
@@ -111,6 +115,8 @@ impl World {
             account: format!("{namespace}/{account}").parse().unwrap(),
             finished: false,
             sidecar,
+            named_ports: None,
+            control_plane: None,
         });
     }
 
@@ -164,6 +170,20 @@ impl World {
             ["svc", "opt-out"] => self.service.opt_out = Some("disabled".into()),
             ["svc", ref rest @ ..] => self.service.ports = ports(rest.iter().copied()),
             ["eg", version] => self.control_planes.envoy_gateway = version.parse().ok(),
+            ["peers", mode] => {
+                let mode = match mode {
+                    "strict" => PeerMode::Strict,
+                    "disable" => PeerMode::Disable,
+                    _ => PeerMode::Permissive,
+                };
+                self.peers.push(PeerAuthenticationFacts {
+                    object: ObjectName::new("app", "default"),
+                    created: 0,
+                    selector: Labels::default(),
+                    mode: Some(mode),
+                    ports: [].into(),
+                });
+            }
             ["istio", said] => {
                 let pod = ObjectName::new("istio-system", "pod");
                 self.control_planes.istio = match said {
@@ -183,6 +203,7 @@ impl World {
             ClusterChange::Services(Change::Reset(vec![self.service])),
             ClusterChange::Pods(Change::Reset(self.pods)),
             ClusterChange::Slices(Change::Reset(Vec::new())),
+            ClusterChange::PeerAuthentications(Change::Reset(self.peers)),
         ] {
             self.index.see(&change);
             self.policies.apply(change);
@@ -236,7 +257,8 @@ fn ports<'a>(words: impl Iterator<Item = &'a str>) -> Box<[PortFacts]> {
     let port = |word: &str| {
         let parts: Vec<&str> = word.split('/').collect();
         let app_protocol = parts.get(2).map(|said| said.replace('~', "/").into());
-        PortFacts { name: parts[0].into(), number: parts[1].parse().unwrap(), app_protocol }
+        let number = parts[1].parse().unwrap();
+        PortFacts { name: parts[0].into(), number, app_protocol, target: TargetPort::Number(number) }
     };
     words.map(port).collect()
 }

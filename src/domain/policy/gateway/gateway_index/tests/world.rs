@@ -238,7 +238,7 @@ fn labelled(namespace: u8, variant: u8) -> NamespaceFacts {
 
 pub(super) fn service(object: ObjectName, variant: u8) -> ServiceFacts {
     let name = if variant.is_multiple_of(2) { "http" } else { "grpc" };
-    let port = |number| PortFacts { name: name.into(), number, app_protocol: None };
+    let port = |number| PortFacts { name: name.into(), number, app_protocol: None, target: TargetPort::Number(number) };
     ServiceFacts {
         object,
         uid: (variant % 2).to_string().into(),
@@ -261,6 +261,8 @@ fn pod(object: ObjectName, variant: u8) -> PodFacts {
         labels: Arc::new(labels.into_iter().collect()),
         finished: variant & 16 > 0,
         sidecar: if variant & 32 > 0 { Sidecar::Injected } else { Sidecar::Missing },
+        named_ports: None,
+        control_plane: None,
     }
 }
 
@@ -355,5 +357,5 @@ fn control_planes(variant: u8) -> ControlPlanes {
         _ => GatewayApiSafety::Safe,
     };
     let versions = ["1.9.1", "1.9.0", "1.8.0", "", "1.7.3", "1.5.0"];
-    ControlPlanes { istio, envoy_gateway: versions[usize::from(variant / 8) % 6].parse().ok() }
+    ControlPlanes { istio, envoy_gateway: versions[usize::from(variant / 8) % 6].parse().ok(), istiods: [].into() }
 }

@@ -36,3 +36,6 @@ pub use self::{
         Verification,
     },
 };
+
+#[cfg(test)]
+mod table_tests;

@@ -170,7 +170,7 @@ impl GatewayIndex {
         let control_planes = &policies.control_planes;
         match &seen {
             Some(seen) if Arc::ptr_eq(seen, policies) && touched.is_nothing() => return self.current.clone(),
-            Some(seen) => touched.all |= seen.control_planes != *control_planes,
+            Some(seen) => touched.all |= is_other(&seen.control_planes, control_planes),
             None => touched.all = true,
         }
         let is_unknown = control_planes.envoy_gateway.is_none();
@@ -220,6 +220,12 @@ fn put_pod(pod: &PodFacts) -> Change<DataPlanePod> {
 
 fn labelled(namespace: &NamespaceFacts) -> LabelledNamespace {
     LabelledNamespace { name: Arc::clone(&namespace.name), labels: namespace.all_labels.clone() }
+}
+
+/// Whether anything differs that counts here.
+fn is_other(old: &ControlPlanes, new: &ControlPlanes) -> bool {
+    let counts = |of: &ControlPlanes| (of.istio.may_write(), of.istio.must_remove(), of.envoy_gateway);
+    counts(old) != counts(new)
 }
 
 /// Each namespace for which the plan differs.
@@ -324,3 +330,6 @@ impl Touched {
         !self.all && !self.gateways && self.services.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,375 @@
+//! Labels, pods and Routes in; mode, identities, conditions and objects out. The rows, and how they are written: `table_tests/rows.txt`.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use super::*;
+use crate::domain::policy::{
+    Backing, Change, ClusterChange, Condition, ControlPlanes, GatewayApiSafety, Labels, MeshLabels, NamespaceFacts,
+    ObjectName, PeerAuthenticationFacts, PeerMode, PodFacts, PolicyIndex, PolicySnapshot, PortFacts, ServiceFacts,
+    Sidecar, TargetPort,
+};
+
+const ROWS: &str = include_str!("table_tests/rows.txt");
+
+#[test]
+fn each_row_comes_out_as_it_says() {
+    let rows: Vec<(usize, &str)> =
+        ROWS.lines().enumerate().filter(|(_, row)| row.contains('|') && !row.starts_with('#')).collect();
+    assert!(rows.len() >= 60, "{}", rows.len());
+    let wrong: Vec<String> = rows.iter().filter_map(|(line, row)| wrong(line + 1, row)).collect();
+    assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+}
+
+fn wrong(line: usize, row: &str) -> Option<String> {
+    let columns: Vec<&str> = row.split('|').map(str::trim).collect();
+    let [labels, pods, cluster, expected @ ..] = &columns[..] else { panic!("line {line}: {row}") };
+    let mut world = World::new(labels, pods);
+    cluster.split(';').map(str::trim).filter(|said| !said.is_empty()).for_each(|said| world.take(said));
+    let found = world.outcome();
+    (found != *expected).then(|| format!("line {line}: {row}\n   found {}", found.join(" | ")))
+}
+
+/// A cluster as a row says it.
+struct World {
+    policies: PolicyIndex,
+    index: GatewayIndex,
+    control_planes: ControlPlanes,
+    service: ServiceFacts,
+    namespaces: Vec<NamespaceFacts>,
+    peers: Vec<PeerAuthenticationFacts>,
+    pods: Vec<PodFacts>,
+}
+
+impl World {
+    fn new(labels: &str, pods: &str) -> Self {
+        let mut world = Self {
+            policies: PolicyIndex::default(),
+            index: GatewayIndex::default(),
+            control_planes: ControlPlanes {
+                istio: GatewayApiSafety::Safe,
+                envoy_gateway: Some("1.9.1".parse().unwrap()),
+                istiods: [].into(),
+            },
+            service: ServiceFacts {
+                object: ObjectName::new("app", "svc"),
+                uid: "uid-svc".into(),
+                backing: Backing::Selector([("a", "1")].into_iter().collect()),
+                ports: ports(["http/80"].into_iter()),
+                opt_out: None,
+                tag: None,
+            },
+            namespaces: vec![namespace("app", labels), namespace("infra", ""), namespace("evil", "")],
+            peers: Vec::new(),
+            pods: Vec::new(),
+        };
+        for account in pods.split_whitespace() {
+            let (account, count) = account.split_once('*').unwrap_or((account, "1"));
+            (0..count.parse().unwrap()).for_each(|_| world.add_pod("app", account, &[("a", "1")], Sidecar::Injected));
+        }
+        let istiod = [("app", "istiod"), ("istio.io/rev", "canary")];
+        world.add_pod("istio-system", "istiod", &istiod, Sidecar::Excluded);
+        world.add_pod("istio-system", "istiod", &[("app", "istiod")], Sidecar::Excluded);
+        world.apply_all();
+        world
+    }
+
+    /// What every row has, and of the rest that there is nothing yet.
+    fn apply_all(&mut self) {
+        let classes = [
+            ("eg", "gateway.envoyproxy.io/gatewayclass-controller"),
+            ("kg", "kgateway.dev/kgateway"),
+            ("ag", "agentgateway.dev/agentgateway"),
+            ("ngf", "gateway.nginx.org/nginx-gateway-controller"),
+            ("istio", "istio.io/gateway-controller"),
+        ];
+        let class = |(name, controller): (&str, &str)| ClassFacts {
+            name: name.into(),
+            controller: Controller::of(controller),
+            parameters: (name == "eg").then(|| ObjectName::new("infra", "ep")),
+        };
+        for change in [
+            GatewayChange::Classes(Change::Reset(classes.map(class).into())),
+            GatewayChange::Gateways(Change::Reset(Vec::new())),
+            GatewayChange::ListenerSets(Change::Reset(Vec::new())),
+            GatewayChange::HttpRoutes(Change::Reset(Vec::new())),
+            GatewayChange::GrpcRoutes(Change::Reset(Vec::new())),
+            GatewayChange::TlsPolicies(Change::Reset(Vec::new())),
+            GatewayChange::EnvoyProxies(Change::Reset(Vec::new())),
+            GatewayChange::SdsSecrets(Change::Reset(Vec::new())),
+            GatewayChange::EnvoyBackends(Change::Reset(Vec::new())),
+            GatewayChange::Settings(EnvoyGatewaySettings { sds_enabled: Some(true) }),
+            GatewayChange::BackendTlsApi(BackendTlsApi::V1),
+        ] {
+            self.index.apply(change);
+        }
+        self.take("ep ep agent cert=svid alpn=istio-http/1.1,istio");
+        self.take("secret svid default");
+    }
+
+    fn add_pod(&mut self, namespace: &str, account: &str, labels: &[(&str, &str)], sidecar: Sidecar) {
+        let name = format!("pod-{}", self.pods.len());
+        self.pods.push(PodFacts {
+            object: ObjectName::new(namespace, &name),
+            uid: name.into(),
+            labels: Arc::new(labels.iter().copied().collect()),
+            account: format!("{namespace}/{account}").parse().unwrap(),
+            finished: false,
+            sidecar,
+            named_ports: None,
+            control_plane: None,
+        });
+    }
+
+    fn take(&mut self, said: &str) {
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let change = match words[..] {
+            ["gw", name, class, ref rest @ ..] => GatewayChange::Gateways(Change::Put(gateway(name, class, rest))),
+            ["set", name, gateway, ref rest @ ..] => {
+                let object = ObjectName::new("infra", name);
+                let (gateway, listeners) = (ObjectName::new("infra", gateway), [listener(rest)].into());
+                GatewayChange::ListenerSets(Change::Put(ListenerSetFacts { object, gateway, listeners }))
+            }
+            ["http", name, ref rest @ ..] => GatewayChange::HttpRoutes(Change::Put(route(name, rest))),
+            ["grpc", name, ref rest @ ..] => GatewayChange::GrpcRoutes(Change::Put(route(name, rest))),
+            ["ep", name, ref rest @ ..] => GatewayChange::EnvoyProxies(Change::Put(proxy(name, rest))),
+            ["secret", name, resource] => secret(ObjectName::new("infra", name), resource, "/elsewhere"),
+            ["own", "path"] => {
+                let name = ObjectName::new("other", "countersign-else");
+                secret(name, "validation/other/else", "/var/run/countersign/workload.sock")
+            }
+            ["own", "url"] => {
+                let name = ObjectName::new("other", "countersign-else");
+                secret(name, "validation/other/else", "unix:///var/run/countersign/workload.sock")
+            }
+            ["tls", name, target, ref rest @ ..] => GatewayChange::TlsPolicies(Change::Put(tls(name, target, rest))),
+            ["backend", name, ref rest @ ..] => GatewayChange::EnvoyBackends(Change::Put(EnvoyBackendFacts {
+                object: ObjectName::new("app", name),
+                is_tls: rest.contains(&"tls"),
+                has_client_certificate: rest.contains(&"cert"),
+            })),
+            ["sds", said] => {
+                let sds_enabled = (said != "unknown").then_some(false);
+                GatewayChange::Settings(EnvoyGatewaySettings { sds_enabled })
+            }
+            ["api", "old"] => GatewayChange::BackendTlsApi(BackendTlsApi::TooOld),
+            _ => return self.take_other(&words),
+        };
+        self.index.apply(change);
+    }
+
+    fn take_other(&mut self, words: &[&str]) {
+        match *words {
+            ["pod", gateway, account, ref rest @ ..] => {
+                let labels = [
+                    ("gateway.envoyproxy.io/owning-gateway-namespace", "infra"),
+                    ("gateway.envoyproxy.io/owning-gateway-name", gateway),
+                ];
+                let sidecar = if rest.contains(&"injected") { Sidecar::Injected } else { Sidecar::Excluded };
+                self.add_pod("envoy-gateway-system", account, &labels, sidecar);
+            }
+            ["svc", "opt-out"] => self.service.opt_out = Some("disabled".into()),
+            ["svc", ref rest @ ..] => self.service.ports = ports(rest.iter().copied()),
+            ["eg", version] => self.control_planes.envoy_gateway = version.parse().ok(),
+            ["peers", mode] => {
+                let mode = match mode {
+                    "strict" => PeerMode::Strict,
+                    "disable" => PeerMode::Disable,
+                    _ => PeerMode::Permissive,
+                };
+                self.peers.push(PeerAuthenticationFacts {
+                    object: ObjectName::new("app", "default"),
+                    created: 0,
+                    selector: Labels::default(),
+                    mode: Some(mode),
+                    ports: [].into(),
+                });
+            }
+            ["istio", said] => {
+                let pod = ObjectName::new("istio-system", "pod");
+                self.control_planes.istio = match said {
+                    "settling" => GatewayApiSafety::Settling,
+                    "unsafe" => GatewayApiSafety::Unsafe { pod, version: "1.29.0".parse().unwrap() },
+                    _ => GatewayApiSafety::Unknown { pod, why: "it does not answer".into(), tag: None },
+                };
+            }
+            _ => panic!("{words:?}"),
+        }
+    }
+
+    /// The columns that a row expects.
+    fn outcome(mut self) -> [String; 4] {
+        for change in [
+            ClusterChange::Namespaces(Change::Reset(self.namespaces)),
+            ClusterChange::Services(Change::Reset(vec![self.service])),
+            ClusterChange::Pods(Change::Reset(self.pods)),
+            ClusterChange::Slices(Change::Reset(Vec::new())),
+            ClusterChange::PeerAuthentications(Change::Reset(self.peers)),
+        ] {
+            self.index.see(&change);
+            self.policies.apply(change);
+        }
+        let snapshot = self.policies.snapshot().unwrap();
+        let snapshot = PolicySnapshot { control_planes: Arc::new(self.control_planes), ..(*snapshot).clone() };
+        let plan = self.index.plan(&Arc::new(snapshot.clone())).unwrap();
+        let policy = snapshot.service("app", "svc");
+        let mode = policy.map_or(snapshot.namespaces["app"].membership.mode, |policy| policy.mode).to_string();
+        let accounts = policy.iter().flat_map(|policy| policy.accounts.iter());
+        let identities: Vec<&str> = accounts.map(crate::domain::identity::ServiceAccount::name).collect();
+        let objects = plan.namespaces.get("app").map(|namespace| namespace.objects()).unwrap_or_default();
+        let objects: Vec<String> = objects.iter().map(written).collect();
+        let mut conditions = String::new();
+        for condition in plan.service("app", "svc").iter().flat_map(|service| service.conditions.iter()) {
+            said(condition);
+            write!(conditions, " {}", condition.reason()).unwrap();
+        }
+        for (gateway, state) in &plan.gateways {
+            for condition in &state.conditions {
+                said(condition);
+                write!(conditions, " {}:{}", gateway.name, condition.reason()).unwrap();
+            }
+        }
+        [mode, identities.join(" "), objects.join(" "), conditions.trim_start().to_owned()]
+    }
+}
+
+/// A text that says something, and does not come from another kind of condition.
+fn said(condition: &Condition) {
+    assert!(condition.to_string().len() > 60, "{condition:?}: {condition}");
+}
+
+fn namespace(name: &str, labels: &str) -> NamespaceFacts {
+    let labels: Labels = labels
+        .split_whitespace()
+        .filter(|word| *word != "none")
+        .map(|word| if word == "mesh" { "istio-injection=enabled" } else { word })
+        .filter_map(|word| word.split_once('='))
+        .collect();
+    let of = |key: &str| labels.get(key).map(Into::into);
+    let mesh = MeshLabels {
+        injection: of("istio-injection"),
+        revision: of("istio.io/rev"),
+        dataplane: of("istio.io/dataplane-mode"),
+    };
+    NamespaceFacts { name: name.into(), labels: mesh, all_labels: labels }
+}
+
+fn ports<'a>(words: impl Iterator<Item = &'a str>) -> Box<[PortFacts]> {
+    let port = |word: &str| {
+        let parts: Vec<&str> = word.split('/').collect();
+        let app_protocol = parts.get(2).map(|said| said.replace('~', "/").into());
+        let number = parts[1].parse().unwrap();
+        PortFacts { name: parts[0].into(), number, app_protocol, target: TargetPort::Number(number) }
+    };
+    words.map(port).collect()
+}
+
+fn gateway(name: &str, class: &str, words: &[&str]) -> GatewayFacts {
+    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
+    GatewayFacts {
+        object: ObjectName::new(value("in=").unwrap_or("infra"), name),
+        class: class.into(),
+        listeners: [listener(words)].into(),
+        parameters: value("ep=").map(Into::into),
+        client_certificate: words.contains(&"cert"),
+    }
+}
+
+fn listener(words: &[&str]) -> ListenerFacts {
+    let selector = |labels: &[(&str, &str)], requirements: Vec<Requirement>| {
+        let labels = labels.iter().copied().collect();
+        Admits::Selector(NamespaceSelector { labels, requirements: requirements.into() })
+    };
+    let admits = match words.first().copied().unwrap_or("all") {
+        "all" => Admits::All,
+        "same" => Admits::Same,
+        word => match (word.split_once("!="), word.split_once('='), word.strip_prefix('!')) {
+            (Some((key, value)), ..) => selector(&[], vec![Requirement::NotIn(key.into(), [value.into()].into())]),
+            (_, Some(pair), _) => selector(&[pair], Vec::new()),
+            (.., Some(key)) => selector(&[], vec![Requirement::DoesNotExist(key.into())]),
+            _ => selector(&[], vec![Requirement::Exists(word.into())]),
+        },
+    };
+    let protocol = if words.contains(&"tcp") { "TCP" } else { "HTTP" };
+    ListenerFacts { name: "main".into(), port: 80, routes: RouteKinds::of(protocol, []), admits }
+}
+
+fn route(name: &str, words: &[&str]) -> RouteFacts {
+    let (namespace, name) = name.split_once('/').unwrap();
+    let at = words.iter().position(|word| *word == ">").unwrap();
+    let parent = |word: &&str| {
+        let word = &word[1..];
+        let (rest, port) = word.split_once(':').map_or((word, None), |(rest, port)| (rest, port.parse().ok()));
+        let (rest, section) = rest.split_once('#').map_or((rest, None), |(rest, name)| (rest, Some(name.into())));
+        let parent = match rest.strip_prefix("set/") {
+            Some(set) => Parent::ListenerSet(ObjectName::new("infra", set)),
+            None => Parent::Gateway(ObjectName::new("infra", rest)),
+        };
+        ParentFacts { parent, section, port }
+    };
+    let backend = |word: &&str| match word.strip_prefix("b:") {
+        Some(name) => RouteBackend::EnvoyBackend(ObjectName::new("app", name)),
+        None => {
+            let (name, port) = word.split_once(':').map_or((*word, None), |(name, port)| (name, port.parse().ok()));
+            let (namespace, name) = name.split_once('/').unwrap_or(("app", name));
+            RouteBackend::Service(ObjectName::new(namespace, name), port)
+        }
+    };
+    RouteFacts {
+        object: ObjectName::new(namespace, name),
+        parents: words[..at].iter().map(parent).collect(),
+        backends: words[at + 1..].iter().map(backend).collect(),
+    }
+}
+
+fn proxy(name: &str, words: &[&str]) -> EnvoyProxyFacts {
+    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
+    EnvoyProxyFacts {
+        object: ObjectName::new("infra", name),
+        client_certificate: value("cert=").map(Into::into),
+        alpn: value("alpn=").map(|list| list.split(',').map(Into::into).collect()).unwrap_or_default(),
+        has_agent: words.contains(&"agent"),
+    }
+}
+
+fn secret(object: ObjectName, resource: &str, url: &str) -> GatewayChange {
+    let facts = SdsSecretFacts { object, resource: resource.into(), url: url.into() };
+    GatewayChange::SdsSecrets(Change::Put(facts))
+}
+
+fn tls(name: &str, target: &str, words: &[&str]) -> TlsPolicyFacts {
+    let (target, section) = target.split_once('#').map_or((target, None), |(of, port)| (of, Some(port.into())));
+    let target = match target.strip_prefix("b:") {
+        Some(backend) => Target::EnvoyBackend(backend.into()),
+        None => Target::Service(target.into()),
+    };
+    TlsPolicyFacts {
+        object: ObjectName::new("app", name),
+        ours: words.contains(&"ours"),
+        targets: [PolicyTarget { target, section }].into(),
+    }
+}
+
+fn written(object: &DesiredObject) -> String {
+    match object {
+        DesiredObject::CaConfigMap { namespace } => {
+            assert_eq!(&**namespace, "app");
+            "cm".to_owned()
+        }
+        DesiredObject::SdsSecret { service, owner, url } => {
+            assert_eq!((service.to_string().as_str(), &**owner), ("app/svc", "uid-svc"));
+            assert_eq!(object.object().to_string(), "app/countersign-svc");
+            format!("secret:{}", if url.text().starts_with("unix:///") { "url" } else { "path" })
+        }
+        DesiredObject::BackendTlsPolicy(policy) => {
+            assert_eq!((policy.service.to_string().as_str(), &*policy.owner), ("app/svc", "uid-svc"));
+            match &policy.verification {
+                Verification::Sds(_) => "policy:sds".to_owned(),
+                Verification::Portable(accounts) if accounts.is_empty() => "policy:nobody".to_owned(),
+                Verification::Portable(accounts) => {
+                    let names: Vec<&str> = accounts.iter().map(|account| account.name()).collect();
+                    format!("policy:{}", names.join(","))
+                }
+            }
+        }
+    }
+}

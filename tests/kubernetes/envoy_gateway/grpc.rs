@@ -62,11 +62,11 @@ fn trailers_come_through_by_grpc_route_and_by_h2c() {
 
 /// A call on a connection of its own: the status in its trailers.
 async fn check(gateway: SocketAddr, host: &str, service: &str) -> Result<String, String> {
-    let channel = Endpoint::from_shared(format!("http://{gateway}")).unwrap().connect().await;
-    let channel = channel.map_err(|error| error.to_string())?;
     let origin: Uri = format!("http://{host}").parse().unwrap();
+    let channel = Endpoint::from_shared(format!("http://{gateway}")).unwrap().origin(origin).connect().await;
+    let channel = channel.map_err(|error| error.to_string())?;
     let request = HealthCheckRequest { service: service.to_owned() };
-    let answer = HealthClient::with_origin(channel, origin).check(request).await;
+    let answer = HealthClient::new(channel).check(request).await;
     let answer = answer.map_err(|status| format!("{status:?}"))?;
     let status = answer.metadata().get("grpc-status").ok_or_else(|| format!("no trailers: {answer:?}"))?;
     Ok(status.to_str().unwrap().to_owned())

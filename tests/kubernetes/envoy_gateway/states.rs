@@ -195,8 +195,11 @@ fn a_late_route_sends_no_plaintext() {
         place.wait_for("an answer", "late.test", CHANGE, Result::is_ok);
         let begin = Instant::now();
         load.next(40);
-        assert!(load.check_since(begin, "after the Route") > 40);
-        let log = backend.log().requests();
-        assert!(log.len() > 40 && log.iter().all(|request| request["chain"] == "mutual"), "{log:?}");
+        let asked = load.check_since(begin, "after the Route");
+        let log = wait_until(CHANGE, "every request in the log", || match backend.log().requests() {
+            log if log.len() > asked => Ok(log),
+            log => Err(format!("{} of {asked}", log.len())),
+        });
+        assert!(log.iter().all(|request| request["chain"] == "mutual"), "{log:?}");
     });
 }

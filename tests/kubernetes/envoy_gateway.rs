@@ -129,7 +129,17 @@ fn deployment(cluster: &Cluster) -> Deployment {
 }
 
 impl Place {
-    fn start(mut network: Network) -> Self {
+    /// One in which policies are written by hand.
+    fn start(network: Network) -> Self {
+        Self::start_with(network, &[])
+    }
+
+    /// One in which the replica writes them.
+    fn with_objects(network: Network) -> Self {
+        Self::start_with(network, &["--policy-objects", "true"])
+    }
+
+    fn start_with(mut network: Network, flags: &[&str]) -> Self {
         let (cluster, controller) = controller(&mut network);
         let rendered = render(&[]);
         // below the mesh's root: else the trust domain could not be the mesh's
@@ -137,7 +147,7 @@ impl Place {
         let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
         let host = network.host("a");
         network.resolve(PAIR, &[&host]);
-        let replica = replica(&cluster, host, &ca, &rendered.identity);
+        let replica = replica(&cluster, host, &ca, &rendered.identity, flags);
         replica.wait_until_ready();
         block_on(rendered.apply(&cluster));
         let deployment = deployment(&cluster);
@@ -152,6 +162,25 @@ impl Place {
 
     fn apply(&self, yaml: &str) {
         block_on(self.cluster.apply(yaml));
+    }
+
+    /// What `countersign policy` says.
+    fn policy(&self, arguments: &[&str]) -> String {
+        let output = countersign().arg("policy").args(arguments).arg("--data-dir").arg(self.replica.data()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// How many writes of policies the API server has taken from the replica.
+    fn policy_writes(&self) -> usize {
+        let requests = self.cluster.requests().into_iter();
+        let writes = requests.filter(|request| {
+            request.resource == "backendtlspolicies"
+                && ["create", "update", "patch", "delete"].contains(&&*request.verb)
+                && request.user.ends_with(":countersign")
+        });
+        writes.count()
     }
 
     /// A pod that has a certificate for the account.
@@ -193,14 +222,16 @@ impl Place {
     }
 }
 
-fn replica(cluster: &Cluster, host: Host, ca: &CaDir, gateway: &str) -> Replica {
+fn replica(cluster: &Cluster, host: Host, ca: &CaDir, gateway: &str, flags: &[&str]) -> Replica {
     let account = block_on(async {
         let account = install(cluster).await;
-        cluster.apply_file(&shipped("rbac-policy.yaml")).await;
+        for rights in ["rbac-policy.yaml", "rbac-policy-objects.yaml"] {
+            cluster.apply_file(&shipped(rights)).await;
+        }
         account
     });
     let ca = ca.path().to_str().unwrap();
-    let flags =
-        ["--policy", "true", "--gateway-identity", gateway, "--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca];
+    let own = ["--policy", "true", "--gateway-identity", gateway, "--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca];
+    let flags = [&own[..], flags].concat();
     Planned::new("replica-a", cluster, &account, host, &flags).start()
 }

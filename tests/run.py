@@ -303,7 +303,7 @@ def provide_network_tools(step: Step) -> None:
 
 # Tests with an API server that hold processes to limits of time under load.
 MEASURED = ["faults::no_fault", "distribution::many", "disturbed::", "swaps_under_load", "mesh::instead", "rotations::",
-            "policy::many"]
+            "policy::many", "envoy_gateway::"]
 
 
 def plan() -> List[Step]:
@@ -347,7 +347,7 @@ def plan() -> List[Step]:
         Step(3, "API server, waiting", "5 min", 20 * MINUTE,
              cargo("test", "--locked", *WITH_PEERS, "--test", "kubernetes", "--no-fail-fast", "--", "--test-threads=4",
                    *(word for name in MEASURED for word in ("--skip", name)), env=released)),
-        Step(3, "API server, measured", "8 min", 30 * MINUTE,
+        Step(3, "API server, measured", "13 min", 30 * MINUTE,
              cargo("test", "--locked", *WITH_PEERS, "--test", "kubernetes", *one_by_one, *MEASURED, env=released)),
     ]
 

@@ -4,18 +4,27 @@
 mod backend;
 mod controller;
 mod file_system;
+mod grpc;
 mod kubelet;
 mod load;
 mod objects;
 mod sidecar;
+mod states;
 mod traffic;
 
-use std::{fs, time::Duration};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::PatchParams;
+use kube::{
+    Api,
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PatchParams},
+};
 
-use self::{controller::Controller, kubelet::GatewayPod};
+use self::{
+    backend::{App, Backend, Class, Mode},
+    controller::Controller,
+    kubelet::GatewayPod,
+};
 use crate::{
     cluster::{Cluster, block_on},
     network::{Host, Network},
@@ -36,6 +45,10 @@ use crate::{
 const GATEWAY: &str = "gw";
 /// Its Envoy's port, of 80.
 const HTTP_PORT: u16 = 10080;
+/// Of the agent's probes and metrics.
+const AGENT_PORT: u16 = 15020;
+/// Where the Services are.
+const TEAM: &str = "test-infra";
 /// By which the agent knows the replica, as in a cluster.
 const PAIR: &str = "countersign.countersign.svc";
 const POLICIES: Duration = Duration::from_secs(20);
@@ -116,7 +129,17 @@ fn deployment(cluster: &Cluster) -> Deployment {
 }
 
 impl Place {
-    fn start(mut network: Network) -> Self {
+    /// One in which policies are written by hand.
+    fn start(network: Network) -> Self {
+        Self::start_with(network, &[])
+    }
+
+    /// One in which the replica writes them.
+    fn with_objects(network: Network) -> Self {
+        Self::start_with(network, &["--policy-objects", "true"])
+    }
+
+    fn start_with(mut network: Network, flags: &[&str]) -> Self {
         let (cluster, controller) = controller(&mut network);
         let rendered = render(&[]);
         // below the mesh's root: else the trust domain could not be the mesh's
@@ -124,7 +147,7 @@ impl Place {
         let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
         let host = network.host("a");
         network.resolve(PAIR, &[&host]);
-        let replica = replica(&cluster, host, &ca, &rendered.identity);
+        let replica = replica(&cluster, host, &ca, &rendered.identity, flags);
         replica.wait_until_ready();
         block_on(rendered.apply(&cluster));
         let deployment = deployment(&cluster);
@@ -133,39 +156,82 @@ impl Place {
     }
 
     /// A request on a connection of its own.
-    fn get(&self, path: &str) -> Result<String, String> {
-        http::get(self.pod.at(HTTP_PORT), path)
+    fn get(&self, host: &str) -> Result<String, String> {
+        http::get_of(self.pod.at(HTTP_PORT), host, "/")
     }
 
-    /// Waits until the agent follows policies.
-    fn wait_for_policies(&self) {
-        wait_until(POLICIES, "policies at the agent", || {
-            let metrics = http::get(self.pod.at(15020), "/metrics")?;
-            let services = metrics.lines().find_map(|line| line.strip_prefix("countersign_policy_services{}"));
-            services.map(drop).ok_or_else(|| self.pod.containers[0].errors())
+    fn apply(&self, yaml: &str) {
+        block_on(self.cluster.apply(yaml));
+    }
+
+    /// What `countersign policy` says.
+    fn policy(&self, arguments: &[&str]) -> String {
+        let output = countersign().arg("policy").args(arguments).arg("--data-dir").arg(self.replica.data()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// How many writes of policies the API server has taken from the replica.
+    fn policy_writes(&self) -> usize {
+        let requests = self.cluster.requests().into_iter();
+        let writes = requests.filter(|request| {
+            request.resource == "backendtlspolicies"
+                && ["create", "update", "patch", "delete"].contains(&&*request.verb)
+                && request.user.ends_with(":countersign")
+        });
+        writes.count()
+    }
+
+    /// A pod that has a certificate for the account.
+    fn backend(&mut self, name: &str, account: &str, kind: (Mode, Class, App)) -> Backend {
+        let host = self.network.host(name);
+        Backend::start(name, host, self.cluster.folder(), &self.mesh, (TEAM, account), kind)
+    }
+
+    /// Takes an object of namespace [`TEAM`] away.
+    fn delete(&self, api: (&str, &str, &str), name: &str) {
+        let (group, version, kind) = api;
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let objects = || Api::<DynamicObject>::namespaced_with(self.cluster.admin(), TEAM, &resource);
+        block_on(async { objects().delete(name, &DeleteParams::default().grace_period(0)).await.map(drop) }).unwrap();
+    }
+
+    /// Waits for the first answer that is as wanted.
+    fn wait_for(&self, what: &str, host: &str, within: Duration, is_so: impl Fn(&Result<String, String>) -> bool) {
+        let begin = Instant::now();
+        wait_until(within, what, || match self.get(host) {
+            answer if is_so(&answer) => Ok(()),
+            other => Err(format!("{other:?}\n{}", self.pod.log())),
+        });
+        println!("{what} after {:?}", begin.elapsed());
+    }
+
+    /// Waits until the agent knows that many Services.
+    fn wait_for_services(&self, count: usize) {
+        wait_until(POLICIES, "Services at the agent", || match self.services()? {
+            Some(known) if known == count.to_string() => Ok(()),
+            other => Err(format!("{other:?} of {count}")),
         });
     }
 
-    fn host(&mut self, name: &str) -> Host {
-        self.network.host(name)
+    fn services(&self) -> Result<Option<String>, String> {
+        let metrics = http::get(self.pod.at(AGENT_PORT), "/metrics")?;
+        let services = metrics.lines().find_map(|line| line.strip_prefix("countersign_policy_services{}"));
+        Ok(services.map(|count| count.trim().to_owned()))
     }
 }
 
-fn replica(cluster: &Cluster, host: Host, ca: &CaDir, gateway: &str) -> Replica {
+fn replica(cluster: &Cluster, host: Host, ca: &CaDir, gateway: &str, flags: &[&str]) -> Replica {
     let account = block_on(async {
         let account = install(cluster).await;
-        cluster.apply_file(&shipped("rbac-policy.yaml")).await;
+        for rights in ["rbac-policy.yaml", "rbac-policy-objects.yaml"] {
+            cluster.apply_file(&shipped(rights)).await;
+        }
         account
     });
     let ca = ca.path().to_str().unwrap();
-    let flags =
-        ["--policy", "true", "--gateway-identity", gateway, "--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca];
+    let own = ["--policy", "true", "--gateway-identity", gateway, "--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca];
+    let flags = [&own[..], flags].concat();
     Planned::new("replica-a", cluster, &account, host, &flags).start()
-}
-
-/// Where a test keeps what it writes.
-fn folder(cluster: &Cluster, name: &str) -> std::path::PathBuf {
-    let folder = cluster.folder().join(name);
-    fs::create_dir_all(&folder).unwrap();
-    folder
 }

@@ -46,7 +46,12 @@ impl Response {
 
 /// One GET on a connection of its own.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String, String> {
-    let answer = Connection::open(address).and_then(|mut connection| connection.get(path));
+    get_of(address, "test", path)
+}
+
+/// The same of a host by that name.
+pub(crate) fn get_of(address: SocketAddr, host: &str, path: &str) -> Result<String, String> {
+    let answer = Connection::open(address).and_then(|mut connection| connection.get_of(host, path));
     answer.map_err(|error| format!("{address}: {error}"))?.ok()
 }
 
@@ -62,7 +67,11 @@ impl Connection {
     }
 
     pub(crate) fn get(&mut self, path: &str) -> io::Result<Response> {
-        write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")?;
+        self.get_of("test", path)
+    }
+
+    fn get_of(&mut self, host: &str, path: &str) -> io::Result<Response> {
+        write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n")?;
         let status_line = self.line()?;
         let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| malformed(&status_line))?;

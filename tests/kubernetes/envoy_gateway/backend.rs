@@ -14,7 +14,7 @@ use crate::{
     mesh::access_log::{self, AccessLog},
     network::Host,
     pair::TRUST_DOMAIN,
-    support::{authority::Authority, peer::peer, process::Process, wait::wait_until},
+    support::{authority::Authority, http, peer::peer, process::Process, wait::wait_until},
 };
 
 pub(super) const PORT: u16 = 8080;
@@ -36,6 +36,8 @@ pub(super) enum Class {
     Http,
     /// Named `grpc`.
     Grpc,
+    /// With `appProtocol: kubernetes.io/h2c`.
+    H2c,
     /// Without a name.
     Sniffed,
 }
@@ -43,7 +45,7 @@ pub(super) enum Class {
 /// Who answers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum App {
-    /// With the pod's own name.
+    /// With the pod's own name and that of the chain.
     Itself,
     /// A server of gRPC elsewhere.
     Grpc(SocketAddr),
@@ -95,6 +97,27 @@ impl Backend {
     pub(super) fn set(&self, mode: Mode) {
         let listener = listener(&self.name, mode, self.class, self.app, self.host.address(), &self.folder);
         write_listener(&self.folder, &listener);
+    }
+
+    /// Its address alone.
+    pub(super) fn ip(&self) -> Ipv4Addr {
+        self.host.address()
+    }
+
+    /// Whether it takes connections in that mode by now: what it says to plaintext tells.
+    pub(super) fn mode_is(&self, mode: Mode) -> Result<(), String> {
+        let expected = match mode {
+            Mode::Strict => None,
+            Mode::Permissive => Some("plain"),
+            Mode::NoSidecar => Some("no sidecar"),
+        };
+        let said = http::get(self.address(), "/probe");
+        let is_so = match (&said, expected) {
+            (Ok(text), Some(chain)) => text.ends_with(chain),
+            (Err(_), None) => true,
+            _ => false,
+        };
+        if is_so { Ok(()) } else { Err(format!("{said:?}")) }
     }
 
     /// Every request so far.
@@ -150,7 +173,7 @@ const TCP_ALPN: [&str; 2] = ["istio", "istio-peer-exchange"];
 
 fn listener(name: &str, mode: Mode, class: Class, app: App, address: Ipv4Addr, folder: &Path) -> Value {
     let all = [HTTP_ALPN.as_slice(), TCP_ALPN.as_slice()].concat();
-    let filter = |chain: &str| http(chain, name, app, folder);
+    let filter = |chain: &str| connection_manager(chain, name, app, folder);
     let mtls = |chain: &str, protocols: &[&str]| {
         json!({
             "name": chain, "filters": [filter(chain)], "transport_socket": tls(folder),
@@ -204,10 +227,12 @@ fn tls(folder: &Path) -> Value {
 }
 
 /// One request for each connection: a kept one would hide what changes.
-fn http(chain: &str, name: &str, app: App, folder: &Path) -> Value {
+fn connection_manager(chain: &str, name: &str, app: App, folder: &Path) -> Value {
     let route = match app {
         App::Itself => {
-            json!([{ "match": { "prefix": "/" }, "direct_response": { "status": 200, "body": { "inline_string": name } } }])
+            json!([{ "match": { "prefix": "/" }, "direct_response": { "status": 200, "body": {
+                "inline_string": format!("{name} {chain}"),
+            } } }])
         }
         App::Grpc(_) => json!([{ "match": { "prefix": "/" }, "route": { "cluster": "app", "timeout": "0s" } }]),
     };

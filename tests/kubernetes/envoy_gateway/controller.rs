@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::Api;
+use serde_json::json;
 
 use super::file_system::{FileSystem, write_all};
 use crate::{
@@ -70,7 +71,16 @@ impl Controller {
         let process = Process::start("envoy-gateway", cluster.folder(), &mut host.command(&files.command(&server)));
         let health = SocketAddr::from((host.address(), HEALTH));
         wait_until(START, "Envoy Gateway ready", || http::get(health, "/readyz"));
-        block_on(cluster.apply(CLASS));
+        block_on(async {
+            cluster.apply(CLASS).await;
+            // where its chart has it, for whoever wants to know
+            let config_map = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": { "name": "envoy-gateway-config", "namespace": NAMESPACE },
+                "data": { "envoy-gateway.yaml": CONFIG },
+            });
+            cluster.apply(&config_map.to_string()).await;
+        });
         Self { process, host }
     }
 

@@ -31,13 +31,14 @@ struct Shared {
 }
 
 impl Load {
-    pub(super) fn start(address: SocketAddr, path: &str) -> Self {
+    /// For a host by the name of the gateway's listener.
+    pub(super) fn start(address: SocketAddr, host: &str) -> Self {
         let shared = Arc::new(Shared::default());
         let worker = |_| {
-            let (shared, path) = (Arc::clone(&shared), path.to_owned());
+            let (shared, host) = (Arc::clone(&shared), host.to_owned());
             thread::spawn(move || {
                 while !shared.stop.load(Ordering::Relaxed) {
-                    let (begin, answer) = (Instant::now(), http::get(address, &path));
+                    let (begin, answer) = (Instant::now(), http::get_of(address, &host, "/"));
                     shared.answers.lock().unwrap().push((begin, answer));
                     thread::sleep(PAUSE);
                 }
@@ -63,6 +64,28 @@ impl Load {
             let counts = self.since(begin);
             if counts.values().sum::<usize>() >= count { Ok(counts) } else { Err(format!("{counts:?}")) }
         })
+    }
+
+    /// How long after `begin` the first request began that had such an answer.
+    pub(super) fn first_since(
+        &self,
+        begin: Instant,
+        is_such: impl Fn(&Result<String, String>) -> bool,
+    ) -> Option<Duration> {
+        let answers = self.shared.answers.lock().unwrap();
+        let found = answers.iter().filter(|(at, answer)| *at >= begin && is_such(answer)).map(|(at, _)| *at - begin);
+        found.min()
+    }
+
+    /// How long after `begin` the last request began that had such an answer.
+    pub(super) fn last_since(
+        &self,
+        begin: Instant,
+        is_such: impl Fn(&Result<String, String>) -> bool,
+    ) -> Option<Duration> {
+        let answers = self.shared.answers.lock().unwrap();
+        let found = answers.iter().filter(|(at, answer)| *at >= begin && is_such(answer)).map(|(at, _)| *at - begin);
+        found.max()
     }
 
     /// Fails when a request has that began after `begin`: how many there were.

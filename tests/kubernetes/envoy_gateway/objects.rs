@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::backend::{Class, PORT};
+use crate::pair::TRUST_DOMAIN;
 
 pub(super) const GATEWAY: &str = "
 apiVersion: gateway.networking.k8s.io/v1
@@ -21,19 +22,20 @@ pub(super) fn namespace(name: &str, injection: Option<&str>) -> String {
 
 /// A Service with one port, and the slice of those who are behind it.
 pub(super) fn service(namespace: &str, name: &str, class: Class, addresses: &[Ipv4Addr]) -> String {
-    let port_name = match class {
-        Class::Http => "http",
-        Class::Grpc => "grpc",
-        Class::Sniffed => "\"\"",
+    let (port_name, protocol) = match class {
+        Class::Http => ("http", ""),
+        Class::Grpc => ("grpc", ""),
+        Class::H2c => ("web", ", appProtocol: kubernetes.io/h2c"),
+        Class::Sniffed => ("\"\"", ""),
     };
     let endpoints: Vec<String> =
         addresses.iter().map(|address| format!("{{addresses: [{address}], conditions: {{ready: true}}}}")).collect();
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
-         spec: {{selector: {{app: {name}}}, ports: [{{name: {port_name}, port: {PORT}}}]}}\n---\n\
+         spec: {{selector: {{app: {name}}}, ports: [{{name: {port_name}, port: {PORT}{protocol}}}]}}\n---\n\
          apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
          metadata: {{name: {name}, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}\n\
-         addressType: IPv4\nports: [{{name: {port_name}, port: {PORT}, protocol: TCP}}]\nendpoints: [{}]\n---\n",
+         addressType: IPv4\nports: [{{name: {port_name}, port: {PORT}, protocol: TCP{protocol}}}]\nendpoints: [{}]\n---\n",
         endpoints.join(", ")
     )
 }
@@ -48,21 +50,21 @@ pub(super) fn pod(namespace: &str, name: &str, of: &str, account: &str, injected
     )
 }
 
-/// A route for a path to Services of its namespace, in equal parts.
-pub(super) fn http_route(namespace: &str, name: &str, path: &str, services: &[&str]) -> String {
-    route("HTTPRoute", namespace, name, &format!("path: {{type: PathPrefix, value: {path}}}"), services)
+/// A route for paths of a host to Services of its namespace, in equal parts.
+pub(super) fn http_route(namespace: &str, name: &str, host: &str, services: &[&str]) -> String {
+    route("HTTPRoute", namespace, name, host, services)
 }
 
-/// A route for one gRPC service.
-pub(super) fn grpc_route(namespace: &str, name: &str, method: &str, services: &[&str]) -> String {
-    route("GRPCRoute", namespace, name, &format!("method: {{service: {method}}}"), services)
+/// A route for all of gRPC of a host.
+pub(super) fn grpc_route(namespace: &str, name: &str, host: &str, services: &[&str]) -> String {
+    route("GRPCRoute", namespace, name, host, services)
 }
 
-fn route(kind: &str, namespace: &str, name: &str, matched: &str, services: &[&str]) -> String {
+fn route(kind: &str, namespace: &str, name: &str, host: &str, services: &[&str]) -> String {
     let backends: Vec<String> = services.iter().map(|service| format!("{{name: {service}, port: {PORT}}}")).collect();
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
-         spec:\n  parentRefs: [{{name: gw, namespace: gw}}]\n  rules: [{{matches: [{{{matched}}}], backendRefs: [{}]}}]\n---\n",
+         spec:\n  hostnames: [{host}]\n  parentRefs: [{{name: gw, namespace: gw}}]\n  rules: [{{backendRefs: [{}]}}]\n---\n",
         backends.join(", ")
     )
 }
@@ -78,5 +80,21 @@ pub(super) fn policy(namespace: &str, service: &str) -> String {
          spec:\n  targetRefs: [{{group: \"\", kind: Service, name: {service}}}]\n  \
          validation: {{hostname: {service}.{namespace}.svc.cluster.local, \
          caCertificateRefs: [{{group: \"\", kind: Secret, name: countersign-{service}}}]}}\n---\n"
+    )
+}
+
+/// What a replica writes for a Service where some gateway has no SDS: whom to accept stands in it.
+pub(super) fn portable_policy(namespace: &str, service: &str, account: &str, roots: &str) -> String {
+    let ca = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "countersign-mesh-ca", "namespace": namespace }, "data": { "ca.crt": roots },
+    });
+    format!(
+        "{ca}\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+         metadata: {{name: countersign-{service}, namespace: {namespace}}}\n\
+         spec:\n  targetRefs: [{{group: \"\", kind: Service, name: {service}}}]\n  \
+         validation:\n    hostname: {service}.{namespace}.svc.cluster.local\n    \
+         subjectAltNames: [{{type: URI, uri: \"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}\"}}]\n    \
+         caCertificateRefs: [{{group: \"\", kind: ConfigMap, name: countersign-mesh-ca}}]\n---\n"
     )
 }

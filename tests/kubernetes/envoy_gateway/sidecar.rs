@@ -1,10 +1,18 @@
 //! What `countersign render gateway` prints, judged by the API server and by Envoy Gateway.
 
+use std::time::Duration;
+
 use kube::api::{PatchParams, ValidationDirective};
 use serde_json::Value;
 
-use super::{adding, controller, deployment, kubelet, objects, render};
-use crate::{cluster::block_on, network::in_own_network};
+use super::{adding, controller, deployment, kubelet, render};
+use crate::{
+    cluster::{Cluster, block_on},
+    network::in_own_network,
+    support::wait::wait_until,
+};
+
+const SOON: Duration = Duration::from_secs(20);
 
 const OWN_PROXY: &str = "
 apiVersion: gateway.envoyproxy.io/v1alpha1
@@ -70,28 +78,19 @@ fn check(deployment: &Value) {
 }
 
 /// Nothing of the user's is lost, and what the user has patched already is left to the user.
-fn adds_to_an_own_one(cluster: &crate::cluster::Cluster) {
+fn adds_to_an_own_one(cluster: &Cluster) {
     block_on(async {
         cluster.apply(OWN_PROXY).await;
         cluster.apply(PATCHED_PROXY).await;
         render(&["--envoy-proxy", "own"]).apply(cluster).await;
     });
-    let both = kubelet::deployment(cluster, "gw", |spec| match &spec.init_containers {
-        Some(containers) if containers.len() == 1 => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
-    let replicas = || kubelet::deployment(cluster, "gw", |_| Ok(())).spec.unwrap().replicas;
-    crate::support::wait::wait_until(
-        std::time::Duration::from_secs(20),
-        "the user's three replicas",
-        || match replicas() {
+    wait_until(SOON, "the user's three replicas beside the agent", || {
+        match deployment(cluster).spec.unwrap().replicas {
             Some(3) => Ok(()),
             other => Err(format!("{other:?}")),
-        },
-    );
-    drop(both);
+        }
+    });
     let patched = render(&["--envoy-proxy", "patched"]);
     let refused = block_on(cluster.apply_with(&patched.additions[0], &adding())).unwrap_err();
     assert!(refused.contains("conflict") && refused.contains("volumes"), "{refused}");
-    assert!(objects::GATEWAY.contains("gatewayClassName"));
 }

@@ -3,6 +3,8 @@
 
 mod condition;
 mod control_planes;
+mod enforcement;
+mod identity_set;
 mod gateway;
 mod istio_version;
 mod labels;
@@ -17,10 +19,12 @@ mod release;
 mod service_policy;
 
 pub use self::{
-    condition::{Condition, GatewayCondition, Lack, MeshCondition, SdsObstacle, Severity, Upstream},
+    condition::{Condition, GatewayCondition, Lack, MeshCondition, SdsObstacle, Severity, Shortfall, Upstream},
     control_planes::{
         ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,
     },
+    enforcement::{ContextReport, Enforcement, EnforcementIndex, Report, ReportChange, Reporter},
+    identity_set::IdentitySet,
     gateway::{
         Admits, BackendTlsApi, CA_CONFIG_MAP, ClassFacts, Controller, DataPlanePod, DesiredObject, DesiredPolicy,
         EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayIndex,

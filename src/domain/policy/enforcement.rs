@@ -106,6 +106,11 @@ impl EnforcementIndex {
         }
     }
 
+    /// Of how many Services an agent says something.
+    pub fn services_of(&self, reporter: &Reporter) -> usize {
+        self.reporters.get(reporter).map_or(0, BTreeSet::len)
+    }
+
     /// All that an agent says, now.
     pub fn report_of(&self, reporter: &Reporter) -> Report {
         let services = self.reporters.get(reporter).into_iter().flatten();

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
-    domain::{identity::SpiffeId, policy::MtlsMode},
+    domain::{
+        identity::SpiffeId,
+        policy::{MtlsMode, ObjectName},
+    },
     service::policy_view::{PolicyUpdate, ServiceView},
 };
 
@@ -42,6 +45,12 @@ impl ServiceKey {
                 && !label.ends_with('-')
         };
         (is_label(namespace) && is_label(name)).then(|| Self(text.into()))
+    }
+
+    /// As an object of the cluster.
+    pub fn object(&self) -> ObjectName {
+        let (namespace, name) = self.0.split_once('/').unwrap_or_default();
+        ObjectName::new(namespace, name)
     }
 }
 

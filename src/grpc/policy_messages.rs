@@ -1,11 +1,14 @@
 //! Policies as messages, and messages as what is shown of them.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     domain::{
         identity::TrustDomain,
-        policy::{self, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot, ServicePolicy},
+        policy::{self, Enforcement, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot, ServicePolicy},
     },
     proto::countersign::policy::v1::{
         Condition, Mode, Namespace, Port, PreviewResponse, Service, ServiceName, WatchResponse,
@@ -25,6 +28,36 @@ pub(super) enum Reader {
     Operator,
 }
 
+/// What a reader knows, or is to know.
+#[derive(Clone)]
+pub(super) struct Told {
+    /// The policies.
+    pub(super) snapshot: Arc<PolicySnapshot>,
+    /// Whether they are in force: for the operator alone.
+    pub(super) enforcement: Arc<Enforcement>,
+}
+
+impl Told {
+    /// Policies alone.
+    pub(super) fn of(snapshot: Arc<PolicySnapshot>) -> Self {
+        Self { snapshot, enforcement: Arc::default() }
+    }
+
+    fn changes_since(&self, before: &Self) -> PolicyChanges {
+        let mut changes = self.snapshot.changes_since(&before.snapshot);
+        if Arc::ptr_eq(&self.enforcement, &before.enforcement) {
+            return changes;
+        }
+        let mut named: BTreeSet<ObjectName> = changes.services.iter().map(|policy| policy.service.clone()).collect();
+        let (now, then) = (&self.enforcement, &before.enforcement);
+        for service in now.keys().chain(then.keys()).filter(|service| now.get(service) != then.get(service)) {
+            let policy = self.snapshot.service(&service.namespace, &service.name);
+            changes.services.extend(policy.filter(|_| named.insert(service.clone())).cloned());
+        }
+        changes
+    }
+}
+
 /// Services of one message: far below what a client takes.
 const CHUNK: usize = 250;
 
@@ -32,10 +65,10 @@ const CHUNK: usize = 250;
 pub(super) fn update(
     publisher: &PolicyPublisher,
     reader: Reader,
-    before: Option<&PolicySnapshot>,
-    newest: &PolicySnapshot,
+    before: Option<&Told>,
+    newest: &Told,
 ) -> VecDeque<WatchResponse> {
-    let changes = before.map_or_else(|| all_of(newest), |before| newest.changes_since(before));
+    let changes = before.map_or_else(|| all_of(&newest.snapshot), |before| newest.changes_since(before));
     let trust_domain = publisher.trust_domain();
     let is_told = |policy: &ServicePolicy| reader == Reader::Operator || policy.mode == MtlsMode::Required;
     let (told, taken_out): (Vec<_>, Vec<_>) = changes.services.into_iter().partition(|policy| is_told(policy));
@@ -55,7 +88,7 @@ pub(super) fn update(
     let mut messages: VecDeque<WatchResponse> = told
         .chunks(CHUNK)
         .map(|chunk| WatchResponse {
-            services: chunk.iter().map(|policy| service(policy, trust_domain)).collect(),
+            services: chunk.iter().map(|policy| service(policy, trust_domain, &newest.enforcement)).collect(),
             ..WatchResponse::default()
         })
         .collect();
@@ -69,7 +102,7 @@ pub(super) fn update(
         first.namespaces_gone = namespaces_gone;
     }
     if let Some(last) = messages.back_mut() {
-        last.version = publisher.version(newest);
+        last.version = publisher.version(&newest.snapshot);
     }
     messages
 }
@@ -84,7 +117,9 @@ fn all_of(newest: &PolicySnapshot) -> PolicyChanges {
 
 /// What another label would change.
 pub(super) fn preview(preview: &PolicyPreview, trust_domain: &TrustDomain) -> PreviewResponse {
-    let services = |of: &NamespacePolicy| of.services.values().map(|policy| service(policy, trust_domain)).collect();
+    let unknown = Enforcement::new();
+    let services =
+        |of: &NamespacePolicy| of.services.values().map(|policy| service(policy, trust_domain, &unknown)).collect();
     PreviewResponse {
         now: Some(namespace(&preview.now)),
         services_now: services(&preview.now),
@@ -93,7 +128,8 @@ pub(super) fn preview(preview: &PolicyPreview, trust_domain: &TrustDomain) -> Pr
     }
 }
 
-fn service(policy: &ServicePolicy, trust_domain: &TrustDomain) -> Service {
+fn service(policy: &ServicePolicy, trust_domain: &TrustDomain, enforcement: &Enforcement) -> Service {
+    let enforced = enforcement.get(&policy.service);
     let ids = policy.accounts.iter().filter_map(|account| account.spiffe_id(trust_domain).ok());
     Service {
         service: Some(service_name(&policy.service)),
@@ -110,7 +146,7 @@ fn service(policy: &ServicePolicy, trust_domain: &TrustDomain) -> Service {
                 peer_mode: port.peers.to_string(),
             })
             .collect(),
-        conditions: policy.conditions.iter().map(condition).collect(),
+        conditions: policy.conditions.iter().chain(enforced).map(condition).collect(),
     }
 }
 
@@ -232,18 +268,22 @@ mod tests {
         index
     }
 
+    fn told(index: &mut PolicyIndex) -> Told {
+        Told::of(index.snapshot().unwrap())
+    }
+
     fn publisher() -> PolicyPublisher {
         PolicyPublisher::new("cluster.local".parse().unwrap(), "r")
     }
 
     #[test]
     fn a_full_state_comes_in_parts_of_which_the_last_has_the_version() {
-        let newest = index(600).snapshot().unwrap();
+        let newest = told(&mut index(600));
         let messages = update(&publisher(), Reader::Gateway, None, &newest);
         let parts: Vec<_> =
             messages.iter().map(|part| (part.reset, part.services.len(), part.version.as_str())).collect();
         assert_eq!(parts, [(true, 250, ""), (false, 250, ""), (false, 100, "r/1")]);
-        let nothing = index(0).snapshot().unwrap();
+        let nothing = told(&mut index(0));
         let messages = update(&publisher(), Reader::Gateway, None, &nothing);
         assert_eq!((messages.len(), messages[0].reset, messages[0].version.as_str()), (1, true, "r/1"));
     }
@@ -251,9 +291,9 @@ mod tests {
     #[test]
     fn a_gateway_hears_of_a_service_that_is_taken_out_as_gone() {
         let mut index = index(2);
-        let before = index.snapshot().unwrap();
+        let before = told(&mut index);
         index.apply(ClusterChange::Services(Change::Put(service_facts(1, Some("disabled")))));
-        let newest = index.snapshot().unwrap();
+        let newest = told(&mut index);
         let messages = update(&publisher(), Reader::Gateway, Some(&before), &newest);
         assert_eq!(messages.len(), 1);
         assert_eq!((messages[0].services.len(), messages[0].services_gone[0].name.as_str()), (0, "s0001"));
@@ -268,12 +308,34 @@ mod tests {
     #[test]
     fn what_concerns_no_gateway_is_not_sent_to_one() {
         let mut index = index(1);
-        let before = index.snapshot().unwrap();
+        let before = told(&mut index);
         let other =
             NamespaceFacts { name: "other".into(), labels: MeshLabels::default(), all_labels: Labels::default() };
         index.apply(ClusterChange::Namespaces(Change::Put(other)));
-        let newest = index.snapshot().unwrap();
+        let newest = told(&mut index);
         assert!(update(&publisher(), Reader::Gateway, Some(&before), &newest).is_empty());
         assert_eq!(update(&publisher(), Reader::Operator, Some(&before), &newest)[0].namespaces[0].name, "other");
+    }
+
+    #[test]
+    fn whether_a_policy_is_in_force_is_told_to_operators_alone_and_once() {
+        let mut index = index(2);
+        let before = told(&mut index);
+        let enforcement = [(ObjectName::new("n", "s0001"), policy::Condition::Enforced { gateways: 1 })];
+        let newest = Told { enforcement: Arc::new(enforcement.into()), ..before.clone() };
+        let messages = update(&publisher(), Reader::Operator, Some(&before), &newest);
+        let services = &messages[0].services;
+        assert_eq!((messages.len(), services.len(), services[0].service.as_ref().unwrap().name.as_str()), (1, 1, "s0001"));
+        assert_eq!(services[0].conditions.last().unwrap().reason, "Enforced");
+        assert!(update(&publisher(), Reader::Operator, Some(&newest), &newest).is_empty());
+        let back = update(&publisher(), Reader::Operator, Some(&newest), &before);
+        assert!(back[0].services[0].conditions.iter().all(|condition| condition.reason != "Enforced"));
+        // of a Service that has changed as well, once; of one without a policy, nothing
+        let gone = [(ObjectName::new("n", "gone"), policy::Condition::Enforced { gateways: 1 })];
+        index.apply(ClusterChange::Services(Change::Put(service_facts(1, Some("odd")))));
+        let changed = Told { enforcement: Arc::new(gone.into()), ..told(&mut index) };
+        let messages = update(&publisher(), Reader::Operator, Some(&newest), &changed);
+        assert_eq!((messages.len(), messages[0].services.len()), (1, 1));
+        assert!(update(&publisher(), Reader::Gateway, Some(&before), &before).is_empty());
     }
 }

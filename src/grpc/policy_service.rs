@@ -2,24 +2,30 @@
 
 use std::{collections::VecDeque, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use futures_util::stream::unfold;
+use futures_util::stream::{try_unfold, unfold};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     time::{Instant, timeout_at},
 };
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::{
     authentication::evidence_of,
-    policy_messages::{Reader, preview, update},
+    policy_messages::{Reader, Told, preview, update},
+    policy_places::{Place, Places},
+    policy_report::Reports,
     status::status_of,
 };
 use crate::{
-    domain::{attestation::Evidence, policy::PolicySnapshot},
+    domain::{
+        attestation::Evidence,
+        identity::SpiffeId,
+        policy::{Enforcement, PolicySnapshot},
+    },
     proto::countersign::policy::v1::{
-        PreviewRequest, PreviewResponse, WatchRequest, WatchResponse,
+        PreviewRequest, PreviewResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse,
         policy_operator_service_server::PolicyOperatorService, policy_service_server::PolicyService,
         preview_request::Label,
     },
@@ -30,18 +36,20 @@ use crate::{
     },
 };
 
-/// Streams of gateways at one time.
-const STREAMS: usize = 256;
 /// A stream of a gateway ends after this, and its next one needs a proof again.
 const LIFE: Duration = Duration::from_secs(30 * 60);
 
 type UpdateStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
-/// What gateways are told.
+type AnswerStream = Pin<Box<dyn Stream<Item = Result<ReportResponse, Status>> + Send>>;
+
+/// What gateways are told, and what they tell.
 pub(super) struct GatewayPolicy {
     access: PolicyAccess,
     create: Arc<CreateCertificate>,
-    streams: Arc<Semaphore>,
+    /// For streams that follow, and for those that report.
+    following: Places,
+    reporting: Places,
     /// Of refusals, by gRPC code and the caller's address.
     lines: LineLimit<i32, Option<IpAddr>>,
 }
@@ -52,13 +60,14 @@ pub(super) struct OperatorPolicy(Arc<PolicyPublisher>);
 impl GatewayPolicy {
     /// Those of `access`, who prove themselves to `create`.
     pub(super) fn new(access: PolicyAccess, create: Arc<CreateCertificate>) -> Self {
-        Self { access, create, streams: Arc::new(Semaphore::new(STREAMS)), lines: LineLimit::default() }
+        let (following, reporting) = (Places::default(), Places::default());
+        Self { access, create, following, reporting, lines: LineLimit::default() }
     }
 
-    /// Whether whoever brings this is one of the gateways.
-    async fn admit(&self, evidence: &Evidence) -> Result<(), Status> {
+    /// Which of the gateways it is that brings this.
+    async fn admit(&self, evidence: &Evidence) -> Result<SpiffeId, Status> {
         let (status, reason) = match self.create.identify(evidence).await {
-            Ok(id) if self.access.gateways.contains(&id) => return Ok(()),
+            Ok(id) if self.access.gateways.contains(&id) => return Ok(id),
             Ok(id) => {
                 let reason = format!("{id} may not follow policies: it is not a gateway-identity");
                 (Status::permission_denied(reason.clone()), reason)
@@ -85,11 +94,22 @@ impl PolicyService for GatewayPolicy {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<UpdateStream>, Status> {
         let (metadata, extensions, message) = request.into_parts();
-        self.admit(&evidence_of(&metadata, &extensions)).await?;
-        let full = |_| Status::resource_exhausted(format!("{STREAMS} streams are open already"));
-        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(full)?;
+        let gateway = self.admit(&evidence_of(&metadata, &extensions)).await?;
+        let place = self.following.take(&gateway)?;
         let deadline = Some(Instant::now() + LIFE);
         Ok(Response::new(updates(&self.access.publisher, Reader::Gateway, &message, deadline, Some(place))))
+    }
+
+    type ReportStream = AnswerStream;
+
+    async fn report(&self, request: Request<Streaming<ReportRequest>>) -> Result<Response<AnswerStream>, Status> {
+        let (metadata, extensions, requests) = request.into_parts();
+        let gateway = self.admit(&evidence_of(&metadata, &extensions)).await?;
+        let place = self.reporting.take(&gateway)?;
+        let enforcement = Arc::clone(self.access.publisher.enforcement());
+        let reports = Reports::new(enforcement, gateway, requests, Instant::now() + LIFE, place);
+        let answer = |mut reports: Reports| async { Ok(reports.next().await?.map(|answer| (answer, reports))) };
+        Ok(Response::new(Box::pin(try_unfold(reports, answer))))
     }
 }
 
@@ -122,11 +142,12 @@ struct Following {
     publisher: Arc<PolicyPublisher>,
     reader: Reader,
     snapshots: watch::Receiver<Option<Arc<PolicySnapshot>>>,
+    enforcement: watch::Receiver<Arc<Enforcement>>,
     /// What it was told of last.
-    told: Option<Arc<PolicySnapshot>>,
+    told: Option<Told>,
     unsent: VecDeque<WatchResponse>,
     deadline: Option<Instant>,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 fn updates(
@@ -134,7 +155,7 @@ fn updates(
     reader: Reader,
     request: &WatchRequest,
     deadline: Option<Instant>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 ) -> UpdateStream {
     let mut snapshots = publisher.follow();
     snapshots.mark_changed();
@@ -142,7 +163,8 @@ fn updates(
         publisher: Arc::clone(publisher),
         reader,
         snapshots,
-        told: publisher.snapshot(&request.version),
+        enforcement: publisher.enforcement().follow(),
+        told: publisher.snapshot(&request.version).map(Told::of),
         unsent: VecDeque::new(),
         deadline,
         _place: place,
@@ -162,17 +184,25 @@ impl Following {
             if let Some(message) = self.unsent.pop_front() {
                 return Ok(message);
             }
-            let changed = match self.deadline {
-                Some(deadline) => timeout_at(deadline, self.snapshots.changed()).await,
-                None => Ok(self.snapshots.changed().await),
+            let changed = match (self.deadline, self.reader) {
+                (Some(deadline), _) => timeout_at(deadline, self.snapshots.changed()).await,
+                (None, Reader::Gateway) => Ok(self.snapshots.changed().await),
+                (None, Reader::Operator) => Ok(tokio::select! {
+                    changed = self.snapshots.changed() => changed,
+                    changed = self.enforcement.changed() => changed,
+                }),
             };
             match changed {
                 Ok(Ok(())) => {}
                 Ok(Err(_closed)) => return Err(Status::unavailable("this replica is leaving")),
                 Err(_elapsed) => return Err(Status::unavailable("open the stream again, with a proof that holds now")),
             }
-            let Some(newest) = self.snapshots.borrow_and_update().clone() else { continue };
-            self.unsent = update(&self.publisher, self.reader, self.told.as_deref(), &newest);
+            let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { continue };
+            let newest = match self.reader {
+                Reader::Gateway => Told::of(snapshot),
+                Reader::Operator => Told { snapshot, enforcement: self.enforcement.borrow_and_update().clone() },
+            };
+            self.unsent = update(&self.publisher, self.reader, self.told.as_ref(), &newest);
             self.told = Some(newest);
         }
     }

@@ -244,10 +244,10 @@ impl PolicyEnforcement {
 impl State {
     fn check_room(&self, gateway: &SpiffeId) -> Result<(), ReportError> {
         let of_one = self.agents.keys().filter(|reporter| reporter.gateway == *gateway).count();
-        if of_one >= AGENTS_OF_ONE || self.agents.len() >= AGENTS {
-            return Err(ReportError::TooManyAgents(self.agents.len().min(of_one.max(AGENTS_OF_ONE))));
+        if of_one >= AGENTS_OF_ONE {
+            return Err(ReportError::TooManyAgents(of_one));
         }
-        Ok(())
+        if self.agents.len() >= AGENTS { Err(ReportError::TooManyAgents(self.agents.len())) } else { Ok(()) }
     }
 }
 

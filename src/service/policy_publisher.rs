@@ -15,6 +15,7 @@ use tokio::{
 };
 use tracing::info;
 
+use super::policy_enforcement::PolicyEnforcement;
 use crate::domain::{
     identity::{SpiffeId, TrustDomain},
     policy::{ClusterChange, MeshLabels, NamespacePolicy, PolicyIndex, PolicySettings, PolicySnapshot},
@@ -34,6 +35,7 @@ pub struct PolicyPublisher {
     touched: Notify,
     published: watch::Sender<Option<Arc<PolicySnapshot>>>,
     kept: Mutex<VecDeque<Arc<PolicySnapshot>>>,
+    enforcement: Arc<PolicyEnforcement>,
 }
 
 /// Who may follow policies over the network.
@@ -68,7 +70,9 @@ pub enum PreviewError {
 impl PolicyPublisher {
     /// Of identities in `trust_domain`. `replica` names this process and no other, ever.
     pub fn new(trust_domain: TrustDomain, replica: &str) -> Self {
+        let enforcement = Arc::new(PolicyEnforcement::new(trust_domain.clone()));
         Self {
+            enforcement,
             trust_domain,
             epoch: replica.to_owned(),
             index: Mutex::default(),
@@ -87,6 +91,11 @@ impl PolicyPublisher {
     /// The trust domain of the mesh.
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// Which of the policies are in force.
+    pub const fn enforcement(&self) -> &Arc<PolicyEnforcement> {
+        &self.enforcement
     }
 
     /// Takes up what was seen of the cluster.

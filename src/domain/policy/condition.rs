@@ -292,7 +292,7 @@ impl Condition {
             | Self::PortProtocolUndeclared { .. }
             | Self::PortSpeaksTls { .. }
             | Self::Gateway(_)
-            | Self::Mesh(_) => Ok(()),
+            | Self::Mesh(_)
             | Self::Enforced { .. }
             | Self::NotEnforced(_) => Ok(()),
         }

@@ -76,7 +76,7 @@ pub(super) async fn join(
     let Tenancy { namespace, lease, store, hints } = tenancy(kubernetes, seams, &readiness, &mut tasks).await?;
     let Others { pair, tls, peers } = others(config, kubernetes, &replica, &lease, &store, seams, &mut tasks)?;
     let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
-    let policy = policy::start(&client, kubernetes, &replica, &mut tasks);
+    let policy = policy::start(&client, kubernetes, &replica, &seams.metrics, &mut tasks);
     let publisher = policy.as_ref().map(|access| Arc::clone(&access.publisher));
     let cluster = cluster(&client, kubernetes, publisher, seams, &mut tasks);
     let distribution = distribution(config, kubernetes, namespace.clone())?;

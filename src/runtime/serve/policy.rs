@@ -14,6 +14,7 @@ use crate::{
     runtime::config::{KubernetesConfig, PolicyMembership},
     service::{
         istio_versions::IstioVersions,
+        metrics::Metrics,
         policy_publisher::{PolicyAccess, PolicyPublisher},
     },
 };
@@ -23,6 +24,7 @@ pub(super) fn start(
     client: &Client,
     kubernetes: &KubernetesConfig,
     replica: &str,
+    metrics: &Arc<Metrics>,
     tasks: &mut Tasks,
 ) -> Option<PolicyAccess> {
     if !kubernetes.policy {
@@ -36,6 +38,9 @@ pub(super) fn start(
     let publisher = Arc::new(publisher);
     let publishing = Arc::clone(&publisher);
     tasks.push(("policy", Box::pin(async move { match publishing.run().await {} })));
+    let (enforcement, snapshots, metrics) =
+        (Arc::clone(publisher.enforcement()), publisher.follow(), Arc::clone(metrics));
+    tasks.push(("policy enforcement", Box::pin(async move { match enforcement.run(snapshots, metrics).await {} })));
     let (of, to) = (client.clone(), Arc::clone(&publisher));
     tasks.push(("policy namespaces", Box::pin(async move { match follow_namespaces(&of, &to).await {} })));
     let (of, to) = (client.clone(), Arc::clone(&publisher));

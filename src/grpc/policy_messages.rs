@@ -8,7 +8,9 @@ use std::{
 use crate::{
     domain::{
         identity::TrustDomain,
-        policy::{self, Enforcement, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot, ServicePolicy},
+        policy::{
+            self, Enforcement, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot, ServicePolicy,
+        },
     },
     proto::countersign::policy::v1::{
         Condition, Mode, Namespace, Port, PreviewResponse, Service, ServiceName, WatchResponse,
@@ -325,7 +327,10 @@ mod tests {
         let newest = Told { enforcement: Arc::new(enforcement.into()), ..before.clone() };
         let messages = update(&publisher(), Reader::Operator, Some(&before), &newest);
         let services = &messages[0].services;
-        assert_eq!((messages.len(), services.len(), services[0].service.as_ref().unwrap().name.as_str()), (1, 1, "s0001"));
+        assert_eq!(
+            (messages.len(), services.len(), services[0].service.as_ref().unwrap().name.as_str()),
+            (1, 1, "s0001")
+        );
         assert_eq!(services[0].conditions.last().unwrap().reason, "Enforced");
         assert!(update(&publisher(), Reader::Operator, Some(&newest), &newest).is_empty());
         let back = update(&publisher(), Reader::Operator, Some(&newest), &before);

@@ -1,6 +1,6 @@
 //! What gateways' proxies hold, as it is told: the agent's side, and the replica's side of a stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -19,9 +19,12 @@ use crate::{
         identity::SpiffeId,
         policy::{ContextReport, IdentitySet, ObjectName, ReportChange, Reporter},
     },
-    proto::countersign::policy::v1::{
-        AcceptedIdentities, ReportRequest, ReportResponse, ServiceName, ServiceReport,
-        policy_service_client::PolicyServiceClient,
+    proto::countersign::{
+        policy::v1::{
+            AcceptedIdentities, ReportRequest, ReportResponse, ServiceName, ServiceReport,
+            policy_service_client::PolicyServiceClient,
+        },
+        v1::{PassedReport, PassedReportTaken},
     },
     service::{
         context_acceptance::{ReportPart, ReportSink, ReportStream},
@@ -39,6 +42,8 @@ const REFUSAL_AT_MOST: usize = 1024;
 const SETS_AT_MOST: usize = 16;
 /// Of one change.
 const SERVICES_AT_MOST: usize = 10_000;
+/// Of one stream between replicas.
+const AGENTS_AT_MOST: usize = 1024;
 /// Who says nothing for so long is forgotten, and begins anew.
 const SILENT_AT_MOST: Duration = Duration::from_secs(12);
 
@@ -93,7 +98,7 @@ impl ReportStream for Telling {
     }
 }
 
-fn report_message(instance: String, part: ReportPart) -> ReportRequest {
+pub(super) fn report_message(instance: String, part: ReportPart) -> ReportRequest {
     let ReportPart { change: ReportChange { reset, services, gone }, sequence, is_last } = part;
     let services_gone = gone.iter().map(service_name).collect();
     let services = services.into_iter().map(|(service, report)| service_message(&service, report)).collect();
@@ -109,7 +114,9 @@ fn service_message(service: &ObjectName, report: ContextReport) -> ServiceReport
     ServiceReport {
         service: Some(service_name(service)),
         streams: report.streams,
-        accepted: accepted.map(|(set, streams)| AcceptedIdentities { set: Bytes::copy_from_slice(set.as_bytes()), streams }).collect(),
+        accepted: accepted
+            .map(|(set, streams)| AcceptedIdentities { set: Bytes::copy_from_slice(set.as_bytes()), streams })
+            .collect(),
         refusal: report.refusal.unwrap_or_default().into(),
     }
 }
@@ -121,6 +128,45 @@ pub(super) struct Reports {
     gathering: Gathering,
     deadline: Instant,
     _place: Place,
+}
+
+/// What agents say to another replica, on one stream.
+pub(super) struct PassedReports {
+    enforcement: Arc<PolicyEnforcement>,
+    messages: Streaming<PassedReport>,
+    agents: HashMap<(String, String), Gathering>,
+}
+
+impl PassedReports {
+    /// For a replica that is believed.
+    pub(super) fn new(enforcement: Arc<PolicyEnforcement>, messages: Streaming<PassedReport>) -> Self {
+        Self { enforcement, messages, agents: HashMap::new() }
+    }
+
+    /// Takes the next message.
+    pub(super) async fn next(&mut self) -> Result<Option<PassedReportTaken>, Status> {
+        let Some(PassedReport { gateway, report }) = self.messages.message().await? else { return Ok(None) };
+        let report = report.ok_or_else(|| Status::invalid_argument("report is missing"))?;
+        let agent = (gateway, report.instance.clone());
+        if !self.agents.contains_key(&agent) {
+            let gateway = agent.0.parse().map_err(|error| Status::invalid_argument(format!("gateway: {error}")))?;
+            if self.agents.len() >= AGENTS_AT_MOST {
+                // of those whose reports are all taken: each begins anew, if it still speaks
+                return Err(Status::aborted("begin anew: this stream has had too many agents"));
+            }
+            self.agents.insert(agent.clone(), Gathering::new(gateway));
+        }
+        if let Some(gathering) = self.agents.get_mut(&agent)
+            && let Some((reporter, reported)) = gathering.take(report)?
+        {
+            match self.enforcement.report(&reporter, ReportOrigin::Replica, reported) {
+                Err(error @ ReportError::NotFollowed) => return Err(refusal(&error)),
+                // what there is no room for is not known here
+                Ok(()) | Err(ReportError::TooManyAgents(_) | ReportError::TooManyServices) => {}
+            }
+        }
+        Ok(Some(PassedReportTaken {}))
+    }
 }
 
 /// What one agent says on one stream.
@@ -208,7 +254,8 @@ impl Gathering {
         }
         let is_name = !instance.is_empty() && instance.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_name || instance.len() > INSTANCE_AT_MOST {
-            let wanted = format!("the first message names its instance by 1 to {INSTANCE_AT_MOST} printable characters");
+            let wanted =
+                format!("the first message names its instance by 1 to {INSTANCE_AT_MOST} printable characters");
             return Err(Status::invalid_argument(wanted));
         }
         let reporter = Arc::new(Reporter { gateway: self.gateway.clone(), instance: instance.into() });
@@ -223,7 +270,8 @@ fn service_report(message: ServiceReport) -> Result<(ObjectName, ContextReport),
         return Err(malformed("more sets, or a longer refusal, than is taken"));
     }
     let set = |accepted: AcceptedIdentities| {
-        let set: [u8; 16] = accepted.set.as_ref().try_into().map_err(|_| malformed("a set that is not 16 bytes long"))?;
+        let set: [u8; 16] =
+            accepted.set.as_ref().try_into().map_err(|_| malformed("a set that is not 16 bytes long"))?;
         Ok::<_, Status>((IdentitySet::from_bytes(set), accepted.streams))
     };
     let accepted = message.accepted.into_iter().map(set).collect::<Result<_, _>>()?;

@@ -68,10 +68,7 @@ trait Session: Default + Send + 'static {
 }
 
 impl SecretDiscovery {
-    pub(super) fn server(
-        secrets: Phases<SecretSet>,
-        book: Arc<AcceptanceBook>,
-    ) -> SecretDiscoveryServiceServer<Self> {
+    pub(super) fn server(secrets: Phases<SecretSet>, book: Arc<AcceptanceBook>) -> SecretDiscoveryServiceServer<Self> {
         SecretDiscoveryServiceServer::new(Self { secrets, book })
     }
 

@@ -259,13 +259,14 @@ fn start_signing(
     );
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
+    let enforcement = policy.as_ref().map(|access| Arc::clone(access.publisher.enforcement()));
     let serving = serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, policy, gone(left.clone()));
     supervisor.spawn("signing API", async move {
         let result = serving.await;
         answered.send_replace(true);
         result
     });
-    let services = PairServices { create, history, denial };
+    let services = PairServices { create, history, denial, enforcement };
     let pair_server = serve_others(pair_port, services, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left));
     supervisor.spawn(

@@ -4,7 +4,7 @@
 //! forgotten: what its proxy does then is not known.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -44,6 +44,7 @@ pub struct PolicyEnforcement {
     trust_domain: TrustDomain,
     state: Mutex<State>,
     touched: Notify,
+    reported: watch::Sender<()>,
     published: watch::Sender<Arc<Enforcement>>,
 }
 
@@ -100,7 +101,13 @@ impl PolicyEnforcement {
     /// Of identities in `trust_domain`.
     pub fn new(trust_domain: TrustDomain) -> Self {
         let published = watch::Sender::new(Arc::default());
-        Self { trust_domain, state: Mutex::default(), touched: Notify::new(), published }
+        Self {
+            trust_domain,
+            state: Mutex::default(),
+            touched: Notify::new(),
+            reported: watch::Sender::new(()),
+            published,
+        }
     }
 
     /// Takes up what an agent reports. Of what comes by several ways the newest counts.
@@ -144,7 +151,10 @@ impl PolicyEnforcement {
         let agent = Agent { sequence: reported.sequence, heard_at: now, origin };
         state.agents.insert(Arc::clone(reporter), agent);
         drop(state);
-        self.touched.notify_one();
+        if known.is_none_or(|known| known.sequence != reported.sequence) {
+            self.touched.notify_one();
+            self.reported.send_replace(());
+        }
         Ok(())
     }
 
@@ -153,17 +163,24 @@ impl PolicyEnforcement {
         self.published.subscribe()
     }
 
-    /// The agents that have spoken to this replica itself just now, each with the number of its last change.
-    pub fn heard_here(&self) -> BTreeMap<Arc<Reporter>, u64> {
+    /// The agents that have spoken to this replica itself just now.
+    pub fn heard_here(&self) -> BTreeSet<Arc<Reporter>> {
         let (now, state) = (Instant::now(), self.state());
         let is_new = |agent: &Agent| now.saturating_duration_since(agent.heard_at) <= JUST_NOW;
         let here = state.agents.iter().filter(|(_, agent)| agent.origin == ReportOrigin::Agent && is_new(agent));
-        here.map(|(reporter, agent)| (Arc::clone(reporter), agent.sequence)).collect()
+        here.map(|(reporter, _)| Arc::clone(reporter)).collect()
     }
 
-    /// All that one agent has said.
-    pub fn report_of(&self, reporter: &Reporter) -> Report {
-        self.state().index.report_of(reporter)
+    /// All that an agent has said, with the number of its last change; `None` of one that is not known.
+    pub fn report_of(&self, reporter: &Reporter) -> Option<(u64, Report)> {
+        let state = self.state();
+        let agent = state.agents.get(reporter)?;
+        Some((agent.sequence, state.index.report_of(reporter)))
+    }
+
+    /// Tells of each change of what agents say, from now on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.reported.subscribe()
     }
 
     /// Publishes what is in force under the policies of `snapshots`, for ever.

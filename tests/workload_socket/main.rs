@@ -2,6 +2,7 @@
 //! clients on a real Unix socket.
 
 #[cfg(test)]
+mod accepted;
 mod many_streams;
 #[cfg(test)]
 mod publisher;

@@ -128,7 +128,8 @@ mod tests {
 
     /// What the news say, by Service: `?` nothing accepted, else the set's name; `-` not asked for; `!` refused.
     fn news(accepted: &mut Accepted) -> Vec<String> {
-        let name = |set| ["a", "b"].into_iter().find(|id| context("validation/n/x", id).context.as_ref().unwrap().1 == set);
+        let name =
+            |set| ["a", "b"].into_iter().find(|id| context("validation/n/x", id).context.as_ref().unwrap().1 == set);
         let text = |(service, standing): StandingChange| match standing {
             None => format!("{service} -"),
             Some(Standing { accepted, refusal }) => {

@@ -78,6 +78,10 @@ pub(super) async fn join(
     let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
     let policy = policy::start(&client, kubernetes, &replica, &seams.metrics, &mut tasks);
     let publisher = policy.as_ref().map(|access| Arc::clone(&access.publisher));
+    if let Some(publisher) = &publisher {
+        let (pair, enforcement) = (Arc::clone(&pair), Arc::clone(publisher.enforcement()));
+        tasks.push(("policy reports", Box::pin(async move { match pair.pass_reports(enforcement).await {} })));
+    }
     let cluster = cluster(&client, kubernetes, publisher, seams, &mut tasks);
     let distribution = distribution(config, kubernetes, namespace.clone())?;
     let gateway_secrets = gateway_secrets(kubernetes, &client, &distribution.namespace);

@@ -99,7 +99,7 @@ impl AcceptanceReporter {
             let parts = match ReportChange::between(told.as_ref(), &now) {
                 Some(change) => {
                     self.sequence += 1;
-                    parts(change, self.sequence)
+                    ReportPart::parts_of(change, self.sequence)
                 }
                 None => vec![ReportPart { sequence: self.sequence, ..ReportPart::default() }],
             };
@@ -118,24 +118,27 @@ impl AcceptanceReporter {
     }
 }
 
-fn parts(change: ReportChange, sequence: u64) -> Vec<ReportPart> {
-    let ReportChange { reset, services, gone } = change;
-    let mut parts: Vec<ReportPart> = Vec::new();
-    let mut add = |change| parts.push(ReportPart { change, sequence, is_last: false });
-    services
-        .chunks(CHUNK)
-        .for_each(|services| add(ReportChange { services: services.to_vec(), ..ReportChange::default() }));
-    gone.chunks(CHUNK).for_each(|gone| add(ReportChange { gone: gone.to_vec(), ..ReportChange::default() }));
-    if parts.is_empty() {
-        parts.push(ReportPart { sequence, ..ReportPart::default() });
+impl ReportPart {
+    /// A whole change.
+    pub fn parts_of(change: ReportChange, sequence: u64) -> Vec<Self> {
+        let ReportChange { reset, services, gone } = change;
+        let mut parts: Vec<Self> = Vec::new();
+        let mut add = |change| parts.push(Self { change, sequence, is_last: false });
+        services
+            .chunks(CHUNK)
+            .for_each(|services| add(ReportChange { services: services.to_vec(), ..ReportChange::default() }));
+        gone.chunks(CHUNK).for_each(|gone| add(ReportChange { gone: gone.to_vec(), ..ReportChange::default() }));
+        if parts.is_empty() {
+            parts.push(Self { sequence, ..Self::default() });
+        }
+        if let Some(first) = parts.first_mut() {
+            first.change.reset = reset;
+        }
+        if let Some(last) = parts.last_mut() {
+            last.is_last = true;
+        }
+        parts
     }
-    if let Some(first) = parts.first_mut() {
-        first.change.reset = reset;
-    }
-    if let Some(last) = parts.last_mut() {
-        last.is_last = true;
-    }
-    parts
 }
 
 #[cfg(test)]

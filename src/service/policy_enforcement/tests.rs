@@ -137,7 +137,8 @@ async fn of_what_comes_by_two_ways_the_newest_counts_and_nothing_is_put_onto_wha
     running.take("one", replica, everything(3, accepted("a"))).unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(running.now(), "Enforced");
-    assert_eq!(running.enforcement.heard_here().into_values().collect::<Vec<_>>(), [3]);
+    assert_eq!(running.enforcement.heard_here(), [self::agent("one")].into());
+    assert_eq!(running.enforcement.report_of(&self::agent("one")).unwrap().0, 3);
     let skipped = running.take("one", replica, change(4, 5, accepted("old")));
     assert_eq!(skipped, Err(ReportError::NotFollowed));
     running.take("one", replica, everything(5, accepted("old"))).unwrap();
@@ -166,5 +167,5 @@ async fn agents_and_what_each_reports_are_bounded() {
             break;
         }
     }
-    assert!(running.enforcement.report_of(&agent("0")).is_empty());
+    assert_eq!(running.enforcement.report_of(&agent("0")), None);
 }

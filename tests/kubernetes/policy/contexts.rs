@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{TEAM, create, label, pod_of, runtime, service_of, start_with};
+use super::{TEAM, create, label, pod_of, policy, runtime, said, service_of, start_with};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     mesh::gateway::{Expected, Gateway},
@@ -90,6 +90,42 @@ fn refuses(gateway: &Gateway) -> Result<(), String> {
     }
 }
 
+/// What `policy explain` says of the Service: whether its policy is in force, or why that is not known. Empty if nothing.
+fn enforcement(replica: &Replica) -> String {
+    let said = said(&policy(replica, &["explain", &format!("{TEAM}/backend"), "-o", "json"]));
+    let namespace: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let conditions = namespace["services"][0]["conditions"].as_array().cloned().unwrap_or_default();
+    let ours = conditions.iter().find(|condition| condition["reason"].as_str().unwrap().ends_with("Enforced"));
+    ours.map(|condition| format!("{}: {}", condition["reason"], condition["message"])).unwrap_or_default()
+}
+
+fn enforced_soon(what: &str, replica: &Replica, expected: &str) {
+    let begin = Instant::now();
+    wait_until(EFFECT, what, || {
+        let said = enforcement(replica);
+        if said.starts_with(expected) { Ok(()) } else { Err(said) }
+    });
+    println!("{what} after {:?}", begin.elapsed());
+}
+
+const ENFORCED: &str = "\"Enforced\"";
+const UNASKED: &str = "\"NotEnforced\": \"no gateway is known to ask";
+
+/// Each change of whether the policy is in force, as `policy watch` has told it.
+fn told(watch: &Process) -> Vec<String> {
+    let lines = watch.output();
+    let updates = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let services = updates.flat_map(|update| update["services"].as_array().cloned().unwrap_or_default());
+    let reason = |service: serde_json::Value| {
+        let reasons = service["conditions"].as_array()?.iter().filter_map(|condition| condition["reason"].as_str());
+        let reason = reasons.filter(|reason| reason.ends_with("Enforced")).map(str::to_owned).next();
+        Some(format!("{} {}", service["identities"].as_array()?.len(), reason?))
+    };
+    let mut told: Vec<String> = services.filter_map(reason).collect();
+    told.dedup();
+    told
+}
+
 /// Waits for the effect of what was just done, and that it stays for a few requests.
 fn soon(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), String>) {
     let begin = Instant::now();
@@ -138,6 +174,13 @@ fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
                 &gateway_token,
                 &["--policy-address", &replica.address()],
             );
+            assert_eq!(enforcement(&replica), "", "no policy, so nothing to be in force");
+            set_label(Some("enabled"));
+            enforced_soon("nothing in force with a new label and no gateway", &replica, UNASKED);
+            set_label(None);
+            let mut watch = countersign();
+            watch.args(["policy", "watch", "-o", "json", "--data-dir"]).arg(replica.data());
+            let watch = Process::start("watch", cluster.folder(), &mut watch);
             let expected = Expected::Context("validation/test-infra/backend");
             let gateway = Gateway::start("gateway", cluster.folder(), &agent.socket, loopback(port), &expected);
             wait_until(START, "policies at the agent", || agent.metric("countersign_policy_services{}").ok_or("none"));
@@ -145,18 +188,40 @@ fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
 
             set_label(Some("enabled"));
             soon("an answer with the label", &gateway, answers);
+            enforced_soon("in force with the label", &replica, ENFORCED);
             put_pod("two", "v2");
             soon("an answer with a second account", &gateway, answers);
+            wait_until(EFFECT, "in force again with a second account", || {
+                let told = told(&watch);
+                if told.last().is_some_and(|last| last == "2 Enforced") { Ok(()) } else { Err(format!("{told:?}")) }
+            });
+            let changes = told(&watch);
+            assert!(changes.windows(2).any(|pair| pair == ["2 NotEnforced", "2 Enforced"]), "{changes:?}");
             block_on(cluster.delete_pod(TEAM, "one"));
             soon("a refusal of who is not behind the Service any more", &gateway, refuses);
             block_on(cluster.delete_pod(TEAM, "two"));
             soon("a refusal with nobody behind the Service", &gateway, refuses);
+            enforced_soon("in force for nobody", &replica, ENFORCED);
             put_pod("three", "v1");
             soon("an answer by a new pod of the account", &gateway, answers);
             set_label(None);
             soon("a refusal without the label", &gateway, refuses);
             set_label(Some("enabled"));
             soon("an answer with the label again", &gateway, answers);
+
+            let metric = |value: &str| {
+                let page = http::get(replica.admin(), "/metrics").unwrap();
+                let name = format!("countersign_policy_services{{enforced=\"{value}\"}} ");
+                page.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned))
+            };
+            enforced_soon("in force again", &replica, ENFORCED);
+            assert_eq!((metric("true").as_deref(), metric("false").as_deref()), (Some("1"), Some("0")));
+            drop(gateway);
+            enforced_soon("nothing in force without the gateway's proxy", &replica, UNASKED);
+            assert_eq!((metric("true").as_deref(), metric("false").as_deref()), (Some("0"), Some("1")));
+            let gateway = Gateway::start("gateway-again", cluster.folder(), &agent.socket, loopback(port), &expected);
+            soon("an answer by a proxy that was started anew", &gateway, answers);
+            enforced_soon("in force with the new proxy", &replica, ENFORCED);
 
             replica.stop();
             assert!(agent.process.errors().contains("policy_stream_lost"), "{}", agent.process.errors());

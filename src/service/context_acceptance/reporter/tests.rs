@@ -118,8 +118,10 @@ async fn who_comes_back_is_told_everything_anew() {
 #[test]
 fn a_change_comes_in_parts_of_which_the_last_says_so() {
     let services = vec![report(); 2 * CHUNK + 1];
-    let told = parts(ReportChange { reset: true, services, gone: vec![report().0; CHUNK + 1] }, 7);
-    let shape = |part: &ReportPart| (part.change.reset, part.change.services.len(), part.change.gone.len(), part.is_last);
+    let gone = vec![report().0; CHUNK + 1];
+    let told = ReportPart::parts_of(ReportChange { reset: true, services, gone }, 7);
+    let shape =
+        |part: &ReportPart| (part.change.reset, part.change.services.len(), part.change.gone.len(), part.is_last);
     let shapes: Vec<_> = told.iter().map(shape).collect();
     let expected = [
         (true, CHUNK, 0, false),
@@ -129,5 +131,5 @@ fn a_change_comes_in_parts_of_which_the_last_says_so() {
         (false, 0, 1, true),
     ];
     assert_eq!(shapes, expected);
-    assert_eq!(parts(ReportChange { reset: true, ..ReportChange::default() }, 1).len(), 1);
+    assert_eq!(ReportPart::parts_of(ReportChange { reset: true, ..ReportChange::default() }, 1).len(), 1);
 }

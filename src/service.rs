@@ -12,6 +12,7 @@ pub mod create_certificate;
 pub mod denial;
 pub mod file_output;
 mod flights;
+pub mod gateway_reaches;
 pub mod gateway_secrets;
 pub mod issuance_history;
 pub mod istio_versions;

@@ -4,8 +4,8 @@
 mod condition;
 mod control_planes;
 mod enforcement;
-mod identity_set;
 mod gateway;
+mod identity_set;
 mod istio_version;
 mod labels;
 mod membership;
@@ -15,6 +15,7 @@ mod peer_authentication;
 mod policy_index;
 mod policy_snapshot;
 mod port_class;
+mod reach;
 mod release;
 mod service_policy;
 
@@ -24,7 +25,6 @@ pub use self::{
         ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,
     },
     enforcement::{ContextReport, Enforcement, EnforcementIndex, Report, ReportChange, Reporter},
-    identity_set::IdentitySet,
     gateway::{
         Admits, BackendTlsApi, CA_CONFIG_MAP, ClassFacts, Controller, DataPlanePod, DesiredObject, DesiredPolicy,
         EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayIndex,
@@ -32,6 +32,7 @@ pub use self::{
         ParentFacts, PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts,
         SdsUrl, ServicePlan, Target, TlsPolicyFacts, Verification,
     },
+    identity_set::IdentitySet,
     labels::Labels,
     membership::{Membership, MeshLabels, MeshSight, membership},
     mtls_mode::MtlsMode,
@@ -43,6 +44,7 @@ pub use self::{
     policy_index::{Change, ClusterChange, PolicyIndex, PolicySettings},
     policy_snapshot::{NamespacePolicy, PolicyChanges, PolicySnapshot},
     port_class::{PortClass, PortFacts, TargetPort},
+    reach::Reach,
     release::{NoRelease, Release},
     service_policy::{OPT_OUT_ANNOTATION, PORTABLE_IDENTITIES, PortPolicy, ServicePolicy},
 };

@@ -9,7 +9,8 @@ use crate::{
     domain::{
         identity::TrustDomain,
         policy::{
-            self, Enforcement, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot, ServicePolicy,
+            self, Enforcement, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot, Reach,
+            ServicePolicy,
         },
     },
     proto::countersign::policy::v1::{
@@ -37,26 +38,68 @@ pub(super) struct Told {
     pub(super) snapshot: Arc<PolicySnapshot>,
     /// Whether they are in force: for the operator alone.
     pub(super) enforcement: Arc<Enforcement>,
+    /// The Services that the reader is told of.
+    pub(super) reach: Reach,
 }
 
 impl Told {
-    /// Policies alone.
+    /// Policies alone, and all of them.
     pub(super) fn of(snapshot: Arc<PolicySnapshot>) -> Self {
-        Self { snapshot, enforcement: Arc::default() }
+        Self { snapshot, enforcement: Arc::default(), reach: Reach::All }
     }
 
+    /// As [`PolicyChanges`], and with the Services of which anything else that a reader is told has changed.
     fn changes_since(&self, before: &Self) -> PolicyChanges {
         let mut changes = self.snapshot.changes_since(&before.snapshot);
-        if Arc::ptr_eq(&self.enforcement, &before.enforcement) {
+        let same_reach = match (&self.reach, &before.reach) {
+            (Reach::Only(now), Reach::Only(then)) => Arc::ptr_eq(now, then),
+            (now, then) => now == then,
+        };
+        if same_reach && Arc::ptr_eq(&self.enforcement, &before.enforcement) {
             return changes;
         }
-        let mut named: BTreeSet<ObjectName> = changes.services.iter().map(|policy| policy.service.clone()).collect();
-        let (now, then) = (&self.enforcement, &before.enforcement);
-        for service in now.keys().chain(then.keys()).filter(|service| now.get(service) != then.get(service)) {
-            let policy = self.snapshot.service(&service.namespace, &service.name);
-            changes.services.extend(policy.filter(|_| named.insert(service.clone())).cloned());
-        }
+        let named: BTreeSet<ObjectName> = changes.services.iter().map(|policy| policy.service.clone()).collect();
+        let is_other = |policy: &&Arc<ServicePolicy>| {
+            let service = &policy.service;
+            self.reach.covers(service) != before.reach.covers(service)
+                || self.enforcement.get(service) != before.enforcement.get(service)
+        };
+        let others = self.snapshot.services().filter(is_other).filter(|policy| !named.contains(&policy.service));
+        changes.services.extend(others.cloned());
         changes
+    }
+
+    /// What it is called by who has read it. Where not everything was told it is not known again: what is told then differs.
+    fn version(&self, publisher: &PolicyPublisher) -> String {
+        let version = publisher.version(&self.snapshot);
+        if self.reach == Reach::All { version } else { version + "/part" }
+    }
+}
+
+/// Part of what a reader is told, rendered when it is sent.
+#[derive(Default)]
+pub(super) struct Part {
+    reset: bool,
+    version: String,
+    services: Vec<Arc<ServicePolicy>>,
+    services_gone: Vec<ObjectName>,
+    namespaces: Vec<Arc<NamespacePolicy>>,
+    namespaces_gone: Vec<Arc<str>>,
+    enforcement: Arc<Enforcement>,
+}
+
+impl Part {
+    /// The message.
+    pub(super) fn render(self, trust_domain: &TrustDomain) -> WatchResponse {
+        let services = self.services.iter().map(|policy| service(policy, trust_domain, &self.enforcement));
+        WatchResponse {
+            reset: self.reset,
+            version: self.version,
+            services: services.collect(),
+            services_gone: self.services_gone.iter().map(service_name).collect(),
+            namespaces: self.namespaces.iter().map(|policy| namespace(policy)).collect(),
+            namespaces_gone: self.namespaces_gone.iter().map(|name| name.to_string()).collect(),
+        }
     }
 }
 
@@ -69,44 +112,40 @@ pub(super) fn update(
     reader: Reader,
     before: Option<&Told>,
     newest: &Told,
-) -> VecDeque<WatchResponse> {
+) -> VecDeque<Part> {
     let changes = before.map_or_else(|| all_of(&newest.snapshot), |before| newest.changes_since(before));
-    let trust_domain = publisher.trust_domain();
-    let is_told = |policy: &ServicePolicy| reader == Reader::Operator || policy.mode == MtlsMode::Required;
-    let (told, taken_out): (Vec<_>, Vec<_>) = changes.services.into_iter().partition(|policy| is_told(policy));
-    let mut services_gone: Vec<ServiceName> = changes.services_gone.iter().map(service_name).collect();
-    if before.is_some() {
-        services_gone.extend(taken_out.iter().map(|policy| service_name(&policy.service)));
-    }
-    let (mut namespaces, mut namespaces_gone) = (Vec::new(), Vec::new());
-    if reader == Reader::Operator {
-        namespaces.extend(changes.namespaces.iter().map(|policy| namespace(policy)));
-        namespaces_gone.extend(changes.namespaces_gone.iter().map(|name| name.to_string()));
-    }
+    let is_told = |policy: &ServicePolicy| {
+        reader == Reader::Operator || policy.mode == MtlsMode::Required && newest.reach.covers(&policy.service)
+    };
+    let (told, others): (Vec<_>, Vec<_>) = changes.services.into_iter().partition(|policy| is_told(policy));
+    // only what the reader may have been told of
+    let was_told = |service: &ObjectName| before.is_some_and(|before| before.reach.covers(service));
+    let others = others.iter().map(|policy| policy.service.clone());
+    let services_gone: Vec<_> =
+        changes.services_gone.into_iter().chain(others).filter(|service| was_told(service)).collect();
+    let is_operator = reader == Reader::Operator;
+    let namespaces = if is_operator { changes.namespaces } else { Vec::new() };
+    let namespaces_gone = if is_operator { changes.namespaces_gone } else { Vec::new() };
     let is_nothing = told.is_empty() && services_gone.is_empty() && namespaces.is_empty() && namespaces_gone.is_empty();
     if before.is_some() && is_nothing {
         return VecDeque::new();
     }
-    let mut messages: VecDeque<WatchResponse> = told
-        .chunks(CHUNK)
-        .map(|chunk| WatchResponse {
-            services: chunk.iter().map(|policy| service(policy, trust_domain, &newest.enforcement)).collect(),
-            ..WatchResponse::default()
-        })
-        .collect();
-    if messages.is_empty() {
-        messages.push_back(WatchResponse::default());
+    let part = |services: &[Arc<ServicePolicy>]| Part {
+        services: services.to_vec(),
+        enforcement: Arc::clone(&newest.enforcement),
+        ..Part::default()
+    };
+    let mut parts: VecDeque<Part> = told.chunks(CHUNK).map(part).collect();
+    if parts.is_empty() {
+        parts.push_back(Part::default());
     }
-    if let Some(first) = messages.front_mut() {
-        first.reset = before.is_none();
-        first.services_gone = services_gone;
-        first.namespaces = namespaces;
-        first.namespaces_gone = namespaces_gone;
+    if let Some(first) = parts.front_mut() {
+        *first = Part { reset: before.is_none(), services_gone, namespaces, namespaces_gone, ..std::mem::take(first) };
     }
-    if let Some(last) = messages.back_mut() {
-        last.version = publisher.version(&newest.snapshot);
+    if let Some(last) = parts.back_mut() {
+        last.version = newest.version(publisher);
     }
-    messages
+    parts
 }
 
 fn all_of(newest: &PolicySnapshot) -> PolicyChanges {
@@ -274,6 +313,11 @@ mod tests {
         Told::of(index.snapshot().unwrap())
     }
 
+    fn update(publisher: &PolicyPublisher, reader: Reader, before: Option<&Told>, newest: &Told) -> Vec<WatchResponse> {
+        let parts = super::update(publisher, reader, before, newest);
+        parts.into_iter().map(|part| part.render(publisher.trust_domain())).collect()
+    }
+
     fn publisher() -> PolicyPublisher {
         PolicyPublisher::new("cluster.local".parse().unwrap(), "r")
     }
@@ -342,5 +386,43 @@ mod tests {
         let messages = update(&publisher(), Reader::Operator, Some(&newest), &changed);
         assert_eq!((messages.len(), messages[0].services.len()), (1, 1));
         assert!(update(&publisher(), Reader::Gateway, Some(&before), &before).is_empty());
+    }
+
+    #[test]
+    fn a_gateway_is_told_of_nothing_beyond_its_reach_not_even_that_it_is_gone() {
+        let reach =
+            |names: &[&str]| Reach::Only(Arc::new(names.iter().map(|name| ObjectName::new("n", name)).collect()));
+        let told_within = |index: &mut PolicyIndex, names: &[&str]| Told { reach: reach(names), ..told(index) };
+        let shape = |messages: Vec<WatchResponse>| {
+            let [message] = &messages[..] else { panic!("{messages:?}") };
+            let name = |service: &Option<ServiceName>| service.as_ref().unwrap().name.clone();
+            let services: Vec<_> = message.services.iter().map(|service| name(&service.service)).collect();
+            let gone: Vec<_> = message.services_gone.iter().map(|gone| gone.name.clone()).collect();
+            (services.join(","), gone.join(","))
+        };
+        let mut index = index(4);
+        let first = told_within(&mut index, &["s0000", "s0001"]);
+        let messages = update(&publisher(), Reader::Gateway, None, &first);
+        assert_eq!(messages[0].version, "r/1/part");
+        assert!(publisher().snapshot(&messages[0].version).is_none());
+        assert_eq!(shape(messages), ("s0000,s0001".into(), String::new()));
+        let second = told_within(&mut index, &["s0001", "s0002"]);
+        assert_eq!(
+            shape(update(&publisher(), Reader::Gateway, Some(&first), &second)),
+            ("s0002".into(), "s0000".into())
+        );
+        // one beyond its reach is taken out, another goes
+        index.apply(ClusterChange::Services(Change::Put(service_facts(3, Some("disabled")))));
+        index.apply(ClusterChange::Services(Change::Gone(ObjectName::new("n", "s0000"))));
+        let third = told_within(&mut index, &["s0001", "s0002"]);
+        assert!(update(&publisher(), Reader::Gateway, Some(&second), &third).is_empty());
+        index.apply(ClusterChange::Services(Change::Gone(ObjectName::new("n", "s0001"))));
+        let fourth = told_within(&mut index, &["s0002"]);
+        assert_eq!(
+            shape(update(&publisher(), Reader::Gateway, Some(&third), &fourth)),
+            (String::new(), "s0001".into())
+        );
+        let all = told(&mut index);
+        assert_eq!(shape(update(&publisher(), Reader::Gateway, Some(&fourth), &all)).1, "", "s0003 is taken out");
     }
 }

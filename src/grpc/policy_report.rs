@@ -8,10 +8,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, Streaming, metadata::AsciiMetadataValue};
+use tonic::{Request, Status, Streaming};
 
 use super::{
-    ca_client::{CaClient, authorize},
+    ca_client::{CaClient, Question},
     policy_places::Place,
 };
 use crate::{
@@ -69,10 +69,9 @@ impl GatewayReports {
 impl ReportSink for GatewayReports {
     fn open(&self) -> BoxFuture<'_, Result<Box<dyn ReportStream>, String>> {
         Box::pin(async {
-            let call = |channel, bearer: Option<AsciiMetadataValue>| {
+            let call = |question: Question| {
                 let (requests, told) = mpsc::channel(1);
-                let mut request = Request::new(ReceiverStream::new(told));
-                authorize(&mut request, bearer);
+                let (channel, request) = question.bring(Request::new(ReceiverStream::new(told)));
                 async move {
                     let answers = PolicyServiceClient::new(channel).report(request).await?.into_inner();
                     Ok((requests, answers))

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::IpAddr, pin::Pin, sync::Arc, time::Duratio
 use futures_util::stream::{try_unfold, unfold};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until},
 };
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::{
     authentication::evidence_of,
-    policy_messages::{Reader, Told, preview, update},
+    policy_messages::{Part, Reader, Told, preview, update},
     policy_places::{Place, Places},
     policy_report::Reports,
     status::status_of,
@@ -22,7 +22,7 @@ use crate::{
     domain::{
         attestation::Evidence,
         identity::SpiffeId,
-        policy::{Enforcement, PolicySnapshot},
+        policy::{Enforcement, GatewayPlan, PolicySnapshot},
     },
     proto::countersign::policy::v1::{
         PreviewRequest, PreviewResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse,
@@ -96,8 +96,8 @@ impl PolicyService for GatewayPolicy {
         let (metadata, extensions, message) = request.into_parts();
         let gateway = self.admit(&evidence_of(&metadata, &extensions)).await?;
         let place = self.following.take(&gateway)?;
-        let deadline = Some(Instant::now() + LIFE);
-        Ok(Response::new(updates(&self.access.publisher, Reader::Gateway, &message, deadline, Some(place))))
+        let stream = GatewayStream { gateway, deadline: Instant::now() + LIFE, _place: place };
+        Ok(Response::new(updates(&self.access.publisher, Some(stream), &message)))
     }
 
     type ReportStream = AnswerStream;
@@ -118,7 +118,7 @@ impl PolicyOperatorService for OperatorPolicy {
     type WatchStream = UpdateStream;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<UpdateStream>, Status> {
-        Ok(Response::new(updates(&self.0, Reader::Operator, request.get_ref(), None, None)))
+        Ok(Response::new(updates(&self.0, None, request.get_ref())))
     }
 
     async fn preview(&self, request: Request<PreviewRequest>) -> Result<Response<PreviewResponse>, Status> {
@@ -140,34 +140,34 @@ impl PolicyOperatorService for OperatorPolicy {
 /// One reader of the policies.
 struct Following {
     publisher: Arc<PolicyPublisher>,
-    reader: Reader,
+    /// `None` for an operator, who is told everything for as long as he listens.
+    gateway: Option<GatewayStream>,
     snapshots: watch::Receiver<Option<Arc<PolicySnapshot>>>,
     enforcement: watch::Receiver<Arc<Enforcement>>,
+    plans: watch::Receiver<Option<Arc<GatewayPlan>>>,
     /// What it was told of last.
     told: Option<Told>,
-    unsent: VecDeque<WatchResponse>,
-    deadline: Option<Instant>,
-    _place: Option<Place>,
+    unsent: VecDeque<Part>,
 }
 
-fn updates(
-    publisher: &Arc<PolicyPublisher>,
-    reader: Reader,
-    request: &WatchRequest,
-    deadline: Option<Instant>,
-    place: Option<Place>,
-) -> UpdateStream {
+/// What a gateway's stream has beside.
+struct GatewayStream {
+    gateway: SpiffeId,
+    deadline: Instant,
+    _place: Place,
+}
+
+fn updates(publisher: &Arc<PolicyPublisher>, gateway: Option<GatewayStream>, request: &WatchRequest) -> UpdateStream {
     let mut snapshots = publisher.follow();
     snapshots.mark_changed();
     let following = Following {
         publisher: Arc::clone(publisher),
-        reader,
+        gateway,
         snapshots,
         enforcement: publisher.enforcement().follow(),
+        plans: publisher.reaches().follow(),
         told: publisher.snapshot(&request.version).map(Told::of),
         unsent: VecDeque::new(),
-        deadline,
-        _place: place,
     };
     Box::pin(unfold(Some(following), |following: Option<Following>| async move {
         let mut following = following?;
@@ -181,29 +181,42 @@ fn updates(
 impl Following {
     async fn next(&mut self) -> Result<WatchResponse, Status> {
         loop {
-            if let Some(message) = self.unsent.pop_front() {
-                return Ok(message);
+            if let Some(part) = self.unsent.pop_front() {
+                return Ok(part.render(self.publisher.trust_domain()));
             }
-            let changed = match (self.deadline, self.reader) {
-                (Some(deadline), _) => timeout_at(deadline, self.snapshots.changed()).await,
-                (None, Reader::Gateway) => Ok(self.snapshots.changed().await),
-                (None, Reader::Operator) => Ok(tokio::select! {
-                    changed = self.snapshots.changed() => changed,
-                    changed = self.enforcement.changed() => changed,
-                }),
-            };
-            match changed {
-                Ok(Ok(())) => {}
-                Ok(Err(_closed)) => return Err(Status::unavailable("this replica is leaving")),
-                Err(_elapsed) => return Err(Status::unavailable("open the stream again, with a proof that holds now")),
-            }
+            self.changed().await?;
             let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { continue };
-            let newest = match self.reader {
-                Reader::Gateway => Told::of(snapshot),
-                Reader::Operator => Told { snapshot, enforcement: self.enforcement.borrow_and_update().clone() },
+            let (reader, newest) = match &self.gateway {
+                Some(GatewayStream { gateway, .. }) => {
+                    self.plans.mark_unchanged();
+                    let reach = self.publisher.reaches().of(gateway);
+                    (Reader::Gateway, Told { reach, ..Told::of(snapshot) })
+                }
+                None => {
+                    let enforcement = self.enforcement.borrow_and_update().clone();
+                    (Reader::Operator, Told { enforcement, ..Told::of(snapshot) })
+                }
             };
-            self.unsent = update(&self.publisher, self.reader, self.told.as_ref(), &newest);
+            self.unsent = update(&self.publisher, reader, self.told.as_ref(), &newest);
             self.told = Some(newest);
         }
+    }
+
+    /// Waits for a change of anything that this reader is told.
+    async fn changed(&mut self) -> Result<(), Status> {
+        let changed = match &self.gateway {
+            Some(GatewayStream { deadline, .. }) => tokio::select! {
+                changed = self.snapshots.changed() => changed,
+                changed = self.plans.changed() => changed,
+                () = sleep_until(*deadline) => {
+                    return Err(Status::unavailable("open the stream again, with a proof that holds now"));
+                }
+            },
+            None => tokio::select! {
+                changed = self.snapshots.changed() => changed,
+                changed = self.enforcement.changed() => changed,
+            },
+        };
+        changed.map_err(|_closed| Status::unavailable("this replica is leaving"))
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::info;
 
-use super::policy_enforcement::PolicyEnforcement;
+use super::{gateway_reaches::GatewayReaches, policy_enforcement::PolicyEnforcement};
 use crate::domain::{
     identity::{SpiffeId, TrustDomain},
     policy::{ClusterChange, MeshLabels, NamespacePolicy, PolicyIndex, PolicySettings, PolicySnapshot},
@@ -36,6 +36,7 @@ pub struct PolicyPublisher {
     published: watch::Sender<Option<Arc<PolicySnapshot>>>,
     kept: Mutex<VecDeque<Arc<PolicySnapshot>>>,
     enforcement: Arc<PolicyEnforcement>,
+    reaches: GatewayReaches,
 }
 
 /// Who may follow policies over the network.
@@ -43,7 +44,7 @@ pub struct PolicyPublisher {
 pub struct PolicyAccess {
     /// What is followed.
     pub publisher: Arc<PolicyPublisher>,
-    /// The gateways. Each gets all Services of the mesh.
+    /// The gateways.
     pub gateways: Arc<BTreeSet<SpiffeId>>,
 }
 
@@ -73,6 +74,7 @@ impl PolicyPublisher {
         let enforcement = Arc::new(PolicyEnforcement::new(trust_domain.clone()));
         Self {
             enforcement,
+            reaches: GatewayReaches::default(),
             trust_domain,
             epoch: replica.to_owned(),
             index: Mutex::default(),
@@ -96,6 +98,11 @@ impl PolicyPublisher {
     /// Which of the policies are in force.
     pub const fn enforcement(&self) -> &Arc<PolicyEnforcement> {
         &self.enforcement
+    }
+
+    /// Of which of them gateways are told.
+    pub const fn reaches(&self) -> &GatewayReaches {
+        &self.reaches
     }
 
     /// Takes up what was seen of the cluster.

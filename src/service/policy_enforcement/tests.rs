@@ -14,10 +14,15 @@ fn service() -> ObjectName {
 fn policies(account: &str) -> Option<Arc<PolicySnapshot>> {
     let mut index = PolicyIndex::default();
     let labels = MeshLabels { injection: Some("enabled".into()), ..MeshLabels::default() };
-    index.apply(ClusterChange::Namespaces(Change::Reset(vec![NamespaceFacts { name: "n".into(), labels }])));
+    index.apply(ClusterChange::Namespaces(Change::Reset(vec![NamespaceFacts {
+        name: "n".into(),
+        labels,
+        all_labels: Labels::default(),
+    }])));
     let labels: Arc<Labels> = Arc::new([("app", "s")].into_iter().collect());
     let backing = Backing::Selector((*labels).clone());
-    let facts = ServiceFacts { object: service(), backing, ports: [].into(), opt_out: None, tag: None };
+    let facts =
+        ServiceFacts { object: service(), uid: "s".into(), backing, ports: [].into(), opt_out: None, tag: None };
     index.apply(ClusterChange::Services(Change::Reset(vec![facts])));
     let pod = PodFacts {
         object: ObjectName::new("n", "p"),

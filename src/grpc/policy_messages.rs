@@ -423,6 +423,9 @@ mod tests {
             (String::new(), "s0001".into())
         );
         let all = told(&mut index);
-        assert_eq!(shape(update(&publisher(), Reader::Gateway, Some(&fourth), &all)).1, "", "s0003 is taken out");
+        assert!(update(&publisher(), Reader::Gateway, Some(&fourth), &all).is_empty(), "all but s0002 are taken out");
+        index.apply(ClusterChange::Services(Change::Put(service_facts(3, None))));
+        let (fifth, all) = (told_within(&mut index, &["s0002"]), told(&mut index));
+        assert_eq!(shape(update(&publisher(), Reader::Gateway, Some(&fifth), &all)), ("s0003".into(), String::new()));
     }
 }

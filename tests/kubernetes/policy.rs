@@ -21,7 +21,7 @@ use tonic::Code;
 
 use self::gateway::Gateway;
 use crate::{
-    cluster::{Cluster, block_on},
+    cluster::{Account, Cluster, block_on},
     network::{Host, in_own_network},
     pair::{
         install,
@@ -50,8 +50,12 @@ fn start_with(cluster: &Cluster, host: Host, flags: &[&str]) -> Replica {
         cluster.apply_file(&shipped("rbac-policy.yaml")).await;
         account
     });
+    start_as("replica-a", cluster, &account, host, flags)
+}
+
+fn start_as(name: &str, cluster: &Cluster, account: &Account, host: Host, flags: &[&str]) -> Replica {
     let flags = [&["--policy", "true", "--gateway-identity", GATEWAY], flags].concat();
-    Planned::new("replica-a", cluster, &account, host, &flags).start()
+    Planned::new(name, cluster, account, host, &flags).start()
 }
 
 fn service_of(namespace: &str, name: &str) -> Service {

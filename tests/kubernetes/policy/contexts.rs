@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{TEAM, create, label, pod_of, policy, runtime, said, service_of, start_with};
+use super::{TEAM, create, label, pod_of, policy, runtime, said, service_of, start_as, start_with};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     mesh::gateway::{Expected, Gateway},
     network::in_own_network,
-    pair::{TRUST_DOMAIN, replica::Replica, roots, token_file},
+    pair::{TRUST_DOMAIN, install, replica::Replica, roots, token_file},
     support::{
         authority::{Authority, CaDir, Kind},
         countersign::countersign,
@@ -25,6 +25,9 @@ use crate::{
 const START: Duration = Duration::from_secs(20);
 /// From a change in the cluster to its effect on a request.
 const EFFECT: Duration = Duration::from_secs(1);
+
+/// An agent that says nothing any more is forgotten: by the replica to which it spoke after 12 s, by another 6 s later.
+const FORGOTTEN: Duration = Duration::from_secs(22);
 
 struct Agent {
     process: Process,
@@ -148,6 +151,9 @@ fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
             let flags = ["--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca.path().to_str().unwrap()];
             let mut replica = start_with(&cluster, network.host("a"), &flags);
             replica.wait_until_ready();
+            let account = block_on(install(&cluster));
+            let mut other = start_as("replica-b", &cluster, &account, network.host("b"), &flags);
+            other.wait_until_ready();
             let gateway_token = block_on(token_file(&cluster, "gateway"));
             let runtime = runtime();
             let client = runtime.block_on(async { cluster.admin() });
@@ -216,18 +222,26 @@ fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
             };
             enforced_soon("in force again", &replica, ENFORCED);
             assert_eq!((metric("true").as_deref(), metric("false").as_deref()), (Some("1"), Some("0")));
+            enforced_soon("in force, as the other replica knows it", &other, ENFORCED);
             drop(gateway);
+            enforced_soon("nothing in force, as the other replica knows it", &other, UNASKED);
             enforced_soon("nothing in force without the gateway's proxy", &replica, UNASKED);
             assert_eq!((metric("true").as_deref(), metric("false").as_deref()), (Some("0"), Some("1")));
             let gateway = Gateway::start("gateway-again", cluster.folder(), &agent.socket, loopback(port), &expected);
             soon("an answer by a proxy that was started anew", &gateway, answers);
             enforced_soon("in force with the new proxy", &replica, ENFORCED);
+            enforced_soon("in force with the new proxy, as the other replica knows it", &other, ENFORCED);
 
             replica.stop();
             assert!(agent.process.errors().contains("policy_stream_lost"), "{}", agent.process.errors());
             soon("an answer while the pair is away", &gateway, answers);
             let confirmed = || agent.metric("countersign_policy_confirmed_timestamp_seconds{}");
             assert!(confirmed().is_some());
+            wait_until(FORGOTTEN, "the agent forgotten by the other replica, to which it does not speak", || {
+                let said = enforcement(&other);
+                if said.starts_with(UNASKED) { Ok(()) } else { Err(said) }
+            });
+            other.stop();
         },
     );
 }

@@ -270,7 +270,7 @@ fn service_report(message: ServiceReport) -> Result<(ObjectName, ContextReport),
     }
     let set = |accepted: AcceptedIdentities| {
         let set: [u8; 16] =
-            accepted.set.as_ref().try_into().map_err(|_| malformed("a set that is not 16 bytes long"))?;
+            accepted.set.as_ref().try_into().map_err(|_other_length| malformed("a set that is not 16 bytes long"))?;
         Ok::<_, Status>((IdentitySet::from_bytes(set), accepted.streams))
     };
     let accepted = message.accepted.into_iter().map(set).collect::<Result<_, _>>()?;

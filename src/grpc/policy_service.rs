@@ -106,7 +106,7 @@ impl PolicyService for GatewayPolicy {
         let (metadata, extensions, requests) = request.into_parts();
         let gateway = self.admit(&evidence_of(&metadata, &extensions)).await?;
         let place = self.reporting.take(&gateway)?;
-        let enforcement = Arc::clone(self.access.publisher.enforcement());
+        let enforcement = self.access.enforcement();
         let reports = Reports::new(enforcement, gateway, requests, Instant::now() + LIFE, place);
         let answer = |mut reports: Reports| async { Ok(reports.next().await?.map(|answer| (answer, reports))) };
         Ok(Response::new(Box::pin(try_unfold(reports, answer))))

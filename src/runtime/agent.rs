@@ -103,8 +103,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     #[cfg(feature = "kubernetes")]
     let policies = policies::follow(&config.authority.policy_addresses, &client, &metrics, |name, task| {
         spawn(&mut supervisor, name, task, &shutdown);
-    })
-    .map_err(AgentFailed::of)?;
+    })?;
     if let Some(output) = config.output {
         outputs::start(output, identity.clone(), Arc::clone(&metrics), &readiness, &shutdown, &mut supervisor);
     }

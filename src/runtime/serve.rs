@@ -230,7 +230,7 @@ fn start_signing(
         serving: tls_configs.clone(),
         reporter,
     };
-    let own_sessions = sessions.clone();
+    let (own_sessions, enforcement) = (sessions.clone(), policy.as_ref().map(PolicyAccess::enforcement));
     supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
     let left = start_election(leadership, drain, shutdown, control, supervisor);
@@ -259,7 +259,6 @@ fn start_signing(
     );
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
-    let enforcement = policy.as_ref().map(|access| Arc::clone(access.publisher.enforcement()));
     let serving = serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, policy, gone(left.clone()));
     supervisor.spawn("signing API", async move {
         let result = serving.await;

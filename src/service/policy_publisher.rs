@@ -48,6 +48,13 @@ pub struct PolicyAccess {
     pub gateways: Arc<BTreeSet<SpiffeId>>,
 }
 
+impl PolicyAccess {
+    /// Which of the policies are in force.
+    pub fn enforcement(&self) -> Arc<PolicyEnforcement> {
+        Arc::clone(self.publisher.enforcement())
+    }
+}
+
 /// What another label would change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyPreview {

@@ -45,12 +45,15 @@ fn start(cluster: &Cluster, host: Host) -> Replica {
 }
 
 fn start_with(cluster: &Cluster, host: Host, flags: &[&str]) -> Replica {
-    let account = block_on(async {
+    start_as("replica-a", cluster, &installed(cluster), host, flags)
+}
+
+fn installed(cluster: &Cluster) -> Account {
+    block_on(async {
         let account = install(cluster).await;
         cluster.apply_file(&shipped("rbac-policy.yaml")).await;
         account
-    });
-    start_as("replica-a", cluster, &account, host, flags)
+    })
 }
 
 fn start_as(name: &str, cluster: &Cluster, account: &Account, host: Host, flags: &[&str]) -> Replica {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::AgentFailed;
 use crate::{
-    domain::random::{RandomUnavailable, SecureRandom as _},
+    domain::random::SecureRandom as _,
     grpc::{
         ca_client::CaClient, policy_client::GatewayPolicies, policy_report::GatewayReports,
         workload_server::ServedPolicies,
@@ -27,14 +28,14 @@ pub(super) fn follow(
     authority: &CaClient,
     metrics: &Arc<Metrics>,
     mut spawn: impl FnMut(&'static str, BoxFuture<'static, ()>),
-) -> Result<Option<ServedPolicies>, RandomUnavailable> {
+) -> Result<Option<ServedPolicies>, AgentFailed> {
     if addresses.is_empty() {
         return Ok(None);
     }
     let replicas = Arc::new(authority.at(addresses.iter().map(CaAddress::endpoint).collect()));
     let (clock, random) = (Arc::new(SystemClock), Arc::new(RingRandom::new()));
     let mut instance = [0; 8];
-    random.fill(&mut instance)?;
+    random.fill(&mut instance).map_err(AgentFailed::of)?;
     let instance = instance.iter().map(|byte| format!("{byte:02x}")).collect();
     let source = Arc::new(GatewayPolicies::new(Arc::clone(&replicas)));
     let (follower, peers) = PolicyFollower::new(source, Arc::clone(metrics), clock, random);

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{TEAM, create, label, pod_of, policy, runtime, said, service_of, start_as, start_with};
+use super::{TEAM, create, installed, label, pod_of, policy, runtime, said, service_of, start_as};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     mesh::gateway::{Expected, Gateway},
     network::in_own_network,
-    pair::{TRUST_DOMAIN, install, replica::Replica, roots, token_file},
+    pair::{TRUST_DOMAIN, replica::Replica, roots, token_file},
     support::{
         authority::{Authority, CaDir, Kind},
         countersign::countersign,
@@ -149,9 +149,9 @@ fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
             let root = Authority::root("mesh");
             let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
             let flags = ["--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca.path().to_str().unwrap()];
-            let mut replica = start_with(&cluster, network.host("a"), &flags);
+            let account = installed(&cluster);
+            let mut replica = start_as("replica-a", &cluster, &account, network.host("a"), &flags);
             replica.wait_until_ready();
-            let account = block_on(install(&cluster));
             let mut other = start_as("replica-b", &cluster, &account, network.host("b"), &flags);
             other.wait_until_ready();
             let gateway_token = block_on(token_file(&cluster, "gateway"));

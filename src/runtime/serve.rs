@@ -54,6 +54,7 @@ use crate::{
     service::{
         leadership::{Leadership, LeadershipError},
         metrics::{ExpiringCertificate, Metrics},
+        policy_publisher::PolicyAccess,
         signing_state::Origin,
     },
     storage::replica_slot::ReplicaSlot,

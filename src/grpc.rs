@@ -22,6 +22,8 @@ mod pass_on_service;
 mod phase;
 pub mod policy_client;
 mod policy_messages;
+mod policy_places;
+pub mod policy_report;
 mod policy_service;
 mod raw_message;
 mod reflection;

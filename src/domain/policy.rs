@@ -3,7 +3,9 @@
 
 mod condition;
 mod control_planes;
+mod enforcement;
 mod gateway;
+mod identity_set;
 mod istio_version;
 mod labels;
 mod membership;
@@ -13,14 +15,16 @@ mod peer_authentication;
 mod policy_index;
 mod policy_snapshot;
 mod port_class;
+mod reach;
 mod release;
 mod service_policy;
 
 pub use self::{
-    condition::{Condition, GatewayCondition, Lack, MeshCondition, SdsObstacle, Severity, Upstream},
+    condition::{Condition, GatewayCondition, Lack, MeshCondition, SdsObstacle, Severity, Shortfall, Upstream},
     control_planes::{
         ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,
     },
+    enforcement::{ContextReport, Enforcement, EnforcementIndex, Report, ReportChange, Reporter},
     gateway::{
         Admits, BackendTlsApi, CA_CONFIG_MAP, ClassFacts, Controller, DataPlanePod, DesiredObject, DesiredPolicy,
         EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayIndex,
@@ -28,6 +32,7 @@ pub use self::{
         ParentFacts, PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts,
         SdsUrl, ServicePlan, Target, TlsPolicyFacts, Verification,
     },
+    identity_set::IdentitySet,
     labels::Labels,
     membership::{Membership, MeshLabels, MeshSight, membership},
     mtls_mode::MtlsMode,
@@ -39,6 +44,7 @@ pub use self::{
     policy_index::{Change, ClusterChange, PolicyIndex, PolicySettings},
     policy_snapshot::{NamespacePolicy, PolicyChanges, PolicySnapshot},
     port_class::{PortClass, PortFacts, TargetPort},
+    reach::Reach,
     release::{NoRelease, Release},
     service_policy::{OPT_OUT_ANNOTATION, PORTABLE_IDENTITIES, PortPolicy, ServicePolicy},
 };

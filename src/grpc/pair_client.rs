@@ -2,6 +2,7 @@
 
 mod logs;
 mod orders;
+mod reports;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Error, Server};
 
-pub use super::pair_service::CertifiedPeers;
+pub use super::pair_service::{CertifiedPeers, PairServices};
 use super::{
     authority_service::AuthorityOperator,
     operator_service::Operator,
@@ -24,8 +24,8 @@ use crate::{
         },
     },
     service::{
-        authority_export::AuthorityExport, create_certificate::CreateCertificate, denial::IssuanceDenial,
-        issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher,
+        authority_export::AuthorityExport, denial::IssuanceDenial, issuance_history::IssuanceHistory,
+        policy_publisher::PolicyPublisher,
     },
 };
 
@@ -36,16 +36,6 @@ const MAX_MESSAGE: usize = 8 << 20;
 /// So that the connections of replicas that have vanished do not stay.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
-
-/// What a replica answers others from.
-pub struct PairServices {
-    /// Signs.
-    pub create: Arc<CreateCertificate>,
-    /// The log of this replica alone.
-    pub history: Arc<dyn IssuanceHistory>,
-    /// Changes what is denied.
-    pub denial: Arc<IssuanceDenial>,
-}
 
 /// Serves the other replicas until `shutdown` resolves and what they asked is answered. The listener has checked who they
 /// are.
@@ -87,8 +77,7 @@ pub async fn serve_pair_port(
 }
 
 fn service(services: PairServices, peers: Peers) -> PairServiceServer<ReplicaService> {
-    let PairServices { create, history, denial } = services;
-    PairServiceServer::new(ReplicaService::new(create, history, denial, peers)).max_decoding_message_size(MAX_MESSAGE)
+    PairServiceServer::new(ReplicaService::new(services, peers)).max_decoding_message_size(MAX_MESSAGE)
 }
 
 /// Serves the operator on `admin.sock`.

@@ -1,8 +1,10 @@
 //! What a replica answers the others of its pair.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, pin::Pin, sync::Arc};
 
-use tonic::{Extensions, Request, Response, Status, metadata::MetadataValue};
+use futures_util::stream::try_unfold;
+use tokio_stream::Stream;
+use tonic::{Extensions, Request, Response, Status, Streaming, metadata::MetadataValue};
 use tracing::{debug, info};
 use zeroize::Zeroizing;
 
@@ -12,6 +14,7 @@ use super::{
     denial_messages::{allow_of, changed, deny_of, list_of},
     issuance_messages::{RecordStream, records_of},
     known_peers::KnownPeers,
+    policy_report::PassedReports,
     status::status_of,
 };
 use crate::{
@@ -25,7 +28,8 @@ use crate::{
     proto::{
         countersign::v1::{
             AskRequest, AskResponse, DenialChanged, ForwardedAllow, ForwardedDeny, ForwardedRequest, ListDeniedRequest,
-            ListDeniedResponse, ListIssuanceRequest, forwarded_request::Own, pair_service_server::PairService,
+            ListDeniedResponse, ListIssuanceRequest, PassedReport, PassedReportTaken, forwarded_request::Own,
+            pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },
@@ -34,6 +38,7 @@ use crate::{
         denial::{Actor, IssuanceDenial},
         issuance_history::IssuanceHistory,
         line_limit::{Line, LineLimit},
+        policy_enforcement::PolicyEnforcement,
         ports::DenialChange,
     },
 };
@@ -44,14 +49,30 @@ pub(super) const ANSWERED: &str = "countersign-answered";
 /// Stands on what is no refusal, but says no more than that this replica can't answer just now: it is active all the same.
 pub(super) const STILL_ACTIVE: &str = "countersign-still-active";
 
+type TakenStream = Pin<Box<dyn Stream<Item = Result<PassedReportTaken, Status>> + Send>>;
+
 /// The service between replicas.
 pub(super) struct ReplicaService {
     create: Arc<CreateCertificate>,
     history: Arc<dyn IssuanceHistory>,
     denial: Arc<IssuanceDenial>,
+    /// If policies are followed here.
+    enforcement: Option<Arc<PolicyEnforcement>>,
     peers: Peers,
     /// Of what is refused, `None` for own identities that a replica may not have; by whoever forwarded and its caller's address.
     lines: LineLimit<Option<ErrorKind>, (String, Option<IpAddr>)>,
+}
+
+/// What a replica answers others from.
+pub struct PairServices {
+    /// Signs.
+    pub create: Arc<CreateCertificate>,
+    /// The log of this replica alone.
+    pub history: Arc<dyn IssuanceHistory>,
+    /// Changes what is denied.
+    pub denial: Arc<IssuanceDenial>,
+    /// Knows which policies are in force, if they are followed.
+    pub enforcement: Option<Arc<PolicyEnforcement>>,
 }
 
 /// Who the others are.
@@ -74,14 +95,10 @@ pub struct CertifiedPeers {
 }
 
 impl ReplicaService {
-    /// Signs through `create`, denies through `denial`; lists `history`, the log of this replica alone.
-    pub(super) fn new(
-        create: Arc<CreateCertificate>,
-        history: Arc<dyn IssuanceHistory>,
-        denial: Arc<IssuanceDenial>,
-        peers: Peers,
-    ) -> Self {
-        Self { create, history, denial, peers, lines: LineLimit::default() }
+    /// Answers `peers` from these.
+    pub(super) fn new(services: PairServices, peers: Peers) -> Self {
+        let PairServices { create, history, denial, enforcement } = services;
+        Self { create, history, denial, enforcement, peers, lines: LineLimit::default() }
     }
 
     async fn changed(&self, change: DenialChange, actor: Actor) -> Result<Response<DenialChanged>, Status> {
@@ -184,6 +201,17 @@ impl PairService for ReplicaService {
         let asserted_by = Some(self.peers.name(&extensions, replica)?);
         let change = allow_of(request.unwrap_or_default()).map_err(answered)?;
         self.changed(change, Actor { uid: actor_uid, asserted_by }).await
+    }
+
+    type PassReportsStream = TakenStream;
+
+    async fn pass_reports(&self, request: Request<Streaming<PassedReport>>) -> Result<Response<TakenStream>, Status> {
+        self.peers.name(request.extensions(), String::new())?;
+        let enforcement = self.enforcement.clone();
+        let enforcement = enforcement.ok_or_else(|| Status::unimplemented("no policies are followed here"))?;
+        let passed = PassedReports::new(enforcement, request.into_inner());
+        let taken = |mut passed: PassedReports| async { Ok(passed.next().await?.map(|taken| (taken, passed))) };
+        Ok(Response::new(Box::pin(try_unfold(passed, taken))))
     }
 
     async fn list_denied(&self, request: Request<ListDeniedRequest>) -> Result<Response<ListDeniedResponse>, Status> {

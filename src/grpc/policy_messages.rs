@@ -1,11 +1,17 @@
 //! Policies as messages, and messages as what is shown of them.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     domain::{
         identity::TrustDomain,
-        policy::{self, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot, ServicePolicy},
+        policy::{
+            self, Enforcement, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot, Reach,
+            ServicePolicy,
+        },
     },
     proto::countersign::policy::v1::{
         Condition, Mode, Namespace, Port, PreviewResponse, Service, ServiceName, WatchResponse,
@@ -25,6 +31,78 @@ pub(super) enum Reader {
     Operator,
 }
 
+/// What a reader knows, or is to know.
+#[derive(Clone)]
+pub(super) struct Told {
+    /// The policies.
+    pub(super) snapshot: Arc<PolicySnapshot>,
+    /// Whether they are in force: for the operator alone.
+    pub(super) enforcement: Arc<Enforcement>,
+    /// The Services that the reader is told of.
+    pub(super) reach: Reach,
+}
+
+impl Told {
+    /// Policies alone, and all of them.
+    pub(super) fn of(snapshot: Arc<PolicySnapshot>) -> Self {
+        Self { snapshot, enforcement: Arc::default(), reach: Reach::All }
+    }
+
+    /// As [`PolicyChanges`], and with the Services of which anything else that a reader is told has changed.
+    fn changes_since(&self, before: &Self) -> PolicyChanges {
+        let mut changes = self.snapshot.changes_since(&before.snapshot);
+        let same_reach = match (&self.reach, &before.reach) {
+            (Reach::Only(now), Reach::Only(then)) => Arc::ptr_eq(now, then),
+            (now, then) => now == then,
+        };
+        if same_reach && Arc::ptr_eq(&self.enforcement, &before.enforcement) {
+            return changes;
+        }
+        let named: BTreeSet<ObjectName> = changes.services.iter().map(|policy| policy.service.clone()).collect();
+        let is_other = |policy: &&Arc<ServicePolicy>| {
+            let service = &policy.service;
+            self.reach.covers(service) != before.reach.covers(service)
+                || self.enforcement.get(service) != before.enforcement.get(service)
+        };
+        let others = self.snapshot.services().filter(is_other).filter(|policy| !named.contains(&policy.service));
+        changes.services.extend(others.cloned());
+        changes
+    }
+
+    /// What it is called by who has read it. Where not everything was told it is not known again: what is told then differs.
+    fn version(&self, publisher: &PolicyPublisher) -> String {
+        let version = publisher.version(&self.snapshot);
+        if self.reach == Reach::All { version } else { version + "/part" }
+    }
+}
+
+/// Part of what a reader is told, rendered when it is sent.
+#[derive(Default)]
+pub(super) struct Part {
+    reset: bool,
+    version: String,
+    services: Vec<Arc<ServicePolicy>>,
+    services_gone: Vec<ObjectName>,
+    namespaces: Vec<Arc<NamespacePolicy>>,
+    namespaces_gone: Vec<Arc<str>>,
+    enforcement: Arc<Enforcement>,
+}
+
+impl Part {
+    /// The message.
+    pub(super) fn render(self, trust_domain: &TrustDomain) -> WatchResponse {
+        let services = self.services.iter().map(|policy| service(policy, trust_domain, &self.enforcement));
+        WatchResponse {
+            reset: self.reset,
+            version: self.version,
+            services: services.collect(),
+            services_gone: self.services_gone.iter().map(service_name).collect(),
+            namespaces: self.namespaces.iter().map(|policy| namespace(policy)).collect(),
+            namespaces_gone: self.namespaces_gone.iter().map(|name| name.to_string()).collect(),
+        }
+    }
+}
+
 /// Services of one message: far below what a client takes.
 const CHUNK: usize = 250;
 
@@ -32,46 +110,42 @@ const CHUNK: usize = 250;
 pub(super) fn update(
     publisher: &PolicyPublisher,
     reader: Reader,
-    before: Option<&PolicySnapshot>,
-    newest: &PolicySnapshot,
-) -> VecDeque<WatchResponse> {
-    let changes = before.map_or_else(|| all_of(newest), |before| newest.changes_since(before));
-    let trust_domain = publisher.trust_domain();
-    let is_told = |policy: &ServicePolicy| reader == Reader::Operator || policy.mode == MtlsMode::Required;
-    let (told, taken_out): (Vec<_>, Vec<_>) = changes.services.into_iter().partition(|policy| is_told(policy));
-    let mut services_gone: Vec<ServiceName> = changes.services_gone.iter().map(service_name).collect();
-    if before.is_some() {
-        services_gone.extend(taken_out.iter().map(|policy| service_name(&policy.service)));
-    }
-    let (mut namespaces, mut namespaces_gone) = (Vec::new(), Vec::new());
-    if reader == Reader::Operator {
-        namespaces.extend(changes.namespaces.iter().map(|policy| namespace(policy)));
-        namespaces_gone.extend(changes.namespaces_gone.iter().map(|name| name.to_string()));
-    }
+    before: Option<&Told>,
+    newest: &Told,
+) -> VecDeque<Part> {
+    let changes = before.map_or_else(|| all_of(&newest.snapshot), |before| newest.changes_since(before));
+    let is_told = |policy: &ServicePolicy| {
+        reader == Reader::Operator || policy.mode == MtlsMode::Required && newest.reach.covers(&policy.service)
+    };
+    let (told, others): (Vec<_>, Vec<_>) = changes.services.into_iter().partition(|policy| is_told(policy));
+    // only what the reader may have been told of
+    let was_told = |service: &ObjectName| before.is_some_and(|before| before.reach.covers(service));
+    let others = others.iter().map(|policy| policy.service.clone());
+    let services_gone: Vec<_> =
+        changes.services_gone.into_iter().chain(others).filter(|service| was_told(service)).collect();
+    let is_operator = reader == Reader::Operator;
+    let namespaces = if is_operator { changes.namespaces } else { Vec::new() };
+    let namespaces_gone = if is_operator { changes.namespaces_gone } else { Vec::new() };
     let is_nothing = told.is_empty() && services_gone.is_empty() && namespaces.is_empty() && namespaces_gone.is_empty();
     if before.is_some() && is_nothing {
         return VecDeque::new();
     }
-    let mut messages: VecDeque<WatchResponse> = told
-        .chunks(CHUNK)
-        .map(|chunk| WatchResponse {
-            services: chunk.iter().map(|policy| service(policy, trust_domain)).collect(),
-            ..WatchResponse::default()
-        })
-        .collect();
-    if messages.is_empty() {
-        messages.push_back(WatchResponse::default());
+    let part = |services: &[Arc<ServicePolicy>]| Part {
+        services: services.to_vec(),
+        enforcement: Arc::clone(&newest.enforcement),
+        ..Part::default()
+    };
+    let mut parts: VecDeque<Part> = told.chunks(CHUNK).map(part).collect();
+    if parts.is_empty() {
+        parts.push_back(Part::default());
     }
-    if let Some(first) = messages.front_mut() {
-        first.reset = before.is_none();
-        first.services_gone = services_gone;
-        first.namespaces = namespaces;
-        first.namespaces_gone = namespaces_gone;
+    if let Some(first) = parts.front_mut() {
+        *first = Part { reset: before.is_none(), services_gone, namespaces, namespaces_gone, ..std::mem::take(first) };
     }
-    if let Some(last) = messages.back_mut() {
-        last.version = publisher.version(newest);
+    if let Some(last) = parts.back_mut() {
+        last.version = newest.version(publisher);
     }
-    messages
+    parts
 }
 
 fn all_of(newest: &PolicySnapshot) -> PolicyChanges {
@@ -84,7 +158,9 @@ fn all_of(newest: &PolicySnapshot) -> PolicyChanges {
 
 /// What another label would change.
 pub(super) fn preview(preview: &PolicyPreview, trust_domain: &TrustDomain) -> PreviewResponse {
-    let services = |of: &NamespacePolicy| of.services.values().map(|policy| service(policy, trust_domain)).collect();
+    let unknown = Enforcement::new();
+    let services =
+        |of: &NamespacePolicy| of.services.values().map(|policy| service(policy, trust_domain, &unknown)).collect();
     PreviewResponse {
         now: Some(namespace(&preview.now)),
         services_now: services(&preview.now),
@@ -93,7 +169,8 @@ pub(super) fn preview(preview: &PolicyPreview, trust_domain: &TrustDomain) -> Pr
     }
 }
 
-fn service(policy: &ServicePolicy, trust_domain: &TrustDomain) -> Service {
+fn service(policy: &ServicePolicy, trust_domain: &TrustDomain, enforcement: &Enforcement) -> Service {
+    let enforced = enforcement.get(&policy.service);
     let ids = policy.accounts.iter().filter_map(|account| account.spiffe_id(trust_domain).ok());
     Service {
         service: Some(service_name(&policy.service)),
@@ -110,7 +187,7 @@ fn service(policy: &ServicePolicy, trust_domain: &TrustDomain) -> Service {
                 peer_mode: port.peers.to_string(),
             })
             .collect(),
-        conditions: policy.conditions.iter().map(condition).collect(),
+        conditions: policy.conditions.iter().chain(enforced).map(condition).collect(),
     }
 }
 
@@ -232,18 +309,27 @@ mod tests {
         index
     }
 
+    fn told(index: &mut PolicyIndex) -> Told {
+        Told::of(index.snapshot().unwrap())
+    }
+
+    fn update(publisher: &PolicyPublisher, reader: Reader, before: Option<&Told>, newest: &Told) -> Vec<WatchResponse> {
+        let parts = super::update(publisher, reader, before, newest);
+        parts.into_iter().map(|part| part.render(publisher.trust_domain())).collect()
+    }
+
     fn publisher() -> PolicyPublisher {
         PolicyPublisher::new("cluster.local".parse().unwrap(), "r")
     }
 
     #[test]
     fn a_full_state_comes_in_parts_of_which_the_last_has_the_version() {
-        let newest = index(600).snapshot().unwrap();
+        let newest = told(&mut index(600));
         let messages = update(&publisher(), Reader::Gateway, None, &newest);
         let parts: Vec<_> =
             messages.iter().map(|part| (part.reset, part.services.len(), part.version.as_str())).collect();
         assert_eq!(parts, [(true, 250, ""), (false, 250, ""), (false, 100, "r/1")]);
-        let nothing = index(0).snapshot().unwrap();
+        let nothing = told(&mut index(0));
         let messages = update(&publisher(), Reader::Gateway, None, &nothing);
         assert_eq!((messages.len(), messages[0].reset, messages[0].version.as_str()), (1, true, "r/1"));
     }
@@ -251,9 +337,9 @@ mod tests {
     #[test]
     fn a_gateway_hears_of_a_service_that_is_taken_out_as_gone() {
         let mut index = index(2);
-        let before = index.snapshot().unwrap();
+        let before = told(&mut index);
         index.apply(ClusterChange::Services(Change::Put(service_facts(1, Some("disabled")))));
-        let newest = index.snapshot().unwrap();
+        let newest = told(&mut index);
         let messages = update(&publisher(), Reader::Gateway, Some(&before), &newest);
         assert_eq!(messages.len(), 1);
         assert_eq!((messages[0].services.len(), messages[0].services_gone[0].name.as_str()), (0, "s0001"));
@@ -268,12 +354,78 @@ mod tests {
     #[test]
     fn what_concerns_no_gateway_is_not_sent_to_one() {
         let mut index = index(1);
-        let before = index.snapshot().unwrap();
+        let before = told(&mut index);
         let other =
             NamespaceFacts { name: "other".into(), labels: MeshLabels::default(), all_labels: Labels::default() };
         index.apply(ClusterChange::Namespaces(Change::Put(other)));
-        let newest = index.snapshot().unwrap();
+        let newest = told(&mut index);
         assert!(update(&publisher(), Reader::Gateway, Some(&before), &newest).is_empty());
         assert_eq!(update(&publisher(), Reader::Operator, Some(&before), &newest)[0].namespaces[0].name, "other");
+    }
+
+    #[test]
+    fn whether_a_policy_is_in_force_is_told_to_operators_alone_and_once() {
+        let mut index = index(2);
+        let before = told(&mut index);
+        let enforcement = [(ObjectName::new("n", "s0001"), policy::Condition::Enforced { gateways: 1 })];
+        let newest = Told { enforcement: Arc::new(enforcement.into()), ..before.clone() };
+        let messages = update(&publisher(), Reader::Operator, Some(&before), &newest);
+        let services = &messages[0].services;
+        assert_eq!(
+            (messages.len(), services.len(), services[0].service.as_ref().unwrap().name.as_str()),
+            (1, 1, "s0001")
+        );
+        assert_eq!(services[0].conditions.last().unwrap().reason, "Enforced");
+        assert!(update(&publisher(), Reader::Operator, Some(&newest), &newest).is_empty());
+        let back = update(&publisher(), Reader::Operator, Some(&newest), &before);
+        assert!(back[0].services[0].conditions.iter().all(|condition| condition.reason != "Enforced"));
+        // of a Service that has changed as well, once; of one without a policy, nothing
+        let gone = [(ObjectName::new("n", "gone"), policy::Condition::Enforced { gateways: 1 })];
+        index.apply(ClusterChange::Services(Change::Put(service_facts(1, Some("odd")))));
+        let changed = Told { enforcement: Arc::new(gone.into()), ..told(&mut index) };
+        let messages = update(&publisher(), Reader::Operator, Some(&newest), &changed);
+        assert_eq!((messages.len(), messages[0].services.len()), (1, 1));
+        assert!(update(&publisher(), Reader::Gateway, Some(&before), &before).is_empty());
+    }
+
+    #[test]
+    fn a_gateway_is_told_of_nothing_beyond_its_reach_not_even_that_it_is_gone() {
+        let reach =
+            |names: &[&str]| Reach::Only(Arc::new(names.iter().map(|name| ObjectName::new("n", name)).collect()));
+        let told_within = |index: &mut PolicyIndex, names: &[&str]| Told { reach: reach(names), ..told(index) };
+        let shape = |messages: Vec<WatchResponse>| {
+            let [message] = &messages[..] else { panic!("{messages:?}") };
+            let name = |service: &Option<ServiceName>| service.as_ref().unwrap().name.clone();
+            let services: Vec<_> = message.services.iter().map(|service| name(&service.service)).collect();
+            let gone: Vec<_> = message.services_gone.iter().map(|gone| gone.name.clone()).collect();
+            (services.join(","), gone.join(","))
+        };
+        let mut index = index(4);
+        let first = told_within(&mut index, &["s0000", "s0001"]);
+        let messages = update(&publisher(), Reader::Gateway, None, &first);
+        assert_eq!(messages[0].version, "r/1/part");
+        assert!(publisher().snapshot(&messages[0].version).is_none());
+        assert_eq!(shape(messages), ("s0000,s0001".into(), String::new()));
+        let second = told_within(&mut index, &["s0001", "s0002"]);
+        assert_eq!(
+            shape(update(&publisher(), Reader::Gateway, Some(&first), &second)),
+            ("s0002".into(), "s0000".into())
+        );
+        // one beyond its reach is taken out, another goes
+        index.apply(ClusterChange::Services(Change::Put(service_facts(3, Some("disabled")))));
+        index.apply(ClusterChange::Services(Change::Gone(ObjectName::new("n", "s0000"))));
+        let third = told_within(&mut index, &["s0001", "s0002"]);
+        assert!(update(&publisher(), Reader::Gateway, Some(&second), &third).is_empty());
+        index.apply(ClusterChange::Services(Change::Gone(ObjectName::new("n", "s0001"))));
+        let fourth = told_within(&mut index, &["s0002"]);
+        assert_eq!(
+            shape(update(&publisher(), Reader::Gateway, Some(&third), &fourth)),
+            (String::new(), "s0001".into())
+        );
+        let all = told(&mut index);
+        assert!(update(&publisher(), Reader::Gateway, Some(&fourth), &all).is_empty(), "all but s0002 are taken out");
+        index.apply(ClusterChange::Services(Change::Put(service_facts(3, None))));
+        let (fifth, all) = (told_within(&mut index, &["s0002"]), told(&mut index));
+        assert_eq!(shape(update(&publisher(), Reader::Gateway, Some(&fifth), &all)), ("s0003".into(), String::new()));
     }
 }

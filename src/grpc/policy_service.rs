@@ -2,24 +2,30 @@
 
 use std::{collections::VecDeque, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use futures_util::stream::unfold;
+use futures_util::stream::{try_unfold, unfold};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, timeout_at},
+    sync::watch,
+    time::{Instant, sleep_until},
 };
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::{
     authentication::evidence_of,
-    policy_messages::{Reader, preview, update},
+    policy_messages::{Part, Reader, Told, preview, update},
+    policy_places::{Place, Places},
+    policy_report::Reports,
     status::status_of,
 };
 use crate::{
-    domain::{attestation::Evidence, policy::PolicySnapshot},
+    domain::{
+        attestation::Evidence,
+        identity::SpiffeId,
+        policy::{Enforcement, GatewayPlan, PolicySnapshot},
+    },
     proto::countersign::policy::v1::{
-        PreviewRequest, PreviewResponse, WatchRequest, WatchResponse,
+        PreviewRequest, PreviewResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse,
         policy_operator_service_server::PolicyOperatorService, policy_service_server::PolicyService,
         preview_request::Label,
     },
@@ -30,18 +36,20 @@ use crate::{
     },
 };
 
-/// Streams of gateways at one time.
-const STREAMS: usize = 256;
 /// A stream of a gateway ends after this, and its next one needs a proof again.
 const LIFE: Duration = Duration::from_secs(30 * 60);
 
 type UpdateStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
-/// What gateways are told.
+type AnswerStream = Pin<Box<dyn Stream<Item = Result<ReportResponse, Status>> + Send>>;
+
+/// What gateways are told, and what they tell.
 pub(super) struct GatewayPolicy {
     access: PolicyAccess,
     create: Arc<CreateCertificate>,
-    streams: Arc<Semaphore>,
+    /// For streams that follow, and for those that report.
+    following: Places,
+    reporting: Places,
     /// Of refusals, by gRPC code and the caller's address.
     lines: LineLimit<i32, Option<IpAddr>>,
 }
@@ -52,13 +60,14 @@ pub(super) struct OperatorPolicy(Arc<PolicyPublisher>);
 impl GatewayPolicy {
     /// Those of `access`, who prove themselves to `create`.
     pub(super) fn new(access: PolicyAccess, create: Arc<CreateCertificate>) -> Self {
-        Self { access, create, streams: Arc::new(Semaphore::new(STREAMS)), lines: LineLimit::default() }
+        let (following, reporting) = (Places::default(), Places::default());
+        Self { access, create, following, reporting, lines: LineLimit::default() }
     }
 
-    /// Whether whoever brings this is one of the gateways.
-    async fn admit(&self, evidence: &Evidence) -> Result<(), Status> {
+    /// Which of the gateways it is that brings this.
+    async fn admit(&self, evidence: &Evidence) -> Result<SpiffeId, Status> {
         let (status, reason) = match self.create.identify(evidence).await {
-            Ok(id) if self.access.gateways.contains(&id) => return Ok(()),
+            Ok(id) if self.access.gateways.contains(&id) => return Ok(id),
             Ok(id) => {
                 let reason = format!("{id} may not follow policies: it is not a gateway-identity");
                 (Status::permission_denied(reason.clone()), reason)
@@ -85,11 +94,22 @@ impl PolicyService for GatewayPolicy {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<UpdateStream>, Status> {
         let (metadata, extensions, message) = request.into_parts();
-        self.admit(&evidence_of(&metadata, &extensions)).await?;
-        let full = |_| Status::resource_exhausted(format!("{STREAMS} streams are open already"));
-        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(full)?;
-        let deadline = Some(Instant::now() + LIFE);
-        Ok(Response::new(updates(&self.access.publisher, Reader::Gateway, &message, deadline, Some(place))))
+        let gateway = self.admit(&evidence_of(&metadata, &extensions)).await?;
+        let place = self.following.take(&gateway)?;
+        let stream = GatewayStream { gateway, deadline: Instant::now() + LIFE, _place: place };
+        Ok(Response::new(updates(&self.access.publisher, Some(stream), &message)))
+    }
+
+    type ReportStream = AnswerStream;
+
+    async fn report(&self, request: Request<Streaming<ReportRequest>>) -> Result<Response<AnswerStream>, Status> {
+        let (metadata, extensions, requests) = request.into_parts();
+        let gateway = self.admit(&evidence_of(&metadata, &extensions)).await?;
+        let place = self.reporting.take(&gateway)?;
+        let enforcement = self.access.enforcement();
+        let reports = Reports::new(enforcement, gateway, requests, Instant::now() + LIFE, place);
+        let answer = |mut reports: Reports| async { Ok(reports.next().await?.map(|answer| (answer, reports))) };
+        Ok(Response::new(Box::pin(try_unfold(reports, answer))))
     }
 }
 
@@ -98,7 +118,7 @@ impl PolicyOperatorService for OperatorPolicy {
     type WatchStream = UpdateStream;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<UpdateStream>, Status> {
-        Ok(Response::new(updates(&self.0, Reader::Operator, request.get_ref(), None, None)))
+        Ok(Response::new(updates(&self.0, None, request.get_ref())))
     }
 
     async fn preview(&self, request: Request<PreviewRequest>) -> Result<Response<PreviewResponse>, Status> {
@@ -120,32 +140,34 @@ impl PolicyOperatorService for OperatorPolicy {
 /// One reader of the policies.
 struct Following {
     publisher: Arc<PolicyPublisher>,
-    reader: Reader,
+    /// `None` for an operator, who is told everything for as long as he listens.
+    gateway: Option<GatewayStream>,
     snapshots: watch::Receiver<Option<Arc<PolicySnapshot>>>,
+    enforcement: watch::Receiver<Arc<Enforcement>>,
+    plans: watch::Receiver<Option<Arc<GatewayPlan>>>,
     /// What it was told of last.
-    told: Option<Arc<PolicySnapshot>>,
-    unsent: VecDeque<WatchResponse>,
-    deadline: Option<Instant>,
-    _place: Option<OwnedSemaphorePermit>,
+    told: Option<Told>,
+    unsent: VecDeque<Part>,
 }
 
-fn updates(
-    publisher: &Arc<PolicyPublisher>,
-    reader: Reader,
-    request: &WatchRequest,
-    deadline: Option<Instant>,
-    place: Option<OwnedSemaphorePermit>,
-) -> UpdateStream {
+/// What a gateway's stream has beside.
+struct GatewayStream {
+    gateway: SpiffeId,
+    deadline: Instant,
+    _place: Place,
+}
+
+fn updates(publisher: &Arc<PolicyPublisher>, gateway: Option<GatewayStream>, request: &WatchRequest) -> UpdateStream {
     let mut snapshots = publisher.follow();
     snapshots.mark_changed();
     let following = Following {
         publisher: Arc::clone(publisher),
-        reader,
+        gateway,
         snapshots,
-        told: publisher.snapshot(&request.version),
+        enforcement: publisher.enforcement().follow(),
+        plans: publisher.reaches().follow(),
+        told: publisher.snapshot(&request.version).map(Told::of),
         unsent: VecDeque::new(),
-        deadline,
-        _place: place,
     };
     Box::pin(unfold(Some(following), |following: Option<Following>| async move {
         let mut following = following?;
@@ -159,21 +181,42 @@ fn updates(
 impl Following {
     async fn next(&mut self) -> Result<WatchResponse, Status> {
         loop {
-            if let Some(message) = self.unsent.pop_front() {
-                return Ok(message);
+            if let Some(part) = self.unsent.pop_front() {
+                return Ok(part.render(self.publisher.trust_domain()));
             }
-            let changed = match self.deadline {
-                Some(deadline) => timeout_at(deadline, self.snapshots.changed()).await,
-                None => Ok(self.snapshots.changed().await),
+            self.changed().await?;
+            let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { continue };
+            let (reader, newest) = match &self.gateway {
+                Some(GatewayStream { gateway, .. }) => {
+                    self.plans.mark_unchanged();
+                    let reach = self.publisher.reaches().of(gateway);
+                    (Reader::Gateway, Told { reach, ..Told::of(snapshot) })
+                }
+                None => {
+                    let enforcement = self.enforcement.borrow_and_update().clone();
+                    (Reader::Operator, Told { enforcement, ..Told::of(snapshot) })
+                }
             };
-            match changed {
-                Ok(Ok(())) => {}
-                Ok(Err(_closed)) => return Err(Status::unavailable("this replica is leaving")),
-                Err(_elapsed) => return Err(Status::unavailable("open the stream again, with a proof that holds now")),
-            }
-            let Some(newest) = self.snapshots.borrow_and_update().clone() else { continue };
-            self.unsent = update(&self.publisher, self.reader, self.told.as_deref(), &newest);
+            self.unsent = update(&self.publisher, reader, self.told.as_ref(), &newest);
             self.told = Some(newest);
         }
+    }
+
+    /// Waits for a change of anything that this reader is told.
+    async fn changed(&mut self) -> Result<(), Status> {
+        let changed = match &self.gateway {
+            Some(GatewayStream { deadline, .. }) => tokio::select! {
+                changed = self.snapshots.changed() => changed,
+                changed = self.plans.changed() => changed,
+                () = sleep_until(*deadline) => {
+                    return Err(Status::unavailable("open the stream again, with a proof that holds now"));
+                }
+            },
+            None => tokio::select! {
+                changed = self.snapshots.changed() => changed,
+                changed = self.enforcement.changed() => changed,
+            },
+        };
+        changed.map_err(|_closed| Status::unavailable("this replica is leaving"))
     }
 }

@@ -4,6 +4,7 @@
 //! What a stream asked for and holds is [`subscription`]'s; the two protocols are [`state_of_world`] and [`delta`], both
 //! without I/O; this file moves messages.
 
+mod accepted;
 mod delta;
 mod resources;
 mod served_secret;
@@ -17,23 +18,28 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
-use self::{delta::Delta, served_secret::SECRET_TYPE_URL, state_of_world::StateOfWorld};
+use self::{accepted::Accepted, delta::Delta, served_secret::SECRET_TYPE_URL, state_of_world::StateOfWorld};
 pub(super) use self::{
     resources::{SecretSet, Validation},
     validation::ValidationContexts,
 };
 use super::phase::Phases;
-use crate::proto::{
-    envoy::service::{
-        discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse},
-        secret::v3::secret_discovery_service_server::{SecretDiscoveryService, SecretDiscoveryServiceServer},
+use crate::{
+    proto::{
+        envoy::service::{
+            discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse},
+            secret::v3::secret_discovery_service_server::{SecretDiscoveryService, SecretDiscoveryServiceServer},
+        },
+        google::rpc,
     },
-    google::rpc,
+    service::context_acceptance::{AcceptanceBook, StreamEntry},
 };
 
 /// The service.
 pub(super) struct SecretDiscovery {
     secrets: Phases<SecretSet>,
+    /// What clients have accepted of the contexts of Services.
+    book: Arc<AcceptanceBook>,
 }
 
 /// One protocol's side of one stream, without I/O.
@@ -56,11 +62,14 @@ trait Session: Default + Send + 'static {
     ///
     /// A status to end the stream with.
     fn respond(&mut self, secrets: &SecretSet) -> Result<Option<Self::Response>, Status>;
+
+    /// What the client has accepted.
+    fn accepted(&mut self) -> &mut Accepted;
 }
 
 impl SecretDiscovery {
-    pub(super) fn server(secrets: Phases<SecretSet>) -> SecretDiscoveryServiceServer<Self> {
-        SecretDiscoveryServiceServer::new(Self { secrets })
+    pub(super) fn server(secrets: Phases<SecretSet>, book: Arc<AcceptanceBook>) -> SecretDiscoveryServiceServer<Self> {
+        SecretDiscoveryServiceServer::new(Self { secrets, book })
     }
 
     fn exchange<S: Session>(&self, requests: Streaming<S::Request>) -> Response<Responses<S::Response>> {
@@ -70,6 +79,7 @@ impl SecretDiscovery {
             half_closed: false,
             phases: self.secrets.subscribe(),
             current: None,
+            entry: self.book.entry(),
         };
         let responses =
             stream::try_unfold(exchange, |mut exchange| async { Ok(Some((exchange.next().await?, exchange))) });
@@ -87,6 +97,7 @@ struct Exchange<S: Session> {
     half_closed: bool,
     phases: Phases<SecretSet>,
     current: Option<Arc<SecretSet>>,
+    entry: StreamEntry,
 }
 
 impl<S: Session> Exchange<S> {
@@ -105,9 +116,12 @@ impl<S: Session> Exchange<S> {
                 },
                 secrets = self.phases.next() => self.current = Some(secrets?),
             }
-            if let Some(secrets) = &self.current
-                && let Some(response) = self.session.respond(secrets)?
-            {
+            let response = match &self.current {
+                Some(secrets) => self.session.respond(secrets)?,
+                None => None,
+            };
+            self.entry.take(self.session.accepted().take_news());
+            if let Some(response) = response {
                 return Ok(response);
             }
         }
@@ -150,6 +164,16 @@ fn check_type_url(type_url: &str) -> Result<(), Status> {
         return Ok(());
     }
     Err(Status::invalid_argument(format!("type_url must be {SECRET_TYPE_URL:?}, not {type_url:?}")))
+}
+
+/// What a response is called in the answer to it.
+fn nonce_of(response: u64) -> String {
+    format!("{response:08x}")
+}
+
+/// The response that is called so.
+fn number_of(nonce: &str) -> Option<u64> {
+    u64::from_str_radix(nonce, 16).ok()
 }
 
 /// A refused response is not sent again: it would be refused again. The next change may fare better.

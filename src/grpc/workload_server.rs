@@ -19,6 +19,7 @@ use super::{
 use crate::{
     proto::WORKLOAD_DESCRIPTORS,
     service::{
+        context_acceptance::AcceptanceBook,
         policy_follower::PeersReceiver,
         svid_publisher::{IdentityReceiver, WorkloadIdentity},
     },
@@ -35,13 +36,22 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
+/// The policies that are followed, for validation contexts.
+pub struct ServedPolicies {
+    /// Whom to accept.
+    pub peers: PeersReceiver,
+    /// Where it is noted what clients have accepted of that.
+    pub book: Arc<AcceptanceBook>,
+}
+
 /// Envoy opens a stream per secret, all on one connection.
 const MAX_STREAMS: u32 = 100_000;
 
 /// How long clients have to take notice when the socket closes.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Serves `identity`, and validation contexts for `peers` if policies are followed, on `listener` until `shutdown` resolves; then every stream ends with `Unavailable`.
+/// Serves `identity`, and validation contexts if policies are followed, on `listener` until `shutdown` resolves; then every
+/// stream ends with `Unavailable`.
 ///
 /// Health of the whole server (`""`) is `SERVING` while an SVID is held that has not expired, `NOT_SERVING` before and
 /// after: a probe that passes means that a caller gets an identity. That the socket accepts shows in any answer at all.
@@ -54,9 +64,10 @@ const DRAIN: Duration = Duration::from_millis(500);
 pub async fn serve(
     listener: WorkloadListener,
     identity: IdentityReceiver,
-    peers: Option<PeersReceiver>,
+    policies: Option<ServedPolicies>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let (peers, book) = policies.map_or_else(Default::default, |policies| (Some(policies.peers), policies.book));
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_service_status("", ServingStatus::NotServing).await;
     let messages = watch::Sender::new(Phase::Starting);
@@ -64,7 +75,7 @@ pub async fn serve(
     let mut routes = RoutesBuilder::default();
     routes
         .add_service(WorkloadApi::guarded(Phases::new(messages.subscribe())))
-        .add_service(SecretDiscovery::server(Phases::new(secrets.subscribe())))
+        .add_service(SecretDiscovery::server(Phases::new(secrets.subscribe()), book))
         .add_service(health_server);
     add_reflection(&mut routes, WORKLOAD_DESCRIPTORS)?;
     let router = Server::builder().max_concurrent_streams(MAX_STREAMS).add_routes(routes.routes());

@@ -99,11 +99,11 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
 
     let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
     #[cfg(not(feature = "kubernetes"))]
-    let peers = None;
+    let policies = None;
     #[cfg(feature = "kubernetes")]
-    let peers = policies::follow(&config.authority.policy_addresses, &client, &metrics, |task| {
-        spawn(&mut supervisor, "policies", task, &shutdown);
-    });
+    let policies = policies::follow(&config.authority.policy_addresses, &client, &metrics, |name, task| {
+        spawn(&mut supervisor, name, task, &shutdown);
+    })?;
     if let Some(output) = config.output {
         outputs::start(output, identity.clone(), Arc::clone(&metrics), &readiness, &shutdown, &mut supervisor);
     }
@@ -124,7 +124,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     spawn(&mut supervisor, "identity", keep, &shutdown);
     let asked = shutdown.clone();
     supervisor
-        .spawn("socket", workload_server::serve(listener, identity, peers, async move { asked.requested().await }));
+        .spawn("socket", workload_server::serve(listener, identity, policies, async move { asked.requested().await }));
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
 }
 

@@ -55,6 +55,7 @@ use crate::{
     service::{
         leadership::{Leadership, LeadershipError},
         metrics::{ExpiringCertificate, Metrics},
+        policy_publisher::PolicyAccess,
         signing_state::Origin,
     },
     storage::replica_slot::ReplicaSlot,
@@ -233,7 +234,7 @@ fn start_signing(
         serving: tls_configs.clone(),
         reporter,
     };
-    let own_sessions = sessions.clone();
+    let (own_sessions, enforcement) = (sessions.clone(), policy.as_ref().map(PolicyAccess::enforcement));
     supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
     let left = start_election(leadership, drain, shutdown, control, supervisor);
@@ -268,7 +269,7 @@ fn start_signing(
         answered.send_replace(true);
         result
     });
-    let services = PairServices { create, history, denial };
+    let services = PairServices { create, history, denial, enforcement };
     let pair_server = serve_others(pair_port, services, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left));
     supervisor.spawn(

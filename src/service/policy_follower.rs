@@ -9,7 +9,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -95,12 +95,15 @@ impl PolicyFollower {
     async fn follow(&mut self, stream: &mut dyn PolicyStream) -> String {
         loop {
             self.confirm();
+            if let Some(fewer) = self.gathering.forget(Instant::now()) {
+                self.publish(fewer);
+            }
             let update = match timeout(CONFIRM_EVERY, stream.next()).await {
                 Ok(Ok(update)) => update,
                 Ok(Err(why)) => return why,
                 Err(_nothing_new) => continue,
             };
-            match self.gathering.take(update) {
+            match self.gathering.take(update, Instant::now()) {
                 Ok(Some(whole)) => self.publish(whole),
                 Ok(None) => {}
                 // nothing of a change that can't be read is used, and the next stream says everything anew
@@ -110,7 +113,7 @@ impl PolicyFollower {
     }
 
     fn publish(&self, peers: AcceptedPeers) {
-        let (services, revision) = (peers.len(), peers.revision());
+        let (services, revision) = (self.gathering.services(), peers.revision());
         if self.published.send_replace(Some(Arc::new(peers))).is_none() {
             info!(event = "policy_known", services, revision);
         }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::info;
 
-use super::gateway_plans::GatewayPlans;
+use super::{gateway_plans::GatewayPlans, gateway_reaches::GatewayReaches, policy_enforcement::PolicyEnforcement};
 use crate::domain::{
     identity::{SpiffeId, TrustDomain},
     policy::{ClusterChange, MeshLabels, NamespacePolicy, PolicyIndex, PolicySettings, PolicySnapshot},
@@ -37,6 +37,8 @@ pub struct PolicyPublisher {
     kept: Mutex<VecDeque<Arc<PolicySnapshot>>>,
     /// Who else is to know what was seen.
     plans: Option<Arc<GatewayPlans>>,
+    enforcement: Arc<PolicyEnforcement>,
+    reaches: GatewayReaches,
 }
 
 /// Who may follow policies over the network.
@@ -44,8 +46,15 @@ pub struct PolicyPublisher {
 pub struct PolicyAccess {
     /// What is followed.
     pub publisher: Arc<PolicyPublisher>,
-    /// The gateways. Each gets all Services of the mesh.
+    /// The gateways.
     pub gateways: Arc<BTreeSet<SpiffeId>>,
+}
+
+impl PolicyAccess {
+    /// Which of the policies are in force.
+    pub fn enforcement(&self) -> Arc<PolicyEnforcement> {
+        Arc::clone(self.publisher.enforcement())
+    }
 }
 
 /// What another label would change.
@@ -71,7 +80,10 @@ pub enum PreviewError {
 impl PolicyPublisher {
     /// Of identities in `trust_domain`. `replica` names this process and no other, ever.
     pub fn new(trust_domain: TrustDomain, replica: &str) -> Self {
+        let enforcement = Arc::new(PolicyEnforcement::new(trust_domain.clone()));
         Self {
+            enforcement,
+            reaches: GatewayReaches::default(),
             trust_domain,
             epoch: replica.to_owned(),
             index: Mutex::default(),
@@ -97,6 +109,16 @@ impl PolicyPublisher {
     /// The trust domain of the mesh.
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// Which of the policies are in force.
+    pub const fn enforcement(&self) -> &Arc<PolicyEnforcement> {
+        &self.enforcement
+    }
+
+    /// Of which of them gateways are told.
+    pub const fn reaches(&self) -> &GatewayReaches {
+        &self.reaches
     }
 
     /// Takes up what was seen of the cluster.

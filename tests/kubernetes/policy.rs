@@ -22,7 +22,7 @@ use tonic::Code;
 
 use self::gateway::Gateway;
 use crate::{
-    cluster::{Cluster, block_on},
+    cluster::{Account, Cluster, block_on},
     network::{Host, in_own_network},
     pair::{
         install,
@@ -46,13 +46,20 @@ fn start(cluster: &Cluster, host: Host) -> Replica {
 }
 
 fn start_with(cluster: &Cluster, host: Host, flags: &[&str]) -> Replica {
-    let account = block_on(async {
+    start_as("replica-a", cluster, &installed(cluster), host, flags)
+}
+
+fn installed(cluster: &Cluster) -> Account {
+    block_on(async {
         let account = install(cluster).await;
         cluster.apply_file(&shipped("rbac-policy.yaml")).await;
         account
-    });
+    })
+}
+
+fn start_as(name: &str, cluster: &Cluster, account: &Account, host: Host, flags: &[&str]) -> Replica {
     let flags = [&["--policy", "true", "--gateway-identity", GATEWAY], flags].concat();
-    Planned::new("replica-a", cluster, &account, host, &flags).start()
+    Planned::new(name, cluster, account, host, &flags).start()
 }
 
 fn service_of(namespace: &str, name: &str) -> Service {

@@ -165,8 +165,12 @@ impl Pair {
         let random = Arc::new(RingRandom::new());
         let (kept, active, time) = (None, client.active(), Arc::clone(&clock));
         let export = AuthorityExport::new(sessions.clone(), Arc::clone(&state), kept, active, time, random);
-        let services =
-            PairServices { create: Arc::clone(&create), history: Arc::clone(&log) as _, denial: Arc::clone(&denial) };
+        let services = PairServices {
+            create: Arc::clone(&create),
+            history: Arc::clone(&log) as _,
+            denial: Arc::clone(&denial),
+            enforcement: None,
+        };
         let peers = CertifiedPeers { clock, known: Arc::clone(&known), workload: settings.workload };
         let (leave, mut left) = watch::channel(false);
         let server = tokio::spawn(async move {

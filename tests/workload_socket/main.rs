@@ -2,6 +2,8 @@
 //! clients on a real Unix socket.
 
 #[cfg(test)]
+mod accepted;
+#[cfg(test)]
 mod many_streams;
 #[cfg(test)]
 mod publisher;

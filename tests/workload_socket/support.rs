@@ -20,7 +20,7 @@ use countersign::{
     grpc::{
         self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
-        workload_server::{self, ServeError},
+        workload_server::{self, ServeError, ServedPolicies},
     },
     service::{
         ports::{BoxFuture, CertificateAuthority, SignError, SignedChain},
@@ -261,13 +261,18 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) async fn start(behaviour: Behaviour, ttl_seconds: i64) -> Self {
+        Self::start_with(behaviour, ttl_seconds, None).await
+    }
+
+    /// One that serves contexts of Services as well.
+    pub(crate) async fn start_with(behaviour: Behaviour, ttl_seconds: i64, policies: Option<ServedPolicies>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let publisher = Running::start(behaviour, ttl_seconds);
         let listener = WorkloadListener::bind(&path, SocketAccess::default()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let identity = publisher.identity.clone();
-        let server = tokio::spawn(workload_server::serve(listener, identity, None, async {
+        let server = tokio::spawn(workload_server::serve(listener, identity, policies, async {
             _ = stopped.await;
         }));
         Self { publisher, path, stop: Some(stop), server, _folder: folder }

@@ -2,12 +2,14 @@
 
 mod gateway;
 mod mesh;
+mod shortfall;
 
 use std::fmt;
 
 pub use self::{
     gateway::{GatewayCondition, Lack, SdsObstacle, Upstream},
     mesh::MeshCondition,
+    shortfall::Shortfall,
 };
 
 /// How much a condition matters.
@@ -101,6 +103,13 @@ pub enum Condition {
     Mesh(MeshCondition),
     /// Of a Service or a Gateway: what is between them.
     Gateway(GatewayCondition),
+    /// Of a Service: the proxies of all gateways that ask for its identities have accepted those of now.
+    Enforced {
+        /// How many agents say so.
+        gateways: usize,
+    },
+    /// Of a Service: they have not, as far as it is known.
+    NotEnforced(Shortfall),
 }
 
 impl Condition {
@@ -126,15 +135,20 @@ impl Condition {
             Self::PortSpeaksTls { .. } => "PortSpeaksTls",
             Self::Mesh(condition) => condition.reason(),
             Self::Gateway(condition) => condition.reason(),
+            Self::Enforced { .. } => "Enforced",
+            Self::NotEnforced(_) => "NotEnforced",
         }
     }
 
     /// How much it matters.
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::InjectionDisabled { .. } | Self::RevisionIgnored { .. } | Self::OptedOut | Self::NoPods => {
-                Severity::Notice
-            }
+            Self::InjectionDisabled { .. }
+            | Self::RevisionIgnored { .. }
+            | Self::OptedOut
+            | Self::NoPods
+            | Self::Enforced { .. } => Severity::Notice,
+            Self::NotEnforced(shortfall) => shortfall.severity(),
             Self::InjectionValueUnknown { .. }
             | Self::AmbientUnsupported { .. }
             | Self::RevisionEmpty
@@ -213,6 +227,11 @@ impl fmt::Display for Condition {
             ),
             Self::Mesh(condition) => condition.fmt(f),
             Self::Gateway(condition) => condition.fmt(f),
+            Self::Enforced { gateways } => write!(
+                f,
+                "all gateways that ask for its identities ({gateways}) have accepted those of now: nobody else is spoken to"
+            ),
+            Self::NotEnforced(shortfall) => shortfall.fmt(f),
         }
     }
 }
@@ -273,7 +292,9 @@ impl Condition {
             | Self::PortProtocolUndeclared { .. }
             | Self::PortSpeaksTls { .. }
             | Self::Gateway(_)
-            | Self::Mesh(_) => Ok(()),
+            | Self::Mesh(_)
+            | Self::Enforced { .. }
+            | Self::NotEnforced(_) => Ok(()),
         }
     }
 }

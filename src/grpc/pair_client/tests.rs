@@ -5,7 +5,7 @@ use std::{
 
 use tokio::time::sleep;
 use tokio_stream::Stream;
-use tonic::{Request, Response, metadata::MetadataValue};
+use tonic::{Request, Response, Streaming, metadata::MetadataValue};
 
 use super::*;
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     proto::{
         countersign::v1::{
             DenialChanged, ForwardedAllow, ForwardedDeny, IssuanceRecord, ListDeniedRequest, ListDeniedResponse,
+            PassedReport, PassedReportTaken,
             pair_service_server::{PairService, PairServiceServer},
         },
         istio::v1::auth::IstioCertificateResponse,
@@ -63,6 +64,15 @@ impl PairService for Arc<Refusing> {
     }
 
     async fn list_denied(&self, _: Request<ListDeniedRequest>) -> Result<Response<ListDeniedResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    type PassReportsStream = Pin<Box<dyn Stream<Item = Result<PassedReportTaken, Status>> + Send>>;
+
+    async fn pass_reports(
+        &self,
+        _: Request<Streaming<PassedReport>>,
+    ) -> Result<Response<Self::PassReportsStream>, Status> {
         Err(Status::unimplemented(""))
     }
 }

@@ -1,11 +1,13 @@
 //! The incremental protocol: each response holds only what has changed for the stream.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tonic::Status;
 
 use super::{
-    Session, check_type_url, log_refusal,
+    Session,
+    accepted::Accepted,
+    check_type_url, log_refusal, nonce_of, number_of,
     resources::SecretSet,
     served_secret::{SECRET_TYPE_URL, ServedSecret},
     subscription::{Subscription, WILDCARD},
@@ -19,6 +21,9 @@ pub(super) struct Delta {
     /// Whether the first request was seen: only that one can subscribe to everything by naming nothing.
     begun: bool,
     responses: u64,
+    /// What the client says it has from before, until it is known what is served.
+    kept: HashMap<String, String>,
+    accepted: Accepted,
     node: String,
 }
 
@@ -34,9 +39,13 @@ impl Session for Delta {
         if let Some(error) = &request.error_detail {
             log_refusal(&self.node, error);
         }
+        if let Some(response) = number_of(&request.response_nonce) {
+            self.accepted.answers(response, request.error_detail.as_ref().map(|error| error.message.as_str()));
+        }
         // Unlike in the other protocol, a change of names counts whatever the nonce.
         for name in &request.resource_names_unsubscribe {
             self.subscription.remove(name);
+            self.accepted.drops(name);
         }
         if !self.begun && request.resource_names_subscribe.is_empty() {
             self.subscription.add(WILDCARD.to_owned());
@@ -44,11 +53,13 @@ impl Session for Delta {
         for name in request.resource_names_subscribe {
             // Whoever subscribes again may have thrown away what it had.
             self.subscription.forget(&name);
+            self.accepted.asks(&name);
             self.subscription.add(name);
         }
         if !self.begun {
             for (name, version) in request.initial_resource_versions {
-                self.subscription.holds(name, version);
+                self.subscription.holds(name.clone(), version.clone());
+                self.kept.insert(name, version);
             }
         }
         self.begun = true;
@@ -56,11 +67,18 @@ impl Session for Delta {
     }
 
     fn respond(&mut self, secrets: &SecretSet) -> Result<Option<DeltaDiscoveryResponse>, Status> {
+        // what is served in another version, or not yet, will be sent, and accepted then
+        for (name, version) in std::mem::take(&mut self.kept) {
+            if let Some(secret) = secrets.get(&name).filter(|secret| secret.version == version) {
+                self.accepted.holds(&secret);
+            }
+        }
         let owed = self.subscription.settle(secrets)?;
         if owed.changed.is_empty() && owed.withdrawn.is_empty() {
             return Ok(None);
         }
         self.responses += 1;
+        self.accepted.sends(self.responses, owed.changed.iter().map(|(_, secret)| secret));
         let resource = |(name, secret): (String, Arc<ServedSecret>)| Resource {
             version: secret.version.clone(),
             resource: Some(secret.resource.clone()),
@@ -70,9 +88,13 @@ impl Session for Delta {
             system_version_info: secrets.revision().to_string(),
             resources: owed.changed.into_iter().map(resource).collect(),
             type_url: SECRET_TYPE_URL.to_owned(),
-            nonce: format!("{:08x}", self.responses),
+            nonce: nonce_of(self.responses),
             removed_resources: owed.withdrawn,
         }))
+    }
+
+    fn accepted(&mut self) -> &mut Accepted {
+        &mut self.accepted
     }
 }
 

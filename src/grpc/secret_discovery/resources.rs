@@ -65,7 +65,7 @@ impl SecretSet {
             let secret = Secret { name: name.to_owned(), r#type: Some(content) };
             secrets.insert(
                 name.to_owned(),
-                Arc::new(ServedSecret { version: version.to_owned(), resource: encode(&secret) }),
+                Arc::new(ServedSecret { version: version.to_owned(), resource: encode(&secret), context: None }),
             );
         };
         serve(BUNDLE, &bundle_version, roots(bundle));
@@ -90,7 +90,7 @@ impl SecretSet {
                     type_url: super::served_secret::SECRET_TYPE_URL.to_owned(),
                     value: Bytes::from(name.to_owned()),
                 };
-                (name.to_owned(), Arc::new(ServedSecret { version: version.to_owned(), resource }))
+                (name.to_owned(), Arc::new(ServedSecret { version: version.to_owned(), resource, context: None }))
             })
         };
         let mut secrets: BTreeMap<_, _> = named([BUNDLE, &trust_domain_id], bundle).into();

@@ -7,12 +7,16 @@ use prost::Message;
 use ring::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
-use crate::proto::{
-    Any,
-    envoy::{
-        config::core::v3::{DataSource, data_source::Specifier},
-        extensions::transport_sockets::tls::v3::Secret,
+use crate::{
+    domain::policy::IdentitySet,
+    proto::{
+        Any,
+        envoy::{
+            config::core::v3::{DataSource, data_source::Specifier},
+            extensions::transport_sockets::tls::v3::Secret,
+        },
     },
+    service::policy_follower::ServiceKey,
 };
 
 /// The type of every resource here.
@@ -24,6 +28,8 @@ pub(super) struct ServedSecret {
     pub(super) version: String,
     /// The encoded secret.
     pub(super) resource: Any,
+    /// If it is a Service's context: whose, and whom it accepts.
+    pub(super) context: Option<(ServiceKey, IdentitySet)>,
 }
 
 pub(super) const fn inline(bytes: Bytes) -> DataSource {

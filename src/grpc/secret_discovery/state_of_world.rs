@@ -3,7 +3,9 @@
 use tonic::Status;
 
 use super::{
-    Session, check_type_url, log_refusal,
+    Session,
+    accepted::Accepted,
+    check_type_url, log_refusal, nonce_of,
     resources::SecretSet,
     served_secret::SECRET_TYPE_URL,
     subscription::{Subscription, WILDCARD},
@@ -18,13 +20,10 @@ pub(super) struct StateOfWorld {
     named: bool,
     /// Responses sent; the last one's number is its nonce.
     responses: u64,
+    /// The version of the last response.
+    version: String,
+    accepted: Accepted,
     node: String,
-}
-
-impl StateOfWorld {
-    fn nonce(&self) -> String {
-        format!("{:08x}", self.responses)
-    }
 }
 
 impl Session for StateOfWorld {
@@ -36,15 +35,19 @@ impl Session for StateOfWorld {
         if let Some(node) = request.node {
             self.node = node.id;
         }
-        if self.responses > 0 && request.response_nonce != self.nonce() {
+        if self.responses > 0 && request.response_nonce != nonce_of(self.responses) {
             // It answers a response that is not the last; the client will answer that one too.
             return Ok(());
         }
         if let Some(error) = &request.error_detail {
             log_refusal(&self.node, error);
+            self.accepted.answers(self.responses, Some(&error.message));
+        } else if self.responses > 0 && request.version_info == self.version {
+            self.accepted.answers(self.responses, None);
         }
         self.named |= !request.resource_names.is_empty();
         let names = if self.named { request.resource_names } else { vec![WILDCARD.to_owned()] };
+        self.accepted.asks_only(&names);
         self.subscription.replace(names);
         Ok(())
     }
@@ -54,12 +57,19 @@ impl Session for StateOfWorld {
             return Ok(None);
         }
         self.responses += 1;
+        self.version = secrets.revision().to_string();
+        let held: Vec<_> = self.subscription.held(secrets).collect();
+        self.accepted.sends(self.responses, held.iter());
         Ok(Some(DiscoveryResponse {
-            version_info: secrets.revision().to_string(),
-            resources: self.subscription.held(secrets).map(|secret| secret.resource.clone()).collect(),
+            version_info: self.version.clone(),
+            resources: held.into_iter().map(|secret| secret.resource.clone()).collect(),
             type_url: SECRET_TYPE_URL.to_owned(),
-            nonce: self.nonce(),
+            nonce: nonce_of(self.responses),
         }))
+    }
+
+    fn accepted(&mut self) -> &mut Accepted {
+        &mut self.accepted
     }
 }
 

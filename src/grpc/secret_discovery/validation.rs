@@ -9,7 +9,7 @@ use std::{
 
 use super::served_secret::{ServedSecret, encode, inline, version};
 use crate::{
-    domain::{identity::SpiffeId, x509::TrustBundle},
+    domain::{identity::SpiffeId, policy::IdentitySet, x509::TrustBundle},
     proto::envoy::{
         extensions::transport_sockets::tls::v3::{
             CertificateValidationContext, Secret, SubjectAltNameMatcher, secret, subject_alt_name_matcher::SanType,
@@ -87,5 +87,6 @@ fn render(service: &ServiceKey, bundle: &TrustBundle, peers: &[SpiffeId]) -> Ser
     };
     let name = format!("{PREFIX}{service}");
     let secret = Secret { name, r#type: Some(secret::Type::ValidationContext(context)) };
-    ServedSecret { version: version(&content), resource: encode(&secret) }
+    let context = Some((service.clone(), IdentitySet::of(peers)));
+    ServedSecret { version: version(&content), resource: encode(&secret), context }
 }

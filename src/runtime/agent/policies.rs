@@ -2,34 +2,46 @@
 
 use std::sync::Arc;
 
+use super::AgentFailed;
 use crate::{
-    grpc::{ca_client::CaClient, policy_client::GatewayPolicies},
+    domain::random::SecureRandom as _,
+    grpc::{
+        ca_client::CaClient, policy_client::GatewayPolicies, policy_report::GatewayReports,
+        workload_server::ServedPolicies,
+    },
     runtime::{
         config::CaAddress,
         seams::{RingRandom, SystemClock},
     },
     service::{
+        context_acceptance::{AcceptanceBook, AcceptanceReporter},
         metrics::Metrics,
-        policy_follower::{PeersReceiver, PolicyFollower},
+        policy_follower::PolicyFollower,
         ports::BoxFuture,
     },
 };
 
-/// Has policies followed by a task if there are addresses for it. Replicas are verified as the authority is, and the proofs are
-/// the same.
+/// Has policies followed if there are addresses for it, and the pair told what becomes of them at the socket. Replicas are
+/// verified as the authority is, and the proofs are the same.
 pub(super) fn follow(
     addresses: &[CaAddress],
     authority: &CaClient,
     metrics: &Arc<Metrics>,
-    spawn: impl FnOnce(BoxFuture<'static, ()>),
-) -> Option<PeersReceiver> {
+    mut spawn: impl FnMut(&'static str, BoxFuture<'static, ()>),
+) -> Result<Option<ServedPolicies>, AgentFailed> {
     if addresses.is_empty() {
-        return None;
+        return Ok(None);
     }
-    let replicas = authority.at(addresses.iter().map(CaAddress::endpoint).collect());
-    let source = Arc::new(GatewayPolicies::new(Arc::new(replicas)));
+    let replicas = Arc::new(authority.at(addresses.iter().map(CaAddress::endpoint).collect()));
     let (clock, random) = (Arc::new(SystemClock), Arc::new(RingRandom::new()));
+    let mut instance = [0; 8];
+    random.fill(&mut instance).map_err(AgentFailed::of)?;
+    let instance = instance.iter().map(|byte| format!("{byte:02x}")).collect();
+    let source = Arc::new(GatewayPolicies::new(Arc::clone(&replicas)));
     let (follower, peers) = PolicyFollower::new(source, Arc::clone(metrics), clock, random);
-    spawn(Box::pin(async move { match follower.run().await {} }));
-    Some(peers)
+    spawn("policies", Box::pin(async move { match follower.run().await {} }));
+    let book = Arc::new(AcceptanceBook::default());
+    let reporter = AcceptanceReporter::new(Arc::clone(&book), Arc::new(GatewayReports::new(replicas, instance)));
+    spawn("policy reports", Box::pin(async move { match reporter.run().await {} }));
+    Ok(Some(ServedPolicies { peers, book }))
 }

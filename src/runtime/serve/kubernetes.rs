@@ -79,6 +79,10 @@ pub(super) async fn join(
     let counted = (&seams.clock, &seams.metrics);
     let (policy, policy_objects) = policy::start(&client, kubernetes, &replica, counted, &mut tasks);
     let publisher = policy.as_ref().map(|access| Arc::clone(&access.publisher));
+    if let Some(publisher) = &publisher {
+        let (pair, enforcement) = (Arc::clone(&pair), Arc::clone(publisher.enforcement()));
+        tasks.push(("policy reports", Box::pin(async move { match pair.pass_reports(enforcement).await {} })));
+    }
     let cluster = cluster(&client, kubernetes, publisher, seams, &mut tasks);
     let distribution = distribution(config, kubernetes, namespace.clone())?;
     let gateway_secrets = gateway_secrets(kubernetes, &client, &distribution.namespace);

@@ -57,6 +57,9 @@ pub(super) fn start(
     let publisher = Arc::new(publisher(kubernetes, replica).with_plans(plans.clone()));
     let publishing = Arc::clone(&publisher);
     tasks.push(("policy", Box::pin(async move { match publishing.run().await {} })));
+    let (enforcement, snapshots) = (Arc::clone(publisher.enforcement()), publisher.follow());
+    let counted = Arc::clone(metrics);
+    tasks.push(("policy enforcement", Box::pin(async move { match enforcement.run(snapshots, counted).await {} })));
     follow!(tasks, "policy namespaces", follow_namespaces, client, publisher);
     follow!(tasks, "policy Services", follow_services, client, publisher);
     follow!(tasks, "policy EndpointSlices", follow_endpoint_slices, client, publisher);
@@ -70,6 +73,8 @@ pub(super) fn start(
         let of = kubernetes.mesh_trust_domain.clone();
         let objects = Arc::new(PolicyObjects::new(of, writer, Arc::clone(clock), Arc::clone(metrics)));
         follow_gateway_api(client, &plans, &objects, tasks);
+        let (telling, planned) = (Arc::clone(&publisher), plans.follow());
+        tasks.push(("reaches of gateways", Box::pin(async move { match telling.reaches().run(planned).await {} })));
         PlannedObjects { objects, plans: plans.follow() }
     });
     let gateways = Arc::new(kubernetes.gateway_identities.iter().cloned().collect());

@@ -1,4 +1,5 @@
-//! What an agent shows of the policies that it follows. Nothing before it knows them.
+//! What is shown of policies: by an agent of those that it follows, by a replica of how many are in force. Nothing before they
+//! are known.
 
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
@@ -10,11 +11,11 @@ use crate::domain::clock::Timestamp;
 
 type NoLabels = [(&'static str, &'static str); 0];
 
-/// Each has no label and at most one series.
 #[derive(Debug, Default)]
 pub(super) struct PolicyMetrics {
     confirmed: Family<NoLabels, Gauge>,
-    services: Family<NoLabels, Gauge>,
+    /// Without a label on an agent, by whether they are in force on a replica.
+    services: Family<Vec<(&'static str, &'static str)>, Gauge>,
 }
 
 impl PolicyMetrics {
@@ -29,6 +30,14 @@ impl PolicyMetrics {
 }
 
 impl Metrics {
+    /// Shows how many Services' policies are in force, and how many are not, as far as is known.
+    pub fn set_enforced_services(&self, enforced: usize, others: usize) {
+        for (value, count) in [("true", enforced), ("false", others)] {
+            let gauge = self.policies.services.get_or_create_owned(&vec![("enforced", value)]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Shows that what is known of policies was current at this time.
     pub fn policy_confirmed(&self, at: Timestamp) {
         self.policies.confirmed.get_or_create(&[]).set(at.seconds());
@@ -36,6 +45,6 @@ impl Metrics {
 
     /// Shows for how many Services there is a policy.
     pub fn set_policy_services(&self, count: usize) {
-        self.policies.services.get_or_create(&[]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.policies.services.get_or_create(&Vec::new()).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }

@@ -1,9 +1,14 @@
 //! Whom a gateway may accept behind each Service, and how it is put together of what is told.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
-    domain::{identity::SpiffeId, policy::MtlsMode},
+    domain::{
+        identity::SpiffeId,
+        policy::{MtlsMode, ObjectName},
+    },
     service::policy_view::{PolicyUpdate, ServiceView},
 };
 
@@ -25,7 +30,15 @@ pub(super) struct Gathering {
     version: String,
     revision: u64,
     services: BTreeMap<ServiceKey, Arc<[SpiffeId]>>,
+    /// As of the last whole state.
+    whole: BTreeMap<ServiceKey, Arc<[SpiffeId]>>,
+    /// Services that no policy holds for any more, with whom they accepted last, and until when they still do.
+    leaving: BTreeMap<ServiceKey, (Arc<[SpiffeId]>, Instant)>,
 }
+
+/// So long a gateway accepts behind a Service whom it accepted last, once no policy holds for it any more: until the gateway has
+/// heard from elsewhere that it speaks no mutual TLS there, no request is to fail.
+pub(super) const LEAVE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest name of a Service (a DNS label), and of a namespace.
 const LABEL_AT_MOST: usize = 63;
@@ -42,6 +55,12 @@ impl ServiceKey {
                 && !label.ends_with('-')
         };
         (is_label(namespace) && is_label(name)).then(|| Self(text.into()))
+    }
+
+    /// As an object of the cluster.
+    pub fn object(&self) -> ObjectName {
+        let (namespace, name) = self.0.split_once('/').unwrap_or_default();
+        ObjectName::new(namespace, name)
     }
 }
 
@@ -84,7 +103,7 @@ impl Gathering {
     /// # Errors
     ///
     /// When it can't be read. Everything has to be told anew then.
-    pub(super) fn take(&mut self, update: PolicyUpdate) -> Result<Option<AcceptedPeers>, String> {
+    pub(super) fn take(&mut self, update: PolicyUpdate, now: Instant) -> Result<Option<AcceptedPeers>, String> {
         let version = std::mem::take(&mut self.version);
         if update.reset {
             self.services.clear();
@@ -102,8 +121,30 @@ impl Gathering {
             return Ok(None);
         }
         self.version = update.version;
+        let before = std::mem::replace(&mut self.whole, self.services.clone());
+        let left = before.into_iter().filter(|(key, _)| !self.whole.contains_key(key));
+        self.leaving.extend(left.map(|(key, ids)| (key, (ids, now + LEAVE_WITHIN))));
+        self.leaving.retain(|key, _| !self.whole.contains_key(key));
+        Ok(Some(self.peers()))
+    }
+
+    /// Forgets Services that have left long enough ago. Returns the new state if there were any.
+    pub(super) fn forget(&mut self, now: Instant) -> Option<AcceptedPeers> {
+        let before = self.leaving.len();
+        self.leaving.retain(|_, (_, until)| now < *until);
+        (self.leaving.len() < before).then(|| self.peers())
+    }
+
+    /// How many Services a policy holds for.
+    pub(super) fn services(&self) -> usize {
+        self.whole.len()
+    }
+
+    fn peers(&mut self) -> AcceptedPeers {
         self.revision += 1;
-        Ok(Some(AcceptedPeers { revision: self.revision, services: self.services.clone() }))
+        let mut services = self.whole.clone();
+        services.extend(self.leaving.iter().map(|(key, (ids, _))| (key.clone(), Arc::clone(ids))));
+        AcceptedPeers { revision: self.revision, services }
     }
 
     fn put(&mut self, service: &ServiceView) -> Result<(), String> {
@@ -157,25 +198,42 @@ mod tests {
     #[test]
     fn only_a_whole_state_counts_and_what_did_not_change_is_shared() {
         let mut gathering = Gathering::default();
-        assert_eq!(gathering.take(update(true, "", vec![service("one", &[A])], &[])), Ok(None));
-        let first = gathering.take(update(false, "r/1", vec![service("two", &[])], &[])).unwrap().unwrap();
+        assert_eq!(gathering.take(update(true, "", vec![service("one", &[A])], &[]), Instant::now()), Ok(None));
+        let first =
+            gathering.take(update(false, "r/1", vec![service("two", &[])], &[]), Instant::now()).unwrap().unwrap();
         assert_eq!((names(&first), gathering.version()), (vec!["n/one:1".to_owned(), "n/two:0".to_owned()], "r/1"));
         let change = update(false, "r/2", vec![service("one", &[A]), service("three", &[A])], &["n/two"]);
-        let second = gathering.take(change).unwrap().unwrap();
-        assert_eq!(names(&second), ["n/one:1", "n/three:1"]);
+        let second = gathering.take(change, Instant::now()).unwrap().unwrap();
+        assert_eq!(names(&second), ["n/one:1", "n/three:1", "n/two:0"]);
         let of = |peers: &AcceptedPeers| Arc::clone(&peers.services[&ServiceKey::parse("n/one").unwrap()]);
         assert!(Arc::ptr_eq(&of(&first), &of(&second)));
         assert_eq!((first.revision(), second.revision()), (1, 2));
-        let third = gathering.take(update(true, "s/1", Vec::new(), &[])).unwrap().unwrap();
-        assert!(third.is_empty());
+        let third = gathering.take(update(true, "s/1", Vec::new(), &[]), Instant::now()).unwrap().unwrap();
+        assert_eq!((names(&third).len(), gathering.services()), (3, 0));
+        assert!(gathering.forget(Instant::now() + LEAVE_WITHIN).unwrap().is_empty());
     }
 
     #[test]
-    fn a_service_that_is_not_managed_is_none() {
+    fn a_service_accepts_for_a_while_whom_it_accepted_last_and_at_once_whom_a_new_policy_names() {
+        const B: &str = "spiffe://td/ns/n/sa/b";
+        let (mut gathering, begin) = (Gathering::default(), Instant::now());
+        _ = gathering.take(update(true, "r/1", vec![service("one", &[A]), service("two", &[A])], &[]), begin).unwrap();
+        _ = gathering.take(update(false, "r/2", Vec::new(), &["n/one", "n/two"]), begin).unwrap();
+        let back = gathering.take(update(false, "r/3", vec![service("two", &[B, A])], &[]), begin).unwrap().unwrap();
+        assert_eq!(names(&back), ["n/one:1", "n/two:2"]);
+        assert_eq!(gathering.forget(begin + LEAVE_WITHIN - Duration::from_millis(1)), None);
+        let after = gathering.forget(begin + LEAVE_WITHIN).unwrap();
+        assert_eq!((names(&after), after.revision()), (vec!["n/two:2".to_owned()], 4));
+        assert_eq!(gathering.forget(begin + LEAVE_WITHIN * 2), None);
+    }
+
+    #[test]
+    fn a_service_that_is_not_managed_leaves() {
         let mut gathering = Gathering::default();
-        _ = gathering.take(update(true, "r/1", vec![service("one", &[A])], &[])).unwrap();
+        _ = gathering.take(update(true, "r/1", vec![service("one", &[A])], &[]), Instant::now()).unwrap();
         let taken_out = ServiceView { mode: "not-managed".into(), ..service("one", &[A]) };
-        assert!(gathering.take(update(false, "r/2", vec![taken_out], &[])).unwrap().unwrap().is_empty());
+        _ = gathering.take(update(false, "r/2", vec![taken_out], &[]), Instant::now()).unwrap();
+        assert!(gathering.forget(Instant::now() + LEAVE_WITHIN).unwrap().is_empty());
     }
 
     #[test]
@@ -188,11 +246,11 @@ mod tests {
         for update in bad {
             let mut gathering = Gathering::default();
             let begin = self::update(true, "r/1", vec![service("one", &[A])], &[]);
-            _ = gathering.take(begin).unwrap();
-            gathering.take(update).unwrap_err();
+            _ = gathering.take(begin, Instant::now()).unwrap();
+            gathering.take(update, Instant::now()).unwrap_err();
             assert_eq!(gathering.version(), "");
         }
-        Gathering::default().take(update(false, "r/2", Vec::new(), &[])).unwrap_err();
+        Gathering::default().take(update(false, "r/2", Vec::new(), &[]), Instant::now()).unwrap_err();
     }
 
     #[test]

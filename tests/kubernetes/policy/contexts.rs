@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{TEAM, create, label, pod_of, runtime, service_of, start_with};
+use tokio::runtime::Runtime;
+
+use super::{TEAM, create, installed, label, pod_of, policy, runtime, said, service_of, start_as};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     mesh::gateway::{Expected, Gateway},
-    network::in_own_network,
+    network::{Network, in_own_network},
     pair::{TRUST_DOMAIN, replica::Replica, roots, token_file},
     support::{
         authority::{Authority, CaDir, Kind},
@@ -25,6 +27,9 @@ use crate::{
 const START: Duration = Duration::from_secs(20);
 /// From a change in the cluster to its effect on a request.
 const EFFECT: Duration = Duration::from_secs(1);
+
+/// An agent that says nothing any more is forgotten: by the replica to which it spoke after 12 s, by another 6 s later.
+const FORGOTTEN: Duration = Duration::from_secs(22);
 
 struct Agent {
     process: Process,
@@ -90,6 +95,42 @@ fn refuses(gateway: &Gateway) -> Result<(), String> {
     }
 }
 
+/// What `policy explain` says of the Service: whether its policy is in force, or why that is not known. Empty if nothing.
+fn enforcement(replica: &Replica) -> String {
+    let said = said(&policy(replica, &["explain", &format!("{TEAM}/backend"), "-o", "json"]));
+    let namespace: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let conditions = namespace["services"][0]["conditions"].as_array().cloned().unwrap_or_default();
+    let ours = conditions.iter().find(|condition| condition["reason"].as_str().unwrap().ends_with("Enforced"));
+    ours.map(|condition| format!("{}: {}", condition["reason"], condition["message"])).unwrap_or_default()
+}
+
+fn enforced_soon(what: &str, replica: &Replica, expected: &str) {
+    let begin = Instant::now();
+    wait_until(EFFECT, what, || {
+        let said = enforcement(replica);
+        if said.starts_with(expected) { Ok(()) } else { Err(said) }
+    });
+    println!("{what} after {:?}", begin.elapsed());
+}
+
+const ENFORCED: &str = "\"Enforced\"";
+const UNASKED: &str = "\"NotEnforced\": \"no gateway is known to ask";
+
+/// Each change of whether the policy is in force, as `policy watch` has told it.
+fn told(watch: &Process) -> Vec<String> {
+    let lines = watch.output();
+    let updates = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let services = updates.flat_map(|update| update["services"].as_array().cloned().unwrap_or_default());
+    let reason = |service: serde_json::Value| {
+        let reasons = service["conditions"].as_array()?.iter().filter_map(|condition| condition["reason"].as_str());
+        let reason = reasons.filter(|reason| reason.ends_with("Enforced")).map(str::to_owned).next();
+        Some(format!("{} {}", service["identities"].as_array()?.len(), reason?))
+    };
+    let mut told: Vec<String> = services.filter_map(reason).collect();
+    told.dedup();
+    told
+}
+
 /// Waits for the effect of what was just done, and that it stays for a few requests.
 fn soon(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), String>) {
     let begin = Instant::now();
@@ -100,69 +141,171 @@ fn soon(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), St
     }
 }
 
+/// Two replicas, and a backend behind the Service that runs as `v1` in the pod `one`.
+struct Stage {
+    cluster: Cluster,
+    replica: Replica,
+    other: Replica,
+    gateway_token: PathBuf,
+    _server: Agent,
+    _backend: Process,
+    port: u16,
+    runtime: Runtime,
+    client: kube::Client,
+    _ca: CaDir,
+    _network: Network,
+}
+
+impl Stage {
+    fn start(mut network: Network) -> Self {
+        let cluster = Cluster::start_at(&network.host("api").place(), &[]);
+        // below the mesh's root: else the trust domain could not be the mesh's
+        let root = Authority::root("mesh");
+        let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
+        let flags = ["--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca.path().to_str().unwrap()];
+        let account = installed(&cluster);
+        let replica = start_as("replica-a", &cluster, &account, network.host("a"), &flags);
+        replica.wait_until_ready();
+        let other = start_as("replica-b", &cluster, &account, network.host("b"), &flags);
+        other.wait_until_ready();
+        let gateway_token = block_on(token_file(&cluster, "gateway"));
+        let runtime = runtime();
+        let client = runtime.block_on(async { cluster.admin() });
+        let backend_token = runtime.block_on(async {
+            cluster.namespace_named(TEAM, &[]).await;
+            create(kube::Api::namespaced(client.clone(), TEAM), &service_of(TEAM, "backend")).await;
+            cluster.account(TEAM, "v2").await;
+            let account = cluster.account(TEAM, "v1").await;
+            create(kube::Api::namespaced(client.clone(), TEAM), &pod_of(TEAM, "one", "backend", "v1", true)).await;
+            account
+        });
+        let token = token_of_pod(&cluster, &backend_token, "one");
+        let server = Agent::start("behind", &cluster, &replica, &token, &[]);
+        let (process, port) = backend(&cluster, &server);
+        Self {
+            cluster,
+            replica,
+            other,
+            gateway_token,
+            _server: server,
+            _backend: process,
+            port,
+            runtime,
+            client,
+            _ca: ca,
+            _network: network,
+        }
+    }
+
+    fn agent(&self) -> Agent {
+        let policies = ["--policy-address", &self.replica.address()];
+        let agent = Agent::start("gateway-agent", &self.cluster, &self.replica, &self.gateway_token, &policies);
+        wait_until(START, "policies at the agent", || agent.metric("countersign_policy_services{}").ok_or("none"));
+        agent
+    }
+
+    fn gateway(&self, name: &str, agent: &Agent) -> Gateway {
+        let expected = Expected::Context("validation/test-infra/backend");
+        Gateway::start(name, self.cluster.folder(), &agent.socket, loopback(self.port), &expected)
+    }
+
+    fn put_pod(&self, name: &str, account: &str) {
+        let pod = pod_of(TEAM, name, "backend", account, true);
+        self.runtime.block_on(create(kube::Api::namespaced(self.client.clone(), TEAM), &pod));
+    }
+
+    fn delete_pod(&self, name: &str) {
+        block_on(self.cluster.delete_pod(TEAM, name));
+    }
+
+    fn set_label(&self, value: Option<&str>) {
+        self.runtime.block_on(label(&self.client, TEAM, "istio-injection", value));
+    }
+
+    /// Of Services, in force and not.
+    fn counted(&self) -> [Option<String>; 2] {
+        let page = http::get(self.replica.admin(), "/metrics").unwrap();
+        ["true", "false"].map(|value| {
+            let name = format!("countersign_policy_services{{enforced=\"{value}\"}} ");
+            page.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned))
+        })
+    }
+
+    fn label_and_pods_come_and_go(&self, gateway: &Gateway, watch: &Process) {
+        self.set_label(Some("enabled"));
+        soon("an answer with the label", gateway, answers);
+        enforced_soon("in force with the label", &self.replica, ENFORCED);
+        self.put_pod("two", "v2");
+        soon("an answer with a second account", gateway, answers);
+        wait_until(EFFECT, "in force again with a second account", || {
+            let told = told(watch);
+            if told.last().is_some_and(|last| last == "2 Enforced") { Ok(()) } else { Err(format!("{told:?}")) }
+        });
+        let changes = told(watch);
+        assert!(changes.windows(2).any(|pair| pair == ["2 NotEnforced", "2 Enforced"]), "{changes:?}");
+        self.delete_pod("one");
+        soon("a refusal of who is not behind the Service any more", gateway, refuses);
+        self.delete_pod("two");
+        soon("a refusal with nobody behind the Service", gateway, refuses);
+        enforced_soon("in force for nobody", &self.replica, ENFORCED);
+        self.put_pod("three", "v1");
+        soon("an answer by a new pod of the account", gateway, answers);
+        self.set_label(None);
+        soon("an answer without the label, for a minute", gateway, answers);
+        self.set_label(Some("enabled"));
+        soon("an answer with the label again", gateway, answers);
+    }
+
+    fn gateways_come_and_go(&self, gateway: Gateway, agent: &Agent) -> Gateway {
+        let counts = |enforced: &str, not: &str| [Some(enforced.to_owned()), Some(not.to_owned())];
+        enforced_soon("in force again", &self.replica, ENFORCED);
+        assert_eq!(self.counted(), counts("1", "0"));
+        enforced_soon("in force, as the other replica knows it", &self.other, ENFORCED);
+        drop(gateway);
+        enforced_soon("nothing in force, as the other replica knows it", &self.other, UNASKED);
+        enforced_soon("nothing in force without the gateway's proxy", &self.replica, UNASKED);
+        assert_eq!(self.counted(), counts("0", "1"));
+        let gateway = self.gateway("gateway-again", agent);
+        soon("an answer by a proxy that was started anew", &gateway, answers);
+        enforced_soon("in force with the new proxy", &self.replica, ENFORCED);
+        enforced_soon("in force with the new proxy, as the other replica knows it", &self.other, ENFORCED);
+        gateway
+    }
+}
+
 #[test]
 fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
     in_own_network(
         "policy::contexts::a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else",
-        |mut network| {
-            let cluster = Cluster::start_at(&network.host("api").place(), &[]);
-            // below the mesh's root: else the trust domain could not be the mesh's
-            let root = Authority::root("mesh");
-            let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
-            let flags = ["--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca.path().to_str().unwrap()];
-            let mut replica = start_with(&cluster, network.host("a"), &flags);
-            replica.wait_until_ready();
-            let gateway_token = block_on(token_file(&cluster, "gateway"));
-            let runtime = runtime();
-            let client = runtime.block_on(async { cluster.admin() });
-            let put_pod = |name: &str, account: &str| {
-                let pod = pod_of(TEAM, name, "backend", account, true);
-                runtime.block_on(create(kube::Api::namespaced(client.clone(), TEAM), &pod));
-            };
-            let set_label = |value| runtime.block_on(label(&client, TEAM, "istio-injection", value));
-            let backend_token = runtime.block_on(async {
-                cluster.namespace_named(TEAM, &[]).await;
-                create(kube::Api::namespaced(client.clone(), TEAM), &service_of(TEAM, "backend")).await;
-                cluster.account(TEAM, "v2").await;
-                cluster.account(TEAM, "v1").await
+        |network| {
+            let mut stage = Stage::start(network);
+            assert_eq!(enforcement(&stage.replica), "", "no policy, so nothing to be in force");
+            stage.set_label(Some("enabled"));
+            enforced_soon("nothing in force with a new label and no gateway", &stage.replica, UNASKED);
+            stage.set_label(None);
+            let mut watch = countersign();
+            watch.args(["policy", "watch", "-o", "json", "--data-dir"]).arg(stage.replica.data());
+            let watch = Process::start("watch", stage.cluster.folder(), &mut watch);
+            // which has heard of no label
+            wait_until(EFFECT, "no policy", || match enforcement(&stage.replica) {
+                said if said.is_empty() => Ok(()),
+                said => Err(said),
             });
-            put_pod("one", "v1");
-            let token = token_of_pod(&cluster, &backend_token, "one");
-            let server = Agent::start("behind", &cluster, &replica, &token, &[]);
-            let (_backend, port) = backend(&cluster, &server);
-
-            let agent = Agent::start(
-                "gateway-agent",
-                &cluster,
-                &replica,
-                &gateway_token,
-                &["--policy-address", &replica.address()],
-            );
-            let expected = Expected::Context("validation/test-infra/backend");
-            let gateway = Gateway::start("gateway", cluster.folder(), &agent.socket, loopback(port), &expected);
-            wait_until(START, "policies at the agent", || agent.metric("countersign_policy_services{}").ok_or("none"));
+            let agent = stage.agent();
+            let gateway = stage.gateway("gateway", &agent);
             soon("a refusal while no policy names anybody", &gateway, refuses);
+            stage.label_and_pods_come_and_go(&gateway, &watch);
+            let gateway = stage.gateways_come_and_go(gateway, &agent);
 
-            set_label(Some("enabled"));
-            soon("an answer with the label", &gateway, answers);
-            put_pod("two", "v2");
-            soon("an answer with a second account", &gateway, answers);
-            block_on(cluster.delete_pod(TEAM, "one"));
-            soon("a refusal of who is not behind the Service any more", &gateway, refuses);
-            block_on(cluster.delete_pod(TEAM, "two"));
-            soon("a refusal with nobody behind the Service", &gateway, refuses);
-            put_pod("three", "v1");
-            soon("an answer by a new pod of the account", &gateway, answers);
-            set_label(None);
-            soon("a refusal without the label", &gateway, refuses);
-            set_label(Some("enabled"));
-            soon("an answer with the label again", &gateway, answers);
-
-            replica.stop();
+            stage.replica.stop();
             assert!(agent.process.errors().contains("policy_stream_lost"), "{}", agent.process.errors());
             soon("an answer while the pair is away", &gateway, answers);
-            let confirmed = || agent.metric("countersign_policy_confirmed_timestamp_seconds{}");
-            assert!(confirmed().is_some());
+            assert!(agent.metric("countersign_policy_confirmed_timestamp_seconds{}").is_some());
+            wait_until(FORGOTTEN, "the agent forgotten by the other replica, to which it does not speak", || {
+                let said = enforcement(&stage.other);
+                if said.starts_with(UNASKED) { Ok(()) } else { Err(said) }
+            });
+            stage.other.stop();
         },
     );
 }

@@ -1,0 +1,338 @@
+//! Whether policies are in force, from what gateways say they hold. Nobody's word that an object was accepted counts here: only
+//! that a proxy has taken the very identities that are wanted now. Level-triggered, as the index of policies is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{Condition, IdentitySet, ObjectName, Shortfall};
+use crate::domain::identity::SpiffeId;
+
+/// An agent of a gateway that says what its proxy holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reporter {
+    /// As whom it has proven itself.
+    pub gateway: SpiffeId,
+    /// The process, of its own choice: a gateway may have many pods.
+    pub instance: Box<str>,
+}
+
+/// What an agent says of one Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContextReport {
+    /// How many subscriptions there are for its identities.
+    pub streams: u32,
+    /// What was accepted last, and by how many of them.
+    pub accepted: BTreeMap<IdentitySet, u32>,
+    /// What the newest was refused with.
+    pub refusal: Option<Box<str>>,
+}
+
+/// All that an agent says: of Services that its proxy asks for.
+pub type Report = BTreeMap<ObjectName, ContextReport>;
+
+/// What differs between two of an agent's reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReportChange {
+    /// Whether everything before is to be forgotten.
+    pub reset: bool,
+    /// New and changed.
+    pub services: Vec<(ObjectName, ContextReport)>,
+    /// Nobody asks for them any more.
+    pub gone: Vec<ObjectName>,
+}
+
+/// [`Condition::Enforced`] or [`Condition::NotEnforced`] of each Service that requires mutual TLS.
+pub type Enforcement = BTreeMap<ObjectName, Condition>;
+
+/// What is wanted and what is held.
+#[derive(Debug, Default)]
+pub struct EnforcementIndex {
+    required: BTreeMap<ObjectName, IdentitySet>,
+    reports: BTreeMap<ObjectName, BTreeMap<Arc<Reporter>, ContextReport>>,
+    reporters: BTreeMap<Arc<Reporter>, BTreeSet<ObjectName>>,
+    touched: BTreeSet<ObjectName>,
+    current: Arc<Enforcement>,
+}
+
+impl ReportChange {
+    /// What leads who was told `before`, or nothing, to `now`; `None` if that is nothing.
+    pub fn between(before: Option<&Report>, now: &Report) -> Option<Self> {
+        let Some(before) = before else {
+            let services = now.iter().map(|(service, report)| (service.clone(), report.clone())).collect();
+            return Some(Self { reset: true, services, gone: Vec::new() });
+        };
+        let changed = now.iter().filter(|(service, report)| before.get(service) != Some(report));
+        let services: Vec<_> = changed.map(|(service, report)| (service.clone(), report.clone())).collect();
+        let gone: Vec<_> = before.keys().filter(|service| !now.contains_key(service)).cloned().collect();
+        (!services.is_empty() || !gone.is_empty()).then_some(Self { reset: false, services, gone })
+    }
+}
+
+impl EnforcementIndex {
+    /// A Service requires mutual TLS with these; with `None` it does not, or not any more.
+    pub fn require(&mut self, service: ObjectName, identities: Option<IdentitySet>) {
+        let old = match identities {
+            Some(identities) => self.required.insert(service.clone(), identities),
+            None => self.required.remove(&service),
+        };
+        if old != identities {
+            self.touched.insert(service);
+        }
+    }
+
+    /// Takes up what an agent says.
+    pub fn report(&mut self, reporter: &Arc<Reporter>, change: ReportChange) {
+        let before = self.reporters.remove(reporter).unwrap_or_default();
+        let (kept, dropped) = if change.reset { (BTreeSet::new(), before) } else { (before, BTreeSet::new()) };
+        let mut services = kept;
+        for service in change.gone.iter().chain(&dropped) {
+            services.remove(service);
+            self.drop_report(service, reporter);
+        }
+        for (service, report) in change.services {
+            services.insert(service.clone());
+            self.touched.insert(service.clone());
+            self.reports.entry(service).or_default().insert(Arc::clone(reporter), report);
+        }
+        self.reporters.insert(Arc::clone(reporter), services);
+    }
+
+    /// Forgets an agent.
+    pub fn forget(&mut self, reporter: &Reporter) {
+        for service in self.reporters.remove(reporter).unwrap_or_default() {
+            self.drop_report(&service, reporter);
+        }
+    }
+
+    /// Of how many Services an agent says something.
+    pub fn services_of(&self, reporter: &Reporter) -> usize {
+        self.reporters.get(reporter).map_or(0, BTreeSet::len)
+    }
+
+    /// All that an agent says, now.
+    pub fn report_of(&self, reporter: &Reporter) -> Report {
+        let services = self.reporters.get(reporter).into_iter().flatten();
+        let report = |service: &ObjectName| Some((service.clone(), self.reports.get(service)?.get(reporter)?.clone()));
+        services.filter_map(report).collect()
+    }
+
+    /// How it stands now: the very one that was given before, if nothing has changed.
+    pub fn settle(&mut self) -> Arc<Enforcement> {
+        let touched = std::mem::take(&mut self.touched);
+        let changed: Vec<(ObjectName, Option<Condition>)> = touched
+            .into_iter()
+            .map(|service| {
+                let required = self.required.get(&service);
+                let now = required.map(|required| verdict(*required, self.reports.get(&service)));
+                (service, now)
+            })
+            .filter(|(service, now)| self.current.get(service) != now.as_ref())
+            .collect();
+        if !changed.is_empty() {
+            let current = Arc::make_mut(&mut self.current);
+            for (service, now) in changed {
+                match now {
+                    Some(now) => current.insert(service, now),
+                    None => current.remove(&service),
+                };
+            }
+        }
+        Arc::clone(&self.current)
+    }
+
+    fn drop_report(&mut self, service: &ObjectName, reporter: &Reporter) {
+        self.touched.insert(service.clone());
+        if let Some(reports) = self.reports.get_mut(service) {
+            reports.remove(reporter);
+            if reports.is_empty() {
+                self.reports.remove(service);
+            }
+        }
+    }
+}
+
+fn verdict(required: IdentitySet, reports: Option<&BTreeMap<Arc<Reporter>, ContextReport>>) -> Condition {
+    let asking = || reports.into_iter().flatten().filter(|(_, report)| report.streams > 0);
+    let of = asking().count();
+    let refusing = asking().find_map(|(reporter, report)| Some((reporter, report.refusal.clone()?)));
+    let lacks = |report: &ContextReport| report.accepted.get(&required).is_none_or(|has| *has < report.streams);
+    let mut lacking = asking().filter(|(_, report)| lacks(report)).map(|(reporter, _)| reporter);
+    if of == 0 {
+        Condition::NotEnforced(Shortfall::Unasked)
+    } else if let Some((reporter, message)) = refusing {
+        Condition::NotEnforced(Shortfall::Refused { gateway: reporter.gateway.clone(), message })
+    } else if let Some(first) = lacking.next() {
+        let gateway = first.gateway.clone();
+        Condition::NotEnforced(Shortfall::Outdated { lacking: 1 + lacking.count(), of, gateway })
+    } else {
+        Condition::Enforced { gateways: of }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn service() -> ObjectName {
+        ObjectName::new("test-infra", "backend")
+    }
+
+    fn set(name: &str) -> IdentitySet {
+        IdentitySet::of([&format!("spiffe://td/{name}").parse().unwrap()])
+    }
+
+    fn reporter(name: &str) -> Arc<Reporter> {
+        Arc::new(Reporter { gateway: format!("spiffe://td/{name}").parse().unwrap(), instance: name.into() })
+    }
+
+    fn holding(streams: u32, accepted: &[(&str, u32)]) -> ContextReport {
+        let accepted = accepted.iter().map(|(name, count)| (set(name), *count)).collect();
+        ContextReport { streams, accepted, refusal: None }
+    }
+
+    fn says(report: ContextReport) -> ReportChange {
+        ReportChange { services: vec![(service(), report)], ..ReportChange::default() }
+    }
+
+    /// What is said of the Service when `new` is wanted and gateways hold these.
+    fn verdict_on(reports: &[ContextReport]) -> String {
+        let mut index = EnforcementIndex::default();
+        index.require(service(), Some(set("new")));
+        for (number, report) in reports.iter().enumerate() {
+            index.report(&reporter(&format!("g{number}")), says(report.clone()));
+        }
+        let condition = index.settle()[&service()].clone();
+        format!("{} {} {condition}", condition.severity().as_str(), condition.reason())
+    }
+
+    #[test]
+    fn only_what_every_gateway_that_asks_has_accepted_is_enforced() {
+        let refused = |message: &str| ContextReport { refusal: Some(message.into()), ..holding(1, &[("old", 1)]) };
+        let rows: &[(&[ContextReport], &str)] = &[
+            (&[], "notice NotEnforced no gateway is known to ask"),
+            (&[holding(0, &[])], "notice NotEnforced no gateway is known to ask"),
+            (&[holding(1, &[("new", 1)])], "notice Enforced "),
+            (&[holding(2, &[("new", 2)]), holding(1, &[("new", 1)])], "notice Enforced "),
+            (&[holding(1, &[("new", 1)]), holding(0, &[])], "notice Enforced "),
+            (&[holding(1, &[])], "warning NotEnforced 1 of 1 gateways"),
+            (&[holding(1, &[("old", 1)])], "warning NotEnforced 1 of 1 gateways"),
+            (&[holding(2, &[("new", 1)])], "warning NotEnforced 1 of 1 gateways"),
+            (&[holding(2, &[("new", 1), ("old", 1)])], "warning NotEnforced 1 of 1 gateways"),
+            (&[holding(1, &[("new", 1)]), holding(1, &[("old", 1)])], "warning NotEnforced 1 of 2 gateways"),
+            (&[holding(1, &[("old", 1)]), holding(1, &[])], "warning NotEnforced 2 of 2 gateways"),
+            (&[refused("a\nb"), holding(1, &[("new", 1)])], "error NotEnforced the proxy of spiffe://td/g0 refuses"),
+        ];
+        for (reports, expected) in rows {
+            let said = verdict_on(reports);
+            assert!(said.starts_with(expected), "{reports:?}: {said}");
+            assert!(!said.contains('\n'), "{said}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_a_set_like_any_other() {
+        let mut index = EnforcementIndex::default();
+        let nobody = IdentitySet::of([]);
+        index.require(service(), Some(nobody));
+        index.report(&reporter("g"), says(holding(1, &[("old", 1)])));
+        assert_eq!(index.settle()[&service()].reason(), "NotEnforced");
+        let report = ContextReport { streams: 1, accepted: [(nobody, 1)].into(), refusal: None };
+        index.report(&reporter("g"), says(report));
+        assert_eq!(index.settle()[&service()].reason(), "Enforced");
+    }
+
+    #[test]
+    fn a_new_set_is_not_in_force_before_it_is_accepted_and_nothing_is_said_without_a_policy() {
+        let (mut index, gateway) = (EnforcementIndex::default(), reporter("g"));
+        index.report(&gateway, says(holding(1, &[("one", 1)])));
+        assert!(index.settle().is_empty());
+        index.require(service(), Some(set("one")));
+        let first = index.settle();
+        assert_eq!(first[&service()], Condition::Enforced { gateways: 1 });
+        assert!(Arc::ptr_eq(&first, &index.settle()), "nothing has changed");
+        index.require(service(), Some(set("two")));
+        assert_eq!(index.settle()[&service()].reason(), "NotEnforced");
+        index.report(&gateway, says(holding(1, &[("two", 1)])));
+        assert_eq!(index.settle()[&service()].reason(), "Enforced");
+        index.forget(&gateway);
+        assert_eq!(index.settle()[&service()], Condition::NotEnforced(Shortfall::Unasked));
+        index.require(service(), None);
+        assert!(index.settle().is_empty());
+        assert!(index.reports.is_empty() && index.reporters.is_empty());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Require(u8, Option<u8>),
+        Says(u8, u8, Option<(u32, u8)>),
+        Anew(u8),
+        Forget(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let held = proptest::option::of((1_u32..3, 0_u8..3));
+        prop_oneof![
+            (0_u8..3, proptest::option::of(0_u8..3)).prop_map(|(service, set)| Step::Require(service, set)),
+            (0_u8..3, 0_u8..3, held).prop_map(|(reporter, service, held)| Step::Says(reporter, service, held)),
+            (0_u8..3).prop_map(Step::Anew),
+            (0_u8..3).prop_map(Step::Forget),
+        ]
+    }
+
+    fn numbered(number: u8) -> ObjectName {
+        ObjectName::new("n", &format!("s{number}"))
+    }
+
+    proptest! {
+        /// Whatever came in whatever order, what is said depends on what is wanted and held in the end alone; and a reader who
+        /// is told changes holds what is held.
+        #[test]
+        fn only_the_end_counts(steps in prop::collection::vec(step(), 1..60)) {
+            let mut index = EnforcementIndex::default();
+            let mut required = BTreeMap::new();
+            let mut held: BTreeMap<u8, Report> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Require(service, identities) => {
+                        let identities = identities.map(|number| set(&number.to_string()));
+                        index.require(numbered(service), identities);
+                        required.insert(numbered(service), identities);
+                    }
+                    Step::Says(of, service, report) => {
+                        let before = held.get(&of).cloned();
+                        let now = held.entry(of).or_default();
+                        match report {
+                            Some((streams, number)) => {
+                                now.insert(numbered(service), holding(streams, &[(&number.to_string(), streams)]));
+                            }
+                            None => _ = now.remove(&numbered(service)),
+                        }
+                        if let Some(change) = ReportChange::between(before.as_ref(), now) {
+                            index.report(&reporter(&of.to_string()), change);
+                        }
+                    }
+                    Step::Anew(of) => {
+                        let now = held.entry(of).or_default();
+                        index.report(&reporter(&of.to_string()), ReportChange::between(None, now).unwrap());
+                    }
+                    Step::Forget(of) => {
+                        held.remove(&of);
+                        index.forget(&reporter(&of.to_string()));
+                    }
+                }
+                index.settle();
+            }
+            let mut fresh = EnforcementIndex::default();
+            for (of, report) in &held {
+                prop_assert_eq!(&index.report_of(&reporter(&of.to_string())), report);
+                fresh.report(&reporter(&of.to_string()), ReportChange::between(None, report).unwrap());
+            }
+            required.into_iter().for_each(|(service, identities)| fresh.require(service, identities));
+            prop_assert_eq!(index.settle(), fresh.settle());
+        }
+    }
+}

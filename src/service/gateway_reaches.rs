@@ -1,0 +1,140 @@
+//! Of which Services each gateway identity is told, worked out once for each plan and shared by its streams.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::pending,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::domain::{
+    identity::{ServiceAccount, SpiffeId},
+    policy::{GatewayPlan, Reach},
+};
+
+/// The newest plan, and what follows from it for identities.
+#[derive(Debug, Default)]
+pub struct GatewayReaches {
+    plan: watch::Sender<Option<Arc<GatewayPlan>>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    plan: Option<Arc<GatewayPlan>>,
+    reaches: BTreeMap<SpiffeId, Reach>,
+    /// By the plan before: what is the same stays the same allocation.
+    before: BTreeMap<SpiffeId, Reach>,
+}
+
+impl GatewayReaches {
+    /// Goes by the newest of these plans, for ever. Until the first one every identity is told of all Services.
+    pub async fn run(&self, mut plans: watch::Receiver<Option<Arc<GatewayPlan>>>) -> Infallible {
+        loop {
+            let newest = plans.borrow_and_update().clone();
+            if let Some(plan) = newest {
+                self.set_plan(plan);
+            }
+            if plans.changed().await.is_err() {
+                // there are no plans any more: the process ends
+                pending::<()>().await;
+            }
+        }
+    }
+
+    /// Goes by this plan from now on.
+    pub fn set_plan(&self, plan: Arc<GatewayPlan>) {
+        self.plan.send_replace(Some(plan));
+    }
+
+    /// Tells of each new plan.
+    pub fn follow(&self) -> watch::Receiver<Option<Arc<GatewayPlan>>> {
+        self.plan.subscribe()
+    }
+
+    /// Of what this identity is told now.
+    pub fn of(&self, gateway: &SpiffeId) -> Reach {
+        let (plan, account) = (self.plan.borrow().clone(), ServiceAccount::of(gateway));
+        let (Some(plan), Some(account)) = (plan, account) else { return Reach::All };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, &plan)) {
+            known.before = std::mem::take(&mut known.reaches);
+            known.plan = Some(Arc::clone(&plan));
+        }
+        if let Some(reach) = known.reaches.get(gateway) {
+            return reach.clone();
+        }
+        let fresh = Reach::of(&account, &plan);
+        let reach = known.before.get(gateway).filter(|before| **before == fresh).cloned().unwrap_or(fresh);
+        known.reaches.insert(gateway.clone(), reach.clone());
+        reach
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::policy::{GatewayState, NamespacePlan, ObjectName, ServicePlan};
+
+    fn account(name: &str) -> ServiceAccount {
+        ServiceAccount::new("infra", name).unwrap()
+    }
+
+    /// Gateways with the accounts of their pods, and Services with the Gateways that reach them.
+    fn plan(gateways: &[(&str, &str)], services: &[(&str, &[&str])]) -> Arc<GatewayPlan> {
+        let gateway = |name: &str| ObjectName::new("infra", name);
+        let states = gateways.iter().map(|(name, runs_as)| {
+            let accounts = [account(runs_as)].into();
+            let state = GatewayState { gateway: gateway(name), is_ready: true, accounts, conditions: [].into() };
+            (gateway(name), Arc::new(state))
+        });
+        let services = services.iter().map(|(name, by)| {
+            let gateways = by.iter().map(|name| gateway(name)).collect();
+            let service = ObjectName::new("app", name);
+            (Arc::from(*name), Arc::new(ServicePlan { service, gateways, policy: None, conditions: [].into() }))
+        });
+        let namespace = NamespacePlan { name: "app".into(), services: services.collect() };
+        let namespaces = [(Arc::from("app"), Arc::new(namespace))].into();
+        Arc::new(GatewayPlan { revision: 1, namespaces, gateways: states.collect() })
+    }
+
+    fn of(reaches: &GatewayReaches, id: &str) -> String {
+        match reaches.of(&id.parse().unwrap()) {
+            Reach::All => "all".into(),
+            Reach::Only(services) => services.iter().map(|service| &*service.name).collect::<Vec<_>>().join(","),
+        }
+    }
+
+    #[test]
+    fn an_identity_of_pods_of_gateways_is_told_of_what_they_reach_and_another_of_all() {
+        let reaches = GatewayReaches::default();
+        let edge = "spiffe://td/ns/infra/sa/edge";
+        assert_eq!(of(&reaches, edge), "all", "nothing is known of Gateways yet");
+        let services: &[(&str, &[&str])] = &[("a", &["one"]), ("b", &["one", "two"]), ("c", &["two"]), ("d", &[])];
+        reaches.set_plan(plan(&[("one", "edge"), ("two", "other")], services));
+        assert_eq!(of(&reaches, edge), "a,b");
+        assert_eq!(of(&reaches, "spiffe://td/ns/infra/sa/other"), "b,c");
+        assert_eq!(of(&reaches, "spiffe://td/ns/infra/sa/plain-envoy"), "all");
+        assert_eq!(of(&reaches, "spiffe://td/gateway"), "all");
+        reaches.set_plan(plan(&[("one", "edge"), ("two", "edge")], services));
+        assert_eq!(of(&reaches, edge), "a,b,c");
+        reaches.set_plan(plan(&[("three", "edge")], services));
+        assert_eq!(of(&reaches, edge), "");
+    }
+
+    #[test]
+    fn what_a_new_plan_leaves_as_it_was_is_the_same_allocation() {
+        let (reaches, edge) = (GatewayReaches::default(), "spiffe://td/ns/infra/sa/edge".parse().unwrap());
+        let shared = |one: Reach, other: Reach| match (one, other) {
+            (Reach::Only(one), Reach::Only(other)) => Arc::ptr_eq(&one, &other),
+            _ => false,
+        };
+        reaches.set_plan(plan(&[("one", "edge")], &[("a", &["one"])]));
+        let first = reaches.of(&edge);
+        assert!(shared(first.clone(), reaches.of(&edge)));
+        reaches.set_plan(plan(&[("one", "edge")], &[("a", &["one"]), ("b", &[])]));
+        assert!(shared(first, reaches.of(&edge)));
+    }
+}

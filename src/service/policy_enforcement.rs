@@ -1,0 +1,272 @@
+//! Which policies are in force, as a replica knows it: what gateways' agents report, put beside what is wanted.
+//!
+//! How reports come is `grpc`'s, what follows from them [`EnforcementIndex`]'s. An agent that says nothing for a while is
+//! forgotten: what its proxy does then is not known.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep},
+};
+
+use super::metrics::Metrics;
+use crate::domain::{
+    identity::{SpiffeId, TrustDomain},
+    policy::{
+        Condition, Enforcement, EnforcementIndex, IdentitySet, MtlsMode, PolicySnapshot, Report, ReportChange,
+        Reporter, ServicePolicy,
+    },
+};
+
+/// An agent confirms every 5 s; two of that may be missed.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(12);
+/// An agent that has not confirmed for longer is not confirmed to other replicas either.
+const JUST_NOW: Duration = Duration::from_secs(6);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Changes within this are published together.
+const PACE: Duration = Duration::from_millis(20);
+/// Agents of one gateway identity that are known at a time.
+const AGENTS_OF_ONE: usize = 64;
+/// Agents in all.
+const AGENTS: usize = 512;
+/// Services that one agent may report.
+const SERVICES_OF_AN_AGENT: usize = 10_000;
+
+/// What is in force.
+#[derive(Debug)]
+pub struct PolicyEnforcement {
+    trust_domain: TrustDomain,
+    state: Mutex<State>,
+    touched: Notify,
+    reported: watch::Sender<()>,
+    published: watch::Sender<Arc<Enforcement>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    index: EnforcementIndex,
+    agents: BTreeMap<Arc<Reporter>, Agent>,
+}
+
+/// Where a report comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportOrigin {
+    /// The agent itself.
+    Agent,
+    /// Another replica, to which the agent speaks.
+    Replica,
+}
+
+/// What is known of an agent.
+#[derive(Clone, Copy, Debug)]
+struct Agent {
+    /// Of its last change.
+    sequence: u64,
+    heard_at: Instant,
+    origin: ReportOrigin,
+}
+
+/// What an agent says, or that what it has said still holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// The number of its last change.
+    pub sequence: u64,
+    /// The number of what this changes; `None` if it is everything.
+    pub follows: Option<u64>,
+    /// What changes.
+    pub change: ReportChange,
+}
+
+/// Why a report is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// What it follows is not known here.
+    #[error("what this change follows is not known here: begin anew with everything")]
+    NotFollowed,
+    /// Too many agents of one identity, or in all.
+    #[error("{0} agents report already")]
+    TooManyAgents(usize),
+    /// Too many Services.
+    #[error("an agent may report {SERVICES_OF_AN_AGENT} Services, not more")]
+    TooManyServices,
+}
+
+impl PolicyEnforcement {
+    /// Of identities in `trust_domain`.
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        let published = watch::Sender::new(Arc::default());
+        Self {
+            trust_domain,
+            state: Mutex::default(),
+            touched: Notify::new(),
+            reported: watch::Sender::new(()),
+            published,
+        }
+    }
+
+    /// Takes up what an agent reports. Of what comes by several ways the newest counts.
+    ///
+    /// # Errors
+    ///
+    /// When it is not taken. The agent is to begin anew.
+    pub fn report(
+        &self,
+        reporter: &Arc<Reporter>,
+        origin: ReportOrigin,
+        reported: Reported,
+    ) -> Result<(), ReportError> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let known = state.agents.get(reporter).copied();
+        if known.is_some_and(|known| reported.sequence < known.sequence) {
+            // a later one came by another way
+            return Ok(());
+        }
+        match (known.map(|known| known.sequence), reported.follows) {
+            // it came by another way already
+            (Some(known), _) if known == reported.sequence => {}
+            (None, None) => {
+                state.check_room(&reporter.gateway)?;
+                state.index.report(reporter, reported.change);
+            }
+            (Some(known), follows) if follows.is_none_or(|follows| follows == known) => {
+                state.index.report(reporter, reported.change);
+            }
+            (_, Some(_)) | (Some(_), None) => return Err(ReportError::NotFollowed),
+        }
+        if state.index.services_of(reporter) > SERVICES_OF_AN_AGENT {
+            state.index.forget(reporter);
+            state.agents.remove(reporter);
+            self.touched.notify_one();
+            return Err(ReportError::TooManyServices);
+        }
+        let is_here = |known: Agent| known.sequence == reported.sequence && known.origin == ReportOrigin::Agent;
+        let origin = if known.is_some_and(is_here) { ReportOrigin::Agent } else { origin };
+        let agent = Agent { sequence: reported.sequence, heard_at: now, origin };
+        state.agents.insert(Arc::clone(reporter), agent);
+        drop(state);
+        if known.is_none_or(|known| known.sequence != reported.sequence) {
+            self.touched.notify_one();
+            self.reported.send_replace(());
+        }
+        Ok(())
+    }
+
+    /// What is in force, from now on.
+    pub fn follow(&self) -> watch::Receiver<Arc<Enforcement>> {
+        self.published.subscribe()
+    }
+
+    /// The agents that have spoken to this replica itself just now.
+    pub fn heard_here(&self) -> BTreeSet<Arc<Reporter>> {
+        let (now, state) = (Instant::now(), self.state());
+        let is_new = |agent: &Agent| now.saturating_duration_since(agent.heard_at) <= JUST_NOW;
+        let here = state.agents.iter().filter(|(_, agent)| agent.origin == ReportOrigin::Agent && is_new(agent));
+        here.map(|(reporter, _)| Arc::clone(reporter)).collect()
+    }
+
+    /// All that an agent has said, with the number of its last change; `None` of one that is not known.
+    pub fn report_of(&self, reporter: &Reporter) -> Option<(u64, Report)> {
+        let state = self.state();
+        let agent = state.agents.get(reporter)?;
+        Some((agent.sequence, state.index.report_of(reporter)))
+    }
+
+    /// Tells of each change of what agents say, from now on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.reported.subscribe()
+    }
+
+    /// Publishes what is in force under the policies of `snapshots`, for ever.
+    pub async fn run(
+        self: Arc<Self>,
+        mut snapshots: watch::Receiver<Option<Arc<PolicySnapshot>>>,
+        metrics: Arc<Metrics>,
+    ) -> Infallible {
+        let mut wanted: Option<Arc<PolicySnapshot>> = None;
+        loop {
+            let newest = snapshots.borrow_and_update().clone();
+            self.want(wanted.as_deref(), newest.as_deref());
+            wanted = newest;
+            self.forget_silent();
+            self.publish(&metrics, wanted.is_some());
+            sleep(PACE).await;
+            tokio::select! {
+                Ok(()) = snapshots.changed() => {}
+                () = self.touched.notified() => {}
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    fn want(&self, before: Option<&PolicySnapshot>, newest: Option<&PolicySnapshot>) {
+        let Some(newest) = newest else { return };
+        let mut state = self.state();
+        let required = |policy: &ServicePolicy| (policy.mode == MtlsMode::Required).then(|| self.set_of(policy));
+        match before {
+            None => {
+                newest.services().for_each(|policy| state.index.require(policy.service.clone(), required(policy)));
+            }
+            Some(before) => {
+                let changes = newest.changes_since(before);
+                changes.services_gone.into_iter().for_each(|gone| state.index.require(gone, None));
+                for policy in changes.services {
+                    state.index.require(policy.service.clone(), required(&policy));
+                }
+            }
+        }
+    }
+
+    fn set_of(&self, policy: &ServicePolicy) -> IdentitySet {
+        let ids = policy.accounts.iter().filter_map(|account| account.spiffe_id(&self.trust_domain).ok());
+        IdentitySet::of(&ids.collect::<Vec<SpiffeId>>())
+    }
+
+    fn forget_silent(&self) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let is_silent = |agent: &Agent| now.saturating_duration_since(agent.heard_at) > FORGOTTEN_AFTER;
+        let silent = state.agents.iter().filter(|(_, agent)| is_silent(agent));
+        for reporter in silent.map(|(reporter, _)| Arc::clone(reporter)).collect::<Vec<_>>() {
+            state.agents.remove(&reporter);
+            state.index.forget(&reporter);
+        }
+    }
+
+    fn publish(&self, metrics: &Metrics, is_known: bool) {
+        let newest = self.state().index.settle();
+        if !is_known {
+            return;
+        }
+        let enforced = newest.values().filter(|condition| matches!(condition, Condition::Enforced { .. })).count();
+        metrics.set_enforced_services(enforced, newest.len() - enforced);
+        self.published.send_if_modified(|published| {
+            let is_other = !Arc::ptr_eq(published, &newest);
+            *published = newest;
+            is_other
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn check_room(&self, gateway: &SpiffeId) -> Result<(), ReportError> {
+        let of_one = self.agents.keys().filter(|reporter| reporter.gateway == *gateway).count();
+        if of_one >= AGENTS_OF_ONE {
+            return Err(ReportError::TooManyAgents(of_one));
+        }
+        if self.agents.len() >= AGENTS { Err(ReportError::TooManyAgents(self.agents.len())) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use super::{
         connection::{connector, endpoint},
         tls::{CaVerifier, client_config},
     },
-    raw_message::GivesRaw,
+    raw_message::{CREATE_CERTIFICATE, GivesRaw},
     rustls_parts::store_of,
 };
 use crate::{
@@ -61,8 +61,6 @@ struct Suspected<'a> {
     kept: Arc<Kept>,
     is_good: bool,
 }
-
-pub(super) const CREATE_CERTIFICATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
 /// istiod ends connections that it is asked for a sign of life on more often than each 15 s.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);

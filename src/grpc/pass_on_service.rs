@@ -27,8 +27,7 @@ use zeroize::Zeroizing;
 use super::{
     authentication::PeerConnection,
     certificate_service::signing_request,
-    istiod_client::CREATE_CERTIFICATE,
-    raw_message::TakesRaw,
+    raw_message::{CREATE_CERTIFICATE, TakesRaw},
     status::{NO_IMPERSONATION, NOT_AUTHENTICATED, signing_error},
 };
 use crate::{

@@ -9,6 +9,9 @@ use tonic_prost::{ProstDecoder, ProstEncoder};
 
 use crate::proto::istio::v1::auth::IstioCertificateResponse;
 
+/// The method whose messages are passed on.
+pub(super) const CREATE_CERTIFICATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+
 /// Takes requests as bytes and gives responses: the server's side.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TakesRaw;

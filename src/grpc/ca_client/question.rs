@@ -13,7 +13,7 @@ use tonic_prost::ProstCodec;
 
 use super::ATTEMPT_LIMIT;
 use crate::{
-    grpc::istiod_client::CREATE_CERTIFICATE,
+    grpc::raw_message::CREATE_CERTIFICATE,
     proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse},
 };
 

@@ -10,6 +10,7 @@ mod istio_version;
 mod labels;
 mod membership;
 mod mtls_mode;
+mod object_kind;
 mod objects;
 mod peer_authentication;
 mod policy_index;
@@ -36,6 +37,7 @@ pub use self::{
     labels::Labels,
     membership::{Membership, MeshLabels, MeshSight, membership},
     mtls_mode::MtlsMode,
+    object_kind::ObjectKind,
     objects::{
         Backing, NamedPorts, NamespaceFacts, ObjectName, PodFacts, RevisionTag, ServiceFacts, Sidecar, SliceEndpoint,
         SliceFacts,

@@ -13,9 +13,12 @@ use kube::{
 use self::shape::Written;
 pub(super) use self::shape::{RootsObject, SDS_TYPE, TlsPolicyObject};
 use super::{following::text_of, root_cert_config_maps::FIELD_MANAGER};
-use crate::service::{
-    policy_objects::{GatewayObjects, ObjectKey, ObjectKind, Print, Removed, SeenObject, Wanted, WriteError},
-    ports::BoxFuture,
+use crate::{
+    domain::policy::ObjectKind,
+    service::{
+        policy_objects::{GatewayObjects, ObjectKey, Print, Removed, SeenObject, Wanted, WriteError},
+        ports::BoxFuture,
+    },
 };
 
 /// Writes them. Needs the rights of `charts/countersign/rbac-policy-objects.yaml`.

@@ -25,7 +25,7 @@ use tokio::{
 use tracing::info;
 
 pub use self::ports::{
-    Content, GatewayObjects, ObjectKey, ObjectKind, Owner, Print, Removed, Seen, SeenObject, Wanted, WriteError,
+    Content, GatewayObjects, ObjectKey, Owner, Print, Removed, Seen, SeenObject, Wanted, WriteError,
 };
 use self::{
     conditions::Conditions,

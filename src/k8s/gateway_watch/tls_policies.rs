@@ -6,12 +6,12 @@ use kube::Client;
 
 use super::{ENVOY_GATEWAY, OPTIONAL, RIGHTS, Source, Tell};
 use crate::{
-    domain::policy::{BackendTlsApi, Change, GatewayChange, PolicyTarget, Target, TlsPolicyFacts},
+    domain::policy::{BackendTlsApi, Change, GatewayChange, ObjectKind, PolicyTarget, Target, TlsPolicyFacts},
     k8s::{
         list_watch::{Heard, Trimmed, follow},
         policy_objects::{RootsObject, TlsPolicyObject},
     },
-    service::policy_objects::{ObjectKey, ObjectKind, PolicyObjects, Seen, SeenObject},
+    service::policy_objects::{ObjectKey, PolicyObjects, Seen, SeenObject},
 };
 
 const POLICIES: Source<'_> = Source {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    domain::policy::ObjectName,
+    domain::policy::{ObjectKind, ObjectName},
     k8s::root_cert_config_maps::FIELD_MANAGER,
-    service::policy_objects::{Content, ObjectKey, ObjectKind, Owner, Print, Removed, SeenObject, Wanted},
+    service::policy_objects::{Content, ObjectKey, Owner, Print, Removed, SeenObject, Wanted},
 };
 
 pub(in crate::k8s) const SDS_TYPE: &str = "gateway.envoyproxy.io/sds";

@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 
 use super::Metrics;
-use crate::service::policy_objects::ObjectKind;
+use crate::domain::policy::ObjectKind;
 
 outcomes! {
     /// What came of writing or removing an object.

@@ -15,8 +15,11 @@ use self::{
     entry::{Entry, Rank, State},
     flow::Flow,
 };
-use super::ports::{ObjectKey, ObjectKind, Print, Removed, Seen, SeenObject, Wanted, WriteError};
-use crate::domain::{clock::BootInstant, policy::ObjectName};
+use super::ports::{ObjectKey, Print, Removed, Seen, SeenObject, Wanted, WriteError};
+use crate::domain::{
+    clock::BootInstant,
+    policy::{ObjectKind, ObjectName},
+};
 
 /// All objects of ours.
 #[derive(Debug, Default)]

@@ -10,10 +10,10 @@ use tracing::{debug, info, warn};
 
 use super::{
     ledger::{Ledger, Outcome, Trouble},
-    ports::{ObjectKey, ObjectKind, Removed, WriteError},
+    ports::{ObjectKey, Removed, WriteError},
 };
 use crate::{
-    domain::clock::BootInstant,
+    domain::{clock::BootInstant, policy::ObjectKind},
     service::metrics::{Metrics, PolicyObjectState},
 };
 

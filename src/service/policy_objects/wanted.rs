@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::ports::{Content, ObjectKey, ObjectKind, Owner, Wanted};
+use super::ports::{Content, ObjectKey, Owner, Wanted};
 use crate::domain::{
     identity::{ServiceAccount, TrustDomain},
-    policy::{CA_CONFIG_MAP, DesiredObject, DesiredPolicy, NamespacePlan, ObjectName, Verification},
+    policy::{CA_CONFIG_MAP, DesiredObject, DesiredPolicy, NamespacePlan, ObjectKind, ObjectName, Verification},
 };
 
 /// Those of a namespace, in a mesh with these roots.

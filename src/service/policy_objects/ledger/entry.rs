@@ -6,8 +6,9 @@ use crate::{
     domain::{
         bundle::{Attempts, Reversals},
         clock::BootInstant,
+        policy::ObjectKind,
     },
-    service::policy_objects::ports::{ObjectKey, ObjectKind, Print, SeenObject, Wanted, WriteError},
+    service::policy_objects::ports::{ObjectKey, Print, SeenObject, Wanted, WriteError},
 };
 
 /// Between tries of an object that is refused by itself.

@@ -9,8 +9,8 @@ use crate::{
     domain::{
         identity::TrustDomain,
         policy::{
-            self, Enforcement, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot, Reach,
-            ServicePolicy,
+            self, Enforcement, GatewayPlan, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot,
+            Reach, ServicePolicy,
         },
     },
     proto::countersign::policy::v1::{
@@ -36,16 +36,40 @@ pub(super) enum Reader {
 pub(super) struct Told {
     /// The policies.
     pub(super) snapshot: Arc<PolicySnapshot>,
-    /// Whether they are in force: for the operator alone.
-    pub(super) enforcement: Arc<Enforcement>,
+    /// What else there is to say of them: for the operator alone.
+    pub(super) beside: Beside,
     /// The Services that the reader is told of.
     pub(super) reach: Reach,
+}
+
+/// What is known of Services besides their policies.
+#[derive(Clone, Default)]
+pub(super) struct Beside {
+    /// Whether the policies are in force.
+    pub(super) enforcement: Arc<Enforcement>,
+    /// What stands between gateways and them; `None` where no objects are written for gateways, or nothing is known yet.
+    pub(super) plan: Option<Arc<GatewayPlan>>,
+}
+
+impl Beside {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.enforcement, &other.enforcement)
+            && match (&self.plan, &other.plan) {
+                (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+                (now, then) => now.is_none() && then.is_none(),
+            }
+    }
+
+    fn conditions(&self, service: &ObjectName) -> impl Iterator<Item = &policy::Condition> {
+        let planned = self.plan.as_ref().and_then(|plan| plan.service(&service.namespace, &service.name));
+        planned.into_iter().flat_map(|planned| planned.conditions.iter()).chain(self.enforcement.get(service))
+    }
 }
 
 impl Told {
     /// Policies alone, and all of them.
     pub(super) fn of(snapshot: Arc<PolicySnapshot>) -> Self {
-        Self { snapshot, enforcement: Arc::default(), reach: Reach::All }
+        Self { snapshot, beside: Beside::default(), reach: Reach::All }
     }
 
     /// As [`PolicyChanges`], and with the Services of which anything else that a reader is told has changed.
@@ -55,14 +79,14 @@ impl Told {
             (Reach::Only(now), Reach::Only(then)) => Arc::ptr_eq(now, then),
             (now, then) => now == then,
         };
-        if same_reach && Arc::ptr_eq(&self.enforcement, &before.enforcement) {
+        if same_reach && self.beside.is(&before.beside) {
             return changes;
         }
         let named: BTreeSet<ObjectName> = changes.services.iter().map(|policy| policy.service.clone()).collect();
         let is_other = |policy: &&Arc<ServicePolicy>| {
             let service = &policy.service;
             self.reach.covers(service) != before.reach.covers(service)
-                || self.enforcement.get(service) != before.enforcement.get(service)
+                || self.beside.conditions(service).ne(before.beside.conditions(service))
         };
         let others = self.snapshot.services().filter(is_other).filter(|policy| !named.contains(&policy.service));
         changes.services.extend(others.cloned());
@@ -85,13 +109,13 @@ pub(super) struct Part {
     services_gone: Vec<ObjectName>,
     namespaces: Vec<Arc<NamespacePolicy>>,
     namespaces_gone: Vec<Arc<str>>,
-    enforcement: Arc<Enforcement>,
+    beside: Beside,
 }
 
 impl Part {
     /// The message.
     pub(super) fn render(self, trust_domain: &TrustDomain) -> WatchResponse {
-        let services = self.services.iter().map(|policy| service(policy, trust_domain, &self.enforcement));
+        let services = self.services.iter().map(|policy| service(policy, trust_domain, &self.beside));
         WatchResponse {
             reset: self.reset,
             version: self.version,
@@ -132,7 +156,7 @@ pub(super) fn update(
     }
     let part = |services: &[Arc<ServicePolicy>]| Part {
         services: services.to_vec(),
-        enforcement: Arc::clone(&newest.enforcement),
+        beside: newest.beside.clone(),
         ..Part::default()
     };
     let mut parts: VecDeque<Part> = told.chunks(CHUNK).map(part).collect();
@@ -158,7 +182,7 @@ fn all_of(newest: &PolicySnapshot) -> PolicyChanges {
 
 /// What another label would change.
 pub(super) fn preview(preview: &PolicyPreview, trust_domain: &TrustDomain) -> PreviewResponse {
-    let unknown = Enforcement::new();
+    let unknown = Beside::default();
     let services =
         |of: &NamespacePolicy| of.services.values().map(|policy| service(policy, trust_domain, &unknown)).collect();
     PreviewResponse {
@@ -169,8 +193,7 @@ pub(super) fn preview(preview: &PolicyPreview, trust_domain: &TrustDomain) -> Pr
     }
 }
 
-fn service(policy: &ServicePolicy, trust_domain: &TrustDomain, enforcement: &Enforcement) -> Service {
-    let enforced = enforcement.get(&policy.service);
+fn service(policy: &ServicePolicy, trust_domain: &TrustDomain, beside: &Beside) -> Service {
     let ids = policy.accounts.iter().filter_map(|account| account.spiffe_id(trust_domain).ok());
     Service {
         service: Some(service_name(&policy.service)),
@@ -187,7 +210,7 @@ fn service(policy: &ServicePolicy, trust_domain: &TrustDomain, enforcement: &Enf
                 peer_mode: port.peers.to_string(),
             })
             .collect(),
-        conditions: policy.conditions.iter().chain(enforced).map(condition).collect(),
+        conditions: policy.conditions.iter().chain(beside.conditions(&policy.service)).map(condition).collect(),
     }
 }
 
@@ -281,9 +304,12 @@ fn mode_text(mode: Mode) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::domain::policy::{
-        Backing, Change, ClusterChange, Labels, MeshLabels, NamespaceFacts, PolicyIndex, ServiceFacts,
+        Backing, Change, ClusterChange, GatewayCondition, Labels, MeshLabels, NamespaceFacts, NamespacePlan,
+        PolicyIndex, ServiceFacts, ServicePlan,
     };
 
     fn service_facts(number: usize, opt_out: Option<&str>) -> ServiceFacts {
@@ -363,12 +389,40 @@ mod tests {
         assert_eq!(update(&publisher(), Reader::Operator, Some(&before), &newest)[0].namespaces[0].name, "other");
     }
 
+    fn in_force(conditions: [(ObjectName, policy::Condition); 1]) -> Beside {
+        Beside { enforcement: Arc::new(conditions.into()), plan: None }
+    }
+
+    #[test]
+    fn what_stands_between_gateways_and_a_service_is_told_to_operators_alone() {
+        let mut index = index(2);
+        let before = told(&mut index);
+        let lack = GatewayCondition::Http2NotExplicit { ports: [80].into() };
+        let service = ObjectName::new("n", "s0001");
+        let plan = ServicePlan {
+            service: service.clone(),
+            gateways: Arc::default(),
+            policy: None,
+            conditions: [lack.into()].into(),
+        };
+        let services = [(Arc::clone(&service.name), Arc::new(plan))].into();
+        let namespaces = [("n".into(), Arc::new(NamespacePlan { name: "n".into(), services }))].into();
+        let plan = Arc::new(GatewayPlan { revision: 1, namespaces, gateways: BTreeMap::new() });
+        let beside = Beside { plan: Some(plan), ..Beside::default() };
+        let newest = Told { beside, ..before.clone() };
+        let messages = update(&publisher(), Reader::Operator, Some(&before), &newest);
+        assert_eq!((messages.len(), messages[0].services.len()), (1, 1));
+        assert_eq!(messages[0].services[0].conditions.last().unwrap().reason, "Http2NotExplicit");
+        assert!(update(&publisher(), Reader::Operator, Some(&newest), &newest).is_empty());
+        assert!(update(&publisher(), Reader::Gateway, Some(&before), &before).is_empty());
+    }
+
     #[test]
     fn whether_a_policy_is_in_force_is_told_to_operators_alone_and_once() {
         let mut index = index(2);
         let before = told(&mut index);
         let enforcement = [(ObjectName::new("n", "s0001"), policy::Condition::Enforced { gateways: 1 })];
-        let newest = Told { enforcement: Arc::new(enforcement.into()), ..before.clone() };
+        let newest = Told { beside: in_force(enforcement), ..before.clone() };
         let messages = update(&publisher(), Reader::Operator, Some(&before), &newest);
         let services = &messages[0].services;
         assert_eq!(
@@ -382,7 +436,7 @@ mod tests {
         // of a Service that has changed as well, once; of one without a policy, nothing
         let gone = [(ObjectName::new("n", "gone"), policy::Condition::Enforced { gateways: 1 })];
         index.apply(ClusterChange::Services(Change::Put(service_facts(1, Some("odd")))));
-        let changed = Told { enforcement: Arc::new(gone.into()), ..told(&mut index) };
+        let changed = Told { beside: in_force(gone), ..told(&mut index) };
         let messages = update(&publisher(), Reader::Operator, Some(&newest), &changed);
         assert_eq!((messages.len(), messages[0].services.len()), (1, 1));
         assert!(update(&publisher(), Reader::Gateway, Some(&before), &before).is_empty());

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::{
     authentication::evidence_of,
-    policy_messages::{Part, Reader, Told, preview, update},
+    policy_messages::{Beside, Part, Reader, Told, preview, update},
     policy_places::{Place, Places},
     policy_report::Reports,
     status::status_of,
@@ -194,7 +194,8 @@ impl Following {
                 }
                 None => {
                     let enforcement = self.enforcement.borrow_and_update().clone();
-                    (Reader::Operator, Told { enforcement, ..Told::of(snapshot) })
+                    let beside = Beside { enforcement, plan: self.plans.borrow_and_update().clone() };
+                    (Reader::Operator, Told { beside, ..Told::of(snapshot) })
                 }
             };
             self.unsent = update(&self.publisher, reader, self.told.as_ref(), &newest);
@@ -215,6 +216,7 @@ impl Following {
             None => tokio::select! {
                 changed = self.snapshots.changed() => changed,
                 changed = self.enforcement.changed() => changed,
+                changed = self.plans.changed() => changed,
             },
         };
         changed.map_err(|_closed| Status::unavailable("this replica is leaving"))

@@ -1,6 +1,6 @@
 //! Which identities the proxies on the agent's socket have accepted behind each Service: what their streams say, folded.
 //!
-//! How streams say it is `grpc`'s, who is told [`reporter`]'s.
+//! How streams say it is `grpc`'s, who is told `reporter`'s.
 
 mod reporter;
 

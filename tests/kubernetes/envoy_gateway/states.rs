@@ -166,6 +166,7 @@ fn without_our_alpn(split: &Split) {
         block_on(async { all().patch("countersign", &PatchParams::default(), &patch).await.map(drop) }).unwrap();
     };
     set(Value::Null);
+    split.wait_until_explained("PermissiveNeedsIstioAlpn", EFFECT);
     split.wait_for("refused");
     split.check_refused("labelled, PERMISSIVE, without our ALPN");
     set(json!(["istio-http/1.1", "istio"]));

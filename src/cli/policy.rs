@@ -8,14 +8,20 @@ use std::{
 
 use serde::Serialize;
 
+mod gateways;
+
+pub use self::gateways::gateways;
 use super::{issuance::ListForm, render::escaped};
-use crate::service::policy_view::{ConditionView, NamespaceListing, NamespaceView, PolicyUpdate, ServiceView};
+use crate::service::policy_view::{
+    ConditionView, GatewayView, NamespaceListing, NamespaceView, PolicyUpdate, ServiceView,
+};
 
 /// All that was told, put together.
 #[derive(Debug, Default)]
 pub struct Policies {
     namespaces: BTreeMap<String, NamespaceView>,
     services: BTreeMap<String, ServiceView>,
+    gateways: BTreeMap<String, GatewayView>,
 }
 
 /// What differs between two of a namespace.
@@ -34,6 +40,9 @@ impl Policies {
         }
         update.namespaces_gone.iter().for_each(|name| drop(self.namespaces.remove(name)));
         update.services_gone.iter().for_each(|name| drop(self.services.remove(name)));
+        update.gateways_gone.iter().for_each(|name| drop(self.gateways.remove(name)));
+        let gateways = update.gateways.into_iter();
+        self.gateways.extend(gateways.map(|gateway| (format!("{}/{}", gateway.namespace, gateway.name), gateway)));
         self.namespaces.extend(update.namespaces.into_iter().map(|namespace| (namespace.name.clone(), namespace)));
         self.services.extend(update.services.into_iter().map(|service| (key(&service), service)));
     }
@@ -119,7 +128,12 @@ fn table(listings: &[NamespaceListing]) -> Result<String, fmt::Error> {
             ]
         }));
     }
-    let widths: Vec<usize> = (0..6)
+    aligned(&rows)
+}
+
+/// Columns as wide as their widest cells.
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Result<String, fmt::Error> {
+    let widths: Vec<usize> = (0..COLUMNS)
         .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or_default())
         .collect();
     let mut text = String::new();
@@ -224,10 +238,21 @@ fn changed(update: &PolicyUpdate) -> Result<String, fmt::Error> {
         let (mode, ids) = (&service.mode, escaped(&or_dash(service.identities.join(","))));
         writeln!(text, "+ {}: {mode} {ids} {}", escaped(&key(service)), reasons(&service.conditions))?;
     }
+    for gateway in &update.gateways {
+        let name = format!("{}/{}", gateway.namespace, gateway.name);
+        writeln!(text, "+ Gateway {}: {} {}", escaped(&name), readiness(gateway), reasons(&gateway.conditions))?;
+    }
+    for gone in &update.gateways_gone {
+        writeln!(text, "- Gateway {}", escaped(gone))?;
+    }
     for gone in update.services_gone.iter().chain(&update.namespaces_gone) {
         writeln!(text, "- {}", escaped(gone))?;
     }
     Ok(text)
+}
+
+const fn readiness(gateway: &GatewayView) -> &'static str {
+    if gateway.ready { "ready" } else { "not-ready" }
 }
 
 fn key(service: &ServiceView) -> String {

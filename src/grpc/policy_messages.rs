@@ -9,16 +9,18 @@ use crate::{
     domain::{
         identity::TrustDomain,
         policy::{
-            self, Enforcement, GatewayPlan, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges, PolicySnapshot,
-            Reach, ServicePolicy,
+            self, Enforcement, GatewayPlan, GatewayState, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges,
+            PolicySnapshot, Reach, ServicePolicy,
         },
     },
     proto::countersign::policy::v1::{
-        Condition, Mode, Namespace, Port, PreviewResponse, Service, ServiceName, WatchResponse,
+        Condition, Gateway, Mode, Namespace, Port, PreviewResponse, Service, ServiceName, WatchResponse,
     },
     service::{
         policy_publisher::{PolicyPreview, PolicyPublisher},
-        policy_view::{ConditionView, NamespaceListing, NamespaceView, PolicyUpdate, PortView, ServiceView},
+        policy_view::{
+            ConditionView, GatewayView, NamespaceListing, NamespaceView, PolicyUpdate, PortView, ServiceView,
+        },
     },
 };
 
@@ -63,6 +65,22 @@ impl Beside {
     fn conditions(&self, service: &ObjectName) -> impl Iterator<Item = &policy::Condition> {
         let planned = self.plan.as_ref().and_then(|plan| plan.service(&service.namespace, &service.name));
         planned.into_iter().flat_map(|planned| planned.conditions.iter()).chain(self.enforcement.get(service))
+    }
+
+    fn gateways(&self) -> impl Iterator<Item = &Arc<GatewayState>> {
+        self.plan.iter().flat_map(|plan| plan.gateways.values())
+    }
+
+    fn gateway(&self, gateway: &ObjectName) -> Option<&Arc<GatewayState>> {
+        self.plan.as_ref()?.gateways.get(gateway)
+    }
+
+    /// Gateways that are new or changed since `before`, and those that are gone.
+    fn gateways_since(&self, before: Option<&Self>) -> (Vec<Arc<GatewayState>>, Vec<ObjectName>) {
+        let known = |gateway: &ObjectName| before.and_then(|before| before.gateway(gateway));
+        let changed = self.gateways().filter(|state| known(&state.gateway) != Some(*state)).cloned().collect();
+        let were = before.into_iter().flat_map(Self::gateways).map(|state| &state.gateway);
+        (changed, were.filter(|gateway| self.gateway(gateway).is_none()).cloned().collect())
     }
 }
 
@@ -109,10 +127,23 @@ pub(super) struct Part {
     services_gone: Vec<ObjectName>,
     namespaces: Vec<Arc<NamespacePolicy>>,
     namespaces_gone: Vec<Arc<str>>,
+    gateways: Vec<Arc<GatewayState>>,
+    gateways_gone: Vec<ObjectName>,
     beside: Beside,
 }
 
 impl Part {
+    /// Whether nobody need hear of it, if it is not the first one.
+    fn is_empty(&self) -> bool {
+        let Self { services, services_gone, namespaces, namespaces_gone, gateways, gateways_gone, .. } = self;
+        services.is_empty()
+            && services_gone.is_empty()
+            && namespaces.is_empty()
+            && namespaces_gone.is_empty()
+            && gateways.is_empty()
+            && gateways_gone.is_empty()
+    }
+
     /// The message.
     pub(super) fn render(self, trust_domain: &TrustDomain) -> WatchResponse {
         let services = self.services.iter().map(|policy| service(policy, trust_domain, &self.beside));
@@ -123,6 +154,8 @@ impl Part {
             services_gone: self.services_gone.iter().map(service_name).collect(),
             namespaces: self.namespaces.iter().map(|policy| namespace(policy)).collect(),
             namespaces_gone: self.namespaces_gone.iter().map(|name| name.to_string()).collect(),
+            gateways: self.gateways.iter().map(|state| gateway(state, trust_domain)).collect(),
+            gateways_gone: self.gateways_gone.iter().map(service_name).collect(),
         }
     }
 }
@@ -150,8 +183,17 @@ pub(super) fn update(
     let is_operator = reader == Reader::Operator;
     let namespaces = if is_operator { changes.namespaces } else { Vec::new() };
     let namespaces_gone = if is_operator { changes.namespaces_gone } else { Vec::new() };
-    let is_nothing = told.is_empty() && services_gone.is_empty() && namespaces.is_empty() && namespaces_gone.is_empty();
-    if before.is_some() && is_nothing {
+    let (gateways, gateways_gone) = newest.beside.gateways_since(before.map(|before| &before.beside));
+    let first = Part {
+        reset: before.is_none(),
+        services_gone,
+        namespaces,
+        namespaces_gone,
+        gateways,
+        gateways_gone,
+        ..Part::default()
+    };
+    if before.is_some() && told.is_empty() && first.is_empty() {
         return VecDeque::new();
     }
     let part = |services: &[Arc<ServicePolicy>]| Part {
@@ -163,8 +205,9 @@ pub(super) fn update(
     if parts.is_empty() {
         parts.push_back(Part::default());
     }
-    if let Some(first) = parts.front_mut() {
-        *first = Part { reset: before.is_none(), services_gone, namespaces, namespaces_gone, ..std::mem::take(first) };
+    if let Some(front) = parts.front_mut() {
+        let Part { services, beside, .. } = std::mem::take(front);
+        *front = Part { services, beside, ..first };
     }
     if let Some(last) = parts.back_mut() {
         last.version = newest.version(publisher);
@@ -223,6 +266,16 @@ fn namespace(policy: &NamespacePolicy) -> Namespace {
     }
 }
 
+fn gateway(state: &GatewayState, trust_domain: &TrustDomain) -> Gateway {
+    let ids = state.accounts.iter().filter_map(|account| account.spiffe_id(trust_domain).ok());
+    Gateway {
+        gateway: Some(service_name(&state.gateway)),
+        ready: state.is_ready,
+        identities: ids.map(|id| id.to_string()).collect(),
+        conditions: state.conditions.iter().map(condition).collect(),
+    }
+}
+
 fn service_name(object: &ObjectName) -> ServiceName {
     ServiceName { namespace: object.namespace.to_string(), name: object.name.to_string() }
 }
@@ -250,7 +303,24 @@ pub(super) fn update_view(message: WatchResponse) -> PolicyUpdate {
         namespaces: message.namespaces.into_iter().map(namespace_view).collect(),
         namespaces_gone: message.namespaces_gone,
         services: message.services.into_iter().map(service_view).collect(),
-        services_gone: message.services_gone.iter().map(|gone| format!("{}/{}", gone.namespace, gone.name)).collect(),
+        services_gone: message.services_gone.iter().map(path_of).collect(),
+        gateways: message.gateways.into_iter().map(gateway_view).collect(),
+        gateways_gone: message.gateways_gone.iter().map(path_of).collect(),
+    }
+}
+
+fn path_of(object: &ServiceName) -> String {
+    format!("{}/{}", object.namespace, object.name)
+}
+
+fn gateway_view(message: Gateway) -> GatewayView {
+    let ServiceName { namespace, name } = message.gateway.unwrap_or_default();
+    GatewayView {
+        namespace,
+        name,
+        ready: message.ready,
+        identities: message.identities,
+        conditions: message.conditions.into_iter().map(condition_view).collect(),
     }
 }
 
@@ -304,8 +374,6 @@ fn mode_text(mode: Mode) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::domain::policy::{
         Backing, Change, ClusterChange, GatewayCondition, Labels, MeshLabels, NamespaceFacts, NamespacePlan,
@@ -407,12 +475,19 @@ mod tests {
         };
         let services = [(Arc::clone(&service.name), Arc::new(plan))].into();
         let namespaces = [("n".into(), Arc::new(NamespacePlan { name: "n".into(), services }))].into();
-        let plan = Arc::new(GatewayPlan { revision: 1, namespaces, gateways: BTreeMap::new() });
+        let gateway = ObjectName::new("edge", "public");
+        let state =
+            GatewayState { gateway: gateway.clone(), is_ready: true, accounts: [].into(), conditions: [].into() };
+        let plan = Arc::new(GatewayPlan { revision: 1, namespaces, gateways: [(gateway, Arc::new(state))].into() });
         let beside = Beside { plan: Some(plan), ..Beside::default() };
         let newest = Told { beside, ..before.clone() };
         let messages = update(&publisher(), Reader::Operator, Some(&before), &newest);
         assert_eq!((messages.len(), messages[0].services.len()), (1, 1));
         assert_eq!(messages[0].services[0].conditions.last().unwrap().reason, "Http2NotExplicit");
+        let [gateway] = &messages[0].gateways[..] else { panic!("{messages:?}") };
+        assert_eq!((gateway.gateway.as_ref().unwrap().name.as_str(), gateway.ready), ("public", true));
+        let back = update(&publisher(), Reader::Operator, Some(&newest), &before);
+        assert_eq!((back[0].gateways.len(), back[0].gateways_gone[0].namespace.as_str()), (0, "edge"));
         assert!(update(&publisher(), Reader::Operator, Some(&newest), &newest).is_empty());
         assert!(update(&publisher(), Reader::Gateway, Some(&before), &before).is_empty());
     }

@@ -148,6 +148,7 @@ fn issuance(command: &IssuanceCommand) -> Result<ExitCode, CommandError> {
 fn policy(command: &PolicyCommand) -> Result<ExitCode, CommandError> {
     let text = match command {
         PolicyCommand::List(args) => operate::policy::listed(args),
+        PolicyCommand::Gateways(args) => operate::policy::gateways_listed(args),
         PolicyCommand::Explain(args) => operate::policy::explained(args),
         PolicyCommand::Diff(args) => operate::policy::previewed(args),
         PolicyCommand::Watch(args) => operate::policy::watched(args).map(|()| String::new()),

@@ -62,6 +62,22 @@ pub struct ConditionView {
     pub message: String,
 }
 
+/// A Gateway of the Gateway API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayView {
+    /// Where it is.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it can send requests to Services of the mesh, as far as is seen.
+    pub ready: bool,
+    /// SPIFFE IDs that its pods run as.
+    pub identities: Vec<String>,
+    /// What is worth knowing.
+    pub conditions: Vec<ConditionView>,
+}
+
 /// A namespace with its Services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -89,4 +105,8 @@ pub struct PolicyUpdate {
     pub services: Vec<ServiceView>,
     /// NAMESPACE/NAME of those for which no policy holds any more.
     pub services_gone: Vec<String>,
+    /// New and changed ones.
+    pub gateways: Vec<GatewayView>,
+    /// NAMESPACE/NAME of those that are gone.
+    pub gateways_gone: Vec<String>,
 }

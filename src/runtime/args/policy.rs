@@ -11,13 +11,15 @@ pub enum PolicyCommand {
     List(PolicyListArgs),
     /// Say what holds for a namespace or a Service, and why something won't work
     Explain(PolicyExplainArgs),
+    /// List the Gateways of the Gateway API, and what stands between them and the mesh
+    Gateways(PolicyListArgs),
     /// Print everything, then changes as they happen
     Watch(PolicyWatchArgs),
     /// Say what a label would change, before it is set
     Diff(PolicyDiffArgs),
 }
 
-/// The arguments of `policy list`.
+/// The arguments of `policy list` and `policy gateways`.
 #[derive(Args, Clone, Debug)]
 pub struct PolicyListArgs {
     /// Only this namespace

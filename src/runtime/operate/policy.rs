@@ -1,4 +1,4 @@
-//! `policy list`, `explain`, `watch`, `diff`: the replica of the data directory is asked, whether it is active or not.
+//! `policy list`, `gateways`, `explain`, `watch`, `diff`: the replica of the data directory is asked, whether it is active or not.
 
 use std::{
     io::{self, Write as _},
@@ -9,7 +9,7 @@ use tokio::{runtime::Builder, time::timeout};
 
 use super::{ANSWER_LIMIT, OperateError, existing};
 use crate::{
-    cli::policy::{Policies, changes, diff, explain, list},
+    cli::policy::{Policies, changes, diff, explain, gateways, list},
     grpc::{
         operator_client::OperatorError,
         policy_client::{PolicyUpdates, preview},
@@ -26,6 +26,16 @@ use crate::{
 pub fn listed(args: &PolicyListArgs) -> Result<String, OperateError> {
     let policies = all(&args.asking)?;
     Ok(list(&policies, args.namespace.as_deref(), args.asking.output.into())?)
+}
+
+/// Gateways.
+///
+/// # Errors
+///
+/// When no replica answers, or knows the cluster yet.
+pub fn gateways_listed(args: &PolicyListArgs) -> Result<String, OperateError> {
+    let policies = all(&args.asking)?;
+    Ok(gateways(&policies, args.namespace.as_deref(), args.asking.output.into())?)
 }
 
 /// One of them, in words.

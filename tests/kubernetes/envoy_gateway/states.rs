@@ -112,6 +112,8 @@ fn check_states(test: &str, class: Class) {
         let split = Split::start(network, class);
         let begin = Instant::now();
         split.check("labelled, STRICT", "mutual");
+        let gateways = split.place.policy(&["gateways", GATEWAY]);
+        assert!(gateways.contains("  ready  "), "{gateways}");
         split.set(Mode::Permissive);
         split.check("labelled, PeerAuthentication deleted", "mutual");
         split.load.check_since(begin, "labelled, until PeerAuthentication was deleted");

@@ -45,8 +45,8 @@ impl AgentFailed {
     }
 }
 
-/// A gateway's sidecar has a gateway's cores to share: two threads serve thousands of streams.
-const THREADS: usize = 2;
+/// A gateway's sidecar has a gateway's cores to share: one thread serves thousands of streams, and each more costs memory.
+const THREADS: usize = 1;
 /// Streams are told to come again, and get half a second to hear it.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 

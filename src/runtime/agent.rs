@@ -45,8 +45,6 @@ impl AgentFailed {
     }
 }
 
-/// A gateway's sidecar has a gateway's cores to share: one thread serves thousands of streams, and each more costs memory.
-const THREADS: usize = 1;
 /// Streams are told to come again, and get half a second to hear it.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -57,7 +55,8 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// When the socket can't be had, or a critical task ended.
 pub fn run(config: AgentConfig, environment: &Environment) -> Result<(), AgentFailed> {
     telemetry::start(config.log_format, environment).map_err(AgentFailed::of)?;
-    let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("agent").enable_all().build();
+    // a sidecar has its gateway's cores to share: one thread serves thousands of streams, and each more costs memory
+    let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(AgentFailed::of)?;
     let work = async |shutdown| keep_and_serve(config, shutdown).await;
     let result = runtime.block_on(shutdown::run(work)).map_err(AgentFailed::of).flatten();

@@ -128,7 +128,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Has the linker put those functions behind all others, and keep one of those that are the same.
+/// Has the linker put those functions behind all others.
 fn set_apart(out: &Path) -> Result<(), Box<dyn Error>> {
     if env::var("CARGO_CFG_TARGET_OS")? != "linux" {
         return Ok(());
@@ -137,9 +137,5 @@ fn set_apart(out: &Path) -> Result<(), Box<dyn Error>> {
     let script = out.join("apart.ld");
     fs::write(&script, format!("SECTIONS {{ .text.apart : {{\n{sections}}} }} INSERT AFTER .text;\n"))?;
     println!("cargo:rustc-link-arg-bin=countersign=-Wl,-T,{}", script.display());
-    if env::var("CARGO_CFG_TARGET_ARCH")? == "x86_64" && env::var("CARGO_CFG_TARGET_ENV")? == "gnu" {
-        // rustc's own linker there; functions that are the same in all but name are in memory once
-        println!("cargo:rustc-link-arg-bin=countersign=-Wl,--icf=all");
-    }
     Ok(())
 }

@@ -150,7 +150,9 @@ impl FileOutput {
         let written = self.done(kept, latch, move || ensure(store.as_ref(), &files)).await;
         match written {
             Ok(is_written) => {
-                let verified_at = self.clock.now();
+                let (now, before) = (self.clock.now(), kept.held.as_ref().map(|held| held.verified_at));
+                // what has expired is the same as before, and right no more
+                let verified_at = if now < not_after { now } else { before.unwrap_or(not_after) };
                 self.metrics.output_verified(NAME, &serial, not_after, verified_at);
                 if is_written {
                     self.metrics.output_written(NAME, OutputOutcome::Written);

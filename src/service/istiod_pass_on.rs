@@ -226,11 +226,11 @@ impl PassOn {
             let answer = timeout(limit, self.istiod.ask(index, &roots, request)).await;
             match answer.unwrap_or_else(|_elapsed| Err(AskError::NoCa(format!("no answer within {limit:.1?}")))) {
                 Ok(elements) => {
-                    self.route.answered(index);
+                    self.route.answered(index, self.clock.boot());
                     return self.checked(elements, expected, index);
                 }
                 Err(AskError::Refused { code, message }) => {
-                    self.route.answered(index);
+                    self.route.answered(index, self.clock.boot());
                     self.metrics.istiod_asked(IstiodOutcome::Refused);
                     return Err(PassOnError::ByIstiod { code, message });
                 }

@@ -4,13 +4,12 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use crate::support::http::Connection;
+use crate::support::{http::Connection, workers::Workers};
 
 const WORKERS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(25);
@@ -20,12 +19,11 @@ const MAX_TIME: Duration = Duration::from_secs(1800);
 /// A load that runs until it is stopped or dropped, or at its bounds.
 pub(crate) struct Load {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Workers,
 }
 
 #[derive(Default)]
 struct Shared {
-    stop: AtomicBool,
     requests: AtomicU64,
     failures: Mutex<Vec<String>>,
 }
@@ -34,56 +32,48 @@ impl Load {
     /// Starts to ask `address` for `path`.
     pub(crate) fn start(address: SocketAddr, path: &'static str) -> Self {
         let shared = Arc::new(Shared::default());
-        let worker = |_| {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.work(address, path))
-        };
-        let workers = (0..WORKERS).map(worker).collect();
+        let workers = Workers::start(WORKERS, PAUSE, || {
+            let (shared, begin, mut connection) = (Arc::clone(&shared), Instant::now(), None);
+            move || shared.work(begin, &mut connection, address, path)
+        });
         Self { shared, workers }
     }
 
     /// Requests that were answered with 200 so far; every failure in words as soon as there is one.
     pub(crate) fn check(&self) -> u64 {
-        let failures = self.shared.failures.lock().unwrap();
-        let requests = self.shared.requests.load(Ordering::Relaxed);
-        assert!(failures.is_empty(), "{} failures beside {requests} good requests: {failures:#?}", failures.len());
-        requests
+        self.shared.check()
     }
 
     /// Stops it and gives the number of requests, none of which failed.
-    pub(crate) fn stop(mut self) -> u64 {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for worker in self.workers.drain(..) {
-            worker.join().unwrap();
-        }
-        self.check()
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+    pub(crate) fn stop(self) -> u64 {
+        let Self { shared, workers } = self;
+        drop(workers);
+        shared.check()
     }
 }
 
 impl Shared {
-    fn work(&self, address: SocketAddr, path: &str) {
-        let begin = Instant::now();
-        let mut connection = None;
-        while !self.stop.load(Ordering::Relaxed) {
-            if self.requests.load(Ordering::Relaxed) >= MAX_REQUESTS || begin.elapsed() > MAX_TIME {
-                self.fail(format!("the load reached its own bound after {:?}", begin.elapsed()));
-                return;
-            }
-            match ask(&mut connection, address, path) {
-                Ok(()) => _ = self.requests.fetch_add(1, Ordering::Relaxed),
-                Err(failure) => {
-                    self.fail(format!("after {:?}: {failure}", begin.elapsed()));
-                    connection = None;
-                }
-            }
-            thread::sleep(PAUSE);
+    /// One request. Whether there may be more.
+    fn work(&self, begin: Instant, connection: &mut Option<Connection>, address: SocketAddr, path: &str) -> bool {
+        if self.requests.load(Ordering::Relaxed) >= MAX_REQUESTS || begin.elapsed() > MAX_TIME {
+            self.fail(format!("the load reached its own bound after {:?}", begin.elapsed()));
+            return false;
         }
+        match ask(connection, address, path) {
+            Ok(()) => _ = self.requests.fetch_add(1, Ordering::Relaxed),
+            Err(failure) => {
+                self.fail(format!("after {:?}: {failure}", begin.elapsed()));
+                *connection = None;
+            }
+        }
+        true
+    }
+
+    fn check(&self) -> u64 {
+        let failures = self.failures.lock().unwrap();
+        let requests = self.requests.load(Ordering::Relaxed);
+        assert!(failures.is_empty(), "{} failures beside {requests} good requests: {failures:#?}", failures.len());
+        requests
     }
 
     fn fail(&self, what: String) {

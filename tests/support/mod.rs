@@ -30,3 +30,4 @@ pub(crate) mod process;
 pub(crate) mod svid_set;
 pub(crate) mod swaps;
 pub(crate) mod wait;
+pub(crate) mod workers;

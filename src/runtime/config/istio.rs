@@ -16,9 +16,10 @@ pub(super) struct IstioVariables {
 }
 
 /// One variable, one setting, the same text.
-const SAME: [(&str, &str); 5] = [
+const SAME: [(&str, &str); 6] = [
     ("CA_ROOT_CA", "root_file"),
     ("TRUST_DOMAIN", "trust_domain"),
+    ("OUTPUT_CERTS", "output_dir"),
     ("SECRET_TTL", "svid_ttl"),
     ("ISTIO_META_CLUSTER_ID", "cluster_id"),
     ("ISTIO_META_CERT_SIGNER", "cert_signer"),

@@ -1,5 +1,5 @@
-//! Whether there is an istiod, for readiness. Callers find out by themselves; this looks when they have found none, or when
-//! nobody has asked yet, so that a replica which nobody is sent to gets ready again.
+//! Whether there is an istiod, for readiness. Callers find out by themselves; this looks when they have found none, and when
+//! nobody has asked for a while, so that a replica which nobody is sent to knows it too.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -19,7 +19,7 @@ impl PassOn {
         let (mut said, mut was_there) = (None, false);
         let mut roots = self.roots.clone();
         loop {
-            if self.route.reachable().is_none() {
+            if self.route.is_quiet(self.clock.boot()) {
                 self.look().await;
             }
             match self.condition() {

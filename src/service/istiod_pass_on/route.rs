@@ -10,6 +10,9 @@ use crate::domain::{clock::BootInstant, upstream::CircuitBreaker};
 /// How long after a call without an answer a connection alone says nothing.
 const CALLS_AGAIN: Duration = Duration::from_secs(10);
 
+/// So old is the last answer or connection when it is looked again whether somebody is there.
+const QUIET_AFTER: Duration = Duration::from_secs(5);
+
 /// The addresses and what is known of them.
 pub(super) struct Route {
     names: Vec<String>,
@@ -20,6 +23,8 @@ pub(super) struct Route {
 struct Place {
     breaker: CircuitBreaker,
     has_answered: bool,
+    /// When it was last known to be there.
+    heard_at: Option<BootInstant>,
     /// When a call was last left without an answer.
     call_failed: Option<BootInstant>,
     /// Why it was not reached last.
@@ -49,10 +54,10 @@ impl Route {
     }
 
     /// There was an answer, whatever it said.
-    pub(super) fn answered(&self, index: usize) {
+    pub(super) fn answered(&self, index: usize, now: BootInstant) {
         self.with(index, |place| {
             place.breaker.answered();
-            (place.has_answered, place.call_failed) = (true, None);
+            (place.has_answered, place.heard_at, place.call_failed) = (true, Some(now), None);
         });
     }
 
@@ -61,7 +66,7 @@ impl Route {
         self.with(index, |place| {
             if place.call_failed.is_none_or(|at| now.since(at) >= CALLS_AGAIN) {
                 place.breaker.answered();
-                place.has_answered = true;
+                (place.has_answered, place.heard_at) = (true, Some(now));
             }
         });
     }
@@ -85,6 +90,13 @@ impl Route {
         let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let found = places.iter().position(|place| place.has_answered && !place.breaker.is_open());
         found.map(|index| self.name(index))
+    }
+
+    /// Whether none is known to be there, by an answer or a connection that is not old.
+    pub(super) fn is_quiet(&self, now: BootInstant) -> bool {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_heard = |place: &Place| place.heard_at.is_some_and(|at| now.since(at) < QUIET_AFTER);
+        !places.iter().any(|place| place.has_answered && !place.breaker.is_open() && is_heard(place))
     }
 
     /// What is wrong with this one.
@@ -120,7 +132,7 @@ mod tests {
         route.connected(0, at(12));
         assert!(route.reachable().is_some(), "somebody has to find out");
         (0..5).for_each(|_| route.call_failed(0, at(13), "no answer".into()));
-        route.answered(0);
+        route.answered(0, at(14));
         (0..5).for_each(|_| route.failed(0, at(14), "connection refused".into()));
         route.connected(0, at(15));
         assert!(route.reachable().is_some(), "an answered call is as good as none that failed");

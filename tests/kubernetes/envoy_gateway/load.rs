@@ -3,15 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use crate::support::{http, wait::wait_until};
+use crate::support::{http, wait::wait_until, workers::Workers};
 
 const WORKERS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -19,39 +15,32 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// Requests one after the other, until it is dropped.
 pub(super) struct Load {
-    shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    answers: Answers,
+    _workers: Workers,
 }
 
-#[derive(Default)]
-struct Shared {
-    stop: AtomicBool,
-    /// With the instants at which they began.
-    answers: Mutex<Vec<(Instant, Result<String, String>)>>,
-}
+/// With the instants at which their requests began.
+type Answers = Arc<Mutex<Vec<(Instant, Result<String, String>)>>>;
 
 impl Load {
     /// For a host by the name of the gateway's listener.
     pub(super) fn start(address: SocketAddr, host: &str) -> Self {
-        let shared = Arc::new(Shared::default());
-        let worker = |_| {
-            let (shared, host) = (Arc::clone(&shared), host.to_owned());
-            thread::spawn(move || {
-                while !shared.stop.load(Ordering::Relaxed) {
-                    let (begin, answer) = (Instant::now(), http::get_of(address, &host, "/"));
-                    shared.answers.lock().unwrap().push((begin, answer));
-                    thread::sleep(PAUSE);
-                }
-            })
-        };
-        let workers = (0..WORKERS).map(worker).collect();
-        Self { shared, workers }
+        let answers = Answers::default();
+        let workers = Workers::start(WORKERS, PAUSE, || {
+            let (answers, host) = (Arc::clone(&answers), host.to_owned());
+            move || {
+                let (begin, answer) = (Instant::now(), http::get_of(address, &host, "/"));
+                answers.lock().unwrap().push((begin, answer));
+                true
+            }
+        });
+        Self { answers, _workers: workers }
     }
 
     /// How often each answer, or reason of a failure, came to requests that began after `begin`.
     pub(super) fn since(&self, begin: Instant) -> BTreeMap<Result<String, String>, usize> {
         let mut counts = BTreeMap::new();
-        for (_, answer) in self.shared.answers.lock().unwrap().iter().filter(|(at, _)| *at >= begin) {
+        for (_, answer) in self.answers.lock().unwrap().iter().filter(|(at, _)| *at >= begin) {
             *counts.entry(answer.clone()).or_default() += 1;
         }
         counts
@@ -66,26 +55,15 @@ impl Load {
         })
     }
 
-    /// How long after `begin` the first request began that had such an answer.
-    pub(super) fn first_since(
+    /// How long after `begin` the first and the last request began that had such an answer.
+    pub(super) fn ends_since(
         &self,
         begin: Instant,
         is_such: impl Fn(&Result<String, String>) -> bool,
-    ) -> Option<Duration> {
-        let answers = self.shared.answers.lock().unwrap();
+    ) -> Option<(Duration, Duration)> {
+        let answers = self.answers.lock().unwrap();
         let found = answers.iter().filter(|(at, answer)| *at >= begin && is_such(answer)).map(|(at, _)| *at - begin);
-        found.min()
-    }
-
-    /// How long after `begin` the last request began that had such an answer.
-    pub(super) fn last_since(
-        &self,
-        begin: Instant,
-        is_such: impl Fn(&Result<String, String>) -> bool,
-    ) -> Option<Duration> {
-        let answers = self.shared.answers.lock().unwrap();
-        let found = answers.iter().filter(|(at, answer)| *at >= begin && is_such(answer)).map(|(at, _)| *at - begin);
-        found.max()
+        found.clone().min().zip(found.max())
     }
 
     /// Fails when a request has that began after `begin`: how many there were.
@@ -94,14 +72,5 @@ impl Load {
         let failed: Vec<_> = counts.iter().filter(|(answer, _)| answer.is_err()).collect();
         assert!(failed.is_empty(), "{what}: {failed:?}");
         counts.values().sum()
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for worker in self.workers.drain(..) {
-            let _its_panic_is_shown = worker.join();
-        }
     }
 }

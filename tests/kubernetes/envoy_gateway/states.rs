@@ -126,8 +126,8 @@ fn check_states(test: &str, class: Class) {
         split.wait_for("mutual");
         split.check("label back, PERMISSIVE", "mutual");
         split.load.check_since(begin, "label back, PERMISSIVE");
-        let first = split.load.first_since(begin, is_mutual).unwrap();
-        let last = split.load.last_since(begin, |answer| !is_mutual(answer));
+        let (first, _) = split.load.ends_since(begin, is_mutual).unwrap();
+        let last = split.load.ends_since(begin, |answer| !is_mutual(answer)).map(|(_, last)| last);
         println!("from the label to the first request with mutual TLS {first:?}, to the last one without {last:?}");
         assert!(first < EFFECT, "{first:?}");
 

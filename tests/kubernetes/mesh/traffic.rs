@@ -2,15 +2,11 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use crate::support::{http::Connection, wait::wait_until};
+use crate::support::{http::Connection, wait::wait_until, workers::Workers};
 
 const WORKERS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(25);
@@ -19,14 +15,8 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Requests one after the other, until it is dropped.
 pub(crate) struct Traffic {
-    shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    stop: AtomicBool,
-    requests: Mutex<Vec<Request>>,
+    requests: Arc<Mutex<Vec<Request>>>,
+    _workers: Workers,
 }
 
 /// One request.
@@ -39,18 +29,24 @@ pub(crate) struct Request {
 
 impl Traffic {
     pub(crate) fn start(address: SocketAddr) -> Self {
-        let shared = Arc::new(Shared::default());
-        let worker = |_| {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.work(address))
-        };
-        let workers = (0..WORKERS).map(worker).collect();
-        Self { shared, workers }
+        let requests = Arc::<Mutex<Vec<Request>>>::default();
+        let workers = Workers::start(WORKERS, PAUSE, || {
+            let (requests, begin, mut connection) = (Arc::clone(&requests), Instant::now(), None);
+            move || {
+                let outcome = ask(&mut connection, address);
+                if outcome.is_err() {
+                    connection = None;
+                }
+                requests.lock().unwrap().push(Request { at: Instant::now(), outcome });
+                begin.elapsed() < MAX_TIME
+            }
+        });
+        Self { requests, _workers: workers }
     }
 
     /// Every request from `begin` on.
     pub(crate) fn since(&self, begin: Instant) -> Vec<Request> {
-        self.shared.requests.lock().unwrap().iter().filter(|request| request.at >= begin).cloned().collect()
+        self.requests.lock().unwrap().iter().filter(|request| request.at >= begin).cloned().collect()
     }
 
     /// How many failed of those from `begin` on, and of how many.
@@ -61,7 +57,7 @@ impl Traffic {
 
     /// Fails when a request has: how many there were.
     pub(crate) fn check(&self) -> usize {
-        let requests = self.shared.requests.lock().unwrap();
+        let requests = self.requests.lock().unwrap();
         let failed: Vec<_> = requests.iter().filter_map(|request| request.outcome.as_ref().err()).collect();
         assert!(
             failed.is_empty(),
@@ -80,29 +76,6 @@ impl Traffic {
             seen if seen >= count => Ok(()),
             seen => Err(format!("{seen} of {count}")),
         });
-    }
-}
-
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for worker in self.workers.drain(..) {
-            let _its_panic_is_shown = worker.join();
-        }
-    }
-}
-
-impl Shared {
-    fn work(&self, address: SocketAddr) {
-        let (begin, mut connection) = (Instant::now(), None);
-        while !self.stop.load(Ordering::Relaxed) && begin.elapsed() < MAX_TIME {
-            let outcome = ask(&mut connection, address);
-            if outcome.is_err() {
-                connection = None;
-            }
-            self.requests.lock().unwrap().push(Request { at: Instant::now(), outcome });
-            thread::sleep(PAUSE);
-        }
     }
 }
 

@@ -174,7 +174,7 @@ impl GatewayIndex {
             None => touched.all = true,
         }
         let is_unknown = control_planes.envoy_gateway.is_none();
-        let told = is_unknown.then(|| self.secrets.all().find_map(SdsSecretFacts::url_of_ours)).flatten();
+        let told = is_unknown.then(|| self.secrets.all().find_map(SdsSecretFacts::socket_url)).flatten();
         touched.all |= mem::replace(&mut self.told, told) != told;
         if touched.all {
             self.standings = self.standings(settings, control_planes);

@@ -192,7 +192,7 @@ impl DesiredObject {
 
 impl SdsSecretFacts {
     /// How the agent's socket is written in it, if it names that.
-    pub(super) fn url_of_ours(&self) -> Option<SdsUrl> {
+    pub(super) fn socket_url(&self) -> Option<SdsUrl> {
         [SdsUrl::Path, SdsUrl::Unix].into_iter().find(|url| *self.url == *url.text())
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     domain::bundle::FoundRoots,
     service::{
         bundle_distribution::{
-            Followed, PlacesError, SecretSeen, SeenStream, ServingFiles, StoredSecret, TlsSecret, WriteError,
+            Followed, PlacesError, SecretSeen, SeenStream, ServingFiles, StoredSecret, TLS_TYPE, TlsSecret, WriteError,
         },
         ports::BoxFuture,
     },
@@ -40,7 +40,6 @@ pub(super) const OF_ISTIOD: &str = "istiod-tls";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const ROOTS: &str = "ca.crt";
-const TLS: &str = "kubernetes.io/tls";
 
 impl ClusterTlsSecret {
     /// The one of this name.
@@ -56,7 +55,7 @@ impl ClusterTlsSecret {
         let mut object = holding(files);
         object.metadata.name = Some(self.name.clone());
         object.metadata.labels = Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into());
-        object.type_ = Some(TLS.to_owned());
+        object.type_ = Some(TLS_TYPE.to_owned());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let created = self.api().create(&params, &object).await;
         wipe(object);
@@ -160,6 +159,7 @@ fn stored(secret: &Secret) -> StoredSecret {
         key: content(KEY).into(),
         roots: FoundRoots::read(std::str::from_utf8(&content(ROOTS)).ok(), None),
         publisher: secret.annotations().get(MARK).cloned(),
+        kind: secret.type_.clone().unwrap_or_default(),
     }
 }
 

@@ -21,8 +21,8 @@ pub(crate) use self::trusted::Trust;
 pub use self::{
     config::{DistributionConfig, MeshCa, Revision, RevisionError},
     places::{
-        Followed, Places, PlacesError, RootPlaces, SecretSeen, SeenStream, ServingFiles, StoredSecret, TlsSecret,
-        WriteError,
+        Followed, Places, PlacesError, RootPlaces, SecretSeen, SeenStream, ServingFiles, StoredSecret, TLS_TYPE,
+        TlsSecret, WriteError,
     },
     status::{CertificateStatus, DistributionStatus, SpreadStatus, Verified},
 };

@@ -163,8 +163,17 @@ fn a_secret_without_our_mark_is_never_written_over() {
     });
     let written: Vec<_> = written.filter(|request| !["get", "list"].contains(&&*request.verb)).collect();
     assert!(written.is_empty(), "{written:#?}");
+    // handed over, but of a type that no write can change
+    edit(&cluster, json!({ "metadata": { "annotations": { MARK: "countersign" } } }));
+    wait_for("its type", "gateways/mesh-certificate: it is of type Opaque, which can't be changed: delete it", || {
+        readiness(active)
+    });
+    let handed_over = secret(&cluster).unwrap();
+    assert_eq!((&handed_over.data, &handed_over.type_), (&emptied.data, &emptied.type_));
+    assert!(active.process.errors().contains("event=\"secret_of_other_type\" secret=\"gateways/mesh-certificate\""));
     block_on(async { secrets(&cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
     assert_eq!(next(&cluster, None).leaf.uris, [ID]);
+    assert_eq!(secret(&cluster).unwrap().type_.as_deref(), Some("kubernetes.io/tls"));
 }
 
 /// istiod as the CA, and a pair in front of it that keeps the gateway's Secret.

@@ -35,6 +35,8 @@ pub struct StoredCertificate<'a> {
     pub roots: &'a FoundRoots,
     /// Whether it bears our mark.
     pub is_marked: bool,
+    /// Whether it is of a type that whoever it is for can use.
+    pub is_usable: bool,
     /// When it was made, if that is known.
     pub received: Option<Timestamp>,
 }
@@ -48,6 +50,8 @@ pub enum Judgement {
     Replace(Replace),
     /// Somebody else's stands there.
     Conflict,
+    /// It is ours, in a place of a type that can't be changed.
+    OtherType,
 }
 
 /// Why a new one is needed.
@@ -87,6 +91,9 @@ impl WantedCertificate<'_> {
     pub fn judge(&self, stored: &StoredCertificate<'_>, now: Timestamp) -> Judgement {
         if self.only_marked && !stored.is_marked {
             return Judgement::Conflict;
+        }
+        if !stored.is_usable {
+            return Judgement::OtherType;
         }
         if is_nothing(stored) {
             return Judgement::Replace(Replace::Missing);
@@ -177,6 +184,7 @@ mod tests {
         certificate: &'a str,
         key: &'a str,
         is_marked: bool,
+        is_usable: bool,
         only_marked: bool,
         has_roots: bool,
         received: Option<Timestamp>,
@@ -185,18 +193,26 @@ mod tests {
 
     impl<'a> Case<'a> {
         const fn of(certificate: &'a str, key: &'a str) -> Self {
-            let after = Duration::ZERO;
-            Self { certificate, key, is_marked: false, only_marked: false, has_roots: true, received: None, after }
+            Self {
+                certificate,
+                key,
+                is_marked: false,
+                is_usable: true,
+                only_marked: false,
+                has_roots: true,
+                received: None,
+                after: Duration::ZERO,
+            }
         }
 
         fn judged(&self, authority: &SigningAuthority) -> Judgement {
-            let Self { is_marked, only_marked, received, .. } = *self;
+            let Self { is_marked, is_usable, only_marked, received, .. } = *self;
             let (id, server_names, roots) = (ID.parse().unwrap(), names(), own_roots(authority));
             let bundle = authority.bundle();
             let wanted = WantedCertificate { id: &id, server_names: &server_names, only_marked, bundle, roots: &roots };
             let beside = FoundRoots::read(self.has_roots.then(|| authority.roots_pem()), None);
             let (certificate, key) = (self.certificate.as_bytes(), self.key.as_bytes());
-            let stored = StoredCertificate { certificate, key, roots: &beside, is_marked, received };
+            let stored = StoredCertificate { certificate, key, roots: &beside, is_marked, is_usable, received };
             wanted.judge(&stored, NOW.plus(self.after))
         }
     }
@@ -262,6 +278,8 @@ mod tests {
         for (certificate, key) in [("", ""), (&*certificate, &*key.to_pem()), ("x", "y")] {
             let case = Case { only_marked: true, ..Case::of(certificate, key) };
             assert_eq!(case.judged(&authority), Judgement::Conflict);
+            let handed_over = Case { is_marked: true, is_usable: false, ..case };
+            assert_eq!(handed_over.judged(&authority), Judgement::OtherType, "and with it, where it is of no use");
         }
     }
 }

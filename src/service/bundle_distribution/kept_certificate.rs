@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
-    places::{PlacesError, SecretSeen, ServingFiles, StoredSecret, TlsSecret, WriteError},
+    places::{PlacesError, SecretSeen, ServingFiles, StoredSecret, TLS_TYPE, TlsSecret, WriteError},
     status::CertificateStatus,
     trusted::{Trust, Trusted},
 };
@@ -159,6 +159,10 @@ impl KeptCertificate {
         };
         match judgement {
             Judgement::GoodUntil(time) => Step::Until(time),
+            Judgement::OtherType => {
+                let kind = secret.as_ref().map(|secret| secret.kind.clone()).unwrap_or_default();
+                Step::Wait(CertificateStatus::OtherType(kind))
+            }
             Judgement::Conflict if self.holder != (Holder::Istiod { adopt: true }) => {
                 Step::Wait(CertificateStatus::Conflict)
             }
@@ -184,6 +188,8 @@ impl KeptCertificate {
             key: &secret.key,
             roots: &secret.roots,
             is_marked: secret.publisher.as_ref() == Some(&self.publisher),
+            // istiod has the files mounted, of whichever type the Secret is
+            is_usable: self.holder != Holder::Gateway || secret.kind == TLS_TYPE,
             received,
         };
         wanted.judge(&stored, self.clock.now())
@@ -335,6 +341,9 @@ impl KeptCertificate {
             }
             CertificateStatus::Fight => {
                 warn!(event = "secret_fight", secret, "another writer changed it back twice: it is left alone");
+            }
+            CertificateStatus::OtherType(kind) => {
+                warn!(event = "secret_of_other_type", secret, kind, "delete it: it is made anew as {TLS_TYPE}");
             }
             CertificateStatus::Waiting(what) if matches!(step, Step::Wait(_)) => {
                 info!(event = "secret_waits", secret, what);

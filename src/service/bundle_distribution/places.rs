@@ -67,6 +67,9 @@ pub enum SecretSeen {
     Secret(Option<StoredSecret>),
 }
 
+/// The type of a Secret that holds a certificate and its key. It is set when the Secret is made, and never changes.
+pub const TLS_TYPE: &str = "kubernetes.io/tls";
+
 /// A Secret as it is stored; nothing of it is believed.
 pub struct StoredSecret {
     /// What the store names this state of it.
@@ -79,6 +82,8 @@ pub struct StoredSecret {
     pub roots: FoundRoots,
     /// The pair that wrote it, by the mark that it bears.
     pub publisher: Option<String>,
+    /// Its type.
+    pub kind: String,
 }
 
 /// What is written.

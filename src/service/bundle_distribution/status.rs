@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::places::TLS_TYPE;
 use crate::domain::{bundle::Summary, clock::Timestamp};
 
 /// Of each part, once it has something to say.
@@ -40,6 +41,8 @@ pub enum CertificateStatus {
     Waiting(String),
     /// Somebody else's stands there.
     Conflict,
+    /// It is handed over to us, but of this type, which no write can change.
+    OtherType(String),
     /// Another writer insists on another one.
     Fight,
     /// It could not be made or written.
@@ -98,6 +101,9 @@ impl fmt::Display for CertificateStatus {
             }
             Self::Waiting(what) => f.write_str(what),
             Self::Conflict => f.write_str("RootConflict, it is not ours"),
+            Self::OtherType(kind) => {
+                write!(f, "it is of type {kind}, which can't be changed: delete it, and it is made anew as {TLS_TYPE}")
+            }
             Self::Fight => f.write_str("fought over, another writer changes it back"),
             Self::Failing(why) => write!(f, "failing, {why}"),
         }

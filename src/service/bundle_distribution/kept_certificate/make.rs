@@ -13,7 +13,7 @@ use crate::{
     },
     service::{
         bundle_distribution::{
-            places::{ServingFiles, StoredSecret},
+            places::{ServingFiles, StoredSecret, TLS_TYPE},
             trusted::Trust,
         },
         metrics::ExpiringCertificate,
@@ -50,6 +50,7 @@ impl KeptCertificate {
             key: files.key.as_bytes().to_vec().into(),
             roots: FoundRoots::read(Some(&files.roots), None),
             publisher: Some(self.publisher.clone()),
+            kind: TLS_TYPE.to_owned(),
         };
         matches!(self.judge(&stored, trust, made), Judgement::GoodUntil(_))
     }

@@ -80,6 +80,7 @@ impl TlsSecret for World {
                 key: files.key.as_bytes().to_vec().into(),
                 roots: FoundRoots::read(Some(&files.roots), None),
                 publisher: Some(files.publisher.clone()),
+                kind: TLS_TYPE.to_owned(),
             })
         })
     }
@@ -227,18 +228,39 @@ async fn whoever_signs_is_noticed_within_seconds_however_long_that_took_and_at_o
                 keeping.see(SecretSeen::Namespace(true));
             }
             _ => {
-                let mark = StoredSecret {
-                    version: "7".to_owned(),
-                    certificate: Vec::new(),
-                    key: Vec::new().into(),
-                    roots: FoundRoots::read(None, None),
-                    publisher: Some("countersign".to_owned()),
-                };
-                keeping.see(SecretSeen::Secret(Some(mark)));
+                keeping.see(SecretSeen::Secret(Some(marked(TLS_TYPE))));
             }
         }
         sleep(Duration::from_millis(10)).await;
         let status = keeping.status.borrow().clone();
         assert_eq!(keeping.written(), before + 1, "{wake}: {status:?}");
     }
+}
+
+/// A Secret that is handed over.
+fn marked(kind: &str) -> StoredSecret {
+    StoredSecret {
+        version: "7".to_owned(),
+        certificate: Vec::new(),
+        key: Vec::new().into(),
+        roots: FoundRoots::read(None, None),
+        publisher: Some("countersign".to_owned()),
+        kind: kind.to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_handed_over_and_of_another_type_is_left_as_it_is_and_said_so() {
+    let keeping = Keeping::start();
+    sleep(SECOND).await;
+    let before = keeping.written();
+    keeping.see(SecretSeen::Secret(Some(marked("Opaque"))));
+    sleep(600 * SECOND).await;
+    assert_eq!(keeping.written(), before);
+    let status = keeping.status.borrow().as_ref().map(ToString::to_string);
+    let said = "it is of type Opaque, which can't be changed: delete it, and it is made anew as kubernetes.io/tls";
+    assert_eq!(status.as_deref(), Some(said));
+    keeping.see(SecretSeen::Secret(None));
+    sleep(SECOND).await;
+    assert_eq!(keeping.written(), before + 1);
 }

@@ -1,4 +1,4 @@
-//! Waiting for a condition instead of for a time.
+//! Waiting for a condition instead of for a time; and for a time where it is itself what is asked for.
 
 use std::{
     fmt::Display,
@@ -18,4 +18,12 @@ pub(crate) fn wait_until<T, E: Display>(within: Duration, what: &str, mut probe:
             Err(_) => thread::sleep(POLL),
         }
     }
+}
+
+/// Waits until it is so `long` since then. For bounds that are a time: a kubelet's 90 s.
+pub(crate) fn wait_for_time(since: Instant, long: Duration, what: &str) {
+    wait_until(long * 2, what, || match since.elapsed() {
+        so_far if so_far >= long => Ok(()),
+        so_far => Err(format!("{so_far:?} of {long:?}")),
+    });
 }

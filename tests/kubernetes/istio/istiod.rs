@@ -112,6 +112,8 @@ impl Istiod {
         let mut command = peer("pilot-discovery");
         command.current_dir(&folder).args(["discovery", "--meshConfig", "mesh.yaml", "--ctrlz_port", "0"]);
         command.arg("--kubeconfig").arg(block_on(cluster.kubeconfig(account)));
+        // as shipped it asks the API server about 80 tokens a second at the most, and signs no more
+        command.args(["--kubernetesApiQPS", "100000", "--kubernetesApiBurst", "100000"]);
         for (flag, port) in [
             ("--grpcAddr", plain_port),
             ("--secureGRPCAddr", port),

@@ -35,6 +35,8 @@ pub(crate) type Answer = Result<Vec<String>, (Code, String)>;
 pub(crate) struct Asked {
     pub(crate) authorization: Vec<String>,
     pub(crate) clusters: Vec<&'static str>,
+    /// Any others.
+    pub(crate) headers: Vec<(&'static str, &'static str)>,
     pub(crate) message: IstioCertificateRequest,
 }
 
@@ -42,7 +44,7 @@ impl Asked {
     /// A good request by this token.
     pub(crate) fn by(token: &str) -> Self {
         let message = IstioCertificateRequest { csr: csr(), validity_duration: 3600, metadata: None };
-        Self { authorization: vec![format!("Bearer {token}")], clusters: vec!["Kubernetes"], message }
+        Self { authorization: vec![format!("Bearer {token}")], clusters: vec!["Kubernetes"], headers: vec![], message }
     }
 
     /// With its message changed.
@@ -86,6 +88,9 @@ pub(crate) async fn ask(channel: &Channel, asked: &Asked) -> Answer {
     }
     for cluster in &asked.clusters {
         request.metadata_mut().append("clusterid", cluster.parse().unwrap());
+    }
+    for (name, value) in &asked.headers {
+        request.metadata_mut().append(*name, value.parse().unwrap());
     }
     let mut client = IstioCertificateServiceClient::new(channel.clone());
     match client.create_certificate(request).await {

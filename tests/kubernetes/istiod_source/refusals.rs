@@ -55,6 +55,7 @@ fn istiods_refusals_and_certificates_come_as_they_are() {
         }
     }
     certificates_alone(&stage, &token);
+    headers_of_gateways(&stage, &token);
     for replica in &stage.replicas {
         assert_eq!(said(replica, "certificate_passed_on"), answers.len() + 1, "and its own one");
         assert_eq!(metric(replica, "countersign_istiod_requests_total{outcome=\"bad_answer\"}"), 0);
@@ -133,6 +134,22 @@ fn certificates_alone(stage: &Stage, token: &str) {
             let (code, text) = ask(&channel, &Asked { authorization: vec![], ..Asked::by("") }).await.unwrap_err();
             assert_eq!(code, Code::FailedPrecondition);
             assert!(text.contains("can't pass on a certificate: ask istiod itself"), "{text}");
+        }
+    });
+}
+
+/// istiod takes a client's identity from a header when a gateway of its own sends it. A pair that passed it on would vouch for
+/// whatever its callers write there.
+fn headers_of_gateways(stage: &Stage, token: &str) {
+    const SOMEBODY: &str = "spiffe://cluster.local/ns/kube-system/sa/somebody";
+    let forwarded = ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/kube-system/sa/somebody");
+    let asked = Asked { headers: vec![forwarded], ..Asked::by(&turned(token)) };
+    block_on(async {
+        let believed = ask(&to_istiod(stage.istiod().port, &stage.roots), &asked).await.unwrap();
+        assert_eq!(Certificate::from_pem(&believed[0])[0].uris, [SOMEBODY], "istiod would believe the pair");
+        for replica in &stage.replicas {
+            let (code, text) = ask(&to_pair(replica.port, &stage.roots), &asked).await.unwrap_err();
+            assert_eq!((code, &*text), (Code::Unauthenticated, "request authenticate failure"));
         }
     });
 }

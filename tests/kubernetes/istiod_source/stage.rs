@@ -41,7 +41,12 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts the pair, and then istiod: ready within seconds, without a restart.
     pub(crate) fn set() -> Self {
-        let mut stage = Self::without_istiod();
+        Self::set_with(&[])
+    }
+
+    /// The same with more flags of the replicas.
+    pub(crate) fn set_with(flags: &[&str]) -> Self {
+        let mut stage = Self::without_istiod(flags);
         for replica in &stage.replicas {
             wait_for("a replica without istiod", "istiod: not ready (IstioNotDetected: ", || readiness(replica));
         }
@@ -50,7 +55,7 @@ impl Stage {
         stage
     }
 
-    fn without_istiod() -> Self {
+    fn without_istiod(more_flags: &[&str]) -> Self {
         let cluster = Cluster::start();
         let account = block_on(istiod::prepare(&cluster));
         block_on(cluster.namespace_named(NAMESPACE, &[]));
@@ -84,6 +89,7 @@ impl Stage {
                 "--kubeconfig",
                 kubeconfig.to_str().unwrap(),
             ];
+            let flags = [&flags, more_flags].concat();
             Serve::spawn(name, cluster.folder(), &cluster.folder().join(name), free_port(), &flags)
         };
         let replicas = ["countersign-0", "countersign-1"].map(start);
@@ -97,7 +103,10 @@ impl Stage {
     /// here never does.
     pub(crate) fn start_istiod(&mut self) {
         let files = self.intermediate.cacerts(&self.root.certificate);
-        let istiod = Istiod::start(&self.cluster, &self.account, Ca::Own(&files), &Default::default());
+        // it believes what gateways on this host say of their clients
+        let gateways = [("TRUSTED_GATEWAY_CIDR", "127.0.0.0/8")];
+        let (port, serving) = (free_port(), Default::default());
+        let istiod = Istiod::start_with(port, &self.cluster, &self.account, Ca::Own(&files), &serving, &gateways);
         self.gate.lead_to(istiod.port);
         self.istiod = Some(istiod);
         self.roots = wait_until(START, "the mesh's roots", || {

@@ -44,6 +44,7 @@ pub(crate) const BACKEND: &str = "spiffe://cluster.local/ns/prod/sa/backend";
 pub(crate) const GATEWAY: &str = "spiffe://cluster.local/ns/default/sa/gateway";
 const APPS: &str = "prod";
 const GATEWAYS: &str = "default";
+const ROOT_FILE: &str = "root-cert.pem";
 
 /// Envoy gives up waiting for a secret after 15 s, and only then listens.
 const WARM_UP: Duration = Duration::from_secs(20);
@@ -73,22 +74,20 @@ pub(crate) struct Mesh {
     pub(crate) place: Place,
 }
 
-/// What is there before a mesh is: the API server, and the gateway's account with its mounted files.
+/// What is there before a mesh is: the API server, and the gateway's account.
 pub(crate) struct Place {
     gateway: Account,
-    /// As the kubelet mounts ConfigMap `istio-ca-root-cert` into gateways.
-    roots: Mount,
     pub(crate) cluster: Cluster,
     pub(crate) network: Network,
 }
 
 /// How an agent has the mesh's roots.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Roots {
+#[derive(Clone, Copy)]
+pub(crate) enum Roots<'a> {
     /// From the ConfigMap itself; the kubelet never delivers it.
     Watched,
-    /// In a file, when [`Place::deliver_roots`] delivers it.
-    Mounted,
+    /// From its file here alone, when it is delivered.
+    Mounted(&'a Mount),
 }
 
 impl Place {
@@ -100,8 +99,7 @@ impl Place {
             cluster.apply_file(&shipped("rbac-agent.yaml")).await;
             cluster.account(GATEWAYS, "gateway").await
         });
-        let roots = Mount::at(cluster.folder().join("gateway-roots"));
-        Self { gateway, roots, cluster, network }
+        Self { gateway, cluster, network }
     }
 
     /// Makes a pod of the gateway: a file with its token.
@@ -119,21 +117,15 @@ impl Place {
         })
     }
 
-    /// Mounts what ConfigMap `istio-ca-root-cert` of the gateway's namespace holds now: that.
-    pub(crate) fn deliver_roots(&self) -> String {
-        let roots = roots_of(&self.cluster, GATEWAYS, MESH_ROOTS);
-        self.roots.swap([("root-cert.pem", roots.as_bytes())]);
-        roots
+    /// Delivers what ConfigMap `istio-ca-root-cert` of the gateway's namespace holds now, as a kubelet does.
+    pub(crate) fn deliver_roots(&self, to: &Mount) {
+        to.swap([(ROOT_FILE, roots_of(&self.cluster, GATEWAYS, MESH_ROOTS).as_bytes())]);
     }
 
-    /// Starts our agent in a pod of the gateway, straight at istiod, be it there or not.
-    pub(crate) fn agent(&self, name: &str, ttl: Duration, istiod: &ControlPlane, roots: Roots) -> Agent {
-        self.agent_at(name, ttl, istiod.agent_flags(), roots)
-    }
-
-    fn agent_at(&self, name: &str, ttl: Duration, mut flags: Vec<String>, roots: Roots) -> Agent {
+    /// Starts our agent in a pod of the gateway. The CA in `flags` need not be there yet.
+    pub(crate) fn agent_at(&self, name: &str, ttl: Duration, mut flags: Vec<String>, roots: Roots<'_>) -> Agent {
         let root_file = match roots {
-            Roots::Mounted => self.roots.path().join("root-cert.pem"),
+            Roots::Mounted(mount) => mount.path().join(ROOT_FILE),
             Roots::Watched => {
                 let kubeconfig = block_on(self.cluster.kubeconfig(&self.gateway)).display().to_string();
                 let watched = ["--root-config-map", MESH_ROOTS, "--namespace", GATEWAYS, "--kubeconfig", &kubeconfig];
@@ -170,7 +162,6 @@ impl Mesh {
             place.cluster.apply(SERVICE).await;
             place.cluster.account(APPS, "backend").await
         });
-        place.deliver_roots();
         let roots = roots_of(&place.cluster, APPS, MESH_ROOTS);
         let wanted = pod::Wanted { istiod: &control_plane.name_and_port(), roots: &roots, ttl };
         let backend = Pod::start("backend", host, &place.cluster, &account, &wanted);
@@ -179,7 +170,7 @@ impl Mesh {
 
     /// Starts our agent in a pod of the gateway, straight at istiod.
     pub(crate) fn agent(&self, name: &str, ttl: Duration) -> Agent {
-        self.place.agent(name, ttl, &self.control_plane, Roots::Watched)
+        self.place.agent_at(name, ttl, self.control_plane.agent_flags(), Roots::Watched)
     }
 }
 

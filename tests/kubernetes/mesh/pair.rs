@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::Mesh;
+use super::{Mesh, Place, control_plane::ControlPlane};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     pair::{NAMESPACE, install_with},
@@ -22,17 +22,30 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Starts both and waits until they are ready. They have the mesh's roots from their ConfigMap; it is mounted nowhere.
+    /// Starts both and waits until they are ready.
     pub(crate) fn start(mesh: &Mesh) -> Self {
-        let cluster = &mesh.place.cluster;
+        let pair = Self::spawn(&mesh.place, &mesh.control_plane);
+        pair.replicas.iter().for_each(Serve::wait_until_ready);
+        pair
+    }
+
+    /// Starts both, be istiod there or not. They have the mesh's roots from their ConfigMap; it is mounted nowhere.
+    pub(crate) fn spawn(place: &Place, istiod: &ControlPlane) -> Self {
+        let cluster = &place.cluster;
         let account = block_on(install_with(cluster, "rbac-istiod.yaml"));
         let roots = cluster.folder().join("pair-roots.pem");
-        let mut flags = mesh.control_plane.pair_flags();
+        let mut flags = istiod.pair_flags();
         flags.extend(["--istiod-root-file".to_owned(), roots.display().to_string()]);
         let replicas: Vec<Serve> = (0..2).map(|number| start(cluster, &account, number, &flags)).collect();
-        replicas.iter().for_each(Serve::wait_until_ready);
         let ports = replicas.iter().map(|replica| replica.port).collect();
         Self { replicas, ports }
+    }
+
+    /// The processes, which are never started again by anybody.
+    pub(crate) fn check_it_runs(&mut self) {
+        for replica in &mut self.replicas {
+            assert_eq!(replica.process.ended(), None, "a replica has ended");
+        }
     }
 
     /// What makes our agent ask it: its certificate holds no DNS name.

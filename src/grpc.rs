@@ -10,6 +10,7 @@ mod denial_messages;
 mod issuance_messages;
 pub mod istiod_client;
 pub mod known_peers;
+mod mesh_pair_service;
 pub mod operator_client;
 mod operator_service;
 pub mod own_at_istiod;

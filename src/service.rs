@@ -6,6 +6,7 @@ pub mod authority_backup;
 pub mod authority_export;
 pub mod bundle_distribution;
 pub mod ca_roots;
+pub mod caller_attestation;
 pub mod causes;
 pub mod context_acceptance;
 pub mod create_certificate;

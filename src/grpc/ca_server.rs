@@ -22,8 +22,8 @@ use crate::{
         istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer,
     },
     service::{
-        create_certificate::CreateCertificate, istiod_pass_on::PassOn, policy_publisher::PolicyAccess,
-        under_way::UnderWay,
+        caller_attestation::Identify, create_certificate::CreateCertificate, istiod_pass_on::PassOn,
+        policy_publisher::PolicyAccess, under_way::UnderWay,
     },
 };
 
@@ -66,13 +66,13 @@ pub async fn serve_ca(
     let mut routes = RoutesBuilder::default();
     routes.add_service(signing.max_decoding_message_size(MAX_MESSAGE));
     if let Some(access) = policy {
-        let policy = PolicyServiceServer::new(GatewayPolicy::new(access, Arc::clone(&create)));
+        let policy = PolicyServiceServer::new(GatewayPolicy::new(access, Arc::clone(&create) as _));
         routes.add_service(policy.max_decoding_message_size(MAX_MESSAGE));
     }
     serve(tcp, tls, routes, create.under_way(), health, shutdown).await
 }
 
-/// As [`serve_ca`], where istiod signs.
+/// As [`serve_ca`], where istiod signs. Who follows `policy` proves himself to this replica.
 ///
 /// # Errors
 ///
@@ -82,10 +82,15 @@ pub async fn serve_pass_on(
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     pass_on: Arc<PassOn>,
     health: HealthServer<impl Health>,
+    policy: Option<(PolicyAccess, Arc<dyn Identify>)>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let mut routes = RoutesBuilder::default();
     routes.add_service(PassOnService::new(Arc::clone(&pass_on), MAX_MESSAGE));
+    if let Some((access, callers)) = policy {
+        let policy = PolicyServiceServer::new(GatewayPolicy::new(access, callers));
+        routes.add_service(policy.max_decoding_message_size(MAX_MESSAGE));
+    }
     serve(tcp, tls, routes, pass_on.under_way(), health, shutdown).await
 }
 

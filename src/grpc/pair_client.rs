@@ -44,7 +44,6 @@ use crate::{
         active_search::{ActiveSearch, Question, Reply},
         issuance_history::{Entries, HistoryError},
         ports::{ActiveReplica, BoxFuture, Candidate, ForwardError, Pair, PairDirectory, SigningRequest},
-        signing_session::SigningSession,
     },
 };
 
@@ -110,8 +109,8 @@ impl PairClient {
     }
 
     /// Looks who is active: often while nobody is known, now and then otherwise, at once when there is doubt, and not at all
-    /// while this replica is. Never returns.
-    pub async fn follow(&self, mut own: watch::Receiver<Option<Arc<SigningSession>>>) {
+    /// while this replica is, which it is while there is something of its `own` term. Never returns.
+    pub async fn follow<S>(&self, mut own: watch::Receiver<Option<S>>) {
         let mut search = ActiveSearch::new(self.replica.clone());
         loop {
             search.begin_anew();

@@ -6,21 +6,26 @@ use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Error, Server};
 
-pub use super::pair_service::{CertifiedPeers, PairServices};
 use super::{
     authority_service::AuthorityOperator,
+    mesh_pair_service::MeshReplicaService,
     operator_service::Operator,
     pair_service::{Peers, ReplicaService},
     policy_service::OperatorPolicy,
     tls_listener::accept_tls,
     unix_listener::WorkloadListener,
 };
+pub use super::{
+    mesh_pair_service::MeshPairServices,
+    pair_service::{CertifiedPeers, PairServices},
+};
 use crate::{
     proto::countersign::{
         policy::v1::policy_operator_service_server::PolicyOperatorServiceServer,
         v1::{
-            authority_service_server::AuthorityServiceServer, operator_service_server::OperatorServiceServer,
-            pair_service_server::PairServiceServer,
+            authority_service_server::AuthorityServiceServer,
+            operator_service_server::OperatorServiceServer,
+            pair_service_server::{PairService, PairServiceServer},
         },
     },
     service::{
@@ -48,9 +53,10 @@ pub async fn serve_pair(
     services: PairServices,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    let service = ReplicaService::new(services, Peers::SameUser);
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
-        .add_service(service(services, Peers::SameUser))
+        .add_service(PairServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(listener.incoming(), shutdown)
         .await
 }
@@ -67,17 +73,36 @@ pub async fn serve_pair_port(
     peers: CertifiedPeers,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    serve_port(port, tls, ReplicaService::new(services, Peers::Certified(peers)), shutdown).await
+}
+
+/// The same where istiod signs.
+///
+/// # Errors
+///
+/// When the transport fails.
+pub async fn serve_mesh_pair_port(
+    port: TcpListener,
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+    services: MeshPairServices,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    serve_port(port, tls, MeshReplicaService(services), shutdown).await
+}
+
+async fn serve_port(
+    port: TcpListener,
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+    service: impl PairService,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
-        .add_service(service(services, Peers::Certified(peers)))
+        .add_service(PairServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(accept_tls(port, tls), shutdown)
         .await
-}
-
-fn service(services: PairServices, peers: Peers) -> PairServiceServer<ReplicaService> {
-    PairServiceServer::new(ReplicaService::new(services, peers)).max_decoding_message_size(MAX_MESSAGE)
 }
 
 /// Serves the operator on `admin.sock`.
@@ -98,4 +123,14 @@ pub async fn serve_operator(
         .add_optional_service(policy.map(|policy| PolicyOperatorServiceServer::new(OperatorPolicy::new(policy))))
         .serve_with_incoming(listener.incoming())
         .await
+}
+
+/// As [`serve_operator`], where there is nothing to operate but policies.
+///
+/// # Errors
+///
+/// When the transport fails.
+pub async fn serve_policy_operator(listener: WorkloadListener, policy: Arc<PolicyPublisher>) -> Result<(), Error> {
+    let service = PolicyOperatorServiceServer::new(OperatorPolicy::new(policy));
+    Server::builder().add_service(service).serve_with_incoming(listener.incoming()).await
 }

@@ -49,7 +49,8 @@ pub(super) const ANSWERED: &str = "countersign-answered";
 /// Stands on what is no refusal, but says no more than that this replica can't answer just now: it is active all the same.
 pub(super) const STILL_ACTIVE: &str = "countersign-still-active";
 
-type TakenStream = Pin<Box<dyn Stream<Item = Result<PassedReportTaken, Status>> + Send>>;
+/// Confirms each report that another replica passes on.
+pub(super) type TakenStream = Pin<Box<dyn Stream<Item = Result<PassedReportTaken, Status>> + Send>>;
 
 /// The service between replicas.
 pub(super) struct ReplicaService {
@@ -209,15 +210,20 @@ impl PairService for ReplicaService {
         self.peers.name(request.extensions(), String::new())?;
         let enforcement = self.enforcement.clone();
         let enforcement = enforcement.ok_or_else(|| Status::unimplemented("no policies are followed here"))?;
-        let passed = PassedReports::new(enforcement, request.into_inner());
-        let taken = |mut passed: PassedReports| async { Ok(passed.next().await?.map(|taken| (taken, passed))) };
-        Ok(Response::new(Box::pin(try_unfold(passed, taken))))
+        Ok(Response::new(taken(enforcement, request.into_inner())))
     }
 
     async fn list_denied(&self, request: Request<ListDeniedRequest>) -> Result<Response<ListDeniedResponse>, Status> {
         self.peers.name(request.extensions(), String::new())?;
         list_of(&self.denial.denied()).map_err(answered)
     }
+}
+
+/// Takes up what another replica passes on.
+pub(super) fn taken(enforcement: Arc<PolicyEnforcement>, messages: Streaming<PassedReport>) -> TakenStream {
+    let passed = PassedReports::new(enforcement, messages);
+    let next = |mut passed: PassedReports| async { Ok(passed.next().await?.map(|taken| (taken, passed))) };
+    Box::pin(try_unfold(passed, next))
 }
 
 /// Marks a refusal as this replica's own. That it is not active is none: another one may do what is wanted.

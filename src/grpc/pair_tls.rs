@@ -1,5 +1,6 @@
 //! Mutual TLS between replicas: TLS 1.3 alone, and whoever has no certificate of the pair authority that says it is a replica
-//! of this trust domain gets no connection.
+//! of this trust domain gets no connection. Where istiod signs there is no pair authority; then it is who has an SVID of the
+//! replicas' own service account.
 
 use std::sync::Arc;
 
@@ -23,10 +24,10 @@ use super::rustls_parts::{TimeOf, presented, signatures_by};
 use crate::{
     domain::{
         clock::{Clock, Timestamp},
-        identity::ReplicaId,
-        x509::{CertificateChain, ChainError, TrustBundle},
+        identity::{ReplicaId, SpiffeId},
+        x509::{CertificateChain, ChainError, TrustBundle, X509Svid},
     },
-    service::replica_identity::{ReplicaIdentity, ReplicaIdentityReceiver},
+    service::{replica_identity::ReplicaIdentityReceiver, svid_publisher::IdentityReceiver},
 };
 
 /// The newest configurations of a replica; `None` as long as it has no certificate.
@@ -49,13 +50,8 @@ pub fn pair_tls(
         loop {
             let identity = identities.borrow_and_update().clone();
             if let Some(identity) = identity {
-                match configurations_of(&identity, &clock) {
-                    Ok((new_server, new_client)) => {
-                        server.send_replace(Some(new_server));
-                        client.send_replace(Some(new_client));
-                    }
-                    Err(error) => warn!(event = "replica_certificate_unusable", %error),
-                }
+                let shown = Shown { svid: &identity.svid, bundle: &identity.bundle, peers: Peers::OfPairAuthority };
+                publish(shown.configurations(&clock), &server, &client);
             }
             if identities.changed().await.is_err() {
                 // its keeper has ended, and says so itself; what was configured last stays
@@ -66,42 +62,103 @@ pub fn pair_tls(
     (configurations, follow)
 }
 
+/// The same by an SVID of the mesh and its `roots`: a replica is who has the same ID.
+pub fn mesh_pair_tls(
+    mut identities: IdentityReceiver,
+    mut roots: watch::Receiver<Option<Arc<TrustBundle>>>,
+    clock: Arc<dyn Clock>,
+) -> (PairTls, impl Future<Output = ()> + Send + 'static) {
+    let (server, client) = (watch::Sender::new(None), watch::Sender::new(None));
+    let configurations = PairTls { server: server.subscribe(), client: client.subscribe() };
+    let follow = async move {
+        loop {
+            let svid = identities.borrow_and_update().as_ref().and_then(|identity| identity.svid.clone());
+            let bundle = roots.borrow_and_update().clone();
+            if let (Some(svid), Some(bundle)) = (svid, bundle) {
+                let shown = Shown { svid: &svid, bundle: &bundle, peers: Peers::Of(svid.id().clone()) };
+                publish(shown.configurations(&clock), &server, &client);
+            }
+            let changed = tokio::select! {
+                changed = identities.changed() => changed,
+                changed = roots.changed() => changed,
+            };
+            if changed.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    (configurations, follow)
+}
+
+/// Both sides of a replica.
+type Configurations = (Arc<ServerConfig>, Arc<ClientConfig>);
+
+fn publish(
+    made: Result<Configurations, rustls::Error>,
+    server: &watch::Sender<Option<Arc<ServerConfig>>>,
+    client: &watch::Sender<Option<Arc<ClientConfig>>>,
+) {
+    match made {
+        Ok((new_server, new_client)) => {
+            server.send_replace(Some(new_server));
+            client.send_replace(Some(new_client));
+        }
+        Err(error) => warn!(event = "replica_certificate_unusable", %error),
+    }
+}
+
 /// The name in the handshake. No certificate has it: who the peer is, its ID says.
 pub(super) fn server_name() -> ServerName<'static> {
     ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())
 }
 
-/// Both sides. Sessions are not resumed: a resumption would not look at certificates again.
-fn configurations_of(
-    identity: &ReplicaIdentity,
-    clock: &Arc<dyn Clock>,
-) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = &[&rustls::version::TLS13];
-    let verifier = Arc::new(ReplicaVerifier {
-        provider: Arc::clone(&provider),
-        bundle: identity.bundle.clone(),
-        clock: Arc::clone(clock),
-    });
+/// Who is a replica.
+#[derive(Clone)]
+enum Peers {
+    /// Who has a replica's ID in the trust domain of the bundle, which is the pair authority's.
+    OfPairAuthority,
+    /// Who has this ID.
+    Of(SpiffeId),
+}
 
-    let (chain, key) = presented(&identity.svid);
-    let mut server = ServerConfig::builder_with_details(Arc::clone(&provider), TimeOf::provider(clock))
-        .with_protocol_versions(versions)?
-        .with_client_cert_verifier(Arc::clone(&verifier) as _)
-        .with_single_cert(chain, key.into())?;
-    server.alpn_protocols = vec![b"h2".to_vec()];
-    server.session_storage = Arc::new(NoServerSessionStorage {});
-    server.send_tls13_tickets = 0;
+/// What a replica shows, and whom it believes.
+struct Shown<'a> {
+    svid: &'a X509Svid,
+    bundle: &'a TrustBundle,
+    peers: Peers,
+}
 
-    let (chain, key) = presented(&identity.svid);
-    let mut client = ClientConfig::builder_with_details(provider, TimeOf::provider(clock))
-        .with_protocol_versions(versions)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_client_auth_cert(chain, key.into())?;
-    client.alpn_protocols = vec![b"h2".to_vec()];
-    client.resumption = Resumption::disabled();
-    Ok((Arc::new(server), Arc::new(client)))
+impl Shown<'_> {
+    /// Both sides. Sessions are not resumed: a resumption would not look at certificates again.
+    fn configurations(&self, clock: &Arc<dyn Clock>) -> Result<Configurations, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = &[&rustls::version::TLS13];
+        let verifier = Arc::new(ReplicaVerifier {
+            provider: Arc::clone(&provider),
+            bundle: self.bundle.clone(),
+            peers: self.peers.clone(),
+            clock: Arc::clone(clock),
+        });
+
+        let (chain, key) = presented(self.svid);
+        let mut server = ServerConfig::builder_with_details(Arc::clone(&provider), TimeOf::provider(clock))
+            .with_protocol_versions(versions)?
+            .with_client_cert_verifier(Arc::clone(&verifier) as _)
+            .with_single_cert(chain, key.into())?;
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        let (chain, key) = presented(self.svid);
+        let mut client = ClientConfig::builder_with_details(provider, TimeOf::provider(clock))
+            .with_protocol_versions(versions)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_auth_cert(chain, key.into())?;
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        client.resumption = Resumption::disabled();
+        Ok((Arc::new(server), Arc::new(client)))
+    }
 }
 
 /// Why the other side of a connection is no replica of this pair.
@@ -113,10 +170,11 @@ enum NoReplica {
     Name(String),
 }
 
-/// Lets in those whose certificate leads to the pair authority now and names a replica of its trust domain.
+/// Lets in those whose certificate leads to a root of the bundle now and names a replica.
 struct ReplicaVerifier {
     provider: Arc<CryptoProvider>,
     bundle: TrustBundle,
+    peers: Peers,
     clock: Arc<dyn Clock>,
 }
 
@@ -131,10 +189,11 @@ impl ReplicaVerifier {
         let chain = CertificateChain::from_ders(ders)?;
         chain.verify(&self.bundle, now)?;
         let id = chain.leaf().spiffe_id();
-        match id.as_ref().and_then(ReplicaId::of) {
-            Some(replica) if replica.spiffe_id().trust_domain() == self.bundle.trust_domain() => Ok(()),
-            _ => Err(NoReplica::Name(chain.leaf().uri_names().join(", "))),
-        }
+        let is_replica = id.as_ref().is_some_and(|id| match &self.peers {
+            Peers::OfPairAuthority => ReplicaId::of(id).is_some() && id.trust_domain() == self.bundle.trust_domain(),
+            Peers::Of(own) => id == own,
+        });
+        if is_replica { Ok(()) } else { Err(NoReplica::Name(chain.leaf().uri_names().join(", "))) }
     }
 }
 

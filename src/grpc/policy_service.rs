@@ -30,7 +30,8 @@ use crate::{
         preview_request::Label,
     },
     service::{
-        create_certificate::CreateCertificate,
+        caller_attestation::Identify,
+        create_certificate::CreateError,
         line_limit::{Line, LineLimit},
         policy_publisher::{PolicyAccess, PolicyPublisher, PreviewError, PreviewLabel},
     },
@@ -46,7 +47,7 @@ type AnswerStream = Pin<Box<dyn Stream<Item = Result<ReportResponse, Status>> + 
 /// What gateways are told, and what they tell.
 pub(super) struct GatewayPolicy {
     access: PolicyAccess,
-    create: Arc<CreateCertificate>,
+    callers: Arc<dyn Identify>,
     /// For streams that follow, and for those that report.
     following: Places,
     reporting: Places,
@@ -58,21 +59,24 @@ pub(super) struct GatewayPolicy {
 pub(super) struct OperatorPolicy(Arc<PolicyPublisher>);
 
 impl GatewayPolicy {
-    /// Those of `access`, who prove themselves to `create`.
-    pub(super) fn new(access: PolicyAccess, create: Arc<CreateCertificate>) -> Self {
+    /// Those of `access`, as far as `callers` knows them.
+    pub(super) fn new(access: PolicyAccess, callers: Arc<dyn Identify>) -> Self {
         let (following, reporting) = (Places::default(), Places::default());
-        Self { access, create, following, reporting, lines: LineLimit::default() }
+        Self { access, callers, following, reporting, lines: LineLimit::default() }
     }
 
     /// Which of the gateways it is that brings this.
     async fn admit(&self, evidence: &Evidence) -> Result<SpiffeId, Status> {
-        let (status, reason) = match self.create.identify(evidence).await {
+        let (status, reason) = match self.callers.identify(evidence).await {
             Ok(id) if self.access.gateways.contains(&id) => return Ok(id),
             Ok(id) => {
                 let reason = format!("{id} may not follow policies: it is not a gateway-identity");
                 (Status::permission_denied(reason.clone()), reason)
             }
-            Err(error) => (status_of(&error), error.to_string()),
+            Err(error) => {
+                let error = CreateError::from(error);
+                (status_of(&error), error.to_string())
+            }
         };
         if let Some(Line { left_out }) = self.lines.line(status.code().into(), evidence.source) {
             info!(event = "policy_watch_refused", code = ?status.code(), reason, left_out);

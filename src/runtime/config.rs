@@ -21,8 +21,8 @@ use serde_yaml_ng::{Mapping, Value};
 pub use self::{
     authority::{AuthorityConfig, BundleSource},
     followed_roots::FollowedRootsConfig,
-    istiod::{IstiodClusterConfig, IstiodConfig},
-    kubernetes::{KubernetesConfig, PolicyMembership},
+    istiod::{FollowedPolicy, IstiodClusterConfig, IstiodConfig},
+    kubernetes::{KubernetesConfig, PairPortConfig, PolicyConfig, PolicyMembership, TokenReviewConfig},
     outputs::{NoticeConfig, OutputConfig},
     token_issuers::TokenIssuerConfig,
 };
@@ -350,7 +350,8 @@ fn refuse_second_root(
     is_plugged_in: bool,
     trust_domain: &TrustDomain,
 ) {
-    if let Some(kubernetes) = kubernetes.filter(|kubernetes| kubernetes.policy_objects)
+    if let Some(kubernetes) = kubernetes
+        && kubernetes.policy.as_ref().is_some_and(|policy| policy.objects)
         && kubernetes.mesh_trust_domain != *trust_domain
     {
         from.refuse(

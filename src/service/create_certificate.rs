@@ -12,17 +12,19 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+use self::server_names::ServingNames;
 pub use self::{
     error::{CreateError, ErrorKind},
     server_names::IstiodServing,
 };
 use super::{
+    caller_attestation::{CallerAttestation, Cluster},
     leadership::Standing,
     metrics::{ForwardOutcome, Metrics, RequestOutcome},
-    ports::{ForwardError, IssuanceLog, Pair, PodPresence, SigningRequest},
+    ports::{ForwardError, IssuanceLog, Pair, SigningRequest},
     room::{Place, Room},
     signing_session::{InSession, SigningSession},
-    token_reviews::{Reviewed, TokenReviews},
+    token_reviews::Reviewed,
     under_way::UnderWay,
 };
 use crate::domain::{
@@ -73,20 +75,12 @@ pub struct SigningPolicy {
     pub replica: String,
 }
 
-/// Whom a Kubernetes cluster says callers to be.
-pub struct Cluster {
-    /// Of tokens that no configured issuer has made.
-    pub reviews: TokenReviews,
-    /// What keeps a service account's certificates renewable.
-    pub pods: Arc<dyn PodPresence>,
-}
-
 /// The use case. Cheap to share.
 pub struct CreateCertificate {
-    policy: SigningPolicy,
-    cluster: Option<Cluster>,
+    callers: CallerAttestation,
+    ttl: TtlBounds,
+    serving: ServingNames,
     session: watch::Receiver<Option<Arc<SigningSession>>>,
-    bundle: watch::Receiver<Option<Arc<TrustBundle>>>,
     log: Arc<dyn IssuanceLog>,
     pair: Arc<dyn Pair>,
     standing: watch::Receiver<Standing>,
@@ -128,11 +122,21 @@ impl CreateCertificate {
     /// The use case over its ports.
     pub fn new(parts: Parts) -> Self {
         let Parts { policy, cluster, session, bundle, log, pair, standing, clock, random, metrics } = parts;
+        let SigningPolicy { trust_domain, issuers, ttl, reserved, server_names, istiod, replica } = policy;
+        let attested_at = Arc::clone(&clock);
         Self {
-            policy,
-            cluster,
+            callers: CallerAttestation {
+                trust_domain,
+                issuers,
+                reserved,
+                cluster,
+                bundle,
+                replica,
+                clock: attested_at,
+            },
+            ttl,
+            serving: ServingNames { own: server_names, istiod },
             session,
-            bundle,
             log,
             pair,
             standing,
@@ -171,7 +175,7 @@ impl CreateCertificate {
     ) -> Result<Vec<String>, CreateError> {
         let _room = self.room_for(request, evidence)?;
         let begun = Instant::now();
-        match self.sign_here(request, evidence, &self.policy.replica, begun + HOLD_LIMIT).await {
+        match self.sign_here(request, evidence, &self.callers.replica, begun + HOLD_LIMIT).await {
             Err(CreateError::NotActive) => {
                 self.refuse_early(request, evidence)?;
                 // an active that answers is no reason to count a request as waiting
@@ -229,7 +233,7 @@ impl CreateCertificate {
 
     /// How this process signs its records.
     pub fn replica(&self) -> &str {
-        &self.policy.replica
+        &self.callers.replica
     }
 
     /// Tries again and again, here or at whoever is active.
@@ -246,7 +250,7 @@ impl CreateCertificate {
         while Instant::now() < deadline {
             session.mark_unchanged();
             active.mark_unchanged();
-            let attempt = match self.sign_here(request, evidence, &self.policy.replica, deadline).await {
+            let attempt = match self.sign_here(request, evidence, &self.callers.replica, deadline).await {
                 Err(CreateError::NotActive) => {
                     self.forward(request, evidence, ATTEMPT_LIMIT.min(deadline - Instant::now())).await
                 }
@@ -304,7 +308,7 @@ impl CreateCertificate {
         replica: &str,
         deadline: Instant,
     ) -> Result<Vec<String>, CreateError> {
-        let reviewed = match &self.cluster {
+        let reviewed = match &self.callers.cluster {
             Some(cluster) if self.active_term().is_some() => self.review(cluster, evidence, replica, deadline).await,
             _ => None,
         };
@@ -321,8 +325,8 @@ impl CreateCertificate {
         replica: &str,
     ) -> Result<Vec<String>, CreateError> {
         let denied = session.denied();
-        let caller = self.attest(evidence, replica, Some(&denied), reviewed)?;
-        let id = entitled_id(&caller, &request.impersonated, &self.policy.reserved, &denied)?;
+        let caller = self.callers.attest(evidence, replica, Some(&denied), reviewed)?;
+        let id = entitled_id(&caller, &request.impersonated, &self.callers.reserved, &denied)?;
         let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
         let signed_at = self.clock.now();
         if !session.covers(self.clock.boot()) {
@@ -330,10 +334,9 @@ impl CreateCertificate {
             return Err(CreateError::NotActive);
         }
         let authority = session.authority();
-        let server_names = self.policy.names_beside(&caller)?;
+        let server_names = self.serving.names_beside(&caller)?;
         let subject = Subject { id: &id, server_names };
-        let issued =
-            issue(&authority, &csr, subject, request.ttl_seconds, &self.policy.ttl, signed_at, self.random.as_ref())?;
+        let issued = issue(&authority, &csr, subject, request.ttl_seconds, &self.ttl, signed_at, self.random.as_ref())?;
         let issuance = self.issuance(session.term(), &issued, id, signed_at, caller, authority.id());
         let serial = issuance.serial.clone();
         self.log.append(IssuanceEvent::Issued(issuance)).await?;
@@ -358,7 +361,7 @@ impl CreateCertificate {
         Issuance {
             signed_at,
             term,
-            replica: self.policy.replica.clone(),
+            replica: self.callers.replica.clone(),
             authority: authority.to_owned(),
             id,
             serial: issued.leaf.serial().to_string(),

@@ -34,12 +34,11 @@ use self::{
     wanted::wanted,
 };
 use super::{
+    bundle_distribution::Trusted,
     metrics::{Metrics, ObjectWriteOutcome},
     readiness::Latch,
-    signing_session::SigningSession,
 };
 use crate::domain::{
-    authority::SigningAuthority,
     clock::{BootInstant, Clock},
     identity::TrustDomain,
     pace::Pace,
@@ -94,20 +93,22 @@ impl PolicyObjects {
         self.touched.notify_one();
     }
 
-    /// Writes while this replica is active. Never returns. `latch` tells how it stands and is always ready: what can't be written
-    /// is no reason to answer no requests.
-    pub async fn run(
+    /// Writes while this replica is active, which it is while there is a term; `trusted` are the mesh's roots of that, and nothing
+    /// is written while they are not known. Never returns. `latch` tells how it stands and is always ready: what can't be written is
+    /// no reason to answer no requests.
+    pub(crate) async fn run<S: Clone + Send + Sync, T: Trusted>(
         self: Arc<Self>,
-        mut sessions: watch::Receiver<Option<Arc<SigningSession>>>,
+        mut terms: watch::Receiver<Option<S>>,
+        trusted: impl Fn(&S) -> T,
         plans: Plans,
         latch: Latch,
     ) -> Infallible {
         loop {
             latch.ready("the active replica writes".to_owned());
-            let session = sessions.borrow_and_update().clone();
+            let term = terms.borrow_and_update().clone();
             let changed = tokio::select! {
-                changed = sessions.changed() => changed,
-                never = self.write(session, plans.clone(), &latch) => match never {},
+                changed = terms.changed() => changed,
+                never = self.write(term.as_ref().map(&trusted), plans.clone(), &latch) => match never {},
             };
             self.ledger().suspend();
             self.metrics.forget_policy_objects();
@@ -118,16 +119,15 @@ impl PolicyObjects {
         }
     }
 
-    async fn write(&self, session: Option<Arc<SigningSession>>, mut plans: Plans, latch: &Latch) -> Infallible {
-        let Some(session) = session else { return std::future::pending().await };
-        info!(event = "policy_objects_begin", term = %session.term());
-        let mut authority = session.authority_changes();
+    async fn write<T: Trusted>(&self, trusted: Option<T>, mut plans: Plans, latch: &Latch) -> Infallible {
+        let Some(mut trusted) = trusted else { return std::future::pending().await };
+        info!(event = "policy_objects_begin");
         let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot());
         let mut writes = FuturesUnordered::new();
         let (mut known, mut report) = (Known::default(), Report::default());
         let mut look = interval(REPORT_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.want(&mut known, plans.borrow_and_update().clone(), &session.authority());
+        self.want(&mut known, plans.borrow_and_update().clone(), &trusted);
         loop {
             let now = self.clock.boot();
             let due = self.ledger().next_wake(now).filter(|_| writes.len() < AT_ONCE);
@@ -135,12 +135,9 @@ impl PolicyObjects {
             tokio::select! {
                 () = self.touched.notified() => {}
                 Ok(()) = plans.changed() => {
-                    self.want(&mut known, plans.borrow_and_update().clone(), &session.authority());
+                    self.want(&mut known, plans.borrow_and_update().clone(), &trusted);
                 }
-                Ok(()) = authority.changed() => {
-                    let authority = Arc::clone(&authority.borrow_and_update());
-                    self.want(&mut known, plans.borrow().clone(), &authority);
-                }
+                () = trusted.changed() => self.want(&mut known, plans.borrow().clone(), &trusted),
                 Some((key, outcome)) = writes.next(), if !writes.is_empty() => {
                     self.ledger().done(&key, outcome, self.clock.boot());
                 }
@@ -160,12 +157,13 @@ impl PolicyObjects {
         }
     }
 
-    /// Tells the ledger what has changed in the plan. Without a plan nothing is known to be wanted or not.
-    fn want(&self, known: &mut Known, plan: Option<Arc<GatewayPlan>>, authority: &SigningAuthority) {
+    /// Tells the ledger what has changed in the plan. Without a plan, and without roots, nothing is known to be wanted or not.
+    fn want(&self, known: &mut Known, plan: Option<Arc<GatewayPlan>>, trusted: &impl Trusted) {
         let Some(plan) = plan else { return };
         known.conditions.tell(&plan);
+        let Some(trust) = trusted.now() else { return };
         let now = self.clock.boot();
-        let roots: Arc<str> = authority.bundle().to_pem().into();
+        let roots: Arc<str> = trust.bundle.to_pem().into();
         if known.roots.as_ref() != Some(&roots) {
             known.namespaces.clear();
             known.roots = Some(Arc::clone(&roots));

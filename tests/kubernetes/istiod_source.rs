@@ -1,9 +1,9 @@
 //! A pair in front of the real istiod: it passes requests on, and signs nothing.
 
 mod agents;
-mod client;
+pub(crate) mod client;
 mod fleet;
 mod outage;
 mod refusals;
-mod stage;
+pub(crate) mod stage;
 mod trust_bundle;

@@ -1,5 +1,6 @@
 //! Policies of a real cluster's objects, as gateways and operators are told of them.
 
+mod before_istiod;
 mod contexts;
 mod gateway;
 mod istio;
@@ -94,7 +95,12 @@ async fn label(client: &Client, namespace: &str, key: &str, value: Option<&str>)
 }
 
 fn policy(replica: &Replica, arguments: &[&str]) -> Output {
-    countersign().arg("policy").args(arguments).arg("--data-dir").arg(replica.data()).output().unwrap()
+    policy_at(replica.data(), arguments)
+}
+
+/// By the replica with this data directory.
+fn policy_at(data: &Path, arguments: &[&str]) -> Output {
+    countersign().arg("policy").args(arguments).arg("--data-dir").arg(data).output().unwrap()
 }
 
 fn said(output: &Output) -> String {

@@ -3,7 +3,7 @@
 
 mod hands;
 mod labels;
-mod objects;
+pub(crate) mod objects;
 mod take_over;
 mod versions;
 
@@ -134,7 +134,7 @@ impl Stage {
 }
 
 /// The Gateway API's kinds and Envoy Gateway's. Waits until they are served.
-async fn install_kinds(cluster: &Cluster) {
+pub(crate) async fn install_kinds(cluster: &Cluster) {
     for file in ["gateway-crds.yaml", "envoy-gateway-crds.yaml"] {
         cluster.apply_file(&peer_file(file)).await;
     }

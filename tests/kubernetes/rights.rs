@@ -276,6 +276,13 @@ const ISTIOD_REFUSED: &[Row] = &[
     ("update", "rbac.authorization.k8s.io", "roles", NAMESPACE, "countersign-istiod"),
 ];
 
+/// Refused with it, allowed with `rbac-istiod-policy.yaml`.
+const ISTIOD_POLICY: &[Row] = &[
+    ("create", "authentication.k8s.io", "tokenreviews", "", ""),
+    ("list", "", "pods", "", ""),
+    ("watch", "", "pods", "", ""),
+];
+
 /// Of an agent, with `rbac-agent.yaml`.
 const AGENT_ALLOWED: &[Row] =
     &[("list", "", "configmaps", "default", ROOTS), ("watch", "", "configmaps", "default", ROOTS)];
@@ -315,6 +322,12 @@ async fn a_replica_in_front_of_istiod_and_an_agent_have_the_rights_they_need_and
     check(&cluster, AGENT_ALLOWED, false).await;
     check(&cluster, ISTIOD_REFUSED, false).await;
     check_for(&cluster, "system:serviceaccount:default:default", AGENT_ALLOWED, false).await;
+    check(&cluster, ISTIOD_POLICY, false).await;
+    cluster.apply_file(&shipped("rbac-istiod-policy.yaml")).await;
+    check(&cluster, ISTIOD_POLICY, true).await;
+    let others: Vec<Row> = ISTIOD_REFUSED.iter().filter(|row| !ISTIOD_POLICY.contains(row)).copied().collect();
+    check(&cluster, &others, false).await;
+    check(&cluster, POLICY, false).await;
 }
 
 /// What a gateway has beside its own namespace's: whether that is there.

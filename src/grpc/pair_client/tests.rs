@@ -94,7 +94,7 @@ async fn an_active_that_is_busy_is_asked_again_and_nobody_is_looked_for() {
     let server = tonic::transport::Server::builder().add_service(PairServiceServer::new(Arc::clone(&active)));
     tokio::spawn(server.serve_with_incoming(listener.incoming()));
     let client = Arc::new(PairClient::new(Arc::new(One(PairEndpoint::Unix(path))), "own".into()));
-    let (_standby, sessions) = watch::channel(None);
+    let (_standby, sessions) = watch::channel(None::<()>);
     let following = Arc::clone(&client);
     tokio::spawn(async move { following.follow(sessions).await });
     let found = async { client.active().wait_for(Option::is_some).await.map(drop) };

@@ -14,14 +14,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::domain::{
-    authority::{
-        PairAuthority, SigningAuthority, TtlBounds, issue,
-        testing::{NOW, TestRandom, authority},
+use crate::{
+    domain::{
+        authority::{
+            PairAuthority, SigningAuthority, TtlBounds, issue,
+            testing::{NOW, TestRandom, authority},
+        },
+        clock::BootInstant,
+        identity::TrustDomain,
+        x509::{PrivateKey, VerifiedCsr},
     },
-    clock::BootInstant,
-    identity::{SpiffeId, TrustDomain},
-    x509::{PrivateKey, VerifiedCsr, X509Svid},
+    service::{replica_identity::ReplicaIdentity, svid_publisher::WorkloadIdentity},
 };
 
 /// Seconds after [`NOW`].
@@ -61,7 +64,8 @@ impl Pair {
 
     fn configurations(&self, identity: &ReplicaIdentity) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
         let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&self.clock);
-        configurations_of(identity, &clock).unwrap()
+        let shown = Shown { svid: &identity.svid, bundle: &identity.bundle, peers: Peers::OfPairAuthority };
+        shown.configurations(&clock).unwrap()
     }
 }
 
@@ -282,5 +286,44 @@ async fn every_new_certificate_makes_new_configurations() {
         let (server, client) = meet(server, client).await;
         server.unwrap();
         client.unwrap();
+    }
+}
+
+/// A replica with an SVID of the mesh.
+fn of_mesh(mesh: &SigningAuthority, id: &str) -> WorkloadIdentity {
+    let svid = Arc::new(svid(mesh, id));
+    WorkloadIdentity { id: svid.id().clone(), svid: Some(svid), bundle: Arc::new(mesh.bundle().clone()), revision: 1 }
+}
+
+async fn in_mesh(identity: WorkloadIdentity, roots: &TrustBundle) -> Configurations {
+    let (_identity, identities) = watch::channel(Some(Arc::new(identity)));
+    let (known, roots_known) = watch::channel(None);
+    let (mut tls, follow) = mesh_pair_tls(identities, roots_known, Arc::<TestClock>::default());
+    tokio::spawn(follow);
+    assert!(tls.client.borrow().is_none(), "there are no roots yet");
+    known.send_replace(Some(Arc::new(roots.clone())));
+    tls.client.changed().await.unwrap();
+    (tls.server.borrow().clone().unwrap(), tls.client.borrow().clone().unwrap())
+}
+
+#[tokio::test]
+async fn in_a_mesh_whoever_has_the_id_of_the_replicas_is_one_and_nobody_else() {
+    let (mesh, other) = (authority(), authority());
+    let own = "spiffe://cluster.local/ns/countersign/sa/countersign";
+    let (server, client) = in_mesh(of_mesh(&mesh, own), mesh.bundle()).await;
+    let (same_server, same_client) = in_mesh(of_mesh(&mesh, own), mesh.bundle()).await;
+    for (one, another) in [(Arc::clone(&server), same_client), (same_server, Arc::clone(&client))] {
+        let (served, asked) = meet(one, another).await;
+        served.unwrap();
+        asked.unwrap();
+    }
+    for stranger in [
+        of_mesh(&mesh, "spiffe://cluster.local/ns/countersign/sa/other"),
+        of_mesh(&mesh, "spiffe://cluster.local/countersign/replica/uid-1"),
+        of_mesh(&other, own),
+    ] {
+        let (its_server, its_client) = in_mesh(stranger, mesh.bundle()).await;
+        meet(Arc::clone(&server), its_client).await.0.unwrap_err();
+        meet(its_server, Arc::clone(&client)).await.1.unwrap_err();
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{num::NonZeroU32, path::PathBuf};
 
-use super::{CaAddress, kubernetes, parse, reference, sources::Sources};
+use super::{
+    CaAddress, PairPortConfig, PolicyConfig, TokenReviewConfig, kubernetes, parse, reference, sources::Sources,
+};
 use crate::{
     domain::leadership::LeaseTiming,
     runtime::{
@@ -55,33 +57,36 @@ pub struct IstiodClusterConfig {
     pub roots: RootsObject,
     /// Secrets that hold SVIDs of gateways, each once.
     pub gateway_secrets: Vec<GatewaySecret>,
+    /// How it is worked out which Services need mutual TLS, if it is.
+    pub policy: Option<FollowedPolicy>,
 }
 
-/// Settings of an authority of our own, and of a pair whose replicas speak to each other. Where istiod signs they would have no
-/// effect.
-const OF_OTHERS: [&str; 22] = [
+/// Policies where istiod signs: what else a replica has for them alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowedPolicy {
+    /// How they are followed.
+    pub policy: PolicyConfig,
+    /// Whose istiods are asked their versions.
+    pub istio_namespace: String,
+    /// Of the tokens of those who follow.
+    pub reviews: TokenReviewConfig,
+    /// The replicas tell each other here what is in force.
+    pub pair: PairPortConfig,
+}
+
+/// Settings of an authority of our own. Where istiod signs they would have no effect.
+const OF_OTHERS: [&str; 11] = [
     "ca_dir",
     "svid_ttl",
     "max_svid_ttl",
     "dns_names",
     "workload_socket",
     "workload",
-    "pair_listen",
-    "pair_address",
-    "pair_service",
-    "cluster_id",
-    "token_audiences",
-    "token_cache",
-    "mesh_trust_domain",
     "mesh_ca",
-    "istio_namespace",
     "istiod_revisions",
     "cluster_trust_bundle",
     "adopt",
-    "policy",
-    "policy_membership",
-    "policy_objects",
-    "gateway_identities",
+    "mesh_trust_domain",
 ];
 
 const ROOT_BUNDLE: &str = "istiod_root_cluster_trust_bundle";
@@ -90,7 +95,13 @@ impl IstiodConfig {
     /// Reads them all; what is wrong is noted in `from`.
     pub(super) fn read(from: &mut Sources, in_kubernetes: bool) -> Option<Self> {
         for field in OF_OTHERS.into_iter().filter(|field| from.is_chosen(field)).collect::<Vec<_>>() {
-            from.refuse(field, "does not count with source istiod: leave it out");
+            from.refuse(
+                field,
+                match field {
+                    "mesh_trust_domain" => "does not count with source istiod: trustDomain is the mesh's",
+                    _ => "does not count with source istiod: leave it out",
+                },
+            );
         }
         if in_kubernetes {
             from.require("replica_uid");
@@ -142,12 +153,21 @@ impl IstiodClusterConfig {
         let lease = kubernetes::lease(from);
         let roots = roots(from, namespace.as_ref());
         let gateway_secrets = kubernetes::gateway_secrets(from);
-        Some(Self { kubeconfig, namespace, replica_uid: replica_uid?, lease: lease?, roots: roots?, gateway_secrets })
+        let policy = FollowedPolicy::read(from);
+        Some(Self {
+            kubeconfig,
+            namespace,
+            replica_uid: replica_uid?,
+            lease: lease?,
+            roots: roots?,
+            gateway_secrets,
+            policy: policy?,
+        })
     }
 
     /// The same as texts.
     pub(super) fn to_args(&self) -> KubernetesArgs {
-        KubernetesArgs {
+        let mut args = KubernetesArgs {
             kubeconfig: self.kubeconfig.as_ref().map(|file| file.display().to_string()),
             namespace: self.namespace.clone(),
             replica_uid: Some(self.replica_uid.clone()),
@@ -159,8 +179,33 @@ impl IstiodClusterConfig {
                 RootsObject::ClusterTrustBundle { .. } => None,
             },
             gateway_secrets: kubernetes::gateway_secret_texts(&self.gateway_secrets),
+            policy: Some(self.policy.is_some().to_string()),
             ..KubernetesArgs::default()
+        };
+        if let Some(followed) = &self.policy {
+            followed.policy.tell(&mut args);
+            followed.reviews.tell(&mut args);
+            followed.pair.tell(&mut args);
+            args.istio_namespace = Some(followed.istio_namespace.clone());
         }
+        args
+    }
+}
+
+impl FollowedPolicy {
+    /// Reads it, if it is asked for. The replicas attest callers, and speak to each other, for this alone.
+    fn read(from: &mut Sources) -> Option<Option<Self>> {
+        let policy = PolicyConfig::read(from)?;
+        let Some(policy) = policy else {
+            let others = PairPortConfig::FIELDS.into_iter().chain(TokenReviewConfig::FIELDS).chain(["istio_namespace"]);
+            for field in others.filter(|field| from.is_chosen(field)).collect::<Vec<_>>() {
+                from.refuse(field, kubernetes::NEEDS_POLICY);
+            }
+            return Some(None);
+        };
+        let istio_namespace = from.one("istio_namespace", parse::object_name);
+        let (reviews, pair) = (TokenReviewConfig::read(from), PairPortConfig::read(from));
+        Some(Some(Self { policy, istio_namespace: istio_namespace?, reviews: reviews?, pair: pair? }))
     }
 }
 

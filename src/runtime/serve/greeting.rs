@@ -15,7 +15,7 @@ pub(super) fn greeting(config: &ServeConfig, surroundings: &Surroundings) -> Str
         format!("  health, metrics  http://{}/readyz /livez /metrics", ports.admin_address),
     ];
     if let Some(kubernetes) = &config.kubernetes {
-        lines.push(format!("  other replicas   {}", kubernetes.pair_address));
+        lines.push(format!("  other replicas   {}", kubernetes.pair.address));
     }
     if let Some(socket) = &config.workload_socket {
         lines.push(format!("  workload socket  {} for {}", socket.display(), config.workload));

@@ -6,7 +6,11 @@ mod gateway_secrets;
 mod health;
 #[cfg(feature = "kubernetes")]
 mod lease;
+#[cfg(feature = "kubernetes")]
+mod policy;
 mod roots;
+#[cfg(feature = "kubernetes")]
+mod while_held;
 
 use std::{sync::Arc, time::Duration};
 
@@ -75,21 +79,28 @@ pub(super) async fn serve(
     }));
     let (detecting, latch) = (Arc::clone(&pass_on), readiness.latch("istiod", "IstioNotDetected: not looked for yet"));
     supervisor.spawn("istiod detection", until(&shutdown, async move { match detecting.detect(latch).await {} }));
-    let own = start_serving_certificate(config, istiod, &pass_on, roots, &seams, &shutdown, &mut supervisor);
+    let own = start_serving_certificate(config, istiod, &pass_on, roots.clone(), &seams, &shutdown, &mut supervisor);
     let tls = own.tls;
     #[cfg(feature = "kubernetes")]
-    if let (Some(active), Some(cluster)) = (leaving.active, &istiod.cluster) {
-        let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), serving: own.identity };
-        gateway_secrets::start(active, cluster, signer, &readiness, (config, &seams), (&shutdown, &mut supervisor))
+    let policy = if let (Some(member), Some(cluster)) = (leaving.member, &istiod.cluster) {
+        let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), serving: own.identity.clone() };
+        gateway_secrets::start(&member, cluster, signer, &readiness, (config, &seams), (&shutdown, &mut supervisor))
             .await?;
-    }
+        let (seams, readiness, left) = (&seams, &readiness, left.clone());
+        let of = policy::Of { config, seams, readiness, left, roots, serving: own.identity };
+        policy::start(&member, cluster, of, (&shutdown, &mut supervisor)).await?
+    } else {
+        None
+    };
+    #[cfg(not(feature = "kubernetes"))]
+    let policy = None;
 
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health { readiness: readiness.clone(), serving: tls.clone(), reporter };
     supervisor.spawn("health", on(control, until(&shutdown, health.run())));
     let admin = admin::serve(admin, Arc::clone(&seams.metrics), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
-    supervisor.spawn("signing API", serve_pass_on(ca, tls, pass_on, health_service, gone(left)));
+    supervisor.spawn("signing API", serve_pass_on(ca, tls, pass_on, health_service, policy, gone(left)));
     let asked: Vec<_> = istiod.addresses.iter().map(|address| address.endpoint().address).collect();
     greet(&format!(
         "passes requests on to istiod at {}\n  signing API      {ca_address}\n  health, metrics  http://{admin_address}/readyz \
@@ -99,12 +110,12 @@ pub(super) async fn serve(
     supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of)
 }
 
-/// How this replica leaves, and what it does until then because it is active.
+/// How this replica leaves, and which one of several it is until then.
 struct Leaving {
     /// Turns true when the term, if there is one, is released, and `drain` is over.
     left: watch::Receiver<bool>,
     #[cfg(feature = "kubernetes")]
-    active: Option<gateway_secrets::Active>,
+    member: Option<lease::Member>,
 }
 
 #[cfg_attr(
@@ -123,8 +134,7 @@ async fn start_leaving(
     let (asked, drain) = (shutdown.clone(), config.drain);
     #[cfg(feature = "kubernetes")]
     if let Some(cluster) = &istiod.cluster {
-        let lease::Joined { election, held, namespace } =
-            lease::join(cluster, seams, readiness, shutdown, supervisor).await?;
+        let (member, election) = lease::join(cluster, seams, readiness, shutdown, supervisor).await?;
         supervisor.spawn(
             "election",
             on(&seams.control, async move {
@@ -134,7 +144,7 @@ async fn start_leaving(
                 Ok::<_, ServeFailed>(())
             }),
         );
-        return Ok(Leaving { left, active: Some(gateway_secrets::Active { held, namespace }) });
+        return Ok(Leaving { left, member: Some(member) });
     }
     supervisor.spawn("leaving", async move {
         asked.requested().await;
@@ -145,7 +155,7 @@ async fn start_leaving(
     Ok(Leaving {
         left,
         #[cfg(feature = "kubernetes")]
-        active: None,
+        member: None,
     })
 }
 

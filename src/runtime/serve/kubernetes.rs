@@ -10,8 +10,8 @@ use super::{
     Seams, ServeFailed,
     announce::Announced,
     listeners::listen,
-    policy,
-    surroundings::{AllLogs, PairPort, PlannedSecrets, Ports, Surroundings, Tasks},
+    policy::{self, Followed},
+    surroundings::{AllLogs, PairPort, PlannedObjects, PlannedSecrets, Ports, Surroundings, Tasks},
 };
 use crate::{
     domain::{
@@ -36,14 +36,14 @@ use crate::{
         tls_secret::ClusterTlsSecret,
         token_review::ClusterTokenReviewer,
     },
-    runtime::config::{KubernetesConfig, ServeConfig},
+    runtime::config::{KubernetesConfig, ServeConfig, TokenReviewConfig},
     service::{
         bundle_distribution::{DistributionConfig, MeshCa},
-        create_certificate::Cluster,
+        caller_attestation::Cluster,
         issuance_history::PairHistories,
         leadership::Hints,
         metrics::Metrics,
-        policy_publisher::PolicyPublisher,
+        policy_publisher::{PolicyAccess, PolicyPublisher},
         ports::{BoxFuture, StateStore},
         readiness::{Latch, Readiness},
         replica_identity::ReplicaIdentityKeeper,
@@ -69,21 +69,16 @@ pub(super) async fn join(
     let slot = ReplicaSlot::take_first_free(&data_dir, seams.random.as_ref()).map_err(ServeFailed::of)?;
     let (ca, ca_address) = listen("listen", config.listen.address).await.map_err(ServeFailed::of)?;
     let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await.map_err(ServeFailed::of)?;
-    let (port, _) = listen("pairListen", kubernetes.pair_listen).await.map_err(ServeFailed::of)?;
+    let (port, _) = listen("pairListen", kubernetes.pair.listen).await.map_err(ServeFailed::of)?;
     let replica = format!("{}-{}", kubernetes.replica_uid, suffix(seams.random.as_ref())?);
     let readiness = Readiness::default();
     let mut tasks = Tasks::new();
     let Tenancy { namespace, lease, store, hints } = tenancy(kubernetes, seams, &readiness, &mut tasks).await?;
     let Others { pair, tls, peers } = others(config, kubernetes, &replica, &lease, &store, seams, &mut tasks)?;
     let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
-    let counted = (&seams.clock, &seams.metrics);
-    let (policy, policy_objects) = policy::start(&client, kubernetes, &replica, counted, &mut tasks);
+    let (policy, policy_objects) = policies(&client, kubernetes, &replica, &pair, seams, &mut tasks);
     let publisher = policy.as_ref().map(|access| Arc::clone(&access.publisher));
-    if let Some(publisher) = &publisher {
-        let (pair, enforcement) = (Arc::clone(&pair), Arc::clone(publisher.enforcement()));
-        tasks.push(("policy reports", Box::pin(async move { match pair.pass_reports(enforcement).await {} })));
-    }
-    let cluster = cluster(&client, kubernetes, publisher, seams, &mut tasks);
+    let cluster = cluster(&client, &kubernetes.reviews, publisher, seams, &mut tasks);
     let distribution = distribution(config, kubernetes, namespace.clone())?;
     let gateway_secrets = gateway_secrets(kubernetes, &client, &distribution.namespace);
     let own_name = format!("countersign.{namespace}.svc");
@@ -137,7 +132,7 @@ async fn tenancy(
     let client = client.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
     let namespace = kubernetes.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let manifest = Arc::new(StateManifest::default());
-    let (timing, own) = (kubernetes.lease, Some(kubernetes.pair_address));
+    let (timing, own) = (kubernetes.lease, Some(kubernetes.pair.address));
     let lease =
         LeaseStore::new(client.clone(), &namespace, LEASE, timing, own, Arc::clone(&manifest), Arc::clone(clock));
     let lease = Arc::new(lease);
@@ -174,20 +169,39 @@ fn others(
     tasks.push(("replica certificate", Box::pin(keeper.run())));
     let (PairTls { server: tls, client: dial }, follow) = pair_tls(identities, Arc::clone(clock));
     tasks.push(("pair TLS", Box::pin(follow)));
-    let known = Arc::new(KnownPeers::new(lease.observed(), kubernetes.pair_address));
-    if let Some((name, port)) = kubernetes.pair_service.clone() {
+    let known = Arc::new(KnownPeers::new(lease.observed(), kubernetes.pair.address));
+    if let Some((name, port)) = kubernetes.pair.service.clone() {
         let known = Arc::clone(&known);
         tasks.push(("pair Service", Box::pin(async move { known.resolve(&name, port).await })));
     }
     let directory = Arc::clone(&known) as _;
-    let pair = Arc::new(PairClient::over_network(directory, replica.to_owned(), kubernetes.pair_address, dial));
+    let pair = Arc::new(PairClient::over_network(directory, replica.to_owned(), kubernetes.pair.address, dial));
     let workload = config.workload_socket.is_some().then(|| config.workload.clone());
     Ok(Others { pair, tls, peers: CertifiedPeers { clock: Arc::clone(clock), known, workload } })
 }
 
-fn cluster(
+/// Follows them, if that is asked for, and has the other replicas told what agents say of them here.
+fn policies(
     client: &Client,
     kubernetes: &KubernetesConfig,
+    replica: &str,
+    pair: &Arc<PairClient>,
+    seams: &Seams,
+    tasks: &mut Tasks,
+) -> (Option<PolicyAccess>, Option<PlannedObjects>) {
+    let Some(policy) = &kubernetes.policy else { return (None, None) };
+    let followed =
+        Followed { policy, trust_domain: &kubernetes.mesh_trust_domain, istio_namespace: &kubernetes.istio_namespace };
+    let (access, objects) = policy::start(client, &followed, replica, (&seams.clock, &seams.metrics), tasks);
+    let (pair, enforcement) = (Arc::clone(pair), access.enforcement());
+    tasks.push(("policy reports", Box::pin(async move { match pair.pass_reports(enforcement).await {} })));
+    (Some(access), objects)
+}
+
+/// Who says whose tokens and certificates are good.
+pub(super) fn cluster(
+    client: &Client,
+    reviews: &TokenReviewConfig,
     policy: Option<Arc<PolicyPublisher>>,
     seams: &Seams,
     tasks: &mut Tasks,
@@ -195,10 +209,10 @@ fn cluster(
     let pods = Arc::new(ClusterPods::new(client.clone(), Arc::clone(&seams.clock)).with_policy(policy));
     let followed = Arc::clone(&pods);
     tasks.push(("pods", Box::pin(async move { followed.follow().await })));
-    let rules = ReviewRules { cluster: kubernetes.cluster_id.clone(), audiences: kubernetes.token_audiences.clone() };
+    let rules = ReviewRules { cluster: reviews.cluster_id.clone(), audiences: reviews.audiences.clone() };
     let reviewer = Arc::new(ClusterTokenReviewer::new(client.clone()));
     let (clock, metrics) = (Arc::clone(&seams.clock), Arc::clone(&seams.metrics));
-    Cluster { reviews: TokenReviews::new(reviewer, rules, kubernetes.token_cache, clock, metrics), pods }
+    Cluster { reviews: TokenReviews::new(reviewer, rules, reviews.cache, clock, metrics), pods }
 }
 
 fn distribution(

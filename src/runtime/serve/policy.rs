@@ -7,6 +7,7 @@ use super::surroundings::{PlannedObjects, Tasks};
 use crate::{
     domain::{
         clock::Clock,
+        identity::TrustDomain,
         policy::{GatewayChange, PolicySettings},
     },
     http::istiod_version::IstiodVersionEndpoint,
@@ -21,7 +22,7 @@ use crate::{
         policy_objects::ClusterPolicyObjects,
         policy_watch::{follow_endpoint_slices, follow_namespaces, follow_services},
     },
-    runtime::config::{KubernetesConfig, PolicyMembership},
+    runtime::config::{PolicyConfig, PolicyMembership},
     service::{
         gateway_plans::GatewayPlans,
         istio_versions::IstioVersions,
@@ -42,19 +43,23 @@ macro_rules! follow {
     };
 }
 
-/// Nothing if it is not asked for. Pods are told by who follows them anyway.
+/// Of what mesh, and how.
+pub(super) struct Followed<'a> {
+    pub(super) policy: &'a PolicyConfig,
+    pub(super) trust_domain: &'a TrustDomain,
+    pub(super) istio_namespace: &'a str,
+}
+
+/// Follows it. Pods are told by who follows them anyway.
 pub(super) fn start(
     client: &Client,
-    kubernetes: &KubernetesConfig,
+    followed: &Followed<'_>,
     replica: &str,
     (clock, metrics): (&Arc<dyn Clock>, &Arc<Metrics>),
     tasks: &mut Tasks,
-) -> (Option<PolicyAccess>, Option<PlannedObjects>) {
-    if !kubernetes.policy {
-        return (None, None);
-    }
-    let plans = kubernetes.policy_objects.then(|| Arc::new(GatewayPlans::default()));
-    let publisher = Arc::new(publisher(kubernetes, replica).with_plans(plans.clone()));
+) -> (PolicyAccess, Option<PlannedObjects>) {
+    let plans = followed.policy.objects.then(|| Arc::new(GatewayPlans::default()));
+    let publisher = Arc::new(publisher(followed, replica).with_plans(plans.clone()));
     let publishing = Arc::clone(&publisher);
     tasks.push(("policy", Box::pin(async move { match publishing.run().await {} })));
     let (enforcement, snapshots) = (Arc::clone(publisher.enforcement()), publisher.follow());
@@ -70,23 +75,23 @@ pub(super) fn start(
         let (planning, policies) = (Arc::clone(&plans), publisher.follow());
         tasks.push(("gateway plan", Box::pin(async move { match planning.run(policies).await {} })));
         let writer = Arc::new(ClusterPolicyObjects::new(client.clone()));
-        let of = kubernetes.mesh_trust_domain.clone();
+        let of = followed.trust_domain.clone();
         let objects = Arc::new(PolicyObjects::new(of, writer, Arc::clone(clock), Arc::clone(metrics)));
         follow_gateway_api(client, &plans, &objects, tasks);
         let (telling, planned) = (Arc::clone(&publisher), plans.follow());
         tasks.push(("reaches of gateways", Box::pin(async move { match telling.reaches().run(planned).await {} })));
         PlannedObjects { objects, plans: plans.follow() }
     });
-    let gateways = Arc::new(kubernetes.gateway_identities.iter().cloned().collect());
-    (Some(PolicyAccess { publisher, gateways }), objects)
+    let gateways = Arc::new(followed.policy.gateway_identities.iter().cloned().collect());
+    (PolicyAccess { publisher, gateways }, objects)
 }
 
-fn publisher(kubernetes: &KubernetesConfig, replica: &str) -> PolicyPublisher {
+fn publisher(followed: &Followed<'_>, replica: &str) -> PolicyPublisher {
     let settings = PolicySettings {
-        istio_namespace: kubernetes.istio_namespace.as_str().into(),
-        by_pods: kubernetes.policy_membership == PolicyMembership::Auto,
+        istio_namespace: followed.istio_namespace.into(),
+        by_pods: followed.policy.membership == PolicyMembership::Auto,
     };
-    PolicyPublisher::new(kubernetes.mesh_trust_domain.clone(), replica).with_settings(settings)
+    PolicyPublisher::new(followed.trust_domain.clone(), replica).with_settings(settings)
 }
 
 fn follow_gateway_api(client: &Client, plans: &Arc<GatewayPlans>, objects: &Arc<PolicyObjects>, tasks: &mut Tasks) {

@@ -11,6 +11,6 @@ pub(super) fn start(
 ) {
     let Some(PlannedObjects { objects, plans }) = planned else { return };
     let latch = signing.readiness.latch("policy objects", "not begun");
-    let writing = objects.run(signing.sessions.clone(), plans, latch);
+    let writing = objects.run(signing.sessions.clone(), |session| session.authority_changes(), plans, latch);
     supervisor.spawn("policy objects", until(shutdown, async move { match writing.await {} }));
 }

@@ -10,7 +10,8 @@ use crate::{
     grpc::{pair_client::PairClient, unix_listener::WorkloadListener},
     service::{
         bundle_distribution::{DistributionConfig, Places, TlsSecret},
-        create_certificate::{Cluster, IstiodServing},
+        caller_attestation::Cluster,
+        create_certificate::IstiodServing,
         gateway_secrets::GatewaySecret,
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},

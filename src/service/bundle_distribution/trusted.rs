@@ -1,6 +1,6 @@
 //! What kept certificates have to lead to, as it changes.
 
-use std::future::pending;
+use std::{future::pending, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -31,6 +31,18 @@ impl Trusted for AuthorityReceiver {
     fn now(&self) -> Option<Trust> {
         let authority = self.borrow();
         Some(Trust { bundle: authority.bundle().clone(), roots_pem: authority.roots_pem().to_owned() })
+    }
+
+    fn changed(&mut self) -> impl Future<Output = ()> + Send {
+        next(self)
+    }
+}
+
+/// Those that are followed for themselves.
+impl Trusted for watch::Receiver<Option<Arc<TrustBundle>>> {
+    fn now(&self) -> Option<Trust> {
+        let bundle = self.borrow().as_deref().cloned()?;
+        Some(Trust { roots_pem: bundle.to_pem(), bundle })
     }
 
     fn changed(&mut self) -> impl Future<Output = ()> + Send {

@@ -21,8 +21,9 @@ use crate::{
         x509::CertificateChain,
     },
     service::{
-        ports::{BoxFuture, ReviewUnavailable, TokenReviewer},
+        ports::{BoxFuture, PodPresence, ReviewUnavailable, TokenReviewer},
         room::{BYTES_EACH, PARTS},
+        token_reviews::TokenReviews,
     },
 };
 

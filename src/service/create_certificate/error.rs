@@ -11,7 +11,7 @@ use crate::{
         authority::{IssueError, TtlError},
         x509::CsrError,
     },
-    service::{metrics::RequestOutcome, ports::LogError},
+    service::{caller_attestation::IdentifyError, metrics::RequestOutcome, ports::LogError},
 };
 
 /// Why nothing was signed. `grpc::status` gives each its code and public text.
@@ -96,5 +96,14 @@ impl CreateError {
 impl From<AttestationError> for CreateError {
     fn from(error: AttestationError) -> Self {
         if error.is_undecided() { Self::Undecided(error) } else { Self::Unattested(error) }
+    }
+}
+
+impl From<IdentifyError> for CreateError {
+    fn from(error: IdentifyError) -> Self {
+        match error {
+            IdentifyError::Attestation(error) => error.into(),
+            IdentifyError::NotEntitled(error) => error.into(),
+        }
     }
 }

@@ -66,6 +66,8 @@ impl Metrics {
             "1 while an address of istiod can be reached, else 0",
             metrics.istiod.reachable.clone(),
         );
+        registry.register("token_reviews", "Tokens for the API server by outcome", metrics.token_reviews.clone());
+        metrics.policy_objects.register(registry);
         registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
         registry.register("term", "The highest term that this replica knows", metrics.term.clone());
         metrics

@@ -56,10 +56,17 @@ impl Stage {
     }
 
     fn without_istiod(more_flags: &[&str]) -> Self {
+        Self::before_istiod(&[], || more_flags.iter().map(|flag| (*flag).to_owned()).collect())
+    }
+
+    /// The pair alone, with these files of rights as well and `more` flags for each replica.
+    pub(crate) fn before_istiod(rights: &[&str], more: impl Fn() -> Vec<String>) -> Self {
         let cluster = Cluster::start();
         let account = block_on(istiod::prepare(&cluster));
         block_on(cluster.namespace_named(NAMESPACE, &[]));
-        block_on(cluster.apply_file(&shipped("rbac-istiod.yaml")));
+        for file in ["rbac-istiod.yaml"].iter().chain(rights) {
+            block_on(cluster.apply_file(&shipped(file)));
+        }
         let own = Account { namespace: NAMESPACE.to_owned(), name: "countersign".to_owned() };
         let token_file = cluster.folder().join("countersign.istio-token");
         let for_istiod = TokenFor { audiences: &["istio-ca"], ..TokenFor::default() };
@@ -69,7 +76,8 @@ impl Stage {
             let uid = block_on(cluster.pod(&own, name));
             let kubeconfig = block_on(cluster.kubeconfig(&own));
             let address = loopback(gate.port).to_string();
-            let flags = [
+            let more = more();
+            let mut flags = vec![
                 "--source",
                 "istiod",
                 "--state",
@@ -89,7 +97,7 @@ impl Stage {
                 "--kubeconfig",
                 kubeconfig.to_str().unwrap(),
             ];
-            let flags = [&flags, more_flags].concat();
+            flags.extend(more.iter().map(String::as_str));
             Serve::spawn(name, cluster.folder(), &cluster.folder().join(name), free_port(), &flags)
         };
         let replicas = ["countersign-0", "countersign-1"].map(start);

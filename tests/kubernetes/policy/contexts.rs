@@ -9,7 +9,7 @@ use std::{
 
 use tokio::runtime::Runtime;
 
-use super::{TEAM, create, installed, label, pod_of, policy, runtime, said, service_of, start_as};
+use super::{TEAM, create, installed, label, pod_of, policy_at, runtime, said, service_of, start_as};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     mesh::gateway::{Expected, Gateway},
@@ -31,22 +31,27 @@ const EFFECT: Duration = Duration::from_secs(1);
 /// An agent that says nothing any more is forgotten: by the replica to which it spoke after 12 s, by another 6 s later.
 const FORGOTTEN: Duration = Duration::from_secs(22);
 
-struct Agent {
-    process: Process,
-    socket: PathBuf,
-    output: PathBuf,
+pub(super) struct Agent {
+    pub(super) process: Process,
+    pub(super) socket: PathBuf,
+    pub(super) output: PathBuf,
     admin: u16,
 }
 
 impl Agent {
     fn start(name: &str, cluster: &Cluster, replica: &Replica, token: &Path, flags: &[&str]) -> Self {
-        let folder = cluster.folder();
+        let address = replica.address();
+        let of_pair = ["--trust-domain", TRUST_DOMAIN, "--ca-server-name", "localhost", "--ca-address", &address];
+        Self::start_with(name, cluster.folder(), &roots(cluster), token, &[&of_pair, flags].concat())
+    }
+
+    /// The flags say of which trust domain it is, and who is asked.
+    pub(super) fn start_with(name: &str, folder: &Path, roots: &str, token: &Path, flags: &[&str]) -> Self {
         let [socket, output, root_file] = ["sock", "output", "roots"].map(|end| folder.join(format!("{name}.{end}")));
-        fs::write(&root_file, roots(cluster)).unwrap();
+        fs::write(&root_file, roots).unwrap();
         let admin = free_port();
         let mut command = countersign();
-        command.args(["agent", "--trust-domain", TRUST_DOMAIN, "--ca-server-name", "localhost"]);
-        command.args(["--ca-address", &replica.address()]).arg("--token-file").arg(token);
+        command.arg("agent").arg("--token-file").arg(token);
         command.arg("--root-file").arg(root_file).arg("--socket").arg(&socket).arg("--output-dir").arg(&output);
         command.arg("--admin-listen").arg(loopback(admin).to_string()).args(flags);
         let process = Process::start(name, folder, &mut command);
@@ -58,14 +63,14 @@ impl Agent {
         agent
     }
 
-    fn metric(&self, name: &str) -> Option<f64> {
+    pub(super) fn metric(&self, name: &str) -> Option<f64> {
         let page = http::get(loopback(self.admin), "/metrics").unwrap();
         page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 }
 
 /// A server with the SVID of whoever stands behind the Service, or of somebody else.
-fn backend(cluster: &Cluster, agent: &Agent) -> (Process, u16) {
+pub(super) fn backend(cluster: &Cluster, agent: &Agent) -> (Process, u16) {
     let port = free_port();
     let mut command = Command::new("openssl");
     command.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")]);
@@ -77,18 +82,18 @@ fn backend(cluster: &Cluster, agent: &Agent) -> (Process, u16) {
 }
 
 /// A file with a token of the account, bound to the pod.
-fn token_of_pod(cluster: &Cluster, account: &Account, pod: &str) -> PathBuf {
+pub(super) fn token_of_pod(cluster: &Cluster, account: &Account, pod: &str) -> PathBuf {
     let asked = TokenFor { audiences: &["istio-ca"], pod: Some(pod), ..TokenFor::default() };
     let path = cluster.folder().join("backend-token");
     fs::write(&path, block_on(cluster.token(account, &asked))).unwrap();
     path
 }
 
-fn answers(gateway: &Gateway) -> Result<(), String> {
+pub(super) fn answers(gateway: &Gateway) -> Result<(), String> {
     http::get(gateway.address, "/").map(drop)
 }
 
-fn refuses(gateway: &Gateway) -> Result<(), String> {
+pub(super) fn refuses(gateway: &Gateway) -> Result<(), String> {
     match http::get(gateway.address, "/") {
         Err(why) if why.starts_with("status 503") => Ok(()),
         other => Err(format!("{other:?}")),
@@ -97,7 +102,12 @@ fn refuses(gateway: &Gateway) -> Result<(), String> {
 
 /// What `policy explain` says of the Service: whether its policy is in force, or why that is not known. Empty if nothing.
 fn enforcement(replica: &Replica) -> String {
-    let said = said(&policy(replica, &["explain", &format!("{TEAM}/backend"), "-o", "json"]));
+    enforcement_at(replica.data())
+}
+
+/// The same of the replica with this data directory.
+pub(super) fn enforcement_at(data: &Path) -> String {
+    let said = said(&policy_at(data, &["explain", &format!("{TEAM}/backend"), "-o", "json"]));
     let namespace: serde_json::Value = serde_json::from_str(&said).unwrap();
     let conditions = namespace["services"][0]["conditions"].as_array().cloned().unwrap_or_default();
     let ours = conditions.iter().find(|condition| condition["reason"].as_str().unwrap().ends_with("Enforced"));
@@ -113,7 +123,7 @@ fn enforced_soon(what: &str, replica: &Replica, expected: &str) {
     println!("{what} after {:?}", begin.elapsed());
 }
 
-const ENFORCED: &str = "\"Enforced\"";
+pub(super) const ENFORCED: &str = "\"Enforced\"";
 const UNASKED: &str = "\"NotEnforced\": \"no gateway is known to ask";
 
 /// Each change of whether the policy is in force, as `policy watch` has told it.
@@ -132,7 +142,7 @@ fn told(watch: &Process) -> Vec<String> {
 }
 
 /// Waits for the effect of what was just done, and that it stays for a few requests.
-fn soon(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), String>) {
+pub(super) fn soon(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), String>) {
     let begin = Instant::now();
     wait_until(EFFECT, what, || is_so(gateway));
     println!("{what} after {:?}", begin.elapsed());

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 
 pub(super) const GATEWAY_API: &str = "gateway.networking.k8s.io";
-pub(super) const TEAM: &str = "test-infra";
+pub(crate) const TEAM: &str = "test-infra";
 pub(super) const SERVICE: &str = "backend";
 
 pub(super) fn kind(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
@@ -28,7 +28,7 @@ pub(super) fn policies(client: &Client, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &policy)
 }
 
-pub(super) async fn get(client: &Client, namespace: &str, name: &str) -> Option<DynamicObject> {
+pub(crate) async fn get(client: &Client, namespace: &str, name: &str) -> Option<DynamicObject> {
     policies(client, namespace).get_opt(name).await.ok().flatten()
 }
 
@@ -36,7 +36,7 @@ pub(super) async fn secret(client: &Client, namespace: &str, name: &str) -> Opti
     Api::namespaced(client.clone(), namespace).get_opt(name).await.unwrap()
 }
 
-pub(super) async fn roots(client: &Client, namespace: &str) -> Option<ConfigMap> {
+pub(crate) async fn roots(client: &Client, namespace: &str) -> Option<ConfigMap> {
     Api::namespaced(client.clone(), namespace).get_opt("countersign-mesh-ca").await.unwrap()
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn edit(client: &Client, name: &str, change: &Value) {
     policies(client, TEAM).patch(name, &params, &Patch::Merge(change)).await.unwrap();
 }
 
-pub(super) async fn label(client: &Client, value: Option<&str>) {
+pub(crate) async fn label(client: &Client, value: Option<&str>) {
     let patch = Patch::Merge(json!({ "metadata": { "labels": { "istio-injection": value } } }));
     Api::<Namespace>::all(client.clone()).patch(TEAM, &PatchParams::default(), &patch).await.unwrap();
 }
@@ -74,7 +74,7 @@ pub(super) async fn make_envoy_gateway(cluster: &Cluster) {
 }
 
 /// A namespace with a Service of two ports and a pod with a sidecar behind it.
-pub(super) async fn make_team(cluster: &Cluster) {
+pub(crate) async fn make_team(cluster: &Cluster) {
     cluster.namespace_named(TEAM, &[]).await;
     cluster.apply(&service(SERVICE)).await;
     cluster.apply(&pod("one", SERVICE, "v1")).await;
@@ -190,7 +190,7 @@ spec:
 "#;
 
 /// Another controller's Gateway, which can verify identities but knows no SDS.
-pub(super) const OTHER_GATEWAY: &str = r#"
+pub(crate) const OTHER_GATEWAY: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: kgateway}

@@ -24,7 +24,8 @@ use countersign::{
     k8s::{client::client, pods::ClusterPods, token_review::ClusterTokenReviewer},
     runtime::seams::{RingRandom, SystemClock},
     service::{
-        create_certificate::{Cluster as ClusterCallers, CreateCertificate, CreateError, Parts, SigningPolicy},
+        caller_attestation::Cluster as ClusterCallers,
+        create_certificate::{CreateCertificate, CreateError, Parts, SigningPolicy},
         leadership::Standing,
         metrics::Metrics,
         ports::{

@@ -11,7 +11,7 @@ fn a_pod_has_defaults_of_its_own() {
     assert_eq!((config.drain, config.workload_socket.as_deref()), (Duration::from_secs(5), None));
     let kubernetes = config.kubernetes.as_ref().unwrap();
     assert_eq!(kubernetes.lease, crate::domain::leadership::LeaseTiming::DEFAULT);
-    assert_eq!(kubernetes.token_audiences, ["istio-ca"]);
+    assert_eq!(kubernetes.reviews.audiences, ["istio-ca"]);
     assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
 }
 
@@ -97,4 +97,29 @@ fn a_replica_before_istiod_in_kubernetes_needs_its_name_and_no_pair_port() {
     );
     let problem = problem_of("source: istiod\nstate: kubernetes\nreplicaUid: a-b\nmeshCa: true\n");
     assert_eq!(problem, "meshCa in FILE: does not count with source istiod: leave it out");
+}
+
+#[test]
+fn policies_where_istiod_signs_need_a_port_for_the_other_replicas_and_have_the_mesh_s_trust_domain() {
+    let base = "source: istiod\nstate: kubernetes\nreplicaUid: a-b\n";
+    let policy = format!("{base}policy: true\n");
+    assert!(problem_of(&policy).contains("--pair-address: required"), "{}", problem_of(&policy));
+    let policy = format!("{policy}pairAddress: 10.0.0.7:15013\n");
+    let config = load_file(&policy).unwrap();
+    let followed = config.istiod.clone().unwrap().cluster.unwrap().policy.unwrap();
+    assert_eq!((followed.reviews.audiences, followed.policy.objects), (vec!["istio-ca".to_owned()], false));
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+    let more = "policyObjects: true\ngatewayIdentities: ['spiffe://cluster.local/ns/a/sa/b']\npairService: a:1\n\
+                istioNamespace: istio\npolicyMembership: auto\ntokenCache: 1s\n";
+    let config = load_file(&format!("{policy}{more}")).unwrap();
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+
+    let problem = problem_of(&format!("{policy}meshTrustDomain: cluster.local\n"));
+    assert_eq!(problem, "meshTrustDomain in FILE: does not count with source istiod: trustDomain is the mesh's");
+    for alone in ["pairListen: 127.0.0.1:1", "tokenCache: 1s", "policyObjects: true", "istioNamespace: a"] {
+        let problem = problem_of(&format!("{base}{alone}\n"));
+        assert!(problem.contains("counts with policy only: set that"), "{alone}: {problem}");
+    }
+    let problem = problem_of("source: istiod\npolicy: true\n");
+    assert_eq!(problem, "policy in FILE: counts with state kubernetes only: set that, or leave this out");
 }

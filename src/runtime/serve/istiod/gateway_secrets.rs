@@ -3,8 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::{lease::Member, while_held::WhileHeld};
 use crate::{
-    domain::clock::Clock,
     grpc::{
         own_at_istiod::{OwnAtIstiod, OwnToken},
         self_handshake::SelfHandshake,
@@ -17,21 +17,12 @@ use crate::{
         supervisor::Supervisor,
     },
     service::{
-        bundle_distribution::{Trust, Trusted},
         gateway_secrets::{AccountTokens, GatewaySecrets, Parts, Surroundings},
         istiod_pass_on::PassOn,
-        lease_term::{HeldTerm, TermReceiver},
         readiness::Readiness,
         svid_publisher::IdentityReceiver,
     },
 };
-
-/// Whether this replica is active.
-pub(super) struct Active {
-    pub(super) held: TermReceiver,
-    /// The pair's namespace.
-    pub(super) namespace: String,
-}
 
 /// How istiod is asked, and its roots as they came with the own certificate.
 pub(super) struct Signer {
@@ -44,7 +35,7 @@ const ITS_DEFAULT: Duration = Duration::ZERO;
 
 /// Keeps them while this replica is active.
 pub(super) async fn start(
-    Active { held, namespace }: Active,
+    Member { namespace, held, .. }: &Member,
     cluster: &IstiodClusterConfig,
     Signer { pass_on, serving }: Signer,
     readiness: &Readiness,
@@ -67,37 +58,15 @@ pub(super) async fn start(
     let all = Surroundings {
         trust_domain: config.trust_domain.clone(),
         ttl: ITS_DEFAULT,
-        publisher: namespace,
+        publisher: namespace.clone(),
         check: Arc::new(SelfHandshake::new(Arc::clone(&seams.clock))),
         clock: Arc::clone(&seams.clock),
         metrics: Arc::clone(&seams.metrics),
     };
     let kept = GatewaySecrets::new(parts.collect(), &all).map_err(ServeFailed::of)?;
     let clock = Arc::clone(&seams.clock);
-    let trusted = move |term: &Arc<HeldTerm>| WhileHeld {
-        term: Arc::clone(term),
-        clock: Arc::clone(&clock),
-        roots: serving.clone(),
-    };
-    let keeping = kept.run(held, trusted, readiness.latch("gateway secrets", "not begun"));
+    let trusted = move |term: &_| WhileHeld::new(term, &clock, &serving);
+    let keeping = kept.run(held.clone(), trusted, readiness.latch("gateway secrets", "not begun"));
     supervisor.spawn("gateway secrets", until(shutdown, async move { match keeping.await {} }));
     Ok(())
-}
-
-/// Roots that are trusted while the term lasts: a replica that was stopped and goes on has nothing signed in a term that is over.
-#[derive(Clone)]
-struct WhileHeld {
-    term: Arc<HeldTerm>,
-    clock: Arc<dyn Clock>,
-    roots: IdentityReceiver,
-}
-
-impl Trusted for WhileHeld {
-    fn now(&self) -> Option<Trust> {
-        if self.term.covers(self.clock.boot()) { self.roots.now() } else { None }
-    }
-
-    async fn changed(&mut self) {
-        Trusted::changed(&mut self.roots).await;
-    }
 }

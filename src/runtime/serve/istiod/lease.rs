@@ -21,43 +21,50 @@ use crate::{
         leadership::{Hints, Standing},
         lease_term::{LeaseTerm, TermReceiver},
         metrics::Metrics,
+        ports::LeaseHolder,
         readiness::{Latch, Readiness},
         state_manifest::StateManifest,
     },
 };
 
-/// An election that nobody drives yet, and whether it has made this replica the active one.
-pub(super) struct Joined {
-    pub(super) election: LeaseTerm,
-    pub(super) held: TermReceiver,
+/// This replica among the others.
+pub(super) struct Member {
+    /// How it is called.
+    pub(super) replica: String,
     /// The pair's.
     pub(super) namespace: String,
+    /// Its term, while it is active.
+    pub(super) held: TermReceiver,
+    /// Who was last seen to be active.
+    pub(super) holder: watch::Receiver<Option<LeaseHolder>>,
 }
 
-/// Makes it.
+/// Makes it, with an election that nobody drives yet.
 pub(super) async fn join(
     cluster: &IstiodClusterConfig,
     seams: &Seams,
     readiness: &Readiness,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> Result<Joined, ServeFailed> {
+) -> Result<(Member, LeaseTerm), ServeFailed> {
     let kubeconfig = cluster.kubeconfig.clone();
     let client = seams.control.spawn(async move { client(kubeconfig.as_deref()).await });
     let client = client.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
     let namespace = cluster.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let replica = format!("{}-{}", cluster.replica_uid, suffix(seams.random.as_ref())?);
     let (clock, manifest) = (Arc::clone(&seams.clock), Arc::new(StateManifest::default()));
-    let lease = LeaseStore::new(client, &namespace, LEASE, cluster.lease, None, manifest, Arc::clone(&clock));
+    let own = cluster.policy.as_ref().map(|policy| policy.pair.address);
+    let lease = LeaseStore::new(client, &namespace, LEASE, cluster.lease, own, manifest, Arc::clone(&clock));
     let (lease, hints) = (Arc::new(lease), Hints::new());
+    let holder = lease.observed();
     let watching = on(&seams.control, Arc::clone(&lease).watch(hints.clone()));
     supervisor.spawn("lease watch", until(shutdown, watching));
-    let holder = HolderId::parse(&replica).map_err(ServeFailed::of)?;
-    let machine = Machine::new(Tenure::Lease(cluster.lease), holder, clock.boot());
+    let name = HolderId::parse(&replica).map_err(ServeFailed::of)?;
+    let machine = Machine::new(Tenure::Lease(cluster.lease), name, clock.boot());
     let (election, held, standing) = LeaseTerm::new(machine, lease, hints, clock);
     let (latch, metrics) = (readiness.latch("term", "the election has not begun"), Arc::clone(&seams.metrics));
     supervisor.spawn("standing", until(shutdown, async move { match show(standing, latch, metrics).await {} }));
-    Ok(Joined { election, held, namespace })
+    Ok((Member { replica, namespace, held, holder }, election))
 }
 
 /// Requests are passed on whoever is active, so nothing of this keeps a replica from being ready.

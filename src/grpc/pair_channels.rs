@@ -105,7 +105,7 @@ impl PairChannels {
     }
 }
 
-const NO_CERTIFICATE: &str = "this replica has no certificate of the pair authority yet";
+const NO_CERTIFICATE: &str = "this replica has no certificate for the others yet";
 
 fn is_same(one: Option<&Arc<ClientConfig>>, other: Option<&Arc<ClientConfig>>) -> bool {
     match (one, other) {

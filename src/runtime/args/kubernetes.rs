@@ -18,7 +18,7 @@ pub struct KubernetesArgs {
     /// Address for the other replicas
     #[arg(long, value_name = "IP:PORT")]
     pub pair_listen: Option<String>,
-    /// Where the other replicas reach that address. Required in Kubernetes
+    /// Where the other replicas reach that address. Required in Kubernetes; with source istiod if there is policy
     #[arg(long, value_name = "IP:PORT")]
     pub pair_address: Option<String>,
     /// Headless Service of the replicas, by which they find each other while the API server is away
@@ -42,7 +42,7 @@ pub struct KubernetesArgs {
     /// How long the API server's answer about a token is believed, at most 1m; 0s asks it for each request
     #[arg(long, value_name = "DURATION")]
     pub token_cache: Option<String>,
-    /// Trust domain of the mesh. An own root is refused in it unless it is the mesh's only CA
+    /// Trust domain of the mesh. An own root is refused in it unless it is the mesh's only CA. With source istiod it is trust-domain
     #[arg(long, value_name = "NAME")]
     pub mesh_trust_domain: Option<String>,
     /// Whether this is the mesh's only CA: true or false. Only then istio-ca-root-cert and istiod-tls are written

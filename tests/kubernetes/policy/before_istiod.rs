@@ -18,7 +18,7 @@ use tonic::{
 use super::{
     TEAM,
     contexts::{Agent, ENFORCED, answers, backend, enforcement_at, refuses, soon, token_of_pod},
-    create, pod_of, policy_at, runtime, said,
+    create, pod_of, policy_at, runtime,
 };
 use crate::{
     cluster::{Account, TokenFor, block_on},
@@ -162,28 +162,7 @@ fn proofs(stage: &Stage, gateway: &Agent, behind: &Agent, token: &str) {
 
 #[test]
 fn gateways_prove_themselves_to_a_pair_that_passes_on_and_its_policies_outlive_a_replica_and_istiod() {
-    let mut stage = Stage::before_istiod(&RIGHTS, flags);
-    let runtime = runtime();
-    let client = runtime.block_on(async { stage.cluster.admin() });
-    let token_path = block_on(async {
-        install_kinds(&stage.cluster).await;
-        objects::make_team(&stage.cluster).await;
-        stage.cluster.namespace_named("gw", &[]).await;
-        stage.cluster.apply(objects::OTHER_GATEWAY).await;
-        token_file(&stage.cluster, "gateway").await
-    });
-    set_label(&stage, Some("enabled"));
-    let explained = |folder: &Path| said(&policy_at(folder, &["explain", &format!("{TEAM}/backend")]));
-    for folder in folders(&stage) {
-        wait_until(START, "policies without istiod", || {
-            let said = policy_at(&folder, &["explain", &format!("{TEAM}/backend")]);
-            if said.status.success() { Ok(()) } else { Err(format!("{said:?}")) }
-        });
-        assert!(explained(&folder).contains(&format!("spiffe://cluster.local/ns/{TEAM}/sa/v1")));
-    }
-    // nobody knows the mesh's roots yet, so none are written
-    active(&stage);
-    assert!(objects_are_gone(&stage).is_ok());
+    let (mut stage, token_path) = before_istiod();
     stage.start_istiod();
     stage.wait_until_ready();
     wait_until(START, "objects with istiod's root", || objects_are_right(&stage));
@@ -206,18 +185,53 @@ fn gateways_prove_themselves_to_a_pair_that_passes_on_and_its_policies_outlive_a
     soon("an answer by whom istiod has certified", &envoy, answers);
     in_force_at(&folders(&stage), ENFORCED);
 
-    // either replica goes on alone
-    let active = active(&stage);
-    stage.replicas[active].process.kill();
-    let heir = [folders(&stage)[1 - active].clone()];
-    set_label(&stage, None);
-    wait_until(TAKE_OVER + START, "no objects without the label, by the other one", || objects_are_gone(&stage));
-    soon("an answer without the label, for a minute", &envoy, answers);
+    a_replica_and_istiod_leave(&mut stage, &envoy);
+    check_nothing_was_refused(&stage.cluster);
+    for replica in &stage.replicas {
+        assert!(!replica.process.errors().contains(token.trim()), "the token stands in the log");
+    }
+}
+
+/// Policies are known, and nobody knows the mesh's roots. Also a file with the gateway's token.
+fn before_istiod() -> (Stage, PathBuf) {
+    let stage = Stage::before_istiod(&RIGHTS, flags);
+    let token_path = block_on(async {
+        install_kinds(&stage.cluster).await;
+        objects::make_team(&stage.cluster).await;
+        stage.cluster.namespace_named("gw", &[]).await;
+        stage.cluster.apply(objects::OTHER_GATEWAY).await;
+        token_file(&stage.cluster, "gateway").await
+    });
     set_label(&stage, Some("enabled"));
-    wait_until(SOON, "objects again", || objects_are_right(&stage));
+    let id = format!("spiffe://cluster.local/ns/{TEAM}/sa/v1");
+    for folder in folders(&stage) {
+        wait_until(START, "policies without istiod", || {
+            let said = policy_at(&folder, &["explain", &format!("{TEAM}/backend")]);
+            if String::from_utf8_lossy(&said.stdout).contains(&id) { Ok(()) } else { Err(format!("{said:?}")) }
+        });
+    }
+    wait_until(START, "a plan at the active, which would write", || {
+        let said = policy_at(&folders(&stage)[active(&stage)], &["gateways"]);
+        if String::from_utf8_lossy(&said.stdout).contains("other") { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    assert_eq!(objects_are_gone(&stage), Ok(()), "nobody knows roots for them");
+    (stage, token_path)
+}
+
+/// Either replica goes on alone, and policies need no istiod.
+fn a_replica_and_istiod_leave(stage: &mut Stage, envoy: &Gateway) {
+    let runtime = runtime();
+    let client = runtime.block_on(async { stage.cluster.admin() });
+    let active = active(stage);
+    stage.replicas[active].process.kill();
+    let heir = [folders(stage)[1 - active].clone()];
+    set_label(stage, None);
+    wait_until(TAKE_OVER + START, "no objects without the label, by the other one", || objects_are_gone(stage));
+    soon("an answer without the label, for a minute", envoy, answers);
+    set_label(stage, Some("enabled"));
+    wait_until(SOON, "objects again", || objects_are_right(stage));
     in_force_at(&heir, ENFORCED);
 
-    // policies need no istiod
     stage.istiod = None;
     wait_until(START, "istiod away", || match readiness(&stage.replicas[1 - active]) {
         page if page.contains("istiod: not ready") => Ok(()),
@@ -225,14 +239,10 @@ fn gateways_prove_themselves_to_a_pair_that_passes_on_and_its_policies_outlive_a
     });
     runtime.block_on(create(Api::namespaced(client.clone(), TEAM), &pod_of(TEAM, "two", "backend", "v2", true)));
     block_on(stage.cluster.delete_pod(TEAM, "one"));
-    soon("a refusal of who is not behind the Service any more", &envoy, refuses);
+    soon("a refusal of who is not behind the Service any more", envoy, refuses);
     in_force_at(&heir, ENFORCED);
     runtime.block_on(create(Api::namespaced(client, TEAM), &pod_of(TEAM, "three", "backend", "v1", true)));
-    soon("an answer by a new pod of the account", &envoy, answers);
-    check_nothing_was_refused(&stage.cluster);
-    for replica in &stage.replicas {
-        assert!(!replica.process.errors().contains(token.trim()), "the token stands in the log");
-    }
+    soon("an answer by a new pod of the account", envoy, answers);
 }
 
 fn in_force_at(folders: &[PathBuf], expected: &str) {

@@ -164,9 +164,15 @@ async fn join_others(
     }
     let (replica, held) = (member.replica.clone(), member.held.clone());
     let directory = Arc::clone(&known) as _;
+    let mut dial = client.clone();
     let pair = Arc::new(PairClient::over_network(directory, replica.clone(), followed.pair.address, client));
     let (asking, own) = (Arc::clone(&pair), held.clone());
-    tasks.push(("pair watch", Box::pin(async move { asking.follow(own).await })));
+    let watching = async move {
+        // which may be long: istiod need not be there
+        let _certified = dial.wait_for(Option::is_some).await.is_ok();
+        asking.follow(own).await;
+    };
+    tasks.push(("pair watch", Box::pin(watching)));
     let reports = Arc::clone(&enforcement);
     tasks.push(("policy reports", Box::pin(async move { match pair.pass_reports(reports).await {} })));
     let services = MeshPairServices { replica, held, enforcement, known, clock };

@@ -3,6 +3,7 @@
 
 mod envoy_gateway;
 mod gateways;
+mod grants;
 mod routes;
 mod tls_policies;
 
@@ -14,6 +15,7 @@ use serde::Deserialize;
 pub use self::{
     envoy_gateway::{follow_envoy_backends, follow_envoy_gateway_settings, follow_envoy_proxies, follow_sds_secrets},
     gateways::{follow_gateway_classes, follow_gateways, follow_listener_sets},
+    grants::follow_reference_grants,
     routes::{follow_grpc_routes, follow_http_routes},
     tls_policies::{follow_root_config_maps, follow_tls_policies},
 };

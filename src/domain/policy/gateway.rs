@@ -1,9 +1,11 @@
 //! What of the policies is written into the cluster for gateways of the Gateway API: whom a Gateway reaches, what its controller can
 //! verify, and which objects follow from that. Pure, like all of the policy; nothing here reads or writes.
 
+mod data_plane;
 mod facts;
 mod gateway_index;
 mod gateway_state;
+mod grants;
 mod index_of;
 mod known;
 mod plan;
@@ -14,6 +16,7 @@ mod tls_policies;
 mod topology;
 
 use self::{
+    grants::Grants,
     index_of::IndexOf,
     known::Known,
     routes::Routes,
@@ -24,13 +27,15 @@ use self::{
 };
 
 pub use self::{
+    data_plane::{Carries, DataPlanePod},
     facts::{
-        Admits, BackendTlsApi, ClassFacts, Controller, DataPlanePod, EnvoyBackendFacts, EnvoyGatewaySettings,
-        EnvoyProxyFacts, GatewayChange, GatewayFacts, ListenerFacts, ListenerSetFacts, NamespaceSelector, Parent,
-        ParentFacts, PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts,
-        Target, TlsPolicyFacts,
+        Admits, BackendTlsApi, ClassFacts, Controller, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts,
+        GatewayChange, GatewayFacts, ListenerFacts, ListenerSetFacts, NamespaceSelector, Parent, ParentFacts,
+        PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts, Target,
+        TlsPolicyFacts,
     },
     gateway_index::GatewayIndex,
+    grants::GrantFacts,
     plan::{
         CA_CONFIG_MAP, DesiredObject, DesiredPolicy, GatewayPlan, GatewayState, NamespacePlan, SdsUrl, ServicePlan,
         Verification,

@@ -65,12 +65,19 @@ struct GatewaySpec {
     listeners: Vec<Listener>,
     infrastructure: Infrastructure,
     tls: GatewayTls,
+    allowed_listeners: AllowedListeners,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Infrastructure {
     parameters_ref: Option<Reference>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct AllowedListeners {
+    namespaces: AllowedNamespaces,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -147,12 +154,13 @@ fn class_facts(class: &Object<ClassSpec>) -> ClassFacts {
 }
 
 fn gateway_facts(gateway: &Object<GatewaySpec>) -> GatewayFacts {
-    let GatewaySpec { gateway_class_name, listeners, infrastructure, tls } = &gateway.spec;
+    let GatewaySpec { gateway_class_name, listeners, infrastructure, tls, allowed_listeners } = &gateway.spec;
     let parameters = infrastructure.parameters_ref.as_ref().filter(|parameters| parameters.is_envoy_proxy());
     GatewayFacts {
         object: gateway.metadata.object(),
         class: gateway_class_name.as_str().into(),
         listeners: listeners.iter().map(listener_facts).collect(),
+        takes_sets: takes_sets(&allowed_listeners.namespaces),
         parameters: parameters.map(|parameters| parameters.name.as_str().into()),
         client_certificate: tls.backend.client_certificate_ref.is_some(),
     }
@@ -176,6 +184,11 @@ fn listener_facts(listener: &Listener) -> ListenerFacts {
         routes: RouteKinds::of(&listener.protocol, kinds),
         admits: admits(namespaces),
     }
+}
+
+/// None, if nothing is said.
+fn takes_sets(namespaces: &AllowedNamespaces) -> Option<Admits> {
+    (!matches!(namespaces.from.as_deref(), None | Some("None"))).then(|| admits(namespaces))
 }
 
 /// What can't be read admits its own namespace alone, as if nothing was said; the API server lets nothing else be written.
@@ -235,6 +248,20 @@ mod tests {
         };
         let admits: Vec<_> = facts.listeners.iter().map(|one| one.admits.clone()).collect();
         assert_eq!(admits, [Admits::Selector(selector), Admits::All, Admits::Same]);
+        assert_eq!(facts.takes_sets, None);
+    }
+
+    #[test]
+    fn a_gateway_takes_listener_sets_only_where_it_says_so() {
+        for (said, expected) in [
+            ("{}", None),
+            (r#"{"namespaces": {"from": "None"}}"#, None),
+            (r#"{"namespaces": {"from": "Same"}}"#, Some(Admits::Same)),
+            (r#"{"namespaces": {"from": "All"}}"#, Some(Admits::All)),
+        ] {
+            let gateway = format!(r#"{{"metadata": {{"name": "g"}}, "spec": {{"allowedListeners": {said}}}}}"#);
+            assert_eq!(gateway_facts(&read(&gateway)).takes_sets, expected, "{said}");
+        }
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::{
         client::Client,
         gateway_watch::{
             follow_envoy_backends, follow_envoy_gateway_settings, follow_envoy_proxies, follow_gateway_classes,
-            follow_gateways, follow_grpc_routes, follow_http_routes, follow_listener_sets, follow_root_config_maps,
-            follow_sds_secrets, follow_tls_policies,
+            follow_gateways, follow_grpc_routes, follow_http_routes, follow_listener_sets, follow_reference_grants,
+            follow_root_config_maps, follow_sds_secrets, follow_tls_policies,
         },
         peer_authentications::follow_peer_authentications,
         policy_objects::ClusterPolicyObjects,
@@ -102,6 +102,7 @@ fn follow_gateway_api(client: &Client, plans: &Arc<GatewayPlans>, objects: &Arc<
     follow!(tasks, "ListenerSets", follow_listener_sets, client, tell);
     follow!(tasks, "HTTPRoutes", follow_http_routes, client, tell);
     follow!(tasks, "GRPCRoutes", follow_grpc_routes, client, tell);
+    follow!(tasks, "ReferenceGrants", follow_reference_grants, client, tell);
     follow!(tasks, "EnvoyProxies", follow_envoy_proxies, client, tell);
     follow!(tasks, "Envoy Gateway's Backends", follow_envoy_backends, client, tell);
     follow!(tasks, "Envoy Gateway's settings", follow_envoy_gateway_settings, client, tell);

@@ -24,8 +24,6 @@ pub enum GatewayCondition {
     RoutedByUnsupported {
         /// Those Gateways.
         gateways: Box<[ObjectName]>,
-        /// Whether no policy is written because of them. Not for a Route of another namespace: it could switch mutual TLS off.
-        is_decisive: bool,
     },
     /// Of a Service: more accounts than a policy has room for.
     TooManyIdentities {
@@ -234,16 +232,11 @@ impl GatewayCondition {
                 "the API server takes no BackendTLSPolicy of gateway.networking.k8s.io/v1, so none is written and gateways send \
                  plaintext: install the Gateway API 1.4 or later",
             ),
-            Self::RoutedByUnsupported { gateways, is_decisive: true } => {
+            Self::RoutedByUnsupported { gateways } => {
                 f.write_str("no policy is written, and gateways send plaintext, because a Route leads to it from a Gateway that can't \
                              verify a SPIFFE ID: ")?;
                 list(f, gateways)?;
                 f.write_str("; move that Route to another Gateway")
-            }
-            Self::RoutedByUnsupported { gateways, is_decisive: false } => {
-                f.write_str("a Route of another namespace leads to it from a Gateway that can't verify a SPIFFE ID: ")?;
-                list(f, gateways)?;
-                f.write_str("; that is no reason to do without mutual TLS, so requests of that Gateway are refused")
             }
             Self::TooManyIdentities { left_out, of } => {
                 write!(f, "its pods run as {of} service accounts and a BackendTLSPolicy has room for five: pods of ")?;

@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::domain::{
-    identity::ServiceAccount,
-    policy::{Change, Labels, ObjectName, PodFacts},
-};
+use super::GrantFacts;
+use crate::domain::policy::{Change, Labels, ObjectName};
 
 /// What was seen. Kinds that the cluster does not serve are told as an empty [`Change::Reset`].
 #[derive(Clone, Debug)]
@@ -21,6 +19,8 @@ pub enum GatewayChange {
     HttpRoutes(Change<RouteFacts>),
     /// Of GRPCRoutes.
     GrpcRoutes(Change<RouteFacts>),
+    /// Of ReferenceGrants.
+    Grants(Change<GrantFacts>),
     /// Of BackendTLSPolicies: everybody's.
     TlsPolicies(Change<TlsPolicyFacts>),
     /// Of EnvoyProxies.
@@ -70,6 +70,8 @@ pub struct GatewayFacts {
     pub class: Arc<str>,
     /// Its listeners.
     pub listeners: Box<[ListenerFacts]>,
+    /// `spec.allowedListeners`: of which namespaces it takes ListenerSets; `None`: of none, which is the default.
+    pub takes_sets: Option<Admits>,
     /// The EnvoyProxy that `spec.infrastructure.parametersRef` names, if it is one; in the Gateway's namespace.
     pub parameters: Option<Box<str>>,
     /// Whether `spec.tls.backend.clientCertificateRef` is there.
@@ -158,8 +160,7 @@ pub struct RouteFacts {
     pub object: ObjectName,
     /// `spec.parentRefs`, as far as they name what can be a parent here.
     pub parents: Box<[ParentFacts]>,
-    /// The backends of all rules, those of filters that mirror among them, each once. Whether a ReferenceGrant lets one in another
-    /// namespace be used is not asked.
+    /// The backends of all rules, those of filters that mirror among them, each once.
     pub backends: Box<[RouteBackend]>,
 }
 
@@ -273,19 +274,6 @@ pub enum BackendTlsApi {
     TooOld,
 }
 
-/// A pod that carries the requests of a Gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataPlanePod {
-    /// Which.
-    pub pod: ObjectName,
-    /// Of which Gateway.
-    pub gateway: ObjectName,
-    /// Whom it runs as.
-    pub account: ServiceAccount,
-    /// Whether Istio has put a sidecar in.
-    pub is_injected: bool,
-}
-
 impl Controller {
     /// By `spec.controllerName`.
     pub fn of(name: &str) -> Self {
@@ -326,9 +314,10 @@ impl RouteKinds {
 }
 
 impl GatewayFacts {
-    /// Whether it depends on labels of a namespace who may attach Routes.
+    /// Whether it depends on labels of a namespace who may attach Routes or ListenerSets.
     pub(super) fn admits_by_labels(&self) -> bool {
-        self.listeners.iter().any(|listener| matches!(listener.admits, Admits::Selector(_)))
+        let listeners = self.listeners.iter().map(|listener| &listener.admits);
+        listeners.chain(&self.takes_sets).any(|admits| matches!(admits, Admits::Selector(_)))
     }
 }
 
@@ -357,26 +346,5 @@ impl Requirement {
             Self::Exists(key) => labels.get(key).is_some(),
             Self::DoesNotExist(key) => labels.get(key).is_none(),
         }
-    }
-}
-
-impl DataPlanePod {
-    /// What a pod is to a Gateway, by the labels that controllers put on what they deploy; `None` of all other pods, and of those
-    /// that have finished.
-    pub fn of(pod: &PodFacts) -> Option<Self> {
-        const OWNING: [&str; 2] =
-            ["gateway.envoyproxy.io/owning-gateway-namespace", "gateway.envoyproxy.io/owning-gateway-name"];
-        if pod.finished {
-            return None;
-        }
-        let gateway = match OWNING.map(|key| pod.labels.get(key)) {
-            [Some(namespace), Some(name)] => ObjectName::new(namespace, name),
-            _ => {
-                let name = pod.labels.get("gateway.networking.k8s.io/gateway-name")?;
-                ObjectName { namespace: Arc::clone(&pod.object.namespace), name: name.into() }
-            }
-        };
-        let is_injected = pod.sidecar == crate::domain::policy::Sidecar::Injected;
-        Some(Self { pod: pod.object.clone(), gateway, account: pod.account.clone(), is_injected })
     }
 }

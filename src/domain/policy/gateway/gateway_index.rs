@@ -10,8 +10,8 @@ use std::{
 
 use super::{
     BackendTlsApi, ClassFacts, DataPlanePod, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange,
-    GatewayFacts, GatewayPlan, Known, LabelledNamespace, ListenerSetFacts, NamespacePlan, Outlook, RouteKind, Routes,
-    SdsSecretFacts, SdsUrl, ServicePlan, Standing, Surroundings, TlsPolicies, Topology, gateway_state,
+    GatewayFacts, GatewayPlan, Grants, Known, LabelledNamespace, ListenerSetFacts, NamespacePlan, Outlook, RouteKind,
+    Routes, SdsSecretFacts, SdsUrl, ServicePlan, Standing, Surroundings, TlsPolicies, Topology, gateway_state,
 };
 use crate::domain::policy::{
     Change, ClusterChange, ControlPlanes, MtlsMode, NamespaceFacts, NamespacePolicy, ObjectName, PodFacts,
@@ -25,6 +25,7 @@ pub struct GatewayIndex {
     gateways: Known<ObjectName, GatewayFacts>,
     sets: Known<ObjectName, ListenerSetFacts>,
     routes: Routes,
+    grants: Grants,
     tls_policies: TlsPolicies,
     proxies: Known<ObjectName, EnvoyProxyFacts>,
     secrets: Known<ObjectName, SdsSecretFacts>,
@@ -78,6 +79,7 @@ impl GatewayIndex {
             GatewayChange::GrpcRoutes(change) => {
                 self.routes.take(RouteKind::Grpc, change, |upstream| touched.upstream(upstream));
             }
+            GatewayChange::Grants(change) => self.grants.take(change, || touched.all = true),
             GatewayChange::TlsPolicies(change) => {
                 self.tls_policies.take(change, |upstream| touched.upstream(upstream));
             }
@@ -150,6 +152,7 @@ impl GatewayIndex {
             && self.gateways.is_listed()
             && self.sets.is_listed()
             && self.routes.is_listed()
+            && self.grants.is_listed()
             && self.tls_policies.is_listed()
             && self.proxies.is_listed()
             && self.secrets.is_listed()
@@ -207,6 +210,7 @@ impl GatewayIndex {
                 standings: &self.standings,
             },
             routes: &self.routes,
+            grants: &self.grants,
             tls_policies: &self.tls_policies,
             api,
             istio: &control_planes.istio,

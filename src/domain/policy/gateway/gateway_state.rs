@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{BackendTlsApi, DataPlanePod, EnvoyBackendFacts, GatewayState, Known, Outlook, Standing};
+use super::{BackendTlsApi, Carries, DataPlanePod, EnvoyBackendFacts, GatewayState, Known, Outlook, Standing};
 use crate::domain::{
     identity::ServiceAccount,
     policy::{Condition, GatewayCondition, MtlsMode, ObjectName, PolicySnapshot, Upstream},
@@ -20,11 +20,15 @@ pub(super) fn states(
     before: &BTreeMap<ObjectName, Arc<GatewayState>>,
 ) -> BTreeMap<ObjectName, Arc<GatewayState>> {
     let outside = outside(outlook, backends, policies);
-    let mut pods_of: BTreeMap<&ObjectName, Vec<&DataPlanePod>> = BTreeMap::new();
-    pods.all().for_each(|pod| pods_of.entry(&pod.gateway).or_default().push(pod));
+    let (mut of_gateways, mut of_classes): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
+    pods.all().for_each(|pod| match &pod.carries {
+        Carries::Gateway(gateway) => of_gateways.entry(gateway).or_default().push(pod),
+        Carries::Class(class) => of_classes.entry(class).or_default().push(pod),
+    });
     let states = outlook.topology.standings.iter().map(|(gateway, standing)| {
-        let pods = pods_of.get(gateway).map(Vec::as_slice).unwrap_or_default();
-        let state = state(gateway, standing, outlook.api, outside.get(gateway), pods);
+        let class = outlook.topology.gateways.get(gateway).and_then(|facts| of_classes.get(&facts.class));
+        let pods: Vec<&DataPlanePod> = of_gateways.get(gateway).into_iter().chain(class).flatten().copied().collect();
+        let state = state(gateway, standing, outlook.api, outside.get(gateway), &pods);
         let same = before.get(gateway).filter(|before| ***before == state);
         (gateway.clone(), same.map_or_else(|| Arc::new(state), Arc::clone))
     });
@@ -87,7 +91,7 @@ fn outside<'a>(
     });
     let mut outside: BTreeMap<&ObjectName, BTreeSet<&Upstream>> = BTreeMap::new();
     for upstream in services.chain(backends) {
-        for (kind, route) in outlook.routes.leading_to(upstream) {
+        for (kind, route) in outlook.leading_to(upstream) {
             for (gateway, _) in outlook.topology.attached(kind, route) {
                 outside.entry(gateway).or_default().insert(upstream);
             }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Ability, BackendTlsApi, DesiredPolicy, RouteBackend, RouteKind, Routes, ServicePlan, Standing, TlsPolicies,
-    Topology, Verification,
+    Ability, BackendTlsApi, DesiredPolicy, Grants, RouteBackend, RouteFacts, RouteKind, Routes, ServicePlan, Standing,
+    TlsPolicies, Topology, Verification,
 };
 use crate::domain::policy::{
     Condition, GatewayApiSafety, GatewayCondition, ObjectName, PeerModes, PortClass, PortPolicy, ServicePolicy,
@@ -19,6 +19,7 @@ use crate::domain::policy::{
 pub(super) struct Outlook<'a> {
     pub(super) topology: Topology<'a>,
     pub(super) routes: &'a Routes,
+    pub(super) grants: &'a Grants,
     pub(super) tls_policies: &'a TlsPolicies,
     pub(super) api: BackendTlsApi,
     pub(super) istio: &'a GatewayApiSafety,
@@ -27,16 +28,9 @@ pub(super) struct Outlook<'a> {
 /// How requests come to a Service by Routes.
 #[derive(Debug, Default)]
 struct Traffic<'a> {
-    gateways: BTreeMap<&'a ObjectName, Routed<'a>>,
+    gateways: BTreeMap<&'a ObjectName, &'a Standing>,
     http: Ports,
     grpc: Ports,
-}
-
-#[derive(Debug)]
-struct Routed<'a> {
-    standing: &'a Standing,
-    /// Whether one of the Routes is of the Service's own namespace. A ReferenceGrant may be missing for the others.
-    is_by_own: bool,
 }
 
 /// Ports that Routes name.
@@ -55,7 +49,7 @@ impl<'a> Outlook<'a> {
         let upstream = Upstream::Service(policy.service.clone());
         let traffic = self.traffic(&upstream);
         let mut conditions = traffic.unsupported();
-        let is_vetoed = traffic.gateways.values().any(|routed| routed.standing.ability.is_none() && routed.is_by_own);
+        let is_vetoed = traffic.gateways.values().any(|standing| standing.ability.is_none());
         let concerned = self.concerned(&traffic, admitting);
         let verification = if is_vetoed || concerned.is_empty() {
             None
@@ -79,15 +73,22 @@ impl<'a> Outlook<'a> {
         }
     }
 
-    fn traffic(self, upstream: &Upstream) -> Traffic<'a> {
+    /// Routes that lead to one place, and may.
+    pub(super) fn leading_to(self, upstream: &'a Upstream) -> impl Iterator<Item = (RouteKind, &'a RouteFacts)> {
+        self.routes.leading_to(upstream).filter(move |(kind, route)| match upstream {
+            Upstream::Service(service) => self.grants.allow(*kind, &route.object, service),
+            Upstream::EnvoyBackend(_) => true,
+        })
+    }
+
+    fn traffic(self, upstream: &'a Upstream) -> Traffic<'a> {
         let mut traffic = Traffic::default();
         let Upstream::Service(service) = upstream else { return traffic };
-        for (kind, route) in self.routes.leading_to(upstream) {
+        for (kind, route) in self.leading_to(upstream) {
             let mut is_attached = false;
             for (gateway, standing) in self.topology.attached(kind, route) {
                 is_attached = true;
-                let routed = traffic.gateways.entry(gateway).or_insert(Routed { standing, is_by_own: false });
-                routed.is_by_own |= route.object.namespace == service.namespace;
+                traffic.gateways.insert(gateway, standing);
             }
             let ports = match kind {
                 RouteKind::Http => &mut traffic.http,
@@ -104,7 +105,7 @@ impl<'a> Outlook<'a> {
 
     /// Gateways that lead there by a Route, or, if none does yet, all that could: of those that can verify whom they reach.
     fn concerned(self, traffic: &Traffic<'a>, admitting: &[ObjectName]) -> Concerned<'a> {
-        let routed = traffic.gateways.iter().map(|(gateway, routed)| (*gateway, routed.standing));
+        let routed = traffic.gateways.iter().map(|(gateway, standing)| (*gateway, *standing));
         let able: Concerned<'a> = routed.filter(|(_, standing)| standing.ability.is_some()).collect();
         if !able.is_empty() {
             return able;
@@ -167,24 +168,18 @@ fn common(gateways: &Concerned<'_>, policy: &ServicePolicy) -> Verification {
 impl Traffic<'_> {
     /// What is to be said of Gateways that can't verify whom they reach.
     fn unsupported(&self) -> Vec<GatewayCondition> {
-        let unable = |is_decisive: bool| -> Box<[ObjectName]> {
-            let unable = self.gateways.iter().filter(|(_, routed)| routed.standing.ability.is_none());
-            unable
-                .filter(|(_, routed)| routed.is_by_own == is_decisive)
-                .map(|(gateway, _)| (*gateway).clone())
-                .collect()
-        };
-        let conditions = [true, false].map(|is_decisive| (unable(is_decisive), is_decisive)).into_iter();
-        let some = conditions.filter(|(gateways, _)| !gateways.is_empty());
-        some.map(|(gateways, is_decisive)| GatewayCondition::RoutedByUnsupported { gateways, is_decisive }).collect()
+        let unable = self.gateways.iter().filter(|(_, standing)| standing.ability.is_none());
+        let gateways: Box<[ObjectName]> = unable.map(|(gateway, _)| (*gateway).clone()).collect();
+        let some = (!gateways.is_empty()).then_some(GatewayCondition::RoutedByUnsupported { gateways });
+        some.into_iter().collect()
     }
 
     fn http2_not_explicit(&self, policy: &ServicePolicy) -> Option<GatewayCondition> {
+        // a GRPCRoute says it for its own requests alone
         let is_guessed = |port: &&PortPolicy| {
             port.class == PortClass::Http2
-                && port.facts.app_protocol.as_deref() != Some("kubernetes.io/h2c")
+                && !matches!(port.facts.app_protocol.as_deref(), Some("kubernetes.io/h2c" | "grpc"))
                 && self.http.has(port.facts.number)
-                && !self.grpc.has(port.facts.number)
         };
         let ports: Box<[u16]> = policy.ports.iter().filter(is_guessed).map(|port| port.facts.number).collect();
         (!ports.is_empty()).then_some(GatewayCondition::Http2NotExplicit { ports })

@@ -93,6 +93,7 @@ impl World {
             GatewayChange::ListenerSets(Change::Reset(Vec::new())),
             GatewayChange::HttpRoutes(Change::Reset(Vec::new())),
             GatewayChange::GrpcRoutes(Change::Reset(Vec::new())),
+            GatewayChange::Grants(Change::Reset(Vec::new())),
             GatewayChange::TlsPolicies(Change::Reset(Vec::new())),
             GatewayChange::EnvoyProxies(Change::Reset(Vec::new())),
             GatewayChange::SdsSecrets(Change::Reset(Vec::new())),
@@ -131,6 +132,12 @@ impl World {
             }
             ["http", name, ref rest @ ..] => GatewayChange::HttpRoutes(Change::Put(route(name, rest))),
             ["grpc", name, ref rest @ ..] => GatewayChange::GrpcRoutes(Change::Put(route(name, rest))),
+            ["grant", from, kind, ref names @ ..] => {
+                let kind = if kind == "grpc" { RouteKind::Grpc } else { RouteKind::Http };
+                let services = (!names.is_empty()).then(|| names.iter().map(|name| (*name).into()).collect());
+                let object = ObjectName::new("app", &format!("from-{from}"));
+                GatewayChange::Grants(Change::Put(GrantFacts { object, from: [(kind, from.into())].into(), services }))
+            }
             ["ep", name, ref rest @ ..] => GatewayChange::EnvoyProxies(Change::Put(proxy(name, rest))),
             ["secret", name, resource] => secret(ObjectName::new("infra", name), resource, "/elsewhere"),
             ["own", "path"] => {
@@ -165,6 +172,11 @@ impl World {
                     ("gateway.envoyproxy.io/owning-gateway-name", gateway),
                 ];
                 let sidecar = if rest.contains(&"injected") { Sidecar::Injected } else { Sidecar::Excluded };
+                self.add_pod("envoy-gateway-system", account, &labels, sidecar);
+            }
+            ["merged", class, account, ref rest @ ..] => {
+                let sidecar = if rest.contains(&"injected") { Sidecar::Injected } else { Sidecar::Excluded };
+                let labels = [("gateway.envoyproxy.io/owning-gatewayclass", class)];
                 self.add_pod("envoy-gateway-system", account, &labels, sidecar);
             }
             ["svc", "opt-out"] => self.service.opt_out = Some("disabled".into()),
@@ -269,6 +281,7 @@ fn gateway(name: &str, class: &str, words: &[&str]) -> GatewayFacts {
         object: ObjectName::new(value("in=").unwrap_or("infra"), name),
         class: class.into(),
         listeners: [listener(words)].into(),
+        takes_sets: words.contains(&"sets").then_some(Admits::Same),
         parameters: value("ep=").map(Into::into),
         client_certificate: words.contains(&"cert"),
     }

@@ -38,14 +38,14 @@ impl<'a> Topology<'a> {
             let (beside, gateway, listeners) = match &parent.parent {
                 Parent::Gateway(name) => (&name.namespace, name, &self.gateways.get(name)?.listeners),
                 Parent::ListenerSet(name) => {
-                    let set = self.sets.get(name)?;
+                    let set = self.sets.get(name).filter(|set| self.takes(set))?;
                     (&name.namespace, &set.gateway, &set.listeners)
                 }
             };
             let takes = |listener: &ListenerFacts| {
                 parent.names(listener)
                     && listener.routes.has(kind)
-                    && self.admits(listener, beside, &route.object.namespace)
+                    && self.admits(&listener.admits, beside, &route.object.namespace)
             };
             self.standings.get_key_value(gateway).filter(|_| listeners.iter().any(takes))
         })
@@ -55,19 +55,27 @@ impl<'a> Topology<'a> {
     pub(super) fn admitting(self, namespace: &Arc<str>) -> Arc<[ObjectName]> {
         let takes = |listeners: &[ListenerFacts], beside: &Arc<str>| {
             let takes = |listener: &ListenerFacts| {
-                (listener.routes.http || listener.routes.grpc) && self.admits(listener, beside, namespace)
+                (listener.routes.http || listener.routes.grpc) && self.admits(&listener.admits, beside, namespace)
             };
             listeners.iter().any(takes)
         };
         let own = self.gateways.all().filter(|gateway| takes(&gateway.listeners, &gateway.object.namespace));
-        let by_sets = self.sets.all().filter(|set| takes(&set.listeners, &set.object.namespace));
+        let sets = self.sets.all().filter(|set| self.takes(set));
+        let by_sets = sets.filter(|set| takes(&set.listeners, &set.object.namespace));
         let all: BTreeSet<&ObjectName> =
             own.map(|gateway| &gateway.object).chain(by_sets.map(|set| &set.gateway)).collect();
         all.into_iter().filter(|gateway| self.standings.contains_key(*gateway)).cloned().collect()
     }
 
-    fn admits(self, listener: &ListenerFacts, beside: &Arc<str>, namespace: &Arc<str>) -> bool {
-        match &listener.admits {
+    /// Whether the Gateway of a ListenerSet takes it.
+    fn takes(self, set: &ListenerSetFacts) -> bool {
+        let gateway = self.gateways.get(&set.gateway);
+        let admits = gateway.and_then(|gateway| gateway.takes_sets.as_ref());
+        admits.is_some_and(|admits| self.admits(admits, &set.gateway.namespace, &set.object.namespace))
+    }
+
+    fn admits(self, admits: &Admits, beside: &Arc<str>, namespace: &Arc<str>) -> bool {
+        match admits {
             Admits::Same => beside == namespace,
             Admits::All => true,
             Admits::Selector(selector) => {

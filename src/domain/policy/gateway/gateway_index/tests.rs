@@ -227,7 +227,7 @@ fn one_change_among_thousands_of_services_makes_one_plan_anew() {
 
 #[test]
 fn an_envoy_gateway_that_is_away_changes_nothing() {
-    const UNKNOWN: Step = (14, 0, 0, 26);
+    const UNKNOWN: Step = (15, 0, 0, 26);
     let verification = |follower: &mut Follower| {
         let plan = follower.plan().unwrap();
         plan.service("n0", "s0").unwrap().policy.as_ref().unwrap().verification.clone()

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::domain::policy::*;
 
 /// How many kinds of things change.
-pub(super) const KINDS: u8 = 15;
+pub(super) const KINDS: u8 = 16;
 /// What happens: (kind, namespace, object, variant); every eighth variant deletes.
 pub(super) type Step = (u8, u8, u8, u8);
 
@@ -20,6 +20,7 @@ pub(super) struct World {
     sets: BTreeMap<ObjectName, ListenerSetFacts>,
     http: BTreeMap<ObjectName, RouteFacts>,
     grpc: BTreeMap<ObjectName, RouteFacts>,
+    grants: BTreeMap<ObjectName, GrantFacts>,
     pub(super) tls: BTreeMap<ObjectName, TlsPolicyFacts>,
     proxies: BTreeMap<ObjectName, EnvoyProxyFacts>,
     pub(super) secrets: BTreeMap<ObjectName, SdsSecretFacts>,
@@ -115,7 +116,7 @@ impl World {
             (9, 0, 0, 1),
             (10, 0, 1, 1),
             (12, 0, 0, 4),
-            (14, 0, 0, 2),
+            (15, 0, 0, 2),
         ];
         let mut world = Self::default();
         STEPS.into_iter().for_each(|step| drop(world.take(step)));
@@ -147,7 +148,7 @@ impl World {
                 self.api = variant % 4;
                 self.list(kind)
             }
-            14 => {
+            15 => {
                 self.control_planes = variant;
                 self.list(kind)
             }
@@ -197,6 +198,10 @@ impl World {
                 let new = secret(named('x'), variant);
                 GatewayChange::SdsSecrets(step(&mut self.secrets, new.object.clone(), there.then_some(new)))
             }
+            14 => {
+                let new = grant(named('y'), variant);
+                GatewayChange::Grants(step(&mut self.grants, named('y'), there.then_some(new)))
+            }
             _ => {
                 let (is_tls, has_client_certificate) = (variant & 16 > 0, variant & 32 > 0);
                 let new = EnvoyBackendFacts { object: named('b'), is_tls, has_client_certificate };
@@ -222,7 +227,8 @@ impl World {
             11 => GatewayChange::EnvoyBackends(Change::Reset(all(&self.backends))),
             12 => GatewayChange::Settings(self.settings),
             13 => GatewayChange::BackendTlsApi(if self.api == 3 { BackendTlsApi::TooOld } else { BackendTlsApi::V1 }),
-            14 => return Seen::ControlPlanes(control_planes(self.control_planes)),
+            14 => GatewayChange::Grants(Change::Reset(all(&self.grants))),
+            15 => return Seen::ControlPlanes(control_planes(self.control_planes)),
             _ => return Seen::Cluster(ClusterChange::Slices(Change::Reset(Vec::new()))),
         };
         Seen::Gateway(change)
@@ -286,6 +292,7 @@ fn gateway(object: ObjectName, variant: u8) -> GatewayFacts {
         object,
         class: format!("c{}", variant % 3).into(),
         listeners: [listener(variant), listener(variant / 2)].into(),
+        takes_sets: [Some(Admits::All), Some(Admits::Same), None][usize::from(variant) % 3].clone(),
         parameters: (variant & 8 > 0).then(|| format!("e{}", variant % 2).into()),
         client_certificate: variant & 32 > 0,
     }
@@ -318,6 +325,12 @@ fn route(object: ObjectName, variant: u8) -> RouteFacts {
         _ => [service, backend].into(),
     };
     RouteFacts { object, parents: [ParentFacts { parent, section, port }].into(), backends }
+}
+
+fn grant(object: ObjectName, variant: u8) -> GrantFacts {
+    let kind = if variant & 16 > 0 { RouteKind::Grpc } else { RouteKind::Http };
+    let services = (variant & 32 > 0).then(|| [format!("s{}", variant % 2).into()].into());
+    GrantFacts { object, from: [(kind, format!("n{}", variant % 3).into())].into(), services }
 }
 
 fn tls(object: ObjectName, variant: u8) -> TlsPolicyFacts {

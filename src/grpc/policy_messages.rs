@@ -125,6 +125,7 @@ pub(super) struct Part {
     version: String,
     services: Vec<Arc<ServicePolicy>>,
     services_gone: Vec<ObjectName>,
+    services_deleted: Vec<ObjectName>,
     namespaces: Vec<Arc<NamespacePolicy>>,
     namespaces_gone: Vec<Arc<str>>,
     gateways: Vec<Arc<GatewayState>>,
@@ -156,6 +157,7 @@ impl Part {
             namespaces_gone: self.namespaces_gone.iter().map(|name| name.to_string()).collect(),
             gateways: self.gateways.iter().map(|state| gateway(state, trust_domain)).collect(),
             gateways_gone: self.gateways_gone.iter().map(service_name).collect(),
+            services_deleted: self.services_deleted.iter().map(service_name).collect(),
         }
     }
 }
@@ -180,6 +182,7 @@ pub(super) fn update(
     let others = others.iter().map(|policy| policy.service.clone());
     let services_gone: Vec<_> =
         changes.services_gone.into_iter().chain(others).filter(|service| was_told(service)).collect();
+    let services_deleted = changes.services_deleted.into_iter().filter(|service| was_told(service)).collect();
     let is_operator = reader == Reader::Operator;
     let namespaces = if is_operator { changes.namespaces } else { Vec::new() };
     let namespaces_gone = if is_operator { changes.namespaces_gone } else { Vec::new() };
@@ -187,6 +190,7 @@ pub(super) fn update(
     let first = Part {
         reset: before.is_none(),
         services_gone,
+        services_deleted,
         namespaces,
         namespaces_gone,
         gateways,
@@ -304,6 +308,7 @@ pub(super) fn update_view(message: WatchResponse) -> PolicyUpdate {
         namespaces_gone: message.namespaces_gone,
         services: message.services.into_iter().map(service_view).collect(),
         services_gone: message.services_gone.iter().map(path_of).collect(),
+        services_deleted: message.services_deleted.iter().map(path_of).collect(),
         gateways: message.gateways.into_iter().map(gateway_view).collect(),
         gateways_gone: message.gateways_gone.iter().map(path_of).collect(),
     }
@@ -437,12 +442,24 @@ mod tests {
         let messages = update(&publisher(), Reader::Gateway, Some(&before), &newest);
         assert_eq!(messages.len(), 1);
         assert_eq!((messages[0].services.len(), messages[0].services_gone[0].name.as_str()), (0, "s0001"));
+        assert!(messages[0].services_deleted.is_empty());
         let messages = update(&publisher(), Reader::Operator, Some(&before), &newest);
         assert_eq!(messages[0].services[0].mode(), Mode::NotManaged);
         assert!(messages[0].services_gone.is_empty());
         let messages = update(&publisher(), Reader::Gateway, None, &newest);
         assert_eq!(messages[0].services.len(), 1);
         assert!(messages[0].services_gone.is_empty());
+    }
+
+    #[test]
+    fn a_gateway_hears_which_services_do_not_exist_any_more() {
+        let mut index = index(2);
+        let before = told(&mut index);
+        index.apply(ClusterChange::Services(Change::Gone(service_facts(1, None).object)));
+        let newest = told(&mut index);
+        let messages = update(&publisher(), Reader::Gateway, Some(&before), &newest);
+        assert_eq!(messages[0].services_deleted[0].name, "s0001");
+        assert_eq!(messages[0].services_deleted, messages[0].services_gone);
     }
 
     #[test]

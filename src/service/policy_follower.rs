@@ -5,7 +5,7 @@
 
 mod accepted_peers;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -74,7 +74,8 @@ impl PolicyFollower {
         let mut pause = FIRST_PAUSE;
         let mut said = String::new();
         loop {
-            let why = match self.source.watch(self.gathering.version()).await {
+            let (source, version) = (Arc::clone(&self.source), self.gathering.version().to_owned());
+            let why = match self.forgetting_meanwhile(source.watch(&version)).await {
                 Ok(mut stream) => {
                     pause = FIRST_PAUSE;
                     said.clear();
@@ -86,8 +87,26 @@ impl PolicyFollower {
                 warn!(event = "policy_stream_lost", why, "what is known of policies stays as it is");
                 said = why;
             }
-            sleep(self.jittered(pause)).await;
+            let rest = sleep(self.jittered(pause));
+            self.forgetting_meanwhile(rest).await;
             pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+
+    /// Waits for `task`. Services that have left are forgotten in time also while nothing is heard.
+    async fn forgetting_meanwhile<T>(&mut self, task: impl Future<Output = T>) -> T {
+        let mut task = pin!(task);
+        loop {
+            self.forget();
+            if let Ok(done) = timeout(CONFIRM_EVERY, task.as_mut()).await {
+                return done;
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        if let Some(fewer) = self.gathering.forget(Instant::now()) {
+            self.publish(fewer);
         }
     }
 
@@ -95,9 +114,7 @@ impl PolicyFollower {
     async fn follow(&mut self, stream: &mut dyn PolicyStream) -> String {
         loop {
             self.confirm();
-            if let Some(fewer) = self.gathering.forget(Instant::now()) {
-                self.publish(fewer);
-            }
+            self.forget();
             let update = match timeout(CONFIRM_EVERY, stream.next()).await {
                 Ok(Ok(update)) => update,
                 Ok(Err(why)) => return why,

@@ -105,6 +105,8 @@ pub struct PolicyUpdate {
     pub services: Vec<ServiceView>,
     /// NAMESPACE/NAME of those for which no policy holds any more.
     pub services_gone: Vec<String>,
+    /// Of these, those that do not exist any more.
+    pub services_deleted: Vec<String>,
     /// New and changed ones.
     pub gateways: Vec<GatewayView>,
     /// NAMESPACE/NAME of those that are gone.

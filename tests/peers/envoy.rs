@@ -25,6 +25,7 @@ pub(crate) struct Envoy {
     pub(crate) started: Instant,
     /// Its listener. Bound at once; it accepts only when Envoy has warmed up.
     pub(crate) address: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl Envoy {
@@ -39,13 +40,24 @@ impl Envoy {
         let (started, process) = (Instant::now(), Process::start(name, dir, &mut command));
 
         let what = format!("the listener of Envoy {name}");
-        let address = wait_until(START, &what, || {
+        let (address, admin) = wait_until(START, &what, || {
             let written = fs::read_to_string(&admin_file).map_err(|error| error.to_string())?;
             let admin = written.parse().map_err(|error| format!("{written:?}: {error}"))?;
             let listeners = http::get(admin, "/listeners?format=json")?;
-            listener_port(&listeners).ok_or(listeners)
+            listener_port(&listeners).map(|port| (port, admin)).ok_or(listeners)
         });
-        Self { _process: process, started, address: http::loopback(address) }
+        Self { _process: process, started, address: http::loopback(address), admin }
+    }
+
+    /// How many times it has taken secrets, and how many it has refused.
+    pub(crate) fn secrets_taken_and_refused(&self) -> (u64, u64) {
+        let stats = http::get(self.admin, "/stats?filter=sds.*update_(success|rejected)$").unwrap();
+        let sum = |name: &str| {
+            let values =
+                stats.lines().filter_map(|line| line.split_once(": ")).filter(|(stat, _)| stat.ends_with(name));
+            values.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+        };
+        (sum("update_success"), sum("update_rejected"))
     }
 }
 

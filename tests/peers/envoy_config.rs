@@ -60,6 +60,8 @@ fn gateway_with(secrets: Secrets<'_>, mut clusters: Value, backend: u16, backend
         ),
         "transport_socket": {"name": "tls", "typed_config": {
             "@type": format!("{TLS}.UpstreamTlsContext"),
+            // a resumed session looks at no certificate
+            "max_session_keys": 0,
             "common_tls_context": tls_context(secrets, &json!({"exact": backend_id})),
         }},
     });

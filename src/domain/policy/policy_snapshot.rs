@@ -37,6 +37,8 @@ pub struct PolicyChanges {
     pub services: Vec<Arc<ServicePolicy>>,
     /// Those that no policy holds for any more.
     pub services_gone: Vec<ObjectName>,
+    /// Of these, those that do not exist any more, as far as that is known: of a namespace that is still a member.
+    pub services_deleted: Vec<ObjectName>,
 }
 
 impl PartialEq for PolicySnapshot {
@@ -65,6 +67,7 @@ impl PolicySnapshot {
             if !self.namespaces.contains_key(name) {
                 changes.namespaces_gone.push(Arc::clone(name));
                 changes.services_gone.extend(old.services.values().map(|policy| policy.service.clone()));
+                changes.services_deleted.extend(old.services.values().map(|policy| policy.service.clone()));
             }
         }
         for (name, new) in &self.namespaces {
@@ -89,7 +92,11 @@ impl PolicySnapshot {
 impl PolicyChanges {
     fn add_services(&mut self, old: &NamespacePolicy, new: &NamespacePolicy) {
         let gone = old.services.iter().filter(|(name, _)| !new.services.contains_key(*name));
-        self.services_gone.extend(gone.map(|(_, policy)| policy.service.clone()));
+        let gone: Vec<ObjectName> = gone.map(|(_, policy)| policy.service.clone()).collect();
+        if new.is_member() {
+            self.services_deleted.extend(gone.iter().cloned());
+        }
+        self.services_gone.extend(gone);
         let is_as_before =
             |name: &Arc<str>, policy: &Arc<ServicePolicy>| old.services.get(name).is_some_and(|old| old == policy);
         let changed = new.services.iter().filter(|(name, policy)| !is_as_before(name, policy));

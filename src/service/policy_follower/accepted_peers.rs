@@ -1,6 +1,11 @@
 //! Whom a gateway may accept behind each Service, and how it is put together of what is told.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -32,12 +37,14 @@ pub(super) struct Gathering {
     services: BTreeMap<ServiceKey, Arc<[SpiffeId]>>,
     /// As of the last whole state.
     whole: BTreeMap<ServiceKey, Arc<[SpiffeId]>>,
+    /// Those that were told of as deleted, since the last whole state.
+    deleted: BTreeSet<ServiceKey>,
     /// Services that no policy holds for any more, with whom they accepted last, and until when they still do.
     leaving: BTreeMap<ServiceKey, (Arc<[SpiffeId]>, Instant)>,
 }
 
 /// So long a gateway accepts behind a Service whom it accepted last, once no policy holds for it any more: until the gateway has
-/// heard from elsewhere that it speaks no mutual TLS there, no request is to fail.
+/// heard from elsewhere that it speaks no mutual TLS there, no request is to fail. Behind one that was deleted it accepts nobody.
 pub(super) const LEAVE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest name of a Service (a DNS label), and of a namespace.
@@ -110,9 +117,11 @@ impl Gathering {
         } else if version.is_empty() && self.revision == 0 && self.services.is_empty() {
             return Err("a change came before the full state".into());
         }
-        for gone in update.services_gone {
-            let key = key(&gone)?;
-            self.services.remove(&key);
+        for gone in update.services_gone.iter().chain(&update.services_deleted) {
+            self.services.remove(&key(gone)?);
+        }
+        for deleted in &update.services_deleted {
+            self.deleted.insert(key(deleted)?);
         }
         for service in update.services {
             self.put(&service)?;
@@ -124,7 +133,8 @@ impl Gathering {
         let before = std::mem::replace(&mut self.whole, self.services.clone());
         let left = before.into_iter().filter(|(key, _)| !self.whole.contains_key(key));
         self.leaving.extend(left.map(|(key, ids)| (key, (ids, now + LEAVE_WITHIN))));
-        self.leaving.retain(|key, _| !self.whole.contains_key(key));
+        let deleted = std::mem::take(&mut self.deleted);
+        self.leaving.retain(|key, _| !self.whole.contains_key(key) && !deleted.contains(key));
         Ok(Some(self.peers()))
     }
 
@@ -211,6 +221,18 @@ mod tests {
         let third = gathering.take(update(true, "s/1", Vec::new(), &[]), Instant::now()).unwrap().unwrap();
         assert_eq!((names(&third).len(), gathering.services()), (3, 0));
         assert!(gathering.forget(Instant::now() + LEAVE_WITHIN).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_service_that_was_deleted_accepts_nobody_from_then_on() {
+        let (mut gathering, now) = (Gathering::default(), Instant::now());
+        _ = gathering.take(update(true, "r/1", vec![service("one", &[A]), service("two", &[A])], &[]), now).unwrap();
+        let mut change = update(false, "r/2", Vec::new(), &["n/one", "n/two"]);
+        change.services_deleted = vec!["n/two".into()];
+        assert_eq!(names(&gathering.take(change, now).unwrap().unwrap()), ["n/one:1"]);
+        let mut change = update(false, "r/3", Vec::new(), &[]);
+        change.services_deleted = vec!["n/one".into()];
+        assert!(gathering.take(change, now).unwrap().unwrap().is_empty(), "also while it is leaving");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::domain::{
     authority::testing::TestRandom,
     clock::{BootInstant, Timestamp},
 };
+use crate::service::policy_view::ServiceView;
 
 /// What happens on each stream in turn; afterwards nobody answers.
 struct Scripted {
@@ -100,4 +101,25 @@ async fn nothing_is_published_before_everything_is_known() {
     let run = timeout(Duration::from_secs(60), follower.run());
     assert!(run.await.is_err());
     assert!(peers.borrow().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_a_service_accepted_last_is_forgotten_in_time_also_while_nobody_answers() {
+    let service = ServiceView {
+        namespace: "a".into(),
+        name: "b".into(),
+        mode: "mutual-tls".into(),
+        identities: vec!["spiffe://td/ns/a/sa/b".into()],
+        ports: Vec::new(),
+        conditions: Vec::new(),
+    };
+    let first = PolicyUpdate { services: vec![service], ..whole("r/1") };
+    let lost = Err("the replica has left".to_owned());
+    let (follower, peers, ..) = follower(vec![vec![Ok(first), Ok(gone("r/2")), lost]]);
+    let mut run = std::pin::pin!(follower.run());
+    let known = |peers: &PeersReceiver| peers.borrow().as_ref().map(|peers| peers.len());
+    assert!(timeout(Duration::from_secs(59), run.as_mut()).await.is_err());
+    assert_eq!(known(&peers), Some(1));
+    assert!(timeout(Duration::from_secs(8), run.as_mut()).await.is_err());
+    assert_eq!(known(&peers), Some(0));
 }

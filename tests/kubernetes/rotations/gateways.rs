@@ -132,6 +132,11 @@ impl Asked {
 
     /// Ends it: the good requests by their path.
     pub(super) fn stop(self) -> Vec<(&'static str, u64)> {
+        for (path, envoy) in &self.gateways.envoys {
+            let (taken, refused) = envoy.secrets_taken_and_refused();
+            println!("{path}: Envoy has taken {taken} secrets and refused {refused}");
+            assert!(taken > 0 && refused == 0, "{path}: {taken} taken, {refused} refused");
+        }
         let mut asked: Vec<_> = self.loads.into_iter().map(|(path, load)| (path, load.stop())).collect();
         asked.extend(self.clients.into_iter().map(|(path, client)| (path, client.stop())));
         let sets: Vec<u64> = self.readers.into_iter().map(Repeated::stop).collect();

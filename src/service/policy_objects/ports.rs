@@ -88,6 +88,8 @@ pub enum Content {
         ids: Vec<String>,
         /// Who holds the roots, in the same namespace.
         ca: ObjectKey,
+        /// Whether a Route leads to the Service: gateways take changes of such policies one after the other.
+        is_routed: bool,
     },
 }
 
@@ -128,6 +130,8 @@ pub struct SeenObject {
     pub needs: Option<ObjectKey>,
     /// Of a policy: whether a gateway says that it can't use who holds its roots.
     pub is_unusable: bool,
+    /// Of a policy: its Service, once a gateway has said anything of it, as they do where Routes lead.
+    pub routed: Option<Arc<str>>,
 }
 
 /// What was seen of objects. Secrets are never seen.

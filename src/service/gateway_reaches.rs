@@ -87,13 +87,22 @@ mod tests {
         let gateway = |name: &str| ObjectName::new("infra", name);
         let states = gateways.iter().map(|(name, runs_as)| {
             let accounts = [account(runs_as)].into();
-            let state = GatewayState { gateway: gateway(name), is_ready: true, accounts, conditions: [].into() };
+            let state = GatewayState {
+                gateway: gateway(name),
+                uid: "u".into(),
+                is_ready: true,
+                accounts,
+                conditions: [].into(),
+            };
             (gateway(name), Arc::new(state))
         });
         let services = services.iter().map(|(name, by)| {
             let gateways = by.iter().map(|name| gateway(name)).collect();
             let service = ObjectName::new("app", name);
-            (Arc::from(*name), Arc::new(ServicePlan { service, gateways, policy: None, conditions: [].into() }))
+            (
+                Arc::from(*name),
+                Arc::new(ServicePlan { service, gateways, policy: None, uptake: None, conditions: [].into() }),
+            )
         });
         let namespace = NamespacePlan { name: "app".into(), services: services.collect() };
         let namespaces = [(Arc::from("app"), Arc::new(namespace))].into();

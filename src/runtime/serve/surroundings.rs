@@ -15,8 +15,9 @@ use crate::{
         gateway_secrets::GatewaySecret,
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},
+        policy_events::PolicyEvents,
         policy_objects::{Plans, PolicyObjects},
-        policy_publisher::PolicyAccess,
+        policy_publisher::{PodChanges, PolicyAccess, PolicyPublisher},
         ports::{BoxFuture, KeptState},
         readiness::Readiness,
         signing_state::OpenStore,
@@ -58,6 +59,8 @@ pub(super) struct Surroundings {
     pub(super) policy: Option<PolicyAccess>,
     /// What gateways need for that in the cluster, if it is kept.
     pub(super) policy_objects: Option<PlannedObjects>,
+    /// What is said of it on the objects themselves.
+    pub(super) policy_events: Option<PolicyEvents>,
     pub(super) announced: Announced,
     pub(super) histories: AllLogs,
     /// What goes on beside everything else until shutdown.
@@ -70,6 +73,15 @@ pub(super) struct Surroundings {
 /// What gateways need in the cluster.
 pub(super) struct PlannedObjects {
     pub(super) objects: Arc<PolicyObjects>,
+    pub(super) plans: Plans,
+    pub(super) probes: PlannedProbes,
+}
+
+/// Whose pods are asked whether they speak mutual TLS.
+#[derive(Clone)]
+pub(super) struct PlannedProbes {
+    pub(super) publisher: Arc<PolicyPublisher>,
+    pub(super) changes: Arc<PodChanges>,
     pub(super) plans: Plans,
 }
 

@@ -116,6 +116,7 @@ impl World {
             account: format!("{namespace}/{account}").parse().unwrap(),
             finished: false,
             sidecar,
+            ready_at: None,
             named_ports: None,
             control_plane: None,
         });
@@ -279,6 +280,7 @@ fn gateway(name: &str, class: &str, words: &[&str]) -> GatewayFacts {
     let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
     GatewayFacts {
         object: ObjectName::new(value("in=").unwrap_or("infra"), name),
+        uid: "u".into(),
         class: class.into(),
         listeners: [listener(words)].into(),
         takes_sets: words.contains(&"sets").then_some(Admits::Same),
@@ -359,6 +361,7 @@ fn tls(name: &str, target: &str, words: &[&str]) -> TlsPolicyFacts {
         object: ObjectName::new("app", name),
         ours: words.contains(&"ours"),
         targets: [PolicyTarget { target, section }].into(),
+        written: None,
     }
 }
 

@@ -267,6 +267,7 @@ fn pod(object: ObjectName, variant: u8) -> PodFacts {
         labels: Arc::new(labels.into_iter().collect()),
         finished: variant & 16 > 0,
         sidecar: if variant & 32 > 0 { Sidecar::Injected } else { Sidecar::Missing },
+        ready_at: None,
         named_ports: None,
         control_plane: None,
     }
@@ -290,6 +291,7 @@ fn class(number: u8, variant: u8) -> ClassFacts {
 fn gateway(object: ObjectName, variant: u8) -> GatewayFacts {
     GatewayFacts {
         object,
+        uid: "u".into(),
         class: format!("c{}", variant % 3).into(),
         listeners: [listener(variant), listener(variant / 2)].into(),
         takes_sets: [Some(Admits::All), Some(Admits::Same), None][usize::from(variant) % 3].clone(),
@@ -339,7 +341,7 @@ fn tls(object: ObjectName, variant: u8) -> TlsPolicyFacts {
     let service = target(Target::Service(format!("s{}", variant % 2).into()));
     let backend = target(Target::EnvoyBackend("b0".into()));
     let targets = if variant & 8 > 0 { [backend].into() } else { [service, backend].into() };
-    TlsPolicyFacts { object, ours: variant & 16 > 0, targets }
+    TlsPolicyFacts { object, ours: variant & 16 > 0, targets, written: None }
 }
 
 fn proxy(object: ObjectName, variant: u8) -> EnvoyProxyFacts {

@@ -1,7 +1,8 @@
 //! What each istiod says that it is: asked when it begins to run, after each restart of its container, and every five minutes.
 //!
 //! The version of a running program does not change: what it has said stays while it does not answer, until its container is
-//! another one. How an istiod is asked is [`VersionSource`]'s, what follows from its version the domain's.
+//! another one. What was unsafe and has left is told for a while, since another one like it is likely to come. How an istiod is asked
+//! is [`VersionSource`]'s, what follows from its version the domain's.
 
 use std::{collections::BTreeMap, convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::{policy_publisher::PolicyPublisher, ports::BoxFuture};
-use crate::domain::policy::{ClusterChange, IstiodReport, IstiodVersion, ObjectName, Release, SeenIstiod};
+use crate::domain::policy::{ClusterChange, IstiodPod, IstiodReport, IstiodVersion, ObjectName, Release, SeenIstiod};
 
 /// Where the version of an istiod is from.
 pub trait VersionSource: Send + Sync {
@@ -28,6 +29,8 @@ pub struct IstioVersions {
     source: Arc<dyn VersionSource>,
     /// By UID of the pod.
     asked: BTreeMap<Box<str>, Asked>,
+    /// The last one that left, and when, unless another one has spoken since.
+    left: Option<(Instant, IstiodReport)>,
     /// What was told last.
     told: Vec<IstiodReport>,
 }
@@ -42,21 +45,23 @@ const STARTING_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// One that says nothing for so long is not starting any more: its version is unknown.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
+/// For so long one that left counts: Istio was not replaced, then, but uninstalled.
+const LEFT_COUNTS_FOR: Duration = Duration::from_secs(10 * 60);
 /// Asked at one time.
 const AT_ONCE: usize = 16;
 
 /// An istiod that is asked.
 struct Asked {
     object: ObjectName,
-    /// `None` while it does not run.
-    place: Option<SocketAddr>,
-    instance: Box<str>,
+    pod: IstiodPod,
     /// From when on this instance has been asked.
     since: Instant,
     /// What it said, or before it another instance of the same pod.
     known: Option<Release>,
     /// Whether this instance has answered, and what went wrong last if not.
     answered: Result<(), Box<str>>,
+    /// Whether it counted as unsafe when that was decided last.
+    is_unsafe: bool,
     pause: Duration,
     due: Instant,
 }
@@ -64,7 +69,7 @@ struct Asked {
 impl IstioVersions {
     /// Of the istiods that `publisher` sees; it is told what they say.
     pub fn new(publisher: Arc<PolicyPublisher>, source: Arc<dyn VersionSource>) -> Self {
-        Self { publisher, source, asked: BTreeMap::new(), told: Vec::new() }
+        Self { publisher, source, asked: BTreeMap::new(), left: None, told: Vec::new() }
     }
 
     /// Asks for ever.
@@ -72,7 +77,8 @@ impl IstioVersions {
         let mut snapshots = self.publisher.follow();
         snapshots.mark_changed();
         loop {
-            let due = self.asked.values().filter(|asked| asked.place.is_some()).map(|asked| asked.due).min();
+            let due = self.asked.values().filter(|asked| asked.pod.place.is_some()).map(|asked| asked.due);
+            let due = due.chain(self.left.as_ref().map(|(since, _)| *since + LEFT_COUNTS_FOR)).min();
             tokio::select! {
                 changed = snapshots.changed() => match changed {
                     Ok(()) => {
@@ -94,13 +100,16 @@ impl IstioVersions {
         let mut before = std::mem::take(&mut self.asked);
         for SeenIstiod { object, uid, pod, .. } in istiods {
             let asked = match before.remove(uid) {
-                Some(asked) if asked.place == pod.place && asked.instance == pod.instance => asked,
+                Some(asked) if asked.pod == *pod => asked,
+                Some(asked) if asked.pod.place == pod.place && asked.pod.instance == pod.instance => {
+                    Asked { pod: pod.clone(), ..asked }
+                }
                 // whether it is down or restarted, what it was counts until it has had time to say more
                 known => Asked {
                     object: object.clone(),
-                    place: pod.place,
-                    instance: pod.instance.clone(),
+                    pod: pod.clone(),
                     since: now,
+                    is_unsafe: known.as_ref().is_some_and(|asked| asked.is_unsafe),
                     known: known.and_then(|asked| asked.known),
                     answered: Err("it was not asked yet".into()),
                     pause: FIRST_PAUSE,
@@ -109,15 +118,20 @@ impl IstioVersions {
             };
             self.asked.insert(uid.clone(), asked);
         }
+        let decided = before.into_iter().map(|(uid, asked)| asked.report(&uid, now));
+        let decided = decided.filter(|report| report.is_unsafe || matches!(report.version, IstiodVersion::Known(_)));
+        if let Some(last) = decided.max_by_key(|report| report.is_unsafe) {
+            self.left = Some((now, last));
+        }
     }
 
     async fn ask_those_due(&mut self) {
         let now = Instant::now();
         let source = Arc::clone(&self.source);
         let mut due: Vec<&mut Asked> =
-            self.asked.values_mut().filter(|asked| asked.place.is_some() && asked.due <= now).collect();
+            self.asked.values_mut().filter(|asked| asked.pod.place.is_some() && asked.due <= now).collect();
         for some in due.chunks_mut(AT_ONCE) {
-            let questions = some.iter_mut().filter_map(|asked| Some((asked.place?, asked)));
+            let questions = some.iter_mut().filter_map(|asked| Some((asked.pod.place?, asked)));
             join_all(questions.map(async |(place, asked)| {
                 let answer = match timeout(ANSWER_LIMIT, source.version_at(place)).await {
                     Ok(answer) => answer,
@@ -131,9 +145,15 @@ impl IstioVersions {
 
     fn tell(&mut self) {
         let now = Instant::now();
-        let asked = self.asked.iter();
-        let all: Vec<IstiodReport> =
-            asked.map(|(uid, asked)| IstiodReport { uid: uid.clone(), version: asked.version(now) }).collect();
+        let (mut all, mut has_one_spoken) = (Vec::new(), false);
+        for (uid, asked) in &mut self.asked {
+            let report = asked.report(uid, now);
+            asked.is_unsafe = report.is_unsafe;
+            has_one_spoken |= matches!(report.version, IstiodVersion::Known(_));
+            all.push(report);
+        }
+        self.left.take_if(|(since, _)| has_one_spoken || now.duration_since(*since) >= LEFT_COUNTS_FOR);
+        all.extend(self.left.as_ref().map(|(_, report)| report.clone()));
         if all == self.told {
             return;
         }
@@ -181,11 +201,18 @@ impl Asked {
         now.duration_since(self.since) < STARTS_WITHIN
     }
 
+    fn report(&self, uid: &str, now: Instant) -> IstiodReport {
+        let (object, pod, version) = (self.object.clone(), self.pod.clone(), self.version(now));
+        let seen = SeenIstiod { object, uid: uid.into(), pod, version };
+        let is_unsafe = seen.is_unsafe().unwrap_or(self.is_unsafe);
+        IstiodReport { uid: seen.uid, version: seen.version, is_unsafe }
+    }
+
     fn version(&self, now: Instant) -> IstiodVersion {
         match (&self.answered, self.known) {
             (Ok(()), Some(version)) => IstiodVersion::Known(version),
-            (_, Some(version)) if self.place.is_none() || self.is_starting(now) => IstiodVersion::Known(version),
-            (Err(why), _) if self.place.is_some() && !self.is_starting(now) => {
+            (_, Some(version)) if self.pod.place.is_none() || self.is_starting(now) => IstiodVersion::Known(version),
+            (Err(why), _) if self.pod.place.is_some() && !self.is_starting(now) => {
                 IstiodVersion::Silent { why: why.clone() }
             }
             _ => IstiodVersion::Asked,

@@ -20,8 +20,9 @@ pub struct ControlPlanes {
 pub enum GatewayApiSafety {
     /// Every istiod leaves it alone, or none is seen: it may be written.
     Safe,
-    /// An istiod has only just begun to run, or this program has, and it is being asked. Nothing new is written, and what is
-    /// there stays: were it taken away, a gateway would speak plaintext for as long as a pod takes to start.
+    /// An istiod has only just begun to run, or this program has, and it is being asked; or one that was unsafe has left, and the
+    /// next is not there or does not run yet. Nothing new is written, and what is there stays: were it taken away, a gateway would
+    /// speak plaintext for as long as a pod takes to start.
     #[default]
     Settling,
     /// An istiod would have sidecars follow it instead of Istio's own mutual TLS: none is written, what is there is removed.
@@ -31,7 +32,8 @@ pub enum GatewayApiSafety {
         /// What it says that it is.
         version: Release,
     },
-    /// An istiod does not say what it is, which counts as unsafe.
+    /// An istiod does not say what it is, or is not asked because it is outside of Istio's namespace, which has none. That counts as
+    /// unsafe.
     Unknown {
         /// One of those.
         pod: ObjectName,
@@ -109,11 +111,13 @@ pub enum IstiodVersion {
     },
 }
 
-/// What one istiod said.
+/// What one istiod said, which may have left since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IstiodReport {
     /// Of its pod.
     pub uid: Box<str>,
     /// What is known now.
     pub version: IstiodVersion,
+    /// Whether it counted as unsafe when that was decided last.
+    pub is_unsafe: bool,
 }

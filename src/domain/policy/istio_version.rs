@@ -3,7 +3,7 @@
 //! Before 1.28 istiod reads none, unless its alpha features are on. From 1.28.0 on it makes every sidecar follow it in place of
 //! Istio's own mutual TLS, and from 1.30.1 on it passes over those that bear `istio.io/ignore-policy-attachment`, as ours do.
 
-use super::{GatewayApiSafety, IstiodVersion, ObjectName, Release, SeenIstiod};
+use super::{GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, ObjectName, Release, SeenIstiod};
 
 /// The first one that has sidecars follow policies of gateways, with all that comes before its release.
 const FIRST_UNSAFE: Release = Release { is_final: false, ..Release::new(1, 28, 0) };
@@ -33,10 +33,47 @@ pub(super) fn safety(istiods: &[SeenIstiod]) -> GatewayApiSafety {
         let (pod, tag) = (istiod.object.clone(), istiod.pod.tag.clone());
         return GatewayApiSafety::Unknown { pod, why: why.clone(), tag };
     }
-    if concerned().any(|istiod| istiod.version == IstiodVersion::Asked && runs(istiod)) {
+    let has_spoken = concerned().any(|istiod| matches!(istiod.version, IstiodVersion::Known(_)));
+    // one that does not run yet will read what is written meanwhile; beside others it is one of a roll-out
+    let is_awaited =
+        |istiod: &SeenIstiod| if runs(istiod) { istiod.version == IstiodVersion::Asked } else { !has_spoken };
+    if concerned().any(is_awaited) {
         return GatewayApiSafety::Settling;
     }
     GatewayApiSafety::Safe
+}
+
+/// What it means that Istio's namespace has none. `left` were there a short while ago; `elsewhere` is in another namespace and was not
+/// asked.
+pub(super) fn safety_without<'a>(
+    mut left: impl Iterator<Item = &'a IstiodReport>,
+    elsewhere: Option<(&ObjectName, &IstiodPod)>,
+    namespace: &str,
+) -> GatewayApiSafety {
+    // the next one is likely to be what the last one was
+    let has_one_left = left.any(|report| report.is_unsafe || elsewhere.is_some());
+    match elsewhere {
+        _ if has_one_left => GatewayApiSafety::Settling,
+        None => GatewayApiSafety::Safe,
+        Some((object, pod)) => {
+            let why = format!(
+                "it is not asked, for Istio's namespace is {namespace}, which has none: give --istio-namespace {} if that is \
+                 where Istio runs",
+                object.namespace
+            );
+            GatewayApiSafety::Unknown { pod: object.clone(), why: why.into(), tag: pod.tag.clone() }
+        }
+    }
+}
+
+impl SeenIstiod {
+    /// Whether it counts as unsafe by itself; `None` while that is not decided.
+    pub fn is_unsafe(&self) -> Option<bool> {
+        match safety(std::slice::from_ref(self)) {
+            GatewayApiSafety::Settling => None,
+            decided => Some(decided.must_remove()),
+        }
+    }
 }
 
 /// The lowest version that is too old to be spoken for.
@@ -61,7 +98,6 @@ const fn runs(istiod: &SeenIstiod) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::policy::IstiodPod;
 
     /// `VERSION`, `?` (asked), `!` (silent); then `off`, `alpha`, `down` (does not run).
     fn istiod(number: usize, text: &str) -> SeenIstiod {
@@ -114,8 +150,12 @@ mod tests {
             ("? off", "safe"),
             ("?", "settling"),
             ("!", "unknown 0"),
-            ("? down", "safe"),
-            ("! down", "safe"),
+            ("? down", "settling"),
+            ("! down", "settling"),
+            ("? down, ? down", "settling"),
+            ("? down off", "safe"),
+            ("1.31.0 off, ? down", "settling"),
+            ("1.31.0 down, ? down", "safe"),
             ("1.29.0 down", "unsafe 0"),
             ("1.30.1, 1.29.0", "unsafe 1"),
             ("1.29.0, 1.28.1", "unsafe 1"),
@@ -136,6 +176,35 @@ mod tests {
                 }
             };
             assert_eq!(found, expected, "{istiods:?}");
+        }
+    }
+
+    /// Of those that have left a `u` is unsafe, an `s` safe.
+    #[test]
+    fn without_any_it_counts_what_the_last_one_was_and_whether_one_is_elsewhere() {
+        let there = (ObjectName::new("aks-istio-system", "istiod-0"), IstiodPod::default());
+        for (left, is_elsewhere, expected) in [
+            ("", false, "Safe"),
+            ("s", false, "Safe"),
+            ("u", false, "Settling"),
+            ("su", false, "Settling"),
+            ("", true, "Unknown"),
+            ("s", true, "Settling"),
+            ("u", true, "Settling"),
+        ] {
+            let report = |letter: char| IstiodReport {
+                uid: letter.to_string().into(),
+                version: IstiodVersion::Asked,
+                is_unsafe: letter == 'u',
+            };
+            let left: Vec<IstiodReport> = left.chars().map(report).collect();
+            let elsewhere = is_elsewhere.then_some((&there.0, &there.1));
+            let found = safety_without(left.iter(), elsewhere, "istio-system");
+            assert!(format!("{found:?}").starts_with(expected), "{left:?} {is_elsewhere}: {found:?}");
+            if let GatewayApiSafety::Unknown { pod, why, .. } = found {
+                assert_eq!(pod, there.0);
+                assert!(why.contains("--istio-namespace aks-istio-system"), "{why}");
+            }
         }
     }
 

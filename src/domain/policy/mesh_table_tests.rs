@@ -181,6 +181,8 @@ fn every_member_is_told_what_is_wrong_with_istio_itself() {
         ("a istio-system 1.20.0", "IstioTooOld"),
         ("a istio-system 1.20.0; b istio-system 1.29.0", "UnsafeOnThisIstio IstioTooOld"),
         ("a istio-system 1.31.0; b elsewhere 1.29.0", "IstiodElsewhere"),
+        ("b elsewhere 1.29.0", "IstioVersionUnknown IstiodElsewhere"),
+        ("b elsewhere 1.31.0", "IstioVersionUnknown IstiodElsewhere"),
     ] {
         let mut index = PolicyIndex::default();
         let (mut pods, mut heard) = (Vec::new(), Vec::new());
@@ -191,7 +193,7 @@ fn every_member_is_told_what_is_wrong_with_istio_itself() {
             pod.control_plane = Some(Box::new(ControlPlanePod::Istiod(IstiodPod { place, ..IstiodPod::default() })));
             let silent = IstiodVersion::Silent { why: "it hangs".into() };
             let version = words[2].parse().map_or(silent, IstiodVersion::Known);
-            heard.push(IstiodReport { uid: pod.uid.clone(), version });
+            heard.push(IstiodReport { uid: pod.uid.clone(), version, is_unsafe: false });
             pods.push(pod);
         }
         index.apply(ClusterChange::Pods(Change::Reset(pods)));

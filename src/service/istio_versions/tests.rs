@@ -181,3 +181,41 @@ async fn one_that_hangs_or_says_nonsense_is_unknown_and_holds_nobody_up() {
     world.gone("two");
     assert_eq!(world.after(Duration::from_secs(10)).await, "one unknown: 10.0.0.1:15014 does not answer within 2s");
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_an_unsafe_one_the_next_must_have_spoken_or_not_have_come_for_long() {
+    let world = World::start();
+    world.said.set(ONE, Some("1.29.1"));
+    world.put("one", Some(ONE), "1");
+    assert_eq!(world.soon().await, "one unsafe by 1.29.1");
+    world.gone("one");
+    assert_eq!(world.soon().await, "settling", "none is there");
+    world.put("two", None, "");
+    assert_eq!(world.after(Duration::from_secs(3600)).await, "settling", "it does not run yet");
+    world.said.set(TWO, Some("1.29.1"));
+    world.put("two", Some(TWO), "1");
+    assert_eq!(world.soon().await, "two unsafe by 1.29.1");
+    world.gone("two");
+    assert_eq!(world.after(Duration::from_secs(590)).await, "settling");
+    assert_eq!(world.after(Duration::from_secs(20)).await, "safe", "it was uninstalled");
+    world.said.set(ONE, Some("1.29.1"));
+    world.put("three", Some(ONE), "1");
+    assert_eq!(world.soon().await, "three unsafe by 1.29.1");
+    world.said.set(TWO, Some("1.31.0"));
+    world.put("four", Some(TWO), "1");
+    world.gone("three");
+    assert_eq!(world.soon().await, "safe", "another one has spoken");
+    world.gone("four");
+    assert_eq!(world.soon().await, "safe", "the last one was safe");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_unknown_counts_as_unsafe_when_it_has_left() {
+    let world = World::start();
+    world.put("one", Some(ONE), "1");
+    assert_eq!(world.after(Duration::from_secs(40)).await, "one unknown: nobody is there");
+    world.put("one", None, "1");
+    assert_eq!(world.soon().await, "settling");
+    world.gone("one");
+    assert_eq!(world.soon().await, "settling");
+}

@@ -95,7 +95,7 @@ impl fmt::Display for MeshCondition {
                  TLS: none is written for gateways; upgrade it to 1.30.1 or later, or set PILOT_ENABLE_GATEWAY_API=false on it"
             ),
             Self::IstioVersionUnknown { pod, why, tag } => {
-                write!(f, "istiod {pod} does not say its version ({why}")?;
+                write!(f, "the version of istiod {pod} is not known ({why}")?;
                 if let Some(tag) = tag {
                     write!(f, "; its image is tagged {tag}, which proves nothing")?;
                 }

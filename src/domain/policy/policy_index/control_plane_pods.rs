@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::policy::{
-    Condition, ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, MeshCondition,
-    ObjectName, PodFacts, Release, SeenIstiod,
-    istio_version::{safety, too_old},
+    Condition, ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, MeshCondition, ObjectName,
+    PodFacts, Release, SeenIstiod,
+    istio_version::{safety, safety_without, too_old},
 };
 
 /// Those that have not finished.
@@ -13,8 +13,8 @@ use crate::domain::policy::{
 pub(super) struct ControlPlanePods {
     istiods: BTreeMap<ObjectName, Istiod>,
     envoy_gateways: BTreeMap<ObjectName, Option<Release>>,
-    /// By UID; of pods that are gone, too.
-    heard: BTreeMap<Box<str>, IstiodVersion>,
+    /// By UID; of pods that left a short while ago, too.
+    heard: BTreeMap<Box<str>, IstiodReport>,
 }
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl ControlPlanePods {
 
     /// All that was heard, in place of what was known.
     pub(super) fn hear(&mut self, reports: Vec<IstiodReport>) {
-        self.heard = reports.into_iter().map(|report| (report.uid, report.version)).collect();
+        self.heard = reports.into_iter().map(|report| (report.uid.clone(), report)).collect();
     }
 
     /// Of every istiod, wherever it is.
@@ -64,12 +64,21 @@ impl ControlPlanePods {
                 object: object.clone(),
                 uid: uid.clone(),
                 pod: pod.clone(),
-                version: self.heard.get(uid).cloned().unwrap_or_default(),
+                version: self.heard.get(uid).map(|report| report.version.clone()).unwrap_or_default(),
             })
             .collect();
         // None is lower than every version
         let envoy_gateway = self.envoy_gateways.values().min().copied().flatten();
-        ControlPlanes { istio: safety(&istiods), envoy_gateway, istiods }
+        let istio = if istiods.is_empty() { self.safety_without(namespace) } else { safety(&istiods) };
+        ControlPlanes { istio, envoy_gateway, istiods }
+    }
+
+    /// With none in Istio's namespace: all there are, are elsewhere.
+    fn safety_without(&self, namespace: &str) -> GatewayApiSafety {
+        let are_there: BTreeSet<&str> = self.istiods.values().map(|istiod| &*istiod.uid).collect();
+        let left = self.heard.values().filter(|report| !are_there.contains(&*report.uid));
+        let concerned = self.istiods.iter().find(|(_, istiod)| !istiod.pod.gateway_api_off);
+        safety_without(left, concerned.map(|(object, istiod)| (object, &istiod.pod)), namespace)
     }
 
     /// What is worth knowing of it in each namespace of the mesh.

@@ -83,7 +83,11 @@ impl World {
             4 => ClusterChange::PeerAuthentications(Change::Reset(self.peers.values().cloned().collect())),
             _ => {
                 let heard = self.heard.iter();
-                let reports = heard.map(|(uid, version)| IstiodReport { uid: uid.clone(), version: version.clone() });
+                let reports = heard.map(|(uid, version)| IstiodReport {
+                    uid: uid.clone(),
+                    version: version.clone(),
+                    is_unsafe: matches!(version, IstiodVersion::Silent { .. }),
+                });
                 ClusterChange::Istiods(reports.collect())
             }
         }

@@ -23,6 +23,8 @@ pub mod istiod_services;
 pub mod leadership;
 pub mod lease_term;
 pub mod line_limit;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod mesh_trust;
 pub mod metrics;
 pub mod own_identity;
 pub mod plugged_in_authority;

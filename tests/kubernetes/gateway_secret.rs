@@ -54,6 +54,11 @@ pub(crate) fn secret(cluster: &Cluster) -> Result<Secret, String> {
     found.map_err(|error| error.to_string())?.ok_or_else(|| "there is none".to_owned())
 }
 
+/// Removes it.
+pub(crate) fn delete(cluster: &Cluster) {
+    block_on(async { secrets(cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
+}
+
 /// One of its keys.
 pub(crate) fn key(secret: &Secret, name: &str) -> String {
     let content = secret.data.as_ref().and_then(|data| data.get(name)).map(|content| content.0.clone());
@@ -63,6 +68,11 @@ pub(crate) fn key(secret: &Secret, name: &str) -> String {
 /// What it holds, which is never torn.
 pub(crate) fn set(secret: &Secret) -> Result<SvidSet, String> {
     SvidSet::of(&key(secret, "tls.crt"), &key(secret, "tls.key"), &key(secret, "ca.crt"))
+}
+
+/// With serial numbers as [`SvidSet`] has them: without a leading zero.
+fn serials(text: &str) -> String {
+    text.replace("serial 0", "serial ")
 }
 
 /// Waits for a whole set that is not `old`.
@@ -116,7 +126,6 @@ fn a_gateways_secret_is_waited_for_made_put_right_renewed_and_taken_over() {
     let object = secret(&cluster).unwrap();
     assert_eq!(object.type_.as_deref(), Some("kubernetes.io/tls"));
     assert_eq!(object.metadata.annotations.unwrap()[MARK], "countersign");
-    let serials = |text: &str| text.replace("serial 0", "serial ");
     wait_for("which one it holds", &format!("serial {}", first.leaf.serial), || {
         serials(&readiness(&replicas.serves[active]))
     });
@@ -128,7 +137,7 @@ fn a_gateways_secret_is_waited_for_made_put_right_renewed_and_taken_over() {
     assert!(list.contains("Secret of its gateway, written by"), "{list}");
 
     // deleted, edited, and by itself at half of its time
-    block_on(async { secrets(&cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
+    delete(&cluster);
     let second = next(&cluster, Some(&first));
     assert_ne!(second.key, first.key);
     edit(&cluster, json!({ "stringData": { "tls.key": first.key, "other": "kept" } }));
@@ -171,7 +180,7 @@ fn a_secret_without_our_mark_is_never_written_over() {
     let handed_over = secret(&cluster).unwrap();
     assert_eq!((&handed_over.data, &handed_over.type_), (&emptied.data, &emptied.type_));
     assert!(active.process.errors().contains("event=\"secret_of_other_type\" secret=\"gateways/mesh-certificate\""));
-    block_on(async { secrets(&cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
+    delete(&cluster);
     assert_eq!(next(&cluster, None).leaf.uris, [ID]);
     assert_eq!(secret(&cluster).unwrap().type_.as_deref(), Some("kubernetes.io/tls"));
 }
@@ -225,7 +234,7 @@ impl AtIstiod {
     /// Waits until one of the replicas says this of itself.
     fn one_says(&self, text: &str) {
         wait_until(SOON, text, || {
-            let pages = self.replicas.serves.each_ref().map(readiness);
+            let pages = self.replicas.serves.each_ref().map(|serve| serials(&readiness(serve)));
             if pages.iter().any(|page| page.contains(text)) { Ok(()) } else { Err(pages.concat()) }
         });
     }

@@ -4,7 +4,7 @@
 mod clusters;
 mod hands;
 mod labels;
-mod objects;
+pub(crate) mod objects;
 mod outages;
 mod take_over;
 mod versions;
@@ -138,11 +138,7 @@ impl Stage {
 
     /// What `/readyz` of a replica says of the objects, until it says `text`.
     fn wait_until_said(&self, replica: usize, text: &str) {
-        self.wait_until_said_within(Duration::from_secs(5), replica, text);
-    }
-
-    fn wait_until_said_within(&self, time: Duration, replica: usize, text: &str) {
-        wait_until(time, text, || {
+        wait_until(Duration::from_secs(5), text, || {
             let ready = http::get(self.replicas[replica].admin(), "/readyz")?;
             if ready.contains(text) { Ok(()) } else { Err(ready) }
         });
@@ -165,7 +161,7 @@ impl Stage {
 }
 
 /// The Gateway API's kinds and Envoy Gateway's. Waits until they are served.
-async fn install_kinds(cluster: &Cluster) {
+pub(crate) async fn install_kinds(cluster: &Cluster) {
     for file in ["gateway-crds.yaml", "envoy-gateway-crds.yaml"] {
         cluster.apply_file(&peer_file(file)).await;
     }

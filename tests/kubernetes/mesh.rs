@@ -11,7 +11,7 @@ pub(crate) mod gateway;
 mod instead;
 mod order;
 pub(crate) mod pair;
-mod pod;
+pub(crate) mod pod;
 mod roots;
 mod secret;
 mod socket;
@@ -53,7 +53,7 @@ const WARM_UP: Duration = Duration::from_secs(20);
 const SIDECAR: Duration = Duration::from_secs(30);
 
 /// Takes out what only Istio's own Envoy has, and the clusters that would need it.
-const UPSTREAM_ENVOY: &str = include_str!("mesh/upstream_envoy.yaml");
+pub(crate) const UPSTREAM_ENVOY: &str = include_str!("mesh/upstream_envoy.yaml");
 const SERVICE: &str = r#"
 apiVersion: v1
 kind: Service
@@ -164,7 +164,7 @@ impl Mesh {
             place.cluster.account(APPS, "backend").await
         });
         let roots = roots_of(&place.cluster, APPS, MESH_ROOTS);
-        let wanted = pod::Wanted { istiod: &control_plane.name_and_port(), roots: &roots, ttl };
+        let wanted = pod::Wanted { istiod: &control_plane.name_and_port(), roots: &roots, ttl, grpc: None };
         let backend = Pod::start("backend", host, &place.cluster, &account, &wanted);
         Self { backend, control_plane, place }
     }

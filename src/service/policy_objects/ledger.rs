@@ -10,8 +10,9 @@ mod flow;
 mod turns;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 pub(super) use self::entry::{Todo, Trouble};
@@ -39,9 +40,14 @@ pub(super) struct Ledger {
     flows: BTreeMap<ObjectKind, Flow>,
     /// Of policies to which Routes lead.
     pub(super) turns: Turns,
+    /// Secrets whose policy has gone while somebody else writes, and since when: that one may die before it has removed them.
+    orphans: VecDeque<(BootInstant, ObjectKey)>,
     /// Grows with each change.
     revision: u64,
 }
+
+/// So long a Secret is remembered whose policy somebody else has removed: longer than it takes to be active in that one's place.
+const ORPHANED_FOR: Duration = Duration::from_secs(600);
 
 /// What came of something that was done.
 #[derive(Debug)]
@@ -65,6 +71,7 @@ impl Ledger {
     /// Takes in what was seen.
     pub(super) fn see(&mut self, seen: Seen, now: BootInstant) {
         self.revision += 1;
+        self.forget_orphans(now);
         match seen {
             Seen::Listed(kind, objects) => {
                 let mut listed: BTreeMap<ObjectName, SeenObject> = objects.into_iter().collect();
@@ -270,6 +277,9 @@ impl Ledger {
         entry.count_reversal(&state, now);
         let became_unusable = matches!(&state, State::Present(seen) if seen.is_unusable)
             && !matches!(&entry.state, State::Present(known) if known.is_unusable);
+        if matches!(state, State::Absent) && key.kind == ObjectKind::BackendTlsPolicy && !self.is_planned {
+            self.orphans.push_back((now, ObjectKey { kind: ObjectKind::SdsSecret, object: key.object.clone() }));
+        }
         self.put(key, state);
         if became_unusable {
             self.doubt_secret_of(key, now);
@@ -375,6 +385,15 @@ impl Ledger {
         let Some(entry) = self.entries.get(key) else { return };
         if let Some(rank) = entry.rank(key.kind) {
             self.now.insert((rank, key.clone()));
+        }
+    }
+
+    /// Who writes removes them instead.
+    fn forget_orphans(&mut self, now: BootInstant) {
+        while let Some((_, key)) = self.orphans.pop_front_if(|(since, _)| now.since(*since) >= ORPHANED_FOR) {
+            if !self.is_planned && !self.is_named(&key) {
+                self.entries.remove(&key);
+            }
         }
     }
 

@@ -39,16 +39,25 @@ pub(crate) struct ControlPlane {
 impl ControlPlane {
     /// One that has `files` as its `cacerts` and does not run yet.
     pub(crate) fn plan(cluster: &Cluster, files: &Files) -> Self {
-        Self::plan_at(loopback(free_port()), "", cluster, files)
+        Self::plan_for("cluster.local", cluster, files)
+    }
+
+    /// The same for another trust domain.
+    pub(crate) fn plan_for(trust_domain: &str, cluster: &Cluster, files: &Files) -> Self {
+        Self::plan_with(loopback(free_port()), "", trust_domain, cluster, files)
     }
 
     /// The same of a revision, with its CA at an address.
     pub(crate) fn plan_at(address: SocketAddr, revision: &str, cluster: &Cluster, files: &Files) -> Self {
+        Self::plan_with(address, revision, "cluster.local", cluster, files)
+    }
+
+    fn plan_with(address: SocketAddr, revision: &str, trust_domain: &str, cluster: &Cluster, files: &Files) -> Self {
         let name = if revision.is_empty() { "istiod".to_owned() } else { format!("istiod-{revision}") };
         let folder = cluster.folder().join("control-plane").join(&name);
         fs::create_dir_all(&folder).unwrap();
         let mesh = serde_json::json!({
-            "trustDomain": "cluster.local",
+            "trustDomain": trust_domain,
             "rootNamespace": istiod::NAMESPACE,
             "accessLogFile": "access.log",
             "accessLogEncoding": "JSON",

@@ -197,6 +197,7 @@ fn pod(number: usize, account: usize) -> PodFacts {
         account: format!("{}/account-{account}", team(number)).parse().unwrap(),
         finished: false,
         sidecar: Sidecar::Injected,
+        ready_at: None,
         named_ports: None,
         control_plane: None,
     }
@@ -214,7 +215,9 @@ fn gateway(number: usize, admits_all: bool) -> GatewayFacts {
     let routes = RouteKinds { http: true, grpc: true };
     GatewayFacts {
         object: named(&format!("gateway-{number}")),
+        uid: number.to_string().into(),
         class: "eg".into(),
+        takes_sets: None,
         listeners: [ListenerFacts { name: "http".into(), port: 80, routes, admits }].into(),
         parameters: None,
         client_certificate: false,

@@ -28,7 +28,7 @@ pub use self::{
     control_planes::{
         ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,
     },
-    enforcement::{ContextReport, Enforcement, EnforcementIndex, Report, ReportChange, Reporter},
+    enforcement::{Carriers, ContextReport, Enforcement, EnforcementIndex, Report, ReportChange, Reporter},
     gateway::{
         Admits, BackendTlsApi, CA_CONFIG_MAP, Carries, ClassFacts, Controller, DataPlanePod, DesiredObject,
         DesiredPolicy, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts,

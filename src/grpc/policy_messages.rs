@@ -271,7 +271,7 @@ fn namespace(policy: &NamespacePolicy) -> Namespace {
 }
 
 fn gateway(state: &GatewayState, trust_domain: &TrustDomain) -> Gateway {
-    let ids = state.accounts.iter().filter_map(|account| account.spiffe_id(trust_domain).ok());
+    let ids = state.carriers.keys().filter_map(|account| account.spiffe_id(trust_domain).ok());
     Gateway {
         gateway: Some(service_name(&state.gateway)),
         ready: state.is_ready,
@@ -487,6 +487,7 @@ mod tests {
         let plan = ServicePlan {
             service: service.clone(),
             gateways: Arc::default(),
+            routed: [].into(),
             policy: None,
             uptake: None,
             conditions: [lack.into()].into(),
@@ -498,7 +499,7 @@ mod tests {
             gateway: gateway.clone(),
             uid: "u".into(),
             is_ready: true,
-            accounts: [].into(),
+            carriers: [].into(),
             conditions: [].into(),
         };
         let plan = Arc::new(GatewayPlan { revision: 1, namespaces, gateways: [(gateway, Arc::new(state))].into() });

@@ -86,12 +86,12 @@ mod tests {
     fn plan(gateways: &[(&str, &str)], services: &[(&str, &[&str])]) -> Arc<GatewayPlan> {
         let gateway = |name: &str| ObjectName::new("infra", name);
         let states = gateways.iter().map(|(name, runs_as)| {
-            let accounts = [account(runs_as)].into();
+            let carriers = [(account(runs_as), 1)].into();
             let state = GatewayState {
                 gateway: gateway(name),
                 uid: "u".into(),
                 is_ready: true,
-                accounts,
+                carriers,
                 conditions: [].into(),
             };
             (gateway(name), Arc::new(state))
@@ -101,7 +101,14 @@ mod tests {
             let service = ObjectName::new("app", name);
             (
                 Arc::from(*name),
-                Arc::new(ServicePlan { service, gateways, policy: None, uptake: None, conditions: [].into() }),
+                Arc::new(ServicePlan {
+                    service,
+                    gateways,
+                    routed: [].into(),
+                    policy: None,
+                    uptake: None,
+                    conditions: [].into(),
+                }),
             )
         });
         let namespace = NamespacePlan { name: "app".into(), services: services.collect() };

@@ -19,8 +19,8 @@ use super::metrics::Metrics;
 use crate::domain::{
     identity::{ServiceAccount, SpiffeId, TrustDomain},
     policy::{
-        Condition, Enforcement, EnforcementIndex, GatewayPlan, IdentitySet, MtlsMode, ObjectName, PolicySnapshot,
-        ProbeSight, Report, ReportChange, Reporter, ServicePolicy, Verification,
+        Carriers, Condition, Enforcement, EnforcementIndex, GatewayPlan, IdentitySet, MtlsMode, ObjectName,
+        PolicySnapshot, ProbeSight, Report, ReportChange, Reporter, ServicePlan, ServicePolicy, Verification,
     },
 };
 
@@ -248,13 +248,35 @@ impl PolicyEnforcement {
     fn plan(&self, before: Option<&GatewayPlan>, newest: Option<&GatewayPlan>) {
         let Some(newest) = newest else { return };
         let (now, mut state) = (self.begun.elapsed(), self.state());
+        let carriers_differ = before.is_none_or(|before| !newest.has_carriers_of(before));
+        if carriers_differ {
+            for plan in newest.namespaces.values().flat_map(|namespace| namespace.services.values()) {
+                state.index.carry(plan.service.clone(), self.carriers(plan, newest));
+            }
+        }
         for (service, plan) in newest.changed_since(before) {
+            let carriers = plan.as_deref().map(|plan| self.carriers(plan, newest));
+            state.index.carry(service.clone(), carriers.unwrap_or_default());
             let portable = plan.and_then(|plan| {
                 let Verification::Portable(accounts) = &plan.policy.as_ref()?.verification else { return None };
                 Some((self.set_of(accounts), plan.uptake.clone()?))
             });
             state.index.take_up(service, portable, now);
         }
+    }
+
+    /// Pods by way of which requests come to a Service, where identities come over SDS. One that carries several Gateways counts once.
+    fn carriers(&self, plan: &ServicePlan, newest: &GatewayPlan) -> Carriers {
+        let mut carriers = Carriers::new();
+        let is_sds = plan.policy.as_ref().is_some_and(|policy| matches!(policy.verification, Verification::Sds(_)));
+        let gateways = plan.routed.iter().filter(|_| is_sds).filter_map(|gateway| newest.gateways.get(gateway));
+        for (account, pods) in gateways.flat_map(|gateway| &gateway.carriers) {
+            if let Ok(id) = account.spiffe_id(&self.trust_domain) {
+                let known = carriers.entry(id).or_default();
+                *known = (*known).max(*pods);
+            }
+        }
+        carriers
     }
 
     fn set_of(&self, accounts: &[ServiceAccount]) -> IdentitySet {

@@ -50,12 +50,17 @@ pub struct ReportChange {
 /// [`Condition::Enforced`] or [`Condition::NotEnforced`] of each Service that requires mutual TLS.
 pub type Enforcement = BTreeMap<ObjectName, Condition>;
 
+/// How many pods of Gateways run as whom.
+pub type Carriers = BTreeMap<SpiffeId, usize>;
+
 /// What is wanted and what is held.
 #[derive(Debug, Default)]
 pub struct EnforcementIndex {
     required: BTreeMap<ObjectName, IdentitySet>,
     reports: BTreeMap<ObjectName, BTreeMap<Arc<Reporter>, ContextReport>>,
     reporters: BTreeMap<Arc<Reporter>, BTreeSet<ObjectName>>,
+    /// Pods of Gateways from which Routes lead to it, by whom they run as.
+    carriers: BTreeMap<ObjectName, Carriers>,
     portable: BTreeMap<ObjectName, Portable>,
     /// For which time has to pass.
     fresh: BTreeSet<ObjectName>,
@@ -85,6 +90,18 @@ impl EnforcementIndex {
             None => self.required.remove(&service),
         };
         if old != identities {
+            self.touched.insert(service);
+        }
+    }
+
+    /// Requests come to a Service by way of these pods. Each of them is to ask for its identities before anything is said to be in
+    /// force: a proxy that does not has not heard of the policy yet.
+    pub fn carry(&mut self, service: ObjectName, carriers: Carriers) {
+        let old = match carriers.is_empty() {
+            true => self.carriers.remove(&service).unwrap_or_default(),
+            false => self.carriers.insert(service.clone(), carriers.clone()).unwrap_or_default(),
+        };
+        if old != carriers {
             self.touched.insert(service);
         }
     }
@@ -165,8 +182,12 @@ impl EnforcementIndex {
             .into_iter()
             .map(|service| {
                 let required = self.required.get(&service);
-                let portable = self.portable.get(&service);
-                let now = required.map(|required| verdict(*required, self.reports.get(&service), portable, now));
+                let held = Held {
+                    reports: self.reports.get(&service),
+                    carriers: self.carriers.get(&service),
+                    portable: self.portable.get(&service),
+                };
+                let now = required.map(|required| held.verdict(*required, now));
                 if matches!(now, Some(Condition::NotEnforced(Shortfall::Portable(PortableShortfall::Fresh)))) {
                     self.fresh.insert(service.clone());
                 }
@@ -197,41 +218,61 @@ impl EnforcementIndex {
     }
 }
 
-fn verdict(
-    required: IdentitySet,
-    reports: Option<&BTreeMap<Arc<Reporter>, ContextReport>>,
-    portable: Option<&Portable>,
-    now: Duration,
-) -> Condition {
-    let by_agents = verdict_of_agents(required, reports);
-    let Some(portable) = portable else { return by_agents };
-    let gateways = match by_agents {
-        Condition::Enforced { .. } if portable.routed() == 0 => return by_agents,
-        Condition::Enforced { gateways, .. } => gateways,
-        Condition::NotEnforced(Shortfall::Unasked) => 0,
-        other => return other,
-    };
-    match portable.lacks(now) {
-        Some(lacking) => Condition::NotEnforced(Shortfall::Portable(lacking)),
-        None => Condition::Enforced { gateways, portable: portable.routed() },
-    }
+/// What is known of a Service.
+struct Held<'a> {
+    reports: Option<&'a BTreeMap<Arc<Reporter>, ContextReport>>,
+    carriers: Option<&'a Carriers>,
+    portable: Option<&'a Portable>,
 }
 
-fn verdict_of_agents(required: IdentitySet, reports: Option<&BTreeMap<Arc<Reporter>, ContextReport>>) -> Condition {
-    let asking = || reports.into_iter().flatten().filter(|(_, report)| report.streams > 0);
-    let of = asking().count();
-    let refusing = asking().find_map(|(reporter, report)| Some((reporter, report.refusal.clone()?)));
-    let lacks = |report: &ContextReport| report.accepted.get(&required).is_none_or(|has| *has < report.streams);
-    let mut lacking = asking().filter(|(_, report)| lacks(report)).map(|(reporter, _)| reporter);
-    if of == 0 {
-        Condition::NotEnforced(Shortfall::Unasked)
-    } else if let Some((reporter, message)) = refusing {
-        Condition::NotEnforced(Shortfall::Refused { gateway: reporter.gateway.clone(), message })
-    } else if let Some(first) = lacking.next() {
-        let gateway = first.gateway.clone();
-        Condition::NotEnforced(Shortfall::Outdated { lacking: 1 + lacking.count(), of, gateway })
-    } else {
-        Condition::Enforced { gateways: of, portable: 0 }
+impl Held<'_> {
+    fn verdict(&self, required: IdentitySet, now: Duration) -> Condition {
+        let by_agents = self.verdict_of_agents(required);
+        let Some(portable) = self.portable else { return by_agents };
+        let gateways = if let Condition::Enforced { gateways, .. } = by_agents {
+            gateways
+        } else if by_agents == Condition::NotEnforced(Shortfall::Unasked) {
+            0
+        } else {
+            return by_agents;
+        };
+        if gateways > 0 && portable.routed() == 0 {
+            return by_agents;
+        }
+        match portable.lacks(now) {
+            Some(lacking) => Condition::NotEnforced(Shortfall::Portable(lacking)),
+            None => Condition::Enforced { gateways, portable: portable.routed() },
+        }
+    }
+
+    fn verdict_of_agents(&self, required: IdentitySet) -> Condition {
+        let of = self.asking().count();
+        let refusing = self.asking().find_map(|(reporter, report)| Some((reporter, report.refusal.clone()?)));
+        let lacks = |report: &ContextReport| report.accepted.get(&required).is_none_or(|has| *has < report.streams);
+        let mut lacking = self.asking().filter(|(_, report)| lacks(report)).map(|(reporter, _)| reporter);
+        if of == 0 {
+            Condition::NotEnforced(Shortfall::Unasked)
+        } else if let Some((reporter, message)) = refusing {
+            Condition::NotEnforced(Shortfall::Refused { gateway: reporter.gateway.clone(), message })
+        } else if let Some(first) = lacking.next() {
+            let gateway = first.gateway.clone();
+            Condition::NotEnforced(Shortfall::Outdated { lacking: 1 + lacking.count(), of, gateway })
+        } else if let Some(unheard) = self.unheard() {
+            Condition::NotEnforced(unheard)
+        } else {
+            Condition::Enforced { gateways: of, portable: 0 }
+        }
+    }
+
+    fn asking(&self) -> impl Iterator<Item = (&Arc<Reporter>, &ContextReport)> {
+        self.reports.into_iter().flatten().filter(|(_, report)| report.streams > 0)
+    }
+
+    fn unheard(&self) -> Option<Shortfall> {
+        self.carriers.into_iter().flatten().find_map(|(gateway, pods)| {
+            let asking = self.asking().filter(|(reporter, _)| reporter.gateway == *gateway).count();
+            (asking < *pods).then(|| Shortfall::Unheard { gateway: gateway.clone(), asking, pods: *pods })
+        })
     }
 }
 
@@ -332,6 +373,31 @@ mod tests {
         let report = ContextReport { streams: 1, accepted: [(nobody, 1)].into(), refusal: None };
         index.report(&reporter("g"), says(report));
         assert_eq!(index.settle(Duration::ZERO)[&service()].reason(), "Enforced");
+    }
+
+    #[test]
+    fn every_pod_that_requests_come_by_is_to_ask() {
+        let (mut index, two) =
+            (EnforcementIndex::default(), Reporter { instance: "2".into(), ..(*reporter("g")).clone() });
+        let two = Arc::new(two);
+        index.require(service(), Some(set("new")));
+        index.carry(service(), [(reporter("g").gateway.clone(), 2)].into());
+        index.report(&reporter("g"), says(holding(1, &[("new", 1)])));
+        // another gateway's is none of them
+        index.report(&reporter("other"), says(holding(1, &[("new", 1)])));
+        let gateway = reporter("g").gateway.clone();
+        let unheard = Condition::NotEnforced(Shortfall::Unheard { gateway, asking: 1, pods: 2 });
+        assert_eq!(index.settle(Duration::ZERO)[&service()], unheard);
+        index.report(&two, says(holding(0, &[])));
+        assert_eq!(index.settle(Duration::ZERO)[&service()], unheard, "an agent whose proxy does not ask");
+        index.report(&two, says(holding(1, &[("new", 1)])));
+        assert_eq!(index.settle(Duration::ZERO)[&service()], Condition::Enforced { gateways: 3, portable: 0 });
+        index.forget(&two);
+        assert_eq!(index.settle(Duration::ZERO)[&service()], unheard);
+        index.carry(service(), [(reporter("g").gateway.clone(), 1)].into());
+        assert_eq!(index.settle(Duration::ZERO)[&service()].reason(), "Enforced");
+        index.carry(service(), Carriers::new());
+        assert!(index.carriers.is_empty());
     }
 
     #[test]

@@ -78,8 +78,14 @@ mod tests {
                 verification: verification.clone(),
                 is_routed: false,
             };
-            let plan =
-                ServicePlan { service, gateways: [].into(), policy: Some(policy), uptake: None, conditions: [].into() };
+            let plan = ServicePlan {
+                service,
+                gateways: [].into(),
+                routed: [].into(),
+                policy: Some(policy),
+                uptake: None,
+                conditions: [].into(),
+            };
             (Arc::from(*name), Arc::new(plan))
         });
         NamespacePlan { name: "app".into(), services: services.collect::<BTreeMap<_, _>>() }

@@ -21,6 +21,15 @@ pub enum Shortfall {
         /// One of them.
         gateway: SpiffeId,
     },
+    /// Pods of a Gateway from which a Route leads there do not ask for its identities.
+    Unheard {
+        /// Whom they run as.
+        gateway: SpiffeId,
+        /// How many do.
+        asking: usize,
+        /// Of how many.
+        pods: usize,
+    },
     /// A gateway does not take them.
     Refused {
         /// Which.
@@ -35,7 +44,7 @@ impl Shortfall {
         match self {
             Self::Unasked => Severity::Notice,
             Self::Portable(lacking) => lacking.severity(),
-            Self::Outdated { .. } => Severity::Warning,
+            Self::Outdated { .. } | Self::Unheard { .. } => Severity::Warning,
             Self::Refused { .. } => Severity::Error,
         }
     }
@@ -53,6 +62,10 @@ impl fmt::Display for Shortfall {
                 write!(f, "{lacking} of {of} gateways that ask for its identities have not accepted those of now yet: ")?;
                 write!(f, "{gateway}{}", if *lacking > 1 { " and others" } else { "" })
             }
+            Self::Unheard { gateway, asking, pods } => write!(
+                f,
+                "{asking} of {pods} pods of {gateway} ask for its identities: what the others send goes by what they were told before"
+            ),
             Self::Refused { gateway, message } => write!(
                 f,
                 "the proxy of {gateway} refuses its identities and goes by what it had before, its log says more: {message:?}"

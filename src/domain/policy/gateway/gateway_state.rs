@@ -56,12 +56,13 @@ fn state(
         }
     }
     conditions.extend(injected(pods).filter(|_| standing.ability.is_some()).map(Condition::from));
-    let accounts: BTreeSet<&ServiceAccount> = pods.iter().map(|pod| &pod.account).collect();
+    let mut carriers: BTreeMap<ServiceAccount, usize> = BTreeMap::new();
+    pods.iter().for_each(|pod| *carriers.entry(pod.account.clone()).or_default() += 1);
     GatewayState {
         gateway: gateway.clone(),
         uid: uid.into(),
         is_ready: standing.is_ready,
-        accounts: accounts.into_iter().cloned().collect(),
+        carriers,
         conditions: conditions.into(),
     }
 }

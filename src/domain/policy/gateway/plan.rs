@@ -45,6 +45,8 @@ pub struct ServicePlan {
     pub service: ObjectName,
     /// Gateways that can reach it, in order: a Route leads from them to it, or could, as their listeners take Routes from its namespace.
     pub gateways: Arc<[ObjectName]>,
+    /// Those of them that a Route does lead from.
+    pub routed: Box<[ObjectName]>,
     /// The policy that is to be there. `None`: none of ours may be.
     pub policy: Option<DesiredPolicy>,
     /// How far Gateways are with it, if it is a portable one.
@@ -130,8 +132,8 @@ pub struct GatewayState {
     pub uid: Box<str>,
     /// Whether it can send requests to Services of the mesh, as far as is seen.
     pub is_ready: bool,
-    /// Whom its pods run as, each once.
-    pub accounts: Box<[ServiceAccount]>,
+    /// Whom its pods run as, and how many run as each.
+    pub carriers: BTreeMap<ServiceAccount, usize>,
     /// What is worth knowing.
     pub conditions: Box<[Condition]>,
 }
@@ -176,6 +178,17 @@ impl GatewayPlan {
         changed
     }
 
+    /// Whether requests go by way of the same pods as in another plan.
+    pub fn has_carriers_of(&self, other: &Self) -> bool {
+        let carriers = |plan: &Self| {
+            let states = plan.gateways.values().map(|state| (state.gateway.clone(), state.carriers.clone()));
+            states.collect::<Vec<_>>()
+        };
+        self.gateways.values().zip(other.gateways.values()).all(|(one, other)| Arc::ptr_eq(one, other))
+            && self.gateways.len() == other.gateways.len()
+            || carriers(self) == carriers(other)
+    }
+
     /// Services of the mesh that a Gateway can reach, in order.
     pub fn reachable(&self, gateway: &ObjectName) -> impl Iterator<Item = &Arc<ServicePlan>> {
         let services = self.namespaces.values().flat_map(|namespace| namespace.services.values());
@@ -184,7 +197,7 @@ impl GatewayPlan {
 
     /// Gateways whose pods run as `account`.
     pub fn gateways_of(&self, account: &ServiceAccount) -> impl Iterator<Item = &Arc<GatewayState>> {
-        self.gateways.values().filter(|gateway| gateway.accounts.contains(account))
+        self.gateways.values().filter(|gateway| gateway.carriers.contains_key(account))
     }
 }
 

@@ -100,7 +100,7 @@ impl PolicyEvents {
     }
 
     /// Writes while this replica is active, which it is while there is something in `held`. Never returns.
-    pub async fn run<T>(self, held: watch::Receiver<Option<T>>) -> Infallible {
+    pub async fn run<T: Send + Sync>(self, held: watch::Receiver<Option<T>>) -> Infallible {
         let (snapshots, enforcement) = (self.publisher.follow(), self.publisher.enforcement().follow());
         let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot());
         let (mut tracker, mut said) = (Tracker::default(), String::new());

@@ -1,24 +1,26 @@
 //! A pair that signs nothing itself and passes requests on to istiod.
 
-use std::fs;
+use std::{fs, path::Path};
 
-use super::{Mesh, Place, control_plane::ControlPlane};
+use super::{Mesh, Place, ROOT_FILE, control_plane::ControlPlane};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     pair::{NAMESPACE, install_with},
     support::{
         countersign::Serve,
         http::{free_port, loopback},
+        mount::Mount,
     },
 };
 
 /// As whom the pair has its serving certificate from istiod.
 const ID: &str = "spiffe://cluster.local/ns/countersign/sa/countersign";
 
-/// Both replicas.
+/// Its replicas.
 pub(crate) struct Pair {
     replicas: Vec<Serve>,
     ports: Vec<u16>,
+    account: Account,
 }
 
 impl Pair {
@@ -34,11 +36,26 @@ impl Pair {
         let cluster = &place.cluster;
         let account = block_on(install_with(cluster, "rbac-istiod.yaml"));
         let roots = cluster.folder().join("pair-roots.pem");
-        let mut flags = istiod.pair_flags();
-        flags.extend(["--istiod-root-file".to_owned(), roots.display().to_string()]);
-        let replicas: Vec<Serve> = (0..2).map(|number| start(cluster, &account, number, &flags)).collect();
+        let start = |number: usize| {
+            let name = format!("countersign-{number}");
+            let flags = in_kubernetes(cluster, &account, &name);
+            start(cluster, &account, &name, istiod, &roots, &flags)
+        };
+        Self::of((0..2).map(start).collect(), account)
+    }
+
+    /// Starts another replica of it by itself, which has nothing to do with the API server, and the mesh's roots from their file
+    /// here alone, when it is delivered.
+    pub(crate) fn spawn_by_file(&self, place: &Place, istiod: &ControlPlane, roots: &Mount) -> Self {
+        let (name, roots) = ("countersign-by-file", roots.path().join(ROOT_FILE));
+        block_on(place.cluster.pod(&self.account, name));
+        let replica = start(&place.cluster, &self.account, name, istiod, &roots, &[]);
+        Self::of(vec![replica], self.account.clone())
+    }
+
+    fn of(replicas: Vec<Serve>, account: Account) -> Self {
         let ports = replicas.iter().map(|replica| replica.port).collect();
-        Self { replicas, ports }
+        Self { replicas, ports, account }
     }
 
     /// The processes, which are never started again by anybody.
@@ -63,25 +80,32 @@ impl Pair {
     }
 }
 
-fn start(cluster: &Cluster, account: &Account, number: usize, flags: &[String]) -> Serve {
-    let name = format!("countersign-{number}");
-    let (uid, kubeconfig, token) = block_on(async {
-        let uid = cluster.pod(account, &name).await;
-        let asked = TokenFor { pod: Some(&name), ..TokenFor::default() };
-        let for_istiod = TokenFor { audiences: &["istio-ca"], ..asked.clone() };
-        (uid, cluster.kubeconfig_with(account, &asked).await, cluster.token(account, &for_istiod).await)
-    });
+/// Starts one in a pod that is there.
+fn start(
+    cluster: &Cluster,
+    account: &Account,
+    name: &str,
+    istiod: &ControlPlane,
+    roots: &Path,
+    more_flags: &[String],
+) -> Serve {
+    let asked = TokenFor { audiences: &["istio-ca"], pod: Some(name), ..TokenFor::default() };
     let token_file = cluster.folder().join(format!("{name}.istio-token"));
-    fs::write(&token_file, token).unwrap();
-    let mut all: Vec<&str> = flags.iter().map(String::as_str).collect();
-    all.extend([
-        "--istiod-token-file",
-        token_file.to_str().unwrap(),
-        "--state",
-        "kubernetes",
-        "--namespace",
-        NAMESPACE,
-    ]);
-    all.extend(["--kubeconfig", kubeconfig.to_str().unwrap(), "--replica-uid", &uid]);
-    Serve::spawn(&name, cluster.folder(), &cluster.folder().join(format!("{name}-data")), free_port(), &all)
+    fs::write(&token_file, block_on(cluster.token(account, &asked))).unwrap();
+    let mut flags = istiod.pair_flags();
+    flags.extend(["--istiod-root-file".to_owned(), roots.display().to_string()]);
+    flags.extend(["--istiod-token-file".to_owned(), token_file.display().to_string()]);
+    let flags: Vec<&str> = flags.iter().chain(more_flags).map(String::as_str).collect();
+    Serve::spawn(name, cluster.folder(), &cluster.folder().join(format!("{name}-data")), free_port(), &flags)
+}
+
+/// Makes its pod, and what it is told of it.
+fn in_kubernetes(cluster: &Cluster, account: &Account, name: &str) -> Vec<String> {
+    let (uid, kubeconfig) = block_on(async {
+        let uid = cluster.pod(account, name).await;
+        (uid, cluster.kubeconfig_with(account, &TokenFor { pod: Some(name), ..TokenFor::default() }).await)
+    });
+    let kubeconfig = kubeconfig.display().to_string();
+    let flags = ["--state", "kubernetes", "--namespace", NAMESPACE, "--kubeconfig", &kubeconfig, "--replica-uid", &uid];
+    flags.map(str::to_owned).to_vec()
 }

@@ -1,6 +1,8 @@
-//! An agent that has its identity from istiod by way of the pair, or as long as it can from istiod itself.
+//! An agent that has its identity from istiod by way of the pair, or from istiod itself.
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
+
+use serde_json::json;
 
 use super::{
     client::PAIR,
@@ -10,6 +12,7 @@ use crate::{
     istio::{istiod::SERVER_NAME, objects::check_nothing_was_refused},
     istiod_agent::gateway::{ID, served},
     support::{countersign::countersign, http::loopback, process::Process, wait::wait_until},
+    tokens::forged::Forger,
 };
 
 /// Renewed at half of it.
@@ -22,20 +25,11 @@ const NOT_RENEWED: &str = "the SVID was not renewed";
 #[test]
 fn an_agent_rotates_by_way_of_the_pair_and_a_killed_replica_fails_none_of_its_calls() {
     let mut stage = Stage::set();
-    let agent = start(&stage, &[]);
-    let socket = stage.cluster.folder().join("agent.sock");
-    let mut serial = String::new();
-    let mut rotate = || {
-        serial = wait_until(START, "another SVID", || match served(&socket) {
-            Ok(served) if served.leaf.serial().to_string() != serial => Ok(served.leaf.serial().to_string()),
-            other => Err(format!("{other:?}")),
-        });
-    };
-    (0..3).for_each(|_| rotate());
+    let mut agent = Agent::start(&stage, &replicas(&stage));
+    (0..3).for_each(|_| drop(agent.rotate()));
     stage.replicas[0].process.kill();
-    (0..3).for_each(|_| rotate());
-    let log = agent.errors();
-    assert!(!log.contains(NOT_RENEWED), "{log}");
+    (0..3).for_each(|_| drop(agent.rotate()));
+    agent.check_that_no_renewal_failed();
     let passed: usize = stage.replicas.iter().map(|replica| replica.process.errors().matches(ID).count()).sum();
     assert!(passed >= 6, "{passed} by way of the pair");
     check_nothing_was_refused(&stage.cluster);
@@ -46,52 +40,94 @@ fn istiod_goes_first_the_pair_second_and_istiod_first_again_when_it_is_back() {
     let stage = Stage::set();
     let direct = Gate::open();
     direct.lead_to(stage.istiod().port);
-    let agent = start(&stage, &[loopback(direct.port).to_string()]);
-    let socket = stage.cluster.folder().join("agent.sock");
-    let passed = |serial: &str| stage.replicas.iter().any(|replica| replica.process.errors().contains(serial));
-    let mut last = String::new();
-    let mut rotate = || {
-        last = wait_until(START, "another SVID", || match served(&socket) {
-            Ok(served) if served.leaf.serial().to_string() != last => Ok(served.leaf.serial().to_string()),
-            other => Err(format!("{other:?}")),
-        });
-        last.clone()
-    };
+    let mut agent = Agent::start(&stage, &[vec![loopback(direct.port).to_string()], replicas(&stage)].concat());
     for _ in 0..2 {
-        let serial = rotate();
-        assert!(!passed(&serial), "{serial} by way of the pair, though istiod can be reached");
+        let serial = agent.rotate();
+        assert!(!passed(&stage, &serial), "{serial} by way of the pair, though istiod can be reached");
     }
     direct.shut();
     for _ in 0..3 {
-        let serial = rotate();
-        assert!(passed(&serial), "{serial} not by way of the pair");
+        let serial = agent.rotate();
+        assert!(passed(&stage, &serial), "{serial} not by way of the pair");
     }
     direct.lead_to(stage.istiod().port);
-    wait_until(BACK, "an SVID from istiod itself", || match rotate() {
-        serial if passed(&serial) => Err(serial),
+    wait_until(BACK, "an SVID from istiod itself", || match agent.rotate() {
+        serial if passed(&stage, &serial) => Err(serial),
         _ => Ok(()),
     });
-    let serial = rotate();
-    assert!(!passed(&serial), "{serial} by way of the pair again");
-    let log = agent.errors();
-    assert!(!log.contains(NOT_RENEWED), "{log}");
+    let serial = agent.rotate();
+    assert!(!passed(&stage, &serial), "{serial} by way of the pair again");
+    agent.check_that_no_renewal_failed();
     check_nothing_was_refused(&stage.cluster);
 }
 
-/// An agent for the gateway at `first` and then at both replicas.
-fn start(stage: &Stage, first: &[String]) -> Process {
-    let (_, token) = stage.caller("gateway");
-    let folder = stage.cluster.folder().to_owned();
-    let (socket, token_file, roots) = (folder.join("agent.sock"), folder.join("agent.token"), folder.join("agent.pem"));
-    fs::write(&token_file, token).unwrap();
-    fs::write(&roots, &stage.roots).unwrap();
-    let mut command = countersign();
-    command.arg("agent").arg("--socket").arg(&socket).arg("--token-file").arg(&token_file);
-    command.arg("--root-file").arg(&roots).args(["--ca-identity", PAIR, "--svid-ttl", &format!("{}s", TTL.as_secs())]);
-    command.args(["--ca-server-name", SERVER_NAME]);
-    let replicas = stage.replicas.iter().map(|replica| loopback(replica.port).to_string());
-    for address in first.iter().cloned().chain(replicas) {
-        command.arg("--ca-address").arg(address);
+#[test]
+fn an_agent_that_has_nothing_but_its_certificate_is_sent_by_the_pair_to_istiod_itself() {
+    let stage = Stage::set();
+    let mut agent = Agent::start(&stage, &[replicas(&stage), vec![loopback(stage.istiod().port).to_string()]].concat());
+    let serial = agent.rotate();
+    assert!(passed(&stage, &serial), "{serial} not by way of the pair");
+
+    let token = fs::read_to_string(&agent.token_file).unwrap();
+    let expired =
+        Forger::with_the_clusters_key(stage.cluster.folder()).changed(&token, &json!({ "exp": 1_700_000_000 }));
+    fs::write(&agent.token_file, expired).unwrap();
+    // one may have been on its way
+    agent.rotate();
+    for _ in 0..2 {
+        let serial = agent.rotate();
+        assert!(!passed(&stage, &serial), "{serial} by way of the pair, with a token that has expired");
     }
-    Process::start("agent", &folder, &mut command)
+    agent.check_that_no_renewal_failed();
+    check_nothing_was_refused(&stage.cluster);
+}
+
+fn replicas(stage: &Stage) -> Vec<String> {
+    stage.replicas.iter().map(|replica| loopback(replica.port).to_string()).collect()
+}
+
+fn passed(stage: &Stage, serial: &str) -> bool {
+    stage.replicas.iter().any(|replica| replica.process.errors().contains(serial))
+}
+
+/// An agent of the gateway.
+struct Agent {
+    process: Process,
+    socket: PathBuf,
+    token_file: PathBuf,
+    serial: String,
+}
+
+impl Agent {
+    /// One that asks at these addresses.
+    fn start(stage: &Stage, addresses: &[String]) -> Self {
+        let (_, token) = stage.caller("gateway");
+        let folder = stage.cluster.folder();
+        let [socket, token_file, roots] = ["sock", "token", "pem"].map(|end| folder.join(format!("agent.{end}")));
+        fs::write(&token_file, token).unwrap();
+        fs::write(&roots, &stage.roots).unwrap();
+        let mut command = countersign();
+        command.arg("agent").arg("--socket").arg(&socket).arg("--token-file").arg(&token_file);
+        command.arg("--root-file").arg(&roots).args(["--svid-ttl", &format!("{}s", TTL.as_secs())]);
+        command.args(["--ca-identity", PAIR, "--ca-server-name", SERVER_NAME]);
+        for address in addresses {
+            command.arg("--ca-address").arg(address);
+        }
+        let process = Process::start("agent", folder, &mut command);
+        Self { process, socket, token_file, serial: String::new() }
+    }
+
+    /// Waits for another SVID: its serial.
+    fn rotate(&mut self) -> String {
+        self.serial = wait_until(START, "another SVID", || match served(&self.socket) {
+            Ok(served) if served.leaf.serial().to_string() != self.serial => Ok(served.leaf.serial().to_string()),
+            other => Err(format!("{other:?}")),
+        });
+        self.serial.clone()
+    }
+
+    fn check_that_no_renewal_failed(&self) {
+        let log = self.process.errors();
+        assert!(!log.contains(NOT_RENEWED), "{log}");
+    }
 }

@@ -44,11 +44,13 @@ fn the_gateway_may_be_there_before_istiod_and_outlives_it() {
 
         // no roots, no kinds of objects, no namespace, no process
         let host = place.network.host("backend");
-        let mut pair = Pair::spawn(&place, &istiod);
+        let pair = Pair::spawn(&place, &istiod);
         let ways = [("istiod", istiod.agent_flags()), ("pair", pair.agent_flags())];
         let kubelet = Mount::at(place.cluster.folder().join("late-roots"));
         let mut agents = agents_by(&ways, &place, "gateway", Roots::Watched);
-        let mut late = agents_by(&ways, &place, "late-gateway", Roots::Mounted(&kubelet));
+        let by_file = pair.spawn_by_file(&place, &istiod, &kubelet);
+        let late_ways = [("istiod", istiod.agent_flags()), ("replica-by-file", by_file.agent_flags())];
+        let mut late = agents_by(&late_ways, &place, "late-gateway", Roots::Mounted(&kubelet));
         let started = Instant::now();
         let mut gateways = agents.each_ref().map(|agent| agent.gateway(&place, &host));
         wait_for_time(started, BEFORE_ISTIO, "the time before Istio");
@@ -73,7 +75,7 @@ fn the_gateway_may_be_there_before_istiod_and_outlives_it() {
 
         agents.iter_mut().chain(&mut late).for_each(Observed::check_it_runs);
         gateways.iter_mut().for_each(Gateway::check_it_runs);
-        pair.check_it_runs();
+        [pair, by_file].iter_mut().for_each(Pair::check_it_runs);
     });
 }
 

@@ -1,14 +1,15 @@
 //! A pair that signs nothing itself and passes requests on to istiod.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use super::{Mesh, Place, control_plane::ControlPlane};
+use super::{Mesh, Place, ROOT_FILE, control_plane::ControlPlane};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     pair::{NAMESPACE, install_with},
     support::{
         countersign::Serve,
         http::{free_port, loopback},
+        mount::Mount,
         observe::readiness,
         wait::wait_until,
     },
@@ -19,10 +20,11 @@ const ID: &str = "spiffe://cluster.local/ns/countersign/sa/countersign";
 
 const START: Duration = Duration::from_secs(20);
 
-/// Both replicas.
+/// Its replicas.
 pub(crate) struct Pair {
     replicas: Vec<Serve>,
     ports: Vec<u16>,
+    account: Account,
 }
 
 impl Pair {
@@ -47,12 +49,24 @@ impl Pair {
         let cluster = &place.cluster;
         let account = block_on(install_with(cluster, "rbac-istiod.yaml"));
         let roots = cluster.folder().join("pair-roots.pem");
-        let mut flags = istiod.pair_flags();
-        flags.extend(["--istiod-root-file".to_owned(), roots.display().to_string()]);
+        let mut flags = flags_of(istiod, &roots);
         flags.extend(further.iter().map(|flag| (*flag).to_owned()));
-        let replicas: Vec<Serve> = (0..2).map(|number| start(cluster, &account, number, &flags)).collect();
+        Self::of((0..2).map(|number| start(cluster, &account, number, &flags)).collect(), account)
+    }
+
+    /// Starts another replica of it by itself, which has nothing to do with the API server, and the mesh's roots from their file
+    /// here alone, when it is delivered.
+    pub(crate) fn spawn_by_file(&self, place: &Place, istiod: &ControlPlane, roots: &Mount) -> Self {
+        let name = "countersign-by-file";
+        block_on(place.cluster.pod(&self.account, name));
+        let flags = flags_of(istiod, &roots.path().join(ROOT_FILE));
+        let replica = start_in_pod(&place.cluster, &self.account, name, &flags);
+        Self::of(vec![replica], self.account.clone())
+    }
+
+    fn of(replicas: Vec<Serve>, account: Account) -> Self {
         let ports = replicas.iter().map(|replica| replica.port).collect();
-        Self { replicas, ports }
+        Self { replicas, ports, account }
     }
 
     /// The processes, which are never started again by anybody.
@@ -87,26 +101,31 @@ impl Pair {
     }
 }
 
-/// Starts one of them, with its pod's own tokens.
+fn flags_of(istiod: &ControlPlane, roots: &Path) -> Vec<String> {
+    let mut flags = istiod.pair_flags();
+    flags.extend(["--istiod-root-file".to_owned(), roots.display().to_string()]);
+    flags
+}
+
+/// Starts one of them in Kubernetes, with its pod's own tokens.
 pub(crate) fn start(cluster: &Cluster, account: &Account, number: usize, flags: &[String]) -> Serve {
     let name = format!("countersign-{number}");
-    let (uid, kubeconfig, token) = block_on(async {
+    let (uid, kubeconfig) = block_on(async {
         let uid = cluster.pod(account, &name).await;
-        let asked = TokenFor { pod: Some(&name), ..TokenFor::default() };
-        let for_istiod = TokenFor { audiences: &["istio-ca"], ..asked.clone() };
-        (uid, cluster.kubeconfig_with(account, &asked).await, cluster.token(account, &for_istiod).await)
+        (uid, cluster.kubeconfig_with(account, &TokenFor { pod: Some(&name), ..TokenFor::default() }).await)
     });
+    let kubeconfig = kubeconfig.display().to_string();
+    let own = ["--state", "kubernetes", "--namespace", NAMESPACE, "--kubeconfig", &kubeconfig, "--replica-uid", &uid];
+    let flags: Vec<String> = flags.iter().cloned().chain(own.map(str::to_owned)).collect();
+    start_in_pod(cluster, account, &name, &flags)
+}
+
+/// Starts one in a pod that is there.
+fn start_in_pod(cluster: &Cluster, account: &Account, name: &str, flags: &[String]) -> Serve {
+    let asked = TokenFor { audiences: &["istio-ca"], pod: Some(name), ..TokenFor::default() };
     let token_file = cluster.folder().join(format!("{name}.istio-token"));
-    fs::write(&token_file, token).unwrap();
-    let mut all: Vec<&str> = flags.iter().map(String::as_str).collect();
-    all.extend([
-        "--istiod-token-file",
-        token_file.to_str().unwrap(),
-        "--state",
-        "kubernetes",
-        "--namespace",
-        NAMESPACE,
-    ]);
-    all.extend(["--kubeconfig", kubeconfig.to_str().unwrap(), "--replica-uid", &uid]);
-    Serve::spawn(&name, cluster.folder(), &cluster.folder().join(format!("{name}-data")), free_port(), &all)
+    fs::write(&token_file, block_on(cluster.token(account, &asked))).unwrap();
+    let token = ["--istiod-token-file", token_file.to_str().unwrap()];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).chain(token).collect();
+    Serve::spawn(name, cluster.folder(), &cluster.folder().join(format!("{name}-data")), free_port(), &flags)
 }

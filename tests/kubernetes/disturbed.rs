@@ -2,7 +2,7 @@
 //! loop, each replica says what is wrong, and soon after it all is as before.
 
 mod pair;
-mod proxy;
+pub(crate) mod proxy;
 
 use std::{
     thread,

@@ -6,8 +6,10 @@ mod controller;
 mod file_system;
 mod grpc;
 mod kubelet;
+mod live;
 mod load;
 mod objects;
+mod replicas;
 mod sidecar;
 mod states;
 mod traffic;
@@ -57,6 +59,8 @@ const POLICIES: Duration = Duration::from_secs(20);
 struct Place {
     pod: GatewayPod,
     replica: Replica,
+    /// More of them.
+    others: Vec<Replica>,
     /// Below the mesh's root.
     mesh: Authority,
     controller: Controller,
@@ -139,20 +143,26 @@ impl Place {
         Self::start_with(network, &["--policy-objects", "true"])
     }
 
-    fn start_with(mut network: Network, flags: &[&str]) -> Self {
+    fn start_with(network: Network, flags: &[&str]) -> Self {
+        Self::start_of(&["a"], network, flags)
+    }
+
+    /// One with several replicas.
+    fn start_of(names: &[&str], mut network: Network, flags: &[&str]) -> Self {
         let (cluster, controller) = controller(&mut network);
         let rendered = render(&[]);
         // below the mesh's root: else the trust domain could not be the mesh's
         let root = Authority::root("mesh");
         let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
-        let host = network.host("a");
-        network.resolve(PAIR, &[&host]);
-        let replica = replica(&cluster, host, &ca, &rendered.identity, flags);
-        replica.wait_until_ready();
+        let hosts: Vec<Host> = names.iter().map(|name| network.host(name)).collect();
+        network.resolve(PAIR, &hosts.iter().collect::<Vec<_>>());
+        let mut others = replicas(&cluster, hosts, &ca, &rendered.identity, flags);
+        others.iter().for_each(Replica::wait_until_ready);
+        let replica = others.remove(0);
         block_on(rendered.apply(&cluster));
         let deployment = deployment(&cluster);
         let pod = GatewayPod::start("gw-0", network.host("gateway"), &cluster, &controller, &deployment);
-        Self { pod, replica, mesh: root.below("istiod", Kind::P256), controller, cluster, network, _ca: ca }
+        Self { pod, replica, others, mesh: root.below("istiod", Kind::P256), controller, cluster, network, _ca: ca }
     }
 
     /// A request on a connection of its own.
@@ -222,7 +232,7 @@ impl Place {
     }
 }
 
-fn replica(cluster: &Cluster, host: Host, ca: &CaDir, gateway: &str, flags: &[&str]) -> Replica {
+fn replicas(cluster: &Cluster, hosts: Vec<Host>, ca: &CaDir, gateway: &str, flags: &[&str]) -> Vec<Replica> {
     let account = block_on(async {
         let account = install(cluster).await;
         for rights in ["rbac-policy.yaml", "rbac-policy-objects.yaml"] {
@@ -233,5 +243,6 @@ fn replica(cluster: &Cluster, host: Host, ca: &CaDir, gateway: &str, flags: &[&s
     let ca = ca.path().to_str().unwrap();
     let own = ["--policy", "true", "--gateway-identity", gateway, "--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca];
     let flags = [&own[..], flags].concat();
-    Planned::new("replica-a", cluster, &account, host, &flags).start()
+    let plan = |(number, host)| Planned::new(&format!("replica-{number}"), cluster, &account, host, &flags).start();
+    hosts.into_iter().enumerate().map(plan).collect()
 }

@@ -6,12 +6,12 @@
 
 pub(crate) mod access_log;
 mod agent;
-mod control_plane;
+pub(crate) mod control_plane;
 pub(crate) mod gateway;
 mod instead;
 mod order;
 mod pair;
-mod pod;
+pub(crate) mod pod;
 mod roots;
 mod socket;
 mod strict;
@@ -52,7 +52,7 @@ const WARM_UP: Duration = Duration::from_secs(20);
 const SIDECAR: Duration = Duration::from_secs(30);
 
 /// Takes out what only Istio's own Envoy has, and the clusters that would need it.
-const UPSTREAM_ENVOY: &str = include_str!("mesh/upstream_envoy.yaml");
+pub(crate) const UPSTREAM_ENVOY: &str = include_str!("mesh/upstream_envoy.yaml");
 const SERVICE: &str = r#"
 apiVersion: v1
 kind: Service
@@ -163,7 +163,7 @@ impl Mesh {
             place.cluster.account(APPS, "backend").await
         });
         let roots = roots_of(&place.cluster, APPS, MESH_ROOTS);
-        let wanted = pod::Wanted { istiod: &control_plane.name_and_port(), roots: &roots, ttl };
+        let wanted = pod::Wanted { istiod: &control_plane.name_and_port(), roots: &roots, ttl, grpc: None };
         let backend = Pod::start("backend", host, &place.cluster, &account, &wanted);
         Self { backend, control_plane, place }
     }

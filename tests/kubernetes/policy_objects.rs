@@ -1,13 +1,15 @@
 //! What the active keeps in a real cluster for gateways of the Gateway API: with the shipped rights, through hand edits, foreign
 //! policies, kinds that come late or old, and a change of the active.
 
+mod clusters;
 mod hands;
 mod labels;
 pub(crate) mod objects;
+mod outages;
 mod take_over;
 mod versions;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use kube::Client;
 use tokio::runtime::{Builder, Runtime};
@@ -15,6 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use self::objects::{GATEWAY_API, SERVICE, TEAM};
 use crate::{
     cluster::{AuditedRequest, Cluster, block_on},
+    disturbed::proxy::Proxy,
     network::{Host, Network},
     pair::{
         NAMESPACE, TRUST_DOMAIN, install,
@@ -41,7 +44,9 @@ struct Stage {
     replicas: Vec<Replica>,
     cluster: Cluster,
     client: Client,
-    /// On which the client lives.
+    /// Between the replicas and the API server, where that may be disturbed.
+    proxy: Option<Proxy>,
+    /// On which the client and the proxy live.
     runtime: Runtime,
     _network: Network,
     _ca: CaDir,
@@ -49,7 +54,17 @@ struct Stage {
 
 impl Stage {
     /// Starts them and waits until they are ready; `prepare` is done before.
-    fn start(mut network: Network, names: &[&str], prepare: impl FnOnce(&Cluster)) -> Self {
+    fn start(network: Network, names: &[&str], prepare: impl FnOnce(&Cluster)) -> Self {
+        Self::start_behind(None, network, names, prepare)
+    }
+
+    /// The same with a proxy at the first place, if there is one, before the API server.
+    fn start_behind(
+        proxy: Option<SocketAddr>,
+        mut network: Network,
+        names: &[&str],
+        prepare: impl FnOnce(&Cluster),
+    ) -> Self {
         let cluster = Cluster::start_at(&network.host("api").place(), &[]);
         let account = block_on(async {
             let account = install(&cluster).await;
@@ -64,17 +79,29 @@ impl Stage {
         let flags = ["--mesh-trust-domain", TRUST_DOMAIN, "--ca-dir", ca.path().to_str().unwrap()];
         let flags = [&flags[..], &["--policy", "true", "--policy-objects", "true"]].concat();
         let hosts: Vec<Host> = names.iter().map(|name| network.host(name)).collect();
-        let plan = |(name, host): (&&str, Host)| Planned::new(name, &cluster, &account, host, &flags).start();
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let proxy = proxy.map(|place| Proxy::start_at(place, &cluster, &runtime));
+        let server = proxy.as_ref().map_or_else(|| cluster.url(), |proxy| format!("http://{}", proxy.address));
+        let plan =
+            |(name, host): (&&str, Host)| Planned::by_way_of(&server, name, &cluster, &account, host, &flags).start();
         let replicas: Vec<Replica> = names.iter().zip(hosts).map(plan).collect();
         replicas.iter().for_each(Replica::wait_until_ready);
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let client = runtime.block_on(async { cluster.admin() });
-        Self { replicas, cluster, client, runtime, _network: network, _ca: ca }
+        Self { replicas, cluster, client, proxy, runtime, _network: network, _ca: ca }
     }
 
     /// One replica in a cluster with everything that gateways need, Envoy Gateway's and other ones' kinds included.
     fn complete(network: Network) -> Self {
-        let stage = Self::start(network, &["a"], |cluster| {
+        Self::complete_behind(None, network)
+    }
+
+    /// The same behind a proxy.
+    fn disturbed(network: Network) -> Self {
+        Self::complete_behind(Some((network.address(), 0).into()), network)
+    }
+
+    fn complete_behind(proxy: Option<SocketAddr>, network: Network) -> Self {
+        let stage = Self::start_behind(proxy, network, &["a"], |cluster| {
             block_on(async {
                 install_kinds(cluster).await;
                 objects::make_envoy_gateway(cluster).await;
@@ -111,7 +138,11 @@ impl Stage {
 
     /// What `/readyz` of a replica says of the objects, until it says `text`.
     fn wait_until_said(&self, replica: usize, text: &str) {
-        wait_until(Duration::from_secs(5), text, || {
+        self.wait_until_said_within(Duration::from_secs(5), replica, text);
+    }
+
+    fn wait_until_said_within(&self, time: Duration, replica: usize, text: &str) {
+        wait_until(time, text, || {
             let ready = http::get(self.replicas[replica].admin(), "/readyz")?;
             if ready.contains(text) { Ok(()) } else { Err(ready) }
         });

@@ -8,7 +8,10 @@
 mod entry;
 mod flow;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 pub(super) use self::entry::{Todo, Trouble};
 use self::{
@@ -32,9 +35,14 @@ pub(super) struct Ledger {
     now: BTreeSet<(Rank, ObjectKey)>,
     later: BTreeSet<(BootInstant, ObjectKey)>,
     flows: BTreeMap<ObjectKind, Flow>,
+    /// Secrets whose policy has gone while somebody else writes, and since when: that one may die before it has removed them.
+    orphans: VecDeque<(BootInstant, ObjectKey)>,
     /// Grows with each change.
     revision: u64,
 }
+
+/// So long a Secret is remembered whose policy somebody else has removed: longer than it takes to be active in that one's place.
+const ORPHANED_FOR: Duration = Duration::from_secs(600);
 
 /// What came of something that was done.
 #[derive(Debug)]
@@ -58,6 +66,7 @@ impl Ledger {
     /// Takes in what was seen.
     pub(super) fn see(&mut self, seen: Seen, now: BootInstant) {
         self.revision += 1;
+        self.forget_orphans(now);
         match seen {
             Seen::Listed(kind, objects) => {
                 let mut listed: BTreeMap<ObjectName, SeenObject> = objects.into_iter().collect();
@@ -257,6 +266,9 @@ impl Ledger {
         entry.count_reversal(&state, now);
         let became_unusable = matches!(&state, State::Present(seen) if seen.is_unusable)
             && !matches!(&entry.state, State::Present(known) if known.is_unusable);
+        if matches!(state, State::Absent) && key.kind == ObjectKind::BackendTlsPolicy && !self.is_planned {
+            self.orphans.push_back((now, ObjectKey { kind: ObjectKind::SdsSecret, object: key.object.clone() }));
+        }
         self.put(key, state);
         if became_unusable {
             self.doubt_secret_of(key, now);
@@ -354,6 +366,15 @@ impl Ledger {
         let Some(entry) = self.entries.get(key) else { return };
         if let Some(rank) = entry.rank(key.kind) {
             self.now.insert((rank, key.clone()));
+        }
+    }
+
+    /// Who writes removes them instead.
+    fn forget_orphans(&mut self, now: BootInstant) {
+        while let Some((_, key)) = self.orphans.pop_front_if(|(since, _)| now.since(*since) >= ORPHANED_FOR) {
+            if !self.is_planned && !self.is_named(&key) {
+                self.entries.remove(&key);
+            }
         }
     }
 

@@ -31,7 +31,7 @@ use crate::{cluster::Cluster, support::http::loopback};
 
 /// What becomes of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Disturbance {
+pub(crate) enum Disturbance {
     None,
     /// Done, and the answer comes so much later.
     Late(Duration),
@@ -43,31 +43,42 @@ pub(super) enum Disturbance {
     Closing,
     /// Writes of Secrets are done so much later, also when nobody waits for the answer any more. All else goes on.
     SecretsLate(Duration),
+    /// Writes of objects with this in their path are not done, but answered with this code. All else goes on.
+    WritesAnswered(&'static str, u16),
+    /// The same writes are neither done nor answered until it ends.
+    WritesHang(&'static str),
 }
 
 const MOST: usize = 4 << 20;
+const SECRETS: &str = "/secrets";
 
 /// Speaks HTTP without TLS to one replica, and forwards what it says.
-pub(super) struct Proxy {
-    pub(super) address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     server: Client,
     now: watch::Sender<Disturbance>,
-    /// When each request came, or each connection that was not taken.
+    /// Each request, and each connection that was not taken.
     asked: Mutex<Vec<Asked>>,
 }
 
 struct Asked {
     at: Instant,
-    is_write_of_secret: bool,
+    /// Where something was to be written.
+    write: Option<Box<str>>,
 }
 
 impl Proxy {
     /// One on `runtime`, for as long as that runs.
-    pub(super) fn start(cluster: &Cluster, runtime: &Runtime) -> Self {
+    pub(crate) fn start(cluster: &Cluster, runtime: &Runtime) -> Self {
+        Self::start_at(loopback(0), cluster, runtime)
+    }
+
+    /// The same elsewhere than on loopback.
+    pub(crate) fn start_at(place: SocketAddr, cluster: &Cluster, runtime: &Runtime) -> Self {
         runtime.block_on(async {
             let kubeconfig = cluster.folder().join(cluster.unique("no-one"));
             cluster.write_kubeconfig(&kubeconfig, &json!({}), &cluster.url());
@@ -75,7 +86,7 @@ impl Proxy {
             fs::remove_file(&kubeconfig).unwrap();
             let now = watch::Sender::new(Disturbance::None);
             let shared = Arc::new(Shared { server, now, asked: Mutex::default() });
-            let tcp = TcpListener::bind(loopback(0)).await.unwrap();
+            let tcp = TcpListener::bind(place).await.unwrap();
             let address = tcp.local_addr().unwrap();
             let router = Router::new().fallback(pass).with_state(Arc::clone(&shared));
             let listener = Connections { tcp, shared: Arc::clone(&shared) };
@@ -85,18 +96,24 @@ impl Proxy {
     }
 
     /// From now on this becomes of requests.
-    pub(super) fn disturb(&self, disturbance: Disturbance) {
+    pub(crate) fn disturb(&self, disturbance: Disturbance) {
         self.shared.now.send_replace(disturbance);
     }
 
     /// How many requests came since `from` that would write a Secret.
-    pub(super) fn writes_of_secrets_since(&self, from: Instant) -> usize {
+    pub(crate) fn writes_of_secrets_since(&self, from: Instant) -> usize {
+        self.writes_since(from, SECRETS)
+    }
+
+    /// How many came since `from` that would write an object with this in its path.
+    pub(crate) fn writes_since(&self, from: Instant, part: &str) -> usize {
         let asked = self.shared.asked.lock().unwrap();
-        asked.iter().filter(|asked| asked.at >= from && asked.is_write_of_secret).count()
+        let is_such = |asked: &&Asked| asked.at >= from && asked.write.as_ref().is_some_and(|path| path.contains(part));
+        asked.iter().filter(is_such).count()
     }
 
     /// The most that came in one second between these instants.
-    pub(super) fn busiest_second(&self, from: Instant, to: Instant) -> usize {
+    pub(crate) fn busiest_second(&self, from: Instant, to: Instant) -> usize {
         let asked = self.shared.asked.lock().unwrap();
         let times: Vec<Instant> = asked.iter().map(|asked| asked.at).filter(|at| (from..to).contains(at)).collect();
         let second = Duration::from_secs(1);
@@ -111,8 +128,8 @@ impl Shared {
         *self.now.borrow() == disturbance
     }
 
-    fn note(&self, is_write_of_secret: bool) {
-        self.asked.lock().unwrap().push(Asked { at: Instant::now(), is_write_of_secret });
+    fn note(&self, write: Option<Box<str>>) {
+        self.asked.lock().unwrap().push(Asked { at: Instant::now(), write });
     }
 
     async fn end_of(&self, disturbance: Disturbance) {
@@ -144,10 +161,17 @@ impl Shared {
 async fn pass(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
     without_hops(request.headers_mut());
     let is_write = !matches!(*request.method(), Method::GET);
-    let is_write_of_secret = is_write && request.uri().path().contains("/secrets");
-    shared.note(is_write_of_secret);
+    let path: Box<str> = request.uri().path().into();
+    let writes = |part: &str| is_write && path.contains(part);
+    let is_write_of_secret = writes(SECRETS);
+    shared.note(is_write.then(|| path.clone()));
     let now = *shared.now.borrow();
     match now {
+        Disturbance::WritesAnswered(part, code) if writes(part) => refusal(code),
+        Disturbance::WritesHang(part) if writes(part) => {
+            shared.end_of(now).await;
+            shared.forward(request).await
+        }
         Disturbance::Answered(code) if code != 409 || is_write => refusal(code),
         Disturbance::None | Disturbance::Closing | Disturbance::Answered(_) => shared.forward(request).await,
         Disturbance::Late(time) => {
@@ -167,7 +191,9 @@ async fn pass(State(shared): State<Arc<Shared>>, mut request: Request) -> Respon
             });
             late.await.unwrap()
         }
-        Disturbance::SecretsLate(_) => shared.forward(request).await,
+        Disturbance::SecretsLate(_) | Disturbance::WritesAnswered(..) | Disturbance::WritesHang(_) => {
+            shared.forward(request).await
+        }
     }
 }
 
@@ -209,7 +235,7 @@ impl Listener for Connections {
         loop {
             let (stream, from) = self.tcp.accept().await.unwrap();
             if self.shared.is(Disturbance::Closing) {
-                self.shared.note(false);
+                self.shared.note(None);
                 continue;
             }
             let mut now = self.shared.now.subscribe();

@@ -61,7 +61,7 @@ fn trailers_come_through_by_grpc_route_and_by_h2c() {
 }
 
 /// A call on a connection of its own: the status in its trailers.
-async fn check(gateway: SocketAddr, host: &str, service: &str) -> Result<String, String> {
+pub(super) async fn check(gateway: SocketAddr, host: &str, service: &str) -> Result<String, String> {
     let origin: Uri = format!("http://{host}").parse().unwrap();
     let channel = Endpoint::from_shared(format!("http://{gateway}")).unwrap().origin(origin).connect().await;
     let channel = channel.map_err(|error| error.to_string())?;

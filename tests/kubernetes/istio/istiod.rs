@@ -76,6 +76,7 @@ pub(crate) struct Istiod {
     /// Of xDS with TLS, and of the CA if it is one.
     pub(crate) port: u16,
     pub(crate) monitoring_port: u16,
+    http_port: u16,
     /// Secret `istiod-tls`, as its chart mounts it.
     serving: Mount,
 }
@@ -142,7 +143,7 @@ impl Istiod {
         }
         let process = Process::start("istiod", cluster.folder(), &mut command);
         wait_until(START, "istiod ready", || http::get(loopback(http_port), "/ready"));
-        Self { process, port, monitoring_port, serving: serving_mount }
+        Self { process, port, monitoring_port, http_port, serving: serving_mount }
     }
 
     /// Lays out what Secret `istiod-tls` holds now.
@@ -163,6 +164,12 @@ impl Istiod {
     /// Lets it go on.
     pub(crate) fn resume(&self) {
         self.process.resume();
+    }
+
+    /// All that it has proxy `POD.NAMESPACE` configured with, as it would send it now.
+    pub(crate) fn config_dump(&self, proxy: &str) -> Result<serde_json::Value, String> {
+        let dump = http::get(loopback(self.http_port), &format!("/debug/config_dump?proxyID={proxy}"))?;
+        serde_json::from_str(&dump).map_err(|error| format!("{error}: {dump}"))
     }
 
     /// How many requests for certificates it has got.

@@ -31,10 +31,15 @@ pub(crate) struct ControlPlane {
 impl ControlPlane {
     /// One that has `files` as its `cacerts` and does not run yet.
     pub(crate) fn plan(cluster: &Cluster, files: &Files) -> Self {
+        Self::plan_for("cluster.local", cluster, files)
+    }
+
+    /// The same for another trust domain.
+    pub(crate) fn plan_for(trust_domain: &str, cluster: &Cluster, files: &Files) -> Self {
         let folder = cluster.folder().join("control-plane");
         fs::create_dir_all(&folder).unwrap();
         let mesh = serde_json::json!({
-            "trustDomain": "cluster.local",
+            "trustDomain": trust_domain,
             "rootNamespace": istiod::NAMESPACE,
             "accessLogFile": "access.log",
             "accessLogEncoding": "JSON",

@@ -50,6 +50,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) istiod: &'a str,
     pub(crate) roots: &'a str,
     pub(crate) ttl: Duration,
+    /// Who answers for its service, if it is a server of gRPC elsewhere and not itself.
+    pub(crate) grpc: Option<SocketAddr>,
 }
 
 /// A running pod.
@@ -69,7 +71,7 @@ impl Pod {
         fs::create_dir_all(&folder).unwrap();
         redirect(&host, &folder);
         block_on(write_object(cluster, account, name, host.address()));
-        let service = start_service(name, &host, &folder);
+        let service = start_service(name, &host, &folder, wanted.grpc);
 
         let mut words = host.enter();
         words.push(peer_path("envoy").display().to_string());
@@ -165,29 +167,47 @@ async fn write_object(cluster: &Cluster, account: &Account, name: &str, address:
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
 }
 
-/// The service itself: an Envoy that answers, and knows nothing of TLS.
-fn start_service(name: &str, host: &Host, folder: &Path) -> Process {
+/// The service itself: an Envoy that answers, or has `grpc` answer, and knows nothing of TLS.
+fn start_service(name: &str, host: &Host, folder: &Path, grpc: Option<SocketAddr>) -> Process {
     const TYPES: &str = "type.googleapis.com/envoy.extensions.filters";
-    let routes: Value =
-        json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": name}}}]);
+    let mut route = json!({"match": {"prefix": "/"}});
+    match grpc {
+        Some(_) => route["route"] = json!({"cluster": "grpc", "timeout": "0s"}),
+        None => route["direct_response"] = json!({"status": 200, "body": {"inline_string": name}}),
+    }
+    let clusters: Vec<Value> = grpc.into_iter().map(grpc_cluster).collect();
     let filter = json!({"name": "http", "typed_config": {
         "@type": format!("{TYPES}.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "http",
         "forward_client_cert_details": "ALWAYS_FORWARD_ONLY",
         "access_log": access_log::to_file(&folder.join(SERVICE_LOG), &access_log::service_fields()),
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
         "http_filters": [{"name": "router", "typed_config": {"@type": format!("{TYPES}.http.router.v3.Router")}}],
     }});
-    let config = json!({"static_resources": {"listeners": [{
+    let listener = json!({
         "address": {"socket_address": {"address": host.address(), "port_value": PORT}},
         "filter_chains": [{"filters": [filter]}],
-    }]}});
+    });
+    let config = json!({"static_resources": {"listeners": [listener], "clusters": clusters}});
     let path = folder.join("service.json");
     fs::write(&path, config.to_string()).unwrap();
     let mut command = peer("envoy");
     command.arg("--config-path").arg(path).args(["--disable-hot-restart", "--concurrency", "1"]);
     command.args(["--log-level", "warning", "--file-flush-interval-msec", "100"]);
     Process::start(&format!("service-{name}"), folder, &mut host.command(&command))
+}
+
+fn grpc_cluster(server: SocketAddr) -> Value {
+    const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let address = json!({"socket_address": {"address": server.ip(), "port_value": server.port()}});
+    json!({
+        "name": "grpc", "type": "STATIC", "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": "grpc", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]},
+        "typed_extension_protocol_options": {OPTIONS: {
+            "@type": format!("type.googleapis.com/{OPTIONS}"),
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }},
+    })
 }
 
 /// That of a proxy which has its listeners from istiod as well, and an admin port that the test reaches.

@@ -41,7 +41,19 @@ pub(crate) struct Replica {
 impl Planned {
     /// Makes the pod.
     pub(crate) fn new(name: &str, cluster: &Cluster, account: &Account, host: Host, flags: &[&str]) -> Self {
-        let (uid, kubeconfig) = block_on(pod(cluster, account, name));
+        Self::by_way_of(&cluster.url(), name, cluster, account, host, flags)
+    }
+
+    /// The same, for which the API server is at the URL `server`.
+    pub(crate) fn by_way_of(
+        server: &str,
+        name: &str,
+        cluster: &Cluster,
+        account: &Account,
+        host: Host,
+        flags: &[&str],
+    ) -> Self {
+        let (uid, kubeconfig) = block_on(pod(server, cluster, account, name));
         let data = cluster.folder().join(format!("{name}-data"));
         let mut serve = countersign();
         serve.args(["serve", "--state", "kubernetes", "--namespace", NAMESPACE, "--replica-uid", &uid]);
@@ -123,8 +135,8 @@ pub(crate) fn stop_all<'a>(replicas: impl IntoIterator<Item = &'a mut Replica>) 
 }
 
 /// The pod of a replica: its UID, and a kubeconfig with a token that is bound to it.
-async fn pod(cluster: &Cluster, account: &Account, name: &str) -> (String, PathBuf) {
+async fn pod(server: &str, cluster: &Cluster, account: &Account, name: &str) -> (String, PathBuf) {
     let uid = cluster.pod(account, name).await;
     let asked = TokenFor { pod: Some(name), ..TokenFor::default() };
-    (uid, cluster.kubeconfig_with(account, &asked).await)
+    (uid, cluster.kubeconfig_by_way_of(server, account, &asked).await)
 }

@@ -301,6 +301,23 @@ fn another_active_goes_on_from_what_it_sees() {
 }
 
 #[test]
+fn who_goes_on_removes_the_secret_of_a_policy_whose_remover_died_if_it_has_not_been_long() {
+    for (passed, expected) in [(1, vec!["remove Secret app/a"]), (600, vec![])] {
+        let mut model = Model::new();
+        model.want(sds());
+        model.settle();
+        model.ledger.suspend();
+        model.delete(&policy("a"));
+        model.now = model.now.plus(Duration::from_secs(passed));
+        model.list();
+        model.done.clear();
+        model.want(Vec::new());
+        model.settle();
+        assert_eq!(model.done, expected, "after {passed} s");
+    }
+}
+
+#[test]
 fn while_nothing_is_taken_one_asks_for_all_and_ever_more_slowly() {
     let mut model = Model::new();
     let many = (0..50).map(|number| wanted(key(ObjectKind::ConfigMap, &number.to_string()), None, 1)).collect();

@@ -1,0 +1,242 @@
+//! Live sidecars behind the gateway: the real istiod configures them by way of the real pilot-agent, and nobody has written down
+//! what it would do.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tonic::transport::Server;
+
+use super::{HTTP_PORT, Place, TEAM, backend::Class, grpc, load::Load, objects, render};
+use crate::{
+    cluster::block_on,
+    istio::objects::{MESH_ROOTS, roots_of},
+    mesh::{
+        UPSTREAM_ENVOY,
+        control_plane::ControlPlane,
+        pod::{Pod, Wanted},
+    },
+    network::{Network, in_own_network},
+    pair::TRUST_DOMAIN,
+    support::{
+        http::{self, free_port},
+        wait::wait_until,
+    },
+};
+
+const NAMES: [&str; 2] = ["backend-v1", "backend-v2"];
+const GRPC: &str = "by-route";
+const H2C: &str = "by-h2c";
+/// Of sidecars' certificates.
+const TTL: Duration = Duration::from_secs(3600);
+const CHANGE: Duration = Duration::from_secs(40);
+
+/// Each request comes to a sidecar on a connection of its own: a kept one would hide what changes.
+const ONE_REQUEST: &str = "
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: one-request, namespace: istio-system}
+spec:
+  configPatches:
+    - applyTo: NETWORK_FILTER
+      match: {context: SIDECAR_INBOUND, listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}}
+      patch:
+        operation: MERGE
+        value:
+          typed_config:
+            '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+            common_http_protocol_options: {max_requests_per_connection: 1}
+";
+
+struct Live {
+    load: Load,
+    /// Two that split the load, and one of gRPC.
+    pods: [Pod; 3],
+    _istiod: ControlPlane,
+    place: Place,
+    runtime: Runtime,
+}
+
+/// How requests came to the sidecars.
+type Callers = BTreeMap<(String, String), usize>;
+
+impl Live {
+    fn start(network: Network) -> Self {
+        let server: SocketAddr = (network.address(), free_port()).into();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (reporter, health) = tonic_health::server::health_reporter();
+        runtime.spawn(Server::builder().add_service(health).serve(server));
+        runtime.block_on(reporter.set_service_status("known", tonic_health::ServingStatus::Serving));
+
+        let mut place = Place::with_objects(network);
+        let root = place.mesh.chain.last().unwrap();
+        let mut istiod = ControlPlane::plan_for(TRUST_DOMAIN, &place.cluster, &place.mesh.cacerts(root));
+        istiod.install(&place.cluster);
+        istiod.start(&place.cluster);
+        place.apply(&objects::namespace(TEAM, Some("enabled")));
+        [UPSTREAM_ENVOY, ONE_REQUEST].into_iter().for_each(|object| place.apply(object));
+        istiod.wait_until_ready();
+        set_strict(&place, true);
+        let pods = [NAMES[0], NAMES[1], GRPC].map(|name| {
+            let app = (name == GRPC).then_some(server);
+            start_pod(&mut place, &istiod, name, app)
+        });
+        let of_grpc = pods[2].service();
+        place.apply(&objects::service(TEAM, GRPC, Class::Grpc, &[ip(of_grpc)]));
+        let same_pod = objects::service(TEAM, H2C, Class::H2c, &[ip(of_grpc)]);
+        place.apply(&same_pod.replace(&format!("selector: {{app: {H2C}}}"), &format!("selector: {{app: {GRPC}}}")));
+        for (name, pod) in NAMES.into_iter().zip(&pods) {
+            place.apply(&objects::service(TEAM, name, Class::Http, &[ip(pod.service())]));
+        }
+        place.apply(&objects::http_route(TEAM, "split", "split.test", &NAMES));
+        place.apply(&objects::grpc_route(TEAM, GRPC, "by-route.test", &[GRPC]));
+        place.apply(&objects::http_route(TEAM, H2C, "by-h2c.test", &[H2C]));
+        place.wait_for("an answer", "split.test", CHANGE, Result::is_ok);
+        let load = Load::start(place.pod.at(HTTP_PORT), "split.test");
+        Self { load, pods, _istiod: istiod, place, runtime }
+    }
+
+    /// How often each caller came to each sidecar so far: the sidecar's ID and the caller's, or that there was none.
+    fn callers(&self) -> Callers {
+        let mut callers = Callers::new();
+        for pod in &self.pods {
+            for request in pod.log().requests().iter().filter(|request| request["status"] == 200) {
+                let text = |field: &str| request[field].as_str().unwrap_or("plaintext").to_owned();
+                *callers.entry((text("own"), text("peer"))).or_default() += 1;
+            }
+        }
+        callers
+    }
+
+    /// Of the requests of a while: which sidecars they came to and from whom.
+    fn next_callers(&self) -> Callers {
+        // what was asked before is in the logs before
+        self.load.next(10);
+        let before = self.callers();
+        let asked = self.load.next(80);
+        assert!(asked.keys().all(Result::is_ok), "{asked:?}");
+        let wanted = asked.values().sum::<usize>() / 2;
+        wait_until(CHANGE, "requests in the sidecars' logs", || {
+            let mut now = self.callers();
+            now.retain(|caller, count| {
+                *count -= before.get(caller).copied().unwrap_or_default();
+                *count > 0
+            });
+            if now.values().sum::<usize>() >= wanted { Ok(now) } else { Err(format!("{now:?}")) }
+        })
+    }
+
+    fn check_mutual(&self, what: &str) {
+        let callers = self.next_callers();
+        println!("{what}: {callers:?}");
+        let gateway = render(&[]).identity;
+        let expected = NAMES.map(|name| (format!("spiffe://{TRUST_DOMAIN}/ns/{TEAM}/sa/{name}"), gateway.clone()));
+        assert_eq!(callers.into_keys().collect::<Vec<_>>(), expected, "{what}");
+    }
+
+    fn wait_until_plain(&self) {
+        wait_until(CHANGE, "plaintext alone at the sidecars", || match self.next_callers() {
+            callers if callers.keys().all(|(_, peer)| peer == "plaintext") => Ok(()),
+            callers => Err(format!("{callers:?}")),
+        });
+    }
+
+    fn wait_until_mutual(&self) {
+        wait_until(CHANGE, "mutual TLS alone at the sidecars", || match self.next_callers() {
+            callers if callers.keys().all(|(_, peer)| peer != "plaintext") => Ok(()),
+            callers => Err(format!("{callers:?}")),
+        });
+    }
+
+    /// gRPC by both kinds of Routes, with its status in trailers.
+    fn check_grpc(&self, what: &str) {
+        let gateway = self.place.pod.at(HTTP_PORT);
+        for name in [GRPC, H2C] {
+            let host = format!("{name}.test");
+            let status = wait_until(CHANGE, &format!("an answer {name}, {what}"), || {
+                self.runtime.block_on(grpc::check(gateway, &host, "known"))
+            });
+            assert_eq!(status, "0", "{name}, {what}");
+            let unknown = self.runtime.block_on(grpc::check(gateway, &host, "unknown")).unwrap_err();
+            assert!(unknown.contains("NotFound"), "{name}, {what}: {unknown}");
+        }
+    }
+}
+
+fn ip(address: SocketAddr) -> std::net::Ipv4Addr {
+    match address {
+        SocketAddr::V4(address) => *address.ip(),
+        SocketAddr::V6(address) => panic!("{address}"),
+    }
+}
+
+fn start_pod(place: &mut Place, istiod: &ControlPlane, name: &str, grpc: Option<SocketAddr>) -> Pod {
+    let host = place.network.host(name);
+    let account = block_on(place.cluster.account(TEAM, name));
+    let roots = roots_of(&place.cluster, TEAM, MESH_ROOTS);
+    let wanted = Wanted { istiod: &istiod.name_and_port(), roots: &roots, ttl: TTL, grpc };
+    Pod::start(name, host, &place.cluster, &account, &wanted)
+}
+
+/// Whether there is a PeerAuthentication for the namespace. Without one sidecars take plaintext as well.
+fn set_strict(place: &Place, is_strict: bool) {
+    if !is_strict {
+        return place.delete(("security.istio.io", "v1", "PeerAuthentication"), "default");
+    }
+    let kind = GroupVersionKind::gvk("security.istio.io", "v1", "PeerAuthentication");
+    let resource = ApiResource::from_gvk(&kind);
+    let all = || Api::<DynamicObject>::namespaced_with(place.cluster.admin(), TEAM, &resource);
+    let object: Value = json!({
+        "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": { "name": "default" },
+        "spec": { "mtls": { "mode": "STRICT" } },
+    });
+    let params = PatchParams::apply("test").force();
+    block_on(async { all().patch("default", &params, &Patch::Apply(&object)).await.map(drop) }).unwrap();
+}
+
+#[test]
+fn live_sidecars_take_mutual_tls_whatever_peer_authentication_says() {
+    in_own_network("envoy_gateway::live::live_sidecars_take_mutual_tls_whatever_peer_authentication_says", |network| {
+        let begin = Instant::now();
+        let live = Live::start(network);
+        println!("ready after {:?}", begin.elapsed());
+        live.wait_until_mutual();
+        let begin = Instant::now();
+        live.check_mutual("labelled, STRICT");
+        live.check_grpc("STRICT");
+
+        set_strict(&live.place, false);
+        for pod in &live.pods[..2] {
+            wait_until(CHANGE, "a sidecar that takes plaintext", || http::get(pod.service(), "/"));
+        }
+        live.check_mutual("labelled, PeerAuthentication deleted");
+        live.check_grpc("PERMISSIVE");
+
+        live.place.apply(&objects::namespace(TEAM, None));
+        live.wait_until_plain();
+        live.check_grpc("label removed, PERMISSIVE");
+        live.place.apply(&objects::namespace(TEAM, Some("enabled")));
+        live.wait_until_mutual();
+        live.check_mutual("label back, PERMISSIVE");
+        live.check_grpc("label back, PERMISSIVE");
+
+        set_strict(&live.place, true);
+        for pod in &live.pods[..2] {
+            wait_until(CHANGE, "a sidecar that refuses plaintext", || match http::get(pod.service(), "/") {
+                Err(_refused) => Ok(()),
+                Ok(answer) => Err(answer),
+            });
+        }
+        live.check_mutual("labelled, STRICT again");
+        let requests = live.load.check_since(begin, "from STRICT to STRICT again");
+        println!("{requests} requests in {:?}, none failed", begin.elapsed());
+    });
+}

@@ -1,0 +1,202 @@
+//! Kinds of objects that go and come back, an API server that takes no policies for a while, and what is left in the end.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::{
+    api::{
+        coordination::v1::Lease,
+        core::v1::{ConfigMap, Secret},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, ListParams},
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    LATER, POLICY, SOON, Stage, install_kinds, is_complete, is_empty,
+    objects::{self, TEAM},
+};
+use crate::{
+    disturbed::proxy::Disturbance::{self, WritesAnswered, WritesHang},
+    network::in_own_network,
+    pair::replica::stop_all,
+    support::wait::wait_until,
+};
+
+const POLICIES: &str = "/backendtlspolicies";
+/// For each of them there is a Service.
+const SERVICES: usize = 30;
+/// The longest pause between two tries, and what comes on top.
+const AFTERWARDS: Duration = Duration::from_secs(12);
+/// In which pauses grow to 0.5, 1 and 2 s.
+const DISTURBED: Duration = Duration::from_millis(3_500);
+/// Within it: those under way at once when it begins, and one after each pause.
+const IN_VAIN: usize = 16 + 4;
+/// A kind that comes back is looked for whenever a watch has ended.
+const NOTICED: Duration = Duration::from_secs(60);
+
+#[test]
+fn kinds_that_go_and_come_back_are_followed() {
+    in_own_network("policy_objects::outages::kinds_that_go_and_come_back_are_followed", |network| {
+        let mut stage = Stage::complete(network);
+        let client = stage.client();
+        stage.on(objects::label(&client, Some("enabled")));
+        wait_until(LATER, "objects", || is_complete(&stage));
+
+        // with it the API server deletes every policy
+        stage.on(async {
+            let kinds: Api<CustomResourceDefinition> = Api::all(client.clone());
+            let name = "backendtlspolicies.gateway.networking.k8s.io";
+            kinds.delete(name, &DeleteParams::default()).await.map(drop).unwrap();
+        });
+        let begin = Instant::now();
+        stage.wait_until_said_within(NOTICED, 0, "0 of 0 policy objects");
+        println!("without the kind: nothing is wanted after {:?}", begin.elapsed());
+        wait_until(LATER, "no Secret that no policy can name", || {
+            match stage.on(objects::secret(&client, TEAM, POLICY)) {
+                None => Ok(()),
+                Some(secret) => Err(format!("{:?}", secret.metadata.name)),
+            }
+        });
+        let before = stage.writes().len();
+        stage.let_half_a_minute_pass();
+        assert!(stage.writes().len() == before, "{:#?}", &stage.writes()[before..]);
+
+        let begin = Instant::now();
+        stage.on(install_kinds(&stage.cluster));
+        wait_until(NOTICED, "objects once the kind is there again", || is_complete(&stage));
+        println!("with the kind again: all objects after {:?}", begin.elapsed());
+        stage.replicas[0].stop();
+    });
+}
+
+#[test]
+fn policies_that_are_not_taken_are_tried_again_ever_more_slowly() {
+    in_own_network(
+        "policy_objects::outages::policies_that_are_not_taken_are_tried_again_ever_more_slowly",
+        |network| {
+            let mut stage = Stage::disturbed(network);
+            let client = stage.client();
+            stage.on(async {
+                for number in 0..SERVICES {
+                    stage.cluster.apply(&objects::service(&format!("s{number}"))).await;
+                }
+            });
+            let cases = [
+                WritesAnswered(POLICIES, 429),
+                WritesAnswered(POLICIES, 500),
+                WritesAnswered(POLICIES, 503),
+                WritesHang(POLICIES),
+            ];
+            for disturbance in cases {
+                for value in [Some("enabled"), None] {
+                    in_vain(&stage, disturbance, value);
+                }
+            }
+            let written = stage.writes().into_iter().filter(|write| write.resource == "backendtlspolicies");
+            let refused: Vec<_> = written.filter(|write| write.code >= 300).collect();
+            assert!(refused.is_empty(), "{refused:#?}");
+            stage.on(objects::label(&client, Some("enabled")));
+            wait_until(SOON, "objects at once when nothing is wrong any more", || is_complete(&stage));
+            stage.replicas[0].stop();
+        },
+    );
+}
+
+/// A label is set or removed while no policy can be written.
+fn in_vain(stage: &Stage, disturbance: Disturbance, value: Option<&str>) {
+    let (client, proxy) = (stage.client(), stage.proxy.as_ref().unwrap());
+    let begin = Instant::now();
+    proxy.disturb(disturbance);
+    stage.on(objects::label(&client, value));
+    // it is the same replica in the same term all the time: the Lease is not concerned
+    let term = stage.replicas[0].role().unwrap().expect("it is active");
+    wait_until(AFTERWARDS, "time to pass", || match begin.elapsed() {
+        passed if passed > DISTURBED => Ok(()),
+        passed => Err(format!("{passed:?}")),
+    });
+    let tried = proxy.writes_since(begin, POLICIES);
+    assert!((1..=IN_VAIN).contains(&tried), "{disturbance:?}, {value:?}: {tried} writes in {:?}", begin.elapsed());
+    let end = Instant::now();
+    proxy.disturb(Disturbance::None);
+    wait_until(AFTERWARDS, &format!("the end of {disturbance:?}, {value:?}"), || {
+        let found = stage.on(objects::policies(&client, TEAM).list(&ListParams::default())).unwrap().items.len();
+        let wanted = if value.is_some() { SERVICES + 1 } else { 0 };
+        if found != wanted {
+            return Err(format!("{found} of {wanted} policies"));
+        }
+        if value.is_some() { is_complete(stage) } else { is_empty(stage) }
+    });
+    println!("{disturbance:?}, label {value:?}: {tried} writes in vain, all right {:?} after its end", end.elapsed());
+    assert_eq!(stage.replicas[0].role(), Ok(Some(term)));
+}
+
+#[test]
+fn after_labels_and_replicas_nothing_is_left_but_what_is_documented() {
+    in_own_network(
+        "policy_objects::outages::after_labels_and_replicas_nothing_is_left_but_what_is_documented",
+        |network| {
+            let mut stage = Stage::complete(network);
+            let client = stage.client();
+            stage.on(stage.cluster.apply(objects::OTHER_GATEWAY));
+            stage.on(objects::label(&client, Some("enabled")));
+            wait_until(LATER, "a policy with identities, and roots", || {
+                stage.on(async {
+                    objects::get(&client, TEAM, POLICY).await.ok_or("no policy")?;
+                    objects::roots(&client, TEAM).await.ok_or("no roots").map(drop)
+                })
+            });
+            stage.on(async {
+                let gateway = objects::kind(objects::GATEWAY_API, "v1", "Gateway", "gateways");
+                let gateways = Api::<kube::api::DynamicObject>::namespaced_with(client.clone(), "gw", &gateway);
+                gateways.delete("other", &DeleteParams::default()).await.map(drop).unwrap();
+            });
+            wait_until(LATER, "the flavour with a Secret", || is_complete(&stage));
+            stage.on(objects::label(&client, None));
+            wait_until(SOON, "nothing without the label", || is_empty(&stage));
+            stop_all(&mut stage.replicas);
+
+            let mut left = stage.on(async {
+                let mut left = written::<ConfigMap>(&client).await;
+                left.extend(written::<Secret>(&client).await);
+                left.extend(written::<Lease>(&client).await);
+                let policies = objects::kind(objects::GATEWAY_API, "v1", "BackendTLSPolicy", "backendtlspolicies");
+                let policies = Api::<kube::api::DynamicObject>::all_with(client.clone(), &policies);
+                let policies = policies.list(&ListParams::default()).await.unwrap().items;
+                left.extend(policies.into_iter().map(|policy| format!("BackendTLSPolicy {:?}", policy.metadata.name)));
+                left
+            });
+            left.sort();
+            assert_eq!(
+                left,
+                [
+                    "ConfigMap countersign/countersign-root-cert",
+                    "Lease countersign/countersign",
+                    "Secret countersign/countersign-authority",
+                    "Secret countersign/countersign-trust",
+                ]
+            );
+        },
+    );
+}
+
+/// All objects of a kind that the replicas have written into, wherever they are.
+async fn written<K>(client: &kube::Client) -> Vec<String>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let all = Api::<K>::all(client.clone()).list(&ListParams::default()).await.unwrap().items;
+    let is_ours = |object: &K| {
+        let fields = object.meta().managed_fields.iter().flatten();
+        fields.clone().any(|entry| entry.manager.as_deref().is_some_and(|manager| manager.contains("countersign")))
+    };
+    let named = |object: &K| {
+        let metadata = object.meta();
+        let of = |text: &Option<String>| text.clone().unwrap_or_default();
+        format!("{} {}/{}", K::kind(&()), of(&metadata.namespace), of(&metadata.name))
+    };
+    all.iter().filter(|object| is_ours(object)).map(named).collect()
+}

@@ -141,8 +141,10 @@ pub(super) async fn follow<R: Trimmed, T>(
             Some(from) => match following.watch(from).await {
                 Ok(ended) => Ok(ended),
                 Err((from, error)) => {
-                    // the API server may never serve that version, such as one of before its data was restored
-                    version = (!matches!(error, Problem::Api(Error::Api(_)))).then_some(from);
+                    // the API server may never serve that version, such as one of before its data was restored; of a kind that was
+                    // taken away it says so in a text that is no answer to a watch
+                    let is_answered = matches!(error, Problem::Api(Error::Api(_) | Error::SerdeError(_)));
+                    version = (!is_answered).then_some(from);
                     Err(error)
                 }
             },

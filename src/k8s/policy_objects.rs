@@ -106,7 +106,9 @@ fn write_error(error: &Error) -> WriteError {
     // a webhook or a policy of the cluster that minds this object alone
     let is_minded = status.is_forbidden()
         && ["denied the request", "denied request"].iter().any(|text| status.message.contains(text));
-    let why = if status.is_forbidden() && !is_minded {
+    // somebody has deleted the kind, which goes as soon as its objects have
+    let is_kind_going = status.is_forbidden() && status.message.contains("custom resource definition is terminating");
+    let why = if status.is_forbidden() && !is_minded && !is_kind_going {
         format!("{}: apply charts/countersign/rbac-policy-objects.yaml", status.message)
     } else {
         status.message.clone()

@@ -138,11 +138,7 @@ impl Stage {
 
     /// What `/readyz` of a replica says of the objects, until it says `text`.
     fn wait_until_said(&self, replica: usize, text: &str) {
-        self.wait_until_said_within(Duration::from_secs(5), replica, text);
-    }
-
-    fn wait_until_said_within(&self, time: Duration, replica: usize, text: &str) {
-        wait_until(time, text, || {
+        wait_until(Duration::from_secs(5), text, || {
             let ready = http::get(self.replicas[replica].admin(), "/readyz")?;
             if ready.contains(text) { Ok(()) } else { Err(ready) }
         });

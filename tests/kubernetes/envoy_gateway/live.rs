@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use kube::{
@@ -104,11 +104,12 @@ impl Live {
         Self { load, pods, _istiod: istiod, place, runtime }
     }
 
-    /// How often each caller came to each sidecar so far: the sidecar's ID and the caller's, or that there was none.
-    fn callers(&self) -> Callers {
+    /// How often each caller came to each sidecar since `begin`: the sidecar's ID and the caller's, or that there was none.
+    fn callers_since(&self, begin: f64) -> Callers {
+        let is_such = |request: &&Value| request["status"] == 200 && seconds(&request["start"]) >= begin;
         let mut callers = Callers::new();
         for pod in &self.pods {
-            for request in pod.log().requests().iter().filter(|request| request["status"] == 200) {
+            for request in pod.log().requests().iter().filter(is_such) {
                 let text = |field: &str| request[field].as_str().unwrap_or("plaintext").to_owned();
                 *callers.entry((text("own"), text("peer"))).or_default() += 1;
             }
@@ -116,21 +117,15 @@ impl Live {
         callers
     }
 
-    /// Of the requests of a while: which sidecars they came to and from whom.
+    /// Of the requests of a while, all of which are answered: which sidecars they came to and from whom.
     fn next_callers(&self) -> Callers {
-        // what was asked before is in the logs before
-        self.load.next(10);
-        let before = self.callers();
+        let begin = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
         let asked = self.load.next(80);
         assert!(asked.keys().all(Result::is_ok), "{asked:?}");
-        let wanted = asked.values().sum::<usize>() / 2;
-        wait_until(CHANGE, "requests in the sidecars' logs", || {
-            let mut now = self.callers();
-            now.retain(|caller, count| {
-                *count -= before.get(caller).copied().unwrap_or_default();
-                *count > 0
-            });
-            if now.values().sum::<usize>() >= wanted { Ok(now) } else { Err(format!("{now:?}")) }
+        let count = asked.values().sum::<usize>();
+        wait_until(CHANGE, "requests in the sidecars' logs", || match self.callers_since(begin) {
+            callers if callers.values().sum::<usize>() >= count => Ok(callers),
+            callers => Err(format!("{callers:?}")),
         })
     }
 
@@ -169,6 +164,11 @@ impl Live {
             assert!(unknown.contains("NotFound"), "{name}, {what}: {unknown}");
         }
     }
+}
+
+/// Of the log, in which numbers may be texts.
+fn seconds(value: &Value) -> f64 {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_default()
 }
 
 fn ip(address: SocketAddr) -> std::net::Ipv4Addr {

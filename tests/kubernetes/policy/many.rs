@@ -1,4 +1,4 @@
-//! A large cluster.
+//! A large cluster, with gateways for which objects are to be written.
 
 use std::{
     fs,
@@ -6,21 +6,30 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client};
+use kube::{Api, Client, api::DynamicObject};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{create, gateway::Gateway, label, pod_of, runtime, service_of, show, start};
+use super::{create, gateway::Gateway, label, pod_of, runtime, service_of, show, start_with};
 use crate::{
     cluster::{Cluster, block_on},
     network::in_own_network,
-    pair::token_file,
-    support::countersign::is_released,
+    pair::{TRUST_DOMAIN, shipped, token_file},
+    policy_objects::{
+        install_kinds,
+        objects::{self, GATEWAY_API},
+    },
+    support::{
+        authority::{Authority, CaDir, Kind},
+        countersign::is_released,
+    },
 };
 
 const NAMESPACES: usize = 1_000;
 const SERVICES: usize = 5_000;
 const PODS: usize = 10_000;
+const GATEWAYS: usize = 20;
+const ROUTES: usize = 2_000;
 const WORKERS: usize = 12;
 const COMPLETE: Duration = Duration::from_secs(20);
 const MEMORY_KIB: u64 = 64 << 10;
@@ -67,6 +76,56 @@ async fn fill(client: &Client) {
     }
 }
 
+/// Every Gateway takes Routes from everywhere, so all Services are to have a policy.
+async fn make_gateways(cluster: &Cluster) {
+    cluster.apply_file(&shipped("rbac-policy-objects.yaml")).await;
+    install_kinds(cluster).await;
+    objects::make_envoy_gateway(cluster).await;
+    let client = cluster.admin();
+    let api = |namespace: &str, kind: &str, plural: &str| -> Api<DynamicObject> {
+        Api::namespaced_with(client.clone(), namespace, &objects::kind(GATEWAY_API, "v1", kind, plural))
+    };
+    for number in 1..GATEWAYS {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": { "name": format!("gw-{number}") },
+            "spec": {
+                "gatewayClassName": "eg",
+                "infrastructure": { "parametersRef": {
+                    "group": "gateway.envoyproxy.io", "kind": "EnvoyProxy", "name": "countersign",
+                } },
+                "listeners": [{
+                    "name": "http", "protocol": "HTTP", "port": 80, "allowedRoutes": { "namespaces": { "from": "All" } },
+                }],
+            },
+        }))
+        .unwrap();
+        create(api("gw", "Gateway", "gateways"), &object).await;
+    }
+    let mut making = JoinSet::new();
+    for worker in 0..WORKERS {
+        let client = client.clone();
+        making.spawn(async move {
+            let kind = objects::kind(GATEWAY_API, "v1", "HTTPRoute", "httproutes");
+            for number in (worker..ROUTES).step_by(WORKERS) {
+                let (gateway, service) = (number % (GATEWAYS - 1) + 1, format!("service-{}", number / NAMESPACES));
+                let object = serde_json::from_value(json!({
+                    "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+                    "metadata": { "name": service },
+                    "spec": {
+                        "parentRefs": [{ "name": format!("gw-{gateway}"), "namespace": "gw" }],
+                        "rules": [{ "backendRefs": [{ "name": service, "port": 8080 }] }],
+                    },
+                }))
+                .unwrap();
+                create(Api::namespaced_with(client.clone(), &namespace(number), &kind), &object).await;
+            }
+        });
+    }
+    while let Some(made) = making.join_next().await {
+        made.unwrap();
+    }
+}
+
 /// Of `/proc/PID/status`, in KiB.
 fn memory(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -82,11 +141,21 @@ fn a_thousand_namespaces_are_known_within_twenty_seconds_and_in_little_memory() 
             let cluster = Cluster::start_at(&network.host("api").place(), &[]);
             let runtime = runtime();
             let begin = Instant::now();
-            runtime.block_on(async { fill(&cluster.admin()).await });
-            println!("{NAMESPACES} namespaces, {SERVICES} Services, {PODS} pods made in {:?}", begin.elapsed());
+            runtime.block_on(async {
+                fill(&cluster.admin()).await;
+                make_gateways(&cluster).await;
+            });
+            println!(
+                "{NAMESPACES} namespaces, {SERVICES} Services, {PODS} pods, {ROUTES} Routes made in {:?}",
+                begin.elapsed()
+            );
 
+            let root = Authority::root("mesh");
+            let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
+            let [ca_flag, ca] = ca.flags();
+            let flags = ["--policy-objects", "true", "--mesh-trust-domain", TRUST_DOMAIN, ca_flag, ca];
             let begin = Instant::now();
-            let mut replica = start(&cluster, network.host("a"));
+            let mut replica = start_with(&cluster, network.host("a"), &flags);
             replica.wait_until_ready();
             let token = block_on(token_file(&cluster, "gateway"));
             runtime.block_on(async {

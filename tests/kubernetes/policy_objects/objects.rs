@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 
-pub(super) const GATEWAY_API: &str = "gateway.networking.k8s.io";
+pub(crate) const GATEWAY_API: &str = "gateway.networking.k8s.io";
 pub(crate) const TEAM: &str = "test-infra";
 pub(super) const SERVICE: &str = "backend";
 
-pub(super) fn kind(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+pub(crate) fn kind(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -68,7 +68,7 @@ pub(super) async fn wait_until_served(cluster: &Cluster, kinds: &[ApiResource]) 
 
 /// Envoy Gateway as it is installed, with SDS Secrets enabled, and a Gateway with an agent, as `countersign render gateway` has it,
 /// which takes Routes from everywhere.
-pub(super) async fn make_envoy_gateway(cluster: &Cluster) {
+pub(crate) async fn make_envoy_gateway(cluster: &Cluster) {
     cluster.apply(ENVOY_GATEWAY).await;
     cluster.apply(GATEWAY).await;
 }

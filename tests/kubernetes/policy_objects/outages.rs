@@ -53,14 +53,14 @@ fn kinds_that_go_and_come_back_are_followed() {
             kinds.delete(name, &DeleteParams::default()).await.map(drop).unwrap();
         });
         let begin = Instant::now();
-        stage.wait_until_said_within(NOTICED, 0, "0 of 0 policy objects");
-        println!("without the kind: nothing is wanted after {:?}", begin.elapsed());
-        wait_until(LATER, "no Secret that no policy can name", || {
+        wait_until(NOTICED, "no Secret that no policy can name", || {
             match stage.on(objects::secret(&client, TEAM, POLICY)) {
                 None => Ok(()),
                 Some(secret) => Err(format!("{:?}", secret.metadata.name)),
             }
         });
+        println!("without the kind: nothing is left after {:?}", begin.elapsed());
+        stage.wait_until_said(0, "0 of 0 policy objects");
         let before = stage.writes().len();
         stage.let_half_a_minute_pass();
         assert!(stage.writes().len() == before, "{:#?}", &stage.writes()[before..]);

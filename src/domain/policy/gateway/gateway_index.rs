@@ -50,6 +50,8 @@ struct Touched {
     all: bool,
     /// Something that is said of Gateways.
     gateways: bool,
+    /// Those whose labels are others, where some listener goes by labels.
+    namespaces: BTreeSet<Arc<str>>,
     services: BTreeSet<ObjectName>,
 }
 
@@ -121,8 +123,10 @@ impl GatewayIndex {
             self.namespaces.take(
                 change,
                 |namespace| Arc::clone(&namespace.name),
-                |_, _| {
-                    touched.all = touched.all || by_labels();
+                |old, new| {
+                    if let Some(namespace) = new.or(old).filter(|_| by_labels()) {
+                        touched.namespaces.insert(Arc::clone(&namespace.name));
+                    }
                 },
             );
         }
@@ -182,6 +186,7 @@ impl GatewayIndex {
         if touched.all {
             self.standings = self.standings(settings, control_planes);
         }
+        touched.services.extend(touched.namespaces.iter().flat_map(|name| self.services_by_labels_of(name, policies)));
         let before = self.current.take().unwrap_or_else(|| Arc::new(GatewayPlan::before_the_first()));
         let outlook = self.outlook(api, control_planes);
         let namespaces = changed_namespaces(outlook, policies, seen.as_deref(), &before, touched);
@@ -189,6 +194,13 @@ impl GatewayIndex {
         let newest = before.changed_by(namespaces, gateways);
         self.current = Some(Arc::clone(&newest));
         Some(newest)
+    }
+
+    /// Services that depend on what listeners make of a namespace's labels: its own, and those that its Routes lead to.
+    fn services_by_labels_of(&self, name: &Arc<str>, policies: &PolicySnapshot) -> Vec<ObjectName> {
+        let own = policies.namespaces.get(name).into_iter().flat_map(|namespace| namespace.services.values());
+        let own = own.map(|policy| policy.service.clone());
+        own.chain(self.routes.services_of(name)).collect()
     }
 
     fn standings(&self, settings: EnvoyGatewaySettings, by: &ControlPlanes) -> BTreeMap<ObjectName, Standing> {
@@ -331,7 +343,7 @@ impl Touched {
     }
 
     fn is_nothing(&self) -> bool {
-        !self.all && !self.gateways && self.services.is_empty()
+        !self.all && !self.gateways && self.namespaces.is_empty() && self.services.is_empty()
     }
 }
 

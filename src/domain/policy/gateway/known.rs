@@ -1,8 +1,8 @@
 //! The objects of one kind.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use crate::domain::policy::Change;
+use crate::domain::policy::{Change, ObjectName};
 
 /// What is known of one kind, by name.
 #[derive(Debug)]
@@ -63,5 +63,14 @@ impl<K: Clone + Ord, T: PartialEq> Known<K, T> {
     /// Whether all of them were told of once.
     pub(super) const fn is_listed(&self) -> bool {
         self.is_listed
+    }
+}
+
+impl<T> Known<ObjectName, T> {
+    /// Those of one namespace.
+    pub(super) fn in_namespace(&self, namespace: &Arc<str>) -> impl Iterator<Item = &T> {
+        let first = ObjectName { namespace: Arc::clone(namespace), name: "".into() };
+        let all = self.all.range(first..).take_while(move |(name, _)| name.namespace == *namespace);
+        all.map(|(_, object)| object)
     }
 }

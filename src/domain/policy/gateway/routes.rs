@@ -1,5 +1,7 @@
 //! Routes, by where they lead.
 
+use std::sync::Arc;
+
 use super::{IndexOf, Known, RouteBackend, RouteFacts, RouteKind};
 use crate::domain::policy::{Change, ObjectName, Upstream};
 
@@ -38,6 +40,15 @@ impl Routes {
                 RouteKind::Grpc => &self.grpc,
             };
             Some((*kind, known.get(name)?))
+        })
+    }
+
+    /// Services that those of a namespace lead to.
+    pub(super) fn services_of(&self, namespace: &Arc<str>) -> impl Iterator<Item = ObjectName> {
+        let routes = [&self.http, &self.grpc].into_iter().flat_map(|known| known.in_namespace(namespace));
+        routes.flat_map(RouteFacts::upstreams).filter_map(|upstream| match upstream {
+            Upstream::Service(service) => Some(service),
+            Upstream::EnvoyBackend(_) => None,
         })
     }
 

@@ -86,7 +86,7 @@ async fn make_gateways(cluster: &Cluster) {
         Api::namespaced_with(client.clone(), namespace, &objects::kind(GATEWAY_API, "v1", kind, plural))
     };
     for number in 1..GATEWAYS {
-        let object = serde_json::from_value(json!({
+        let object: DynamicObject = serde_json::from_value(json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": { "name": format!("gw-{number}") },
             "spec": {
                 "gatewayClassName": "eg",
@@ -108,7 +108,7 @@ async fn make_gateways(cluster: &Cluster) {
             let kind = objects::kind(GATEWAY_API, "v1", "HTTPRoute", "httproutes");
             for number in (worker..ROUTES).step_by(WORKERS) {
                 let (gateway, service) = (number % (GATEWAYS - 1) + 1, format!("service-{}", number / NAMESPACES));
-                let object = serde_json::from_value(json!({
+                let object: DynamicObject = serde_json::from_value(json!({
                     "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
                     "metadata": { "name": service },
                     "spec": {

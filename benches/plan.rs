@@ -101,6 +101,7 @@ impl Cluster {
             GatewayChange::ListenerSets(Change::Reset(Vec::new())),
             GatewayChange::HttpRoutes(Change::Reset((0..ROUTES).map(route).collect())),
             GatewayChange::GrpcRoutes(Change::Reset(Vec::new())),
+            GatewayChange::Grants(Change::Reset(Vec::new())),
             GatewayChange::TlsPolicies(Change::Reset(Vec::new())),
             GatewayChange::EnvoyProxies(Change::Reset(vec![proxy])),
             GatewayChange::SdsSecrets(Change::Reset(vec![secret])),

@@ -125,6 +125,8 @@ impl GatewayIndex {
                 |namespace| Arc::clone(&namespace.name),
                 |old, new| {
                     if let Some(namespace) = new.or(old).filter(|_| by_labels()) {
+                        // a Gateway may take its ListenerSets or not, and these take Routes from elsewhere
+                        touched.all |= self.sets.in_namespace(&namespace.name).next().is_some();
                         touched.namespaces.insert(Arc::clone(&namespace.name));
                     }
                 },

@@ -6,6 +6,7 @@ pub mod cluster_trust_bundle;
 mod following;
 pub mod gateway_watch;
 pub mod istio_ca_secret;
+pub mod istiod_services;
 pub mod lease_store;
 mod list_watch;
 pub mod mesh_roots;

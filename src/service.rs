@@ -19,6 +19,7 @@ pub mod gateway_secrets;
 pub mod issuance_history;
 pub mod istio_versions;
 pub mod istiod_pass_on;
+pub mod istiod_services;
 pub mod leadership;
 pub mod lease_term;
 pub mod line_limit;

@@ -1,4 +1,4 @@
-//! istiod as the authority that requests are passed on to.
+//! istiod as the authority that requests are passed on to, at one address.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,7 +17,7 @@ use tonic::{
 
 use super::{
     ca_client::{
-        CaEndpoint, CaRoots,
+        CaRoots,
         connection::{connector, endpoint},
         tls::{CaVerifier, client_config},
     },
@@ -28,17 +28,16 @@ use crate::{
     domain::{clock::Clock, x509::TrustBundle},
     service::{
         causes::with_causes,
-        ports::{AskError, BoxFuture, Istiod, PassedRequest},
+        ports::{AskError, BoxFuture, Istiod, IstiodAddress, PassedRequest},
     },
 };
 
-/// One connection for each address, kept while it is good.
+/// One connection, kept while it is good.
 pub struct IstiodClient {
-    addresses: Vec<String>,
-    server_names: Vec<String>,
+    at: IstiodAddress,
     roots: Arc<CaRoots>,
     clock: Arc<dyn Clock>,
-    kept: Mutex<Vec<Option<Arc<Kept>>>>,
+    kept: Mutex<Option<Arc<Kept>>>,
 }
 
 /// How to get to an address.
@@ -57,7 +56,6 @@ struct Kept {
 /// since stays.
 struct Suspected<'a> {
     client: &'a IstiodClient,
-    index: usize,
     kept: Arc<Kept>,
     is_good: bool,
 }
@@ -65,27 +63,18 @@ struct Suspected<'a> {
 /// istiod ends connections that it is asked for a sign of life on more often than each 15 s.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
-const NO_ADDRESS: &str = "no such address of istiod";
 
 impl IstiodClient {
-    /// Asks at these endpoints. Connects when it is needed. When the roots that a caller knows don't verify istiod, `roots`, where
+    /// Asks at this address. Connects when it is needed. When the roots that a caller knows don't verify istiod, `roots`, where
     /// they come from, is looked at again. Certificates are verified at the time of `clock`.
-    pub fn new(endpoints: Vec<CaEndpoint>, roots: Arc<CaRoots>, clock: Arc<dyn Clock>) -> Self {
-        let kept = Mutex::new(vec![None; endpoints.len()]);
-        let (addresses, server_names) =
-            endpoints.into_iter().map(|endpoint| (endpoint.address, endpoint.server_name)).unzip();
-        Self { addresses, server_names, roots, clock, kept }
+    pub fn new(at: IstiodAddress, roots: Arc<CaRoots>, clock: Arc<dyn Clock>) -> Self {
+        Self { at, roots, clock, kept: Mutex::new(None) }
     }
 
-    async fn ask_at(
-        &self,
-        index: usize,
-        roots: &TrustBundle,
-        request: &PassedRequest,
-    ) -> Result<Vec<String>, AskError> {
-        let kept = self.kept_for(index, roots).map_err(AskError::Unreachable)?;
+    async fn call(&self, roots: &TrustBundle, request: &PassedRequest) -> Result<Vec<String>, AskError> {
+        let kept = self.kept_for(roots).map_err(AskError::Unreachable)?;
         let mut client = Grpc::new(kept.channel.clone());
-        let mut suspected = Suspected { client: self, index, kept, is_good: false };
+        let mut suspected = Suspected { client: self, kept, is_good: false };
         client.ready().await.map_err(|error| AskError::Unreachable(with_causes(&error)))?;
         let answer = client.unary(passed(request)?, PathAndQuery::from_static(CREATE_CERTIFICATE), GivesRaw).await;
         let answer = answer.map(|response| response.into_inner().cert_chain).map_err(|status| error_of(&status));
@@ -93,36 +82,31 @@ impl IstiodClient {
         answer
     }
 
-    async fn connect(&self, index: usize, roots: &TrustBundle) -> Result<(), String> {
-        let Way { endpoint, server_name, tls } = self.way(index, roots)?;
+    async fn connect(&self, roots: &TrustBundle) -> Result<(), String> {
+        let Way { endpoint, server_name, tls } = self.way(roots)?;
         let connecting = endpoint.connect_with_connector(connector(server_name, tls));
         let channel = connecting.await.map_err(|error| with_causes(&error))?;
-        if let Some(place) = self.all_kept().get_mut(index) {
-            *place = Some(Arc::new(Kept { channel, roots: roots.clone() }));
-        }
+        *self.kept() = Some(Arc::new(Kept { channel, roots: roots.clone() }));
         Ok(())
     }
 
     /// The connection that is kept, made anew when the roots have changed.
-    fn kept_for(&self, index: usize, roots: &TrustBundle) -> Result<Arc<Kept>, String> {
-        let mut all = self.all_kept();
-        let place = all.get_mut(index).ok_or(NO_ADDRESS)?;
+    fn kept_for(&self, roots: &TrustBundle) -> Result<Arc<Kept>, String> {
+        let mut place = self.kept();
         if let Some(kept) = place.as_ref().filter(|kept| kept.roots == *roots) {
             return Ok(Arc::clone(kept));
         }
-        let Way { endpoint, server_name, tls } = self.way(index, roots)?;
+        let Way { endpoint, server_name, tls } = self.way(roots)?;
         let channel = endpoint.connect_with_connector_lazy(connector(server_name, tls));
         Ok(Arc::clone(place.insert(Arc::new(Kept { channel, roots: roots.clone() }))))
     }
 
-    fn all_kept(&self) -> MutexGuard<'_, Vec<Option<Arc<Kept>>>> {
+    fn kept(&self) -> MutexGuard<'_, Option<Arc<Kept>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn way(&self, index: usize, roots: &TrustBundle) -> Result<Way, String> {
-        let (Some(address), Some(server_name)) = (self.addresses.get(index), self.server_names.get(index)) else {
-            return Err(NO_ADDRESS.to_owned());
-        };
+    fn way(&self, roots: &TrustBundle) -> Result<Way, String> {
+        let IstiodAddress { address, server_name, .. } = &self.at;
         let server_name = ServerName::try_from(server_name.clone());
         let server_name = server_name.map_err(|error| format!("the name of istiod's certificate: {error}"))?;
         let places = Arc::clone(&self.roots);
@@ -151,31 +135,23 @@ fn error_of(status: &Status) -> AskError {
 }
 
 impl Istiod for IstiodClient {
-    fn addresses(&self) -> &[String] {
-        &self.addresses
-    }
-
     fn ask<'a>(
         &'a self,
-        address: usize,
         roots: &'a TrustBundle,
         request: &'a PassedRequest,
     ) -> BoxFuture<'a, Result<Vec<String>, AskError>> {
-        Box::pin(self.ask_at(address, roots, request))
+        Box::pin(self.call(roots, request))
     }
 
-    fn reach<'a>(&'a self, address: usize, roots: &'a TrustBundle) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(self.connect(address, roots))
+    fn reach<'a>(&'a self, roots: &'a TrustBundle) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.connect(roots))
     }
 }
 
 impl Drop for Suspected<'_> {
     fn drop(&mut self) {
-        let mut all = self.client.all_kept();
-        if let Some(place) = all.get_mut(self.index)
-            && !self.is_good
-            && place.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &self.kept))
-        {
+        let mut place = self.client.kept();
+        if !self.is_good && place.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &self.kept)) {
             *place = None;
         }
     }
@@ -223,8 +199,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn client_of(address: &str, roots: CaRoots) -> IstiodClient {
-        let endpoint = CaEndpoint { address: address.to_owned(), server_name: "localhost".into() };
-        IstiodClient::new(vec![endpoint], Arc::new(roots), Arc::new(SystemNow))
+        let at = IstiodAddress { name: "istiod".into(), address: address.to_owned(), server_name: "localhost".into() };
+        IstiodClient::new(at, Arc::new(roots), Arc::new(SystemNow))
     }
 
     fn request() -> PassedRequest {
@@ -233,7 +209,7 @@ mod tests {
     }
 
     fn kept_by(client: &IstiodClient) -> Option<Arc<Kept>> {
-        client.all_kept()[0].clone()
+        client.kept().clone()
     }
 
     #[tokio::test]
@@ -243,17 +219,17 @@ mod tests {
         let (good, stale) = (world.authority.bundle(), other.authority.bundle());
         let (follower, followed) = followed_roots("ConfigMap a/b");
         let client = client_of(&istiod, CaRoots::new(Some(followed.clone()), None));
-        assert!(client.ask(0, good, &request()).await.is_ok());
+        assert!(client.ask(good, &request()).await.is_ok());
         let gone = client_of("127.0.0.1:1", CaRoots::new(Some(followed), None));
-        assert!(gone.reach(0, good).await.is_err());
+        assert!(gone.reach(good).await.is_err());
         assert!(timeout(SECOND / 20, follower.wanted().notified()).await.is_err(), "nobody had to look again");
 
-        let refused = client.ask(0, stale, &request()).await;
+        let refused = client.ask(stale, &request()).await;
         assert!(matches!(&refused, Err(AskError::Unreachable(said)) if said.contains("UnknownIssuer")), "{refused:?}");
         timeout(SECOND, follower.wanted().notified()).await.expect("a call wants newer roots");
-        assert!(client.reach(0, stale).await.unwrap_err().contains("UnknownIssuer"));
+        assert!(client.reach(stale).await.unwrap_err().contains("UnknownIssuer"));
         timeout(SECOND, follower.wanted().notified()).await.expect("a connection wants newer roots");
-        assert!(client.ask(0, good, &request()).await.is_ok(), "and with them there is another connection");
+        assert!(client.ask(good, &request()).await.is_ok(), "and with them there is another connection");
     }
 
     #[tokio::test]
@@ -262,12 +238,12 @@ mod tests {
         let istiod = world.slow_ca(Err(Status::unavailable("later")), 3600 * SECOND).await;
         let client = client_of(&istiod, CaRoots::new(None, None));
         let (roots, request) = (world.authority.bundle(), request());
-        assert!(timeout(SECOND / 10, client.ask(0, roots, &request)).await.is_err());
+        assert!(timeout(SECOND / 10, client.ask(roots, &request)).await.is_err());
         assert!(kept_by(&client).is_none(), "what was silent is not asked again");
 
         tokio::select! {
-            answer = client.ask(0, roots, &request) => panic!("{answer:?}"),
-            () = sleep(SECOND / 10) => client.reach(0, roots).await.unwrap(),
+            answer = client.ask(roots, &request) => panic!("{answer:?}"),
+            () = sleep(SECOND / 10) => client.reach(roots).await.unwrap(),
         }
         assert!(kept_by(&client).is_some(), "the newer one had no part in it");
     }
@@ -292,7 +268,7 @@ mod tests {
         });
         // as its channel does when a connection has ended
         let client = client_of(&address, CaRoots::new(None, None));
-        let Way { server_name, tls, .. } = client.way(0, world.authority.bundle()).unwrap();
+        let Way { server_name, tls, .. } = client.way(world.authority.bundle()).unwrap();
         for _ in 0..2 {
             let connecting = connector(server_name.clone(), Arc::clone(&tls));
             let stream = connecting.oneshot(format!("http://{address}").parse().unwrap()).await.unwrap();

@@ -22,11 +22,11 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 pub use self::error::PassOnError;
-use self::route::Route;
+use self::route::{Next, Route};
 use super::{
     flights::{Flights, Joined, Key, landed},
     metrics::{IstiodOutcome, Metrics, RequestOutcome},
-    ports::{AskError, Istiod, PassedRequest, SigningRequest},
+    ports::{AskError, IstiodAddresses, PassedRequest, SigningRequest, WayToIstiod},
     room::{Place, Room},
     under_way::UnderWay,
 };
@@ -75,9 +75,11 @@ pub struct PassOnRequest {
 
 /// What [`PassOn`] works with.
 pub struct Parts {
-    /// Who signs.
-    pub istiod: Arc<dyn Istiod>,
-    /// Its roots.
+    /// Where those who sign are.
+    pub istiods: watch::Receiver<IstiodAddresses>,
+    /// How they are asked.
+    pub way: WayToIstiod,
+    /// Their roots.
     pub roots: watch::Receiver<KnownRoots>,
     /// Of the mesh.
     pub trust_domain: TrustDomain,
@@ -91,7 +93,6 @@ pub struct Parts {
 
 /// The use case.
 pub struct PassOn {
-    istiod: Arc<dyn Istiod>,
     roots: watch::Receiver<KnownRoots>,
     trust_domain: TrustDomain,
     route: Route,
@@ -114,10 +115,9 @@ struct Expected {
 impl PassOn {
     /// The use case over its ports.
     pub fn new(parts: Parts) -> Self {
-        let Parts { istiod, roots, trust_domain, per_second, clock, metrics } = parts;
+        let Parts { istiods, way, roots, trust_domain, per_second, clock, metrics } = parts;
         Self {
-            route: Route::new(istiod.addresses()),
-            istiod,
+            route: Route::new(istiods, way),
             roots,
             trust_domain,
             turns: Mutex::new(turns(per_second)),
@@ -217,40 +217,42 @@ impl PassOn {
         self.known_roots()?;
         self.wait_for_turn().await?;
         let roots = self.known_roots()?;
-        for index in 0..self.route.len() {
-            if !self.route.admit(index, self.clock.boot()) {
-                continue;
-            }
+        let mut asked = Vec::new();
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let limit = if index + 1 < self.route.len() { left.min(ATTEMPT_LIMIT) } else { left };
-            let answer = timeout(limit, self.istiod.ask(index, &roots, request)).await;
+            let next = if left.is_zero() { None } else { self.route.next(&asked, self.clock.boot()) };
+            let Some(Next { istiod, has_next }) = next else {
+                return Err(PassOnError::Unreachable(self.route.troubles()));
+            };
+            let limit = if has_next { left.min(ATTEMPT_LIMIT) } else { left };
+            let answer = timeout(limit, istiod.way().ask(&roots, request)).await;
             match answer.unwrap_or_else(|_elapsed| Err(AskError::NoCa(format!("no answer within {limit:.1?}")))) {
                 Ok(elements) => {
-                    self.route.answered(index, self.clock.boot());
-                    return self.checked(elements, expected, index);
+                    istiod.answered(self.clock.boot());
+                    return self.checked(elements, expected, istiod.name());
                 }
                 Err(AskError::Refused { code, message }) => {
-                    self.route.answered(index, self.clock.boot());
+                    istiod.answered(self.clock.boot());
                     self.metrics.istiod_asked(IstiodOutcome::Refused);
                     return Err(PassOnError::ByIstiod { code, message });
                 }
                 Err(AskError::NoCa(reason)) => {
                     self.metrics.istiod_asked(IstiodOutcome::Unreachable);
-                    self.route.call_failed(index, self.clock.boot(), reason);
+                    istiod.call_failed(self.clock.boot(), reason);
                 }
                 Err(AskError::Unreachable(reason)) => {
                     self.metrics.istiod_asked(IstiodOutcome::Unreachable);
-                    self.route.failed(index, self.clock.boot(), reason);
+                    istiod.failed(self.clock.boot(), reason);
                 }
             }
+            asked.push(istiod);
         }
-        Err(PassOnError::Unreachable(self.troubles()))
     }
 
+    /// Nobody asks without one, and nobody takes one who could not ask.
     async fn wait_for_turn(&self) -> Result<(), PassOnError> {
-        if self.route.reachable().is_none() {
-            // that one will hardly get through, and must not cost a turn
-            return Ok(());
+        if !self.route.admits(self.clock.boot()) {
+            return Err(PassOnError::Unreachable(self.route.troubles()));
         }
         let Some(wait) = self.turn() else {
             self.metrics.istiod_asked(IstiodOutcome::Limited);
@@ -266,13 +268,12 @@ impl PassOn {
         (turns.free_at().since(now) <= PATIENCE).then(|| turns.take(now))
     }
 
-    fn checked(&self, elements: Vec<String>, expected: &Expected, index: usize) -> Result<Vec<String>, PassOnError> {
+    fn checked(&self, elements: Vec<String>, expected: &Expected, istiod: &str) -> Result<Vec<String>, PassOnError> {
         // they may have changed since the question
         let trusted = self.known_roots()?;
         let Expected { id, csr } = expected;
         let public_key_info = csr.public_key_info();
         let expected = ExpectedAnswer { id, public_key_info, trusted: &trusted, now: self.clock.now() };
-        let istiod = self.route.name(index);
         match check_answer(&elements, &expected) {
             Ok(leaf) => {
                 self.metrics.istiod_asked(IstiodOutcome::Answered);

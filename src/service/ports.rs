@@ -7,7 +7,7 @@ use std::{future::Future, pin::Pin};
 
 use zeroize::Zeroizing;
 
-pub use self::istiod::{AskError, Istiod, PassedRequest};
+pub use self::istiod::{AskError, Istiod, IstiodAddress, IstiodAddresses, PassedRequest, WayToIstiod};
 pub use self::pair::{
     ActiveReplica, ByActive, Candidate, DenialChange, ForwardError, LeaseHolder, OperatorOfActive, OrderError, Pair,
     PairDirectory, PairEndpoint,

@@ -5,5 +5,6 @@ pub(crate) mod client;
 mod fleet;
 mod outage;
 mod refusals;
+mod revisions;
 pub(crate) mod stage;
 mod trust_bundle;

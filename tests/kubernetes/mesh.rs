@@ -6,11 +6,11 @@
 
 pub(crate) mod access_log;
 mod agent;
-mod control_plane;
+pub(crate) mod control_plane;
 pub(crate) mod gateway;
 mod instead;
 mod order;
-mod pair;
+pub(crate) mod pair;
 mod pod;
 mod roots;
 mod socket;

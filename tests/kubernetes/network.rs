@@ -108,6 +108,11 @@ impl Network {
         host
     }
 
+    /// Gives this process one more address, such as a Service would have.
+    pub(crate) fn add_address(&self, address: Ipv4Addr) {
+        ip(&["address", "add", &format!("{address}/32"), "dev", "lo"]);
+    }
+
     /// Makes `name` resolve to `hosts`, for every process started from now on.
     pub(crate) fn resolve(&self, name: &str, hosts: &[&Host]) {
         let file = self.folder.path().join("hosts");

@@ -33,15 +33,20 @@ impl CircuitBreaker {
 
     /// Whether somebody may ask at `now`. Whoever may is expected to say what came of it.
     pub fn admit(&mut self, now: BootInstant) -> bool {
-        let is_due = match self.0 {
-            State::Closed { .. } => return true,
-            State::Open { since } => now.since(since) >= PAUSE,
-            State::Probing { since } => now.since(since) >= PROBE_LIMIT,
-        };
-        if is_due {
+        let admits = self.would_admit(now);
+        if admits && self.is_open() {
             self.0 = State::Probing { since: now };
         }
-        is_due
+        admits
+    }
+
+    /// Whether somebody who came at `now` could ask.
+    pub fn would_admit(&self, now: BootInstant) -> bool {
+        match self.0 {
+            State::Closed { .. } => true,
+            State::Open { since } => now.since(since) >= PAUSE,
+            State::Probing { since } => now.since(since) >= PROBE_LIMIT,
+        }
     }
 
     /// There was an answer, whatever it said.
@@ -90,9 +95,10 @@ mod tests {
         }
         breaker.answered();
         (0..FAILURES).for_each(|_| breaker.failed(at(0)));
-        assert!(breaker.is_open() && !breaker.admit(at(999)));
+        assert!(breaker.is_open() && !breaker.would_admit(at(999)) && !breaker.admit(at(999)));
+        assert!(breaker.would_admit(at(1000)) && breaker.would_admit(at(1000)), "to look takes nothing");
         assert!(breaker.admit(at(1000)), "one attempt");
-        assert!(!breaker.admit(at(1001)), "and no other beside it");
+        assert!(!breaker.would_admit(at(1001)) && !breaker.admit(at(1001)), "and no other beside it");
         breaker.failed(at(1100));
         assert!(!breaker.admit(at(2099)) && breaker.admit(at(2100)));
         breaker.answered();

@@ -6,10 +6,13 @@ use serde::Serialize;
 /// How istiod is asked to sign.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct IstiodArgs {
-    /// Address of istiod's CA. Repeatable, for several revisions: asked in this order, the next one when one can't be reached
+    /// Address of istiod's CA. Repeatable, for several revisions: asked in this order, the next one when one can't be reached. If
+    /// none is given, in Kubernetes those of all Services in istio-namespace with label app=istiod and port 15012, as they come and
+    /// go; and without any istiod.NAMESPACE.svc:15012
     #[arg(long = "istiod-address", value_name = "HOST:PORT")]
     pub istiod_addresses: Option<Vec<String>>,
-    /// Name that istiod's certificate must have. If not given, the host of its address
+    /// Name that istiod's certificate must have. If not given, the host of a given address, and istiod.NAMESPACE.svc of one that
+    /// was found
     #[arg(long, value_name = "NAME")]
     pub istiod_server_name: Option<String>,
     /// File of the roots that istiod is verified by, read again when it changes. In Kubernetes the root ConfigMap of the own
@@ -33,7 +36,7 @@ impl IstiodArgs {
     /// What holds where no source says anything.
     pub fn defaults() -> Self {
         Self {
-            istiod_addresses: Some(vec!["istiod.istio-system.svc:15012".into()]),
+            istiod_addresses: None,
             istiod_server_name: None,
             istiod_root_file: Some("/var/run/secrets/istio/root-cert.pem".into()),
             istiod_root_cluster_trust_bundle: None,

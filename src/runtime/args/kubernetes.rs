@@ -51,7 +51,8 @@ pub struct KubernetesArgs {
     /// Name of the ConfigMap that holds the mesh's roots in each namespace: written with mesh-ca, read with source istiod
     #[arg(long, value_name = "NAME")]
     pub root_config_map: Option<String>,
-    /// Namespace of istiod, the root of the mesh: its serving certificate is kept there with mesh-ca, and policy asks it its version
+    /// Namespace of istiod, the root of the mesh: its serving certificate is kept there with mesh-ca, with source istiod its Services
+    /// are found there, and policy asks it its version
     #[arg(long, value_name = "NAME")]
     pub istio_namespace: Option<String>,
     /// Revision of istiod whose DNS name its serving certificate holds besides the default ones. Repeatable

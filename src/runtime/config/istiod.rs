@@ -28,7 +28,7 @@ pub(super) enum Source {
 /// What `serve` runs with where istiod signs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IstiodConfig {
-    /// In order; at least one.
+    /// In order; at least one. Where nobody has given any, that of the default revision.
     pub addresses: Vec<CaAddress>,
     /// What its certificate must have, if not the host.
     pub server_name: Option<String>,
@@ -55,6 +55,10 @@ pub struct IstiodClusterConfig {
     pub lease: LeaseTiming,
     /// What holds the mesh's roots.
     pub roots: RootsObject,
+    /// Of istiod.
+    pub istio_namespace: String,
+    /// Whether istiods are looked for there, and the address that there is otherwise is asked only while none is found.
+    pub finds_istiods: bool,
     /// Secrets that hold SVIDs of gateways, each once.
     pub gateway_secrets: Vec<GatewaySecret>,
     /// How it is worked out which Services need mutual TLS, if it is.
@@ -66,8 +70,6 @@ pub struct IstiodClusterConfig {
 pub struct FollowedPolicy {
     /// How they are followed.
     pub policy: PolicyConfig,
-    /// Whose istiods are asked their versions.
-    pub istio_namespace: String,
     /// Of the tokens of those who follow.
     pub reviews: TokenReviewConfig,
     /// The replicas tell each other here what is in force.
@@ -108,15 +110,23 @@ impl IstiodConfig {
         } else if from.is_chosen(ROOT_BUNDLE) {
             from.refuse(ROOT_BUNDLE, "counts with state kubernetes only: set that, or leave this out");
         }
-        from.require("istiod_addresses");
         let server_name = from.one("istiod_server_name", parse::server_name);
-        let addresses = from.many("istiod_addresses", |text| parse::ca_address(text, server_name.as_ref()));
+        let istio_namespace = from.one("istio_namespace", parse::object_name);
+        let finds_istiods = !from.is_chosen("istiod_addresses");
+        let addresses = if finds_istiods {
+            let address = |namespace| parse::ca_address(&format!("istiod.{namespace}.svc:15012"), server_name.as_ref());
+            istio_namespace.iter().filter_map(|namespace| address(namespace).ok()).collect()
+        } else {
+            from.require("istiod_addresses");
+            from.many("istiod_addresses", |text| parse::ca_address(text, server_name.as_ref()))
+        };
         let root_file = from.one("istiod_root_file", parse::path);
         let token_file = from.one("istiod_token_file", parse::path);
         let qps = from.one("istiod_qps", |text| {
             text.parse().map_err(|_malformed| format!("{text:?} is no number of requests: write 1 or more"))
         });
-        let cluster = if in_kubernetes { Some(IstiodClusterConfig::read(from)?) } else { None };
+        let cluster =
+            if in_kubernetes { Some(IstiodClusterConfig::read(from, istio_namespace, finds_istiods)?) } else { None };
         Some(Self {
             addresses,
             server_name: server_name.map(|name| name.to_str().into_owned()),
@@ -131,8 +141,9 @@ impl IstiodConfig {
     pub(super) fn to_args(&self) -> IstiodArgs {
         let host = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let address = |address: &CaAddress| format!("{}:{}", host(&address.host), address.port);
+        let are_given = !self.cluster.as_ref().is_some_and(|cluster| cluster.finds_istiods);
         IstiodArgs {
-            istiod_addresses: Some(self.addresses.iter().map(address).collect()),
+            istiod_addresses: are_given.then(|| self.addresses.iter().map(address).collect()),
             istiod_server_name: self.server_name.clone(),
             istiod_root_file: Some(self.root_file.display().to_string()),
             istiod_root_cluster_trust_bundle: self.cluster.as_ref().and_then(|cluster| match &cluster.roots {
@@ -146,7 +157,7 @@ impl IstiodConfig {
 }
 
 impl IstiodClusterConfig {
-    fn read(from: &mut Sources) -> Option<Self> {
+    fn read(from: &mut Sources, istio_namespace: Option<String>, finds_istiods: bool) -> Option<Self> {
         let kubeconfig = from.one("kubeconfig", parse::path);
         let namespace = from.one("namespace", parse::object_name);
         let replica_uid = from.one("replica_uid", parse::object_name);
@@ -154,12 +165,17 @@ impl IstiodClusterConfig {
         let roots = roots(from, namespace.as_ref());
         let gateway_secrets = kubernetes::gateway_secrets(from);
         let policy = FollowedPolicy::read(from);
+        if !finds_istiods && policy == Some(None) && from.is_chosen("istio_namespace") {
+            from.refuse("istio_namespace", "counts with policy, or without istiodAddresses, only: leave it out");
+        }
         Some(Self {
             kubeconfig,
             namespace,
             replica_uid: replica_uid?,
             lease: lease?,
             roots: roots?,
+            istio_namespace: istio_namespace?,
+            finds_istiods,
             gateway_secrets,
             policy: policy?,
         })
@@ -178,6 +194,7 @@ impl IstiodClusterConfig {
                 RootsObject::ConfigMap { name, .. } => Some(name.clone()),
                 RootsObject::ClusterTrustBundle { .. } => None,
             },
+            istio_namespace: Some(self.istio_namespace.clone()).filter(|_| self.finds_istiods || self.policy.is_some()),
             gateway_secrets: kubernetes::gateway_secret_texts(&self.gateway_secrets),
             policy: Some(self.policy.is_some().to_string()),
             ..KubernetesArgs::default()
@@ -186,7 +203,6 @@ impl IstiodClusterConfig {
             followed.policy.tell(&mut args);
             followed.reviews.tell(&mut args);
             followed.pair.tell(&mut args);
-            args.istio_namespace = Some(followed.istio_namespace.clone());
         }
         args
     }
@@ -197,15 +213,14 @@ impl FollowedPolicy {
     fn read(from: &mut Sources) -> Option<Option<Self>> {
         let policy = PolicyConfig::read(from)?;
         let Some(policy) = policy else {
-            let others = PairPortConfig::FIELDS.into_iter().chain(TokenReviewConfig::FIELDS).chain(["istio_namespace"]);
+            let others = PairPortConfig::FIELDS.into_iter().chain(TokenReviewConfig::FIELDS);
             for field in others.filter(|field| from.is_chosen(field)).collect::<Vec<_>>() {
                 from.refuse(field, kubernetes::NEEDS_POLICY);
             }
             return Some(None);
         };
-        let istio_namespace = from.one("istio_namespace", parse::object_name);
         let (reviews, pair) = (TokenReviewConfig::read(from), PairPortConfig::read(from));
-        Some(Some(Self { policy, istio_namespace: istio_namespace?, reviews: reviews?, pair: pair? }))
+        Some(Some(Self { policy, reviews: reviews?, pair: pair? }))
     }
 }
 

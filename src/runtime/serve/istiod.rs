@@ -1,6 +1,7 @@
 //! A replica that signs nothing: istiod does. It passes requests on, has a serving certificate by istiod itself, and keeps no
 //! state. In Kubernetes it also stands for election, since the active writes for gateways.
 
+mod addresses;
 #[cfg(feature = "kubernetes")]
 mod gateway_secrets;
 mod health;
@@ -36,7 +37,7 @@ use crate::{
     },
     http::admin,
     runtime::{
-        config::{CaAddress, IstiodConfig, ServeConfig},
+        config::{IstiodConfig, ServeConfig},
         shutdown::Shutdown,
         supervisor::Supervisor,
     },
@@ -65,12 +66,10 @@ pub(super) async fn serve(
     let leaving = start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
     let left = leaving.left;
     let (places, roots) = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
+    let clock = Arc::clone(&seams.clock);
     let pass_on = Arc::new(PassOn::new(Parts {
-        istiod: Arc::new(IstiodClient::new(
-            istiod.addresses.iter().map(CaAddress::endpoint).collect(),
-            places,
-            Arc::clone(&seams.clock),
-        )),
+        istiods: addresses::start(istiod, &shutdown, &mut supervisor).await?,
+        way: Arc::new(move |at| Arc::new(IstiodClient::new(at.clone(), Arc::clone(&places), Arc::clone(&clock))) as _),
         roots: roots.clone(),
         trust_domain: config.trust_domain.clone(),
         per_second: istiod.qps,
@@ -101,11 +100,10 @@ pub(super) async fn serve(
     let admin = admin::serve(admin, Arc::clone(&seams.metrics), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
     supervisor.spawn("signing API", serve_pass_on(ca, tls, pass_on, health_service, policy, gone(left)));
-    let asked: Vec<_> = istiod.addresses.iter().map(|address| address.endpoint().address).collect();
     greet(&format!(
         "passes requests on to istiod at {}\n  signing API      {ca_address}\n  health, metrics  http://{admin_address}/readyz \
          /livez /metrics\n",
-        asked.join(", ")
+        addresses::in_words(istiod)
     ))?;
     supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of)
 }

@@ -3,6 +3,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -17,7 +18,7 @@ impl PassOn {
     /// Keeps `latch` at what is known. What changes is logged, once.
     pub async fn detect(&self, latch: Latch) -> Infallible {
         let (mut said, mut was_there) = (None, false);
-        let mut roots = self.roots.clone();
+        let (mut roots, mut addresses) = (self.roots.clone(), self.route.changes());
         loop {
             if self.route.is_quiet(self.clock.boot()) {
                 self.look().await;
@@ -44,6 +45,7 @@ impl PassOn {
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
                 Ok(()) = roots.changed() => {}
+                Ok(()) = addresses.changed() => {}
             }
         }
     }
@@ -51,24 +53,20 @@ impl PassOn {
     /// Tries all addresses.
     async fn look(&self) {
         let Ok(roots) = self.known_roots() else { return };
-        for index in 0..self.route.len() {
-            let found = timeout(LOOK_LIMIT, self.istiod.reach(index, &roots)).await;
+        join_all(self.route.istiods().iter().map(async |istiod| {
+            let found = timeout(LOOK_LIMIT, istiod.way().reach(&roots)).await;
             match found.unwrap_or_else(|_elapsed| Err(format!("no connection within {LOOK_LIMIT:?}"))) {
-                Ok(()) => self.route.connected(index, self.clock.boot()),
-                Err(reason) => self.route.failed(index, self.clock.boot(), reason),
+                Ok(()) => istiod.connected(self.clock.boot()),
+                Err(reason) => istiod.failed(self.clock.boot(), reason),
             }
-        }
+        }))
+        .await;
     }
 
-    fn condition(&self) -> Result<&str, String> {
+    fn condition(&self) -> Result<String, String> {
         if let Err(error) = self.known_roots() {
             return Err(error.to_string().trim_start_matches("IstioNotDetected: ").to_owned());
         }
-        self.route.reachable().ok_or_else(|| self.troubles())
-    }
-
-    /// What is wrong with all of them.
-    pub(super) fn troubles(&self) -> String {
-        (0..self.route.len()).map(|index| self.route.trouble(index)).collect::<Vec<_>>().join("; ")
+        self.route.reachable().ok_or_else(|| self.route.troubles())
     }
 }

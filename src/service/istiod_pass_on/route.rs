@@ -1,140 +1,96 @@
-//! Which of istiod's addresses can be asked.
+//! Which of istiod's addresses can be asked. They may change while calls are under way: a call goes on with what it began with,
+//! and whoever asks next goes by what is known then.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
+mod known_istiod;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use self::known_istiod::KnownIstiod;
+use crate::{
+    domain::clock::BootInstant,
+    service::ports::{IstiodAddress, IstiodAddresses, WayToIstiod},
 };
-
-use crate::domain::{clock::BootInstant, upstream::CircuitBreaker};
-
-/// How long after a call without an answer a connection alone says nothing.
-const CALLS_AGAIN: Duration = Duration::from_secs(10);
-
-/// So old is the last answer or connection when it is looked again whether somebody is there.
-const QUIET_AFTER: Duration = Duration::from_secs(5);
 
 /// The addresses and what is known of them.
 pub(super) struct Route {
-    names: Vec<String>,
-    places: Mutex<Vec<Place>>,
+    way: WayToIstiod,
+    known: Mutex<Known>,
 }
 
-#[derive(Default)]
-struct Place {
-    breaker: CircuitBreaker,
-    has_answered: bool,
-    /// When it was last known to be there.
-    heard_at: Option<BootInstant>,
-    /// When a call was last left without an answer.
-    call_failed: Option<BootInstant>,
-    /// Why it was not reached last.
-    trouble: String,
+struct Known {
+    addresses: watch::Receiver<IstiodAddresses>,
+    istiods: KnownIstiods,
+}
+
+/// Those of one moment, in order.
+pub(super) type KnownIstiods = Arc<[Arc<KnownIstiod>]>;
+
+/// An address to be asked, and the time it may take.
+pub(super) struct Next {
+    pub(super) istiod: Arc<KnownIstiod>,
+    /// Whether another one could be asked after it.
+    pub(super) has_next: bool,
 }
 
 impl Route {
-    pub(super) fn new(addresses: &[String]) -> Self {
-        Self {
-            names: addresses.to_vec(),
-            places: Mutex::new(addresses.iter().map(|_address| Place::default()).collect()),
+    /// To these addresses, and later to those that take their place.
+    pub(super) fn new(mut addresses: watch::Receiver<IstiodAddresses>, way: WayToIstiod) -> Self {
+        let istiods = istiods(&addresses.borrow_and_update(), &[], &way);
+        Self { known: Mutex::new(Known { addresses, istiods }), way }
+    }
+
+    /// Those of now. What is known of an address lasts as long as it is among them.
+    pub(super) fn istiods(&self) -> KnownIstiods {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { addresses, istiods: of_before } = &mut *known;
+        let newest = addresses.borrow_and_update();
+        if newest.has_changed() {
+            *of_before = istiods(&newest, of_before, &self.way);
         }
+        Arc::clone(of_before)
     }
 
-    /// How many there are.
-    pub(super) const fn len(&self) -> usize {
-        self.names.len()
+    /// What tells when there are others.
+    pub(super) fn changes(&self) -> watch::Receiver<IstiodAddresses> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).addresses.clone()
     }
 
-    pub(super) fn name(&self, index: usize) -> &str {
-        self.names.get(index).map_or("", String::as_str)
+    /// Whether anybody could be asked now.
+    pub(super) fn admits(&self, now: BootInstant) -> bool {
+        self.istiods().iter().any(|istiod| istiod.would_admit(now))
     }
 
-    /// Whether this one may be asked now.
-    pub(super) fn admit(&self, index: usize, now: BootInstant) -> bool {
-        self.with(index, |place| place.breaker.admit(now)).unwrap_or(false)
+    /// The first one that may be asked now, but for those in `asked`.
+    pub(super) fn next(&self, asked: &[Arc<KnownIstiod>], now: BootInstant) -> Option<Next> {
+        let istiods = self.istiods();
+        let is_new = |istiod: &&Arc<KnownIstiod>| !asked.iter().any(|known| Arc::ptr_eq(known, istiod));
+        let mut left = istiods.iter().filter(is_new);
+        let istiod = Arc::clone(left.find(|istiod| istiod.admit(now))?);
+        Some(Next { istiod, has_next: left.any(|istiod| istiod.would_admit(now)) })
     }
 
-    /// There was an answer, whatever it said.
-    pub(super) fn answered(&self, index: usize, now: BootInstant) {
-        self.with(index, |place| {
-            place.breaker.answered();
-            (place.has_answered, place.heard_at, place.call_failed) = (true, Some(now), None);
-        });
-    }
-
-    /// Somebody is there, who may still not answer calls: for that it is good only some time after one failed.
-    pub(super) fn connected(&self, index: usize, now: BootInstant) {
-        self.with(index, |place| {
-            if place.call_failed.is_none_or(|at| now.since(at) >= CALLS_AGAIN) {
-                place.breaker.answered();
-                (place.has_answered, place.heard_at) = (true, Some(now));
-            }
-        });
-    }
-
-    /// A call had none.
-    pub(super) fn call_failed(&self, index: usize, now: BootInstant, reason: String) {
-        self.failed(index, now, reason);
-        self.with(index, |place| place.call_failed = Some(now));
-    }
-
-    /// Nobody was there.
-    pub(super) fn failed(&self, index: usize, now: BootInstant, reason: String) {
-        self.with(index, |place| {
-            place.breaker.failed(now);
-            (place.trouble, place.call_failed) = (reason, None);
-        });
-    }
-
-    /// The first one that has answered and is not left alone.
-    pub(super) fn reachable(&self) -> Option<&str> {
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = places.iter().position(|place| place.has_answered && !place.breaker.is_open());
-        found.map(|index| self.name(index))
+    /// The name of the first one that has answered and is not left alone.
+    pub(super) fn reachable(&self) -> Option<String> {
+        self.istiods().iter().find(|istiod| istiod.is_well()).map(|istiod| istiod.name().to_owned())
     }
 
     /// Whether none is known to be there, by an answer or a connection that is not old.
     pub(super) fn is_quiet(&self, now: BootInstant) -> bool {
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_heard = |place: &Place| place.heard_at.is_some_and(|at| now.since(at) < QUIET_AFTER);
-        !places.iter().any(|place| place.has_answered && !place.breaker.is_open() && is_heard(place))
+        !self.istiods().iter().any(|istiod| istiod.is_heard(now))
     }
 
-    /// What is wrong with this one.
-    pub(super) fn trouble(&self, index: usize) -> String {
-        let trouble = self.with(index, |place| place.trouble.clone()).unwrap_or_default();
-        format!("{}: {trouble}", self.name(index))
-    }
-
-    fn with<R>(&self, index: usize, change: impl FnOnce(&mut Place) -> R) -> Option<R> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index).map(change)
+    /// What is wrong with all of them.
+    pub(super) fn troubles(&self) -> String {
+        self.istiods().iter().map(|istiod| istiod.trouble()).collect::<Vec<_>>().join("; ")
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn at(seconds: u64) -> BootInstant {
-        BootInstant::from_nanos(seconds * 1_000_000_000)
-    }
-
-    #[test]
-    fn a_connection_heals_what_connections_broke_at_once_and_what_calls_broke_after_a_while() {
-        let route = Route::new(&["istiod:15012".to_owned()]);
-        (0..5).for_each(|_| route.failed(0, at(0), "connection refused".into()));
-        assert!(route.reachable().is_none());
-        route.connected(0, at(1));
-        assert!(route.reachable().is_some());
-
-        (0..5).for_each(|_| route.call_failed(0, at(2), "no answer".into()));
-        (3..12).for_each(|second| route.connected(0, at(second)));
-        assert!(route.reachable().is_none(), "it greets, and answers nothing");
-        route.connected(0, at(12));
-        assert!(route.reachable().is_some(), "somebody has to find out");
-        (0..5).for_each(|_| route.call_failed(0, at(13), "no answer".into()));
-        route.answered(0, at(14));
-        (0..5).for_each(|_| route.failed(0, at(14), "connection refused".into()));
-        route.connected(0, at(15));
-        assert!(route.reachable().is_some(), "an answered call is as good as none that failed");
-    }
+fn istiods(addresses: &[IstiodAddress], of_before: &[Arc<KnownIstiod>], way: &WayToIstiod) -> KnownIstiods {
+    let istiod = |address: &IstiodAddress| {
+        let known = of_before.iter().find(|istiod| istiod.is_at(address));
+        known.map_or_else(|| Arc::new(KnownIstiod::new(address.clone(), way(address))), Arc::clone)
+    };
+    addresses.iter().map(istiod).collect()
 }

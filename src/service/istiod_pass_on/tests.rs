@@ -1,4 +1,5 @@
 mod limits;
+mod revisions;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +16,7 @@ use crate::{
         clock::{BootInstant, Timestamp},
         x509::PrivateKey,
     },
-    service::{ports::BoxFuture, readiness::Readiness},
+    service::ports::{BoxFuture, Istiod, IstiodAddress},
 };
 
 /// Follows tokio's clock, which these tests pause.
@@ -43,16 +44,21 @@ enum Manner {
     Hangs,
 }
 
-/// Signs for whoever the `authorization` names, after a while.
-struct TestIstiod {
-    addresses: Vec<String>,
+/// All there are. Each signs for whoever the `authorization` names, after a while.
+struct TestIstiods {
     manners: Mutex<Vec<Manner>>,
     authority: SigningAuthority,
     takes: Duration,
     asked: AtomicUsize,
 }
 
-impl TestIstiod {
+/// One of them.
+struct TestIstiod {
+    all: Arc<TestIstiods>,
+    index: usize,
+}
+
+impl TestIstiods {
     fn set(&self, index: usize, manner: Manner) {
         self.manners.lock().unwrap()[index] = manner;
     }
@@ -70,28 +76,30 @@ impl TestIstiod {
     }
 }
 
-impl Istiod for TestIstiod {
-    fn addresses(&self) -> &[String] {
-        &self.addresses
+impl TestIstiod {
+    fn manner(&self) -> Manner {
+        self.all.manners.lock().unwrap()[self.index].clone()
     }
+}
 
+impl Istiod for TestIstiod {
     fn ask<'a>(
         &'a self,
-        address: usize,
         _roots: &'a TrustBundle,
         request: &'a PassedRequest,
     ) -> BoxFuture<'a, Result<Vec<String>, AskError>> {
         Box::pin(async move {
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            let manner = self.manners.lock().unwrap()[address].clone();
-            sleep(self.takes).await;
+            let Self { all, .. } = self;
+            all.asked.fetch_add(1, Ordering::Relaxed);
+            let manner = self.manner();
+            sleep(all.takes).await;
             let token = std::str::from_utf8(&request.authorization).unwrap().strip_prefix("Bearer ").unwrap();
             let account = unverified_subject(token).unwrap();
             let id = account.spiffe_id(&"cluster.local".parse().unwrap()).unwrap().to_string();
             match manner {
-                Manner::Signs => Ok(self.signed(&self.authority, &id, request)),
-                Manner::SignsFor(other) => Ok(self.signed(&self.authority, other, request)),
-                Manner::SignsByAnother => Ok(self.signed(&authority(), &id, request)),
+                Manner::Signs => Ok(all.signed(&all.authority, &id, request)),
+                Manner::SignsFor(other) => Ok(all.signed(&all.authority, other, request)),
+                Manner::SignsByAnother => Ok(all.signed(&authority(), &id, request)),
                 Manner::Refuses => Err(AskError::Refused { code: 16, message: "request authenticate failure".into() }),
                 Manner::NoCa => Err(AskError::NoCa("no CA".into())),
                 Manner::Gone => Err(AskError::Unreachable("connection refused".into())),
@@ -100,14 +108,15 @@ impl Istiod for TestIstiod {
         })
     }
 
-    fn reach<'a>(&'a self, address: usize, _roots: &'a TrustBundle) -> BoxFuture<'a, Result<(), String>> {
-        let is_there = !matches!(self.manners.lock().unwrap()[address], Manner::Gone);
+    fn reach<'a>(&'a self, _roots: &'a TrustBundle) -> BoxFuture<'a, Result<(), String>> {
+        let is_there = !matches!(self.manner(), Manner::Gone);
         Box::pin(async move { if is_there { Ok(()) } else { Err("connection refused".to_owned()) } })
     }
 }
 
 struct Stage {
-    istiod: Arc<TestIstiod>,
+    istiod: Arc<TestIstiods>,
+    addresses: watch::Sender<IstiodAddresses>,
     pass_on: Arc<PassOn>,
     roots: watch::Sender<KnownRoots>,
     csr: String,
@@ -121,23 +130,28 @@ impl Stage {
     fn with(manners: &[Manner], per_second: u32) -> Self {
         let authority = authority();
         let bundle = Some(Arc::new(authority.bundle().clone()));
-        let istiod = Arc::new(TestIstiod {
-            addresses: (0..manners.len()).map(|index| format!("istiod-{index}:15012")).collect(),
+        let istiod = Arc::new(TestIstiods {
             manners: Mutex::new(manners.to_vec()),
             authority,
             takes: Duration::from_millis(50),
             asked: AtomicUsize::new(0),
         });
         let (roots, known) = watch::channel(KnownRoots { bundle, trouble: None });
+        let (addresses, istiods) = watch::channel(addresses(0..manners.len()));
+        let all = Arc::clone(&istiod);
         let pass_on = Arc::new(PassOn::new(Parts {
-            istiod: Arc::clone(&istiod) as _,
+            istiods,
+            way: Arc::new(move |to| {
+                let index = to.address.strip_prefix("istiod-").and_then(|rest| rest.strip_suffix(":15012")).unwrap();
+                Arc::new(TestIstiod { all: Arc::clone(&all), index: index.parse().unwrap() })
+            }),
             roots: known,
             trust_domain: "cluster.local".parse().unwrap(),
             per_second: per_second.try_into().unwrap(),
             clock: Arc::new(TestClock(Instant::now())),
             metrics: Arc::new(Metrics::before_istiod()),
         }));
-        Self { istiod, pass_on, roots, csr: csr() }
+        Self { istiod, addresses, pass_on, roots, csr: csr() }
     }
 
     async fn ask(&self, request: PassOnRequest) -> Result<Vec<String>, PassOnError> {
@@ -153,6 +167,13 @@ impl Stage {
         let page = self.pass_on.metrics.encode();
         page.lines().find_map(|line| line.strip_prefix(&start)).unwrap().to_owned()
     }
+}
+
+/// Those with these indices.
+fn addresses(of: impl IntoIterator<Item = usize>) -> IstiodAddresses {
+    let address = |index| format!("istiod-{index}:15012");
+    let all = of.into_iter().map(address);
+    all.map(|text| IstiodAddress { name: text.clone(), server_name: "istiod".into(), address: text }).collect()
 }
 
 fn csr() -> String {
@@ -353,27 +374,4 @@ async fn without_roots_nobody_is_asked() {
     let error = stage.ask(stage.good()).await.unwrap_err();
     assert_eq!(error.to_string(), "IstioNotDetected: no roots to verify istiod by: no such file");
     assert_eq!(stage.istiod.asked(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn readiness_follows_istiod_without_any_caller() {
-    let stage = Stage::set(&[Manner::Gone, Manner::Gone]);
-    let readiness = Readiness::default();
-    let (pass_on, latch) = (Arc::clone(&stage.pass_on), readiness.latch("istiod", ""));
-    let detecting = tokio::spawn(async move { pass_on.detect(latch).await });
-    let says = |text: &str| readiness.report().to_string().contains(text);
-    sleep(Duration::from_millis(100)).await;
-    assert!(says(
-        "not ready (IstioNotDetected: istiod-0:15012: connection refused; istiod-1:15012: connection refused)"
-    ));
-    stage.istiod.set(1, Manner::Signs);
-    sleep(Duration::from_millis(1100)).await;
-    assert!(says("istiod: ready (it answers at istiod-1:15012)"), "{}", readiness.report());
-    stage.istiod.set(1, Manner::Gone);
-    sleep(Duration::from_millis(11_100)).await;
-    assert!(says("istiod: not ready (istiod-0:15012"), "{}", readiness.report());
-    stage.istiod.set(0, Manner::Signs);
-    sleep(Duration::from_millis(1100)).await;
-    assert!(says("istiod: ready (it answers at istiod-0:15012)"), "{}", readiness.report());
-    detecting.abort();
 }

@@ -1,5 +1,7 @@
 //! istiod, as whoever passes requests on to it sees it.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::BoxFuture;
@@ -16,30 +18,43 @@ pub struct PassedRequest {
     pub message: Vec<u8>,
 }
 
-/// The CA of a mesh, at one or several addresses.
-pub trait Istiod: Send + Sync {
-    /// Where it is asked, in order.
-    fn addresses(&self) -> &[String];
+/// Where the CA of a mesh is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IstiodAddress {
+    /// As messages name it.
+    pub name: String,
+    /// `HOST:PORT`.
+    pub address: String,
+    /// What its certificate must hold.
+    pub server_name: String,
+}
 
-    /// Asks once, at the address with this index, over TLS that is verified to `roots`: the PEM elements of the answer. Whoever
-    /// calls bounds the time; a call that is dropped has the next one begin with a new connection.
+/// All addresses at which it is asked, in order. What is sent takes the place of what was known before.
+pub type IstiodAddresses = Arc<[IstiodAddress]>;
+
+/// The way to an address. Nothing is connected by it yet.
+pub type WayToIstiod = Arc<dyn Fn(&IstiodAddress) -> Arc<dyn Istiod> + Send + Sync>;
+
+/// The CA of a mesh, at one address.
+pub trait Istiod: Send + Sync {
+    /// Asks once, over TLS that is verified to `roots`: the PEM elements of the answer. Whoever calls bounds the time; a call that
+    /// is dropped has the next one begin with a new connection.
     ///
     /// # Errors
     ///
     /// When it refuses, is no CA, or can't be reached.
     fn ask<'a>(
         &'a self,
-        address: usize,
         roots: &'a TrustBundle,
         request: &'a PassedRequest,
     ) -> BoxFuture<'a, Result<Vec<String>, AskError>>;
 
-    /// Makes a connection to that address, and asks nothing.
+    /// Makes a connection, and asks nothing.
     ///
     /// # Errors
     ///
     /// Why there is none.
-    fn reach<'a>(&'a self, address: usize, roots: &'a TrustBundle) -> BoxFuture<'a, Result<(), String>>;
+    fn reach<'a>(&'a self, roots: &'a TrustBundle) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// Why there is no certificate.

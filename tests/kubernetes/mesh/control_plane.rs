@@ -1,6 +1,8 @@
 //! istiod that comes, goes, and comes back, with files of its CA that are replaced.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use rustix::process::Signal;
 
 use super::access_log::sidecar_fields;
 use crate::{
@@ -16,22 +18,34 @@ use crate::{
 };
 
 const START: Duration = Duration::from_secs(60);
+const LEAVE: Duration = Duration::from_secs(15);
 
 /// One istiod, at the same ports whenever it runs.
 pub(crate) struct ControlPlane {
+    name: String,
+    /// Empty if it has none.
+    revision: String,
     process: Option<Process>,
     account: Option<Account>,
     cacerts: CaDir,
     folder: PathBuf,
-    /// Plain gRPC, gRPC with TLS, HTTP, HTTPS, metrics.
-    ports: [u16; 5],
+    /// gRPC with TLS: xDS and the CA.
+    address: SocketAddr,
+    /// Plain gRPC, HTTP, HTTPS, metrics.
+    ports: [u16; 4],
     starts: u32,
 }
 
 impl ControlPlane {
     /// One that has `files` as its `cacerts` and does not run yet.
     pub(crate) fn plan(cluster: &Cluster, files: &Files) -> Self {
-        let folder = cluster.folder().join("control-plane");
+        Self::plan_at(loopback(free_port()), "", cluster, files)
+    }
+
+    /// The same of a revision, with its CA at an address.
+    pub(crate) fn plan_at(address: SocketAddr, revision: &str, cluster: &Cluster, files: &Files) -> Self {
+        let name = if revision.is_empty() { "istiod".to_owned() } else { format!("istiod-{revision}") };
+        let folder = cluster.folder().join("control-plane").join(&name);
         fs::create_dir_all(&folder).unwrap();
         let mesh = serde_json::json!({
             "trustDomain": "cluster.local",
@@ -42,12 +56,19 @@ impl ControlPlane {
         });
         fs::write(folder.join("mesh.yaml"), mesh.to_string()).unwrap();
         let ports = std::array::from_fn(|_| free_port());
-        Self { process: None, account: None, cacerts: CaDir::mounted(files), folder, ports, starts: 0 }
+        let cacerts = CaDir::mounted(files);
+        let revision = revision.to_owned();
+        Self { name, revision, process: None, account: None, cacerts, folder, address, ports, starts: 0 }
     }
 
     /// Makes its namespace, its rights and its kinds of objects.
     pub(crate) fn install(&mut self, cluster: &Cluster) {
         self.account = Some(block_on(istiod::prepare(cluster)));
+    }
+
+    /// The same where another one is installed already.
+    pub(crate) fn install_beside(&mut self, other: &Self) {
+        self.account.clone_from(&other.account);
     }
 
     /// Starts it, and does not wait.
@@ -56,13 +77,15 @@ impl ControlPlane {
         let mut command = peer("pilot-discovery");
         command.current_dir(&self.folder).args(["discovery", "--meshConfig", "mesh.yaml", "--ctrlz_port", "0"]);
         command.arg("--kubeconfig").arg(block_on(cluster.kubeconfig(account)));
-        let flags = ["--grpcAddr", "--secureGRPCAddr", "--httpAddr", "--httpsAddr", "--monitoringAddr"];
+        command.arg("--secureGRPCAddr").arg(self.address.to_string());
+        let flags = ["--grpcAddr", "--httpAddr", "--httpsAddr", "--monitoringAddr"];
         for (flag, port) in flags.into_iter().zip(self.ports) {
             command.arg(flag).arg(loopback(port).to_string());
         }
         command.env("ROOT_CA_DIR", self.cacerts.path()).envs([
             ("POD_NAMESPACE", istiod::NAMESPACE),
-            ("POD_NAME", "istiod-0"),
+            ("POD_NAME", self.name.as_str()),
+            ("REVISION", self.revision.as_str()),
             ("SERVICE_ACCOUNT", "istiod"),
             ("CLUSTER_ID", "Kubernetes"),
             ("PILOT_ENABLE_GATEWAY_API", "false"),
@@ -72,14 +95,14 @@ impl ControlPlane {
             ("ISTIO_MULTIROOT_MESH", "true"),
         ]);
         self.starts += 1;
-        let name = format!("istiod-{}", self.starts);
+        let name = format!("{}-{}", self.name, self.starts);
         self.process = Some(Process::start(&name, cluster.folder(), &mut command));
     }
 
     /// Waits until it says itself that it is ready.
     pub(crate) fn wait_until_ready(&mut self) {
         let process = self.process.as_mut().expect("it was started");
-        let http_port = self.ports[2];
+        let http_port = self.ports[1];
         wait_until(START, "istiod ready", || {
             assert_eq!(process.ended(), None, "istiod does not run");
             http::get(loopback(http_port), "/ready")
@@ -91,6 +114,13 @@ impl ControlPlane {
         self.process.take().expect("it was started").kill();
     }
 
+    /// Has it leave as a Deployment's pod does.
+    pub(crate) fn leave(&mut self) {
+        let mut process = self.process.take().expect("it was started");
+        process.signal(Signal::TERM);
+        process.wait_for_end(LEAVE);
+    }
+
     /// Replaces the files of its CA at once.
     pub(crate) fn plug_in(&self, files: &Files) {
         self.cacerts.swap(files);
@@ -98,19 +128,19 @@ impl ControlPlane {
 
     /// `HOST:PORT` by which pilot-agent takes it for `istiod.istio-system.svc`.
     pub(crate) fn name_and_port(&self) -> String {
-        format!("localhost:{}", self.ports[1])
+        format!("localhost:{}", self.address.port())
     }
 
     /// What makes a pair pass requests on to it.
     pub(crate) fn pair_flags(&self) -> Vec<String> {
-        let address = loopback(self.ports[1]).to_string();
+        let address = self.address.to_string();
         let flags = ["--source", "istiod", "--istiod-address", &address, "--istiod-server-name", istiod::SERVER_NAME];
         flags.map(str::to_owned).to_vec()
     }
 
     /// What makes our agent ask it.
     pub(crate) fn agent_flags(&self) -> Vec<String> {
-        let address = loopback(self.ports[1]).to_string();
+        let address = self.address.to_string();
         ["--ca-address", &address, "--ca-server-name", istiod::SERVER_NAME].map(str::to_owned).to_vec()
     }
 }

@@ -63,7 +63,8 @@ impl Pair {
     }
 }
 
-fn start(cluster: &Cluster, account: &Account, number: usize, flags: &[String]) -> Serve {
+/// Starts one of them, with its pod's own tokens.
+pub(crate) fn start(cluster: &Cluster, account: &Account, number: usize, flags: &[String]) -> Serve {
     let name = format!("countersign-{number}");
     let (uid, kubeconfig, token) = block_on(async {
         let uid = cluster.pod(account, &name).await;

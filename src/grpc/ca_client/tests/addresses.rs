@@ -19,7 +19,7 @@ use crate::{
     service::{
         istiod_pass_on::{KnownRoots, Parts, PassOn},
         metrics::Metrics,
-        ports::{AskError, Istiod, PassedRequest},
+        ports::{AskError, Istiod, IstiodAddress, PassedRequest},
     },
 };
 
@@ -31,14 +31,8 @@ struct SlowIstiod {
 }
 
 impl Istiod for SlowIstiod {
-    fn addresses(&self) -> &[String] {
-        static ADDRESS: std::sync::LazyLock<[String; 1]> = std::sync::LazyLock::new(|| ["istiod:15012".to_owned()]);
-        &*ADDRESS
-    }
-
     fn ask<'a>(
         &'a self,
-        _address: usize,
         _roots: &'a TrustBundle,
         request: &'a PassedRequest,
     ) -> BoxFuture<'a, Result<Vec<String>, AskError>> {
@@ -54,7 +48,7 @@ impl Istiod for SlowIstiod {
         })
     }
 
-    fn reach<'a>(&'a self, _address: usize, _roots: &'a TrustBundle) -> BoxFuture<'a, Result<(), String>> {
+    fn reach<'a>(&'a self, _roots: &'a TrustBundle) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 }
@@ -76,8 +70,12 @@ async fn replica(istiod: &Arc<SlowIstiod>) -> String {
     let world = &istiod.world;
     let bundle = Some(Arc::new(world.authority.bundle().clone()));
     let (_, roots) = watch::channel(KnownRoots { bundle, trouble: None });
+    let at = IstiodAddress { name: "istiod".into(), address: "istiod:15012".into(), server_name: "istiod".into() };
+    let (_, istiods) = watch::channel([at].into());
+    let asked = Arc::clone(istiod);
     let pass_on = Arc::new(PassOn::new(Parts {
-        istiod: Arc::clone(istiod) as _,
+        istiods,
+        way: Arc::new(move |_| Arc::clone(&asked) as _),
         roots,
         trust_domain: "cluster.local".parse().unwrap(),
         per_second: 1000.try_into().unwrap(),

@@ -81,7 +81,10 @@ fn a_replica_before_istiod_in_kubernetes_needs_its_name_and_no_pair_port() {
     assert!(problem.contains("--replica-uid: required"), "{problem}");
     let config = load_file("source: istiod\nstate: kubernetes\nreplicaUid: a-b\n").unwrap();
     assert_eq!((config.kubernetes.is_none(), config.drain), (true, Duration::from_secs(5)));
-    assert_eq!(config.istiod.clone().unwrap().cluster.unwrap().replica_uid, "a-b");
+    let istiod = config.istiod.clone().unwrap();
+    assert_eq!(istiod.addresses[0].endpoint().address, "istiod.istio-system.svc:15012");
+    let cluster = istiod.cluster.unwrap();
+    assert_eq!((cluster.replica_uid.as_str(), cluster.finds_istiods), ("a-b", true));
     assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
     let bundle = "source: istiod\nstate: kubernetes\nreplicaUid: a-b\nistiodRootClusterTrustBundle: a.b:c:d\n";
     let config = load_file(bundle).unwrap();
@@ -116,10 +119,37 @@ fn policies_where_istiod_signs_need_a_port_for_the_other_replicas_and_have_the_m
 
     let problem = problem_of(&format!("{policy}meshTrustDomain: cluster.local\n"));
     assert_eq!(problem, "meshTrustDomain in FILE: does not count with source istiod: trustDomain is the mesh's");
-    for alone in ["pairListen: 127.0.0.1:1", "tokenCache: 1s", "policyObjects: true", "istioNamespace: a"] {
+    for alone in ["pairListen: 127.0.0.1:1", "tokenCache: 1s", "policyObjects: true"] {
         let problem = problem_of(&format!("{base}{alone}\n"));
         assert!(problem.contains("counts with policy only: set that"), "{alone}: {problem}");
     }
     let problem = problem_of("source: istiod\npolicy: true\n");
     assert_eq!(problem, "policy in FILE: counts with state kubernetes only: set that, or leave this out");
+}
+
+#[test]
+fn istiods_are_found_in_their_namespace_unless_their_addresses_are_given() {
+    let in_pod = "source: istiod\nstate: kubernetes\nreplicaUid: a-b\nistioNamespace: mesh\n";
+    let config = load_file(in_pod).unwrap();
+    let istiod = config.istiod.clone().unwrap();
+    assert_eq!(istiod.addresses[0].endpoint().address, "istiod.mesh.svc:15012");
+    assert_eq!(istiod.addresses[0].endpoint().server_name, "istiod.mesh.svc");
+    let cluster = istiod.cluster.unwrap();
+    assert_eq!((cluster.istio_namespace.as_str(), cluster.finds_istiods), ("mesh", true));
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+    let given = "istiodAddresses: [istiod.a.svc:15012]\n";
+    let problem = problem_of(&format!("{in_pod}{given}"));
+    assert!(problem.starts_with("istioNamespace in FILE: counts with policy, or without istiodAddresses"), "{problem}");
+    for more in ["", "policy: true\npairAddress: 10.0.0.7:15013\nistioNamespace: mesh\n"] {
+        let config = load_file(&format!("source: istiod\nstate: kubernetes\nreplicaUid: a-b\n{given}{more}")).unwrap();
+        assert!(!config.istiod.clone().unwrap().cluster.unwrap().finds_istiods);
+        assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+    }
+    let problem = problem_of(&format!("{in_pod}istiodAddresses: []\n"));
+    assert!(problem.starts_with("--istiod-address: required"), "{problem}");
+    let config = load_file("source: istiod\n").unwrap();
+    assert_eq!(config.istiod.clone().unwrap().addresses[0].endpoint().address, "istiod.istio-system.svc:15012");
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap().istiod, config.istiod);
+    let problem = problem_of("source: istiod\nistioNamespace: mesh\n");
+    assert!(problem.starts_with("istioNamespace in FILE: counts with state kubernetes only"), "{problem}");
 }

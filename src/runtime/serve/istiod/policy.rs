@@ -76,7 +76,7 @@ pub(super) async fn start(
     let (known, bundle) = watch::channel(None);
     supervisor.spawn("policy roots", until(shutdown, tell_bundles(of.roots.clone(), known)));
     let mut tasks = Tasks::new();
-    let (access, objects) = follow(&client, followed, member, &of, &mut tasks);
+    let (access, objects) = follow(&client, (followed, &cluster_config.istio_namespace), member, &of, &mut tasks);
     let callers = callers(&client, followed, member, (&access, &bundle), &of, &mut tasks);
     join_others(followed, member, (access.enforcement(), &bundle), &of, (&mut tasks, supervisor)).await?;
     if let Some(PlannedObjects { objects, plans }) = objects {
@@ -111,16 +111,12 @@ async fn tell_bundles(mut roots: watch::Receiver<KnownRoots>, known: watch::Send
 
 fn follow(
     client: &Client,
-    followed: &FollowedPolicy,
+    (followed, istio_namespace): (&FollowedPolicy, &str),
     member: &Member,
     of: &Of<'_>,
     tasks: &mut Tasks,
 ) -> (PolicyAccess, Option<PlannedObjects>) {
-    let mesh = Followed {
-        policy: &followed.policy,
-        trust_domain: &of.config.trust_domain,
-        istio_namespace: &followed.istio_namespace,
-    };
+    let mesh = Followed { policy: &followed.policy, trust_domain: &of.config.trust_domain, istio_namespace };
     policy::start(client, &mesh, &member.replica, (&of.seams.clock, &of.seams.metrics), tasks)
 }
 

@@ -99,7 +99,7 @@ impl IstiodServices {
         let mut asked: Vec<&IstiodService> = Vec::new();
         for service in all {
             let is_same = |other: &&IstiodService| !service.selector.is_empty() && other.selector == service.selector;
-            if asked.len() < MOST && !asked.iter().any(|other| is_same(other)) {
+            if asked.len() < MOST && !asked.iter().any(is_same) {
                 asked.push(service);
             }
         }

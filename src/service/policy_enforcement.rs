@@ -19,8 +19,8 @@ use super::metrics::Metrics;
 use crate::domain::{
     identity::{SpiffeId, TrustDomain},
     policy::{
-        Condition, Enforcement, EnforcementIndex, IdentitySet, MtlsMode, PolicySnapshot, Report, ReportChange,
-        Reporter, ServicePolicy,
+        Condition, Enforcement, EnforcementIndex, IdentitySet, MtlsMode, ObjectName, PolicySnapshot, Report,
+        ReportChange, Reporter, ServicePolicy,
     },
 };
 
@@ -176,6 +176,11 @@ impl PolicyEnforcement {
         let state = self.state();
         let agent = state.agents.get(reporter)?;
         Some((agent.sequence, state.index.report_of(reporter)))
+    }
+
+    /// Whether proxies use what agents tell them of a Service: all that ask for it, or none; `None` while some have yet to take it up.
+    pub fn is_used(&self, service: &ObjectName) -> Option<bool> {
+        self.state().index.is_used(service)
     }
 
     /// Tells of each change of what agents say, from now on.

@@ -36,6 +36,7 @@ use self::{
 use super::{
     bundle_distribution::Trusted,
     metrics::{Metrics, ObjectWriteOutcome},
+    policy_enforcement::PolicyEnforcement,
     readiness::Latch,
 };
 use crate::domain::{
@@ -53,13 +54,14 @@ pub struct PolicyObjects {
     metrics: Arc<Metrics>,
     ledger: Mutex<Ledger>,
     touched: Notify,
+    enforcement: Arc<PolicyEnforcement>,
 }
 
 /// The newest plan; `None` until the cluster is known.
 pub type Plans = watch::Receiver<Option<Arc<GatewayPlan>>>;
 
-/// 100 writes a second, for large clusters; up to as many as this come at once, since a gateway that is told of 200 policies in
-/// a burst is done with them sooner than one that is told of one after the other.
+/// 100 writes a second, for large clusters; up to as many as this come at once. Policies that Routes lead by wait for their turn
+/// besides.
 const INTERVAL: Duration = Duration::from_millis(10);
 const BURST: u32 = 200;
 const AT_ONCE: usize = 16;
@@ -76,15 +78,16 @@ struct Known {
 }
 
 impl PolicyObjects {
-    /// The use case over its port, for workloads of `trust_domain`. Nothing is written before [`Self::run`].
+    /// The use case over its port, for workloads of `trust_domain`. Nothing is written before [`Self::run`]. What proxies are heard
+    /// to use comes from `enforcement`.
     pub fn new(
         trust_domain: TrustDomain,
         objects: Arc<dyn GatewayObjects>,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
+        enforcement: Arc<PolicyEnforcement>,
+        (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>),
     ) -> Self {
         let (ledger, touched) = (Mutex::default(), Notify::new());
-        Self { trust_domain, objects, clock, metrics, ledger, touched }
+        Self { trust_domain, objects, clock, metrics, ledger, touched, enforcement }
     }
 
     /// Takes up what was seen of the objects.
@@ -122,6 +125,7 @@ impl PolicyObjects {
     async fn write<T: Trusted>(&self, trusted: Option<T>, mut plans: Plans, latch: &Latch) -> Infallible {
         let Some(mut trusted) = trusted else { return std::future::pending().await };
         info!(event = "policy_objects_begin");
+        let mut reports = self.enforcement.changes();
         let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot());
         let mut writes = FuturesUnordered::new();
         let (mut known, mut report) = (Known::default(), Report::default());
@@ -140,7 +144,9 @@ impl PolicyObjects {
                 () = trusted.changed() => self.want(&mut known, plans.borrow().clone(), &trusted),
                 Some((key, outcome)) = writes.next(), if !writes.is_empty() => {
                     self.ledger().done(&key, outcome, self.clock.boot());
+                    self.hear();
                 }
+                Ok(()) = reports.changed() => self.hear(),
                 () = pause(turn) => {
                     let now = self.clock.boot();
                     if pace.free_at() <= now && let Some(todo) = self.next(now) {
@@ -189,6 +195,16 @@ impl PolicyObjects {
         ledger.planned(now);
         drop(ledger);
         known.namespaces.clone_from(&plan.namespaces);
+    }
+
+    /// Whether proxies are heard to use what was written last, or to use it no more.
+    fn hear(&self) {
+        let mut ledger = self.ledger();
+        if let Some((service, is_used)) = ledger.turns.awaited()
+            && self.enforcement.is_used(service) == Some(*is_used)
+        {
+            ledger.turns.heard(self.clock.boot());
+        }
     }
 
     fn next(&self, now: BootInstant) -> Option<Todo> {

@@ -2,12 +2,15 @@
 //! Services of a mesh.
 
 mod backend;
+mod classes;
 mod controller;
 mod file_system;
 mod grpc;
 mod kubelet;
 mod load;
 mod objects;
+mod others;
+mod scale;
 mod sidecar;
 mod states;
 mod traffic;

@@ -90,9 +90,18 @@ impl Authority {
 
     /// A certificate for one SPIFFE ID with those above it but the root, and its key, both as PEM.
     pub(crate) fn svid(&self, id: &str) -> (String, String) {
+        self.leaf(SanType::URI(id.try_into().unwrap()))
+    }
+
+    /// The same for a host name.
+    pub(crate) fn server(&self, name: &str) -> (String, String) {
+        self.leaf(SanType::DnsName(name.try_into().unwrap()))
+    }
+
+    fn leaf(&self, subject: SanType) -> (String, String) {
         let (pair, key) = Kind::P256.key();
         let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        params.subject_alt_names = vec![subject];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;

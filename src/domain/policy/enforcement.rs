@@ -118,6 +118,17 @@ impl EnforcementIndex {
         services.filter_map(report).collect()
     }
 
+    /// Whether all proxies that ask for the identities of a Service have accepted some; `Some(false)` if none asks, `None` if some
+    /// have yet to accept.
+    pub fn is_used(&self, service: &ObjectName) -> Option<bool> {
+        let reports = || self.reports.get(service).into_iter().flat_map(BTreeMap::values);
+        if reports().all(|report| report.streams == 0) {
+            return Some(false);
+        }
+        let has_accepted = |report: &ContextReport| report.accepted.values().sum::<u32>() >= report.streams;
+        reports().all(has_accepted).then_some(true)
+    }
+
     /// How it stands now: the very one that was given before, if nothing has changed.
     pub fn settle(&mut self) -> Arc<Enforcement> {
         let touched = std::mem::take(&mut self.touched);
@@ -230,6 +241,29 @@ mod tests {
             let said = verdict_on(reports);
             assert!(said.starts_with(expected), "{reports:?}: {said}");
             assert!(!said.contains('\n'), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_used_once_all_who_ask_have_accepted_something_and_no_more_once_nobody_asks() {
+        let mut index = EnforcementIndex::default();
+        assert_eq!(index.is_used(&service()), Some(false));
+        let rows: &[(&[(u32, u32)], Option<bool>)] = &[
+            (&[(0, 0)], Some(false)),
+            (&[(1, 0)], None),
+            (&[(1, 1)], Some(true)),
+            (&[(2, 1)], None),
+            (&[(1, 1), (1, 0)], None),
+            (&[(1, 1), (2, 2)], Some(true)),
+            (&[(0, 0), (0, 0)], Some(false)),
+        ];
+        for (reports, expected) in rows {
+            for (number, (streams, accepted)) in reports.iter().enumerate() {
+                let report =
+                    if *accepted > 0 { holding(*streams, &[("any", *accepted)]) } else { holding(*streams, &[]) };
+                index.report(&reporter(&format!("g{number}")), says(report));
+            }
+            assert_eq!(index.is_used(&service()), *expected, "{reports:?}");
         }
     }
 

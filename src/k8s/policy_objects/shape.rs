@@ -229,7 +229,7 @@ fn content(content: &Content) -> Value {
             // so nobody can change it unseen
             json!({ "type": SDS_TYPE, "immutable": true, "data": { "url": bytes(url), "secretName": bytes(resource) } })
         }
-        Content::Verification { service, hostname, ids, ca } => {
+        Content::Verification { service, hostname, ids, ca, .. } => {
             let ids = ids.iter().map(|id| json!({ "type": "URI", "uri": id })).collect::<Vec<_>>();
             let validation = without_nulls(json!({
                 "hostname": hostname,

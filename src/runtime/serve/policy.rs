@@ -76,7 +76,8 @@ pub(super) fn start(
         tasks.push(("gateway plan", Box::pin(async move { match planning.run(policies).await {} })));
         let writer = Arc::new(ClusterPolicyObjects::new(client.clone()));
         let of = followed.trust_domain.clone();
-        let objects = Arc::new(PolicyObjects::new(of, writer, Arc::clone(clock), Arc::clone(metrics)));
+        let (seams, heard) = ((Arc::clone(clock), Arc::clone(metrics)), Arc::clone(publisher.enforcement()));
+        let objects = Arc::new(PolicyObjects::new(of, writer, heard, seams));
         follow_gateway_api(client, &plans, &objects, tasks);
         let (telling, planned) = (Arc::clone(&publisher), plans.follow());
         tasks.push(("reaches of gateways", Box::pin(async move { match telling.reaches().run(planned).await {} })));

@@ -7,13 +7,18 @@
 
 mod entry;
 mod flow;
+mod turns;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub(super) use self::entry::{Todo, Trouble};
 use self::{
     entry::{Entry, Rank, State},
     flow::Flow,
+    turns::Turns,
 };
 use super::ports::{ObjectKey, Print, Removed, Seen, SeenObject, Wanted, WriteError};
 use crate::domain::{
@@ -32,6 +37,8 @@ pub(super) struct Ledger {
     now: BTreeSet<(Rank, ObjectKey)>,
     later: BTreeSet<(BootInstant, ObjectKey)>,
     flows: BTreeMap<ObjectKind, Flow>,
+    /// Of policies to which Routes lead.
+    pub(super) turns: Turns,
     /// Grows with each change.
     revision: u64,
 }
@@ -117,6 +124,7 @@ impl Ledger {
         self.now.clear();
         self.later.clear();
         self.flows.clear();
+        self.turns = Turns::default();
     }
 
     /// What is to be done next; it counts as under way until [`Self::done`].
@@ -129,10 +137,11 @@ impl Ledger {
                 self.queue(&key);
             }
         }
+        let waiting = self.now.len();
         let mut kept = BTreeSet::new();
         let mut found = None;
         while let Some((rank, key)) = self.now.pop_first() {
-            if self.opens_at(key.kind, now).is_none_or(|open| open > now) {
+            if self.opens_at(&key, waiting, now).is_none_or(|open| open > now) {
                 kept.insert((rank, key));
                 continue;
             }
@@ -155,11 +164,12 @@ impl Ledger {
         if !self.is_known() {
             return None;
         }
-        let first = if self.flows.values().all(|flow| flow.closed().is_none()) {
-            (!self.now.is_empty()).then_some(now)
+        let waiting = self.now.len();
+        let is_open = self.turns.next(waiting, now) == now && self.flows.values().all(|flow| flow.closed().is_none());
+        let first = if is_open {
+            (waiting > 0).then_some(now)
         } else {
-            let kinds = ObjectKind::ALL.iter().filter(|kind| self.now.iter().any(|(_, key)| key.kind == **kind));
-            kinds.filter_map(|kind| self.opens_at(*kind, now)).min()
+            self.now.iter().filter_map(|(_, key)| self.opens_at(key, waiting, now)).min()
         };
         let later = self.later.first().map(|(due, _)| *due);
         first.into_iter().chain(later).min()
@@ -169,6 +179,9 @@ impl Ledger {
     pub(super) fn done(&mut self, key: &ObjectKey, outcome: Outcome, now: BootInstant) {
         self.revision += 1;
         let Some(entry) = self.entries.get_mut(key) else { return };
+        if entry.routed().is_some() {
+            self.turns.end(matches!(outcome, Outcome::Applied(_) | Outcome::Removed(_)), now);
+        }
         let flow = self.flows.entry(key.kind).or_default();
         match &outcome {
             Outcome::Failed(WriteError::Unavailable { why, pause }) => flow.close(why, *pause, now),
@@ -292,14 +305,22 @@ impl Ledger {
         if self.is_blocked(key) {
             return None;
         }
-        let todo = self.entries.get_mut(key)?.begin(key, now)?;
+        let entry = self.entries.get_mut(key)?;
+        let (service, will_be_used) = (entry.routed().cloned(), entry.will_be_used());
+        let todo = entry.begin(key, now)?;
+        if let Some(name) = service {
+            let service = ObjectName { namespace: Arc::clone(&key.object.namespace), name };
+            self.turns.begin(service, will_be_used, now);
+        }
         self.flows.entry(key.kind).or_default().begin();
         Some(todo)
     }
 
-    /// From when on the API server may be asked for another one of the kind; `None`: not before it has answered.
-    fn opens_at(&self, kind: ObjectKind, now: BootInstant) -> Option<BootInstant> {
-        self.flows.get(&kind).map_or(Some(now), |flow| flow.opens_at(now))
+    /// From when on this one may be written, of so many that wait; `None`: not before the API server has answered.
+    fn opens_at(&self, key: &ObjectKey, waiting: usize, now: BootInstant) -> Option<BootInstant> {
+        let open = self.flows.get(&key.kind).map_or(Some(now), |flow| flow.opens_at(now))?;
+        let is_routed = self.entries.get(key).is_some_and(|entry| entry.routed().is_some());
+        Some(if is_routed { open.max(self.turns.next(waiting, now)) } else { open })
     }
 
     /// Whether something else must be done first; then that will attend to this one.

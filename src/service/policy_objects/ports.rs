@@ -88,6 +88,8 @@ pub enum Content {
         ids: Vec<String>,
         /// Who holds the roots, in the same namespace.
         ca: ObjectKey,
+        /// Whether a Route leads to the Service: gateways take changes of such policies one after the other.
+        is_routed: bool,
     },
 }
 

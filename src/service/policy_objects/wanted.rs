@@ -38,7 +38,7 @@ fn owned_by(service: &ObjectName, uid: &str) -> Owner {
 }
 
 fn verification(policy: &DesiredPolicy, object: &ObjectName, trust_domain: &TrustDomain) -> Content {
-    let DesiredPolicy { service, verification, .. } = policy;
+    let DesiredPolicy { service, verification, is_routed, .. } = policy;
     let (ids, ca) = match verification {
         Verification::Sds(_) => (Vec::new(), ObjectKey { kind: ObjectKind::SdsSecret, object: object.clone() }),
         Verification::Portable(accounts) => {
@@ -47,7 +47,7 @@ fn verification(policy: &DesiredPolicy, object: &ObjectName, trust_domain: &Trus
         }
     };
     let hostname = format!("{}.{}.svc.cluster.local", service.name, service.namespace);
-    Content::Verification { service: Arc::clone(&service.name), hostname, ids, ca }
+    Content::Verification { service: Arc::clone(&service.name), hostname, ids, ca, is_routed: *is_routed }
 }
 
 /// Never none: with none a gateway would verify the host name instead.
@@ -72,8 +72,12 @@ mod tests {
     fn plan(services: &[(&str, Verification)]) -> NamespacePlan {
         let services = services.iter().map(|(name, verification)| {
             let service = ObjectName::new("app", name);
-            let policy =
-                DesiredPolicy { service: service.clone(), owner: "u1".into(), verification: verification.clone() };
+            let policy = DesiredPolicy {
+                service: service.clone(),
+                owner: "u1".into(),
+                verification: verification.clone(),
+                is_routed: false,
+            };
             let plan = ServicePlan { service, gateways: [].into(), policy: Some(policy), conditions: [].into() };
             (Arc::from(*name), Arc::new(plan))
         });

@@ -201,14 +201,20 @@ impl Cluster {
         let documents = serde_yaml_ng::Deserializer::from_str(yaml);
         let objects: Vec<Option<DynamicObject>> =
             documents.map(|document| Option::deserialize(document).unwrap()).collect();
+        let mut known = BTreeMap::new();
         for object in objects.into_iter().flatten() {
             let types = object.types.clone().expect("apiVersion and kind");
-            let (kind, capabilities) = discovery::pinned_kind(&client, &types.try_into().unwrap()).await.unwrap();
+            let of = format!("{} {}", types.api_version, types.kind);
+            if !known.contains_key(&of) {
+                let kind = discovery::pinned_kind(&client, &types.try_into().unwrap()).await.unwrap();
+                known.insert(of.clone(), kind);
+            }
+            let (kind, capabilities) = &known[&of];
             let api: Api<DynamicObject> = match capabilities.scope {
-                Scope::Cluster => Api::all_with(client.clone(), &kind),
+                Scope::Cluster => Api::all_with(client.clone(), kind),
                 Scope::Namespaced => {
                     let namespace = object.metadata.namespace.as_deref().unwrap_or("default");
-                    Api::namespaced_with(client.clone(), namespace, &kind)
+                    Api::namespaced_with(client.clone(), namespace, kind)
                 }
             };
             let name = object.metadata.name.clone().expect("a name");

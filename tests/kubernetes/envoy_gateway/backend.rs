@@ -27,6 +27,8 @@ pub(super) enum Mode {
     Strict,
     Permissive,
     NoSidecar,
+    /// It has none either, and speaks TLS itself: it asks for a certificate, of whomever, and goes without.
+    OwnTls,
 }
 
 /// How istiod takes the port, by the name that the Service gives it.
@@ -62,7 +64,7 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// Starts one whose certificate names `account` of `namespace`.
+    /// Starts one whose certificate, below `mesh`, names such an account, or host `NAME.test` if it speaks TLS itself.
     pub(super) fn start(
         name: &str,
         host: Host,
@@ -73,7 +75,14 @@ impl Backend {
     ) -> Self {
         let folder = logs.join(format!("backend-{name}"));
         fs::create_dir_all(&folder).unwrap();
-        write_identity(&folder, mesh, account);
+        let (chain, key) = match mode {
+            Mode::OwnTls => mesh.server(&format!("{name}.test")),
+            _ => mesh.svid(&format!("spiffe://{TRUST_DOMAIN}/ns/{}/sa/{}", account.0, account.1)),
+        };
+        let roots = mesh.chain.last().unwrap();
+        for (file, content) in [("chain.pem", &chain), ("key.pem", &key), ("roots.pem", roots)] {
+            fs::write(folder.join(file), content).unwrap();
+        }
         fs::write(folder.join("envoy.json"), bootstrap(name, app, &folder).to_string()).unwrap();
         let mut command = peer("envoy");
         command.arg("--config-path").arg(folder.join("envoy.json"));
@@ -107,7 +116,7 @@ impl Backend {
     /// Whether it takes connections in that mode by now: what it says to plaintext tells.
     pub(super) fn mode_is(&self, mode: Mode) -> Result<(), String> {
         let expected = match mode {
-            Mode::Strict => None,
+            Mode::Strict | Mode::OwnTls => None,
             Mode::Permissive => Some("plain"),
             Mode::NoSidecar => Some("no sidecar"),
         };
@@ -124,15 +133,6 @@ impl Backend {
     pub(super) fn log(&self) -> AccessLog {
         AccessLog::at(self.folder.join("access.log"))
     }
-}
-
-/// A certificate as the mesh's authority signs it, for an account of `namespace`.
-fn write_identity(folder: &Path, mesh: &Authority, (namespace, account): (&str, &str)) {
-    let id = format!("spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}");
-    let (chain, key) = mesh.svid(&id);
-    fs::write(folder.join("chain.pem"), chain).unwrap();
-    fs::write(folder.join("key.pem"), key).unwrap();
-    fs::write(folder.join("roots.pem"), mesh.chain.last().unwrap()).unwrap();
 }
 
 fn write_listener(folder: &Path, listener: &Value) {
@@ -176,7 +176,7 @@ fn listener(name: &str, mode: Mode, class: Class, app: App, address: Ipv4Addr, f
     let filter = |chain: &str| connection_manager(chain, name, app, folder);
     let mtls = |chain: &str, protocols: &[&str]| {
         json!({
-            "name": chain, "filters": [filter(chain)], "transport_socket": tls(folder),
+            "name": chain, "filters": [filter(chain)], "transport_socket": tls(folder, true),
             "filter_chain_match": { "transport_protocol": "tls", "application_protocols": protocols },
         })
     };
@@ -187,6 +187,9 @@ fn listener(name: &str, mode: Mode, class: Class, app: App, address: Ipv4Addr, f
     // passed on is none that a gateway may take
     let chains = match (mode, class) {
         (Mode::NoSidecar, _) => json!([{ "name": "no sidecar", "filters": [filter("no sidecar")] }]),
+        (Mode::OwnTls, _) => json!([{
+            "name": "own TLS", "filters": [filter("own TLS")], "transport_socket": tls(folder, false),
+        }]),
         (Mode::Strict, Class::Sniffed) => json!([mtls("mutual", &HTTP_ALPN)]),
         (Mode::Strict, _) => json!([mtls("mutual", &[])]),
         (Mode::Permissive, Class::Sniffed) => json!([mtls("mutual", &HTTP_ALPN), plain]),
@@ -204,10 +207,18 @@ fn listener(name: &str, mode: Mode, class: Class, app: App, address: Ipv4Addr, f
 }
 
 /// Nobody may take up a session of before: with one nobody looks at certificates.
-fn tls(folder: &Path) -> Value {
+fn tls(folder: &Path, of_the_mesh: bool) -> Value {
+    let mut context = json!({ "trusted_ca": { "filename": folder.join("roots.pem") } });
+    if of_the_mesh {
+        context["match_typed_subject_alt_names"] = json!([{
+            "san_type": "URI", "matcher": { "prefix": format!("spiffe://{TRUST_DOMAIN}/") },
+        }]);
+    } else {
+        context["trust_chain_verification"] = "ACCEPT_UNTRUSTED".into();
+    }
     json!({ "name": "tls", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-        "require_client_certificate": true,
+        "require_client_certificate": of_the_mesh,
         "disable_stateless_session_resumption": true,
         "disable_stateful_session_resumption": true,
         "common_tls_context": {
@@ -216,12 +227,7 @@ fn tls(folder: &Path) -> Value {
                 "certificate_chain": { "filename": folder.join("chain.pem") },
                 "private_key": { "filename": folder.join("key.pem") },
             }],
-            "validation_context": {
-                "trusted_ca": { "filename": folder.join("roots.pem") },
-                "match_typed_subject_alt_names": [{
-                    "san_type": "URI", "matcher": { "prefix": format!("spiffe://{TRUST_DOMAIN}/") },
-                }],
-            },
+            "validation_context": context,
         },
     } })
 }
@@ -239,6 +245,7 @@ fn connection_manager(chain: &str, name: &str, app: App, folder: &Path) -> Value
     let mut fields = access_log::sidecar_fields();
     fields["chain"] = chain.into();
     fields["protocol"] = "%PROTOCOL%".into();
+    fields["path"] = "%REQ(:PATH)%".into();
     fields["grpc"] = "%TRAILER(GRPC-STATUS)%".into();
     json!({ "name": "http", "typed_config": {
         "@type": format!("{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"),

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,11 +28,18 @@ type Answers = Arc<Mutex<Vec<(Instant, Result<String, String>)>>>;
 impl Load {
     /// For a host by the name of the gateway's listener.
     pub(super) fn start(address: SocketAddr, host: &str) -> Self {
-        let answers = Answers::default();
-        let workers = Workers::start(WORKERS, PAUSE, || {
-            let (answers, host) = (Arc::clone(&answers), host.to_owned());
+        Self::start_with(address, host, vec!["/".to_owned()], PAUSE)
+    }
+
+    /// For one path after the other, with a pause after each.
+    pub(super) fn start_with(address: SocketAddr, host: &str, paths: Vec<String>, pause: Duration) -> Self {
+        let (answers, turn, paths) = (Answers::default(), Arc::<AtomicUsize>::default(), Arc::new(paths));
+        let workers = Workers::start(WORKERS, pause, || {
+            let (answers, turn, paths) = (Arc::clone(&answers), Arc::clone(&turn), Arc::clone(&paths));
+            let host = host.to_owned();
             move || {
-                let (begin, answer) = (Instant::now(), http::get_of(address, &host, "/"));
+                let path = &paths[turn.fetch_add(1, Ordering::Relaxed) % paths.len()];
+                let (begin, answer) = (Instant::now(), http::get_of(address, &host, path));
                 answers.lock().unwrap().push((begin, answer));
                 true
             }

@@ -14,9 +14,37 @@ spec:
   listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
 ";
 
+/// A class whose Gateways have their client certificate from a Secret and no agent, and one of them.
+pub(super) const PORTABLE_GATEWAY: &str = "
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyProxy
+metadata: {name: files, namespace: gw}
+spec:
+  backendTLS: {clientCertificateRef: {kind: Secret, name: files}, alpnProtocols: [istio-http/1.1, istio]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: files}
+spec:
+  controllerName: gateway.envoyproxy.io/gatewayclass-controller
+  parametersRef: {group: gateway.envoyproxy.io, kind: EnvoyProxy, name: files, namespace: gw}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: files, namespace: gw}
+spec:
+  gatewayClassName: files
+  listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
+";
+
 /// A namespace, labelled `istio-injection: VALUE` or not.
 pub(super) fn namespace(name: &str, injection: Option<&str>) -> String {
     let labels = injection.map_or_else(String::new, |value| format!("istio-injection: {value}"));
+    namespace_with(name, &labels)
+}
+
+/// A namespace with these labels.
+pub(super) fn namespace_with(name: &str, labels: &str) -> String {
     format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n")
 }
 
@@ -52,19 +80,40 @@ pub(super) fn pod(namespace: &str, name: &str, of: &str, account: &str, injected
 
 /// A route for paths of a host to Services of its namespace, in equal parts.
 pub(super) fn http_route(namespace: &str, name: &str, host: &str, services: &[&str]) -> String {
-    route("HTTPRoute", namespace, name, host, services)
+    route("HTTPRoute", &["gw"], namespace, name, host, services)
+}
+
+/// The same from other Gateways.
+pub(super) fn http_route_from(gateways: &[&str], namespace: &str, name: &str, host: &str, service: &str) -> String {
+    route("HTTPRoute", gateways, namespace, name, host, &[service])
+}
+
+/// A route with a rule for each path of a host, to Services of its namespace in equal parts.
+pub(super) fn path_route(namespace: &str, name: &str, host: &str, rules: &[(String, Vec<String>)]) -> String {
+    let rules = rules.iter().map(|(path, services)| {
+        let backends: Vec<String> = services.iter().map(|name| format!("{{name: {name}, port: {PORT}}}")).collect();
+        let matches = format!("matches: [{{path: {{type: Exact, value: {path}}}}}]");
+        format!("  - {{{matches}, backendRefs: [{}]}}\n", backends.join(", "))
+    });
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec:\n  hostnames: [{host}]\n  parentRefs: [{{name: gw, namespace: gw}}]\n  rules:\n{}---\n",
+        rules.collect::<String>()
+    )
 }
 
 /// A route for all of gRPC of a host.
 pub(super) fn grpc_route(namespace: &str, name: &str, host: &str, services: &[&str]) -> String {
-    route("GRPCRoute", namespace, name, host, services)
+    route("GRPCRoute", &["gw"], namespace, name, host, services)
 }
 
-fn route(kind: &str, namespace: &str, name: &str, host: &str, services: &[&str]) -> String {
+fn route(kind: &str, from: &[&str], namespace: &str, name: &str, host: &str, services: &[&str]) -> String {
+    let parents: Vec<String> = from.iter().map(|gateway| format!("{{name: {gateway}, namespace: gw}}")).collect();
     let backends: Vec<String> = services.iter().map(|service| format!("{{name: {service}, port: {PORT}}}")).collect();
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
-         spec:\n  hostnames: [{host}]\n  parentRefs: [{{name: gw, namespace: gw}}]\n  rules: [{{backendRefs: [{}]}}]\n---\n",
+         spec:\n  hostnames: [{host}]\n  parentRefs: [{}]\n  rules: [{{backendRefs: [{}]}}]\n---\n",
+        parents.join(", "),
         backends.join(", ")
     )
 }
@@ -80,6 +129,15 @@ pub(super) fn policy(namespace: &str, service: &str) -> String {
          spec:\n  targetRefs: [{{group: \"\", kind: Service, name: {service}}}]\n  \
          validation: {{hostname: {service}.{namespace}.svc.cluster.local, \
          caCertificateRefs: [{{group: \"\", kind: Secret, name: countersign-{service}}}]}}\n---\n"
+    )
+}
+
+/// What a user writes for a Service outside the mesh that has a certificate for `host`.
+pub(super) fn server_policy(namespace: &str, service: &str, host: &str, roots: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{name: {service}, namespace: {namespace}}}\n\
+         spec:\n  targetRefs: [{{group: \"\", kind: Service, name: {service}}}]\n  \
+         validation: {{hostname: {host}, caCertificateRefs: [{{group: \"\", kind: ConfigMap, name: {roots}}}]}}\n---\n"
     )
 }
 

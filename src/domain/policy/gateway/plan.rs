@@ -60,6 +60,8 @@ pub struct DesiredPolicy {
     pub owner: Box<str>,
     /// How a gateway verifies whom it reached.
     pub verification: Verification,
+    /// Whether a Route leads to the Service, so that a gateway has something to change when this does.
+    pub is_routed: bool,
 }
 
 /// How a gateway verifies whom it reached.

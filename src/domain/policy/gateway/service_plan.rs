@@ -64,6 +64,7 @@ impl<'a> Outlook<'a> {
             service: policy.service.clone(),
             owner: policy.uid.clone(),
             verification,
+            is_routed: !traffic.gateways.is_empty(),
         });
         ServicePlan {
             service: policy.service.clone(),

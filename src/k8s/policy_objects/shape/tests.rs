@@ -26,6 +26,7 @@ fn policy(ids: &[&str], ca: ObjectKey) -> Wanted {
         hostname: "backend.app.svc.cluster.local".into(),
         ids: ids.iter().map(|id| (*id).to_owned()).collect(),
         ca,
+        is_routed: false,
     };
     Wanted { key: key(ObjectKind::BackendTlsPolicy, "countersign-backend"), owner: Some(owner()), content }
 }

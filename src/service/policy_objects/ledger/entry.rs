@@ -1,6 +1,6 @@
 //! One object: what it is to be, and what it is.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::{
@@ -8,7 +8,7 @@ use crate::{
         clock::BootInstant,
         policy::ObjectKind,
     },
-    service::policy_objects::ports::{ObjectKey, Print, SeenObject, Wanted, WriteError},
+    service::policy_objects::ports::{Content, ObjectKey, Print, SeenObject, Wanted, WriteError},
 };
 
 /// Between tries of an object that is refused by itself.
@@ -22,6 +22,7 @@ pub(super) struct Entry {
     attempts: Attempts,
     reversals: Reversals,
     failure: Option<String>,
+    routed: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,7 @@ impl Entry {
             attempts: Attempts::default(),
             reversals: Reversals::default(),
             failure: None,
+            routed: None,
         }
     }
 
@@ -98,6 +100,9 @@ impl Entry {
         if !is_as_before {
             // what went wrong, or was fought over, was another content
             (self.attempts, self.reversals, self.failure) = Default::default();
+            if let Some((Wanted { content: Content::Verification { service, is_routed, .. }, .. }, _)) = &wanted {
+                self.routed = is_routed.then(|| Arc::clone(service));
+            }
             self.wanted = wanted;
         }
         !is_as_before
@@ -111,6 +116,21 @@ impl Entry {
                 State::Unknown | State::Absent => State::Unknown,
                 State::Presumed | State::Present(_) => State::Presumed,
             };
+        }
+    }
+
+    /// The Service for which gateways have something to change when this does: of a policy that goes, when it was wanted last.
+    pub(super) const fn routed(&self) -> Option<&Arc<str>> {
+        self.routed.as_ref()
+    }
+
+    /// Whether proxies are to use it when what is to be done now has come to them, if they can be heard to do so.
+    pub(super) fn will_be_used(&self) -> Option<bool> {
+        let is_by_sds = |needs: Option<&ObjectKey>| needs.is_some_and(|needs| needs.kind == ObjectKind::SdsSecret);
+        match (&self.wanted, &self.state) {
+            (Some((wanted, _)), State::Absent) if is_by_sds(wanted.needs()) => Some(true),
+            (None, State::Present(seen)) if is_by_sds(seen.needs.as_ref()) => Some(false),
+            _ => None,
         }
     }
 

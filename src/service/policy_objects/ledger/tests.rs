@@ -1,4 +1,5 @@
 mod any_order;
+mod turns;
 
 use std::time::Duration;
 
@@ -33,7 +34,13 @@ fn print(content: u8) -> Print {
 
 fn wanted(key: ObjectKey, needs: Option<ObjectKey>, content: u8) -> (Wanted, Print) {
     let content_of = match needs {
-        Some(ca) => Content::Verification { service: "s".into(), hostname: String::new(), ids: Vec::new(), ca },
+        Some(ca) => Content::Verification {
+            service: "s".into(),
+            hostname: String::new(),
+            ids: Vec::new(),
+            ca,
+            is_routed: content % 2 == 0,
+        },
         None => Content::Roots { pem: "".into() },
     };
     (Wanted { key, owner: None, content: content_of }, print(content))

@@ -1,0 +1,95 @@
+//! Policies of Services that Routes lead to change one after the other.
+
+use super::*;
+
+const INTERVAL: Duration = Duration::from_millis(150);
+
+fn policies(count: usize, is_routed: bool) -> Vec<(Wanted, Print)> {
+    let content = if is_routed { 2 } else { 1 };
+    let policies = (0..count).map(|number| wanted(policy(&format!("{number:04}")), Some(roots()), content));
+    std::iter::once(wanted(roots(), None, 100)).chain(policies).collect()
+}
+
+/// How long it takes to do all that is to be done, each at once when it may be.
+fn time(model: &mut Model) -> Duration {
+    let begin = model.now;
+    assert!(!model.settle().is_empty());
+    model.now.since(begin)
+}
+
+#[test]
+fn policies_that_routes_lead_by_come_and_go_one_after_the_other() {
+    let mut model = Model::new();
+    model.want(policies(5, true));
+    assert_eq!(time(&mut model), INTERVAL * 4);
+    model.now = model.now.plus(INTERVAL);
+    model.want(Vec::new());
+    assert_eq!(time(&mut model), INTERVAL * 4);
+}
+
+#[test]
+fn the_others_do_not_wait_for_them() {
+    let mut model = Model::new();
+    model.want(policies(5, false));
+    assert_eq!(time(&mut model), Duration::ZERO);
+    let mut mixed = policies(2, true);
+    mixed.push(wanted(policy("another"), Some(roots()), 1));
+    model.want(mixed);
+    let order = model.settle();
+    assert_eq!(order.len(), 6, "{order:?}");
+    assert!(order[..4].contains(&"apply BackendTLSPolicy app/another".to_owned()), "{order:?}");
+}
+
+#[test]
+fn a_crowd_does_not_wait() {
+    let mut model = Model::new();
+    model.want(policies(300, true));
+    let time = time(&mut model);
+    assert!(time <= INTERVAL * 200 && time > INTERVAL * 190, "{time:?}");
+}
+
+fn by_sds(names: &[&str]) -> Vec<(Wanted, Print)> {
+    let objects = |name: &&str| [wanted(secret(name), None, 101), wanted(policy(name), Some(secret(name)), 2)];
+    names.iter().flat_map(objects).collect()
+}
+
+/// Does all that may be done by now.
+fn step(model: &mut Model) -> Vec<String> {
+    while let Some(todo) = model.ledger.next(model.now) {
+        let (key, outcome) = model.perform(todo);
+        model.ledger.done(&key, outcome, model.now);
+    }
+    std::mem::take(&mut model.done)
+}
+
+fn wait(model: &mut Model, millis: u64) {
+    model.now = model.now.plus(Duration::from_millis(millis));
+}
+
+#[test]
+fn where_proxies_are_heard_the_next_waits_for_them() {
+    let mut model = Model::new();
+    model.want(by_sds(&["a", "b", "c"]));
+    let first = ["apply Secret app/a", "apply Secret app/b", "apply Secret app/c", "apply BackendTLSPolicy app/a"];
+    assert_eq!(step(&mut model), first);
+    assert_eq!(model.ledger.turns.awaited().unwrap().1, true);
+    wait(&mut model, 1900);
+    assert!(step(&mut model).is_empty(), "nothing was heard");
+    model.ledger.turns.heard(model.now);
+    wait(&mut model, 50);
+    assert_eq!(step(&mut model), ["apply BackendTLSPolicy app/b"]);
+    // from now on nobody is heard
+    wait(&mut model, 2000);
+    assert_eq!(step(&mut model), ["apply BackendTLSPolicy app/c"]);
+    model.want(Vec::new());
+    wait(&mut model, 150);
+    assert_eq!(step(&mut model), ["remove BackendTLSPolicy app/a", "remove Secret app/a"]);
+    assert_eq!(model.ledger.turns.awaited().unwrap().1, false);
+    model.ledger.turns.heard(model.now);
+    wait(&mut model, 50);
+    assert_eq!(step(&mut model), ["remove BackendTLSPolicy app/b", "remove Secret app/b"]);
+    wait(&mut model, 1900);
+    assert!(step(&mut model).is_empty(), "it is heard again, so it is waited for");
+    wait(&mut model, 100);
+    assert_eq!(step(&mut model).len(), 2);
+}

@@ -1,0 +1,62 @@
+//! Policies of Services that Routes lead to change one after the other.
+//!
+//! Envoy takes no further clusters until those that it was given are in use. Endpoints that change meanwhile overtake the cluster
+//! that they belong to, which then waits 15 s for them in vain: in plaintext where a policy is new, refused where one has gone.
+
+use std::time::Duration;
+
+use crate::domain::{clock::BootInstant, policy::ObjectName};
+
+/// Until a change has come by way of a gateway's controller to its proxies, where nobody says when it has.
+const INTERVAL: Duration = Duration::from_millis(150);
+/// Until the other proxies have it as well, once one is heard to have it.
+const MARGIN: Duration = Duration::from_millis(50);
+/// Who has not said by then that it has the change, does not say it at all or waits for something else.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Of more than these it is sooner done with all if they come at once.
+const CROWD: usize = 200;
+
+/// Whose turn it is.
+#[derive(Debug, Default)]
+pub(in crate::service::policy_objects) struct Turns {
+    free_at: Option<BootInstant>,
+    /// Of whom it is to be heard that proxies use its policy, or use it no more.
+    awaited: Option<(ObjectName, bool)>,
+    /// Nobody said so the last time.
+    is_silent: bool,
+}
+
+impl Turns {
+    /// When the next one may begin, if so many wait.
+    pub(super) fn next(&self, waiting: usize, now: BootInstant) -> BootInstant {
+        self.free_at.filter(|free_at| *free_at > now && waiting <= CROWD).unwrap_or(now)
+    }
+
+    /// One begins, of a Service; with what proxies are expected to do, if they can be heard to do it.
+    pub(super) fn begin(&mut self, service: ObjectName, expected: Option<bool>, now: BootInstant) {
+        self.is_silent |= self.awaited.is_some();
+        self.awaited = expected.map(|is_used| (service, is_used));
+        self.free_at = Some(now.plus(INTERVAL));
+    }
+
+    /// It is written, or was not taken.
+    pub(super) fn end(&mut self, is_written: bool, now: BootInstant) {
+        if !is_written {
+            self.awaited = None;
+        }
+        let pause = if self.awaited.is_some() && !self.is_silent { PATIENCE } else { MARGIN };
+        self.free_at = self.free_at.max(Some(now.plus(pause)));
+    }
+
+    /// What is to be heard.
+    pub(in crate::service::policy_objects) const fn awaited(&self) -> Option<&(ObjectName, bool)> {
+        self.awaited.as_ref()
+    }
+
+    /// It was heard.
+    pub(in crate::service::policy_objects) fn heard(&mut self, now: BootInstant) {
+        self.awaited = None;
+        self.is_silent = false;
+        self.free_at = Some(now.plus(MARGIN));
+    }
+}

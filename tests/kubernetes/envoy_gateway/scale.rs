@@ -1,0 +1,196 @@
+//! Many Services that get their label at once: when the last of them is not asked in plaintext any more, and what is said until then.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::Value;
+
+use super::{
+    HTTP_PORT, Place, TEAM,
+    backend::{App, Backend, Class, Mode},
+    load::Load,
+    objects,
+};
+use crate::{
+    network::in_own_network,
+    support::{countersign::countersign, http, process::Process, wait::wait_until},
+};
+
+const CHANGE: Duration = Duration::from_secs(60);
+/// A label on two Services that a gateway changes one after the other.
+const SOON: Duration = Duration::from_secs(2);
+const HOST: &str = "many.test";
+/// As which all of them run.
+const ACCOUNT: &str = "everybody";
+
+/// Services behind rules with a path each.
+struct Many {
+    place: Place,
+    /// One for the first Services of all rules, one for the second ones.
+    backends: Vec<Backend>,
+    paths: Vec<String>,
+    load: Load,
+    watch: Process,
+}
+
+/// What was seen of a Service, in seconds from its label.
+#[derive(Clone, Copy, Debug, Default)]
+struct Course {
+    last_plain: Option<f64>,
+    first_mutual: Option<f64>,
+    enforced: Option<f64>,
+}
+
+/// Seconds since 1970, as in logs of Envoy.
+fn now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+fn name(rule: usize, place: usize) -> String {
+    format!("s-{rule}-{place}")
+}
+
+impl Many {
+    /// That many Services behind each of `rules`. Requests are made when this returns, all of them in plaintext.
+    fn start(mut place: Place, rules: usize, each: usize, pause: Duration) -> Self {
+        let kind = (Mode::Permissive, Class::Http, App::Itself);
+        let backends: Vec<Backend> =
+            (0..each).map(|number| place.backend(&format!("everybody-{number}"), ACCOUNT, kind)).collect();
+        place.apply(&objects::namespace(TEAM, None));
+        let services =
+            (0..rules).flat_map(|rule| backends.iter().enumerate().map(move |(at, end)| (name(rule, at), end)));
+        let behind = |(name, end): (String, &Backend)| {
+            objects::service(TEAM, &name, Class::Http, &[end.ip()]) + &objects::pod(TEAM, &name, &name, ACCOUNT, true)
+        };
+        place.apply(&services.map(behind).collect::<String>());
+        let rule = |rule: usize| (format!("/{rule}"), (0..each).map(|at| name(rule, at)).collect());
+        let rules: Vec<(String, Vec<String>)> = (0..rules).map(rule).collect();
+        let routes = rules.chunks(10).enumerate();
+        let routes = routes.map(|(number, rules)| objects::path_route(TEAM, &format!("r-{number}"), HOST, rules));
+        place.apply(&routes.collect::<String>());
+        let paths: Vec<String> = rules.into_iter().map(|(path, _)| path).collect();
+        for path in &paths {
+            wait_until(CHANGE, path, || http::get_of(place.pod.at(HTTP_PORT), HOST, path));
+        }
+        let mut watch = countersign();
+        watch.args(["policy", "watch", "-o", "json", "--data-dir"]).arg(place.replica.data());
+        let watch = Process::start("watch", place.cluster.folder(), &mut watch);
+        wait_until(CHANGE, "the first word of the watch", || watch.output().lines().next().map(drop).ok_or("none"));
+        let load = Load::start_with(place.pod.at(HTTP_PORT), HOST, paths.clone(), pause);
+        load.next(paths.len());
+        Self { place, backends, paths, load, watch }
+    }
+
+    /// Labels the namespace, and waits until all of its Services are `Enforced` and asked by mutual TLS alone.
+    fn label(&self, within: Duration) -> BTreeMap<String, Course> {
+        let (begin, started) = (now(), Instant::now());
+        self.place.apply(&objects::namespace(TEAM, Some("enabled")));
+        let count = self.paths.len() * self.backends.len();
+        let (mut enforced, mut told) = (BTreeMap::new(), 0);
+        wait_until(within, "everything in force", || {
+            let output = self.watch.output();
+            let end = output.rfind('\n').map_or(0, |end| end + 1);
+            output[told..end].lines().for_each(|line| note(line, now() - begin, &mut enforced));
+            told = end;
+            let lacking = count - enforced.len();
+            if lacking == 0 { Ok(()) } else { Err(format!("{lacking} of {count} not in force")) }
+        });
+        let asked: usize = self.load.next(self.paths.len() * 4).into_values().sum();
+        println!("{asked} more requests; everything in force after {:?}", started.elapsed());
+        self.courses(begin, &enforced)
+    }
+
+    /// Takes the label away, and waits until all are asked in plaintext. When the last was that was not.
+    fn unlabel(&self, within: Duration) -> Duration {
+        let begin = Instant::now();
+        self.place.apply(&objects::namespace(TEAM, None));
+        let is_plain = |answer: &Result<String, String>| answer.as_ref().is_ok_and(|text| text.ends_with("plain"));
+        wait_until(within, "plaintext alone", || {
+            let answers = self.load.next(self.paths.len() * 4);
+            if answers.keys().all(is_plain) { Ok(()) } else { Err(format!("{answers:?}")) }
+        });
+        let asked = self.load.check_since(begin, "until the label had gone");
+        let (_, last) = self.load.ends_since(begin, |answer| !is_plain(answer)).unwrap();
+        println!("label removed: last request with mutual TLS after {last:?}, of {asked} requests");
+        last
+    }
+
+    fn courses(&self, begin: f64, enforced: &BTreeMap<String, f64>) -> BTreeMap<String, Course> {
+        let mut courses: BTreeMap<String, Course> = BTreeMap::new();
+        for (service, at) in enforced {
+            courses.entry(service.clone()).or_default().enforced = Some(*at);
+        }
+        for (at, backend) in self.backends.iter().enumerate() {
+            for request in backend.log().requests() {
+                let start = request["start"].as_str().unwrap().parse::<f64>().unwrap() - begin;
+                let rule = request["path"].as_str().unwrap().trim_start_matches('/').parse().unwrap();
+                let course = courses.entry(name(rule, at)).or_default();
+                match request["chain"].as_str().unwrap() {
+                    "plain" => course.last_plain = Some(course.last_plain.map_or(start, |last| last.max(start))),
+                    _ => course.first_mutual = Some(course.first_mutual.map_or(start, |first| first.min(start))),
+                }
+            }
+        }
+        courses
+    }
+}
+
+/// Takes up what a line of `policy watch` says of Services: since when each is in force, if it is.
+fn note(line: &str, at: f64, enforced: &mut BTreeMap<String, f64>) {
+    let update: Value = serde_json::from_str(line).unwrap();
+    for service in update["services"].as_array().into_iter().flatten() {
+        let name = service["name"].as_str().unwrap().to_owned();
+        let conditions = service["conditions"].as_array().into_iter().flatten();
+        if conditions.into_iter().any(|condition| condition["reason"] == "Enforced") {
+            enforced.entry(name).or_insert(at);
+        } else {
+            enforced.remove(&name);
+        }
+    }
+}
+
+/// Nothing is called in force before its last request in plaintext. Returns when the last of all was.
+fn check(what: &str, courses: &BTreeMap<String, Course>) -> f64 {
+    let too_early: Vec<_> = courses
+        .iter()
+        .filter(|(_, course)| course.enforced.is_none_or(|at| course.last_plain.is_some_and(|last| last > at)))
+        .collect();
+    let of = |pick: fn(&Course) -> Option<f64>| {
+        let mut all: Vec<f64> = courses.values().filter_map(pick).collect();
+        all.sort_by(f64::total_cmp);
+        (all[0], all[all.len() / 2], all[all.len() - 1])
+    };
+    println!("{what}: seconds from the label, of {} Services the first, the median and the last:", courses.len());
+    println!("  first request with mutual TLS {:.2?}", of(|course| course.first_mutual));
+    println!("  last request in plaintext     {:.2?}", of(|course| course.last_plain));
+    println!("  in force                      {:.2?}", of(|course| course.enforced));
+    assert!(too_early.is_empty(), "{what}: called in force too early: {too_early:#?}");
+    of(|course| course.last_plain).2
+}
+
+#[test]
+fn two_services_of_one_rule_both_get_mutual_tls_soon() {
+    in_own_network("envoy_gateway::scale::two_services_of_one_rule_both_get_mutual_tls_soon", |network| {
+        let many = Many::start(Place::with_objects(network), 1, 2, Duration::from_millis(5));
+        let last = check("two Services of one rule", &many.label(CHANGE));
+        assert!(last < SOON.as_secs_f64(), "{last} s");
+        let last = many.unlabel(CHANGE);
+        assert!(last < SOON, "{last:?}");
+    });
+}
+
+#[test]
+fn two_hundred_services_are_in_force_only_after_their_last_request_in_plaintext() {
+    in_own_network(
+        "envoy_gateway::scale::two_hundred_services_are_in_force_only_after_their_last_request_in_plaintext",
+        |network| {
+            let many = Many::start(Place::with_objects(network), 100, 2, Duration::from_millis(2));
+            let begin = Instant::now();
+            check("two hundred Services", &many.label(CHANGE * 3));
+            many.load.check_since(begin, "until all had mutual TLS");
+            many.unlabel(CHANGE * 3);
+        },
+    );
+}

@@ -296,6 +296,7 @@ impl Metadata {
             going: self.going(),
             needs: None,
             is_unusable: false,
+            routed: None,
         }
     }
 }
@@ -324,7 +325,10 @@ impl TlsPolicyObject {
             condition.status == "False"
                 && ["InvalidCACertificateRef", "NoValidCACertificate"].contains(&&*condition.reason)
         });
-        SeenObject { needs: self.needs(), is_unusable, ..self.metadata.seen(self.metadata.print(true, content)) }
+        let is_routed = !self.status.ancestors.is_empty();
+        let routed = self.spec.target_refs.first().filter(|_| is_routed).map(|target| target.name.as_str().into());
+        let seen = self.metadata.seen(self.metadata.print(true, content));
+        SeenObject { needs: self.needs(), is_unusable, routed, ..seen }
     }
 
     fn needs(&self) -> Option<ObjectKey> {

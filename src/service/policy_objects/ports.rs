@@ -130,6 +130,8 @@ pub struct SeenObject {
     pub needs: Option<ObjectKey>,
     /// Of a policy: whether a gateway says that it can't use who holds its roots.
     pub is_unusable: bool,
+    /// Of a policy: its Service, once a gateway has said anything of it, as they do where Routes lead.
+    pub routed: Option<Arc<str>>,
 }
 
 /// What was seen of objects. Secrets are never seen.

@@ -60,7 +60,7 @@ fn what_is_read_again_is_what_was_written() {
     for wanted in all() {
         let seen = seen(&wanted, &stored(&wanted));
         assert_eq!(seen.print, print_of(&wanted), "{}", wanted.key);
-        assert!(seen.ours && seen.going.is_none() && !seen.is_unusable);
+        assert!(seen.ours && seen.going.is_none() && !seen.is_unusable && seen.routed.is_none());
         assert_eq!(
             seen.needs.as_ref(),
             if let Content::Verification { ca, .. } = &wanted.content { Some(ca) } else { None }
@@ -130,6 +130,7 @@ fn a_policy_whose_roots_a_gateway_does_not_find_is_unusable() {
         ] }] })
     };
     object["status"] = condition("True", "ResolvedRefs");
+    assert_eq!(seen(&wanted, &object).routed.as_deref(), Some("backend"));
     assert!(!seen(&wanted, &object).is_unusable);
     object["status"] = condition("False", "InvalidCACertificateRef");
     assert!(seen(&wanted, &object).is_unusable);

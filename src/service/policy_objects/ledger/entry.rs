@@ -119,9 +119,13 @@ impl Entry {
         }
     }
 
-    /// The Service for which gateways have something to change when this does: of a policy that goes, when it was wanted last.
-    pub(super) const fn routed(&self) -> Option<&Arc<str>> {
-        self.routed.as_ref()
+    /// The Service for which gateways have something to change when this does: of a policy that goes, when it was wanted last, or as
+    /// they have said themselves.
+    pub(super) fn routed(&self) -> Option<&Arc<str>> {
+        match (&self.routed, &self.state) {
+            (None, State::Present(seen)) => seen.routed.as_ref(),
+            (routed, _) => routed.as_ref(),
+        }
     }
 
     /// Whether proxies are to use it when what is to be done now has come to them, if they can be heard to do so.

@@ -63,6 +63,7 @@ fn seen(version: u64, content: u8, needs: Option<ObjectKey>) -> SeenObject {
         going: None,
         needs,
         is_unusable: false,
+        routed: None,
     }
 }
 

@@ -48,6 +48,23 @@ fn a_crowd_does_not_wait() {
     assert!(time <= INTERVAL * 200 && time > INTERVAL * 190, "{time:?}");
 }
 
+#[test]
+fn who_takes_over_removes_one_after_the_other_what_gateways_use() {
+    let mut model = Model::new();
+    model.want(policies(5, false));
+    assert_eq!(time(&mut model), Duration::ZERO);
+    for number in 0..5 {
+        let key = policy(&format!("{number:04}"));
+        let version = (900 + number).to_string().into();
+        let used = SeenObject { routed: Some("s".into()), version, ..model.objects[&key].clone() };
+        model.objects.insert(key.clone(), used.clone());
+        model.ledger.see(Seen::Put(key, used), model.now);
+    }
+    model.ledger.suspend();
+    model.want(Vec::new());
+    assert_eq!(time(&mut model), INTERVAL * 4);
+}
+
 fn by_sds(names: &[&str]) -> Vec<(Wanted, Print)> {
     let objects = |name: &&str| [wanted(secret(name), None, 101), wanted(policy(name), Some(secret(name)), 2)];
     names.iter().flat_map(objects).collect()

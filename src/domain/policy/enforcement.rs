@@ -246,9 +246,11 @@ mod tests {
 
     #[test]
     fn a_policy_is_used_once_all_who_ask_have_accepted_something_and_no_more_once_nobody_asks() {
+        /// Subscriptions, and how many of them have accepted something.
+        type Held = (u32, u32);
         let mut index = EnforcementIndex::default();
         assert_eq!(index.is_used(&service()), Some(false));
-        let rows: &[(&[(u32, u32)], Option<bool>)] = &[
+        let rows: &[(&[Held], Option<bool>)] = &[
             (&[(0, 0)], Some(false)),
             (&[(1, 0)], None),
             (&[(1, 1)], Some(true)),

@@ -39,7 +39,7 @@ fn wanted(key: ObjectKey, needs: Option<ObjectKey>, content: u8) -> (Wanted, Pri
             hostname: String::new(),
             ids: Vec::new(),
             ca,
-            is_routed: content % 2 == 0,
+            is_routed: content.is_multiple_of(2),
         },
         None => Content::Roots { pem: "".into() },
     };

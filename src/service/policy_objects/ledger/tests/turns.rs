@@ -89,7 +89,7 @@ fn where_proxies_are_heard_the_next_waits_for_them() {
     model.want(by_sds(&["a", "b", "c"]));
     let first = ["apply Secret app/a", "apply Secret app/b", "apply Secret app/c", "apply BackendTLSPolicy app/a"];
     assert_eq!(step(&mut model), first);
-    assert_eq!(model.ledger.turns.awaited().unwrap().1, true);
+    assert!(model.ledger.turns.awaited().unwrap().1);
     wait(&mut model, 1900);
     assert!(step(&mut model).is_empty(), "nothing was heard");
     model.ledger.turns.heard(model.now);
@@ -101,7 +101,7 @@ fn where_proxies_are_heard_the_next_waits_for_them() {
     model.want(Vec::new());
     wait(&mut model, 150);
     assert_eq!(step(&mut model), ["remove BackendTLSPolicy app/a", "remove Secret app/a"]);
-    assert_eq!(model.ledger.turns.awaited().unwrap().1, false);
+    assert!(!model.ledger.turns.awaited().unwrap().1);
     model.ledger.turns.heard(model.now);
     wait(&mut model, 50);
     assert_eq!(step(&mut model), ["remove BackendTLSPolicy app/b", "remove Secret app/b"]);

@@ -78,14 +78,17 @@ impl ClusterPolicyEvents {
 impl PolicyEventLog for ClusterPolicyEvents {
     fn write<'a>(&'a self, event: &'a PolicyEvent) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            self.write_event(event).await.map_err(|error| match &error {
-                Error::Api(status) if status.is_forbidden() && !status.message.contains("being terminated") => {
-                    format!("{}: apply charts/countersign/rbac-policy.yaml", status.message)
-                }
-                error => text_of(error),
-            })
+            let written = self.write_event(event).await;
+            written.map_err(|error| missing_right(&error).unwrap_or_else(|| text_of(&error)))
         })
     }
+}
+
+/// Says which rights are lacking, if any are.
+fn missing_right(error: &Error) -> Option<String> {
+    let Error::Api(status) = error else { return None };
+    let is_missing = status.is_forbidden() && !status.message.contains("being terminated");
+    is_missing.then(|| format!("{}: apply charts/countersign/rbac-policy.yaml", status.message))
 }
 
 fn path(subject: &EventSubject) -> String {

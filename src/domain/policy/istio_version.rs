@@ -69,10 +69,8 @@ pub(super) fn safety_without<'a>(
 impl SeenIstiod {
     /// Whether it counts as unsafe by itself; `None` while that is not decided.
     pub fn is_unsafe(&self) -> Option<bool> {
-        match safety(std::slice::from_ref(self)) {
-            GatewayApiSafety::Settling => None,
-            decided => Some(decided.must_remove()),
-        }
+        let safety = safety(std::slice::from_ref(self));
+        (safety != GatewayApiSafety::Settling).then(|| safety.must_remove())
     }
 }
 

@@ -8,7 +8,12 @@ use std::{
 };
 
 use countersign::proto::countersign::policy::v1::{WatchRequest, policy_service_client::PolicyServiceClient};
-use kube::Api;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use rustix::process::Signal;
 use serde_json::json;
 use tonic::{
     Code, Request,
@@ -22,14 +27,17 @@ use super::{
 };
 use crate::{
     cluster::{Account, TokenFor, block_on},
-    istio::{istiod::SERVER_NAME, objects::check_nothing_was_refused},
+    istio::{
+        istiod::SERVER_NAME,
+        objects::{MESH_ROOTS, check_nothing_was_refused},
+    },
     istiod_agent::gateway::ID,
     istiod_source::{
         client::{Asked, PAIR, ask, to_pair, to_pair_as},
         stage::Stage,
     },
     mesh::gateway::{Expected, Gateway},
-    pair::{TAKE_OVER, token_file},
+    pair::{NAMESPACE, TAKE_OVER, token_file},
     policy_objects::{install_kinds, objects},
     support::{
         authority::Authority,
@@ -41,6 +49,7 @@ use crate::{
 
 const RIGHTS: [&str; 3] = ["rbac-istiod-policy.yaml", "rbac-policy.yaml", "rbac-policy-objects.yaml"];
 const START: Duration = Duration::from_secs(20);
+const LEAVING: Duration = Duration::from_secs(15);
 const SOON: Duration = Duration::from_secs(2);
 const POLICY: &str = "countersign-backend";
 
@@ -106,8 +115,12 @@ fn agent(stage: &Stage, name: &str, token: &Path, has_policies: bool) -> Agent {
     Agent::start_with(name, stage.cluster.folder(), &stage.roots, token, &flags)
 }
 
-/// What gateways of the Gateway API have: identities in the policy, and istiod's root.
+/// What gateways of the Gateway API have: identities in the policy, and istiod's roots.
 fn objects_are_right(stage: &Stage) -> Result<(), String> {
+    objects_have(stage, &stage.roots)
+}
+
+fn objects_have(stage: &Stage, expected: &str) -> Result<(), String> {
     block_on(async {
         let client = stage.cluster.admin();
         let policy = objects::get(&client, TEAM, POLICY).await.ok_or("no policy")?;
@@ -116,7 +129,7 @@ fn objects_are_right(stage: &Stage) -> Result<(), String> {
         let validation = &policy.data["spec"]["validation"];
         let id = format!("spiffe://cluster.local/ns/{TEAM}/sa/v1");
         let is_right = validation["subjectAltNames"] == json!([{ "type": "URI", "uri": id }])
-            && lines(&roots["ca.crt"]) == lines(&stage.roots);
+            && lines(&roots["ca.crt"]) == lines(expected);
         if is_right { Ok(()) } else { Err(format!("{validation} {roots:?}")) }
     })
 }
@@ -243,6 +256,20 @@ fn a_replica_and_istiod_leave(stage: &mut Stage, envoy: &Gateway) {
     in_force_at(&heir, ENFORCED);
     runtime.block_on(create(Api::namespaced(client, TEAM), &pod_of(TEAM, "three", "backend", "v1", true)));
     soon("an answer by a new pod of the account", envoy, answers);
+
+    // as istiod announces another root before it signs by it
+    let both = format!("{}{}", stage.roots, Authority::root("mesh-2").certificate);
+    let change = json!({ "data": { "root-cert.pem": both } });
+    runtime.block_on(async {
+        let config_maps = Api::<ConfigMap>::namespaced(stage.cluster.admin(), NAMESPACE);
+        config_maps.patch(MESH_ROOTS, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    });
+    block_on(stage.cluster.delete_pod(TEAM, "two"));
+    wait_until(SOON, "both roots for gateways", || objects_have(stage, &both));
+    soon("an answer with both roots", envoy, answers);
+    let heir = &mut stage.replicas[1 - active].process;
+    heir.signal(Signal::TERM);
+    heir.wait_for_success(LEAVING);
 }
 
 fn in_force_at(folders: &[PathBuf], expected: &str) {

@@ -24,7 +24,7 @@ pub use self::{
         Followed, Places, PlacesError, RootPlaces, SecretSeen, SeenStream, ServingFiles, StoredSecret, TLS_TYPE,
         TlsSecret, WriteError,
     },
-    status::{CertificateStatus, DistributionStatus, SpreadStatus, Verified},
+    status::{CertificateStatus, DistributionStatus, Held, SpreadStatus},
 };
 pub(crate) use self::{
     kept_certificate::{Holder, KeptCertificate},

@@ -13,13 +13,13 @@ use tracing::{info, warn};
 
 use super::{
     places::{PlacesError, SecretSeen, ServingFiles, StoredSecret, TLS_TYPE, TlsSecret, WriteError},
-    status::CertificateStatus,
+    status::{CertificateStatus, Held},
     trusted::{Trust, Trusted},
 };
 use crate::{
     domain::{
         bundle::{Attempts, Judgement, OwnRoots, Replace, Reversals, StoredCertificate, WantedCertificate},
-        clock::{Clock, Timestamp},
+        clock::{BootInstant, Clock, Timestamp},
         identity::SpiffeId,
         x509::Certificate,
     },
@@ -70,7 +70,10 @@ struct Known {
     prepared: Option<ServingFiles>,
     /// When what was written last was made.
     made: Option<Made>,
-    verified_at: Option<Timestamp>,
+    /// When it was last asked for, answered or not.
+    read_at: Option<BootInstant>,
+    /// The serial number of what was last found right, and when.
+    verified: Option<(String, Timestamp)>,
 }
 
 struct Made {
@@ -134,12 +137,8 @@ impl KeptCertificate {
                         (known.reversals, known.attempts) = Default::default();
                     }
                 }
-                () = async { match wait {
-                    Some(wait) => sleep(wait).await,
-                    None => std::future::pending().await,
-                } } => if matches!(step, Step::Until(_)) {
-                    self.read_back(&mut known, trust.as_ref()).await;
-                }
+                () = pause(wait) => {}
+                () = pause(self.until_read_back(&known, &step)) => self.read_back(&mut known, trust.as_ref()).await,
             }
         }
     }
@@ -239,11 +238,21 @@ impl KeptCertificate {
 
     fn verified(&self, known: &mut Known, secret: Option<&StoredSecret>) {
         let leaf = secret.and_then(|secret| Certificate::all_from_pem(&secret.certificate).ok()?.into_iter().next());
-        if let Some(leaf) = leaf {
-            let now = self.clock.now();
-            known.verified_at = Some(now);
-            self.metrics.output_verified(&self.name, &leaf.serial().to_string(), leaf.not_after(), now);
+        let now = self.clock.now();
+        // one that has expired is still ours, and right no more
+        if let Some(leaf) = leaf.filter(|leaf| now < leaf.not_after()) {
+            let serial = leaf.serial().to_string();
+            self.metrics.output_verified(&self.name, &serial, leaf.not_after(), now);
+            known.verified = Some((serial, now));
         }
+    }
+
+    /// As long as a gateway's Secret is ours to keep, also while no new one can be had.
+    fn until_read_back(&self, known: &Known, step: &Step) -> Option<Duration> {
+        let is_kept = self.holder == Holder::Gateway && !matches!(step, Step::Wait(_));
+        known.secret.as_ref().filter(|_| is_kept)?.as_ref()?;
+        let due = known.read_at.map(|at| at.plus(LOOK_EVERY));
+        Some(due.map_or(Duration::ZERO, |due| due.since(self.clock.boot())))
     }
 
     /// Asks for a gateway's Secret, however silent the watch is.
@@ -251,6 +260,7 @@ impl KeptCertificate {
         if self.holder != Holder::Gateway {
             return;
         }
+        known.read_at = Some(self.clock.boot());
         let read = timeout(WRITE_LIMIT, self.secret.read()).await;
         let read = read.unwrap_or_else(|_elapsed| Err(format!("no answer within {WRITE_LIMIT:?}")));
         match read {
@@ -319,15 +329,20 @@ impl KeptCertificate {
     fn status(&self, known: &Known, step: &Step) -> CertificateStatus {
         match (step, &known.failure) {
             (Step::Wait(status), _) => status.clone(),
-            (Step::Until(renewed_at), _) => {
-                let serial = known.secret.as_ref().and_then(|secret| serial(secret.as_ref()?));
-                let verified_at = known.verified_at.filter(|_| self.holder == Holder::Gateway);
-                let verified = serial.zip(verified_at).map(|(serial, at)| super::status::Verified { serial, at });
-                CertificateStatus::Good { renewed_at: *renewed_at, verified }
+            (Step::Until(renewed_at), _) => CertificateStatus::Good { renewed_at: *renewed_at, held: self.held(known) },
+            (Step::Replace(why), None) => CertificateStatus::Making { why: *why, held: self.held(known) },
+            (Step::Replace(_), Some(failure)) => {
+                CertificateStatus::Failing { why: failure.clone(), held: self.held(known) }
             }
-            (Step::Replace(why), None) => CertificateStatus::Waiting(format!("{why}, it is being made")),
-            (Step::Replace(_), Some(failure)) => CertificateStatus::Failing(failure.clone()),
         }
+    }
+
+    /// What a gateway's Secret holds, whatever it is worth.
+    fn held(&self, known: &Known) -> Option<Held> {
+        let secret = known.secret.as_ref()?.as_ref().filter(|_| self.holder == Holder::Gateway)?;
+        let serial = Certificate::all_from_pem(&secret.certificate).ok()?.first()?.serial().to_string();
+        let verified = known.verified.as_ref().filter(|(verified, _)| *verified == serial);
+        Some(Held { verified_at: verified.map(|(_, at)| *at), serial })
     }
 
     fn tell(&self, status: &CertificateStatus, step: &Step) {
@@ -348,12 +363,17 @@ impl KeptCertificate {
             CertificateStatus::Waiting(what) if matches!(step, Step::Wait(_)) => {
                 info!(event = "secret_waits", secret, what);
             }
-            CertificateStatus::Waiting(_) | CertificateStatus::Good { .. } | CertificateStatus::Failing(_) => {}
+            CertificateStatus::Waiting(_)
+            | CertificateStatus::Good { .. }
+            | CertificateStatus::Making { .. }
+            | CertificateStatus::Failing { .. } => {}
         }
     }
 }
 
-fn serial(secret: &StoredSecret) -> Option<String> {
-    let leaf = Certificate::all_from_pem(&secret.certificate).ok()?.into_iter().next()?;
-    Some(leaf.serial().to_string())
+async fn pause(length: Option<Duration>) {
+    match length {
+        Some(length) => sleep(length).await,
+        None => std::future::pending().await,
+    }
 }

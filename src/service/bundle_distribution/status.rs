@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::places::TLS_TYPE;
-use crate::domain::{bundle::Summary, clock::Timestamp};
+use crate::domain::{
+    bundle::{Replace, Summary},
+    clock::Timestamp,
+};
 
 /// Of each part, once it has something to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,8 +37,8 @@ pub enum CertificateStatus {
     Good {
         /// When.
         renewed_at: Timestamp,
-        /// What was read back, where it is.
-        verified: Option<Verified>,
+        /// What is there, where that is read back.
+        held: Option<Held>,
     },
     /// Nothing can be done yet.
     Waiting(String),
@@ -45,17 +48,29 @@ pub enum CertificateStatus {
     OtherType(String),
     /// Another writer insists on another one.
     Fight,
-    /// It could not be made or written.
-    Failing(String),
+    /// A new one is being made.
+    Making {
+        /// What for.
+        why: Replace,
+        /// What is there meanwhile.
+        held: Option<Held>,
+    },
+    /// A new one could not be made or written.
+    Failing {
+        /// Why not.
+        why: String,
+        /// What is there meanwhile.
+        held: Option<Held>,
+    },
 }
 
-/// A certificate that was read back.
+/// A certificate in a Secret that is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct Held {
     /// Which.
     pub serial: String,
-    /// When.
-    pub at: Timestamp,
+    /// When it was last read and found right, if it was.
+    pub verified_at: Option<Timestamp>,
 }
 
 /// Places that are named; of more, only their number is told.
@@ -95,17 +110,28 @@ impl fmt::Display for SpreadStatus {
 impl fmt::Display for CertificateStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Good { renewed_at, verified: None } => write!(f, "renewed at {renewed_at}"),
-            Self::Good { renewed_at, verified: Some(Verified { serial, at }) } => {
-                write!(f, "serial {serial}, verified at {at}, renewed at {renewed_at}")
-            }
+            Self::Good { renewed_at, held: None } => write!(f, "renewed at {renewed_at}"),
+            Self::Good { renewed_at, held: Some(held) } => write!(f, "{held}, renewed at {renewed_at}"),
             Self::Waiting(what) => f.write_str(what),
             Self::Conflict => f.write_str("RootConflict, it is not ours"),
             Self::OtherType(kind) => {
                 write!(f, "it is of type {kind}, which can't be changed: delete it, and it is made anew as {TLS_TYPE}")
             }
             Self::Fight => f.write_str("fought over, another writer changes it back"),
-            Self::Failing(why) => write!(f, "failing, {why}"),
+            Self::Making { why, held: None } => write!(f, "{why}, it is being made"),
+            Self::Making { why, held: Some(held) } => write!(f, "{held}, {why}, a new one is being made"),
+            Self::Failing { why, held: None } => write!(f, "failing, {why}"),
+            Self::Failing { why, held: Some(held) } => write!(f, "{held}, failing, {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { serial, verified_at } = self;
+        match verified_at {
+            Some(at) => write!(f, "serial {serial}, verified at {at}"),
+            None => write!(f, "serial {serial}, not verified"),
         }
     }
 }

@@ -52,6 +52,9 @@ struct World {
     seen: mpsc::UnboundedSender<SecretSeen>,
     following: Mutex<Option<mpsc::UnboundedReceiver<SecretSeen>>>,
     written: Mutex<Vec<String>>,
+    /// Certificate, key and roots, as whoever reads the Secret finds them.
+    stands: Mutex<Option<[String; 3]>>,
+    is_read: AtomicBool,
     signs: AtomicBool,
     signed: AtomicUsize,
     refuses: AtomicBool,
@@ -64,7 +67,8 @@ impl TlsSecret for World {
     }
 
     fn read(&self) -> BoxFuture<'_, Result<Option<StoredSecret>, String>> {
-        Box::pin(async { Err("not now".to_owned()) })
+        let stands = self.stands.lock().unwrap().as_ref().map(stored);
+        Box::pin(async { if self.is_read.load(Ordering::Relaxed) { Ok(stands) } else { Err("not now".to_owned()) } })
     }
 
     fn write<'a>(
@@ -73,16 +77,21 @@ impl TlsSecret for World {
         files: &'a ServingFiles,
     ) -> BoxFuture<'a, Result<StoredSecret, WriteError>> {
         self.written.lock().unwrap().push(files.certificate.clone());
-        Box::pin(async {
-            Ok(StoredSecret {
-                version: String::new(),
-                certificate: files.certificate.clone().into_bytes(),
-                key: files.key.as_bytes().to_vec().into(),
-                roots: FoundRoots::read(Some(&files.roots), None),
-                publisher: Some(files.publisher.clone()),
-                kind: TLS_TYPE.to_owned(),
-            })
-        })
+        let written = [files.certificate.clone(), files.key.to_string(), files.roots.clone()];
+        let secret = stored(&written);
+        *self.stands.lock().unwrap() = Some(written);
+        Box::pin(async { Ok(secret) })
+    }
+}
+
+fn stored([certificate, key, roots]: &[String; 3]) -> StoredSecret {
+    StoredSecret {
+        version: String::new(),
+        certificate: certificate.clone().into_bytes(),
+        key: key.as_bytes().to_vec().into(),
+        roots: FoundRoots::read(Some(roots), None),
+        publisher: Some("countersign".to_owned()),
+        kind: TLS_TYPE.to_owned(),
     }
 }
 
@@ -125,6 +134,7 @@ struct Keeping {
     world: Arc<World>,
     trust: watch::Sender<Trust>,
     status: watch::Receiver<Option<CertificateStatus>>,
+    metrics: Arc<Metrics>,
     task: JoinHandle<Infallible>,
 }
 
@@ -137,10 +147,13 @@ impl Keeping {
             seen,
             following: Mutex::new(Some(following)),
             written: Mutex::default(),
+            stands: Mutex::default(),
+            is_read: AtomicBool::new(true),
             signs: AtomicBool::new(true),
             signed: AtomicUsize::new(0),
             refuses: AtomicBool::new(false),
         });
+        let metrics = Arc::new(Metrics::default());
         let kept = KeptCertificate {
             name: "gateways/mesh".to_owned(),
             holder: Holder::Gateway,
@@ -152,14 +165,14 @@ impl Keeping {
             ttl: TTL,
             publisher: "countersign".to_owned(),
             clock: Arc::clone(&world.clock) as _,
-            metrics: Arc::new(Metrics::default()),
+            metrics: Arc::clone(&metrics),
         };
         let bundle = world.authority.bundle().clone();
         let (trust, trusted) = watch::channel(Trust { bundle, roots_pem: world.authority.roots_pem().to_owned() });
         let (told, status) = watch::channel(None);
         let task =
             tokio::spawn(async move { kept.run(Roots(trusted), |status| drop(told.send_replace(Some(status)))).await });
-        let keeping = Self { world, trust, status, task };
+        let keeping = Self { world, trust, status, metrics, task };
         keeping.see(SecretSeen::Namespace(true));
         keeping.see(SecretSeen::Secret(None));
         keeping
@@ -173,9 +186,30 @@ impl Keeping {
         self.world.written.lock().unwrap().len()
     }
 
+    /// The serial number that is said to be held, and when that was verified.
+    fn held(&self) -> (String, Option<Timestamp>) {
+        match self.status.borrow().clone() {
+            Some(
+                CertificateStatus::Good { held: Some(held), .. } | CertificateStatus::Failing { held: Some(held), .. },
+            ) => (held.serial, held.verified_at),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The serial number of what was written last.
+    fn serial(&self) -> String {
+        let written = self.world.written.lock().unwrap();
+        Certificate::all_from_pem(written.last().unwrap().as_bytes()).unwrap()[0].serial().to_string()
+    }
+
+    fn shows(&self, verified_at: Timestamp) -> bool {
+        let line = "countersign_output_verified_timestamp_seconds{output=\"gateways/mesh\"} ";
+        self.metrics.encode().contains(&format!("{line}{}\n", verified_at.seconds()))
+    }
+
     fn failure(&self) -> String {
         match self.status.borrow().as_ref() {
-            Some(CertificateStatus::Failing(why)) => why.clone(),
+            Some(CertificateStatus::Failing { why, .. }) => why.clone(),
             other => panic!("{other:?}"),
         }
     }
@@ -263,4 +297,53 @@ async fn a_secret_that_is_handed_over_and_of_another_type_is_left_as_it_is_and_s
     keeping.see(SecretSeen::Secret(None));
     sleep(SECOND).await;
     assert_eq!(keeping.written(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_whose_renewal_fails_says_which_svid_it_holds_and_is_read_back_until_that_ends() {
+    let keeping = Keeping::start();
+    sleep(SECOND).await;
+    let serial = keeping.serial();
+    assert_eq!(keeping.held().0, serial);
+    keeping.world.signs.store(false, Ordering::Relaxed);
+    let (half, end) = (NOW.plus(TTL / 2), NOW.plus(TTL));
+    let mut last = NOW;
+    for _ in 0..(TTL.as_secs() / 40 - 1) {
+        sleep(40 * SECOND).await;
+        let now = keeping.world.clock.now();
+        let (held, verified_at) = keeping.held();
+        let verified_at = verified_at.unwrap();
+        assert!(now < half.plus(SECOND) || keeping.failure().contains("nobody"), "no half of it is over: {now}");
+        assert!(held == serial && verified_at > last && now.since(verified_at) <= 40 * SECOND, "{now}, {verified_at}");
+        assert!(keeping.shows(verified_at), "{}", keeping.metrics.encode());
+        last = verified_at;
+    }
+    sleep(2 * TTL).await;
+    let (held, verified_at) = keeping.held();
+    let verified_at = verified_at.unwrap();
+    assert!(held == serial && verified_at < end && keeping.shows(verified_at), "what has expired is right no more");
+    let said = keeping.status.borrow().as_ref().unwrap().to_string();
+    assert!(
+        said.starts_with(&format!("serial {serial}, verified at {verified_at}, failing, it could not be")),
+        "{said}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_read_back_however_silent_the_watch_is_and_when_that_fails_its_verification_grows_old() {
+    let keeping = Keeping::start();
+    sleep(SECOND).await;
+    let good = keeping.world.stands.lock().unwrap().clone().unwrap();
+    keeping.world.stands.lock().unwrap().as_mut().unwrap()[1].clear();
+    sleep(LOOK_EVERY + SECOND).await;
+    assert_eq!(keeping.written(), 2, "its key was gone");
+    assert_ne!(keeping.world.stands.lock().unwrap().clone().unwrap(), good);
+
+    keeping.world.is_read.store(false, Ordering::Relaxed);
+    let (serial, verified_at) = keeping.held();
+    sleep(3 * LOOK_EVERY).await;
+    assert_eq!(keeping.held(), (serial, verified_at));
+    keeping.world.is_read.store(true, Ordering::Relaxed);
+    sleep(LOOK_EVERY).await;
+    assert!(keeping.held().1 > verified_at);
 }

@@ -4,25 +4,20 @@
 mod detection;
 mod error;
 mod route;
+mod turns;
 
-use std::{
-    convert::Infallible,
-    net::IpAddr,
-    num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use ring::digest::{Context, SHA256};
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 pub use self::error::PassOnError;
-use self::route::Route;
+use self::{route::Route, turns::Turns};
 use super::{
     flights::{Flights, Joined, Key, landed},
     metrics::{IstiodOutcome, Metrics, RequestOutcome},
@@ -31,18 +26,15 @@ use super::{
     under_way::UnderWay,
 };
 use crate::domain::{
-    clock::{BootInstant, Clock},
+    clock::Clock,
     identity::{SpiffeId, TrustDomain},
     jwt::unverified_subject,
-    pace::Pace,
     upstream::{ExpectedAnswer, check_answer},
     x509::{TrustBundle, VerifiedCsr},
 };
 
 /// From a request to its answer at the most.
 const LIMIT: Duration = Duration::from_secs(10);
-/// The longest wait for a turn: the rest of the time is istiod's.
-const PATIENCE: Duration = Duration::from_secs(8);
 /// How long an address may keep a request from the next one.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
 /// Requests that may wait for istiod in all.
@@ -95,7 +87,7 @@ pub struct PassOn {
     roots: watch::Receiver<KnownRoots>,
     trust_domain: TrustDomain,
     route: Route,
-    turns: Mutex<Pace>,
+    turns: Turns,
     flights: Flights<Result<Vec<String>, PassOnError>>,
     waiting: Semaphore,
     room: Room,
@@ -120,7 +112,7 @@ impl PassOn {
             istiod,
             roots,
             trust_domain,
-            turns: Mutex::new(turns(per_second)),
+            turns: Turns::new(per_second),
             flights: Flights::new(),
             waiting: Semaphore::new(WAITING_IN_ALL),
             room: Room::new(BYTES_IN_ALL),
@@ -170,7 +162,7 @@ impl PassOn {
         let (own, key) = (Arc::clone(self), key_of(&request.passed));
         let ask = async move {
             let _room = room;
-            own.ask(&request.passed, &expected).await
+            own.ask(&request, &expected).await
         };
         let Ok(joined) = self.flights.join(key, || Ok::<_, Infallible>(ask));
         let flight = match joined {
@@ -212,10 +204,10 @@ impl PassOn {
     }
 
     /// Asks one address after the other, each at most once.
-    async fn ask(&self, request: &PassedRequest, expected: &Expected) -> Result<Vec<String>, PassOnError> {
+    async fn ask(&self, request: &PassOnRequest, expected: &Expected) -> Result<Vec<String>, PassOnError> {
         let deadline = Instant::now() + LIMIT;
         self.known_roots()?;
-        self.wait_for_turn().await?;
+        self.wait_for_turn(request.source).await?;
         let roots = self.known_roots()?;
         for index in 0..self.route.len() {
             if !self.route.admit(index, self.clock.boot()) {
@@ -223,7 +215,7 @@ impl PassOn {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let limit = if index + 1 < self.route.len() { left.min(ATTEMPT_LIMIT) } else { left };
-            let answer = timeout(limit, self.istiod.ask(index, &roots, request)).await;
+            let answer = timeout(limit, self.istiod.ask(index, &roots, &request.passed)).await;
             match answer.unwrap_or_else(|_elapsed| Err(AskError::NoCa(format!("no answer within {limit:.1?}")))) {
                 Ok(elements) => {
                     self.route.answered(index, self.clock.boot());
@@ -247,23 +239,17 @@ impl PassOn {
         Err(PassOnError::Unreachable(self.troubles()))
     }
 
-    async fn wait_for_turn(&self) -> Result<(), PassOnError> {
+    async fn wait_for_turn(&self, source: Option<IpAddr>) -> Result<(), PassOnError> {
         if self.route.reachable().is_none() {
             // that one will hardly get through, and must not cost a turn
             return Ok(());
         }
-        let Some(wait) = self.turn() else {
+        let Some(turn) = self.turns.take(source, self.clock.boot()) else {
             self.metrics.istiod_asked(IstiodOutcome::Limited);
             return Err(PassOnError::Limited);
         };
-        sleep(wait).await;
+        turn.come().await;
         Ok(())
-    }
-
-    /// How long to wait for the turn that was taken. None is taken that would be too late.
-    fn turn(&self) -> Option<Duration> {
-        let (mut turns, now) = (self.turns.lock().unwrap_or_else(PoisonError::into_inner), self.clock.boot());
-        (turns.free_at().since(now) <= PATIENCE).then(|| turns.take(now))
     }
 
     fn checked(&self, elements: Vec<String>, expected: &Expected, index: usize) -> Result<Vec<String>, PassOnError> {
@@ -294,11 +280,6 @@ impl PassOn {
             }
         }
     }
-}
-
-/// Twice of what may be asked in a second may be asked at once.
-fn turns(per_second: NonZeroU32) -> Pace {
-    Pace::new(Duration::from_secs(1) / per_second.get(), per_second.get().saturating_mul(2), BootInstant::from_nanos(0))
 }
 
 /// Over all that is passed on, each part with its length.

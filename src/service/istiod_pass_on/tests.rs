@@ -1,9 +1,12 @@
 mod limits;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 
 use super::*;
 use crate::{

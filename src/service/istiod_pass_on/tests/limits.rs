@@ -67,3 +67,35 @@ async fn an_address_has_its_part_and_the_others_are_answered_meanwhile() {
     assert!(stage.ask(from(1, 20_003)).await.is_ok(), "and all is free again");
     assert!(stage.pass_on.room.is_empty());
 }
+
+/// Turns are taken before istiod has judged a token, so whoever has none that is good can take them.
+#[tokio::test(start_paused = true)]
+async fn addresses_that_flood_for_long_keep_nobody_else_from_a_turn() {
+    for flooding in [1, 7] {
+        let stage = Stage::with(&[Manner::Refuses], 40);
+        let ask = |address: u8, number: usize| {
+            let source = Some(Ipv4Addr::new(10, 0, 0, address).into());
+            let request = PassOnRequest { source, ..request(&token("gateway", number), &stage.csr) };
+            let pass_on = Arc::clone(&stage.pass_on);
+            async move { pass_on.answer(request, &Semaphore::new(1)).await }
+        };
+        let (mut floods, mut others) = (JoinSet::new(), JoinSet::new());
+        for tenth in 0..200 {
+            for number in 0..100 {
+                floods.spawn(ask(1 + u8::try_from(number % flooding).unwrap(), tenth * 100 + number));
+            }
+            if tenth % 10 == 9 {
+                others.spawn(ask(100, 100_000 + tenth));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        let refused = |answer: &Result<_, _>| matches!(answer, Err(PassOnError::ByIstiod { .. }));
+        let answers = others.join_all().await;
+        assert!(answers.iter().all(refused), "{flooding} flood, and others are not heard: {answers:?}");
+        let answers = floods.join_all().await;
+        let limited = answers.iter().filter(|answer| **answer == Err(PassOnError::Limited)).count();
+        let heard = answers.iter().filter(|answer| refused(answer)).count();
+        assert!(limited > 10_000 && heard > 700, "{limited} had to wait, {heard} were heard: no turn is lost");
+        assert!(stage.pass_on.room.is_empty());
+    }
+}

@@ -22,6 +22,8 @@ pub mod istiod_pass_on;
 pub mod leadership;
 pub mod lease_term;
 pub mod line_limit;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod mesh_trust;
 pub mod metrics;
 pub mod own_identity;
 pub mod plugged_in_authority;

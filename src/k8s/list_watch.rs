@@ -53,6 +53,8 @@ pub(super) struct Source<'a> {
     pub(super) rights: &'a str,
     /// Told when they are to be listed again: at once, unless they were just listed.
     pub(super) look_again: Option<&'a Notify>,
+    /// Told when they are to be listed again even then: somebody waits for it.
+    pub(super) look_now: Option<&'a Notify>,
     /// Whether users install the kind, at any time, and in newer versions later: that there is none is no trouble then, and
     /// an earlier one of `paths` is looked for at the end of each watch.
     pub(super) is_optional: bool,
@@ -67,6 +69,7 @@ impl Source<'static> {
         event: "",
         rights: "rbac.yaml",
         look_again: None,
+        look_now: None,
         is_optional: false,
     };
 }
@@ -252,6 +255,7 @@ impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<
             let next = tokio::select! {
                 next = timeout(SILENCE_LIMIT, events.next()) => next.map_err(|_elapsed| Problem::Silent)?,
                 () = told(self.source.look_again, self.listed + FRESH_FOR) => return Ok(false),
+                () = wished(self.source.look_now) => return Ok(false),
             };
             let Some(event) = next else { return Ok(true) };
             match event? {
@@ -306,11 +310,13 @@ impl Source<'_> {
 
 /// Waits for a wish, and then until what was listed is no longer fresh. Whatever the watch tells meanwhile fulfils the wish.
 async fn told(wish: Option<&Notify>, fresh_until: Instant) {
+    wished(wish).await;
+    sleep_until(fresh_until).await;
+}
+
+async fn wished(wish: Option<&Notify>) {
     match wish {
-        Some(wish) => {
-            wish.notified().await;
-            sleep_until(fresh_until).await;
-        }
+        Some(wish) => wish.notified().await,
         None => std::future::pending().await,
     }
 }

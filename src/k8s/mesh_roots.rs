@@ -96,6 +96,7 @@ impl MeshRoots {
             event: "mesh_roots_unreachable",
             rights: self.rights,
             look_again: Some(self.known.wanted()),
+            look_now: Some(self.known.wanted_now()),
             ..Source::ANY
         };
         let mut reading = Reading { place: &self.place, known: &self.known, lack: None };
@@ -118,10 +119,13 @@ fn roots_in(holder: &Holder, empty: &'static str) -> Result<String, &'static str
 impl Reading<'_> {
     fn hear(&mut self, heard: Heard<Result<String, &'static str>>) {
         match heard {
-            Heard::Listed(objects) => match objects.into_iter().next() {
-                Some(found) => self.read(found),
-                None => self.lacks("mesh_roots_missing", "not found"),
-            },
+            Heard::Listed(objects) => {
+                match objects.into_iter().next() {
+                    Some(found) => self.read(found),
+                    None => self.lacks("mesh_roots_missing", "not found"),
+                }
+                self.known.looked();
+            }
             Heard::Put(found) => self.read(found),
             Heard::Gone(_) => self.lacks("mesh_roots_gone", "deleted"),
             // whatever the trouble was, that is what there is to say now

@@ -29,6 +29,8 @@ pub enum RootsObject {
 pub struct FollowedRoots {
     known: watch::Receiver<Known>,
     look: Arc<Notify>,
+    look_now: Arc<Notify>,
+    looks: watch::Receiver<u64>,
 }
 
 /// The side of whoever follows them.
@@ -36,6 +38,9 @@ pub struct FollowedRoots {
 pub struct RootsFollower {
     known: watch::Sender<Known>,
     look: Arc<Notify>,
+    look_now: Arc<Notify>,
+    /// How often they were read anew.
+    looks: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,9 +53,11 @@ struct Known {
 /// Roots to be followed at `place`, as messages name it. Nothing is known of them yet.
 pub fn followed_roots(place: &str) -> (RootsFollower, FollowedRoots) {
     let known = watch::Sender::new(Known { roots: None, absence: format!("{place} has not been read yet").into() });
-    let look = Arc::<Notify>::default();
-    let receiver = FollowedRoots { known: known.subscribe(), look: Arc::clone(&look) };
-    (RootsFollower { known, look }, receiver)
+    let (looks, looked) = watch::channel(0);
+    let (look, look_now) = <(Arc<Notify>, Arc<Notify>)>::default();
+    let (known_to_users, ways) = (known.subscribe(), (Arc::clone(&look), Arc::clone(&look_now)));
+    let receiver = FollowedRoots { known: known_to_users, look: ways.0, look_now: ways.1, looks: looked };
+    (RootsFollower { known, look, look_now, looks }, receiver)
 }
 
 impl FollowedRoots {
@@ -67,6 +74,15 @@ impl FollowedRoots {
     /// They seem to be outdated: whoever follows them looks at once.
     pub fn look_again(&self) {
         self.look.notify_one();
+    }
+
+    /// Has them read anew, however lately that was done, and waits until it is, whatever there is; for ever while it fails.
+    pub async fn look_now(&mut self) {
+        let before = *self.looks.borrow_and_update();
+        self.look_now.notify_one();
+        if self.looks.wait_for(|looks| *looks != before).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits until something else is known; for ever when nobody follows them any more.
@@ -105,9 +121,19 @@ impl RootsFollower {
         });
     }
 
-    /// Notified when somebody wants it looked at at once.
+    /// They have been read anew, whatever was there.
+    pub fn looked(&self) {
+        self.looks.send_modify(|looks| *looks += 1);
+    }
+
+    /// Notified when somebody wants it looked at soon.
     pub fn wanted(&self) -> &Notify {
         &self.look
+    }
+
+    /// Notified when somebody waits for it to be looked at.
+    pub fn wanted_now(&self) -> &Notify {
+        &self.look_now
     }
 }
 

@@ -54,6 +54,11 @@ pub(crate) fn secret(cluster: &Cluster) -> Result<Secret, String> {
     found.map_err(|error| error.to_string())?.ok_or_else(|| "there is none".to_owned())
 }
 
+/// Removes it.
+pub(crate) fn delete(cluster: &Cluster) {
+    block_on(async { secrets(cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
+}
+
 /// One of its keys.
 pub(crate) fn key(secret: &Secret, name: &str) -> String {
     let content = secret.data.as_ref().and_then(|data| data.get(name)).map(|content| content.0.clone());
@@ -128,7 +133,7 @@ fn a_gateways_secret_is_waited_for_made_put_right_renewed_and_taken_over() {
     assert!(list.contains("Secret of its gateway, written by"), "{list}");
 
     // deleted, edited, and by itself at half of its time
-    block_on(async { secrets(&cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
+    delete(&cluster);
     let second = next(&cluster, Some(&first));
     assert_ne!(second.key, first.key);
     edit(&cluster, json!({ "stringData": { "tls.key": first.key, "other": "kept" } }));
@@ -171,7 +176,7 @@ fn a_secret_without_our_mark_is_never_written_over() {
     let handed_over = secret(&cluster).unwrap();
     assert_eq!((&handed_over.data, &handed_over.type_), (&emptied.data, &emptied.type_));
     assert!(active.process.errors().contains("event=\"secret_of_other_type\" secret=\"gateways/mesh-certificate\""));
-    block_on(async { secrets(&cluster).delete(NAME, &DeleteParams::default()).await.map(drop) }).unwrap();
+    delete(&cluster);
     assert_eq!(next(&cluster, None).leaf.uris, [ID]);
     assert_eq!(secret(&cluster).unwrap().type_.as_deref(), Some("kubernetes.io/tls"));
 }

@@ -13,6 +13,7 @@ mod order;
 mod pair;
 mod pod;
 mod roots;
+mod secret;
 mod socket;
 mod strict;
 mod traffic;

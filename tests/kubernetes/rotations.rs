@@ -6,9 +6,9 @@
 
 mod agent;
 mod gateways;
-mod mounted;
+pub(crate) mod mounted;
 mod reader;
-mod repeated;
+pub(crate) mod repeated;
 mod seen;
 mod workload;
 

@@ -21,11 +21,13 @@ use tokio::{
     time::sleep,
 };
 
-use self::health::Health;
+use self::{health::Health, roots::Roots};
 use super::{
     LEAVE_LIMIT, Seams, ServeFailed, cut_after_grace, gone, greeting::greet, identities::configure_tls,
     listeners::listen, on, until,
 };
+#[cfg(feature = "kubernetes")]
+use crate::service::mesh_trust::MeshTrust;
 use crate::{
     domain::clock::Clock,
     grpc::{
@@ -50,6 +52,8 @@ use crate::{
 
 /// While istiod's replicas sign by different authorities, the own certificate is not renewed at each of their answers.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
+/// While what comes is still one that callers might not take.
+const LONGEST_RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Runs it until it is told to leave, or a critical task ends.
 pub(super) async fn serve(
@@ -64,14 +68,14 @@ pub(super) async fn serve(
     let (readiness, mut supervisor) = (Readiness::default(), Supervisor::default());
     let leaving = start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
     let left = leaving.left;
-    let (places, roots) = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
+    let roots = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
     let pass_on = Arc::new(PassOn::new(Parts {
         istiod: Arc::new(IstiodClient::new(
             istiod.addresses.iter().map(CaAddress::endpoint).collect(),
-            places,
+            Arc::clone(&roots.places),
             Arc::clone(&seams.clock),
         )),
-        roots: roots.clone(),
+        roots: roots.known.clone(),
         trust_domain: config.trust_domain.clone(),
         per_second: istiod.qps,
         clock: Arc::clone(&seams.clock),
@@ -79,15 +83,16 @@ pub(super) async fn serve(
     }));
     let (detecting, latch) = (Arc::clone(&pass_on), readiness.latch("istiod", "IstioNotDetected: not looked for yet"));
     supervisor.spawn("istiod detection", until(&shutdown, async move { match detecting.detect(latch).await {} }));
-    let own = start_serving_certificate(config, istiod, &pass_on, roots.clone(), &seams, &shutdown, &mut supervisor);
+    let own = start_serving_certificate(config, istiod, &pass_on, &roots, &seams, &shutdown, &mut supervisor);
     let tls = own.tls;
     #[cfg(feature = "kubernetes")]
-    let policy = if let (Some(member), Some(cluster)) = (leaving.member, &istiod.cluster) {
-        let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), serving: own.identity.clone() };
+    let policy = if let (Some(member), Some(cluster), Some(object)) = (leaving.member, &istiod.cluster, roots.object) {
+        let trust = MeshTrust { trust_domain: config.trust_domain.clone(), object, known: roots.known.clone() };
+        let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), trust };
         gateway_secrets::start(&member, cluster, signer, &readiness, (config, &seams), (&shutdown, &mut supervisor))
             .await?;
         let (seams, readiness, left) = (&seams, &readiness, left.clone());
-        let of = policy::Of { config, seams, readiness, left, roots, serving: own.identity };
+        let of = policy::Of { config, seams, readiness, left, roots: roots.known, serving: own.identity };
         policy::start(&member, cluster, of, (&shutdown, &mut supervisor)).await?
     } else {
         None
@@ -173,7 +178,7 @@ fn start_serving_certificate(
     config: &ServeConfig,
     istiod: &IstiodConfig,
     pass_on: &Arc<PassOn>,
-    roots: watch::Receiver<KnownRoots>,
+    roots: &Roots,
     seams: &Seams,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
@@ -188,8 +193,12 @@ fn start_serving_certificate(
     );
     let publisher = publisher.checked_by(Arc::new(SelfHandshake::new(Arc::clone(&seams.clock))));
     seams.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
-    let changes =
-        Changes { roots, signer: pass_on.signer(), serving: serving.clone(), clock: Arc::clone(&seams.clock) };
+    let changes = Changes {
+        roots: roots.known.clone(),
+        signer: pass_on.signer(),
+        serving: serving.clone(),
+        clock: Arc::clone(&seams.clock),
+    };
     supervisor.spawn("renewal after changes", until(shutdown, changes.renew_after(publisher.renew_now())));
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     let (tls, tls_configs) = watch::channel(None);
@@ -210,7 +219,8 @@ struct Changes {
 }
 
 impl Changes {
-    /// Renews it when istiod has begun to sign by another authority, or the roots don't cover it any more. Never returns.
+    /// Renews it when istiod has begun to sign by another authority, or the roots don't cover it any more, until neither is so:
+    /// whoever answers may be the last one to follow the change. Never returns.
     async fn renew_after(mut self, renew: Arc<Notify>) {
         loop {
             let (roots, signer) = (&mut self.roots, &mut self.signer);
@@ -220,9 +230,11 @@ impl Changes {
             if changed.await.is_err() {
                 std::future::pending::<()>().await;
             }
-            if self.is_outdated() {
+            let mut pause = RENEWAL_PAUSE;
+            while self.is_outdated() {
                 renew.notify_one();
-                sleep(RENEWAL_PAUSE).await;
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_RENEWAL_PAUSE);
             }
         }
     }

@@ -4,10 +4,7 @@ use std::{future::pending, sync::Arc};
 
 use tokio::sync::watch;
 
-use crate::{
-    domain::x509::TrustBundle,
-    service::{signing_state::AuthorityReceiver, svid_publisher::IdentityReceiver},
-};
+use crate::{domain::x509::TrustBundle, service::signing_state::AuthorityReceiver};
 
 /// The roots of now.
 #[derive(Clone, Debug)]
@@ -42,18 +39,6 @@ impl Trusted for AuthorityReceiver {
 impl Trusted for watch::Receiver<Option<Arc<TrustBundle>>> {
     fn now(&self) -> Option<Trust> {
         let bundle = self.borrow().as_deref().cloned()?;
-        Some(Trust { roots_pem: bundle.to_pem(), bundle })
-    }
-
-    fn changed(&mut self) -> impl Future<Output = ()> + Send {
-        next(self)
-    }
-}
-
-/// Those that came with this replica's own identity, from the authority that it asks.
-impl Trusted for IdentityReceiver {
-    fn now(&self) -> Option<Trust> {
-        let bundle = self.borrow().as_ref().map(|identity| TrustBundle::clone(&identity.bundle))?;
         Some(Trust { roots_pem: bundle.to_pem(), bundle })
     }
 

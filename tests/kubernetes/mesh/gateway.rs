@@ -35,6 +35,14 @@ pub(crate) enum Expected<'a> {
     Context(&'a str),
 }
 
+/// Where it has its secrets from.
+enum Source<'a> {
+    /// A socket that speaks SDS.
+    Socket(&'a Path),
+    /// A folder with `sds-default.yaml` and `sds-rootca.yaml`.
+    Folder(&'a Path),
+}
+
 /// A running gateway.
 pub(crate) struct Gateway {
     process: Process,
@@ -53,8 +61,23 @@ impl Gateway {
         backend: SocketAddr,
         expected: &Expected<'_>,
     ) -> Self {
+        Self::start_by(name, folder, &Source::Socket(socket), backend, expected)
+    }
+
+    /// Starts one that has them from `files`, a folder with `sds-default.yaml` and `sds-rootca.yaml`.
+    pub(crate) fn of_files(
+        name: &str,
+        folder: &Path,
+        files: &Path,
+        backend: SocketAddr,
+        expected: &Expected<'_>,
+    ) -> Self {
+        Self::start_by(name, folder, &Source::Folder(files), backend, expected)
+    }
+
+    fn start_by(name: &str, folder: &Path, source: &Source<'_>, backend: SocketAddr, expected: &Expected<'_>) -> Self {
         let [config_file, admin_file, log] = ["json", "admin", "log"].map(|end| folder.join(format!("{name}.{end}")));
-        fs::write(&config_file, config(socket, backend, expected, &log).to_string()).unwrap();
+        fs::write(&config_file, config(source, backend, expected, &log).to_string()).unwrap();
         let mut command = peer("envoy");
         command.arg("--config-path").arg(config_file).arg("--admin-address-path").arg(&admin_file);
         command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
@@ -93,14 +116,15 @@ fn listener_port(listeners: &str) -> Option<u16> {
 
 /// Each request has a connection to the service of its own, and each connection a whole handshake: a pooled one would hide
 /// rotation, and with a resumed session nobody looks at certificates, not even at one that has expired.
-fn config(socket: &Path, backend: SocketAddr, expected: &Expected<'_>, log: &Path) -> Value {
+fn config(source: &Source<'_>, backend: SocketAddr, expected: &Expected<'_>, log: &Path) -> Value {
     let exactly = |id: &str| json!({"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": id}}]});
     let (context, bundle, shows) = match expected {
         Expected::Id(id) => (exactly(id), "ROOTCA", true),
         Expected::IdButShowNothing(id) => (exactly(id), "ROOTCA", false),
         Expected::Context(name) => (json!({}), *name, true),
     };
-    let own = if shows { json!([{"name": "default", "sds_config": sds()}]) } else { json!([]) };
+    let own =
+        if shows { json!([{"name": "default", "sds_config": source.sds("sds-default.yaml")}]) } else { json!([]) };
     let to_backend = json!({
         "name": "backend", "type": "STATIC", "connect_timeout": "2s",
         "load_assignment": endpoint("backend", &socket_address(backend)),
@@ -115,16 +139,19 @@ fn config(socket: &Path, backend: SocketAddr, expected: &Expected<'_>, log: &Pat
                 "tls_certificate_sds_secret_configs": own,
                 "combined_validation_context": {
                     "default_validation_context": context,
-                    "validation_context_sds_secret_config": {"name": bundle, "sds_config": sds()},
+                    "validation_context_sds_secret_config": {"name": bundle, "sds_config": source.sds("sds-rootca.yaml")},
                 },
             },
         }},
     });
-    let sds = json!({
-        "name": "sds", "type": "STATIC", "connect_timeout": "1s",
-        "load_assignment": endpoint("sds", &json!({"pipe": {"path": socket}})),
-        "typed_extension_protocol_options": protocol(&json!({"http2_protocol_options": {}}), &json!({})),
-    });
+    let mut clusters = vec![to_backend];
+    if let Source::Socket(socket) = source {
+        clusters.push(json!({
+            "name": "sds", "type": "STATIC", "connect_timeout": "1s",
+            "load_assignment": endpoint("sds", &json!({"pipe": {"path": socket}})),
+            "typed_extension_protocol_options": protocol(&json!({"http2_protocol_options": {}}), &json!({})),
+        }));
+    }
     let filter = json!({"name": "http", "typed_config": {
         "@type": format!("{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "http",
@@ -143,16 +170,24 @@ fn config(socket: &Path, backend: SocketAddr, expected: &Expected<'_>, log: &Pat
                 "address": socket_address(loopback(0)),
                 "filter_chains": [{"filters": [filter]}],
             }],
-            "clusters": [sds, to_backend],
+            "clusters": clusters,
         },
     })
 }
 
-fn sds() -> Value {
-    json!({"resource_api_version": "V3", "api_config_source": {
-        "api_type": "GRPC", "transport_api_version": "V3",
-        "grpc_services": [{"envoy_grpc": {"cluster_name": "sds"}}],
-    }})
+impl Source<'_> {
+    /// For the secret that is in `file`, where they are in files.
+    fn sds(&self, file: &str) -> Value {
+        match self {
+            Self::Socket(_) => json!({"resource_api_version": "V3", "api_config_source": {
+                "api_type": "GRPC", "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "sds"}}],
+            }}),
+            Self::Folder(folder) => json!({"resource_api_version": "V3", "path_config_source": {
+                "path": folder.join(file), "watched_directory": {"path": folder},
+            }}),
+        }
+    }
 }
 
 fn protocol(explicit: &Value, common: &Value) -> Value {

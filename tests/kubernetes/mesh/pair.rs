@@ -1,6 +1,6 @@
 //! A pair that signs nothing itself and passes requests on to istiod.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use super::{Mesh, Place, control_plane::ControlPlane};
 use crate::{
@@ -9,11 +9,15 @@ use crate::{
     support::{
         countersign::Serve,
         http::{free_port, loopback},
+        observe::readiness,
+        wait::wait_until,
     },
 };
 
 /// As whom the pair has its serving certificate from istiod.
 const ID: &str = "spiffe://cluster.local/ns/countersign/sa/countersign";
+
+const START: Duration = Duration::from_secs(20);
 
 /// Both replicas.
 pub(crate) struct Pair {
@@ -24,18 +28,28 @@ pub(crate) struct Pair {
 impl Pair {
     /// Starts both and waits until they are ready.
     pub(crate) fn start(mesh: &Mesh) -> Self {
-        let pair = Self::spawn(&mesh.place, &mesh.control_plane);
+        Self::start_with(mesh, &[])
+    }
+
+    /// The same with further flags.
+    pub(crate) fn start_with(mesh: &Mesh, flags: &[&str]) -> Self {
+        let pair = Self::spawn_with(&mesh.place, &mesh.control_plane, flags);
         pair.replicas.iter().for_each(Serve::wait_until_ready);
         pair
     }
 
     /// Starts both, be istiod there or not. They have the mesh's roots from their ConfigMap; it is mounted nowhere.
     pub(crate) fn spawn(place: &Place, istiod: &ControlPlane) -> Self {
+        Self::spawn_with(place, istiod, &[])
+    }
+
+    fn spawn_with(place: &Place, istiod: &ControlPlane, further: &[&str]) -> Self {
         let cluster = &place.cluster;
         let account = block_on(install_with(cluster, "rbac-istiod.yaml"));
         let roots = cluster.folder().join("pair-roots.pem");
         let mut flags = istiod.pair_flags();
         flags.extend(["--istiod-root-file".to_owned(), roots.display().to_string()]);
+        flags.extend(further.iter().map(|flag| (*flag).to_owned()));
         let replicas: Vec<Serve> = (0..2).map(|number| start(cluster, &account, number, &flags)).collect();
         let ports = replicas.iter().map(|replica| replica.port).collect();
         Self { replicas, ports }
@@ -60,6 +74,16 @@ impl Pair {
     /// `kill -9` of the one that agents ask first.
     pub(crate) fn kill_one(&mut self) {
         drop(self.replicas.remove(0));
+    }
+
+    /// The same of the active: the other one.
+    pub(crate) fn kill_the_active(&mut self) -> &Serve {
+        let active = wait_until(START, "an active", || {
+            let pages: Vec<String> = self.replicas.iter().map(readiness).collect();
+            pages.iter().position(|page| page.contains("term: ready (active in")).ok_or_else(|| pages.concat())
+        });
+        drop(self.replicas.remove(active));
+        &self.replicas[0]
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct RootSwap {
     pub(crate) old: Authority,
     pub(crate) first: Authority,
     new: Authority,
-    second: Authority,
+    pub(crate) second: Authority,
 }
 
 impl RootSwap {
@@ -109,7 +109,8 @@ fn has(secrets: Result<Secrets, String>, signer: &Authority, roots: &str) -> Res
     }
 }
 
-fn serials(roots: &str) -> Vec<String> {
+/// Sorted.
+pub(crate) fn serials(roots: &str) -> Vec<String> {
     let mut serials: Vec<String> = Certificate::from_pem(roots).into_iter().map(|root| root.serial).collect();
     serials.sort();
     serials

@@ -23,14 +23,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 const KEYS: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
 /// A mounted Secret. Goes wrong if it is ever torn.
-pub(super) struct Mounted {
+pub(crate) struct Mounted {
     path: PathBuf,
     reads: Repeated,
 }
 
 impl Mounted {
     /// Mounts that of a namespace, and waits until there is something in it.
-    pub(super) fn start(cluster: &Cluster, namespace: &'static str) -> Self {
+    pub(crate) fn start(cluster: &Cluster, namespace: &'static str) -> Self {
         let path = cluster.folder().join(format!("mounted-{namespace}"));
         let (mount, kubeconfig) = (Mount::at(path.clone()), cluster.admin_kubeconfig());
         let reads = Repeated::start(move |outcomes| follow(&kubeconfig, namespace, &mount, outcomes));
@@ -39,16 +39,16 @@ impl Mounted {
         mounted
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) const fn reads(&self) -> &Repeated {
+    pub(crate) const fn reads(&self) -> &Repeated {
         &self.reads
     }
 
     /// Ends it. How often it was read.
-    pub(super) fn stop(self) -> u64 {
+    pub(crate) fn stop(self) -> u64 {
         self.reads.stop()
     }
 }

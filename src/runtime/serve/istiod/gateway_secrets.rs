@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 use super::{lease::Member, while_held::WhileHeld};
 use crate::{
     grpc::{
@@ -19,15 +21,15 @@ use crate::{
     service::{
         gateway_secrets::{AccountTokens, GatewaySecrets, Parts, Surroundings},
         istiod_pass_on::PassOn,
+        mesh_trust::{MeshTrust, tell_terms},
         readiness::Readiness,
-        svid_publisher::IdentityReceiver,
     },
 };
 
-/// How istiod is asked, and its roots as they came with the own certificate.
+/// How istiod is asked, and its roots.
 pub(super) struct Signer {
     pub(super) pass_on: Arc<PassOn>,
-    pub(super) serving: IdentityReceiver,
+    pub(super) trust: MeshTrust,
 }
 
 /// As long as istiod gives without being asked for more.
@@ -37,7 +39,7 @@ const ITS_DEFAULT: Duration = Duration::ZERO;
 pub(super) async fn start(
     Member { namespace, held, .. }: &Member,
     cluster: &IstiodClusterConfig,
-    Signer { pass_on, serving }: Signer,
+    Signer { pass_on, trust }: Signer,
     readiness: &Readiness,
     (config, seams): (&ServeConfig, &Seams),
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
@@ -65,8 +67,11 @@ pub(super) async fn start(
     };
     let kept = GatewaySecrets::new(parts.collect(), &all).map_err(ServeFailed::of)?;
     let clock = Arc::clone(&seams.clock);
-    let trusted = move |term: &_| WhileHeld::new(term, &clock, &serving);
-    let keeping = kept.run(held.clone(), trusted, readiness.latch("gateway secrets", "not begun"));
+    let (told, terms) = watch::channel(None);
+    let telling = tell_terms(held.clone(), trust.object.clone(), told);
+    supervisor.spawn("gateway roots", until(shutdown, async move { match telling.await {} }));
+    let trusted = move |term: &_| WhileHeld::new(term, &clock, &trust);
+    let keeping = kept.run(terms, trusted, readiness.latch("gateway secrets", "not begun"));
     supervisor.spawn("gateway secrets", until(shutdown, async move { match keeping.await {} }));
     Ok(())
 }

@@ -14,22 +14,32 @@ use crate::{
         shutdown::Shutdown,
         supervisor::Supervisor,
     },
-    service::istiod_pass_on::KnownRoots,
+    service::{ca_roots::FollowedRoots, istiod_pass_on::KnownRoots},
 };
 
 /// While there are none, what each place lacks is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Begins to follow them: where they come from, and what is known of them. The file counts only as long as the object was never
-/// read: kubelet is late with it.
+/// The roots, as they are followed.
+pub(super) struct Roots {
+    /// Where they come from.
+    pub(super) places: Arc<CaRoots>,
+    /// What is known of them.
+    pub(super) known: watch::Receiver<KnownRoots>,
+    /// In Kubernetes, the object that tells of them.
+    #[cfg(feature = "kubernetes")]
+    pub(super) object: Option<FollowedRoots>,
+}
+
+/// Begins to follow them. The file counts only as long as the object was never read: kubelet is late with it.
 #[cfg_attr(not(feature = "kubernetes"), expect(clippy::unused_async, reason = "only Kubernetes has such objects"))]
 pub(super) async fn start(
     config: &ServeConfig,
     istiod: &IstiodConfig,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
-) -> Result<(Arc<CaRoots>, watch::Receiver<KnownRoots>), ServeFailed> {
-    let followed = match &istiod.cluster {
+) -> Result<Roots, ServeFailed> {
+    let object: Option<FollowedRoots> = match &istiod.cluster {
         #[cfg(feature = "kubernetes")]
         Some(cluster) => {
             use crate::k8s::{client::client, mesh_roots::MeshRoots};
@@ -40,10 +50,15 @@ pub(super) async fn start(
         }
         _ => None,
     };
-    let places = Arc::new(CaRoots::new(followed, Some(istiod.root_file.clone())));
+    let places = Arc::new(CaRoots::new(object.clone(), Some(istiod.root_file.clone())));
     let (roots, known) = watch::channel(KnownRoots::default());
     supervisor.spawn("roots", until(shutdown, follow(Arc::clone(&places), config.trust_domain.clone(), roots)));
-    Ok((places, known))
+    Ok(Roots {
+        places,
+        known,
+        #[cfg(feature = "kubernetes")]
+        object,
+    })
 }
 
 /// Never returns.

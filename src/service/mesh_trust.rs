@@ -1,0 +1,138 @@
+//! The roots of a mesh whose istiod signs, for what the active keeps: those of the object in which the mesh keeps them, in each
+//! term as they were read in it. What came with a certificate would be as old as that.
+
+use std::{convert::Infallible, future::pending, time::Duration};
+
+use tokio::{sync::watch, time::timeout};
+use tracing::warn;
+
+use super::{
+    bundle_distribution::{Trust, Trusted},
+    ca_roots::FollowedRoots,
+    istiod_pass_on::KnownRoots,
+};
+use crate::domain::{identity::TrustDomain, x509::TrustBundle};
+
+/// The roots of now.
+#[derive(Clone)]
+pub(crate) struct MeshTrust {
+    pub(crate) trust_domain: TrustDomain,
+    /// In which the mesh keeps them.
+    pub(crate) object: FollowedRoots,
+    /// What istiod is verified by: the same, or a file as long as the object could never be read.
+    pub(crate) known: watch::Receiver<KnownRoots>,
+}
+
+/// So long a new term waits for the object, which this replica may have no right to list.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
+impl Trusted for MeshTrust {
+    fn now(&self) -> Option<Trust> {
+        let newest = self.object.newest().ok();
+        let newest = newest.and_then(|pem| TrustBundle::from_pem(self.trust_domain.clone(), &pem).ok());
+        let bundle = newest.or_else(|| self.known.borrow().bundle.as_deref().cloned())?;
+        Some(Trust { roots_pem: bundle.to_pem(), bundle })
+    }
+
+    async fn changed(&mut self) {
+        tokio::select! {
+            () = self.object.changed() => {}
+            () = next(&mut self.known) => {}
+        }
+    }
+}
+
+/// Tells of each term when the object has been read in it. Whoever was active before may have written by roots that this replica
+/// has not been told of yet, and older ones must not take their place. Never returns.
+pub(crate) async fn tell_terms<T: Clone + Send + Sync>(
+    mut terms: watch::Receiver<Option<T>>,
+    mut object: FollowedRoots,
+    told: watch::Sender<Option<T>>,
+) -> Infallible {
+    loop {
+        told.send_replace(None);
+        let term = terms.borrow_and_update().clone();
+        if let Some(term) = term {
+            tokio::select! {
+                looked = timeout(LOOK_LIMIT, object.look_now()) => {
+                    if looked.is_err() {
+                        warn!(event = "mesh_roots_not_read", "what is kept for gateways goes on with the roots that are known");
+                    }
+                    told.send_replace(Some(term));
+                }
+                () = next(&mut terms) => continue,
+            }
+        }
+        next(&mut terms).await;
+    }
+}
+
+/// Whoever tells no more has ended, and says so itself.
+async fn next<T: Send + Sync>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::{domain::authority::testing::authority, service::ca_roots::followed_roots};
+
+    fn roots(trust: &MeshTrust) -> Option<String> {
+        trust.now().map(|trust| trust.roots_pem)
+    }
+
+    #[tokio::test]
+    async fn the_object_counts_as_soon_as_it_is_read_and_until_then_what_istiod_is_verified_by() {
+        let [file, old, new] = std::array::from_fn(|_| authority().bundle().clone());
+        let (follower, object) = followed_roots("ConfigMap a/b");
+        let (known, of_istiod) = watch::channel(KnownRoots::default());
+        let trust_domain: TrustDomain = "cluster.local".parse().unwrap();
+        let mut trust = MeshTrust { trust_domain, object, known: of_istiod };
+        assert_eq!(roots(&trust), None);
+        known.send_replace(KnownRoots { bundle: Some(Arc::new(file.clone())), trouble: None });
+        trust.changed().await;
+        assert_eq!(roots(&trust), Some(file.to_pem()));
+        for bundle in [&old, &new] {
+            follower.found(bundle.to_pem().as_bytes()).unwrap();
+            trust.changed().await;
+            assert_eq!(roots(&trust), Some(bundle.to_pem()));
+        }
+        follower.missed("deleted");
+        assert_eq!(roots(&trust), Some(new.to_pem()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_is_told_of_when_the_object_was_read_in_it_and_soon_when_it_cannot_be_read() {
+        let (follower, object) = followed_roots("ConfigMap a/b");
+        let (terms, held) = watch::channel(None);
+        let (told, mut term) = watch::channel(None);
+        follower.looked();
+        let telling = tokio::spawn(tell_terms(held, object, told));
+        for number in 1..=2 {
+            terms.send_replace(Some(number));
+            follower.wanted_now().notified().await;
+            sleep(Duration::from_secs(5)).await;
+            assert_eq!(*term.borrow(), None, "what was read before is too old");
+            follower.looked();
+            term.wait_for(|term| *term == Some(number)).await.unwrap();
+            terms.send_replace(None);
+            term.wait_for(Option::is_none).await.unwrap();
+        }
+        terms.send_replace(Some(3));
+        sleep(Duration::from_secs(5)).await;
+        terms.send_replace(None);
+        sleep(2 * LOOK_LIMIT).await;
+        assert_eq!(*term.borrow(), None, "it was over before");
+        let began = Instant::now();
+        terms.send_replace(Some(4));
+        term.wait_for(|term| *term == Some(4)).await.unwrap();
+        assert_eq!(began.elapsed(), LOOK_LIMIT);
+        telling.abort();
+    }
+}

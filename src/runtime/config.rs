@@ -189,7 +189,7 @@ impl ServeConfig {
             istiod::refuse_all(from);
         }
         if !in_kubernetes {
-            kubernetes::refuse_all(from);
+            kubernetes::refuse_all(from, passes_on);
         }
         let data_dir = from.one("data_dir", parse::data_dir);
         let ca_dir = from.one("ca_dir", parse::path);
@@ -253,12 +253,17 @@ impl ServeConfig {
         } else {
             "self-signed"
         };
+        let state = if kubernetes.is_some() { "kubernetes" } else { "embedded" };
+        let mut kubernetes = kubernetes.unwrap_or_default();
+        if let Some(istiod) = istiod {
+            kubernetes.cluster_id.clone_from(&istiod.cluster_id);
+        }
         let own = |text: String| Some(text).filter(|_| istiod.is_none());
         let texts = ServeArgs {
-            state: Some(if kubernetes.is_some() { "kubernetes" } else { "embedded" }.to_owned()),
+            state: Some(state.to_owned()),
             source: Some(source.to_owned()),
             istiod: istiod.map(IstiodConfig::to_args).unwrap_or_default(),
-            kubernetes: kubernetes.unwrap_or_default(),
+            kubernetes,
             data_dir: Some(self.data_dir.display().to_string()),
             ca_dir: self.ca_dir.as_ref().map(|dir| dir.display().to_string()),
             listen: Some(self.listen.address.to_string()),

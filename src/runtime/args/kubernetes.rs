@@ -33,7 +33,8 @@ pub struct KubernetesArgs {
     /// How long a lease must stand unchanged before another replica takes it; longer than lease-step-down
     #[arg(long, value_name = "DURATION")]
     pub lease_duration: Option<String>,
-    /// This cluster's name in the `clusterid` of requests
+    /// This cluster's name in the `clusterid` of requests. With source istiod, if it is given, the pair names it to istiod in requests
+    /// of its own; needed where this is not istiod's own cluster
     #[arg(long, value_name = "NAME")]
     pub cluster_id: Option<String>,
     /// Audience that a pod's token must have. Repeatable

@@ -103,7 +103,8 @@ fn header(text: &str) -> Result<CaHeader, String> {
     CaHeader::new(name, value)
 }
 
-fn printable(text: &str) -> Result<String, String> {
+/// What may stand in a header.
+pub(super) fn printable(text: &str) -> Result<String, String> {
     let is_printable = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
     if is_printable { Ok(text.to_owned()) } else { Err(format!("{text:?} has characters that can't be sent")) }
 }

@@ -3,7 +3,8 @@
 use std::{num::NonZeroU32, path::PathBuf};
 
 use super::{
-    CaAddress, PairPortConfig, PolicyConfig, TokenReviewConfig, kubernetes, parse, reference, sources::Sources,
+    CaAddress, PairPortConfig, PolicyConfig, TokenReviewConfig, authority::printable, kubernetes, parse, reference,
+    sources::Sources,
 };
 use crate::{
     domain::leadership::LeaseTiming,
@@ -36,6 +37,8 @@ pub struct IstiodConfig {
     pub root_file: PathBuf,
     /// The proof of this replica.
     pub token_file: PathBuf,
+    /// What istiod calls the cluster that the pair's own tokens are of; if not given, they are taken for ones of its own cluster.
+    pub cluster_id: Option<String>,
     /// Requests a second.
     pub qps: NonZeroU32,
     /// What counts in Kubernetes only.
@@ -113,6 +116,7 @@ impl IstiodConfig {
         let addresses = from.many("istiod_addresses", |text| parse::ca_address(text, server_name.as_ref()));
         let root_file = from.one("istiod_root_file", parse::path);
         let token_file = from.one("istiod_token_file", parse::path);
+        let cluster_id = from.is_chosen("cluster_id").then(|| from.one("cluster_id", printable)).flatten();
         let qps = from.one("istiod_qps", |text| {
             text.parse().map_err(|_malformed| format!("{text:?} is no number of requests: write 1 or more"))
         });
@@ -122,6 +126,7 @@ impl IstiodConfig {
             server_name: server_name.map(|name| name.to_str().into_owned()),
             root_file: root_file?,
             token_file: token_file?,
+            cluster_id,
             qps: qps?,
             cluster,
         })
@@ -198,7 +203,9 @@ impl FollowedPolicy {
         let policy = PolicyConfig::read(from)?;
         let Some(policy) = policy else {
             let others = PairPortConfig::FIELDS.into_iter().chain(TokenReviewConfig::FIELDS).chain(["istio_namespace"]);
-            for field in others.filter(|field| from.is_chosen(field)).collect::<Vec<_>>() {
+            // the cluster is named to istiod as well
+            let others = others.filter(|field| *field != "cluster_id" && from.is_chosen(field));
+            for field in others.collect::<Vec<_>>() {
                 from.refuse(field, kubernetes::NEEDS_POLICY);
             }
             return Some(None);

@@ -126,8 +126,9 @@ impl KubernetesConfig {
 }
 
 /// Notes each setting that would have no effect without Kubernetes.
-pub(super) fn refuse_all(from: &mut Sources) {
-    let chosen = reference::kubernetes_fields().into_iter().filter(|field| from.is_chosen(field));
+pub(super) fn refuse_all(from: &mut Sources, passes_on: bool) {
+    let counts = |field: &str| passes_on && field == "cluster_id";
+    let chosen = reference::kubernetes_fields().into_iter().filter(|field| from.is_chosen(field) && !counts(field));
     for field in chosen.collect::<Vec<_>>() {
         from.refuse(&field, "counts with state kubernetes only: set that, or leave this out");
     }

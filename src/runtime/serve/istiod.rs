@@ -88,7 +88,8 @@ pub(super) async fn serve(
     #[cfg(feature = "kubernetes")]
     let policy = if let (Some(member), Some(cluster), Some(object)) = (leaving.member, &istiod.cluster, roots.object) {
         let trust = MeshTrust { trust_domain: config.trust_domain.clone(), object, known: roots.known.clone() };
-        let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), trust };
+        let (pass_on, cluster_id) = (Arc::clone(&pass_on), istiod.cluster_id.clone());
+        let signer = gateway_secrets::Signer { pass_on, trust, cluster_id };
         gateway_secrets::start(&member, cluster, signer, &readiness, (config, &seams), (&shutdown, &mut supervisor))
             .await?;
         let (seams, readiness, left) = (&seams, &readiness, left.clone());
@@ -183,7 +184,8 @@ fn start_serving_certificate(
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
 ) -> OwnCertificate {
-    let authority = OwnAtIstiod::new(Arc::clone(pass_on), OwnToken::File(istiod.token_file.clone()));
+    let authority =
+        OwnAtIstiod::new(Arc::clone(pass_on), OwnToken::File(istiod.token_file.clone()), istiod.cluster_id.clone());
     let (publisher, serving) = SvidPublisher::new(
         Arc::new(authority),
         Expectation::AnyIn(config.trust_domain.clone()),

@@ -76,6 +76,18 @@ fn where_istiod_signs_only_what_counts_there_is_taken() {
 }
 
 #[test]
+fn before_istiod_the_own_cluster_is_named_if_that_is_wanted() {
+    for istiod in ["source: istiod\n", "source: istiod\nstate: kubernetes\nreplicaUid: a-b\n"] {
+        assert_eq!(load_file(istiod).unwrap().istiod.unwrap().cluster_id, None);
+        let config = load_file(&format!("{istiod}clusterId: remote\n")).unwrap();
+        assert_eq!(config.istiod.as_ref().unwrap().cluster_id.as_deref(), Some("remote"));
+        assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap().istiod, config.istiod);
+        assert!(problem_of(&format!("{istiod}clusterId: \"\\t\"\n")).contains("has characters that can't be sent"));
+    }
+    assert!(problem_of("clusterId: remote\n").contains("counts with state kubernetes only"));
+}
+
+#[test]
 fn a_replica_before_istiod_in_kubernetes_needs_its_name_and_no_pair_port() {
     let problem = problem_of("source: istiod\nstate: kubernetes\n");
     assert!(problem.contains("--replica-uid: required"), "{problem}");

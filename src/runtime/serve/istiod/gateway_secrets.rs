@@ -30,6 +30,8 @@ use crate::{
 pub(super) struct Signer {
     pub(super) pass_on: Arc<PassOn>,
     pub(super) trust: MeshTrust,
+    /// As istiod calls this cluster.
+    pub(super) cluster_id: Option<String>,
 }
 
 /// As long as istiod gives without being asked for more.
@@ -39,7 +41,7 @@ const ITS_DEFAULT: Duration = Duration::ZERO;
 pub(super) async fn start(
     Member { namespace, held, .. }: &Member,
     cluster: &IstiodClusterConfig,
-    Signer { pass_on, trust }: Signer,
+    Signer { pass_on, trust, cluster_id }: Signer,
     readiness: &Readiness,
     (config, seams): (&ServeConfig, &Seams),
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
@@ -53,7 +55,7 @@ pub(super) async fn start(
         let token = OwnToken::Made(Arc::clone(&tokens), of.account.clone());
         Parts {
             secret: Arc::new(ClusterTlsSecret::new(client.clone(), of.namespace(), &of.name)),
-            authority: Arc::new(OwnAtIstiod::new(Arc::clone(&pass_on), token)),
+            authority: Arc::new(OwnAtIstiod::new(Arc::clone(&pass_on), token, cluster_id.clone())),
             of: of.clone(),
         }
     });

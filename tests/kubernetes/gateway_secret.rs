@@ -70,6 +70,11 @@ pub(crate) fn set(secret: &Secret) -> Result<SvidSet, String> {
     SvidSet::of(&key(secret, "tls.crt"), &key(secret, "tls.key"), &key(secret, "ca.crt"))
 }
 
+/// With serial numbers as [`SvidSet`] has them: without a leading zero.
+fn serials(text: &str) -> String {
+    text.replace("serial 0", "serial ")
+}
+
 /// Waits for a whole set that is not `old`.
 fn next(cluster: &Cluster, old: Option<&SvidSet>) -> SvidSet {
     wait_until(SOON, "another set in the Secret", || match set(&secret(cluster)?) {
@@ -121,7 +126,6 @@ fn a_gateways_secret_is_waited_for_made_put_right_renewed_and_taken_over() {
     let object = secret(&cluster).unwrap();
     assert_eq!(object.type_.as_deref(), Some("kubernetes.io/tls"));
     assert_eq!(object.metadata.annotations.unwrap()[MARK], "countersign");
-    let serials = |text: &str| text.replace("serial 0", "serial ");
     wait_for("which one it holds", &format!("serial {}", first.leaf.serial), || {
         serials(&readiness(&replicas.serves[active]))
     });
@@ -230,7 +234,7 @@ impl AtIstiod {
     /// Waits until one of the replicas says this of itself.
     fn one_says(&self, text: &str) {
         wait_until(SOON, text, || {
-            let pages = self.replicas.serves.each_ref().map(readiness);
+            let pages = self.replicas.serves.each_ref().map(|serve| serials(&readiness(serve)));
             if pages.iter().any(|page| page.contains(text)) { Ok(()) } else { Err(pages.concat()) }
         });
     }

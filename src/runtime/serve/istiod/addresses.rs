@@ -15,7 +15,12 @@ use crate::{
 /// Begins to follow them, if they are not given.
 #[cfg_attr(
     not(feature = "kubernetes"),
-    expect(unused_variables, clippy::unused_async, reason = "only Kubernetes has Services")
+    expect(
+        unused_variables,
+        clippy::needless_pass_by_ref_mut,
+        clippy::unused_async,
+        reason = "only Kubernetes has Services"
+    )
 )]
 pub(super) async fn start(
     istiod: &IstiodConfig,

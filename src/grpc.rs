@@ -11,6 +11,7 @@ mod issuance_messages;
 pub mod istiod_client;
 pub mod known_peers;
 mod mesh_pair_service;
+pub mod mutual_tls_probe;
 pub mod operator_client;
 mod operator_service;
 pub mod own_at_istiod;

@@ -28,6 +28,7 @@ pub mod plugged_in_authority;
 pub mod policy_enforcement;
 pub mod policy_follower;
 pub mod policy_objects;
+pub mod policy_probes;
 pub mod policy_publisher;
 pub mod policy_view;
 pub mod ports;

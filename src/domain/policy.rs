@@ -16,12 +16,15 @@ mod peer_authentication;
 mod policy_index;
 mod policy_snapshot;
 mod port_class;
+mod probe;
 mod reach;
 mod release;
 mod service_policy;
 
 pub use self::{
-    condition::{Condition, GatewayCondition, Lack, MeshCondition, SdsObstacle, Severity, Shortfall, Upstream},
+    condition::{
+        Condition, GatewayCondition, Lack, MeshCondition, PortableShortfall, SdsObstacle, Severity, Shortfall, Upstream,
+    },
     control_planes::{
         ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,
     },
@@ -31,7 +34,7 @@ pub use self::{
         DesiredPolicy, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, GatewayFacts,
         GatewayIndex, GatewayPlan, GatewayState, GrantFacts, ListenerFacts, ListenerSetFacts, NamespacePlan,
         NamespaceSelector, Parent, ParentFacts, PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind,
-        RouteKinds, SdsSecretFacts, SdsUrl, ServicePlan, Target, TlsPolicyFacts, Verification,
+        RouteKinds, SdsSecretFacts, SdsUrl, ServicePlan, Target, TlsPolicyFacts, Uptake, Verification, WrittenFacts,
     },
     identity_set::IdentitySet,
     labels::Labels,
@@ -46,6 +49,7 @@ pub use self::{
     policy_index::{Change, ClusterChange, PolicyIndex, PolicySettings},
     policy_snapshot::{NamespacePolicy, PolicyChanges, PolicySnapshot},
     port_class::{PortClass, PortFacts, TargetPort},
+    probe::{PROBE_ALPN, PortSight, ProbeFinding, ProbeSight, ProbeTarget},
     reach::Reach,
     release::{NoRelease, Release},
     service_policy::{OPT_OUT_ANNOTATION, PORTABLE_IDENTITIES, PortPolicy, ServicePolicy},

@@ -488,6 +488,7 @@ mod tests {
             service: service.clone(),
             gateways: Arc::default(),
             policy: None,
+            uptake: None,
             conditions: [lack.into()].into(),
         };
         let services = [(Arc::clone(&service.name), Arc::new(plan))].into();
@@ -513,7 +514,7 @@ mod tests {
     fn whether_a_policy_is_in_force_is_told_to_operators_alone_and_once() {
         let mut index = index(2);
         let before = told(&mut index);
-        let enforcement = [(ObjectName::new("n", "s0001"), policy::Condition::Enforced { gateways: 1 })];
+        let enforcement = [(ObjectName::new("n", "s0001"), policy::Condition::Enforced { gateways: 1, portable: 0 })];
         let newest = Told { beside: in_force(enforcement), ..before.clone() };
         let messages = update(&publisher(), Reader::Operator, Some(&before), &newest);
         let services = &messages[0].services;
@@ -526,7 +527,7 @@ mod tests {
         let back = update(&publisher(), Reader::Operator, Some(&newest), &before);
         assert!(back[0].services[0].conditions.iter().all(|condition| condition.reason != "Enforced"));
         // of a Service that has changed as well, once; of one without a policy, nothing
-        let gone = [(ObjectName::new("n", "gone"), policy::Condition::Enforced { gateways: 1 })];
+        let gone = [(ObjectName::new("n", "gone"), policy::Condition::Enforced { gateways: 1, portable: 0 })];
         index.apply(ClusterChange::Services(Change::Put(service_facts(1, Some("odd")))));
         let changed = Told { beside: in_force(gone), ..told(&mut index) };
         let messages = update(&publisher(), Reader::Operator, Some(&newest), &changed);

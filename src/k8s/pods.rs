@@ -75,6 +75,15 @@ struct Status {
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
     container_statuses: Vec<ContainerStatus>,
+    conditions: Vec<PodCondition>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodCondition {
+    #[serde(rename = "type")]
+    kind: Box<str>,
+    status: Box<str>,
 }
 
 /// The pods of the cluster. Needs the right to list and watch pods in all namespaces.
@@ -172,6 +181,12 @@ impl Trimmed for TrimmedPod {
     }
 }
 
+impl Status {
+    fn is_ready(&self) -> bool {
+        self.conditions.iter().any(|condition| &*condition.kind == "Ready" && &*condition.status == "True")
+    }
+}
+
 /// `None` for what no API server would let exist.
 fn facts_of(pod: &TrimmedPod) -> Option<PodFacts> {
     let TrimmedPod { metadata, spec, status } = pod;
@@ -196,6 +211,7 @@ fn policy_facts(pod: &TrimmedPod, presence: &PodFacts) -> policy::PodFacts {
         account: presence.account.clone(),
         finished: presence.life == Life::Finished,
         sidecar: sidecar_of(&labels, &metadata.annotations, spec.host_network),
+        ready_at: ip.filter(|_| presence.life == Life::Stays && status.is_ready()),
         named_ports: named_ports(&spec.containers, &spec.init_containers),
         control_plane: control_plane(&labels, &spec.containers, &status.container_statuses, ip),
         labels: Arc::new(labels),

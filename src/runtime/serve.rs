@@ -143,6 +143,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let greeting = greeting(&config, &surroundings);
     let distribution = surroundings.distribution.take();
     let policy_objects = surroundings.policy_objects.take();
+    let probes = policy_objects.as_ref().map(|planned| planned.probes.clone());
     let gateway_secrets = std::mem::take(&mut surroundings.gateway_secrets);
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
     let pair = surroundings.announced.pair();
@@ -162,6 +163,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
         None => None,
     };
     let (serving, slot) = start_signing(signing, &identities, config.drain, &shutdown, control, &mut supervisor);
+    policy_objects::start_probes(probes, serving.identity.clone(), &identities, (&shutdown, &mut supervisor));
     if let Some((files, authority)) = plugged_in {
         let latch = readiness.latch("plugged-in authority", "its files have not been looked at yet");
         supervisor.spawn("CA files", on(control, until(&shutdown, files.run(latch))));

@@ -93,7 +93,10 @@ mod tests {
         let services = services.iter().map(|(name, by)| {
             let gateways = by.iter().map(|name| gateway(name)).collect();
             let service = ObjectName::new("app", name);
-            (Arc::from(*name), Arc::new(ServicePlan { service, gateways, policy: None, conditions: [].into() }))
+            (
+                Arc::from(*name),
+                Arc::new(ServicePlan { service, gateways, policy: None, uptake: None, conditions: [].into() }),
+            )
         });
         let namespace = NamespacePlan { name: "app".into(), services: services.collect() };
         let namespaces = [(Arc::from("app"), Arc::new(namespace))].into();

@@ -220,6 +220,7 @@ impl Metrics {
             metrics.root_places.clone(),
         );
         metrics.policy_objects.register(registry);
+        metrics.policies.register_probes(registry);
         registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
         registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
         registry.register(

@@ -17,10 +17,10 @@ use tokio::{
 
 use super::metrics::Metrics;
 use crate::domain::{
-    identity::{SpiffeId, TrustDomain},
+    identity::{ServiceAccount, SpiffeId, TrustDomain},
     policy::{
-        Condition, Enforcement, EnforcementIndex, IdentitySet, MtlsMode, PolicySnapshot, Report, ReportChange,
-        Reporter, ServicePolicy,
+        Condition, Enforcement, EnforcementIndex, GatewayPlan, IdentitySet, MtlsMode, ObjectName, PolicySnapshot,
+        ProbeSight, Report, ReportChange, Reporter, ServicePolicy, Verification,
     },
 };
 
@@ -42,6 +42,8 @@ const SERVICES_OF_AN_AGENT: usize = 10_000;
 #[derive(Debug)]
 pub struct PolicyEnforcement {
     trust_domain: TrustDomain,
+    /// From which times are counted.
+    begun: Instant,
     state: Mutex<State>,
     touched: Notify,
     reported: watch::Sender<()>,
@@ -103,6 +105,7 @@ impl PolicyEnforcement {
         let published = watch::Sender::new(Arc::default());
         Self {
             trust_domain,
+            begun: Instant::now(),
             state: Mutex::default(),
             touched: Notify::new(),
             reported: watch::Sender::new(()),
@@ -183,22 +186,35 @@ impl PolicyEnforcement {
         self.reported.subscribe()
     }
 
-    /// Publishes what is in force under the policies of `snapshots`, for ever.
+    /// A probe has seen this of a Service's pods, when its policy was to accept `accounts`.
+    pub fn see(&self, service: &ObjectName, accounts: &[ServiceAccount], sight: ProbeSight) {
+        let identities = self.set_of(accounts);
+        self.state().index.see(service, identities, sight);
+        self.touched.notify_one();
+    }
+
+    /// Publishes what is in force under the policies of `snapshots`, and the objects of `plans` if any are kept, for ever.
     pub async fn run(
         self: Arc<Self>,
         mut snapshots: watch::Receiver<Option<Arc<PolicySnapshot>>>,
+        mut plans: Option<watch::Receiver<Option<Arc<GatewayPlan>>>>,
         metrics: Arc<Metrics>,
     ) -> Infallible {
         let mut wanted: Option<Arc<PolicySnapshot>> = None;
+        let mut planned: Option<Arc<GatewayPlan>> = None;
         loop {
             let newest = snapshots.borrow_and_update().clone();
             self.want(wanted.as_deref(), newest.as_deref());
             wanted = newest;
+            let newest = plans.as_mut().and_then(|plans| plans.borrow_and_update().clone());
+            self.plan(planned.as_deref(), newest.as_deref());
+            planned = newest;
             self.forget_silent();
             self.publish(&metrics, wanted.is_some());
             sleep(PACE).await;
             tokio::select! {
                 Ok(()) = snapshots.changed() => {}
+                () = changed(plans.as_mut()) => {}
                 () = self.touched.notified() => {}
                 () = sleep(LOOK_EVERY) => {}
             }
@@ -208,7 +224,8 @@ impl PolicyEnforcement {
     fn want(&self, before: Option<&PolicySnapshot>, newest: Option<&PolicySnapshot>) {
         let Some(newest) = newest else { return };
         let mut state = self.state();
-        let required = |policy: &ServicePolicy| (policy.mode == MtlsMode::Required).then(|| self.set_of(policy));
+        let required =
+            |policy: &ServicePolicy| (policy.mode == MtlsMode::Required).then(|| self.set_of(&policy.accounts));
         match before {
             None => {
                 newest.services().for_each(|policy| state.index.require(policy.service.clone(), required(policy)));
@@ -223,8 +240,20 @@ impl PolicyEnforcement {
         }
     }
 
-    fn set_of(&self, policy: &ServicePolicy) -> IdentitySet {
-        let ids = policy.accounts.iter().filter_map(|account| account.spiffe_id(&self.trust_domain).ok());
+    fn plan(&self, before: Option<&GatewayPlan>, newest: Option<&GatewayPlan>) {
+        let Some(newest) = newest else { return };
+        let (now, mut state) = (self.begun.elapsed(), self.state());
+        for (service, plan) in newest.changed_since(before) {
+            let portable = plan.and_then(|plan| {
+                let Verification::Portable(accounts) = &plan.policy.as_ref()?.verification else { return None };
+                Some((self.set_of(accounts), plan.uptake.clone()?))
+            });
+            state.index.take_up(service, portable, now);
+        }
+    }
+
+    fn set_of(&self, accounts: &[ServiceAccount]) -> IdentitySet {
+        let ids = accounts.iter().filter_map(|account| account.spiffe_id(&self.trust_domain).ok());
         IdentitySet::of(&ids.collect::<Vec<SpiffeId>>())
     }
 
@@ -240,7 +269,7 @@ impl PolicyEnforcement {
     }
 
     fn publish(&self, metrics: &Metrics, is_known: bool) {
-        let newest = self.state().index.settle();
+        let newest = self.state().index.settle(self.begun.elapsed());
         if !is_known {
             return;
         }
@@ -265,6 +294,17 @@ impl State {
             return Err(ReportError::TooManyAgents(of_one));
         }
         if self.agents.len() >= AGENTS { Err(ReportError::TooManyAgents(self.agents.len())) } else { Ok(()) }
+    }
+}
+
+/// Waits for another plan; for ever where there are none.
+async fn changed(plans: Option<&mut watch::Receiver<Option<Arc<GatewayPlan>>>>) {
+    let is_changed = match plans {
+        Some(plans) => plans.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_changed {
+        std::future::pending().await
     }
 }
 

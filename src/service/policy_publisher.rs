@@ -2,6 +2,8 @@
 //!
 //! Every replica has its own. Versions are therefore a replica's: who comes from another one reads everything anew.
 
+mod pod_changes;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     convert::Infallible,
@@ -15,10 +17,14 @@ use tokio::{
 };
 use tracing::info;
 
+pub use self::pod_changes::PodChanges;
 use super::{gateway_plans::GatewayPlans, gateway_reaches::GatewayReaches, policy_enforcement::PolicyEnforcement};
 use crate::domain::{
     identity::{SpiffeId, TrustDomain},
-    policy::{ClusterChange, MeshLabels, NamespacePolicy, PolicyIndex, PolicySettings, PolicySnapshot},
+    policy::{
+        ClusterChange, MeshLabels, NamespacePolicy, ObjectName, PolicyIndex, PolicySettings, PolicySnapshot,
+        ProbeTarget,
+    },
 };
 
 /// Changes that come within this become one snapshot: a roll-out is hundreds of them.
@@ -37,6 +43,7 @@ pub struct PolicyPublisher {
     kept: Mutex<VecDeque<Arc<PolicySnapshot>>>,
     /// Who else is to know what was seen.
     plans: Option<Arc<GatewayPlans>>,
+    pod_changes: Option<Arc<PodChanges>>,
     enforcement: Arc<PolicyEnforcement>,
     reaches: GatewayReaches,
 }
@@ -91,6 +98,7 @@ impl PolicyPublisher {
             published: watch::Sender::new(None),
             kept: Mutex::default(),
             plans: None,
+            pod_changes: None,
         }
     }
 
@@ -104,6 +112,12 @@ impl PolicyPublisher {
     #[must_use]
     pub fn with_plans(self, plans: Option<Arc<GatewayPlans>>) -> Self {
         Self { plans, ..self }
+    }
+
+    /// Tells `changes` of which Services' pods something may have changed.
+    #[must_use]
+    pub fn with_pod_changes(self, changes: Option<Arc<PodChanges>>) -> Self {
+        Self { pod_changes: changes, ..self }
     }
 
     /// The trust domain of the mesh.
@@ -140,7 +154,14 @@ impl PolicyPublisher {
     }
 
     fn publish(&self) {
-        let Some(newest) = self.index().snapshot() else { return };
+        let (newest, stirred) = {
+            let mut index = self.index();
+            (index.snapshot(), index.take_stirred())
+        };
+        if let Some(changes) = &self.pod_changes {
+            changes.add(stirred);
+        }
+        let Some(newest) = newest else { return };
         let before = self.published.borrow().clone();
         if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &newest)) {
             return;
@@ -161,6 +182,11 @@ impl PolicyPublisher {
     /// The newest snapshot, from now on. `None` until the cluster has been listed: nothing is said of what is not known.
     pub fn follow(&self) -> watch::Receiver<Option<Arc<PolicySnapshot>>> {
         self.published.subscribe()
+    }
+
+    /// Ready pods behind these ports of a Service.
+    pub fn probe_targets(&self, service: &ObjectName, ports: &[u16]) -> Vec<ProbeTarget> {
+        self.index().probe_targets(service, ports)
     }
 
     /// What a snapshot is called by who has read it.

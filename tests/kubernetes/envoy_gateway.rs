@@ -1,7 +1,7 @@
 //! Envoy Gateway itself, fed by the API server, with the agent beside its Envoy as `countersign render gateway` puts it there, before
 //! Services of a mesh.
 
-mod backend;
+pub(crate) mod backend;
 mod controller;
 mod file_system;
 mod grpc;

@@ -4,6 +4,7 @@
 mod hands;
 mod labels;
 pub(crate) mod objects;
+mod probes;
 mod take_over;
 mod versions;
 
@@ -43,6 +44,8 @@ struct Stage {
     client: Client,
     /// On which the client lives.
     runtime: Runtime,
+    /// Of the mesh.
+    root: Authority,
     _network: Network,
     _ca: CaDir,
 }
@@ -69,7 +72,7 @@ impl Stage {
         replicas.iter().for_each(Replica::wait_until_ready);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let client = runtime.block_on(async { cluster.admin() });
-        Self { replicas, cluster, client, runtime, _network: network, _ca: ca }
+        Self { replicas, cluster, client, runtime, root, _network: network, _ca: ca }
     }
 
     /// One replica in a cluster with everything that gateways need, Envoy Gateway's and other ones' kinds included.

@@ -2,6 +2,7 @@
 
 mod gateway;
 mod mesh;
+mod portable_shortfall;
 mod shortfall;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::fmt;
 pub use self::{
     gateway::{GatewayCondition, Lack, SdsObstacle, Upstream},
     mesh::MeshCondition,
+    portable_shortfall::PortableShortfall,
     shortfall::Shortfall,
 };
 
@@ -103,10 +105,13 @@ pub enum Condition {
     Mesh(MeshCondition),
     /// Of a Service or a Gateway: what is between them.
     Gateway(GatewayCondition),
-    /// Of a Service: the proxies of all gateways that ask for its identities have accepted those of now.
+    /// Of a Service: the proxies of all gateways that ask for its identities have accepted those of now; and where Gateways go by a
+    /// BackendTLSPolicy alone, they have taken it, and its pods were seen to speak mutual TLS.
     Enforced {
         /// How many agents say so.
         gateways: usize,
+        /// How many Gateways go by the BackendTLSPolicy alone.
+        portable: usize,
     },
     /// Of a Service: they have not, as far as it is known.
     NotEnforced(Shortfall),
@@ -227,10 +232,23 @@ impl fmt::Display for Condition {
             ),
             Self::Mesh(condition) => condition.fmt(f),
             Self::Gateway(condition) => condition.fmt(f),
-            Self::Enforced { gateways } => write!(
-                f,
-                "all gateways that ask for its identities ({gateways}) have accepted those of now: nobody else is spoken to"
-            ),
+            Self::Enforced { gateways, portable } => {
+                if *portable > 0 {
+                    write!(
+                        f,
+                        "all Gateways that lead to it ({portable}) have accepted its BackendTLSPolicy, and its pods were seen to speak \
+                         mutual TLS as one of its identities"
+                    )?;
+                }
+                match gateways {
+                    0 => Ok(()),
+                    gateways => write!(
+                        f,
+                        "{}all gateways that ask for its identities ({gateways}) have accepted those of now: nobody else is spoken to",
+                        if *portable > 0 { "; " } else { "" }
+                    ),
+                }
+            }
             Self::NotEnforced(shortfall) => shortfall.fmt(f),
         }
     }

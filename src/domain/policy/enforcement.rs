@@ -1,12 +1,16 @@
 //! Whether policies are in force, from what gateways say they hold. Nobody's word that an object was accepted counts here: only
 //! that a proxy has taken the very identities that are wanted now. Level-triggered, as the index of policies is.
 
+mod portable;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
-use super::{Condition, IdentitySet, ObjectName, Shortfall};
+use self::portable::Portable;
+use super::{Condition, IdentitySet, ObjectName, PortableShortfall, ProbeSight, Shortfall, Uptake};
 use crate::domain::identity::SpiffeId;
 
 /// An agent of a gateway that says what its proxy holds.
@@ -52,6 +56,9 @@ pub struct EnforcementIndex {
     required: BTreeMap<ObjectName, IdentitySet>,
     reports: BTreeMap<ObjectName, BTreeMap<Arc<Reporter>, ContextReport>>,
     reporters: BTreeMap<Arc<Reporter>, BTreeSet<ObjectName>>,
+    portable: BTreeMap<ObjectName, Portable>,
+    /// For which time has to pass.
+    fresh: BTreeSet<ObjectName>,
     touched: BTreeSet<ObjectName>,
     current: Arc<Enforcement>,
 }
@@ -79,6 +86,27 @@ impl EnforcementIndex {
         };
         if old != identities {
             self.touched.insert(service);
+        }
+    }
+
+    /// A Service's policy stands in a BackendTLSPolicy, which is to accept these; with `None` it does not, or not any more. Times are
+    /// those since any one instant.
+    pub fn take_up(&mut self, service: ObjectName, portable: Option<(IdentitySet, Uptake)>, now: Duration) {
+        match (portable, self.portable.get_mut(&service)) {
+            (Some((identities, uptake)), Some(known)) => known.change(identities, uptake, now),
+            (Some((identities, uptake)), None) => {
+                self.portable.insert(service.clone(), Portable::new(identities, uptake, now));
+            }
+            (None, None) => return,
+            (None, Some(_)) => drop(self.portable.remove(&service)),
+        }
+        self.touched.insert(service);
+    }
+
+    /// A probe has seen this of a Service's pods, when these were to be accepted.
+    pub fn see(&mut self, service: &ObjectName, identities: IdentitySet, sight: ProbeSight) {
+        if self.portable.get_mut(service).is_some_and(|portable| portable.see(identities, sight)) {
+            self.touched.insert(service.clone());
         }
     }
 
@@ -119,13 +147,18 @@ impl EnforcementIndex {
     }
 
     /// How it stands now: the very one that was given before, if nothing has changed.
-    pub fn settle(&mut self) -> Arc<Enforcement> {
-        let touched = std::mem::take(&mut self.touched);
+    pub fn settle(&mut self, now: Duration) -> Arc<Enforcement> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.append(&mut self.fresh);
         let changed: Vec<(ObjectName, Option<Condition>)> = touched
             .into_iter()
             .map(|service| {
                 let required = self.required.get(&service);
-                let now = required.map(|required| verdict(*required, self.reports.get(&service)));
+                let portable = self.portable.get(&service);
+                let now = required.map(|required| verdict(*required, self.reports.get(&service), portable, now));
+                if matches!(now, Some(Condition::NotEnforced(Shortfall::Portable(PortableShortfall::Fresh)))) {
+                    self.fresh.insert(service.clone());
+                }
                 (service, now)
             })
             .filter(|(service, now)| self.current.get(service) != now.as_ref())
@@ -153,7 +186,27 @@ impl EnforcementIndex {
     }
 }
 
-fn verdict(required: IdentitySet, reports: Option<&BTreeMap<Arc<Reporter>, ContextReport>>) -> Condition {
+fn verdict(
+    required: IdentitySet,
+    reports: Option<&BTreeMap<Arc<Reporter>, ContextReport>>,
+    portable: Option<&Portable>,
+    now: Duration,
+) -> Condition {
+    let by_agents = verdict_of_agents(required, reports);
+    let Some(portable) = portable else { return by_agents };
+    let gateways = match by_agents {
+        Condition::Enforced { .. } if portable.routed() == 0 => return by_agents,
+        Condition::Enforced { gateways, .. } => gateways,
+        Condition::NotEnforced(Shortfall::Unasked) => 0,
+        other => return other,
+    };
+    match portable.lacks(now) {
+        Some(lacking) => Condition::NotEnforced(Shortfall::Portable(lacking)),
+        None => Condition::Enforced { gateways, portable: portable.routed() },
+    }
+}
+
+fn verdict_of_agents(required: IdentitySet, reports: Option<&BTreeMap<Arc<Reporter>, ContextReport>>) -> Condition {
     let asking = || reports.into_iter().flatten().filter(|(_, report)| report.streams > 0);
     let of = asking().count();
     let refusing = asking().find_map(|(reporter, report)| Some((reporter, report.refusal.clone()?)));
@@ -167,7 +220,7 @@ fn verdict(required: IdentitySet, reports: Option<&BTreeMap<Arc<Reporter>, Conte
         let gateway = first.gateway.clone();
         Condition::NotEnforced(Shortfall::Outdated { lacking: 1 + lacking.count(), of, gateway })
     } else {
-        Condition::Enforced { gateways: of }
+        Condition::Enforced { gateways: of, portable: 0 }
     }
 }
 
@@ -205,7 +258,7 @@ mod tests {
         for (number, report) in reports.iter().enumerate() {
             index.report(&reporter(&format!("g{number}")), says(report.clone()));
         }
-        let condition = index.settle()[&service()].clone();
+        let condition = index.settle(Duration::ZERO)[&service()].clone();
         format!("{} {} {condition}", condition.severity().as_str(), condition.reason())
     }
 
@@ -239,29 +292,29 @@ mod tests {
         let nobody = IdentitySet::of([]);
         index.require(service(), Some(nobody));
         index.report(&reporter("g"), says(holding(1, &[("old", 1)])));
-        assert_eq!(index.settle()[&service()].reason(), "NotEnforced");
+        assert_eq!(index.settle(Duration::ZERO)[&service()].reason(), "NotEnforced");
         let report = ContextReport { streams: 1, accepted: [(nobody, 1)].into(), refusal: None };
         index.report(&reporter("g"), says(report));
-        assert_eq!(index.settle()[&service()].reason(), "Enforced");
+        assert_eq!(index.settle(Duration::ZERO)[&service()].reason(), "Enforced");
     }
 
     #[test]
     fn a_new_set_is_not_in_force_before_it_is_accepted_and_nothing_is_said_without_a_policy() {
         let (mut index, gateway) = (EnforcementIndex::default(), reporter("g"));
         index.report(&gateway, says(holding(1, &[("one", 1)])));
-        assert!(index.settle().is_empty());
+        assert!(index.settle(Duration::ZERO).is_empty());
         index.require(service(), Some(set("one")));
-        let first = index.settle();
-        assert_eq!(first[&service()], Condition::Enforced { gateways: 1 });
-        assert!(Arc::ptr_eq(&first, &index.settle()), "nothing has changed");
+        let first = index.settle(Duration::ZERO);
+        assert_eq!(first[&service()], Condition::Enforced { gateways: 1, portable: 0 });
+        assert!(Arc::ptr_eq(&first, &index.settle(Duration::ZERO)), "nothing has changed");
         index.require(service(), Some(set("two")));
-        assert_eq!(index.settle()[&service()].reason(), "NotEnforced");
+        assert_eq!(index.settle(Duration::ZERO)[&service()].reason(), "NotEnforced");
         index.report(&gateway, says(holding(1, &[("two", 1)])));
-        assert_eq!(index.settle()[&service()].reason(), "Enforced");
+        assert_eq!(index.settle(Duration::ZERO)[&service()].reason(), "Enforced");
         index.forget(&gateway);
-        assert_eq!(index.settle()[&service()], Condition::NotEnforced(Shortfall::Unasked));
+        assert_eq!(index.settle(Duration::ZERO)[&service()], Condition::NotEnforced(Shortfall::Unasked));
         index.require(service(), None);
-        assert!(index.settle().is_empty());
+        assert!(index.settle(Duration::ZERO).is_empty());
         assert!(index.reports.is_empty() && index.reporters.is_empty());
     }
 
@@ -324,7 +377,7 @@ mod tests {
                         index.forget(&reporter(&of.to_string()));
                     }
                 }
-                index.settle();
+                index.settle(Duration::ZERO);
             }
             let mut fresh = EnforcementIndex::default();
             for (of, report) in &held {
@@ -332,7 +385,7 @@ mod tests {
                 fresh.report(&reporter(&of.to_string()), ReportChange::between(None, report).unwrap());
             }
             required.into_iter().for_each(|(service, identities)| fresh.require(service, identities));
-            prop_assert_eq!(index.settle(), fresh.settle());
+            prop_assert_eq!(index.settle(Duration::ZERO), fresh.settle(Duration::ZERO));
         }
     }
 }

@@ -32,13 +32,13 @@ pub use self::{
         Admits, BackendTlsApi, ClassFacts, Controller, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts,
         GatewayChange, GatewayFacts, ListenerFacts, ListenerSetFacts, NamespaceSelector, Parent, ParentFacts,
         PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts, Target,
-        TlsPolicyFacts,
+        TlsPolicyFacts, WrittenFacts,
     },
     gateway_index::GatewayIndex,
     grants::GrantFacts,
     plan::{
         CA_CONFIG_MAP, DesiredObject, DesiredPolicy, GatewayPlan, GatewayState, NamespacePlan, SdsUrl, ServicePlan,
-        Verification,
+        Uptake, Verification,
     },
 };
 

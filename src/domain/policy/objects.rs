@@ -1,6 +1,6 @@
 //! What is kept of a cluster's objects: only what a policy is worked out from.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use super::{ControlPlanePod, Labels, MeshLabels, PortFacts};
 use crate::domain::identity::ServiceAccount;
@@ -93,6 +93,8 @@ pub struct PodFacts {
     pub finished: bool,
     /// Whether it can speak mutual TLS.
     pub sidecar: Sidecar,
+    /// Where it takes connections, while it is ready.
+    pub ready_at: Option<IpAddr>,
     /// Its ports that have a name; `None` if there are none.
     pub named_ports: Option<NamedPorts>,
     /// More, if it is part of a control plane.

@@ -15,7 +15,7 @@ use self::{
 };
 use super::{
     ControlPlanes, IstiodReport, MeshLabels, MeshSight, NamespaceFacts, NamespacePolicy, ObjectName,
-    PeerAuthenticationFacts, PodFacts, PolicySnapshot, ServiceFacts, SliceFacts,
+    PeerAuthenticationFacts, PodFacts, PolicySnapshot, ProbeTarget, ServiceFacts, SliceFacts,
 };
 
 /// What was seen of objects of one kind, `K` being what they are called by.
@@ -75,6 +75,8 @@ pub struct PolicyIndex {
     /// What `current` was worked out with.
     sight: MeshSight,
     current: Option<Arc<PolicySnapshot>>,
+    /// Services that were worked out again.
+    stirred: BTreeSet<ObjectName>,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +142,9 @@ impl PolicyIndex {
         for name in touched {
             let old = current.namespaces.get(&name);
             let new = self.namespaces.get_mut(&name).and_then(|contents| contents.policy(&name, &by, old));
+            let stirred = self.namespaces.get_mut(&name).map(Contents::take_stirred).unwrap_or_default();
+            let stirred = stirred.into_iter().map(|service| ObjectName { namespace: Arc::clone(&name), name: service });
+            self.stirred.extend(stirred);
             if self.namespaces.get(&name).is_some_and(Contents::is_empty) {
                 self.namespaces.remove(&name);
             }
@@ -155,6 +160,20 @@ impl PolicyIndex {
             if is_same && current.revision > 0 { current } else { changed_by(&current, changed, control_planes) };
         self.current = Some(Arc::clone(&newest));
         Some(newest)
+    }
+
+    /// Services that [`snapshot`](Self::snapshot) has worked out again since this was asked last, whether anything came of it or not:
+    /// of their pods something has changed, or may have.
+    pub fn take_stirred(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// Ready pods behind these ports of a Service.
+    pub fn probe_targets(&self, service: &ObjectName, ports: &[u16]) -> Vec<ProbeTarget> {
+        self.namespaces
+            .get(&service.namespace)
+            .map(|contents| contents.probe_targets(&service.name, ports))
+            .unwrap_or_default()
     }
 
     /// What would hold in a namespace if it had these labels; `None` if there is no such namespace.

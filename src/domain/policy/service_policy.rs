@@ -1,10 +1,14 @@
 //! What a gateway must know of one Service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use super::{
     Backing, Condition, MeshCondition, MtlsMode, ObjectName, PeerMode, PeerModes, PeerRuling, PodFacts, PortClass,
-    PortFacts, ServiceFacts, Sidecar, SliceEndpoint, SliceFacts,
+    PortFacts, ProbeTarget, ServiceFacts, Sidecar, SliceEndpoint, SliceFacts,
     peer_authentication::{NamespacePeers, PodPeers},
 };
 use crate::domain::identity::ServiceAccount;
@@ -141,6 +145,25 @@ fn behind<'a>(
         Backing::ExternalName => Vec::new(),
     };
     (behind, others)
+}
+
+/// Ready pods behind these ports of a Service. None behind one without a selector: what its EndpointSlices name need not take
+/// connections where the Service says.
+pub(super) fn probe_targets<'a>(
+    service: &'a ServiceFacts,
+    ports: &[u16],
+    pods: impl Iterator<Item = &'a PodFacts>,
+) -> Vec<ProbeTarget> {
+    let Backing::Selector(selector) = &service.backing else { return Vec::new() };
+    let ready = pods.filter(|pod| !pod.finished && pod.ready_at.is_some() && selector.selects(&pod.labels));
+    let asked = |port: &&PortFacts| ports.contains(&port.number);
+    let targets = ready.flat_map(|pod| {
+        service.ports.iter().filter(asked).filter_map(|port| {
+            let at = SocketAddr::new(pod.ready_at?, port.target.at(pod)?);
+            Some(ProbeTarget { port: port.number, pod: Arc::clone(&pod.object.name), at })
+        })
+    });
+    targets.collect()
 }
 
 /// With the modes of each; where there is no pod, that which pods would have.

@@ -276,6 +276,7 @@ pub(super) fn pod_facts(namespace: &str, text: &str) -> PodFacts {
         account: format!("{namespace}/default").parse().unwrap(),
         finished: false,
         sidecar: Sidecar::Injected,
+        ready_at: None,
         named_ports: None,
         control_plane: None,
     };

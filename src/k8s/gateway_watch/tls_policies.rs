@@ -106,7 +106,12 @@ fn told(policy: &TlsPolicyObject) -> Told {
         Some(PolicyTarget { target, section: reference.section_name.as_deref().map(Into::into) })
     });
     Told {
-        facts: TlsPolicyFacts { object: policy.metadata.object(), ours, targets: targets.collect() },
+        facts: TlsPolicyFacts {
+            object: policy.metadata.object(),
+            ours,
+            targets: targets.collect(),
+            written: ours.then(|| policy.written()),
+        },
         seen: (ours || policy.metadata.name.starts_with(PREFIX)).then(|| policy.seen()),
     }
 }

@@ -1,13 +1,18 @@
 //! The objects as they are written, and as far as they are read again. What counts is the same in both directions, so that a print
 //! of the one equals that of the other exactly if nothing of ours was changed.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    domain::policy::{ObjectKind, ObjectName},
+    domain::{
+        identity::SpiffeId,
+        policy::{IdentitySet, ObjectKind, ObjectName, WrittenFacts},
+    },
     k8s::root_cert_config_maps::FIELD_MANAGER,
     service::policy_objects::{Content, ObjectKey, Owner, Print, Removed, SeenObject, Wanted},
 };
@@ -112,15 +117,29 @@ struct TlsPolicyStatus {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
+#[serde(rename_all = "camelCase")]
 struct Ancestor {
+    ancestor_ref: AncestorRef,
     conditions: Vec<Condition>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
+struct AncestorRef {
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+#[serde(rename_all = "camelCase")]
 struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
     status: String,
     reason: String,
+    observed_generation: Option<i64>,
 }
 
 /// What an answer to a removal says.
@@ -136,6 +155,7 @@ pub(in crate::k8s) struct Metadata {
     pub(in crate::k8s) namespace: String,
     pub(in crate::k8s) name: String,
     uid: Box<str>,
+    generation: i64,
     pub(in crate::k8s) resource_version: Box<str>,
     deletion_timestamp: Option<Time>,
     finalizers: Vec<String>,
@@ -325,6 +345,28 @@ impl TlsPolicyObject {
                 && ["InvalidCACertificateRef", "NoValidCACertificate"].contains(&&*condition.reason)
         });
         SeenObject { needs: self.needs(), is_unusable, ..self.metadata.seen(self.metadata.print(true, content)) }
+    }
+
+    /// Whom it accepts by itself, and which Gateways say that they have accepted it.
+    pub(in crate::k8s) fn written(&self) -> WrittenFacts {
+        let uris = self.spec.validation.subject_alt_names.iter().filter_map(|name| name.uri.as_deref());
+        let ids: Vec<SpiffeId> = uris.filter_map(|uri| uri.parse().ok()).collect();
+        let mut standing: BTreeMap<ObjectName, bool> = BTreeMap::new();
+        for Ancestor { ancestor_ref: gateway, conditions } in &self.status.ancestors {
+            if gateway.kind.as_deref().is_some_and(|kind| kind != "Gateway") {
+                continue;
+            }
+            let namespace = gateway.namespace.as_ref().unwrap_or(&self.metadata.namespace);
+            let is_accepted = conditions.iter().any(|condition| {
+                condition.kind == "Accepted"
+                    && condition.status == "True"
+                    && condition.observed_generation == Some(self.metadata.generation)
+            });
+            // one listener of it may have accepted what another has not
+            *standing.entry(ObjectName::new(namespace, &gateway.name)).or_insert(true) &= is_accepted;
+        }
+        let accepted_by = standing.into_iter().filter_map(|(gateway, accepted)| accepted.then_some(gateway));
+        WrittenFacts { identities: IdentitySet::of(&ids), accepted_by: accepted_by.collect() }
     }
 
     fn needs(&self) -> Option<ObjectKey> {

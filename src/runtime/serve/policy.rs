@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::surroundings::{PlannedObjects, Tasks};
+use super::surroundings::{PlannedObjects, PlannedProbes, Tasks};
 use crate::{
     domain::{
         clock::Clock,
@@ -28,7 +28,7 @@ use crate::{
         istio_versions::IstioVersions,
         metrics::Metrics,
         policy_objects::PolicyObjects,
-        policy_publisher::{PolicyAccess, PolicyPublisher},
+        policy_publisher::{PodChanges, PolicyAccess, PolicyPublisher},
     },
 };
 
@@ -59,19 +59,24 @@ pub(super) fn start(
     tasks: &mut Tasks,
 ) -> (PolicyAccess, Option<PlannedObjects>) {
     let plans = followed.policy.objects.then(|| Arc::new(GatewayPlans::default()));
-    let publisher = Arc::new(publisher(followed, replica).with_plans(plans.clone()));
+    let changes = plans.as_ref().map(|_| Arc::new(PodChanges::default()));
+    let publisher = publisher(followed, replica).with_plans(plans.clone()).with_pod_changes(changes.clone());
+    let publisher = Arc::new(publisher);
     let publishing = Arc::clone(&publisher);
     tasks.push(("policy", Box::pin(async move { match publishing.run().await {} })));
     let (enforcement, snapshots) = (Arc::clone(publisher.enforcement()), publisher.follow());
-    let counted = Arc::clone(metrics);
-    tasks.push(("policy enforcement", Box::pin(async move { match enforcement.run(snapshots, counted).await {} })));
+    let (counted, planned) = (Arc::clone(metrics), plans.as_ref().map(|plans| plans.follow()));
+    tasks.push((
+        "policy enforcement",
+        Box::pin(async move { match enforcement.run(snapshots, planned, counted).await {} }),
+    ));
     follow!(tasks, "policy namespaces", follow_namespaces, client, publisher);
     follow!(tasks, "policy Services", follow_services, client, publisher);
     follow!(tasks, "policy EndpointSlices", follow_endpoint_slices, client, publisher);
     follow!(tasks, "policy PeerAuthentications", follow_peer_authentications, client, publisher);
     let versions = IstioVersions::new(Arc::clone(&publisher), Arc::new(IstiodVersionEndpoint::new()));
     tasks.push(("versions of istiod", Box::pin(async move { match versions.run().await {} })));
-    let objects = plans.map(|plans| {
+    let objects = plans.zip(changes).map(|(plans, changes)| {
         let (planning, policies) = (Arc::clone(&plans), publisher.follow());
         tasks.push(("gateway plan", Box::pin(async move { match planning.run(policies).await {} })));
         let writer = Arc::new(ClusterPolicyObjects::new(client.clone()));
@@ -80,7 +85,8 @@ pub(super) fn start(
         follow_gateway_api(client, &plans, &objects, tasks);
         let (telling, planned) = (Arc::clone(&publisher), plans.follow());
         tasks.push(("reaches of gateways", Box::pin(async move { match telling.reaches().run(planned).await {} })));
-        PlannedObjects { objects, plans: plans.follow() }
+        let probes = PlannedProbes { publisher: Arc::clone(&publisher), changes, plans: plans.follow() };
+        PlannedObjects { objects, plans: plans.follow(), probes }
     });
     let gateways = Arc::new(followed.policy.gateway_identities.iter().cloned().collect());
     (PolicyAccess { publisher, gateways }, objects)

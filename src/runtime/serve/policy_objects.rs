@@ -1,7 +1,18 @@
-//! What the active writes for gateways, wired.
+//! What the active writes for gateways, and what every replica looks at for it, wired.
 
-use super::{signing::Signing, surroundings::PlannedObjects, until};
-use crate::runtime::{shutdown::Shutdown, supervisor::Supervisor};
+use std::sync::Arc;
+
+use super::{
+    identities::OwnIdentities,
+    signing::Signing,
+    surroundings::{PlannedObjects, PlannedProbes},
+    until,
+};
+use crate::{
+    grpc::mutual_tls_probe::MutualTlsProbe,
+    runtime::{shutdown::Shutdown, supervisor::Supervisor},
+    service::{policy_probes::PolicyProbes, svid_publisher::IdentityReceiver},
+};
 
 /// Writes it while this replica may sign.
 pub(super) fn start(
@@ -9,8 +20,23 @@ pub(super) fn start(
     signing: &Signing,
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
 ) {
-    let Some(PlannedObjects { objects, plans }) = planned else { return };
+    let Some(PlannedObjects { objects, plans, .. }) = planned else { return };
     let latch = signing.readiness.latch("policy objects", "not begun");
     let writing = objects.run(signing.sessions.clone(), |session| session.authority_changes(), plans, latch);
     supervisor.spawn("policy objects", until(shutdown, async move { match writing.await {} }));
+}
+
+/// Asks pods whether they speak mutual TLS, by the certificate that this replica serves with.
+pub(super) fn start_probes(
+    planned: Option<PlannedProbes>,
+    serving: IdentityReceiver,
+    identities: &OwnIdentities,
+    (shutdown, supervisor): (&Shutdown, &mut Supervisor),
+) {
+    let Some(PlannedProbes { publisher, changes, plans }) = planned else { return };
+    let OwnIdentities { clock, random, metrics, .. } = identities;
+    let tls = Arc::new(MutualTlsProbe::new(serving, Arc::clone(clock)));
+    let seams = (Arc::clone(clock), Arc::clone(random), Arc::clone(metrics));
+    let probes = PolicyProbes::new((publisher, changes), tls, seams.0, seams.1, seams.2);
+    supervisor.spawn("policy probes", until(shutdown, async move { match probes.run(plans).await {} }));
 }

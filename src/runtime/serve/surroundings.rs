@@ -16,7 +16,7 @@ use crate::{
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},
         policy_objects::{Plans, PolicyObjects},
-        policy_publisher::PolicyAccess,
+        policy_publisher::{PodChanges, PolicyAccess, PolicyPublisher},
         ports::{BoxFuture, KeptState},
         readiness::Readiness,
         signing_state::OpenStore,
@@ -70,6 +70,15 @@ pub(super) struct Surroundings {
 /// What gateways need in the cluster.
 pub(super) struct PlannedObjects {
     pub(super) objects: Arc<PolicyObjects>,
+    pub(super) plans: Plans,
+    pub(super) probes: PlannedProbes,
+}
+
+/// Whose pods are asked whether they speak mutual TLS.
+#[derive(Clone)]
+pub(super) struct PlannedProbes {
+    pub(super) publisher: Arc<PolicyPublisher>,
+    pub(super) changes: Arc<PodChanges>,
     pub(super) plans: Plans,
 }
 

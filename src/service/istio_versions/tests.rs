@@ -80,6 +80,7 @@ impl World {
             account: "istio-system/istiod".parse().unwrap(),
             finished: false,
             sidecar: Sidecar::Excluded,
+            ready_at: None,
             named_ports: None,
             control_plane: Some(Box::new(ControlPlanePod::Istiod(pod))),
         })));

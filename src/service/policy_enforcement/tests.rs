@@ -28,9 +28,10 @@ fn policies(account: &str) -> Option<Arc<PolicySnapshot>> {
         object: ObjectName::new("n", "p"),
         uid: "1".into(),
         labels,
-        account: crate::domain::identity::ServiceAccount::new("n", account).unwrap(),
+        account: ServiceAccount::new("n", account).unwrap(),
         finished: false,
         sidecar: Sidecar::Injected,
+        ready_at: None,
         named_ports: None,
         control_plane: None,
     };
@@ -73,7 +74,7 @@ impl Running {
         let enforcement = Arc::new(PolicyEnforcement::new("td".parse().unwrap()));
         let (policies, snapshots) = watch::channel(policies("a"));
         let (published, metrics) = (enforcement.follow(), Arc::new(Metrics::new()));
-        tokio::spawn(Arc::clone(&enforcement).run(snapshots, Arc::clone(&metrics)));
+        tokio::spawn(Arc::clone(&enforcement).run(snapshots, None, Arc::clone(&metrics)));
         Self { enforcement, policies, published, metrics }
     }
 

@@ -74,7 +74,8 @@ mod tests {
             let service = ObjectName::new("app", name);
             let policy =
                 DesiredPolicy { service: service.clone(), owner: "u1".into(), verification: verification.clone() };
-            let plan = ServicePlan { service, gateways: [].into(), policy: Some(policy), conditions: [].into() };
+            let plan =
+                ServicePlan { service, gateways: [].into(), policy: Some(policy), uptake: None, conditions: [].into() };
             (Arc::from(*name), Arc::new(plan))
         });
         NamespacePlan { name: "app".into(), services: services.collect::<BTreeMap<_, _>>() }

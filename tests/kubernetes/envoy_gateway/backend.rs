@@ -17,13 +17,13 @@ use crate::{
     support::{authority::Authority, http, peer::peer, process::Process, wait::wait_until},
 };
 
-pub(super) const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 const START: Duration = Duration::from_secs(10);
 const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters";
 
 /// What the pod's PeerAuthentication says, or that it has no sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Strict,
     Permissive,
     NoSidecar,
@@ -31,7 +31,7 @@ pub(super) enum Mode {
 
 /// How istiod takes the port, by the name that the Service gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// Named `http`.
     Http,
     /// Named `grpc`.
@@ -44,7 +44,7 @@ pub(super) enum Class {
 
 /// Who answers.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum App {
+pub(crate) enum App {
     /// With the pod's own name and that of the chain.
     Itself,
     /// A server of gRPC elsewhere.
@@ -52,7 +52,7 @@ pub(super) enum App {
 }
 
 /// A running pod.
-pub(super) struct Backend {
+pub(crate) struct Backend {
     name: String,
     class: Class,
     app: App,
@@ -63,7 +63,7 @@ pub(super) struct Backend {
 
 impl Backend {
     /// Starts one whose certificate names `account` of `namespace`.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &str,
         host: Host,
         logs: &Path,
@@ -94,14 +94,19 @@ impl Backend {
     }
 
     /// As istiod does it when a policy changes, live.
-    pub(super) fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         let listener = listener(&self.name, mode, self.class, self.app, self.host.address(), &self.folder);
         write_listener(&self.folder, &listener);
     }
 
     /// Its address alone.
-    pub(super) fn ip(&self) -> Ipv4Addr {
+    pub(crate) fn ip(&self) -> Ipv4Addr {
         self.host.address()
+    }
+
+    /// Ends it; another one may take its host.
+    pub(crate) fn stop(self) -> Host {
+        self.host
     }
 
     /// Whether it takes connections in that mode by now: what it says to plaintext tells.

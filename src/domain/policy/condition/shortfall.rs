@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Severity;
+use super::{PortableShortfall, Severity};
 use crate::domain::identity::SpiffeId;
 
 /// What is lacking.
@@ -10,6 +10,8 @@ use crate::domain::identity::SpiffeId;
 pub enum Shortfall {
     /// No gateway has asked for the Service's identities.
     Unasked,
+    /// Of what Gateways do that go by a BackendTLSPolicy alone.
+    Portable(PortableShortfall),
     /// Gateways go by other identities than those of now, or by none yet.
     Outdated {
         /// How many.
@@ -32,6 +34,7 @@ impl Shortfall {
     pub(super) const fn severity(&self) -> Severity {
         match self {
             Self::Unasked => Severity::Notice,
+            Self::Portable(lacking) => lacking.severity(),
             Self::Outdated { .. } => Severity::Warning,
             Self::Refused { .. } => Severity::Error,
         }
@@ -45,6 +48,7 @@ impl fmt::Display for Shortfall {
                 "no gateway is known to ask for its identities: whether requests to it go by mutual TLS is not known; a gateway \
                  asks for them on its agent's socket (--policy-address), as validation/NAMESPACE/SERVICE",
             ),
+            Self::Portable(lacking) => lacking.fmt(f),
             Self::Outdated { lacking, of, gateway } => {
                 write!(f, "{lacking} of {of} gateways that ask for its identities have not accepted those of now yet: ")?;
                 write!(f, "{gateway}{}", if *lacking > 1 { " and others" } else { "" })

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::GrantFacts;
-use crate::domain::policy::{Change, Labels, ObjectName};
+use crate::domain::policy::{Change, IdentitySet, Labels, ObjectName};
 
 /// What was seen. Kinds that the cluster does not serve are told as an empty [`Change::Reset`].
 #[derive(Clone, Debug)]
@@ -202,6 +202,17 @@ pub struct TlsPolicyFacts {
     pub ours: bool,
     /// What it is for, in its own namespace.
     pub targets: Box<[PolicyTarget]>,
+    /// More of one of ours.
+    pub written: Option<WrittenFacts>,
+}
+
+/// What is seen of a BackendTLSPolicy that we wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenFacts {
+    /// Whom it accepts itself.
+    pub identities: IdentitySet,
+    /// Gateways whose controllers say that they have accepted it, as it is now; in order.
+    pub accepted_by: Box<[ObjectName]>,
 }
 
 /// One of `spec.targetRefs`.

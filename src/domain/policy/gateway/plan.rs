@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::SdsSecretFacts;
 use crate::domain::{
     identity::ServiceAccount,
-    policy::{Condition, ObjectName},
+    policy::{Condition, IdentitySet, ObjectName},
 };
 
 /// The ConfigMap with the roots of the mesh, of that name in each namespace that needs one.
@@ -47,6 +47,8 @@ pub struct ServicePlan {
     pub gateways: Arc<[ObjectName]>,
     /// The policy that is to be there. `None`: none of ours may be.
     pub policy: Option<DesiredPolicy>,
+    /// How far Gateways are with it, if it is a portable one.
+    pub uptake: Option<Uptake>,
     /// What is worth knowing.
     pub conditions: Box<[Condition]>,
 }
@@ -60,6 +62,21 @@ pub struct DesiredPolicy {
     pub owner: Box<str>,
     /// How a gateway verifies whom it reached.
     pub verification: Verification,
+}
+
+/// How far Gateways are with a policy that says itself whom to accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uptake {
+    /// From how many Gateways Routes lead to the Service.
+    pub routed: usize,
+    /// Those of them that do not say that they have accepted the policy as it is now, or could not go by it.
+    pub lacking: Box<[ObjectName]>,
+    /// Whom the policy that is seen accepts.
+    pub written: Option<IdentitySet>,
+    /// Ports of the Service that Routes lead to, in order.
+    pub ports: Box<[u16]>,
+    /// Whether the sidecars behind all of these refuse plaintext.
+    pub refuses_plaintext: bool,
 }
 
 /// How a gateway verifies whom it reached.
@@ -127,6 +144,32 @@ impl GatewayPlan {
     /// What is to be for a Service.
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<ServicePlan>> {
         self.namespaces.get(namespace)?.services.get(name)
+    }
+
+    /// Services that differ from those of `before`, with what is to be for them; `None` for those that are gone.
+    pub fn changed_since(&self, before: Option<&Self>) -> Vec<(ObjectName, Option<Arc<ServicePlan>>)> {
+        let mut changed = Vec::new();
+        let none = BTreeMap::new();
+        let old_namespaces = before.map_or(&none, |before| &before.namespaces);
+        for (name, old) in old_namespaces {
+            let new = self.namespaces.get(name);
+            let is_gone = |service: &&Arc<str>| new.is_none_or(|new| !new.services.contains_key(*service));
+            let gone = old.services.keys().filter(is_gone).cloned();
+            changed.extend(gone.map(|service| (ObjectName { namespace: Arc::clone(name), name: service }, None)));
+        }
+        for (name, new) in &self.namespaces {
+            let old = old_namespaces.get(name);
+            if old.is_some_and(|old| Arc::ptr_eq(old, new)) {
+                continue;
+            }
+            for (service, plan) in &new.services {
+                let old = old.and_then(|old| old.services.get(service));
+                if !old.is_some_and(|old| Arc::ptr_eq(old, plan)) {
+                    changed.push((plan.service.clone(), Some(Arc::clone(plan))));
+                }
+            }
+        }
+        changed
     }
 
     /// Services of the mesh that a Gateway can reach, in order.

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Ability, BackendTlsApi, DesiredPolicy, Grants, RouteBackend, RouteFacts, RouteKind, Routes, ServicePlan, Standing,
-    TlsPolicies, Topology, Verification,
+    TlsPolicies, Topology, Uptake, Verification,
 };
 use crate::domain::policy::{
     Condition, GatewayApiSafety, GatewayCondition, ObjectName, PeerModes, PortClass, PortPolicy, ServicePolicy,
@@ -65,10 +65,15 @@ impl<'a> Outlook<'a> {
             owner: policy.uid.clone(),
             verification,
         });
+        let uptake = match &verification {
+            Some(DesiredPolicy { verification: Verification::Portable(_), .. }) => Some(self.uptake(policy, &traffic)),
+            Some(_) | None => None,
+        };
         ServicePlan {
             service: policy.service.clone(),
             gateways: traffic.and(admitting),
             policy: verification,
+            uptake,
             conditions: conditions.into_iter().map(Condition::from).collect(),
         }
     }
@@ -79,6 +84,28 @@ impl<'a> Outlook<'a> {
             Upstream::Service(service) => self.grants.allow(*kind, &route.object, service),
             Upstream::EnvoyBackend(_) => true,
         })
+    }
+
+    /// How far Gateways are with a policy that says itself whom to accept.
+    fn uptake(self, policy: &ServicePolicy, traffic: &Traffic<'a>) -> Uptake {
+        let written = self.tls_policies.written(&policy.service);
+        let lacks = |gateway: &ObjectName, routed: &Routed<'_>| {
+            let accepted = written.is_some_and(|written| written.accepted_by.binary_search(gateway).is_ok());
+            routed.standing.ability.is_none() || !accepted
+        };
+        let lacking = traffic.gateways.iter().filter(|(gateway, routed)| lacks(gateway, routed));
+        let leads_to = |port: &&PortPolicy| traffic.http.has(port.facts.number) || traffic.grpc.has(port.facts.number);
+        let ports = || policy.ports.iter().filter(leads_to);
+        let strict = PeerModes { strict: true, ..PeerModes::default() };
+        let mut numbers: Vec<u16> = ports().map(|port| port.facts.number).collect();
+        numbers.sort_unstable();
+        Uptake {
+            routed: traffic.gateways.len(),
+            lacking: lacking.map(|(gateway, _)| (*gateway).clone()).collect(),
+            written: written.map(|written| written.identities),
+            ports: numbers.into(),
+            refuses_plaintext: ports().all(|port| port.peers == strict),
+        }
     }
 
     fn traffic(self, upstream: &'a Upstream) -> Traffic<'a> {

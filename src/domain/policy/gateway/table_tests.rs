@@ -116,6 +116,7 @@ impl World {
             account: format!("{namespace}/{account}").parse().unwrap(),
             finished: false,
             sidecar,
+            ready_at: None,
             named_ports: None,
             control_plane: None,
         });
@@ -359,6 +360,7 @@ fn tls(name: &str, target: &str, words: &[&str]) -> TlsPolicyFacts {
         object: ObjectName::new("app", name),
         ours: words.contains(&"ours"),
         targets: [PolicyTarget { target, section }].into(),
+        written: None,
     }
 }
 

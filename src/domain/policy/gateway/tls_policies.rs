@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{IndexOf, Known, PolicyTarget, Target, TlsPolicyFacts};
+use super::{IndexOf, Known, PolicyTarget, Target, TlsPolicyFacts, WrittenFacts};
 use crate::domain::policy::{Change, ObjectName, Upstream};
 
 /// All BackendTLSPolicies.
@@ -35,6 +35,13 @@ impl TlsPolicies {
     /// Whether one of ours is there for a Service.
     pub(super) fn is_held(&self, service: &ObjectName) -> bool {
         self.ours.get(&Upstream::Service(service.clone())).next().is_some()
+    }
+
+    /// What is seen of ours for a Service.
+    pub(super) fn written(&self, service: &ObjectName) -> Option<&WrittenFacts> {
+        let upstream = Upstream::Service(service.clone());
+        let mut ours = self.ours.get(&upstream).filter_map(|name| self.known.get(name));
+        ours.find_map(|policy| policy.written.as_ref())
     }
 
     /// Those of others for one thing, with the port that each is for alone; of one policy each port counts.

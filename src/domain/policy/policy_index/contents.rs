@@ -7,9 +7,9 @@ use std::{
 
 use crate::domain::policy::{
     Backing, Membership, MeshLabels, MeshSight, MtlsMode, NamespacePolicy, PeerAuthenticationFacts, PeerRuling,
-    PodFacts, PolicySettings, ServiceFacts, ServicePolicy, SliceEndpoint, SliceFacts, membership,
+    PodFacts, PolicySettings, ProbeTarget, ServiceFacts, ServicePolicy, SliceEndpoint, SliceFacts, membership,
     peer_authentication::{NamespacePeers, widest},
-    service_policy::{Beside, refuses_plaintext},
+    service_policy::{Beside, probe_targets, refuses_plaintext},
 };
 
 /// The objects of a namespace, of which it need not be known that it exists.
@@ -22,6 +22,8 @@ pub(super) struct Contents {
     pub(super) slices: BTreeMap<Arc<str>, SliceFacts>,
     pub(super) peers: BTreeMap<Arc<str>, PeerAuthenticationFacts>,
     touched: Touched,
+    /// Services that were worked out again, whether anything came of it or not.
+    stirred: BTreeSet<Arc<str>>,
 }
 
 /// What may have changed.
@@ -151,6 +153,11 @@ impl Contents {
     ) -> Option<Arc<NamespacePolicy>> {
         let touched = std::mem::take(&mut self.touched);
         let labels = self.labels.as_ref()?;
+        if touched.everything || by.is_new {
+            self.stirred.extend(self.services.keys().cloned());
+        } else {
+            self.stirred.extend(touched.services.iter().cloned());
+        }
         let new = match old {
             Some(old) if !touched.everything && !by.is_new => {
                 let peers = self.namespace_peers(name, by);
@@ -172,6 +179,17 @@ impl Contents {
             Some(old) if **old == new => Arc::clone(old),
             _ => Arc::new(new),
         })
+    }
+
+    /// Services that were worked out again since this was asked last.
+    pub(super) fn take_stirred(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// Ready pods behind these ports of a Service.
+    pub(super) fn probe_targets(&self, service: &str, ports: &[u16]) -> Vec<ProbeTarget> {
+        let Some(service) = self.services.get(service) else { return Vec::new() };
+        probe_targets(service, ports, self.pods.values())
     }
 
     /// What would hold here with these labels. What is as in `old` is that.

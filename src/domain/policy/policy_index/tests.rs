@@ -164,6 +164,7 @@ fn pod((namespace, number): (u8, u8), variant: u8) -> PodFacts {
         account: format!("n{namespace}/a{}", variant % 2).parse().unwrap(),
         finished: variant == 6,
         sidecar: if variant.is_multiple_of(2) { Sidecar::Injected } else { Sidecar::Missing },
+        ready_at: None,
         named_ports: (variant > 3).then(|| [("web".into(), u16::from(variant))].into()),
         control_plane: control_plane.map(Box::new),
     }

@@ -137,7 +137,7 @@ fn write(world: &mut World, plan: &GatewayPlan) {
             DesiredObject::BackendTlsPolicy(policy) => {
                 let target = Target::Service(policy.service.name.as_ref().into());
                 let targets = [PolicyTarget { target, section: None }].into();
-                world.tls.insert(name.clone(), TlsPolicyFacts { object: name, ours: true, targets });
+                world.tls.insert(name.clone(), TlsPolicyFacts { object: name, ours: true, targets, written: None });
             }
         }
     }
@@ -202,6 +202,7 @@ fn one_change_among_thousands_of_services_makes_one_plan_anew() {
         object: one.clone(),
         ours: false,
         targets: [PolicyTarget { target: Target::Service("s7".into()), section: None }].into(),
+        written: None,
     };
     for seen in [
         Seen::Gateway(GatewayChange::TlsPolicies(Change::Put(ours))),

@@ -267,6 +267,7 @@ fn pod(object: ObjectName, variant: u8) -> PodFacts {
         labels: Arc::new(labels.into_iter().collect()),
         finished: variant & 16 > 0,
         sidecar: if variant & 32 > 0 { Sidecar::Injected } else { Sidecar::Missing },
+        ready_at: None,
         named_ports: None,
         control_plane: None,
     }
@@ -339,7 +340,7 @@ fn tls(object: ObjectName, variant: u8) -> TlsPolicyFacts {
     let service = target(Target::Service(format!("s{}", variant % 2).into()));
     let backend = target(Target::EnvoyBackend("b0".into()));
     let targets = if variant & 8 > 0 { [backend].into() } else { [service, backend].into() };
-    TlsPolicyFacts { object, ours: variant & 16 > 0, targets }
+    TlsPolicyFacts { object, ours: variant & 16 > 0, targets, written: None }
 }
 
 fn proxy(object: ObjectName, variant: u8) -> EnvoyProxyFacts {

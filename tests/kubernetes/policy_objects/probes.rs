@@ -76,10 +76,10 @@ fn a_policy_is_in_force_once_gateways_have_taken_it_and_a_pod_was_seen_to_speak_
             *host.borrow_mut() = Some(backend.stop());
             let stranger = start("another", Mode::Strict);
             stage.on(touch(&stage));
-            until(&stage, "leads to spiffe://cluster.local/ns/test-infra/sa/another, which is none of");
+            until(&stage, "leads to spiffe://gateways.test/ns/test-infra/sa/another, which is none of");
             *host.borrow_mut() = Some(stranger.stop());
             until(&stage, "warning NotEnforced: a connection to port 8080 of pod one can't be made");
-            let backend = start("v1", Mode::Strict);
+            let _backend = start("v1", Mode::Strict);
             until(&stage, "notice Enforced");
             stage.on(set_ready(&stage, ip, false));
             until(&stage, "has no ready pod");

@@ -12,6 +12,7 @@ pub mod mesh_roots;
 pub mod peer_authentications;
 mod pod_containers;
 pub mod pods;
+pub mod policy_events;
 pub mod policy_objects;
 pub mod policy_watch;
 pub mod root_cert_config_maps;

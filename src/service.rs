@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod own_identity;
 pub mod plugged_in_authority;
 pub mod policy_enforcement;
+pub mod policy_events;
 pub mod policy_follower;
 pub mod policy_objects;
 pub mod policy_probes;

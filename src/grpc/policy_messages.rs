@@ -494,8 +494,13 @@ mod tests {
         let services = [(Arc::clone(&service.name), Arc::new(plan))].into();
         let namespaces = [("n".into(), Arc::new(NamespacePlan { name: "n".into(), services }))].into();
         let gateway = ObjectName::new("edge", "public");
-        let state =
-            GatewayState { gateway: gateway.clone(), is_ready: true, accounts: [].into(), conditions: [].into() };
+        let state = GatewayState {
+            gateway: gateway.clone(),
+            uid: "u".into(),
+            is_ready: true,
+            accounts: [].into(),
+            conditions: [].into(),
+        };
         let plan = Arc::new(GatewayPlan { revision: 1, namespaces, gateways: [(gateway, Arc::new(state))].into() });
         let beside = Beside { plan: Some(plan), ..Beside::default() };
         let newest = Told { beside, ..before.clone() };

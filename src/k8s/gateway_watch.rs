@@ -63,6 +63,7 @@ fn change_of<T, K>(heard: Heard<T>, key: impl Fn(T) -> K) -> Option<Change<T, K>
 struct Metadata {
     namespace: String,
     name: String,
+    uid: Box<str>,
     resource_version: String,
 }
 

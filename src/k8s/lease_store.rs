@@ -16,6 +16,7 @@ use kube::{Api, Client, Error, api::PostParams};
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
+pub(in crate::k8s) use self::record::micro_time;
 use self::{
     conflicts::Conflicts,
     failures::{Failure, Failures},

@@ -143,6 +143,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let greeting = greeting(&config, &surroundings);
     let distribution = surroundings.distribution.take();
     let policy_objects = surroundings.policy_objects.take();
+    let policy_events = surroundings.policy_events.take();
     let probes = policy_objects.as_ref().map(|planned| planned.probes.clone());
     let gateway_secrets = std::mem::take(&mut surroundings.gateway_secrets);
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
@@ -151,6 +152,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
+    policy_objects::start_events(policy_events, &signing, (&shutdown, &mut supervisor));
     gateway_secrets::start(gateway_secrets, &signing, (&config, &seams), (&shutdown, &mut supervisor))?;
     let Seams { clock, random, metrics, .. } = seams;
     let (create, trust_domain) = (Arc::clone(&signing.create), config.trust_domain.clone());

@@ -87,7 +87,13 @@ mod tests {
         let gateway = |name: &str| ObjectName::new("infra", name);
         let states = gateways.iter().map(|(name, runs_as)| {
             let accounts = [account(runs_as)].into();
-            let state = GatewayState { gateway: gateway(name), is_ready: true, accounts, conditions: [].into() };
+            let state = GatewayState {
+                gateway: gateway(name),
+                uid: "u".into(),
+                is_ready: true,
+                accounts,
+                conditions: [].into(),
+            };
             (gateway(name), Arc::new(state))
         });
         let services = services.iter().map(|(name, by)| {

@@ -22,7 +22,7 @@ pub use self::{
     expiring::ExpiringCertificate,
     istiod::IstiodOutcome,
     outputs::{NoticeOutcome, OutputOutcome},
-    policy_objects::{ObjectWriteOutcome, PolicyObjectState},
+    policy_objects::{EventOutcome, ObjectWriteOutcome, PolicyObjectState},
     renewals::RenewalOutcome,
 };
 use self::{

@@ -1,6 +1,7 @@
 //! What the active keeps in a real cluster for gateways of the Gateway API: with the shipped rights, through hand edits, foreign
 //! policies, kinds that come late or old, and a change of the active.
 
+mod events;
 mod hands;
 mod labels;
 pub(crate) mod objects;

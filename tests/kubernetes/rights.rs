@@ -101,6 +101,8 @@ const POLICY: &[Row] = &[
     ("watch", "discovery.k8s.io", "endpointslices", "", ""),
     ("list", "security.istio.io", "peerauthentications", "", ""),
     ("watch", "security.istio.io", "peerauthentications", "", ""),
+    ("create", "events.k8s.io", "events", "anywhere", ""),
+    ("patch", "events.k8s.io", "events", "anywhere", "countersign.0123456789abcdef0123"),
 ];
 
 /// Refused by all of these, allowed with `rbac-policy-objects.yaml`.
@@ -136,6 +138,8 @@ const OF_USERS: &[Row] = &[
 ];
 
 const REFUSED_EVEN_THEN: &[Row] = &[
+    ("list", "events.k8s.io", "events", "anywhere", ""),
+    ("delete", "events.k8s.io", "events", "anywhere", "another"),
     ("get", "", "secrets", ISTIO, "istio-ca-secret"),
     ("get", "", "secrets", GATEWAYS, "another"),
     ("delete", "", "secrets", GATEWAYS, "mesh-certificate"),

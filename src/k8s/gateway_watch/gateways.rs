@@ -158,6 +158,7 @@ fn gateway_facts(gateway: &Object<GatewaySpec>) -> GatewayFacts {
     let parameters = infrastructure.parameters_ref.as_ref().filter(|parameters| parameters.is_envoy_proxy());
     GatewayFacts {
         object: gateway.metadata.object(),
+        uid: gateway.metadata.uid.clone(),
         class: gateway_class_name.as_str().into(),
         listeners: listeners.iter().map(listener_facts).collect(),
         takes_sets: takes_sets(&allowed_listeners.namespaces),

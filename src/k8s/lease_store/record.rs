@@ -118,7 +118,7 @@ fn released_by(mark: &str) -> Option<(Term, HolderId)> {
 }
 
 /// Information for people; none where the clock is far outside of what can be written.
-fn micro_time(time: Timestamp) -> Option<MicroTime> {
+pub(in crate::k8s) fn micro_time(time: Timestamp) -> Option<MicroTime> {
     jiff::Timestamp::from_microsecond(time.micros()).ok().map(MicroTime)
 }
 

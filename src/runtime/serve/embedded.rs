@@ -82,6 +82,7 @@ pub(super) async fn join(
         gateway_secrets: PlannedSecrets::default(),
         policy: None,
         policy_objects: None,
+        policy_events: None,
         announced: Announced::InDataDir(directory.clone(), entry),
         histories: Box::new(move |own| Arc::new(all_histories(logs_of, own_slot, own))),
         tasks: Vec::new(),

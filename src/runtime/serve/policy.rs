@@ -19,6 +19,7 @@ use crate::{
             follow_root_config_maps, follow_sds_secrets, follow_tls_policies,
         },
         peer_authentications::follow_peer_authentications,
+        policy_events::ClusterPolicyEvents,
         policy_objects::ClusterPolicyObjects,
         policy_watch::{follow_endpoint_slices, follow_namespaces, follow_services},
     },
@@ -27,7 +28,8 @@ use crate::{
         gateway_plans::GatewayPlans,
         istio_versions::IstioVersions,
         metrics::Metrics,
-        policy_objects::PolicyObjects,
+        policy_events::PolicyEvents,
+        policy_objects::{Plans, PolicyObjects},
         policy_publisher::{PodChanges, PolicyAccess, PolicyPublisher},
     },
 };
@@ -90,6 +92,18 @@ pub(super) fn start(
     });
     let gateways = Arc::new(followed.policy.gateway_identities.iter().cloned().collect());
     (PolicyAccess { publisher, gateways }, objects)
+}
+
+/// What the active says of it on the objects themselves.
+pub(super) fn events(
+    client: &Client,
+    replica: &str,
+    publisher: Arc<PolicyPublisher>,
+    plans: Option<Plans>,
+    (clock, metrics): (&Arc<dyn Clock>, &Arc<Metrics>),
+) -> PolicyEvents {
+    let log = Arc::new(ClusterPolicyEvents::new(client.clone(), replica.to_owned(), Arc::clone(clock)));
+    PolicyEvents::new(publisher, plans, log, Arc::clone(clock), Arc::clone(metrics))
 }
 
 fn publisher(followed: &Followed<'_>, replica: &str) -> PolicyPublisher {

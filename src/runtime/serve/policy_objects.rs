@@ -11,7 +11,7 @@ use super::{
 use crate::{
     grpc::mutual_tls_probe::MutualTlsProbe,
     runtime::{shutdown::Shutdown, supervisor::Supervisor},
-    service::{policy_probes::PolicyProbes, svid_publisher::IdentityReceiver},
+    service::{policy_events::PolicyEvents, policy_probes::PolicyProbes, svid_publisher::IdentityReceiver},
 };
 
 /// Writes it while this replica may sign.
@@ -24,6 +24,17 @@ pub(super) fn start(
     let latch = signing.readiness.latch("policy objects", "not begun");
     let writing = objects.run(signing.sessions.clone(), |session| session.authority_changes(), plans, latch);
     supervisor.spawn("policy objects", until(shutdown, async move { match writing.await {} }));
+}
+
+/// Says on the objects themselves what begins to hold.
+pub(super) fn start_events(
+    events: Option<PolicyEvents>,
+    signing: &Signing,
+    (shutdown, supervisor): (&Shutdown, &mut Supervisor),
+) {
+    let Some(events) = events else { return };
+    let saying = events.run(signing.sessions.clone());
+    supervisor.spawn("policy events", until(shutdown, async move { match saying.await {} }));
 }
 
 /// Asks pods whether they speak mutual TLS, by the certificate that this replica serves with.

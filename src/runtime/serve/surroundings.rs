@@ -15,6 +15,7 @@ use crate::{
         gateway_secrets::GatewaySecret,
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},
+        policy_events::PolicyEvents,
         policy_objects::{Plans, PolicyObjects},
         policy_publisher::{PodChanges, PolicyAccess, PolicyPublisher},
         ports::{BoxFuture, KeptState},
@@ -58,6 +59,8 @@ pub(super) struct Surroundings {
     pub(super) policy: Option<PolicyAccess>,
     /// What gateways need for that in the cluster, if it is kept.
     pub(super) policy_objects: Option<PlannedObjects>,
+    /// What is said of it on the objects themselves.
+    pub(super) policy_events: Option<PolicyEvents>,
     pub(super) announced: Announced,
     pub(super) histories: AllLogs,
     /// What goes on beside everything else until shutdown.

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Metrics;
+use super::{Metrics, zeroed};
 use crate::domain::policy::ObjectKind;
 
 outcomes! {
@@ -24,6 +24,18 @@ outcomes! {
         Refused = "refused",
         /// Nothing of its kind is taken now.
         Unavailable = "unavailable",
+    }
+}
+
+outcomes! {
+    /// What became of an Event.
+    EventOutcome {
+        /// It stands in the cluster.
+        Written = "written",
+        /// It was not taken, or there was no answer.
+        Failed = "failed",
+        /// There were too many at once.
+        Dropped = "dropped",
     }
 }
 
@@ -44,6 +56,7 @@ outcomes! {
 pub(super) struct PolicyObjectMetrics {
     writes: Family<WriteLabels, Counter>,
     objects: Family<ObjectLabels, Gauge>,
+    events: Family<[(&'static str, EventOutcome); 1], Counter>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,7 +80,7 @@ impl EncodeLabelValue for ObjectKind {
 impl PolicyObjectMetrics {
     /// Every outcome at zero.
     pub(super) fn new() -> Self {
-        let metrics = Self { writes: Family::default(), objects: Family::default() };
+        let metrics = Self { writes: Family::default(), objects: Family::default(), events: zeroed(EventOutcome::ALL) };
         for kind in ObjectKind::ALL {
             for outcome in ObjectWriteOutcome::ALL {
                 drop(metrics.writes.get_or_create(&WriteLabels { kind, outcome: *outcome }));
@@ -87,6 +100,7 @@ impl PolicyObjectMetrics {
             "Objects for gateways by kind and state; on the active replica",
             self.objects.clone(),
         );
+        registry.register("policy_events", "Events about policies by outcome", self.events.clone());
     }
 }
 
@@ -94,6 +108,11 @@ impl Metrics {
     /// Counts a write or removal.
     pub fn policy_object_written(&self, kind: ObjectKind, outcome: ObjectWriteOutcome) {
         self.policy_objects.writes.get_or_create(&WriteLabels { kind, outcome }).inc();
+    }
+
+    /// Counts an Event about a policy.
+    pub fn policy_event(&self, outcome: EventOutcome) {
+        self.policy_objects.events.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Shows how many objects of a kind are in each state.

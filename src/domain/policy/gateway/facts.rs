@@ -66,6 +66,8 @@ pub enum Controller {
 pub struct GatewayFacts {
     /// Which.
     pub object: ObjectName,
+    /// Its UID.
+    pub uid: Box<str>,
     /// `spec.gatewayClassName`.
     pub class: Arc<str>,
     /// Its listeners.

@@ -26,9 +26,11 @@ pub(super) fn states(
         Carries::Class(class) => of_classes.entry(class).or_default().push(pod),
     });
     let states = outlook.topology.standings.iter().map(|(gateway, standing)| {
-        let class = outlook.topology.gateways.get(gateway).and_then(|facts| of_classes.get(&facts.class));
+        let facts = outlook.topology.gateways.get(gateway);
+        let class = facts.and_then(|facts| of_classes.get(&facts.class));
         let pods: Vec<&DataPlanePod> = of_gateways.get(gateway).into_iter().chain(class).flatten().copied().collect();
-        let state = state(gateway, standing, outlook.api, outside.get(gateway), &pods);
+        let uid = facts.map_or("", |facts| &facts.uid);
+        let state = state((gateway, uid), standing, outlook.api, outside.get(gateway), &pods);
         let same = before.get(gateway).filter(|before| ***before == state);
         (gateway.clone(), same.map_or_else(|| Arc::new(state), Arc::clone))
     });
@@ -36,7 +38,7 @@ pub(super) fn states(
 }
 
 fn state(
-    gateway: &ObjectName,
+    (gateway, uid): (&ObjectName, &str),
     standing: &Standing,
     api: BackendTlsApi,
     outside: Option<&BTreeSet<&Upstream>>,
@@ -57,6 +59,7 @@ fn state(
     let accounts: BTreeSet<&ServiceAccount> = pods.iter().map(|pod| &pod.account).collect();
     GatewayState {
         gateway: gateway.clone(),
+        uid: uid.into(),
         is_ready: standing.is_ready,
         accounts: accounts.into_iter().cloned().collect(),
         conditions: conditions.into(),

@@ -124,6 +124,8 @@ pub enum DesiredObject {
 pub struct GatewayState {
     /// Which.
     pub gateway: ObjectName,
+    /// Its UID.
+    pub uid: Box<str>,
     /// Whether it can send requests to Services of the mesh, as far as is seen.
     pub is_ready: bool,
     /// Whom its pods run as, each once.

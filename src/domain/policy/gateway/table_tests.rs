@@ -280,6 +280,7 @@ fn gateway(name: &str, class: &str, words: &[&str]) -> GatewayFacts {
     let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
     GatewayFacts {
         object: ObjectName::new(value("in=").unwrap_or("infra"), name),
+        uid: "u".into(),
         class: class.into(),
         listeners: [listener(words)].into(),
         takes_sets: words.contains(&"sets").then_some(Admits::Same),

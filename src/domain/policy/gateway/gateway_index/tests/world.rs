@@ -291,6 +291,7 @@ fn class(number: u8, variant: u8) -> ClassFacts {
 fn gateway(object: ObjectName, variant: u8) -> GatewayFacts {
     GatewayFacts {
         object,
+        uid: "u".into(),
         class: format!("c{}", variant % 3).into(),
         listeners: [listener(variant), listener(variant / 2)].into(),
         takes_sets: [Some(Admits::All), Some(Admits::Same), None][usize::from(variant) % 3].clone(),

@@ -78,11 +78,14 @@ impl ClusterPolicyEvents {
 impl PolicyEventLog for ClusterPolicyEvents {
     fn write<'a>(&'a self, event: &'a PolicyEvent) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            self.write_event(event).await.map_err(|error| match &error {
-                Error::Api(status) if status.is_forbidden() && !status.message.contains("being terminated") => {
-                    format!("{}: apply charts/countersign/rbac-policy.yaml", status.message)
+            self.write_event(event).await.map_err(|error| {
+                if let Error::Api(status) = &error
+                    && status.is_forbidden()
+                    && !status.message.contains("being terminated")
+                {
+                    return format!("{}: apply charts/countersign/rbac-policy.yaml", status.message);
                 }
-                error => text_of(error),
+                text_of(&error)
             })
         })
     }

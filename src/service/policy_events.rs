@@ -19,7 +19,6 @@ use super::{
     policy_objects::Plans,
     policy_publisher::PolicyPublisher,
     ports::BoxFuture,
-    signing_session::SigningSession,
 };
 use crate::domain::{
     clock::Clock,
@@ -100,8 +99,8 @@ impl PolicyEvents {
         Self { publisher, plans, log, clock, metrics }
     }
 
-    /// Writes while this replica is active. Never returns.
-    pub async fn run(self, sessions: watch::Receiver<Option<Arc<SigningSession>>>) -> Infallible {
+    /// Writes while this replica is active, which it is while there is something in `held`. Never returns.
+    pub async fn run<T: Send + Sync>(self, held: watch::Receiver<Option<T>>) -> Infallible {
         let (snapshots, enforcement) = (self.publisher.follow(), self.publisher.enforcement().follow());
         let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot());
         let (mut tracker, mut said) = (Tracker::default(), String::new());
@@ -113,7 +112,8 @@ impl PolicyEvents {
             let plan = self.plans.as_ref().and_then(|plans| plans.borrow().clone());
             let seen = Seen { snapshot, plan, enforcement: Arc::clone(&enforcement.borrow()) };
             let begun = tracker.look(seen);
-            if sessions.borrow().is_some() {
+            let is_active = held.borrow().is_some();
+            if is_active {
                 self.write(begun, &mut pace, &mut said).await;
             }
         }

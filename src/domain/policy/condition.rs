@@ -232,23 +232,7 @@ impl fmt::Display for Condition {
             ),
             Self::Mesh(condition) => condition.fmt(f),
             Self::Gateway(condition) => condition.fmt(f),
-            Self::Enforced { gateways, portable } => {
-                if *portable > 0 {
-                    write!(
-                        f,
-                        "all Gateways that lead to it ({portable}) have accepted its BackendTLSPolicy, and its pods were seen to speak \
-                         mutual TLS as one of its identities"
-                    )?;
-                }
-                match gateways {
-                    0 => Ok(()),
-                    gateways => write!(
-                        f,
-                        "{}all gateways that ask for its identities ({gateways}) have accepted those of now: nobody else is spoken to",
-                        if *portable > 0 { "; " } else { "" }
-                    ),
-                }
-            }
+            Self::Enforced { gateways, portable } => enforced(f, *gateways, *portable),
             Self::NotEnforced(shortfall) => shortfall.fmt(f),
         }
     }
@@ -315,6 +299,24 @@ impl Condition {
             | Self::NotEnforced(_) => Ok(()),
         }
     }
+}
+
+fn enforced(f: &mut fmt::Formatter<'_>, gateways: usize, portable: usize) -> fmt::Result {
+    if portable > 0 {
+        write!(
+            f,
+            "all Gateways that lead to it ({portable}) have accepted its BackendTLSPolicy, and its pods were seen to speak mutual \
+             TLS as one of its identities"
+        )?;
+    }
+    if gateways > 0 {
+        let and = if portable > 0 { "; " } else { "" };
+        write!(
+            f,
+            "{and}all gateways that ask for its identities ({gateways}) have accepted those of now: nobody else is spoken to"
+        )?;
+    }
+    Ok(())
 }
 
 /// With commas between them.

@@ -194,12 +194,16 @@ fn verdict(
 ) -> Condition {
     let by_agents = verdict_of_agents(required, reports);
     let Some(portable) = portable else { return by_agents };
-    let gateways = match by_agents {
-        Condition::Enforced { .. } if portable.routed() == 0 => return by_agents,
-        Condition::Enforced { gateways, .. } => gateways,
-        Condition::NotEnforced(Shortfall::Unasked) => 0,
-        other => return other,
+    let gateways = if let Condition::Enforced { gateways, .. } = by_agents {
+        gateways
+    } else if by_agents == Condition::NotEnforced(Shortfall::Unasked) {
+        0
+    } else {
+        return by_agents;
     };
+    if gateways > 0 && portable.routed() == 0 {
+        return by_agents;
+    }
     match portable.lacks(now) {
         Some(lacking) => Condition::NotEnforced(Shortfall::Portable(lacking)),
         None => Condition::Enforced { gateways, portable: portable.routed() },

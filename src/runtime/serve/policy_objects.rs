@@ -1,6 +1,6 @@
 //! What the active writes for gateways, and what every replica looks at for it, wired.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use super::{
     identities::OwnIdentities,
@@ -9,9 +9,12 @@ use super::{
     until,
 };
 use crate::{
+    domain::{clock::Clock, random::SecureRandom},
     grpc::mutual_tls_probe::MutualTlsProbe,
     runtime::{shutdown::Shutdown, supervisor::Supervisor},
-    service::{policy_events::PolicyEvents, policy_probes::PolicyProbes, svid_publisher::IdentityReceiver},
+    service::{
+        metrics::Metrics, policy_events::PolicyEvents, policy_probes::PolicyProbes, svid_publisher::IdentityReceiver,
+    },
 };
 
 /// Writes it while this replica may sign.
@@ -44,10 +47,20 @@ pub(super) fn start_probes(
     identities: &OwnIdentities,
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
 ) {
-    let Some(PlannedProbes { publisher, changes, plans }) = planned else { return };
+    let Some(planned) = planned else { return };
     let OwnIdentities { clock, random, metrics, .. } = identities;
+    let probing = probes(planned, serving, (clock, random, metrics));
+    supervisor.spawn("policy probes", until(shutdown, async move { match probing.await {} }));
+}
+
+/// The probes, by the certificate of `serving`.
+pub(super) fn probes(
+    planned: PlannedProbes,
+    serving: IdentityReceiver,
+    (clock, random, metrics): (&Arc<dyn Clock>, &Arc<dyn SecureRandom>, &Arc<Metrics>),
+) -> impl Future<Output = Infallible> + Send + 'static {
+    let PlannedProbes { publisher, changes, plans } = planned;
     let tls = Arc::new(MutualTlsProbe::new(serving, Arc::clone(clock)));
-    let seams = (Arc::clone(clock), Arc::clone(random), Arc::clone(metrics));
-    let probes = PolicyProbes::new((publisher, changes), tls, seams.0, seams.1, seams.2);
-    supervisor.spawn("policy probes", until(shutdown, async move { match probes.run(plans).await {} }));
+    let (clock, random, metrics) = (Arc::clone(clock), Arc::clone(random), Arc::clone(metrics));
+    PolicyProbes::new((publisher, changes), tls, clock, random, metrics).run(plans)
 }

@@ -1,7 +1,7 @@
 //! Of a Service whose Gateways go by what stands in its BackendTLSPolicy: there is no agent that would tell what proxies hold. Two
 //! things have to be seen instead: that every Gateway says that it has taken the policy of now, and that the pods speak mutual TLS.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::domain::policy::{IdentitySet, PortableShortfall, ProbeFinding, ProbeSight, Uptake};
 
@@ -87,7 +87,7 @@ fn of_sight(sight: &ProbeSight) -> Option<PortableShortfall> {
     let wanting = found.filter(|(_, sight)| sight.finding != ProbeFinding::Mutual);
     let worst = wanting.max_by_key(|(port, sight)| (sight.finding.severity(), std::cmp::Reverse(*port)));
     if let Some((port, sight)) = worst {
-        return Some(PortableShortfall::Found { port, pod: sight.pod.clone(), finding: sight.finding.clone() });
+        return Some(PortableShortfall::Found { port, pod: Arc::clone(&sight.pod), finding: sight.finding.clone() });
     }
     let unasked = sight.0.iter().find(|(_, sight)| sight.is_none());
     match unasked {

@@ -89,11 +89,11 @@ impl<'a> Outlook<'a> {
     /// How far Gateways are with a policy that says itself whom to accept.
     fn uptake(self, policy: &ServicePolicy, traffic: &Traffic<'a>) -> Uptake {
         let written = self.tls_policies.written(&policy.service);
-        let lacks = |gateway: &ObjectName, routed: &Routed<'_>| {
+        let lacks = |gateway: &ObjectName, standing: &Standing| {
             let accepted = written.is_some_and(|written| written.accepted_by.binary_search(gateway).is_ok());
-            routed.standing.ability.is_none() || !accepted
+            standing.ability.is_none() || !accepted
         };
-        let lacking = traffic.gateways.iter().filter(|(gateway, routed)| lacks(gateway, routed));
+        let lacking = traffic.gateways.iter().filter(|(gateway, standing)| lacks(gateway, standing));
         let leads_to = |port: &&PortPolicy| traffic.http.has(port.facts.number) || traffic.grpc.has(port.facts.number);
         let ports = || policy.ports.iter().filter(leads_to);
         let strict = PeerModes { strict: true, ..PeerModes::default() };

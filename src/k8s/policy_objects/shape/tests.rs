@@ -145,3 +145,33 @@ fn what_is_to_be_gone_says_what_keeps_it() {
     let answer = |json: &Value| serde_json::from_value::<Written>(json.clone()).unwrap().after_removal();
     assert_eq!((answer(&object), answer(&stored(&wanted))), (Removed::Going, Removed::Gone));
 }
+
+#[test]
+fn a_gateway_has_accepted_what_its_controller_says_of_the_policy_as_it_is() {
+    let accepted = |gateway: &str, section: Option<&str>, status: &str, generation: u64| {
+        json!({
+            "ancestorRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "gw", "name": gateway,
+                "sectionName": section },
+            "controllerName": "example.com/controller",
+            "conditions": [
+                { "type": "Accepted", "status": status, "reason": "Accepted", "observedGeneration": generation },
+                { "type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs", "observedGeneration": generation },
+            ],
+        })
+    };
+    let wanted = policy(&["spiffe://td/ns/app/sa/b", "spiffe://td/ns/app/sa/a"], roots().key);
+    let mut object = stored(&wanted);
+    object["metadata"]["generation"] = json!(2);
+    object["status"] = json!({ "ancestors": [
+        accepted("yes", None, "True", 2),
+        accepted("old", None, "True", 1),
+        accepted("no", None, "False", 2),
+        accepted("half", Some("one"), "True", 2),
+        accepted("half", Some("two"), "False", 2),
+        { "ancestorRef": { "kind": "Service", "name": "backend" }, "conditions": [] },
+    ] });
+    let written = serde_json::from_value::<TlsPolicyObject>(object).unwrap().written();
+    let ids = ["spiffe://td/ns/app/sa/a", "spiffe://td/ns/app/sa/b"].map(|id| id.parse::<SpiffeId>().unwrap());
+    assert_eq!(written.identities, IdentitySet::of(&ids));
+    assert_eq!(*written.accepted_by, [ObjectName::new("gw", "yes")]);
+}

@@ -25,6 +25,7 @@ use crate::{
             kubernetes::cluster,
             listeners::{listen, private},
             policy::{self, Followed},
+            policy_objects::probes,
             proofs::reserved_ids,
             surroundings::{PlannedObjects, Tasks},
             until,
@@ -79,8 +80,16 @@ pub(super) async fn start(
     let (access, objects) = follow(&client, followed, member, &of, &mut tasks);
     let callers = callers(&client, followed, member, (&access, &bundle), &of, &mut tasks);
     join_others(followed, member, (access.enforcement(), &bundle), &of, (&mut tasks, supervisor)).await?;
-    if let Some(PlannedObjects { objects, plans }) = objects {
-        let clock = Arc::clone(&of.seams.clock);
+    let Seams { clock, random, metrics, .. } = of.seams;
+    let plans = objects.as_ref().map(|planned| planned.plans.clone());
+    let publisher = Arc::clone(&access.publisher);
+    let events = policy::events(&client, &member.replica, publisher, plans, (clock, metrics));
+    let saying = events.run(member.held.clone());
+    tasks.push(("policy events", Box::pin(async move { match saying.await {} })));
+    if let Some(PlannedObjects { objects, plans, probes: planned }) = objects {
+        let probing = probes(planned, of.serving.clone(), (clock, random, metrics));
+        tasks.push(("policy probes", Box::pin(async move { match probing.await {} })));
+        let clock = Arc::clone(clock);
         let trusted = move |term: &_| WhileHeld::new(term, &clock, &bundle);
         let latch = of.readiness.latch("policy objects", "not begun");
         let writing = objects.run(member.held.clone(), trusted, plans, latch);

@@ -123,16 +123,7 @@ fn revisions_that_nobody_configured_are_found_as_they_come_and_left_as_they_go()
             by_new_root.check();
         }
 
-        cluster.kill();
-        for replica in &replicas {
-            wait_until(SOON, "that nothing is heard of Services", || match said(replica, "istiods_not_watched") {
-                0 | 1 => Err(replica.process.errors()),
-                _ => Ok(()),
-            });
-            assert!(readiness(replica).contains(&format!("it answers at {}", b.name())), "{}", readiness(replica));
-        }
-        cluster.restart();
-        cluster.wait_until_ready();
+        the_api_server_is_away(&mut cluster, &replicas, &b);
         b.disappear(&cluster);
         for replica in &replicas {
             wait_for("that nobody is left", "not ready (istiod.istio-system.svc:15012", || readiness(replica));
@@ -140,6 +131,20 @@ fn revisions_that_nobody_configured_are_found_as_they_come_and_left_as_they_go()
         }
         replicas.iter_mut().for_each(check_it_runs);
     });
+}
+
+/// Who is known stays known.
+fn the_api_server_is_away(cluster: &mut Cluster, replicas: &[Serve], left: &Revision) {
+    cluster.kill();
+    for replica in replicas {
+        wait_until(SOON, "that nothing is heard of Services", || match said(replica, "istiods_not_watched") {
+            0 | 1 => Err(replica.process.errors()),
+            _ => Ok(()),
+        });
+        assert!(readiness(replica).contains(&format!("it answers at {}", left.name())), "{}", readiness(replica));
+    }
+    cluster.restart();
+    cluster.wait_until_ready();
 }
 
 /// Both replicas, with these flags beside those that all have.

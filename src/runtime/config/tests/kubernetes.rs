@@ -157,7 +157,7 @@ fn istiods_are_found_in_their_namespace_unless_their_addresses_are_given() {
         assert!(!config.istiod.clone().unwrap().cluster.unwrap().finds_istiods);
         assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
     }
-    let problem = problem_of(&format!("source: istiod\nstate: kubernetes\nreplicaUid: a-b\nistiodAddresses: []\n"));
+    let problem = problem_of("source: istiod\nstate: kubernetes\nreplicaUid: a-b\nistiodAddresses: []\n");
     assert!(problem.starts_with("--istiod-address: required"), "{problem}");
     let config = load_file("source: istiod\n").unwrap();
     assert_eq!(config.istiod.clone().unwrap().addresses[0].endpoint().address, "istiod.istio-system.svc:15012");

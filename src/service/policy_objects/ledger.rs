@@ -8,6 +8,7 @@
 mod counts;
 mod entry;
 mod flow;
+mod order;
 mod turns;
 
 use std::{
@@ -321,29 +322,6 @@ impl Ledger {
         let open = flow.map_or(Some(now), |flow| flow.opens_at(&key.object.namespace, now))?;
         let is_routed = self.entries.get(key).is_some_and(|entry| entry.routed().is_some());
         Some(if is_routed { open.max(self.turns.next(waiting, now)) } else { open })
-    }
-
-    /// Whether something else must be done first; then that will attend to this one.
-    fn is_blocked(&self, key: &ObjectKey) -> bool {
-        let Some(entry) = self.entries.get(key) else { return true };
-        match &entry.wanted {
-            Some((wanted, _)) => {
-                wanted.needs().is_some_and(|needs| !self.entries.get(needs).is_some_and(Entry::is_usable))
-            }
-            None => self.is_named(key),
-        }
-    }
-
-    /// Whether a policy that is there names this one.
-    fn is_named(&self, key: &ObjectKey) -> bool {
-        let names = |policy: &ObjectKey| self.entries.get(policy).is_some_and(|entry| entry.names(key));
-        match key.kind {
-            ObjectKind::BackendTlsPolicy => false,
-            ObjectKind::SdsSecret => {
-                names(&ObjectKey { kind: ObjectKind::BackendTlsPolicy, object: key.object.clone() })
-            }
-            ObjectKind::ConfigMap => self.keys_in(ObjectKind::BackendTlsPolicy, &key.object.namespace).any(names),
-        }
     }
 
     /// Those that may have waited for this one.

@@ -45,13 +45,25 @@ impl ClusterPolicyObjects {
                 self.client.request::<TlsPolicyObject>(request).await.map(|object| object.seen())
             }
         };
-        applied.map_err(|error| write_error(&error))
+        applied.map_err(|error| match write_error(&error) {
+            // of somebody else's Secret nothing is seen but this
+            WriteError::Outdated(why)
+                if key.kind == ObjectKind::SdsSecret && version.is_none() && is_conflict(&error) =>
+            {
+                WriteError::Refused(format!(
+                    "{why}: somebody else has made it, and it is left alone; delete or rename it"
+                ))
+            }
+            error => error,
+        })
     }
 
     async fn remove_seen(&self, key: &ObjectKey, seen: Option<&SeenObject>) -> Result<Removed, WriteError> {
+        // what others have done to our Secret is not seen, so its version may be another one
+        let is_seen = key.kind != ObjectKind::SdsSecret;
         let preconditions = seen.map(|seen| Preconditions {
             uid: Some(seen.uid.clone().into()),
-            resource_version: Some(seen.version.clone().into()),
+            resource_version: is_seen.then(|| seen.version.clone().into()),
         });
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
         let request = Request::new(path(key)).delete(&key.object.name, &params);
@@ -59,6 +71,8 @@ impl ClusterPolicyObjects {
         match self.client.request_status::<Written>(request).await {
             Ok(answer) => Ok(answer.left().map_or(Removed::Gone, |object| object.after_removal())),
             Err(Error::Api(status)) if status.is_not_found() => Ok(Removed::Gone),
+            // another Secret is in the place of ours
+            Err(error) if !is_seen && is_conflict(&error) => Ok(Removed::Gone),
             Err(error) => Err(write_error(&error)),
         }
     }
@@ -98,31 +112,72 @@ fn path(key: &ObjectKey) -> String {
     }
 }
 
+fn is_conflict(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.is_conflict())
+}
+
 fn write_error(error: &Error) -> WriteError {
     let Error::Api(status) = error else {
         return WriteError::Unavailable { why: text_of(error), pause: None };
     };
-    let is_going = status.is_forbidden() && status.message.contains("being terminated");
-    // a webhook or a policy of the cluster that minds this object alone
-    let is_minded = status.is_forbidden()
-        && ["denied the request", "denied request"].iter().any(|text| status.message.contains(text));
-    // somebody has deleted the kind, which goes as soon as its objects have
-    let is_kind_going = status.is_forbidden() && status.message.contains("custom resource definition is terminating");
-    let why = if status.is_forbidden() && !is_minded && !is_kind_going {
-        format!("{}: apply charts/countersign/rbac-policy-objects.yaml", status.message)
-    } else {
-        status.message.clone()
-    };
+    let why = status.message.clone();
     match status.code {
-        _ if is_going => WriteError::Outdated(why),
+        403 if why.contains("being terminated") => WriteError::Outdated(why),
+        403 if is_right_missing(&why) => {
+            let why = format!("{why}: apply charts/countersign/rbac-policy-objects.yaml");
+            WriteError::Unavailable { why, pause: asked_pause(status) }
+        }
+        // somebody has deleted the kind, which goes as soon as its objects have
+        403 if why.contains("custom resource definition is terminating") => {
+            WriteError::Unavailable { why, pause: None }
+        }
         404 | 409 | 410 => WriteError::Outdated(why),
-        _ if is_minded => WriteError::Refused(why),
-        400 | 405 | 406 | 413 | 415 | 422 => WriteError::Refused(why),
+        // an admission plugin, a webhook or a policy of the cluster minds this object: a quota, for one
+        400 | 403 | 405 | 406 | 413 | 415 | 422 => WriteError::Refused(why),
         _ => WriteError::Unavailable { why, pause: asked_pause(status) },
     }
+}
+
+/// As the API server puts it, whichever authorizer there is: `secrets "NAME" is forbidden: User "NAME" cannot patch resource …`.
+/// It alone is about more than the object.
+fn is_right_missing(text: &str) -> bool {
+    text.split_once("is forbidden: User \"").is_some_and(|(_, rest)| rest.contains("\" cannot "))
 }
 
 fn asked_pause(status: &Status) -> Option<std::time::Duration> {
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     (seconds > 0).then(|| std::time::Duration::from_secs(seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_about_the_object_alone_unless_it_is_known_to_be_about_more() {
+        let right = "secrets \"countersign-a\" is forbidden: User \"system:serviceaccount:x:y\" cannot patch resource \"secrets\" in \
+                     API group \"\" in the namespace \"a\"";
+        for (code, text, expected) in [
+            (403, right, "Unavailable"),
+            (403, "secrets \"a\" is forbidden: exceeded quota: q, requested: count/secrets=1", "Refused"),
+            (403, "admission webhook \"w\" denied the request: User \"x\" cannot have it", "Refused"),
+            (
+                403,
+                "secrets \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+                "Refused",
+            ),
+            (403, "secrets \"a\" is forbidden: cannot set blockOwnerDeletion in this case", "Refused"),
+            (403, "unable to create new content in namespace a because it is being terminated", "Outdated"),
+            (403, "create not allowed while custom resource definition is terminating", "Unavailable"),
+            (409, "Apply failed with 1 conflict", "Outdated"),
+            (404, "namespaces \"a\" not found", "Outdated"),
+            (422, "field is immutable", "Refused"),
+            (429, "too many requests", "Unavailable"),
+            (500, "Internal error occurred: failed calling webhook \"w\"", "Unavailable"),
+        ] {
+            let status = Status { code, message: text.to_owned(), ..Status::default() };
+            let found = format!("{:?}", write_error(&Error::Api(Box::new(status))));
+            assert!(found.starts_with(expected), "{code} {text}: {found}");
+        }
+    }
 }

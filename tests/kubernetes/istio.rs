@@ -7,3 +7,4 @@ pub(crate) mod pilot_agent;
 pub(crate) mod replicas;
 mod side_by_side;
 mod swaps;
+pub(crate) mod told;

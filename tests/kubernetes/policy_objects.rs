@@ -3,9 +3,11 @@
 
 mod clusters;
 mod events;
+mod gate;
 mod hands;
 mod labels;
 pub(crate) mod objects;
+mod one_namespace;
 mod outages;
 mod probes;
 mod take_over;

@@ -37,6 +37,11 @@ impl Attempts {
         self.in_vain = in_vain;
     }
 
+    /// The last one that began says nothing: it counts as if it had not.
+    pub const fn take_back(&mut self) {
+        self.count = self.count.saturating_sub(1);
+    }
+
     /// What kept them from coming to something may be over: the next may begin at once.
     pub const fn forget_if_in_vain(&mut self) {
         if self.in_vain {
@@ -85,6 +90,20 @@ mod tests {
         let mut attempts = Attempts::default();
         pauses(&mut attempts, true, SECOND * 4, 150);
         assert_eq!(pauses(&mut attempts, false, SECOND * 4, 4), [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn one_that_is_taken_back_changes_no_pause() {
+        let mut attempts = Attempts::default();
+        pauses(&mut attempts, true, SECOND * 64, 3);
+        let later = BootInstant::from_nanos(20_000_000_000);
+        attempts.begin(later);
+        attempts.take_back();
+        assert_eq!(attempts.due(SECOND * 64), Some(later.plus(SECOND * 4)));
+        let mut first = Attempts::default();
+        first.begin(later);
+        first.take_back();
+        assert_eq!(first.due(SECOND * 64), None);
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! policy of ours names it any more. So a gateway never finds a policy that it can't use, and a change of flavour adds before it
 //! removes.
 
+mod counts;
 mod entry;
 mod flow;
+mod order;
 mod turns;
 
 use std::{
@@ -34,8 +36,10 @@ pub(super) struct Ledger {
     listed: BTreeSet<ObjectKind>,
     /// Whether it is known what is wanted.
     is_planned: bool,
-    /// What may have to be done now.
-    now: BTreeSet<(Rank, ObjectKey)>,
+    /// What may have to be done now, those last that failed last.
+    now: BTreeSet<(u64, Rank, ObjectKey)>,
+    /// How many have failed.
+    failures: u64,
     later: BTreeSet<(BootInstant, ObjectKey)>,
     flows: BTreeMap<ObjectKind, Flow>,
     /// Of policies to which Routes lead.
@@ -50,21 +54,12 @@ pub(super) struct Ledger {
 const ORPHANED_FOR: Duration = Duration::from_secs(600);
 
 /// What came of something that was done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// It is as it is wanted.
     Applied(SeenObject),
     Removed(Removed),
     Failed(WriteError),
-}
-
-/// How it stands with objects of a kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) wanted: usize,
-    pub(super) right: usize,
-    /// To be written or removed.
-    pub(super) pending: usize,
 }
 
 impl Ledger {
@@ -90,6 +85,9 @@ impl Ledger {
                 let is_old =
                     |entry: &Entry| matches!(&entry.state, State::Present(known) if is_older(&version, &known.version));
                 if !self.entries.get(&key).is_some_and(is_old) {
+                    if let Some(entry) = self.entries.get_mut(&key) {
+                        entry.note(&version);
+                    }
                     self.replace(&key, State::Absent, now);
                 }
             }
@@ -145,11 +143,11 @@ impl Ledger {
             }
         }
         let waiting = self.now.len();
-        let mut kept = BTreeSet::new();
+        let mut kept = Vec::new();
         let mut found = None;
-        while let Some((rank, key)) = self.now.pop_first() {
+        while let Some((failure, rank, key)) = self.now.pop_first() {
             if self.opens_at(&key, waiting, now).is_none_or(|open| open > now) {
-                kept.insert((rank, key));
+                kept.push((failure, rank, key));
                 continue;
             }
             match self.entries.get(&key).and_then(|entry| entry.due()) {
@@ -162,7 +160,7 @@ impl Ledger {
                 }
             }
         }
-        self.now.append(&mut kept);
+        self.now.extend(kept);
         found
     }
 
@@ -172,14 +170,15 @@ impl Ledger {
             return None;
         }
         let waiting = self.now.len();
-        let is_open = self.turns.next(waiting, now) == now && self.flows.values().all(|flow| flow.closed().is_none());
-        let first = if is_open {
-            (waiting > 0).then_some(now)
-        } else {
-            self.now.iter().filter_map(|(_, key)| self.opens_at(key, waiting, now)).min()
-        };
-        let later = self.later.first().map(|(due, _)| *due);
-        first.into_iter().chain(later).min()
+        let mut first = self.later.first().map(|(due, _)| *due);
+        for (_, _, key) in &self.now {
+            let opens = self.opens_at(key, waiting, now);
+            if opens.is_some_and(|opens| opens <= now) {
+                return opens;
+            }
+            first = first.into_iter().chain(opens).min();
+        }
+        first
     }
 
     /// Something that [`Self::next`] gave has ended.
@@ -191,13 +190,21 @@ impl Ledger {
         }
         let flow = self.flows.entry(key.kind).or_default();
         match &outcome {
-            Outcome::Failed(WriteError::Unavailable { why, pause }) => flow.close(why, *pause, now),
-            Outcome::Applied(_) | Outcome::Removed(_) | Outcome::Failed(_) => flow.end(),
+            Outcome::Failed(WriteError::Unavailable { why, pause }) => {
+                flow.close(&key.object.namespace, why, *pause, now);
+                self.failures += 1;
+                entry.failed = self.failures;
+            }
+            Outcome::Applied(_) | Outcome::Removed(_) | Outcome::Failed(_) => flow.end(&key.object.namespace),
         }
         match outcome {
             Outcome::Applied(object) => {
+                // what somebody did right after was seen first
+                let is_old = entry.seen_meanwhile().is_some_and(|seen| is_older(&object.version, seen));
                 entry.end(Ok(()));
-                self.put(key, State::Present(object));
+                if !is_old {
+                    self.put(key, State::Present(object));
+                }
             }
             Outcome::Removed(Removed::Gone) => {
                 entry.end(Ok(()));
@@ -207,37 +214,17 @@ impl Ledger {
                 entry.end(Ok(()));
                 entry.is_going();
             }
-            Outcome::Failed(error) => entry.end(Err(error)),
+            Outcome::Failed(error) => {
+                // it may have come to something, or somebody else may have: of a Secret nobody tells
+                if key.kind == ObjectKind::SdsSecret && !matches!(error, WriteError::Refused(_)) {
+                    entry.doubt();
+                }
+                entry.end(Err(error));
+            }
         }
         self.attend(key, now);
         self.attend_related(key, now);
         self.forget_if_empty(key);
-    }
-
-    /// Another one whenever anything has changed.
-    pub(super) const fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    /// What is not right and will not be by itself, or not at once.
-    pub(super) fn troubles(&self) -> impl Iterator<Item = (&ObjectKey, Trouble<'_>)> {
-        self.entries.iter().filter_map(|(key, entry)| Some((key, entry.trouble()?)))
-    }
-
-    /// Kinds of which nothing is taken now, and why.
-    pub(super) fn closed(&self) -> impl Iterator<Item = (ObjectKind, &str)> {
-        self.flows.iter().filter_map(|(kind, flow)| Some((*kind, flow.closed()?)))
-    }
-
-    pub(super) fn counts(&self, kind: ObjectKind) -> Counts {
-        let mut counts = Counts::default();
-        for key in self.keys_of(kind) {
-            let Some(entry) = self.entries.get(key) else { continue };
-            counts.wanted += usize::from(entry.wanted.is_some());
-            counts.right += usize::from(entry.is_right());
-            counts.pending += usize::from(self.is_planned && entry.is_pending(kind));
-        }
-        counts
     }
 
     fn is_known(&self) -> bool {
@@ -273,6 +260,9 @@ impl Ledger {
             && (known.version == seen.version || is_older(&seen.version, &known.version))
         {
             return;
+        }
+        if let State::Present(seen) = &state {
+            entry.note(&seen.version);
         }
         entry.count_reversal(&state, now);
         let became_unusable = matches!(&state, State::Present(seen) if seen.is_unusable)
@@ -322,38 +312,16 @@ impl Ledger {
             let service = ObjectName { namespace: Arc::clone(&key.object.namespace), name };
             self.turns.begin(service, will_be_used, now);
         }
-        self.flows.entry(key.kind).or_default().begin();
+        self.flows.entry(key.kind).or_default().begin(&key.object.namespace);
         Some(todo)
     }
 
-    /// From when on this one may be written, of so many that wait; `None`: not before the API server has answered.
+    /// From when on this one may be written, of so many that wait; `None`: not before the API server has answered about others.
     fn opens_at(&self, key: &ObjectKey, waiting: usize, now: BootInstant) -> Option<BootInstant> {
-        let open = self.flows.get(&key.kind).map_or(Some(now), |flow| flow.opens_at(now))?;
+        let flow = self.flows.get(&key.kind);
+        let open = flow.map_or(Some(now), |flow| flow.opens_at(&key.object.namespace, now))?;
         let is_routed = self.entries.get(key).is_some_and(|entry| entry.routed().is_some());
         Some(if is_routed { open.max(self.turns.next(waiting, now)) } else { open })
-    }
-
-    /// Whether something else must be done first; then that will attend to this one.
-    fn is_blocked(&self, key: &ObjectKey) -> bool {
-        let Some(entry) = self.entries.get(key) else { return true };
-        match &entry.wanted {
-            Some((wanted, _)) => {
-                wanted.needs().is_some_and(|needs| !self.entries.get(needs).is_some_and(Entry::is_usable))
-            }
-            None => self.is_named(key),
-        }
-    }
-
-    /// Whether a policy that is there names this one.
-    fn is_named(&self, key: &ObjectKey) -> bool {
-        let names = |policy: &ObjectKey| self.entries.get(policy).is_some_and(|entry| entry.names(key));
-        match key.kind {
-            ObjectKind::BackendTlsPolicy => false,
-            ObjectKind::SdsSecret => {
-                names(&ObjectKey { kind: ObjectKind::BackendTlsPolicy, object: key.object.clone() })
-            }
-            ObjectKind::ConfigMap => self.keys_in(ObjectKind::BackendTlsPolicy, &key.object.namespace).any(names),
-        }
     }
 
     /// Those that may have waited for this one.
@@ -384,7 +352,7 @@ impl Ledger {
     fn queue(&mut self, key: &ObjectKey) {
         let Some(entry) = self.entries.get(key) else { return };
         if let Some(rank) = entry.rank(key.kind) {
-            self.now.insert((rank, key.clone()));
+            self.now.insert((entry.failed, rank, key.clone()));
         }
     }
 

@@ -1,17 +1,14 @@
 //! What is seen of Istio itself: the versions that istiods say, a real one among them, and PeerAuthentications.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpListener,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
-    thread,
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::json;
@@ -23,12 +20,12 @@ use crate::{
         istiod::{self, Ca, Istiod},
         objects::check_nothing_was_refused,
         replicas::Replicas,
+        told::{self, Monitoring},
     },
     pair::{install, shipped},
     support::{
         authority::{Authority, Kind},
         countersign::countersign,
-        http::loopback,
         wait::wait_until,
     },
 };
@@ -68,40 +65,10 @@ fn explain(data: &Path, subject: &str) -> String {
     said(&countersign().args(["policy", "explain", subject, "--data-dir"]).arg(data).output().unwrap())
 }
 
-/// Answers everything with this, as istiod's monitoring port does for `/version`.
-fn istiod_that_says(version: &'static str) -> u16 {
-    let listener = TcpListener::bind(loopback(0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map(Result::unwrap) {
-            let _asked = stream.read(&mut [0; 1024]);
-            let length = version.len();
-            let _written = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{version}");
-        }
-    });
-    port
-}
-
 /// A pod as istiod's chart makes it, running on loopback.
 async fn istiod_pod(cluster: &Cluster, name: &str, revision: &str, port: u16, variables: &[(&str, &str)]) {
-    let env: Vec<_> = variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
-    let labels = json!({ "app": "istiod", "istio.io/rev": revision });
-    let pod: Pod = serde_json::from_value(json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": name, "namespace": istiod::NAMESPACE, "labels": labels },
-        "spec": { "serviceAccountName": "istiod", "containers": [{
-            "name": "discovery", "image": "registry.example/pilot:1.30.1-distroless", "env": env,
-            "ports": [{ "name": "http-monitoring", "containerPort": port }],
-        }] },
-    }))
-    .unwrap();
-    let pods = cluster.pods(istiod::NAMESPACE);
-    pods.create(&PostParams::default(), &pod).await.unwrap();
-    let status = json!({ "name": "discovery", "image": "x", "imageID": "x", "ready": true, "restartCount": 0,
-        "containerID": "containerd://1", "state": { "running": { "startedAt": "2026-11-27T00:00:00Z" } } });
-    let status = json!({ "status": { "phase": "Running", "podIP": "127.0.0.1", "podIPs": [{ "ip": "127.0.0.1" }],
-        "containerStatuses": [status] } });
-    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    told::create(cluster, name, revision, port, variables).await;
+    told::run(cluster, name, Ipv4Addr::LOCALHOST.into()).await;
 }
 
 fn peer_authentications(cluster: &Cluster) -> Api<DynamicObject> {
@@ -154,7 +121,8 @@ fn versions(cluster: &Cluster, asked: &Asked) {
     let unknown = ["IstioVersionUnknown", "istio-system/istiod-0", "unknown-unknown-unknown", "1.30.1-distroless"];
     asked.wait(TEAM, &unknown, &["IstioNotDetected"], SOON);
 
-    let canary = istiod_that_says("1.29.1-5c178358f9c61c50d3d6149a0b05a609a0d7defd-Clean");
+    let says = |version| Monitoring::start(Ipv4Addr::LOCALHOST.into(), Some(version)).port;
+    let canary = says("1.29.1-5c178358f9c61c50d3d6149a0b05a609a0d7defd-Clean");
     let begin = Instant::now();
     block_on(istiod_pod(cluster, "istiod-canary", "canary", canary, &[]));
     asked.wait(TEAM, &["UnsafeOnThisIstio", "istiod-canary is 1.29.1"], &["IstioVersionUnknown"], SOON);
@@ -167,7 +135,7 @@ fn versions(cluster: &Cluster, asked: &Asked) {
         istiod_pod(cluster, "istiod-canary", "canary", canary, &off).await;
     });
     asked.wait(TEAM, &unknown, &["UnsafeOnThisIstio"], SOON);
-    let good = istiod_that_says("1.31.0-abc-Clean");
+    let good = says("1.31.0-abc-Clean");
     block_on(async {
         cluster.pods(istiod::NAMESPACE).delete("istiod-0", &deleted).await.unwrap();
         istiod_pod(cluster, "istiod-1", "default", good, &[]).await;

@@ -19,15 +19,25 @@ pub(super) struct Entry {
     pub(super) wanted: Option<(Wanted, Print)>,
     pub(super) state: State,
     under_way: Option<UnderWay>,
+    /// The number of its failure among all of them, 0 if it has not failed: it is tried after those with lower ones. Else one that
+    /// always fails would be the one that is tried whenever a single one may be.
+    pub(super) failed: u64,
     attempts: Attempts,
     reversals: Reversals,
     failure: Option<String>,
     routed: Option<Arc<str>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum UnderWay {
-    Applying,
+#[derive(Debug)]
+struct UnderWay {
+    kind: Kind,
+    /// The newest version of the object that was seen since: the answer may be older.
+    seen: Option<Box<str>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    Applying { needs: Option<ObjectKey> },
     Removing,
 }
 
@@ -36,8 +46,8 @@ enum UnderWay {
 pub(super) enum State {
     /// Nothing.
     Unknown,
-    /// Nothing, but a policy of ours names it.
-    Presumed,
+    /// Nothing, but a policy of ours names it, or it was as we wrote it here.
+    Presumed(Option<SeenObject>),
     Absent,
     Present(SeenObject),
 }
@@ -79,6 +89,7 @@ impl Entry {
             wanted: None,
             state: if is_listed { State::Absent } else { State::Unknown },
             under_way: None,
+            failed: 0,
             attempts: Attempts::default(),
             reversals: Reversals::default(),
             failure: None,
@@ -99,7 +110,7 @@ impl Entry {
         };
         if !is_as_before {
             // what went wrong, or was fought over, was another content
-            (self.attempts, self.reversals, self.failure) = Default::default();
+            (self.attempts, self.reversals, self.failure, self.failed) = Default::default();
             if let Some((Wanted { content: Content::Verification { service, is_routed, .. }, .. }, _)) = &wanted {
                 self.routed = is_routed.then(|| Arc::clone(service));
             }
@@ -110,11 +121,11 @@ impl Entry {
 
     pub(super) fn suspend(&mut self, kind: ObjectKind) {
         (self.wanted, self.under_way) = (None, None);
-        (self.attempts, self.reversals, self.failure) = Default::default();
+        (self.attempts, self.reversals, self.failure, self.failed) = Default::default();
         if kind == ObjectKind::SdsSecret {
             self.state = match self.state {
                 State::Unknown | State::Absent => State::Unknown,
-                State::Presumed | State::Present(_) => State::Presumed,
+                State::Presumed(_) | State::Present(_) => State::Presumed(None),
             };
         }
     }
@@ -141,14 +152,26 @@ impl Entry {
     /// A policy of ours names it.
     pub(super) fn presume(&mut self) {
         if matches!(self.state, State::Unknown) {
-            self.state = State::Presumed;
+            self.state = State::Presumed(None);
         }
+    }
+
+    /// It was seen at this version, or gone at it.
+    pub(super) fn note(&mut self, version: &str) {
+        if let Some(under_way) = &mut self.under_way {
+            under_way.seen = Some(version.into());
+        }
+    }
+
+    /// What was seen last, if something was while it was written.
+    pub(super) fn seen_meanwhile(&self) -> Option<&str> {
+        self.under_way.as_ref()?.seen.as_deref()
     }
 
     /// It may not be there any more.
     pub(super) fn doubt(&mut self) {
-        if matches!(self.state, State::Present(_)) {
-            self.state = State::Presumed;
+        if let State::Present(seen) = &self.state {
+            self.state = State::Presumed(Some(seen.clone()));
         }
     }
 
@@ -181,8 +204,8 @@ impl Entry {
     /// Whether it is not as it is to be, and can be made so.
     pub(super) fn is_pending(&self, kind: ObjectKind) -> bool {
         match (&self.wanted, &self.state) {
-            (Some(_), State::Unknown | State::Presumed) => kind == ObjectKind::SdsSecret,
-            (Some(_), State::Absent) | (None, State::Presumed) => true,
+            (Some(_), State::Unknown | State::Presumed(_)) => kind == ObjectKind::SdsSecret,
+            (Some(_), State::Absent) | (None, State::Presumed(_)) => true,
             (Some((_, print)), State::Present(seen)) => seen.ours && seen.going.is_none() && seen.print != *print,
             (None, State::Present(seen)) => seen.ours && seen.going.is_none(),
             (None, State::Unknown | State::Absent) => false,
@@ -196,28 +219,32 @@ impl Entry {
 
     pub(super) fn begin(&mut self, key: &ObjectKey, now: BootInstant) -> Option<Todo> {
         self.rank(key.kind)?;
-        let seen = match &self.state {
-            State::Present(seen) => Some(seen),
-            State::Unknown | State::Presumed | State::Absent => None,
+        let (seen, was_seen) = match &self.state {
+            State::Present(seen) => (Some(seen), Some(seen)),
+            State::Presumed(seen) => (None, seen.as_ref()),
+            State::Unknown | State::Absent => (None, None),
         };
-        let (under_way, todo) = match &self.wanted {
+        let (kind, todo) = match &self.wanted {
             Some((wanted, _)) => {
                 let version = seen.map(|seen| seen.version.clone());
-                (UnderWay::Applying, Todo::Apply { wanted: wanted.clone(), version })
+                (Kind::Applying { needs: wanted.needs().cloned() }, Todo::Apply { wanted: wanted.clone(), version })
             }
-            None => (UnderWay::Removing, Todo::Remove { key: key.clone(), seen: seen.cloned() }),
+            None => (Kind::Removing, Todo::Remove { key: key.clone(), seen: was_seen.cloned() }),
         };
         self.attempts.begin(now);
-        self.under_way = Some(under_way);
+        self.under_way = Some(UnderWay { kind, seen: None });
         Some(todo)
     }
 
     pub(super) fn end(&mut self, ended: Result<(), WriteError>) {
         self.under_way = None;
         match &ended {
-            // says nothing of this object; its kind waits
-            Err(WriteError::Unavailable { .. }) => self.attempts = Attempts::default(),
-            ended => self.attempts.end(ended.is_err()),
+            // says nothing of this object; its namespace and its kind wait
+            Err(WriteError::Unavailable { .. }) => self.attempts.take_back(),
+            ended => {
+                self.failed = 0;
+                self.attempts.end(ended.is_err());
+            }
         }
         self.failure = match ended {
             // it is seen soon what it is
@@ -236,18 +263,21 @@ impl Entry {
     /// Whether a policy may name it.
     pub(super) fn is_usable(&self) -> bool {
         let is_there = matches!(&self.state, State::Present(seen) if seen.ours && seen.going.is_none());
-        is_there && self.under_way != Some(UnderWay::Removing)
+        is_there && !self.under_way.as_ref().is_some_and(|under_way| under_way.kind == Kind::Removing)
     }
 
-    /// Whether it is there, and names the other.
+    /// Whether it is there, or about to be, and names the other.
     pub(super) fn names(&self, other: &ObjectKey) -> bool {
-        matches!(&self.state, State::Present(seen) if seen.ours && seen.needs.as_ref() == Some(other))
+        let will =
+            |under_way: &UnderWay| matches!(&under_way.kind, Kind::Applying { needs } if needs.as_ref() == Some(other));
+        let does = matches!(&self.state, State::Present(seen) if seen.ours && seen.needs.as_ref() == Some(other));
+        does || self.under_way.as_ref().is_some_and(will)
     }
 
     pub(super) fn trouble(&self) -> Option<Trouble<'_>> {
         let seen = match &self.state {
             State::Present(seen) => Some(seen),
-            State::Unknown | State::Presumed | State::Absent => None,
+            State::Unknown | State::Presumed(_) | State::Absent => None,
         };
         match (seen, &self.failure) {
             (Some(seen), _) if !seen.ours => self.wanted.is_some().then_some(Trouble::Taken),

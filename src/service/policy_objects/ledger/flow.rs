@@ -1,67 +1,124 @@
 //! How much of a kind is under way, and whether the API server takes more.
+//!
+//! A failure that has nothing to do with the object itself may be everybody's, as when the API server is away, or that of one
+//! namespace, as with a webhook that fails for it. So the namespace waits, ever longer, and everything of the kind waits shortly, until
+//! one of another namespace has shown what it is; the more namespaces have failed one after the other, the longer.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::domain::clock::BootInstant;
 
 /// What is under way of a kind, and whether the API server takes more.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
-    under_way: usize,
+    /// By namespace.
+    under_way: BTreeMap<Arc<str>, usize>,
+    /// Namespaces in which the last one failed.
+    held: BTreeMap<Arc<str>, Held>,
     closed: Option<Closed>,
 }
 
 #[derive(Debug)]
-struct Closed {
+struct Held {
     until: BootInstant,
     failures: u32,
+}
+
+/// Since nothing has been taken anywhere.
+#[derive(Debug)]
+struct Closed {
+    until: BootInstant,
+    /// In which one failed, but no more than make a difference.
+    namespaces: BTreeSet<Arc<str>>,
     why: String,
 }
 
-/// After a first failure that has nothing to do with the object; doubled from one to the next.
+/// After a first failure; doubled from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// With so many namespaces the pause is the longest.
+const MOST_NAMESPACES: usize = 5;
 /// An API server that asks for more does not get it.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
+/// A namespace in which nothing was tried for so long is as any other.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 impl Flow {
-    pub(super) const fn begin(&mut self) {
-        self.under_way += 1;
+    pub(super) fn begin(&mut self, namespace: &Arc<str>) {
+        *self.under_way.entry(Arc::clone(namespace)).or_default() += 1;
     }
 
     /// One has ended, with an answer about the object.
-    pub(super) fn end(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
+    pub(super) fn end(&mut self, namespace: &str) {
+        self.count_end(namespace);
+        self.held.remove(namespace);
         self.closed = None;
     }
 
-    /// One has ended in a way that others of the kind would: they are left for later, for as long as is `asked` at least.
-    pub(super) fn close(&mut self, why: &str, asked: Option<Duration>, now: BootInstant) {
-        self.under_way = self.under_way.saturating_sub(1);
-        let failures = match &self.closed {
-            // of those that were under way together the first counts
-            Some(closed) if closed.until > now => closed.failures,
-            Some(closed) => closed.failures.saturating_add(1),
-            None => 0,
-        };
-        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE);
-        let until = now.plus(pause.max(asked.unwrap_or_default().min(LONGEST_ASKED)));
-        let until = self.closed.as_ref().map_or(until, |closed| closed.until.max(until));
-        self.closed = Some(Closed { until, failures, why: why.to_owned() });
+    /// One has ended in a way that others would: they are left for later, for as long as is `asked` at least.
+    pub(super) fn close(&mut self, namespace: &Arc<str>, why: &str, asked: Option<Duration>, now: BootInstant) {
+        self.count_end(namespace);
+        self.held.retain(|_, held| now.since(held.until) < FORGOTTEN_AFTER);
+        let is_known = self.held.contains_key(namespace);
+        let held = self.held.entry(Arc::clone(namespace)).or_insert(Held { until: now, failures: 0 });
+        // of those that were under way together the first counts
+        if held.failures == 0 || held.until <= now {
+            held.until = now.plus(pause(held.failures));
+            held.failures = held.failures.saturating_add(1);
+        }
+        // of a namespace where it is known to go wrong, one more says nothing of the others
+        if is_known && self.closed.is_none() && asked.is_none() {
+            return;
+        }
+        let asked = now.plus(asked.unwrap_or_default().min(LONGEST_ASKED));
+        let closed =
+            self.closed.get_or_insert_with(|| Closed { until: now, namespaces: BTreeSet::new(), why: String::new() });
+        if closed.until <= now {
+            if closed.namespaces.len() < MOST_NAMESPACES {
+                closed.namespaces.insert(Arc::clone(namespace));
+            }
+            let others = closed.namespaces.len().saturating_sub(1);
+            closed.until = now.plus(pause(u32::try_from(others).unwrap_or(u32::MAX)));
+        }
+        closed.until = closed.until.max(asked);
+        why.clone_into(&mut closed.why);
     }
 
-    /// From when on the API server may be asked for another one; `None`: not before it has answered.
-    pub(super) fn opens_at(&self, now: BootInstant) -> Option<BootInstant> {
-        match &self.closed {
-            // one is enough to find out
-            Some(_) if self.under_way > 0 => None,
-            Some(closed) => Some(closed.until.max(now)),
-            None => Some(now),
+    /// From when on the API server may be asked for another one of the namespace; `None`: not before it has answered.
+    pub(super) fn opens_at(&self, namespace: &str, now: BootInstant) -> Option<BootInstant> {
+        let held = self.held.get(namespace);
+        // one is enough to find out
+        if held.is_some() && self.under_way.contains_key(namespace) {
+            return None;
         }
+        let is_asked = self.closed.as_ref().is_some_and(|closed| {
+            let mut under_way = self.under_way.keys();
+            // what is under way where it went wrong before need not be waited for elsewhere
+            under_way.any(|name| closed.namespaces.contains(namespace) || !closed.namespaces.contains(name))
+        });
+        let until = [held.map(|held| held.until), self.closed.as_ref().map(|closed| closed.until)];
+        (!is_asked).then(|| until.into_iter().flatten().fold(now, BootInstant::max))
     }
 
     /// Why nothing is taken.
     pub(super) fn closed(&self) -> Option<&str> {
         self.closed.as_ref().map(|closed| closed.why.as_str())
     }
+
+    fn count_end(&mut self, namespace: &str) {
+        if let Some(count) = self.under_way.get_mut(namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.under_way.remove(namespace);
+            }
+        }
+    }
+}
+
+fn pause(before: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(before)).min(LONGEST_PAUSE)
 }

@@ -1,4 +1,5 @@
 mod any_order;
+mod failures;
 mod turns;
 
 use std::time::Duration;
@@ -13,7 +14,11 @@ fn at(seconds: u64) -> BootInstant {
 }
 
 fn key(kind: ObjectKind, name: &str) -> ObjectKey {
-    ObjectKey { kind, object: ObjectName::new(NAMESPACE, name) }
+    key_in(NAMESPACE, kind, name)
+}
+
+fn key_in(namespace: &str, kind: ObjectKind, name: &str) -> ObjectKey {
+    ObjectKey { kind, object: ObjectName::new(namespace, name) }
 }
 
 fn roots() -> ObjectKey {
@@ -33,17 +38,27 @@ fn print(content: u8) -> Print {
 }
 
 fn wanted(key: ObjectKey, needs: Option<ObjectKey>, content: u8) -> (Wanted, Print) {
+    let text = content.to_string();
     let content_of = match needs {
         Some(ca) => Content::Verification {
             service: "s".into(),
-            hostname: String::new(),
+            hostname: text,
             ids: Vec::new(),
             ca,
             is_routed: content.is_multiple_of(2),
         },
-        None => Content::Roots { pem: "".into() },
+        None => Content::Roots { pem: text.into() },
     };
     (Wanted { key, owner: None, content: content_of }, print(content))
+}
+
+/// What its print is made of.
+fn content_of(wanted: &Wanted) -> u8 {
+    match &wanted.content {
+        Content::Verification { hostname, .. } => hostname.parse().unwrap(),
+        Content::Roots { pem } => pem.parse().unwrap(),
+        Content::Sds { .. } => panic!("{wanted:?}"),
+    }
 }
 
 fn portable(content: u8) -> Vec<(Wanted, Print)> {
@@ -111,7 +126,7 @@ impl Model {
                     known.is_none() || current.map(|seen| &seen.version) == known.as_ref(),
                     "{known:?} {current:?}"
                 );
-                let (content, needs) = (self.content_of(&wanted.key), wanted.needs().cloned());
+                let (content, needs) = (content_of(&wanted), wanted.needs().cloned());
                 if let Some(needs) = &needs {
                     assert!(self.objects.contains_key(needs), "{} before {needs}", wanted.key);
                 }
@@ -128,11 +143,6 @@ impl Model {
                 (key, Outcome::Removed(Removed::Gone))
             }
         }
-    }
-
-    /// What the ledger wants in it.
-    fn content_of(&self, key: &ObjectKey) -> u8 {
-        self.ledger.entries[key].wanted.as_ref().unwrap().1.0[0]
     }
 
     /// All that is to be done, with as much patience as it takes.
@@ -169,6 +179,10 @@ impl Model {
     fn troubles(&self) -> Vec<String> {
         self.ledger.troubles().map(|(key, trouble)| format!("{key} {trouble:?}")).collect()
     }
+}
+
+fn wanted_secret() -> (Wanted, Print) {
+    wanted(secret("b"), None, 3)
 }
 
 #[test]
@@ -342,22 +356,4 @@ fn while_nothing_is_taken_one_asks_for_all_and_ever_more_slowly() {
     assert_eq!(model.ledger.closed().count(), 1);
     assert_eq!(model.settle().len(), 50);
     assert_eq!(model.ledger.closed().count(), 0);
-}
-
-#[test]
-fn an_object_that_is_refused_does_not_keep_others_waiting() {
-    let mut model = Model::new();
-    model.want(portable(1));
-    let Some(Todo::Apply { wanted, .. }) = model.ledger.next(model.now) else { panic!("nothing to do") };
-    let mut others = portable(1);
-    others.push(wanted_secret());
-    model.want(others);
-    model.ledger.done(&wanted.key, Outcome::Failed(WriteError::Refused("odd".into())), model.now);
-    assert_eq!(model.troubles(), [r#"ConfigMap app/countersign-mesh-ca Failing("odd")"#]);
-    let Some(Todo::Apply { wanted, .. }) = model.ledger.next(model.now) else { panic!("nothing else to do") };
-    assert_eq!(wanted.key, secret("b"));
-}
-
-fn wanted_secret() -> (Wanted, Print) {
-    wanted(secret("b"), None, 3)
 }

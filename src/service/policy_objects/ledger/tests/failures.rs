@@ -1,0 +1,156 @@
+//! Writes that fail, by themselves, in one namespace, or all, and such as are heard of late or never.
+
+use super::*;
+
+/// Secrets of which some fail for a minute, as the API server would tell of a webhook: when each of the others was written.
+fn while_some_fail(wanted_in: &[(&str, usize)], fails: impl Fn(&ObjectKey) -> bool) -> BTreeMap<ObjectKey, Duration> {
+    let mut model = Model::new();
+    for (namespace, count) in wanted_in {
+        let secret = |number| key_in(namespace, ObjectKind::SdsSecret, &format!("{number:03}"));
+        let all = (0..*count).map(|number| wanted(secret(number), None, 1)).collect();
+        model.ledger.want(namespace, all, model.now);
+    }
+    model.ledger.planned(model.now);
+    let (begin, mut written, mut tries) = (model.now, BTreeMap::new(), 0);
+    while model.now.since(begin) < Duration::from_secs(60) {
+        let Some(due) = model.ledger.next_wake(model.now) else { break };
+        model.now = model.now.max(due);
+        let mut under_way = Vec::new();
+        while under_way.len() < 16
+            && let Some(todo) = model.ledger.next(model.now)
+        {
+            under_way.push(todo);
+        }
+        for todo in under_way {
+            let Todo::Apply { wanted, .. } = &todo else { panic!("{todo:?}") };
+            let outcome = if fails(&wanted.key) {
+                tries += 1;
+                Outcome::Failed(WriteError::Unavailable { why: "failed calling webhook".into(), pause: None })
+            } else {
+                written.insert(wanted.key.clone(), model.now.since(begin));
+                model.perform(todo.clone()).1
+            };
+            model.ledger.done(&wanted.key, outcome, model.now);
+        }
+    }
+    assert!(tries < 16 + 200, "{tries} tries in vain");
+    written
+}
+
+#[test]
+fn one_that_always_fails_keeps_no_other_of_its_namespace_waiting() {
+    for bad in ["000", "025", "050"] {
+        let written = while_some_fail(&[(NAMESPACE, 51)], |key| &*key.object.name == bad);
+        assert_eq!(written.len(), 50, "beside {bad}");
+        assert!(written.values().all(|after| *after <= Duration::from_secs(1)), "{bad}: {written:?}");
+    }
+}
+
+#[test]
+fn a_namespace_in_which_all_fail_keeps_no_other_waiting() {
+    for (bad, good) in [("a", "b"), ("b", "a")] {
+        let written = while_some_fail(&[(bad, 200), (good, 50)], |key| &*key.object.namespace == bad);
+        assert_eq!(written.len(), 50, "{bad} fails");
+        assert!(written.values().all(|after| *after <= Duration::from_secs(1)), "{bad}: {written:?}");
+    }
+}
+
+#[test]
+fn what_comes_later_in_another_namespace_does_not_wait_at_all() {
+    let mut model = Model::new();
+    let in_vain = || Outcome::Failed(WriteError::Unavailable { why: "failed".into(), pause: None });
+    model.ledger.want("a", vec![wanted(key_in("a", ObjectKind::SdsSecret, "x"), None, 1)], model.now);
+    model.want(vec![wanted_secret()]);
+    for _ in 0..10 {
+        model.now = model.ledger.next_wake(model.now).unwrap();
+        let Some(Todo::Apply { wanted, .. }) = model.ledger.next(model.now) else { panic!("nothing to do") };
+        if &*wanted.key.object.namespace == "a" {
+            model.ledger.done(&wanted.key, in_vain(), model.now);
+        } else {
+            let (key, outcome) = model.perform(Todo::Apply { wanted, version: None });
+            model.ledger.done(&key, outcome, model.now);
+        }
+    }
+    assert_eq!(model.ledger.closed().count(), 0, "another namespace has shown that it is this one's");
+    let later = key_in("c", ObjectKind::SdsSecret, "x");
+    model.ledger.want("c", vec![wanted(later.clone(), None, 1)], model.now);
+    assert_eq!(model.ledger.next_wake(model.now), Some(model.now));
+    assert!(matches!(model.ledger.next(model.now), Some(Todo::Apply { wanted, .. }) if wanted.key == later));
+}
+
+#[test]
+fn an_object_that_is_refused_does_not_keep_others_waiting() {
+    let mut model = Model::new();
+    model.want(portable(1));
+    let Some(Todo::Apply { wanted, .. }) = model.ledger.next(model.now) else { panic!("nothing to do") };
+    let mut others = portable(1);
+    others.push(wanted_secret());
+    model.want(others);
+    model.ledger.done(&wanted.key, Outcome::Failed(WriteError::Refused("odd".into())), model.now);
+    assert_eq!(model.troubles(), [r#"ConfigMap app/countersign-mesh-ca Failing("odd")"#]);
+    let Some(Todo::Apply { wanted, .. }) = model.ledger.next(model.now) else { panic!("nothing else to do") };
+    assert_eq!(wanted.key, secret("b"));
+}
+
+#[test]
+fn an_edit_that_is_seen_before_the_answer_to_our_own_write_is_put_right() {
+    let mut model = Model::new();
+    model.want(vec![wanted(roots(), None, 100)]);
+    let todo = model.ledger.next(model.now).unwrap();
+    let (key, answer) = model.perform(todo);
+    model.done.clear();
+    model.edit(&roots(), 9);
+    model.ledger.done(&key, answer, model.now);
+    assert_eq!(model.settle(), ["apply ConfigMap app/countersign-mesh-ca"]);
+}
+
+#[test]
+fn roots_stay_while_a_policy_that_names_them_is_being_written() {
+    let mut model = Model::new();
+    model.want(vec![wanted(roots(), None, 100)]);
+    model.settle();
+    model.want(portable(1));
+    let todo = model.ledger.next(model.now).unwrap();
+    model.want(Vec::new());
+    assert_eq!(model.ledger.next(model.now), None);
+    let (key, outcome) = model.perform(todo);
+    model.ledger.done(&key, outcome, model.now);
+    model.done.clear();
+    assert_eq!(model.settle(), ["remove BackendTLSPolicy app/a", "remove ConfigMap app/countersign-mesh-ca"]);
+}
+
+#[test]
+fn a_secret_whose_removal_was_not_heard_of_is_written_again() {
+    let mut model = Model::new();
+    model.want(vec![wanted_secret()]);
+    model.settle();
+    model.want(Vec::new());
+    let Some(Todo::Remove { key, seen: Some(_) }) = model.ledger.next(model.now) else { panic!("nothing to remove") };
+    let unheard = WriteError::Unavailable { why: "no answer".into(), pause: None };
+    model.ledger.done(&key, Outcome::Failed(unheard), model.now);
+    model.want(vec![wanted_secret()]);
+    assert_eq!(model.settle(), ["apply Secret app/b"]);
+}
+
+#[test]
+fn a_secret_that_is_not_what_it_was_is_written_without_a_version() {
+    let mut model = Model::new();
+    model.want(sds());
+    model.settle();
+    model.want(vec![wanted(secret("a"), None, 102)]);
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        model.now = model.ledger.next_wake(model.now).unwrap();
+        while let Some(todo) = model.ledger.next(model.now) {
+            if let Todo::Apply { wanted, version } = &todo {
+                asked.push(version.is_some());
+                let answer = WriteError::Outdated("the object has been modified".into());
+                model.ledger.done(&wanted.key, Outcome::Failed(answer), model.now);
+            } else {
+                let (key, outcome) = model.perform(todo);
+                model.ledger.done(&key, outcome, model.now);
+            }
+        }
+    }
+    assert_eq!(asked, [true, false]);
+}

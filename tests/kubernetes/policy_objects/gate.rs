@@ -5,9 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LATER, POLICY, SOON, Stage, is_complete, is_empty, objects};
+use super::{LATER, POLICY, Stage, is_complete, is_empty, objects};
 use crate::{
-    cluster::block_on,
     istio::{
         istiod::NAMESPACE,
         told::{self, Monitoring},

@@ -45,16 +45,15 @@ impl ClusterPolicyObjects {
                 self.client.request::<TlsPolicyObject>(request).await.map(|object| object.seen())
             }
         };
-        applied.map_err(|error| match write_error(&error) {
+        applied.map_err(|error| {
+            let refused = write_error(&error);
             // of somebody else's Secret nothing is seen but this
-            WriteError::Outdated(why)
-                if key.kind == ObjectKind::SdsSecret && version.is_none() && is_conflict(&error) =>
-            {
-                WriteError::Refused(format!(
-                    "{why}: somebody else has made it, and it is left alone; delete or rename it"
-                ))
+            let is_other_s = key.kind == ObjectKind::SdsSecret && version.is_none() && is_conflict(&error);
+            if let (true, WriteError::Outdated(why)) = (is_other_s, &refused) {
+                let why = format!("{why}: somebody else has made it, and it is left alone; delete or rename it");
+                return WriteError::Refused(why);
             }
-            error => error,
+            refused
         })
     }
 

@@ -267,19 +267,7 @@ impl World {
             // what a list says of something whose answer is on its way can't be put in order with it
             Event::List if self.under_way.iter().any(|(_, answer)| answer.is_some()) => {}
             Event::List => self.list(),
-            Event::TakeOver(comes_to_something) => {
-                for (todo, answer) in std::mem::take(&mut self.under_way) {
-                    if let (Todo::Apply { wanted, .. }, Some(Outcome::Applied(_))) = (&todo, &answer) {
-                        self.unheard.insert(wanted.key.clone());
-                    }
-                    self.is_disturbed = true;
-                    if comes_to_something && answer.is_none() {
-                        self.serve_unheard(&todo);
-                    }
-                }
-                self.ledger.suspend();
-                (0..2).for_each(|namespace| self.want(namespace, self.plans[usize::from(namespace)]));
-            }
+            Event::TakeOver(comes_to_something) => self.take_over(comes_to_something),
             Event::Begin => drop(self.begin()),
             _ if count == 0 => {}
             Event::Serve(which, fails) => {
@@ -306,6 +294,20 @@ impl World {
                 self.ledger.done(key_of(&todo), Outcome::Failed(Failure::Unavailable.error()), self.now);
             }
         }
+    }
+
+    fn take_over(&mut self, comes_to_something: bool) {
+        for (todo, answer) in std::mem::take(&mut self.under_way) {
+            if let (Todo::Apply { wanted, .. }, Some(Outcome::Applied(_))) = (&todo, &answer) {
+                self.unheard.insert(wanted.key.clone());
+            }
+            self.is_disturbed = true;
+            if comes_to_something && answer.is_none() {
+                self.serve_unheard(&todo);
+            }
+        }
+        self.ledger.suspend();
+        (0..2).for_each(|namespace| self.want(namespace, self.plans[usize::from(namespace)]));
     }
 
     fn end(&mut self, which: usize) {

@@ -13,7 +13,7 @@ mod gateways;
 pub use self::gateways::gateways;
 use super::{issuance::ListForm, render::escaped};
 use crate::service::policy_view::{
-    ConditionView, GatewayView, NamespaceListing, NamespaceView, PolicyUpdate, ServiceView,
+    ConditionView, GatewayView, NamespaceListing, NamespacePreview, NamespaceView, PolicyUpdate, ServiceView,
 };
 
 /// All that was told, put together.
@@ -28,8 +28,8 @@ pub struct Policies {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Difference<'a> {
-    now: &'a NamespaceListing,
-    then: &'a NamespaceListing,
+    now: &'a NamespacePreview,
+    then: &'a NamespacePreview,
 }
 
 impl Policies {
@@ -94,7 +94,7 @@ pub fn explain(listing: &NamespaceListing, form: ListForm) -> io::Result<String>
 /// # Errors
 ///
 /// When a serializer fails.
-pub fn diff(now: &NamespaceListing, then: &NamespaceListing, form: ListForm) -> io::Result<String> {
+pub fn diff(now: &NamespacePreview, then: &NamespacePreview, form: ListForm) -> io::Result<String> {
     form.render(&Difference { now, then }, difference)
 }
 
@@ -202,13 +202,15 @@ fn tell(text: &mut String, before: &str, conditions: &[ConditionView]) -> fmt::R
     Ok(())
 }
 
-fn difference(Difference { now, then }: &Difference<'_>) -> Result<String, fmt::Error> {
+fn difference(Difference { now: before, then: after }: &Difference<'_>) -> Result<String, fmt::Error> {
     let mut text = String::new();
+    let (now, then) = (&before.listing, &after.listing);
     let name = escaped(&then.namespace.name);
-    if now == then {
+    if before == after {
         writeln!(text, "namespace {name}: nothing would change")?;
         return Ok(text);
     }
+    let (gone, new) = (without(&before.objects, &after.objects), without(&after.objects, &before.objects));
     writeln!(text, "namespace {name}: {} -> {}", escaped(&now.namespace.mode), escaped(&then.namespace.mode))?;
     tell(&mut text, "  ", &then.namespace.conditions)?;
     let before: BTreeMap<String, &ServiceView> = now.services.iter().map(|service| (key(service), service)).collect();
@@ -223,7 +225,14 @@ fn difference(Difference { now, then }: &Difference<'_>) -> Result<String, fmt::
         }
         tell(&mut text, "    ", &service.conditions)?;
     }
+    gone.iter().try_for_each(|object| writeln!(text, "- {}", escaped(object)))?;
+    new.iter().try_for_each(|object| writeln!(text, "+ {}", escaped(object)))?;
     Ok(text)
+}
+
+/// Those of `some` that are not among `others`.
+fn without<'a>(some: &'a [String], others: &[String]) -> Vec<&'a String> {
+    some.iter().filter(|object| !others.contains(object)).collect()
 }
 
 fn changed(update: &PolicyUpdate) -> Result<String, fmt::Error> {
@@ -317,12 +326,15 @@ mod tests {
     #[test]
     fn a_difference_names_what_comes_and_goes() {
         let now = NamespaceListing { namespace: namespace("a", "not-managed"), services: Vec::new() };
+        let now = NamespacePreview { listing: now, objects: vec!["ConfigMap a/old".into()] };
         let then =
             NamespaceListing { namespace: namespace("a", "mutual-tls"), services: vec![service("web", &["id"])] };
+        let then = NamespacePreview { listing: then, objects: vec!["BackendTLSPolicy a/countersign-web".into()] };
         let text = diff(&now, &then, ListForm::Table).unwrap();
-        assert_eq!(text, "namespace a: not-managed -> mutual-tls\n+ a/web: mutual-tls, 1 identities\n    accepts id\n");
+        let services = "namespace a: not-managed -> mutual-tls\n+ a/web: mutual-tls, 1 identities\n    accepts id\n";
+        assert_eq!(text, format!("{services}- ConfigMap a/old\n+ BackendTLSPolicy a/countersign-web\n"));
         let text = diff(&then, &now, ListForm::Table).unwrap();
-        assert!(text.ends_with("- a/web: no longer required\n"), "{text}");
+        assert!(text.contains("- a/web: no longer required\n- BackendTLSPolicy a/countersign-web\n"), "{text}");
         assert!(diff(&now, &now, ListForm::Table).unwrap().contains("nothing would change"));
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     service::{
         policy_follower::{PolicySource, PolicyStream},
         policy_publisher::PreviewLabel,
-        policy_view::{NamespaceListing, PolicyUpdate},
+        policy_view::{NamespacePreview, PolicyUpdate},
         ports::{BoxFuture, SignError},
     },
 };
@@ -94,7 +94,7 @@ pub async fn preview(
     socket: &Path,
     namespace: &str,
     label: PreviewLabel,
-) -> Result<(NamespaceListing, NamespaceListing), OperatorError> {
+) -> Result<(NamespacePreview, NamespacePreview), OperatorError> {
     let channel = connect(socket).await.map_err(OperatorError::NoActive)?;
     let label = match label {
         PreviewLabel::Injection => Label::Injection(true),

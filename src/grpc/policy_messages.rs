@@ -1,7 +1,7 @@
 //! Policies as messages, and messages as what is shown of them.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -9,8 +9,8 @@ use crate::{
     domain::{
         identity::TrustDomain,
         policy::{
-            self, Enforcement, GatewayPlan, GatewayState, MtlsMode, NamespacePolicy, ObjectName, PolicyChanges,
-            PolicySnapshot, Reach, ServicePolicy,
+            self, Enforcement, GatewayPlan, GatewayState, MtlsMode, NamespacePlan, NamespacePolicy, ObjectName,
+            PolicyChanges, PolicySnapshot, Reach, ServicePolicy,
         },
     },
     proto::countersign::policy::v1::{
@@ -19,7 +19,8 @@ use crate::{
     service::{
         policy_publisher::{PolicyPreview, PolicyPublisher},
         policy_view::{
-            ConditionView, GatewayView, NamespaceListing, NamespaceView, PolicyUpdate, PortView, ServiceView,
+            ConditionView, GatewayView, NamespaceListing, NamespacePreview, NamespaceView, PolicyUpdate, PortView,
+            ServiceView,
         },
     },
 };
@@ -229,15 +230,27 @@ fn all_of(newest: &PolicySnapshot) -> PolicyChanges {
 
 /// What another label would change.
 pub(super) fn preview(preview: &PolicyPreview, trust_domain: &TrustDomain) -> PreviewResponse {
-    let unknown = Beside::default();
-    let services =
-        |of: &NamespacePolicy| of.services.values().map(|policy| service(policy, trust_domain, &unknown)).collect();
+    let [plan_now, plan_then] = &preview.plans;
+    let services = |of: &NamespacePolicy, plan: &Option<Arc<NamespacePlan>>| {
+        let beside = Beside { plan: plan.as_ref().map(plan_of_one), ..Beside::default() };
+        of.services.values().map(|policy| service(policy, trust_domain, &beside)).collect()
+    };
+    let objects = |plan: &Option<Arc<NamespacePlan>>| {
+        plan.iter().flat_map(|plan| plan.objects()).map(|object| object.to_string()).collect()
+    };
     PreviewResponse {
         now: Some(namespace(&preview.now)),
-        services_now: services(&preview.now),
+        services_now: services(&preview.now, plan_now),
         then: Some(namespace(&preview.then)),
-        services_then: services(&preview.then),
+        services_then: services(&preview.then, plan_then),
+        objects_now: objects(plan_now),
+        objects_then: objects(plan_then),
     }
+}
+
+fn plan_of_one(namespace: &Arc<NamespacePlan>) -> Arc<GatewayPlan> {
+    let namespaces = [(Arc::clone(&namespace.name), Arc::clone(namespace))].into();
+    Arc::new(GatewayPlan { revision: 0, namespaces, gateways: BTreeMap::new() })
 }
 
 fn service(policy: &ServicePolicy, trust_domain: &TrustDomain, beside: &Beside) -> Service {
@@ -330,12 +343,14 @@ fn gateway_view(message: Gateway) -> GatewayView {
 }
 
 /// As it is, and as it would be.
-pub(super) fn preview_view(message: PreviewResponse) -> (NamespaceListing, NamespaceListing) {
-    let listing = |namespace: Option<Namespace>, services: Vec<Service>| NamespaceListing {
-        namespace: namespace_view(namespace.unwrap_or_default()),
-        services: services.into_iter().map(service_view).collect(),
+pub(super) fn preview_view(message: PreviewResponse) -> (NamespacePreview, NamespacePreview) {
+    let preview = |namespace: Option<Namespace>, services: Vec<Service>, objects| {
+        let services = services.into_iter().map(service_view).collect();
+        let listing = NamespaceListing { namespace: namespace_view(namespace.unwrap_or_default()), services };
+        NamespacePreview { listing, objects }
     };
-    (listing(message.now, message.services_now), listing(message.then, message.services_then))
+    let now = preview(message.now, message.services_now, message.objects_now);
+    (now, preview(message.then, message.services_then, message.objects_then))
 }
 
 fn namespace_view(message: Namespace) -> NamespaceView {

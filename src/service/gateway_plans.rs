@@ -14,7 +14,10 @@ use tokio::{
 use tracing::info;
 
 use super::policy_objects::Plans;
-use crate::domain::policy::{ClusterChange, GatewayChange, GatewayIndex, GatewayPlan, PolicySnapshot};
+use crate::domain::policy::{
+    ClusterChange, ControlPlanes, GatewayChange, GatewayIndex, GatewayPlan, NamespacePlan, NamespacePolicy,
+    PolicySnapshot,
+};
 
 /// Changes that come within this become one plan.
 const PACE: Duration = Duration::from_millis(10);
@@ -48,6 +51,12 @@ impl GatewayPlans {
     /// The newest plan, from now on. `None` until the cluster has been listed.
     pub fn follow(&self) -> Plans {
         self.published.subscribe()
+    }
+
+    /// The newest plan for a namespace, and what it would be under another policy. `None` if there is nothing for it.
+    pub fn preview(&self, policy: &NamespacePolicy, by: &ControlPlanes) -> [Option<Arc<NamespacePlan>>; 2] {
+        let now = self.published.borrow().as_ref().and_then(|plan| plan.namespaces.get(&policy.name).cloned());
+        [now, self.index().preview(policy, by)]
     }
 
     /// Publishes what changes with what is seen, and with `policies`, for ever.

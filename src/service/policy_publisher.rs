@@ -22,8 +22,8 @@ use super::{gateway_plans::GatewayPlans, gateway_reaches::GatewayReaches, policy
 use crate::domain::{
     identity::{SpiffeId, TrustDomain},
     policy::{
-        ClusterChange, MeshLabels, NamespacePolicy, ObjectName, PolicyIndex, PolicySettings, PolicySnapshot,
-        ProbeTarget,
+        ClusterChange, MeshLabels, NamespacePlan, NamespacePolicy, ObjectName, PolicyIndex, PolicySettings,
+        PolicySnapshot, ProbeTarget,
     },
 };
 
@@ -71,6 +71,8 @@ pub struct PolicyPreview {
     pub now: Arc<NamespacePolicy>,
     /// As it would be.
     pub then: NamespacePolicy,
+    /// What is planned for gateways there, now and then; nothing where no objects are written for them.
+    pub plans: [Option<Arc<NamespacePlan>>; 2],
 }
 
 /// Why there is no preview.
@@ -207,9 +209,9 @@ impl PolicyPublisher {
     ///
     /// When the namespace is not there, or nothing is known yet.
     pub fn preview(&self, namespace: &str, label: PreviewLabel) -> Result<PolicyPreview, PreviewError> {
-        let now = self.published.borrow().clone().ok_or(PreviewError::NotKnownYet)?;
+        let snapshot = self.published.borrow().clone().ok_or(PreviewError::NotKnownYet)?;
         let unknown = || PreviewError::NoNamespace(namespace.to_owned());
-        let now = now.namespaces.get(namespace).cloned().ok_or_else(unknown)?;
+        let now = snapshot.namespaces.get(namespace).cloned().ok_or_else(unknown)?;
         let index = self.index();
         let mut labels: MeshLabels = index.labels(namespace).cloned().ok_or_else(unknown)?;
         match label {
@@ -218,7 +220,9 @@ impl PolicyPublisher {
             PreviewLabel::None => labels = MeshLabels { injection: None, revision: None, ..labels },
         }
         let then = index.preview(namespace, labels).ok_or_else(unknown)?;
-        Ok(PolicyPreview { now, then })
+        drop(index);
+        let plans = self.plans.as_ref().map(|plans| plans.preview(&then, &snapshot.control_planes));
+        Ok(PolicyPreview { now, then, plans: plans.unwrap_or_default() })
     }
 
     fn index(&self) -> MutexGuard<'_, PolicyIndex> {

@@ -89,6 +89,17 @@ pub struct NamespaceListing {
     pub services: Vec<ServiceView>,
 }
 
+/// A namespace as it is, or would be with another label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespacePreview {
+    /// The namespace with its Services.
+    #[serde(flatten)]
+    pub listing: NamespaceListing,
+    /// Objects for gateways, as KIND NAMESPACE/NAME.
+    pub objects: Vec<String>,
+}
+
 /// What a reader has to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -97,8 +97,6 @@ impl Split {
         assert!(answers.keys().all(|answer| answer.as_ref().is_err_and(|why| why.contains("status 503"))), "{what}");
     }
 
-    /// The agent stops accepting anybody once it hears that the Service has left the mesh; until Envoy Gateway has taken TLS away too,
-    /// requests are refused.
     fn wait_until_explained(&self, reason: &str, within: Duration) {
         wait_until(within, reason, || {
             let said = self.place.policy(&["explain", TEAM]);
@@ -185,7 +183,7 @@ fn before_a_restart(split: &Split) {
     split.set(Mode::NoSidecar);
     split.wait_for("no sidecar");
     let foretold = split.place.policy(&["diff", "--label", TEAM]);
-    assert!(foretold.contains("SidecarMissing"), "{foretold}");
+    assert!(foretold.contains("SidecarMissing") && foretold.contains("\n+ BackendTLSPolicy "), "{foretold}");
     split.label(Some("enabled"));
     split.wait_until_explained("SidecarMissing", EFFECT);
     split.wait_until_explained("kubectl rollout restart", EFFECT);

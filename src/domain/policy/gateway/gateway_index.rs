@@ -205,6 +205,12 @@ impl GatewayIndex {
         own.chain(self.routes.services_of(name)).collect()
     }
 
+    /// What the plan would be for a namespace under another policy; `None` if there would be nothing, or not everything is known yet.
+    pub fn preview(&self, policy: &NamespacePolicy, control_planes: &ControlPlanes) -> Option<Arc<NamespacePlan>> {
+        let outlook = self.outlook(self.api.filter(|_| self.is_listed())?, control_planes);
+        namespace_plan(outlook, &policy.name, Some(policy), None, Anew::All)
+    }
+
     fn standings(&self, settings: EnvoyGatewaySettings, by: &ControlPlanes) -> BTreeMap<ObjectName, Standing> {
         let (proxies, secrets) = (&self.proxies, &self.secrets);
         let surroundings = Surroundings { proxies, secrets, settings, version: by.envoy_gateway, told: self.told };

@@ -1,12 +1,12 @@
 //! What follows for gateways: the objects that are to be there, and what is to be said of each Service and Gateway. What did not change
 //! from one plan to the next is shared between them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::SdsSecretFacts;
 use crate::domain::{
     identity::ServiceAccount,
-    policy::{Condition, IdentitySet, ObjectName},
+    policy::{Condition, IdentitySet, ObjectKind, ObjectName},
 };
 
 /// The ConfigMap with the roots of the mesh, of that name in each namespace that needs one.
@@ -247,6 +247,18 @@ impl DesiredObject {
                 name: format!("{PREFIX}{}", service.name).into(),
             },
         }
+    }
+}
+
+impl fmt::Display for DesiredObject {
+    /// As in `BackendTLSPolicy NAMESPACE/NAME`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::CaConfigMap { .. } => ObjectKind::ConfigMap,
+            Self::SdsSecret { .. } => ObjectKind::SdsSecret,
+            Self::BackendTlsPolicy(_) => ObjectKind::BackendTlsPolicy,
+        };
+        write!(f, "{} {}", kind.as_str(), self.object())
     }
 }
 

@@ -191,6 +191,13 @@ fn route_to(service: &ObjectName, gateway: &str) -> RouteFacts {
 }
 
 #[test]
+fn a_preview_of_what_is_there_is_the_plan() {
+    let previews = Follower::started(&World::usual(), 0).previews();
+    assert!(previews.iter().any(|[now, _]| now.as_ref().is_some_and(|plan| !plan.objects().is_empty())));
+    previews.iter().for_each(|[now, then]| assert_eq!(now, then));
+}
+
+#[test]
 fn one_change_among_thousands_of_services_makes_one_plan_anew() {
     let (mut follower, world) = many();
     let mut read = follower.plan().unwrap();

@@ -67,6 +67,16 @@ impl Follower {
         }
     }
 
+    /// What is planned for each namespace, and what a preview of its present policy says.
+    pub(super) fn previews(&mut self) -> Vec<[Option<Arc<NamespacePlan>>; 2]> {
+        let plan = self.plan().unwrap();
+        let (_, policies) = self.snapshot.as_ref().unwrap();
+        let both = |policy: &Arc<NamespacePolicy>| {
+            [plan.namespaces.get(&policy.name).cloned(), self.index.preview(policy, &policies.control_planes)]
+        };
+        policies.namespaces.values().map(both).collect()
+    }
+
     pub(super) fn plan(&mut self) -> Option<Arc<GatewayPlan>> {
         let newest = self.policies.snapshot()?;
         let with = match self.snapshot.take() {

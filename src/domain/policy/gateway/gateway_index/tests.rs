@@ -192,7 +192,10 @@ fn route_to(service: &ObjectName, gateway: &str) -> RouteFacts {
 
 #[test]
 fn a_preview_of_what_is_there_is_the_plan() {
-    let previews = Follower::started(&World::usual(), 0).previews();
+    let world = World::usual();
+    let mut follower = Follower::started(&world, 0);
+    follower.see(world.list(KINDS));
+    let previews = follower.previews();
     assert!(previews.iter().any(|[now, _]| now.as_ref().is_some_and(|plan| !plan.objects().is_empty())));
     previews.iter().for_each(|[now, then]| assert_eq!(now, then));
 }

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::api::core::v1::Service;
+use kube::{Api, api::DeleteParams};
 use tokio::runtime::Runtime;
 
 use super::{TEAM, create, installed, label, pod_of, policy_at, runtime, said, service_of, start_as};
@@ -25,6 +27,8 @@ use crate::{
 };
 
 const START: Duration = Duration::from_secs(20);
+/// Envoy waits 15 s for a context that it is not given.
+const WARM_UP: Duration = Duration::from_secs(20);
 /// From a change in the cluster to its effect on a request.
 const EFFECT: Duration = Duration::from_secs(1);
 
@@ -183,10 +187,10 @@ impl Stage {
         let client = runtime.block_on(async { cluster.admin() });
         let backend_token = runtime.block_on(async {
             cluster.namespace_named(TEAM, &[]).await;
-            create(kube::Api::namespaced(client.clone(), TEAM), &service_of(TEAM, "backend")).await;
+            create(Api::namespaced(client.clone(), TEAM), &service_of(TEAM, "backend")).await;
             cluster.account(TEAM, "v2").await;
             let account = cluster.account(TEAM, "v1").await;
-            create(kube::Api::namespaced(client.clone(), TEAM), &pod_of(TEAM, "one", "backend", "v1", true)).await;
+            create(Api::namespaced(client.clone(), TEAM), &pod_of(TEAM, "one", "backend", "v1", true)).await;
             account
         });
         let token = token_of_pod(&cluster, &backend_token, "one");
@@ -215,13 +219,18 @@ impl Stage {
     }
 
     fn gateway(&self, name: &str, agent: &Agent) -> Gateway {
-        let expected = Expected::Context("validation/test-infra/backend");
-        Gateway::start(name, self.cluster.folder(), &agent.socket, loopback(self.port), &expected)
+        self.gateway_of("backend", name, agent)
+    }
+
+    /// One that knows the backend by what is said of another Service.
+    fn gateway_of(&self, service: &str, name: &str, agent: &Agent) -> Gateway {
+        let context = format!("validation/{TEAM}/{service}");
+        Gateway::start(name, self.cluster.folder(), &agent.socket, loopback(self.port), &Expected::Context(&context))
     }
 
     fn put_pod(&self, name: &str, account: &str) {
         let pod = pod_of(TEAM, name, "backend", account, true);
-        self.runtime.block_on(create(kube::Api::namespaced(self.client.clone(), TEAM), &pod));
+        self.runtime.block_on(create(Api::namespaced(self.client.clone(), TEAM), &pod));
     }
 
     fn delete_pod(&self, name: &str) {
@@ -266,6 +275,39 @@ impl Stage {
         soon("an answer with the label again", gateway, answers);
     }
 
+    /// The Service goes and comes again, with somebody else behind it.
+    fn the_service_is_made_again(&self, gateway: &Gateway) {
+        let services: Api<Service> = Api::namespaced(self.client.clone(), TEAM);
+        self.runtime.block_on(async { services.delete("backend", &DeleteParams::default()).await }).unwrap();
+        soon("a refusal of who was behind a Service that is gone", gateway, refuses);
+        self.delete_pod("three");
+        self.put_pod("four", "v2");
+        self.runtime.block_on(create(services, &service_of(TEAM, "backend")));
+        wait_until(EFFECT, "a policy of the new Service", || match enforcement(&self.replica) {
+            said if said.is_empty() => Err("none".to_owned()),
+            _ => Ok(()),
+        });
+        soon("a refusal of who is not behind the new Service", gateway, refuses);
+        self.put_pod("five", "v1");
+        soon("an answer by who is", gateway, answers);
+    }
+
+    /// An agent that never heard of any policy tells its gateway of nobody.
+    fn while_nobody_tells(&self) {
+        let away = ["--policy-address", &self.replica.address()];
+        let agent = Agent::start("agent-alone", &self.cluster, &self.other, &self.gateway_token, &away);
+        let gateway = self.gateway("gateway-alone", &agent);
+        wait_until(WARM_UP, "a refusal by who has not been told whom to accept", || {
+            match http::get(gateway.address, "/") {
+                Ok(answer) => panic!("{answer}"),
+                Err(why) if why.starts_with("status 503") => Ok(()),
+                Err(why) => Err(why),
+            }
+        });
+        soon("a refusal by who has not been told whom to accept", &gateway, refuses);
+        assert!(agent.process.errors().contains("policy_stream_lost"), "{}", agent.process.errors());
+    }
+
     fn gateways_come_and_go(&self, gateway: Gateway, agent: &Agent) -> Gateway {
         let counts = |enforced: &str, not: &str| [Some(enforced.to_owned()), Some(not.to_owned())];
         enforced_soon("in force again", &self.replica, ENFORCED);
@@ -304,13 +346,19 @@ fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
             let agent = stage.agent();
             let gateway = stage.gateway("gateway", &agent);
             soon("a refusal while no policy names anybody", &gateway, refuses);
+            let of_none = stage.gateway_of("no-such-service", "gateway-of-none", &agent);
+            soon("a refusal behind a Service that does not exist", &of_none, refuses);
             stage.label_and_pods_come_and_go(&gateway, &watch);
+            stage.the_service_is_made_again(&gateway);
+            soon("a refusal behind a Service that does not exist, still", &of_none, refuses);
+            drop(of_none);
             let gateway = stage.gateways_come_and_go(gateway, &agent);
 
             stage.replica.stop();
             assert!(agent.process.errors().contains("policy_stream_lost"), "{}", agent.process.errors());
             soon("an answer while the pair is away", &gateway, answers);
             assert!(agent.metric("countersign_policy_confirmed_timestamp_seconds{}").is_some());
+            stage.while_nobody_tells();
             wait_until(FORGOTTEN, "the agent forgotten by the other replica, to which it does not speak", || {
                 let said = enforcement(&stage.other);
                 if said.starts_with(UNASKED) { Ok(()) } else { Err(said) }

@@ -49,15 +49,24 @@ impl Envoy {
         Self { _process: process, started, address: http::loopback(address), admin }
     }
 
-    /// How many times it has taken secrets, and how many it has refused.
+    /// How many times it has taken secrets, and how many it has refused: as a whole, or the files that they name.
     pub(crate) fn secrets_taken_and_refused(&self) -> (u64, u64) {
-        let stats = http::get(self.admin, "/stats?filter=sds.*update_(success|rejected)$").unwrap();
-        let sum = |name: &str| {
-            let values =
-                stats.lines().filter_map(|line| line.split_once(": ")).filter(|(stat, _)| stat.ends_with(name));
-            values.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
-        };
-        (sum("update_success"), sum("update_rejected"))
+        let taken = self.counted("sds.*update_success$");
+        (taken, self.counted("sds.*update_rejected$") + self.counted("sds.*key_rotation_failed$"))
+    }
+
+    /// How many connections to the service were resumed sessions, for which nobody looks at certificates.
+    pub(crate) fn sessions_resumed(&self) -> u64 {
+        self.counted("^cluster.backend.ssl.session_reused$")
+    }
+
+    /// The sum of its counters of such names, of which there is one at least.
+    fn counted(&self, names: &str) -> u64 {
+        let stats = http::get(self.admin, &format!("/stats?filter={names}")).unwrap();
+        let values = stats.lines().filter_map(|line| line.split_once(": "));
+        let values: Vec<u64> = values.map(|(_, value)| value.parse().unwrap()).collect();
+        assert!(!values.is_empty(), "no counter {names}");
+        values.iter().sum()
     }
 }
 

@@ -60,7 +60,7 @@ fn a_gateways_secret_follows_the_roots_of_istiod_within_seconds_and_no_replica_p
             match step {
                 "both roots" => {
                     let heir = pair.kill_the_active();
-                    wait_for("the heir", "gateways/mesh-certificate: serial ", || readiness(heir));
+                    wait_for("the heir", ", renewed at ", || readiness(heir));
                     assert_eq!(held(cluster).unwrap(), before, "what was right has been written anew");
                 }
                 "signed below the new root" => {

@@ -136,6 +136,7 @@ impl Asked {
             let (taken, refused) = envoy.secrets_taken_and_refused();
             println!("{path}: Envoy has taken {taken} secrets and refused {refused}");
             assert!(taken > 0 && refused == 0, "{path}: {taken} taken, {refused} refused");
+            assert_eq!(envoy.sessions_resumed(), 0, "{path}: nobody looks at certificates there");
         }
         let mut asked: Vec<_> = self.loads.into_iter().map(|(path, load)| (path, load.stop())).collect();
         asked.extend(self.clients.into_iter().map(|(path, client)| (path, client.stop())));

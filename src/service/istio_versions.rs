@@ -29,8 +29,8 @@ pub struct IstioVersions {
     source: Arc<dyn VersionSource>,
     /// By UID of the pod.
     asked: BTreeMap<Box<str>, Asked>,
-    /// The last one that left, and when, unless another one has spoken since.
-    left: Option<(Instant, IstiodReport)>,
+    /// By revision the last one that left, and when, unless another one of it has spoken since.
+    left: BTreeMap<Box<str>, (Instant, IstiodReport)>,
     /// What was told last.
     told: Vec<IstiodReport>,
 }
@@ -53,6 +53,7 @@ const AT_ONCE: usize = 16;
 /// An istiod that is asked.
 struct Asked {
     object: ObjectName,
+    revision: Box<str>,
     pod: IstiodPod,
     /// From when on this instance has been asked.
     since: Instant,
@@ -69,7 +70,7 @@ struct Asked {
 impl IstioVersions {
     /// Of the istiods that `publisher` sees; it is told what they say.
     pub fn new(publisher: Arc<PolicyPublisher>, source: Arc<dyn VersionSource>) -> Self {
-        Self { publisher, source, asked: BTreeMap::new(), left: None, told: Vec::new() }
+        Self { publisher, source, asked: BTreeMap::new(), left: BTreeMap::new(), told: Vec::new() }
     }
 
     /// Asks for ever.
@@ -78,7 +79,7 @@ impl IstioVersions {
         snapshots.mark_changed();
         loop {
             let due = self.asked.values().filter(|asked| asked.pod.place.is_some()).map(|asked| asked.due);
-            let due = due.chain(self.left.as_ref().map(|(since, _)| *since + LEFT_COUNTS_FOR)).min();
+            let due = due.chain(self.left.values().map(|(since, _)| *since + LEFT_COUNTS_FOR)).min();
             tokio::select! {
                 changed = snapshots.changed() => match changed {
                     Ok(()) => {
@@ -98,7 +99,7 @@ impl IstioVersions {
     fn take_up<'a>(&mut self, istiods: impl Iterator<Item = &'a SeenIstiod>) {
         let now = Instant::now();
         let mut before = std::mem::take(&mut self.asked);
-        for SeenIstiod { object, uid, pod, .. } in istiods {
+        for SeenIstiod { object, uid, revision, pod, .. } in istiods {
             let asked = match before.remove(uid) {
                 Some(asked) if asked.pod == *pod => asked,
                 Some(asked) if asked.pod.place == pod.place && asked.pod.instance == pod.instance => {
@@ -107,6 +108,7 @@ impl IstioVersions {
                 // whether it is down or restarted, what it was counts until it has had time to say more
                 known => Asked {
                     object: object.clone(),
+                    revision: revision.clone(),
                     pod: pod.clone(),
                     since: now,
                     is_unsafe: known.as_ref().is_some_and(|asked| asked.is_unsafe),
@@ -118,10 +120,13 @@ impl IstioVersions {
             };
             self.asked.insert(uid.clone(), asked);
         }
-        let decided = before.into_iter().map(|(uid, asked)| asked.report(&uid, now));
-        let decided = decided.filter(|report| report.is_unsafe || matches!(report.version, IstiodVersion::Known(_)));
-        if let Some(last) = decided.max_by_key(|report| report.is_unsafe) {
-            self.left = Some((now, last));
+        for (uid, asked) in before {
+            let report = asked.report(&uid, now);
+            if report.is_unsafe {
+                self.left.insert(asked.revision, (now, report));
+            } else if matches!(report.version, IstiodVersion::Known(_)) {
+                self.left.entry(asked.revision).or_insert((now, report));
+            }
         }
     }
 
@@ -145,15 +150,17 @@ impl IstioVersions {
 
     fn tell(&mut self) {
         let now = Instant::now();
-        let (mut all, mut has_one_spoken) = (Vec::new(), false);
+        let mut all = Vec::new();
         for (uid, asked) in &mut self.asked {
             let report = asked.report(uid, now);
             asked.is_unsafe = report.is_unsafe;
-            has_one_spoken |= matches!(report.version, IstiodVersion::Known(_));
+            if matches!(report.version, IstiodVersion::Known(_)) {
+                self.left.remove(&asked.revision);
+            }
             all.push(report);
         }
-        self.left.take_if(|(since, _)| has_one_spoken || now.duration_since(*since) >= LEFT_COUNTS_FOR);
-        all.extend(self.left.as_ref().map(|(_, report)| report.clone()));
+        self.left.retain(|_, (since, _)| now.duration_since(*since) < LEFT_COUNTS_FOR);
+        all.extend(self.left.values().map(|(_, report)| report.clone()));
         if all == self.told {
             return;
         }
@@ -203,7 +210,7 @@ impl Asked {
 
     fn report(&self, uid: &str, now: Instant) -> IstiodReport {
         let (object, pod, version) = (self.object.clone(), self.pod.clone(), self.version(now));
-        let seen = SeenIstiod { object, uid: uid.into(), pod, version };
+        let seen = SeenIstiod { object, uid: uid.into(), revision: self.revision.clone(), pod, version };
         let is_unsafe = seen.is_unsafe().unwrap_or(self.is_unsafe);
         IstiodReport { uid: seen.uid, version: seen.version, is_unsafe }
     }

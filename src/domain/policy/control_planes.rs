@@ -90,6 +90,8 @@ pub struct SeenIstiod {
     pub object: ObjectName,
     /// Of two pods of one name, one after the other, each has its own.
     pub uid: Box<str>,
+    /// Of which revision.
+    pub revision: Box<str>,
     /// What is seen of it.
     pub pod: IstiodPod,
     /// What it says that it is.

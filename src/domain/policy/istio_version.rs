@@ -13,8 +13,23 @@ const NEXT_MINOR: Release = Release::new(1, 31, 0);
 /// Older ones were never tried.
 const OLDEST: Release = Release::new(1, 24, 0);
 
+/// The same beside those that have `left` a short while ago, of whose revision nobody has spoken since: the next one of it is likely to be
+/// what the last one was, and reads at its start what was written before.
+pub(super) fn safety_beside<'a>(
+    istiods: &[SeenIstiod],
+    mut left: impl Iterator<Item = &'a IstiodReport>,
+) -> GatewayApiSafety {
+    match safety(istiods) {
+        GatewayApiSafety::Safe if left.any(|report| report.is_unsafe) => GatewayApiSafety::Settling,
+        decided @ (GatewayApiSafety::Safe
+        | GatewayApiSafety::Settling
+        | GatewayApiSafety::Unsafe { .. }
+        | GatewayApiSafety::Unknown { .. }) => decided,
+    }
+}
+
 /// What all of them together allow: the one with the lowest version decides, and one that is not known counts as unsafe.
-pub(super) fn safety(istiods: &[SeenIstiod]) -> GatewayApiSafety {
+fn safety(istiods: &[SeenIstiod]) -> GatewayApiSafety {
     let concerned = || istiods.iter().filter(|istiod| !istiod.pod.gateway_api_off);
     let known = concerned().filter_map(|istiod| match istiod.version {
         IstiodVersion::Known(version) if follows_policies(version, istiod.pod.alpha_gateway_api) => {
@@ -114,7 +129,13 @@ mod tests {
             alpha_gateway_api: is("alpha"),
             ..IstiodPod::default()
         };
-        SeenIstiod { object: ObjectName::new("istio-system", &number.to_string()), uid: "u".into(), pod, version }
+        SeenIstiod {
+            object: ObjectName::new("istio-system", &number.to_string()),
+            uid: "u".into(),
+            revision: "r".into(),
+            pod,
+            version,
+        }
     }
 
     fn of(text: &str) -> Vec<SeenIstiod> {
@@ -177,6 +198,31 @@ mod tests {
         }
     }
 
+    fn letters_left(letters: &str) -> Vec<IstiodReport> {
+        let report = |letter: char| IstiodReport {
+            uid: letter.to_string().into(),
+            version: IstiodVersion::Asked,
+            is_unsafe: letter == 'u',
+        };
+        letters.chars().map(report).collect()
+    }
+
+    #[test]
+    fn an_unsafe_one_that_has_left_holds_back_what_the_others_would_allow() {
+        for (istiods, letters, expected) in [
+            ("1.31.0", "", "Safe"),
+            ("1.31.0", "s", "Safe"),
+            ("1.31.0", "u", "Settling"),
+            ("1.31.0, ? down", "u", "Settling"),
+            ("1.31.0, ? down", "", "Safe"),
+            ("1.29.0", "u", "Unsafe"),
+            ("!", "u", "Unknown"),
+        ] {
+            let found = format!("{:?}", safety_beside(&of(istiods), letters_left(letters).iter()));
+            assert!(found.starts_with(expected), "{istiods:?} beside {letters:?}: {found}");
+        }
+    }
+
     /// Of those that have left a `u` is unsafe, an `s` safe.
     #[test]
     fn without_any_it_counts_what_the_last_one_was_and_whether_one_is_elsewhere() {
@@ -190,12 +236,7 @@ mod tests {
             ("s", true, "Settling"),
             ("u", true, "Settling"),
         ] {
-            let report = |letter: char| IstiodReport {
-                uid: letter.to_string().into(),
-                version: IstiodVersion::Asked,
-                is_unsafe: letter == 'u',
-            };
-            let left: Vec<IstiodReport> = left.chars().map(report).collect();
+            let left = letters_left(left);
             let elsewhere = is_elsewhere.then_some((&there.0, &there.1));
             let found = safety_without(left.iter(), elsewhere, "istio-system");
             assert!(format!("{found:?}").starts_with(expected), "{left:?} {is_elsewhere}: {found:?}");

@@ -5,9 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::{advance, sleep};
 
 use super::*;
-use crate::domain::policy::{
-    Change, ControlPlanePod, GatewayApiSafety, IstiodPod, Labels, PodFacts, PolicySnapshot, Sidecar,
-};
+use crate::domain::policy::{Change, ControlPlanePod, GatewayApiSafety, IstiodPod, PodFacts, PolicySnapshot, Sidecar};
 
 /// What is said where, and how often that was asked for.
 #[derive(Default)]
@@ -68,6 +66,10 @@ impl World {
 
     /// Pod `name` runs there as that instance; `None` while its container is down.
     fn put(&self, name: &str, place: Option<&str>, instance: &str) {
+        self.put_of("default", name, place, instance);
+    }
+
+    fn put_of(&self, revision: &str, name: &str, place: Option<&str>, instance: &str) {
         let pod = IstiodPod {
             place: place.map(|place| place.parse().unwrap()),
             instance: instance.into(),
@@ -76,7 +78,7 @@ impl World {
         self.publisher.apply(ClusterChange::Pods(Change::Put(PodFacts {
             object: ObjectName::new("istio-system", name),
             uid: name.into(),
-            labels: Arc::new(Labels::default()),
+            labels: Arc::new([("istio.io/rev", revision)].into_iter().collect()),
             account: "istio-system/istiod".parse().unwrap(),
             finished: false,
             sidecar: Sidecar::Excluded,
@@ -207,6 +209,32 @@ async fn after_an_unsafe_one_the_next_must_have_spoken_or_not_have_come_for_long
     assert_eq!(world.soon().await, "safe", "another one has spoken");
     world.gone("four");
     assert_eq!(world.soon().await, "safe", "the last one was safe");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_revision_does_not_speak_for_one_that_was_unsafe_and_is_being_replaced() {
+    let world = World::start();
+    world.said.set(TWO, Some("1.31.0"));
+    world.put_of("b", "safe", Some(TWO), "1");
+    world.said.set(ONE, Some("1.29.1"));
+    world.put_of("a", "one", Some(ONE), "1");
+    assert_eq!(world.soon().await, "one unsafe by 1.29.1");
+    world.gone("one");
+    assert_eq!(world.soon().await, "settling", "gone");
+    world.put_of("a", "two", None, "");
+    assert_eq!(world.soon().await, "settling", "it does not run yet");
+    world.said.set(ONE, None);
+    world.put_of("a", "two", Some(ONE), "1");
+    assert_eq!(world.soon().await, "settling", "it says nothing yet");
+    world.said.set(ONE, Some("1.30.1"));
+    assert_eq!(world.after(Duration::from_secs(6)).await, "safe", "it was replaced by a safe one");
+    world.said.set(ONE, Some("1.29.1"));
+    world.put_of("a", "three", Some(ONE), "1");
+    assert_eq!(world.soon().await, "three unsafe by 1.29.1");
+    world.gone("three");
+    world.gone("two");
+    assert_eq!(world.after(Duration::from_secs(590)).await, "settling");
+    assert_eq!(world.after(Duration::from_secs(20)).await, "safe", "the revision was uninstalled");
 }
 
 #[tokio::test(start_paused = true)]

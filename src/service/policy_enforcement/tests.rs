@@ -2,8 +2,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::domain::policy::{
-    Backing, Change, ClusterChange, ContextReport, Labels, MeshLabels, NamespaceFacts, ObjectName, PodFacts,
-    PolicyIndex, ServiceFacts, Sidecar,
+    Backing, Change, ClusterChange, ContextReport, DesiredPolicy, GatewayState, Labels, MeshLabels, NamespaceFacts,
+    NamespacePlan, PodFacts, PolicyIndex, SdsUrl, ServiceFacts, Sidecar,
 };
 
 fn service() -> ObjectName {
@@ -71,10 +71,14 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    fn start_with(plans: Option<watch::Receiver<Option<Arc<GatewayPlan>>>>) -> Self {
         let enforcement = Arc::new(PolicyEnforcement::new("td".parse().unwrap()));
         let (policies, snapshots) = watch::channel(policies("a"));
         let (published, metrics) = (enforcement.follow(), Arc::new(Metrics::new()));
-        tokio::spawn(Arc::clone(&enforcement).run(snapshots, None, Arc::clone(&metrics)));
+        tokio::spawn(Arc::clone(&enforcement).run(snapshots, plans, Arc::clone(&metrics)));
         Self { enforcement, policies, published, metrics }
     }
 
@@ -112,6 +116,59 @@ async fn what_is_reported_is_put_beside_what_is_wanted_now() {
     let gone = ReportChange { gone: vec![service()], ..ReportChange::default() };
     running.take("one", ReportOrigin::Agent, change(2, 3, gone)).unwrap();
     running.until("NotEnforced").await;
+}
+
+/// A Route leads to the Service from a Gateway with so many pods, by identities over SDS.
+fn plan(pods: usize) -> Option<Arc<GatewayPlan>> {
+    let gateway = ObjectName::new("infra", "public");
+    let policy = DesiredPolicy {
+        service: service(),
+        owner: "s".into(),
+        verification: Verification::Sds(SdsUrl::Unix),
+        is_routed: true,
+    };
+    let service = ServicePlan {
+        service: service(),
+        gateways: [gateway.clone()].into(),
+        routed: [gateway.clone()].into(),
+        policy: Some(policy),
+        uptake: None,
+        conditions: [].into(),
+    };
+    let services = [(Arc::clone(&service.service.name), Arc::new(service))].into();
+    let state = GatewayState {
+        gateway: gateway.clone(),
+        uid: "g".into(),
+        is_ready: true,
+        carriers: [(ServiceAccount::new("infra", "envoy").unwrap(), pods)].into(),
+        conditions: [].into(),
+    };
+    let namespaces = [("n".into(), Arc::new(NamespacePlan { name: "n".into(), services }))].into();
+    Some(Arc::new(GatewayPlan { revision: 1, namespaces, gateways: [(gateway, Arc::new(state))].into() }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_is_in_force_once_every_pod_of_the_gateways_that_lead_there_has_asked() {
+    let (plans, followed) = watch::channel(plan(2));
+    let mut running = Running::start_with(Some(followed));
+    let envoy = |instance: &str| {
+        let gateway = "spiffe://td/ns/infra/sa/envoy".parse().unwrap();
+        Arc::new(Reporter { gateway, instance: instance.into() })
+    };
+    let take = |running: &Running, instance: &str| {
+        let reported = everything(1, accepted("a"));
+        running.enforcement.report(&envoy(instance), ReportOrigin::Agent, reported).unwrap();
+    };
+    take(&running, "one");
+    running.take("another gateway's", ReportOrigin::Agent, everything(1, accepted("a"))).unwrap();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(running.now(), "NotEnforced", "one of two pods has asked");
+    take(&running, "two");
+    running.until("Enforced").await;
+    plans.send_replace(plan(3));
+    running.until("NotEnforced").await;
+    plans.send_replace(plan(2));
+    running.until("Enforced").await;
 }
 
 #[tokio::test(start_paused = true)]

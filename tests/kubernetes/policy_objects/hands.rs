@@ -1,5 +1,7 @@
 //! What people and other programs do to the objects.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
@@ -11,8 +13,11 @@ use super::{LATER, POLICY, SOON, Stage, is_complete, objects};
 use crate::{
     network::in_own_network,
     policy_objects::objects::{SERVICE, TEAM},
-    support::wait::wait_until,
+    support::{countersign::countersign, wait::wait_until},
 };
+
+/// Until what was refused is tried again.
+const RETRIED: Duration = Duration::from_secs(90);
 
 #[test]
 fn what_is_edited_or_deleted_is_put_right_and_what_is_right_is_not_written() {
@@ -121,8 +126,18 @@ fn what_others_have_made_is_left_alone() {
             stage.cluster.apply(&objects::service("other")).await;
             stage.cluster.apply(&objects::foreign_policy("countersign-other", "third")).await;
             stage.cluster.apply(&objects::service("fourth")).await;
-            objects::label(&client, Some("enabled")).await;
+            stage.cluster.apply(&objects::service("fifth")).await;
+            stage.cluster.apply(&objects::foreign_secret("countersign-fifth")).await;
         });
+        let mut diff = countersign();
+        diff.args(["policy", "diff", "--label", TEAM, "--data-dir"]).arg(stage.replicas[0].data());
+        wait_until(SOON, "a foretold conflict and a foretold policy", || {
+            let said = String::from_utf8(diff.output().unwrap().stdout).unwrap();
+            let is_foretold =
+                said.contains("Conflicted") && said.contains("+ BackendTLSPolicy test-infra/countersign-fourth");
+            if is_foretold { Ok(()) } else { Err(said) }
+        });
+        stage.on(objects::label(&client, Some("enabled")));
         let version =
             |name: &str| stage.on(objects::get(&client, TEAM, name)).and_then(|found| found.metadata.resource_version);
         let before = [version("mine"), version("countersign-other")];
@@ -130,6 +145,7 @@ fn what_others_have_made_is_left_alone() {
         stage.wait_until_said(0, "NameTaken: BackendTLSPolicy test-infra/countersign-other");
         assert_eq!(version(POLICY), None, "beside a user's own policy");
         assert_eq!([version("mine"), version("countersign-other")], before);
+        somebody_elses_secret(&stage);
         for (name, ours) in [("mine", POLICY), ("countersign-other", "countersign-other")] {
             stage.on(async { objects::policies(&client, TEAM).delete(name, &DeleteParams::default()).await.unwrap() });
             wait_until(SOON, "ours once theirs is gone", || {
@@ -140,5 +156,21 @@ fn what_others_have_made_is_left_alone() {
         }
         stage.check_nothing_was_refused();
         stage.replicas[0].stop();
+    });
+}
+
+/// Of Secrets nothing is seen but what a write is answered.
+fn somebody_elses_secret(stage: &Stage) {
+    let client = stage.client();
+    let secret = || stage.on(objects::secret(&client, TEAM, "countersign-fifth"));
+    stage.wait_until_said(0, "Failing: Secret test-infra/countersign-fifth");
+    assert_eq!(secret().unwrap().metadata.owner_references, None, "it is theirs");
+    assert_eq!(stage.on(objects::get(&client, TEAM, "countersign-fifth")).map(|found| found.metadata.name), None);
+    let theirs = Api::<Secret>::namespaced(client.clone(), TEAM);
+    stage.on(async { theirs.delete("countersign-fifth", &DeleteParams::default()).await.unwrap() });
+    wait_until(RETRIED, "ours once theirs is gone", || {
+        let is_ours = secret().is_some_and(|secret| secret.metadata.owner_references.is_some());
+        let policy = stage.on(objects::get(&client, TEAM, "countersign-fifth"));
+        if is_ours && policy.is_some() { Ok(()) } else { Err("it is not there") }
     });
 }

@@ -100,6 +100,15 @@ pub(super) fn pod(name: &str, app: &str, account: &str) -> String {
 }
 
 /// A user's own policy.
+/// An SDS Secret that somebody has made.
+pub(super) fn foreign_secret(name: &str) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name, "namespace": TEAM },
+        "type": "gateway.envoyproxy.io/sds", "data": { "url": "L2Vsc2V3aGVyZQ==", "secretName": "dGhlaXJz" },
+    })
+    .to_string()
+}
+
 pub(super) fn foreign_policy(name: &str, service: &str) -> String {
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy",

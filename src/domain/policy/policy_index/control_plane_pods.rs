@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::domain::policy::{
     Condition, ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, MeshCondition, ObjectName,
     PodFacts, Release, SeenIstiod,
-    istio_version::{safety, safety_without, too_old},
+    istio_version::{safety_beside, safety_without, too_old},
 };
 
 /// Those that have not finished.
@@ -60,25 +60,31 @@ impl ControlPlanePods {
     pub(super) fn seen(&self, namespace: &str) -> ControlPlanes {
         let expected = self.istiods.iter().filter(|(object, _)| *object.namespace == *namespace);
         let istiods: Box<[SeenIstiod]> = expected
-            .map(|(object, Istiod { uid, pod, .. })| SeenIstiod {
+            .map(|(object, Istiod { revision, uid, pod })| SeenIstiod {
                 object: object.clone(),
                 uid: uid.clone(),
+                revision: revision.clone(),
                 pod: pod.clone(),
                 version: self.heard.get(uid).map(|report| report.version.clone()).unwrap_or_default(),
             })
             .collect();
         // None is lower than every version
         let envoy_gateway = self.envoy_gateways.values().min().copied().flatten();
-        let istio = if istiods.is_empty() { self.safety_without(namespace) } else { safety(&istiods) };
+        let istio =
+            if istiods.is_empty() { self.safety_without(namespace) } else { safety_beside(&istiods, self.left()) };
         ControlPlanes { istio, envoy_gateway, istiods }
     }
 
     /// With none in Istio's namespace: all there are, are elsewhere.
     fn safety_without(&self, namespace: &str) -> GatewayApiSafety {
-        let are_there: BTreeSet<&str> = self.istiods.values().map(|istiod| &*istiod.uid).collect();
-        let left = self.heard.values().filter(|report| !are_there.contains(&*report.uid));
         let concerned = self.istiods.iter().find(|(_, istiod)| !istiod.pod.gateway_api_off);
-        safety_without(left, concerned.map(|(object, istiod)| (object, &istiod.pod)), namespace)
+        safety_without(self.left(), concerned.map(|(object, istiod)| (object, &istiod.pod)), namespace)
+    }
+
+    /// Those that were heard of and are not there any more.
+    fn left(&self) -> impl Iterator<Item = &IstiodReport> {
+        let are_there: BTreeSet<&str> = self.istiods.values().map(|istiod| &*istiod.uid).collect();
+        self.heard.values().filter(move |report| !are_there.contains(&*report.uid))
     }
 
     /// What is worth knowing of it in each namespace of the mesh.

@@ -78,7 +78,7 @@ struct Known {
 }
 
 impl PolicyObjects {
-    /// The use case over its port, for workloads of `trust_domain`. Nothing is written before [`Self::run`]. What proxies are heard
+    /// The use case over its port, for workloads of `trust_domain`. Nothing is written before it runs. What proxies are heard
     /// to use comes from `enforcement`.
     pub fn new(
         trust_domain: TrustDomain,

@@ -157,6 +157,10 @@ fn after_labels_and_replicas_nothing_is_left_but_what_is_documented() {
             wait_until(LATER, "the flavour with a Secret", || is_complete(&stage));
             stage.on(objects::label(&client, None));
             wait_until(SOON, "nothing without the label", || is_empty(&stage));
+            let bundles = Api::<ConfigMap>::namespaced(client.clone(), "countersign");
+            wait_until(LATER, "a distributed trust bundle", || {
+                stage.on(bundles.get_opt("countersign-root-cert")).unwrap().map(drop).ok_or("no ConfigMap")
+            });
             stop_all(&mut stage.replicas);
 
             let mut left = stage.on(async {

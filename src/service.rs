@@ -36,6 +36,7 @@ pub mod policy_probes;
 pub mod policy_publisher;
 pub mod policy_view;
 pub mod ports;
+pub mod published_trust;
 pub mod readiness;
 pub mod replica_identity;
 mod room;

@@ -1,10 +1,12 @@
-//! Signing authorities, and what they issue: profile, validity, the builder, and when to renew.
+//! Signing authorities, and what they issue: profile, validity, the builder, when to renew, and how one authority takes the
+//! place of another.
 
 mod issue;
 mod leaf_profile;
 mod pair_authority;
 mod plugged_in;
 pub mod renewal;
+pub mod rotation;
 mod signer;
 mod signing_authority;
 #[cfg(test)]

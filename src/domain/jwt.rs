@@ -1,11 +1,18 @@
-//! JSON Web Tokens as proof: key sets, and validation by pinned rules. Issuing lives here for the embedded issuer.
+//! JSON Web Tokens: as proof, with key sets and validation by pinned rules, and as SVIDs. Issuing lives here for the embedded
+//! issuer.
 
 mod jwks;
+mod jwt_authority;
+mod jwt_svid;
 mod mint;
+#[cfg(test)]
+pub(in crate::domain) mod testing;
 mod unverified;
 mod validate;
 
 pub use jwks::{JwkError, KeySet};
+pub use jwt_authority::{JwtAuthority, JwtAuthorityError};
+pub use jwt_svid::{JwtAuthorities, JwtSvid, JwtSvidError};
 pub use mint::{MintError, TokenIssuerKey};
 pub use unverified::{TokenOrigin, UnverifiedToken, unverified_subject};
 pub use validate::{IssuerRules, TokenClaims, TokenError, TokenIssuer};

@@ -9,6 +9,7 @@ mod key_pair;
 pub mod lint;
 pub mod pem;
 mod private_key;
+mod public_jwk;
 mod public_key;
 mod revocation_lists;
 mod serial;

@@ -30,7 +30,7 @@ impl KeySet {
     /// When the document is not one, or none of its keys can be used.
     pub fn from_json(json: &[u8]) -> Result<Self, JwkError> {
         let document: Document = serde_json::from_slice(json).map_err(|error| JwkError::Json(error.to_string()))?;
-        let keys: Vec<_> = document.keys.into_iter().filter_map(VerificationKey::from_json).collect();
+        let keys: Vec<_> = document.keys.into_iter().filter_map(|key| VerificationKey::from_json(key, "sig")).collect();
         if keys.is_empty() { Err(JwkError::NoKey) } else { Ok(Self { keys }) }
     }
 
@@ -92,11 +92,11 @@ enum Material {
 }
 
 impl VerificationKey {
-    /// `None` for a key that can't be used, which includes one that does not parse: the set may hold kinds of key that
-    /// this program has never heard of.
-    fn from_json(json: serde_json::Value) -> Option<Self> {
+    /// `None` for a key that can't be used, which includes one that does not parse and one with another `use` than this: the
+    /// set may hold kinds of key that this program has never heard of.
+    pub(super) fn from_json(json: serde_json::Value, expected_use: &str) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(json).ok()?;
-        let for_signatures = jwk.r#use.is_none_or(|r#use| r#use == "sig");
+        let for_signatures = jwk.r#use.is_none_or(|r#use| r#use == expected_use);
         let for_verifying = jwk.key_ops.is_none_or(|operations| operations.iter().any(|name| name == "verify"));
         if !for_signatures || !for_verifying {
             return None;
@@ -107,6 +107,11 @@ impl VerificationKey {
         };
         let material = Material::from_parts(&jwk.kty, jwk.crv.as_deref(), &jwk.numbers)?;
         Some(Self { id: jwk.kid, pinned, material })
+    }
+
+    /// Whether JWT-SVIDs may be signed by such a key: `EdDSA` is not among their algorithms (JWT-SVID 2.1).
+    pub(super) const fn may_sign_svids(&self) -> bool {
+        !matches!(self.material, Material::Ed25519(_))
     }
 
     /// Whether a token with this `alg` may be verified by this key.

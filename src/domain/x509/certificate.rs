@@ -12,7 +12,7 @@ use x509_parser::{
 use super::{
     SerialNumber,
     pem::{self, PemError},
-    public_key,
+    public_jwk, public_key,
 };
 use crate::domain::{clock::Timestamp, identity::SpiffeId};
 
@@ -160,6 +160,11 @@ impl Certificate {
     /// SubjectPublicKeyInfo, DER.
     pub fn public_key_info(&self) -> &[u8] {
         &self.0.public_key_info
+    }
+
+    /// The public key as a JWK without a `use`; `None` for a kind of key that no JWK can tell.
+    pub fn public_jwk(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+        public_jwk::members(&self.0.public_key_info)
     }
 
     /// Key algorithm in words, such as `ECDSA P-256` or `RSA 2048`.

@@ -140,7 +140,7 @@ pub(super) fn in_words(info: &SubjectPublicKeyInfo<'_>) -> String {
     }
 }
 
-fn curve<'a>(info: &'a SubjectPublicKeyInfo<'_>) -> Option<Oid<'a>> {
+pub(super) fn curve<'a>(info: &'a SubjectPublicKeyInfo<'_>) -> Option<Oid<'a>> {
     // `as_oid` alone would take the content of any type for an OID
     info.algorithm.parameters.as_ref().filter(|parameters| parameters.tag() == Tag::Oid)?.as_oid().ok()
 }

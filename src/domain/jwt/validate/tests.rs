@@ -1,109 +1,20 @@
-use std::sync::LazyLock;
-
 use proptest::prelude::*;
-use ring::{
-    rand::SystemRandom,
-    signature::{
-        self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-        RsaEncoding, RsaKeyPair,
-    },
-};
-use rsa::{
-    RsaPrivateKey,
-    pkcs8::{EncodePrivateKey, SecretDocument},
-    rand_core::OsRng,
-};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::jwt::IssuerRules;
+use crate::domain::jwt::{
+    IssuerRules,
+    testing::{Keys, b64},
+};
 
 const NOW: i64 = 1_800_000_000;
-/// Slow to make, so made once; ring can't.
-static RSA_KEY: LazyLock<SecretDocument> =
-    LazyLock::new(|| RsaPrivateKey::new(&mut OsRng, 2048).unwrap().to_pkcs8_der().unwrap());
-
-/// One key of each kind, and the issuer that publishes them under the kids p256, p384, ed, rsa.
-struct Keys {
-    p256: EcdsaKeyPair,
-    p384: EcdsaKeyPair,
-    ed: Ed25519KeyPair,
-    rsa: RsaKeyPair,
-    random: SystemRandom,
-}
-
-impl Keys {
-    #[expect(clippy::disallowed_methods, reason = "test keys")]
-    fn new() -> Self {
-        let random = SystemRandom::new();
-        let ecdsa = |algorithm| {
-            let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
-            EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).unwrap()
-        };
-        Self {
-            p256: ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING),
-            p384: ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING),
-            ed: Ed25519KeyPair::from_pkcs8(Ed25519KeyPair::generate_pkcs8(&random).unwrap().as_ref()).unwrap(),
-            rsa: RsaKeyPair::from_pkcs8(RSA_KEY.as_bytes()).unwrap(),
-            random,
-        }
-    }
-
-    fn jwks(&self) -> Value {
-        let ec = |kid, crv, key: &EcdsaKeyPair| {
-            let point = &key.public_key().as_ref()[1..];
-            let (x, y) = point.split_at(point.len() / 2);
-            json!({ "kty": "EC", "kid": kid, "crv": crv, "x": b64(x), "y": b64(y) })
-        };
-        let rsa = signature::RsaPublicKeyComponents::<Vec<u8>>::from(self.rsa.public());
-        json!({ "keys": [
-            ec("p256", "P-256", &self.p256),
-            ec("p384", "P-384", &self.p384),
-            { "kty": "OKP", "kid": "ed", "crv": "Ed25519", "x": b64(self.ed.public_key().as_ref()) },
-            { "kty": "RSA", "kid": "rsa", "n": b64(rsa.n), "e": b64(rsa.e), "use": "sig" },
-        ]})
-    }
-
-    fn issuer(&self) -> TokenIssuer {
-        let rules = IssuerRules {
-            issuer: "https://issuer".into(),
-            audiences: vec!["istio-ca".into(), "second".into()],
-            namespaces: Some(vec!["default".into()]),
-        };
-        TokenIssuer::new(rules, KeySet::from_json(self.jwks().to_string().as_bytes()).unwrap())
-    }
-
-    fn sign(&self, header: &str, claims: &str) -> String {
-        let alg =
-            serde_json::from_str::<Value>(header).ok().and_then(|header| header["alg"].as_str().map(str::to_owned));
-        let message = format!("{}.{}", b64(header), b64(claims));
-        let signature = self.signature(alg.as_deref().unwrap_or_default(), message.as_bytes());
-        format!("{message}.{}", b64(signature))
-    }
-
-    /// By the key of the algorithm's kind; P-256 for what is no algorithm.
-    fn signature(&self, alg: &str, message: &[u8]) -> Vec<u8> {
-        let rsa = |encoding: &'static dyn RsaEncoding| {
-            let mut signature = vec![0; self.rsa.public().modulus_len()];
-            self.rsa.sign(encoding, &self.random, message, &mut signature).unwrap();
-            signature
-        };
-        match alg {
-            "ES384" => self.p384.sign(&self.random, message).unwrap().as_ref().to_vec(),
-            "EdDSA" => self.ed.sign(message).as_ref().to_vec(),
-            "RS256" => rsa(&signature::RSA_PKCS1_SHA256),
-            "RS384" => rsa(&signature::RSA_PKCS1_SHA384),
-            "RS512" => rsa(&signature::RSA_PKCS1_SHA512),
-            "PS256" => rsa(&signature::RSA_PSS_SHA256),
-            "PS384" => rsa(&signature::RSA_PSS_SHA384),
-            "PS512" => rsa(&signature::RSA_PSS_SHA512),
-            _ => self.p256.sign(&self.random, message).unwrap().as_ref().to_vec(),
-        }
-    }
-}
-
-fn b64(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
+fn issuer_of(keys: &Keys) -> TokenIssuer {
+    let rules = IssuerRules {
+        issuer: "https://issuer".into(),
+        audiences: vec!["istio-ca".into(), "second".into()],
+        namespaces: Some(vec!["default".into()]),
+    };
+    TokenIssuer::new(rules, KeySet::from_json(keys.jwks().to_string().as_bytes()).unwrap())
 }
 
 /// Good claims with some members replaced; `null` takes one away.
@@ -125,7 +36,7 @@ fn now() -> Timestamp {
 #[test]
 fn every_algorithm_is_accepted_with_the_key_of_its_kind_alone() {
     let keys = Keys::new();
-    let issuer = keys.issuer();
+    let issuer = issuer_of(&keys);
     let kids = [("ES256", "p256"), ("ES384", "p384"), ("EdDSA", "ed")];
     let rsa = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"].map(|alg| (alg, "rsa"));
     for (alg, own) in kids.into_iter().chain(rsa) {
@@ -143,7 +54,7 @@ fn every_algorithm_is_accepted_with_the_key_of_its_kind_alone() {
 #[test]
 fn headers() {
     let keys = Keys::new();
-    let issuer = keys.issuer();
+    let issuer = issuer_of(&keys);
     let not_json = TokenError::Malformed("the header is not base64url of a JSON object");
     let crit = TokenError::Malformed("header parameter crit is not supported");
     let typ = TokenError::Malformed("header parameter typ is neither JWT nor JOSE");
@@ -182,7 +93,7 @@ fn headers() {
 #[test]
 fn claims_table() {
     let keys = Keys::new();
-    let issuer = keys.issuer();
+    let issuer = issuer_of(&keys);
     let not_json = TokenError::Malformed("the claims are not base64url of a JSON object");
     let other_issuer = TokenError::Issuer("https://issuer".into());
     for (changes, expected) in [
@@ -246,13 +157,13 @@ fn the_claims_are_read_strictly() {
     ] {
         let token = keys.sign(r#"{"alg":"ES256"}"#, &text);
         let expected = TokenError::Malformed("the claims are not base64url of a JSON object");
-        assert_eq!(keys.issuer().validate(&token, now()), Err(expected), "{text}");
+        assert_eq!(issuer_of(&keys).validate(&token, now()), Err(expected), "{text}");
     }
 }
 
 #[test]
 fn the_issuer_is_found_before_anything_is_verified() {
-    let issuer = Keys::new().issuer();
+    let issuer = issuer_of(&Keys::new());
     let token = |claims: &str| format!("x.{}.x", b64(claims));
     for (token, expected) in [
         (token(r#"{"iss":"https://issuer","aud":7}"#), true),
@@ -271,7 +182,7 @@ fn the_issuer_is_found_before_anything_is_verified() {
 #[test]
 fn forms() {
     let keys = Keys::new();
-    let issuer = keys.issuer();
+    let issuer = issuer_of(&keys);
     let good = keys.sign(r#"{"alg":"ES256"}"#, &claims(json!({})));
     let (message, signature) = good.rsplit_once('.').unwrap();
     let p384 = b64(keys.signature("ES384", message.as_bytes()));
@@ -301,7 +212,7 @@ fn a_key_is_used_only_for_the_algorithm_that_it_names() {
     let mut jwks = keys.jwks();
     jwks["keys"][3]["alg"] = json!("RS384");
     let issuer =
-        TokenIssuer::new(keys.issuer().rules().clone(), KeySet::from_json(jwks.to_string().as_bytes()).unwrap());
+        TokenIssuer::new(issuer_of(&keys).rules().clone(), KeySet::from_json(jwks.to_string().as_bytes()).unwrap());
     let sign = |alg| keys.sign(&json!({ "alg": alg, "kid": "rsa" }).to_string(), &claims(json!({})));
     assert!(issuer.validate(&sign("RS384"), now()).is_ok());
     assert_eq!(issuer.validate(&sign("RS256"), now()), Err(TokenError::Algorithm("RS256".into())));
@@ -314,7 +225,7 @@ fn one_of_several_keys_without_kid_may_have_signed() {
     let mut jwks = first.jwks();
     jwks["keys"].as_array_mut().unwrap().extend(second.jwks()["keys"].as_array().unwrap().clone());
     let issuer =
-        TokenIssuer::new(first.issuer().rules().clone(), KeySet::from_json(jwks.to_string().as_bytes()).unwrap());
+        TokenIssuer::new(issuer_of(&first).rules().clone(), KeySet::from_json(jwks.to_string().as_bytes()).unwrap());
     for keys in [first, second] {
         for header in [r#"{"alg":"ES256"}"#, r#"{"alg":"ES256","kid":"p256"}"#] {
             assert!(issuer.validate(&keys.sign(header, &claims(json!({}))), now()).is_ok());
@@ -326,7 +237,7 @@ fn one_of_several_keys_without_kid_may_have_signed() {
 fn no_error_shows_the_token() {
     let keys = Keys::new();
     let token = keys.sign(r#"{"alg":"ES256"}"#, &claims(json!({ "exp": 1 })));
-    let error = keys.issuer().validate(&token, now()).unwrap_err();
+    let error = issuer_of(&keys).validate(&token, now()).unwrap_err();
     for part in token.split('.') {
         assert!(!format!("{error} {error:?}").contains(part));
     }
@@ -342,13 +253,13 @@ proptest! {
         let at = at.index(token.len());
         prop_assume!(token[at] != byte);
         token[at] = byte;
-        prop_assert!(keys.issuer().validate(std::str::from_utf8(&token).unwrap(), now()).is_err());
+        prop_assert!(issuer_of(&keys).validate(std::str::from_utf8(&token).unwrap(), now()).is_err());
     }
 
     #[test]
     fn any_text_is_refused_without_a_panic(token in ".{0,200}", header in ".{0,60}", claims in ".{0,60}") {
         let keys = Keys::new();
-        prop_assert!(keys.issuer().validate(&token, now()).is_err());
-        prop_assert!(keys.issuer().validate(&keys.sign(&header, &claims), now()).is_err());
+        prop_assert!(issuer_of(&keys).validate(&token, now()).is_err());
+        prop_assert!(issuer_of(&keys).validate(&keys.sign(&header, &claims), now()).is_err());
     }
 }

@@ -1,0 +1,65 @@
+//! A key that a trust domain's JWT-SVIDs are verified by.
+
+use serde_json::{Map, Value};
+
+use super::jwks::VerificationKey;
+
+/// A JWK with a key identifier, as it stands in a bundle (JWT-SVID 5, SPIFFE Trust Domain and Bundle 4.2).
+#[derive(Clone, Debug)]
+pub struct JwtAuthority {
+    key_id: String,
+    /// The members that a reader needs, and no other: `use` is of the place that the key stands in.
+    jwk: Map<String, Value>,
+    key: VerificationKey,
+}
+
+/// Why a JWK is no such key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JwtAuthorityError {
+    /// `kid` is missing, empty or no text.
+    #[error("it has no key identifier (kid)")]
+    NoKeyId,
+    /// Of a kind or form that can't verify anything here.
+    #[error("it is no key that can be used: EC P-256 or P-384, or RSA of at least 2048 bits")]
+    Unusable,
+}
+
+const MEMBERS: [&str; 8] = ["kty", "kid", "alg", "crv", "x", "y", "n", "e"];
+
+impl JwtAuthority {
+    /// From a JWK whose `use` is this one or not there.
+    ///
+    /// # Errors
+    ///
+    /// When it has no key identifier, or is no key that can be used.
+    pub fn from_jwk(jwk: &Map<String, Value>, expected_use: &str) -> Result<Self, JwtAuthorityError> {
+        let key_id = jwk.get("kid").and_then(Value::as_str).filter(|id| !id.is_empty());
+        let key_id = key_id.ok_or(JwtAuthorityError::NoKeyId)?.to_owned();
+        let key = VerificationKey::from_json(Value::Object(jwk.clone()), expected_use);
+        let key = key.filter(VerificationKey::may_sign_svids).ok_or(JwtAuthorityError::Unusable)?;
+        let jwk = jwk.iter().filter(|(name, _)| MEMBERS.contains(&name.as_str()));
+        Ok(Self { key_id, jwk: jwk.map(|(name, value)| (name.clone(), value.clone())).collect(), key })
+    }
+
+    /// `kid`.
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// The public JWK without `use`.
+    pub const fn jwk(&self) -> &Map<String, Value> {
+        &self.jwk
+    }
+
+    pub(super) const fn key(&self) -> &VerificationKey {
+        &self.key
+    }
+}
+
+impl PartialEq for JwtAuthority {
+    fn eq(&self, other: &Self) -> bool {
+        self.jwk == other.jwk
+    }
+}
+
+impl Eq for JwtAuthority {}

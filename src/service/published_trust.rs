@@ -1,0 +1,22 @@
+//! What the pair publishes for others to verify by, as one value that is replaced as a whole. Where it comes from and how it
+//! reaches anybody is not decided here.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::domain::bundle::SpiffeBundle;
+
+/// The own trust domain's bundle and those of the others that it federates with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedTrust {
+    /// The own one, with a sequence.
+    pub own: SpiffeBundle,
+    /// Authorities of it whose SVIDs are to be renewed at once: subject key identifiers in hex, and key identifiers.
+    pub tainted: Vec<String>,
+    /// One for each other trust domain, in the order of their names.
+    pub federated: Vec<SpiffeBundle>,
+}
+
+/// The latest; `None` until there is a first one.
+pub type TrustReceiver = watch::Receiver<Option<Arc<PublishedTrust>>>;

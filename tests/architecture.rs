@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain::jwt", &["domain::clock", "domain::identity", "domain::x509"]),
     ("domain::attestation", &["domain::clock", "domain::identity", "domain::jwt", "domain::x509"]),
     ("domain::authority", &["domain::clock", "domain::identity", "domain::random", "domain::x509"]),
-    ("domain::bundle", &["domain::clock", "domain::identity", "domain::x509"]),
+    ("domain::bundle", &["domain::clock", "domain::identity", "domain::jwt", "domain::x509"]),
     ("domain::upstream", &["domain::clock", "domain::identity", "domain::x509"]),
     ("domain::policy", &["domain::identity"]),
     ("domain::issuance", &["domain::attestation", "domain::clock", "domain::identity", "domain::leadership"]),

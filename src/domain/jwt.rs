@@ -1,8 +1,10 @@
 //! JSON Web Tokens: as proof, with key sets and validation by pinned rules, and as SVIDs. Issuing lives here for the embedded
 //! issuer.
 
+mod es256;
 mod jwks;
 mod jwt_authority;
+mod jwt_signer;
 mod jwt_svid;
 mod mint;
 #[cfg(test)]
@@ -10,9 +12,11 @@ pub(in crate::domain) mod testing;
 mod unverified;
 mod validate;
 
+pub use es256::MintError;
 pub use jwks::{JwkError, KeySet};
 pub use jwt_authority::{JwtAuthority, JwtAuthorityError};
+pub use jwt_signer::JwtSigner;
 pub use jwt_svid::{JwtAuthorities, JwtSvid, JwtSvidError};
-pub use mint::{MintError, TokenIssuerKey};
+pub use mint::TokenIssuerKey;
 pub use unverified::{TokenOrigin, UnverifiedToken, unverified_subject};
 pub use validate::{IssuerRules, TokenClaims, TokenError, TokenIssuer};

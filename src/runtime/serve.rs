@@ -53,6 +53,7 @@ use crate::{
     },
     http::admin,
     service::{
+        authority_upkeep,
         leadership::{Leadership, LeadershipError},
         metrics::{ExpiringCertificate, Metrics},
         policy_publisher::PolicyAccess,
@@ -150,6 +151,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let pair = surroundings.announced.pair();
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
+    supervisor.spawn("authority upkeep", until(&shutdown, authority_upkeep::keep(sessions.clone())));
     distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
     policy_objects::start_events(policy_events, &signing, (&shutdown, &mut supervisor));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::domain::bundle::SpiffeBundle;
+use crate::domain::{bundle::SpiffeBundle, x509::TrustBundle};
 
 /// The own trust domain's bundle and those of the others that it federates with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,3 +20,17 @@ pub struct PublishedTrust {
 
 /// The latest; `None` until there is a first one.
 pub type TrustReceiver = watch::Receiver<Option<Arc<PublishedTrust>>>;
+
+impl PublishedTrust {
+    /// Of a trust domain that has had no other roots, and signs no JWT-SVIDs.
+    pub fn first(bundle: &TrustBundle) -> Self {
+        let own = SpiffeBundle {
+            trust_domain: bundle.trust_domain().clone(),
+            x509_authorities: bundle.roots().to_vec(),
+            jwt_authorities: Vec::new(),
+            sequence: Some(1),
+            refresh_hint: None,
+        };
+        Self { own, tainted: Vec::new(), federated: Vec::new() }
+    }
+}

@@ -14,8 +14,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::signing_state::{AuthorityReceiver, ClaimedState};
-use crate::domain::{attestation::Denied, authority::SigningAuthority, clock::BootInstant, leadership::Term};
+use super::{
+    published_trust::TrustReceiver,
+    signing_state::{AuthorityReceiver, ClaimedState, JwtSignerReceiver, TermState},
+};
+use crate::domain::{
+    attestation::Denied, authority::SigningAuthority, clock::BootInstant, jwt::JwtSigner, leadership::Term,
+};
 
 /// One term's permission to sign. Held by whoever signs, for as long as that takes.
 #[derive(Debug)]
@@ -23,6 +28,9 @@ pub struct SigningSession {
     term: Term,
     authority: AuthorityReceiver,
     denied: ArcSwap<Denied>,
+    trust: TrustReceiver,
+    jwt_signer: JwtSignerReceiver,
+    state: Option<Arc<TermState>>,
     /// Nanoseconds of the boot clock; `u64::MAX` when the term has no deadline of its own.
     until: AtomicU64,
     ended: watch::Sender<bool>,
@@ -39,6 +47,9 @@ impl SigningSession {
             term,
             authority: state.authority,
             denied: ArcSwap::from_pointee(state.denied),
+            trust: state.trust,
+            jwt_signer: state.jwt_signer,
+            state: state.state,
             until: AtomicU64::new(until.map_or(u64::MAX, BootInstant::nanos)),
             ended: watch::Sender::new(false),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT as usize)),
@@ -60,6 +71,21 @@ impl SigningSession {
         let mut changes = self.authority.clone();
         changes.mark_unchanged();
         changes
+    }
+
+    /// What others verify by, with each later change.
+    pub fn trust(&self) -> TrustReceiver {
+        self.trust.clone()
+    }
+
+    /// What signs JWT-SVIDs at this instant; `None` if nothing does. Whoever makes a token takes it once.
+    pub fn jwt_signer(&self) -> Option<Arc<JwtSigner>> {
+        self.jwt_signer.borrow().clone()
+    }
+
+    /// Where what is in effect is changed; `None` if it isn't kept anywhere.
+    pub const fn state(&self) -> Option<&Arc<TermState>> {
+        self.state.as_ref()
     }
 
     /// What is denied now.

@@ -4,6 +4,9 @@
 mod content;
 mod imported;
 mod pair;
+mod slots;
+mod term_state;
+mod unknown_fields;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,14 +15,20 @@ use std::{
 
 use tokio::sync::watch;
 
-pub use self::imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused};
 use self::{
-    content::{AuthorityContent, PairContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
+    content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
     pair::{is_usable, new_pair},
+    term_state::{Objects, Starting},
+};
+pub use self::{
+    imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
+    pair::pair_authority,
+    term_state::{JwtSignerReceiver, TermState},
 };
 use super::{
     authority_backup::{Backup, BackupError},
     ports::{StateError, StateObject, StateStore},
+    published_trust::{PublishedTrust, TrustReceiver},
 };
 use crate::domain::{
     attestation::Denied,
@@ -30,8 +39,6 @@ use crate::domain::{
     random::SecureRandom,
     x509::{Certificate, PrivateKey, TrustBundle},
 };
-
-pub use self::pair::pair_authority;
 
 /// Opens the store. In the embedded form that may be done only while the pair's lock is held.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn StateStore>, StateError> + Send + Sync>;
@@ -56,6 +63,22 @@ pub struct SigningState {
     trust_domain: TrustDomain,
     clock: Arc<dyn Clock>,
     random: Arc<dyn SecureRandom>,
+    settings: StateSettings,
+    /// Held over each read, change and write, so that changes of different kinds don't meet.
+    changing: Arc<Mutex<()>>,
+}
+
+/// What is published beside the authorities themselves, and for how long what it makes lasts.
+#[derive(Clone, Copy, Debug)]
+pub struct StateSettings {
+    /// How often others are asked to read the trust bundle.
+    pub refresh_hint: Duration,
+}
+
+impl Default for StateSettings {
+    fn default() -> Self {
+        Self { refresh_hint: Duration::from_secs(300) }
+    }
 }
 
 /// What came of claiming a term.
@@ -77,6 +100,12 @@ pub struct ClaimedState {
     pub authority: AuthorityReceiver,
     /// To whom it doesn't.
     pub denied: Denied,
+    /// What others verify by.
+    pub trust: TrustReceiver,
+    /// Signs JWT-SVIDs.
+    pub jwt_signer: JwtSignerReceiver,
+    /// Where all of it is changed; `None` if it isn't kept anywhere.
+    pub state: Option<Arc<TermState>>,
 }
 
 /// Why what is denied was not changed.
@@ -121,7 +150,14 @@ impl SigningState {
         clock: Arc<dyn Clock>,
         random: Arc<dyn SecureRandom>,
     ) -> Self {
-        Self { open, store: Mutex::new(None), origin, trust_domain, clock, random }
+        let (settings, changing) = (StateSettings::default(), Arc::default());
+        Self { open, store: Mutex::new(None), origin, trust_domain, clock, random, settings, changing }
+    }
+
+    /// The same with other settings.
+    #[must_use]
+    pub fn with_settings(self, settings: StateSettings) -> Self {
+        Self { settings, ..self }
     }
 
     /// Claims `term` in every object, then reads the signing authority, or makes it where no object was ever written.
@@ -137,7 +173,7 @@ impl SigningState {
                     .into(),
             ));
         }
-        let claim = self.opened().and_then(|store| self.claim_in(store.as_ref(), term));
+        let claim = self.opened().and_then(|store| self.claim_in(store, term));
         if matches!(claim, Err(StateError::Io(_))) {
             // nobody knows what the disk holds now: the next claim opens the store anew and sees
             self.close();
@@ -145,7 +181,7 @@ impl SigningState {
         claim
     }
 
-    fn claim_in(&self, store: &dyn StateStore, term: Term) -> Result<Claim, StateError> {
+    fn claim_in(&self, store: Arc<dyn StateStore>, term: Term) -> Result<Claim, StateError> {
         match store.claim(term) {
             Ok(()) => {}
             Err(StateError::Fenced { found, .. }) => return Ok(Claim::Refused { highest: found }),
@@ -156,65 +192,77 @@ impl SigningState {
             stored.map(|stored| Ok((stored.version, StoredAuthority::decode(&stored.content)?))).transpose()?;
         if let Some((_, stored)) = &stored {
             self.check_trust_domain(stored.trust_domain())?;
+            self.check_origin(stored)?;
         }
-        let claimed = self.signing_from(store, term, stored.as_ref().map(|(_, stored)| stored))?;
-        if let Some((version, stored)) = stored {
-            self.ensure_pair(store, term, version, stored)?;
-        }
-        Ok(Claim::Claimed(claimed))
+        let is_new = stored.is_none();
+        let (authority_version, authority) = match stored {
+            Some(stored) => stored,
+            None => (0, self.first()?),
+        };
+        let (trust_version, trust) = load_trust(store.as_ref())?.unwrap_or_else(|| (0, TrustContent::empty()));
+        let denied = trust.denied()?;
+        let mut objects = Objects { authority_version, authority, trust_version, trust };
+        let authority = self.complete(&mut objects, is_new, store.as_ref(), term)?;
+        let starting = Starting { store, term, origin: self.origin.clone(), changing: Arc::clone(&self.changing) };
+        TermState::claimed(starting, &objects, authority, &self.trust_domain, self.settings)
+            .map(|state| Claim::Claimed(ClaimedState::of(Arc::new(state), denied)))
     }
 
-    fn signing_from(
+    /// Adds what is missing, as in what an older version wrote, or one that was killed between two writes; then writes what is
+    /// new. What can't be signed with is not touched.
+    fn complete(
         &self,
+        objects: &mut Objects,
+        is_new: bool,
         store: &dyn StateStore,
         term: Term,
-        stored: Option<&StoredAuthority>,
-    ) -> Result<ClaimedState, StateError> {
+    ) -> Result<Arc<SigningAuthority>, StateError> {
+        let now = self.clock.now();
+        // nothing but replicas believes a pair authority, so one that is missing or of no use any more is made anew
+        let has_pair = objects.authority.pair().is_some_and(|pair| is_usable(pair, &self.trust_domain, now));
+        if !has_pair {
+            objects.authority.set_pair(new_pair(&self.trust_domain, now, self.random.as_ref())?);
+        }
+        let sequence = objects.trust.next_sequence();
+        let has_new_key = objects.authority.rotation_mut().ensure_jwt(now, sequence)?;
+        let is_new_trust = objects.publish(&self.origin, &self.trust_domain)?;
+        let authority = objects.signing_authority(&self.origin, &self.trust_domain, now)?;
+        if is_new || !has_pair || has_new_key {
+            objects.write_authority(store, term)?;
+        }
+        if is_new_trust {
+            objects.write_trust(store, term)?;
+        }
+        Ok(authority)
+    }
+
+    /// The content of an authority object that was never written.
+    fn first(&self) -> Result<StoredAuthority, StateError> {
+        match &self.origin {
+            Origin::PluggedIn(_) => Ok(StoredAuthority::PluggedIn(PluggedInContent::new(&self.trust_domain))),
+            Origin::SelfSigned => {
+                let (now, random) = (self.clock.now(), self.random.as_ref());
+                let (authority, key) = SigningAuthority::self_signed(&self.trust_domain, ROOT_LIFETIME, now, random)
+                    .map_err(|error| StateError::Io(error.to_string()))?;
+                let certificate = authority.certificate().to_pem();
+                Ok(StoredAuthority::Own(AuthorityContent::new(&self.trust_domain, certificate, key.to_pem())))
+            }
+        }
+    }
+
+    fn check_origin(&self, stored: &StoredAuthority) -> Result<(), StateError> {
         match (&self.origin, stored) {
-            (Origin::SelfSigned, Some(StoredAuthority::Own(own))) => self.read(store, term, own),
-            (Origin::SelfSigned, None) => Ok(ClaimedState::own(self.make(store, term)?, Denied::default())),
-            (Origin::PluggedIn(authority), Some(StoredAuthority::PluggedIn(_))) => {
-                let trust = load_trust(store)?;
-                let denied = trust.map(|(_, trust)| trust.denied()).transpose()?.unwrap_or_default();
-                Ok(ClaimedState { authority: authority.clone(), denied })
+            (Origin::SelfSigned, StoredAuthority::Own(_)) | (Origin::PluggedIn(_), StoredAuthority::PluggedIn(_)) => {
+                Ok(())
             }
-            (Origin::PluggedIn(authority), None) => {
-                self.write_first(store, term, StoredAuthority::PluggedIn(PluggedInContent::new(&self.trust_domain)))?;
-                Ok(ClaimedState { authority: authority.clone(), denied: Denied::default() })
-            }
-            (Origin::SelfSigned, Some(StoredAuthority::PluggedIn(_))) => Err(StateError::Unusable(
+            (Origin::SelfSigned, StoredAuthority::PluggedIn(_)) => Err(StateError::Unusable(
                 "the stored state is that of a plugged-in authority: set caDir, or use another dataDir or namespace"
                     .into(),
             )),
-            (Origin::PluggedIn(_), Some(StoredAuthority::Own(_))) => Err(StateError::Unusable(
+            (Origin::PluggedIn(_), StoredAuthority::Own(_)) => Err(StateError::Unusable(
                 "the stored state has a root of its own: leave caDir out, or use another dataDir or namespace".into(),
             )),
         }
-    }
-
-    /// The first content of the authority object, with a pair authority from the beginning.
-    fn write_first(&self, store: &dyn StateStore, term: Term, mut first: StoredAuthority) -> Result<(), StateError> {
-        first.set_pair(self.make_pair()?);
-        store.compare_and_swap(StateObject::Authority, 0, term, &first.encoded()?).map(drop)
-    }
-
-    /// Nothing but replicas believes a pair authority, so one that is missing or of no use any more is made anew.
-    fn ensure_pair(
-        &self,
-        store: &dyn StateStore,
-        term: Term,
-        version: u64,
-        mut stored: StoredAuthority,
-    ) -> Result<(), StateError> {
-        if stored.pair().is_some_and(|pair| is_usable(pair, &self.trust_domain, self.clock.now())) {
-            return Ok(());
-        }
-        stored.set_pair(self.make_pair()?);
-        store.compare_and_swap(StateObject::Authority, version, term, &stored.encoded()?).map(drop)
-    }
-
-    fn make_pair(&self) -> Result<PairContent, StateError> {
-        new_pair(&self.trust_domain, self.clock.now(), self.random.as_ref())
     }
 
     fn check_trust_domain(&self, stored: &str) -> Result<(), StateError> {
@@ -235,17 +283,12 @@ impl SigningState {
     /// When a later term has begun, the store is closed or fails, or there is no room: nothing is changed then, except that
     /// after [`StateError::Io`] only the next claim knows what the disk holds.
     pub fn change_denied(&self, term: Term, change: impl FnOnce(&mut Denied)) -> Result<Denied, ChangeError> {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // never opens the store: who closes it does so before the lock is released, and must have the last word
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let store = store.ok_or_else(|| StateError::Io("the state store is closed".into()))?;
-        let (version, mut trust) = match (load_trust(store.as_ref())?, &self.origin) {
-            (Some(stored), _) => stored,
-            // with a plugged-in authority the first denial is the first thing to be kept
-            (None, Origin::PluggedIn(_)) => (0, TrustContent::without_bundle()),
-            (None, Origin::SelfSigned) => {
-                return Err(StateError::Unusable("there is no trust object in the state".into()).into());
-            }
-        };
+        let no_trust = || StateError::Unusable("there is no trust object in the state".into());
+        let (version, mut trust) = load_trust(store.as_ref())?.ok_or_else(no_trust)?;
         let mut denied = trust.denied()?;
         change(&mut denied);
         let size = trust.set_denied(&denied)?;
@@ -280,37 +323,25 @@ impl SigningState {
             None => Ok(Arc::clone(store.insert((self.open)()?))),
         }
     }
-
-    fn make(&self, store: &dyn StateStore, term: Term) -> Result<SigningAuthority, StateError> {
-        let (authority, key) =
-            SigningAuthority::self_signed(&self.trust_domain, ROOT_LIFETIME, self.clock.now(), self.random.as_ref())
-                .map_err(|error| StateError::Io(error.to_string()))?;
-        let content = AuthorityContent::new(&self.trust_domain, authority.certificate().to_pem(), key.to_pem());
-        self.write_first(store, term, StoredAuthority::Own(content))?;
-        write_bundle(store, term, authority.bundle())?;
-        Ok(authority)
-    }
-
-    fn read(&self, store: &dyn StateStore, term: Term, stored: &AuthorityContent) -> Result<ClaimedState, StateError> {
-        let (bundle, denied) = match load_trust(store)? {
-            Some((_, trust)) => (trust.bundle(&self.trust_domain)?, trust.denied()?),
-            // killed between the first two writes of all
-            None => {
-                let bundle = TrustBundle::new(self.trust_domain.clone(), vec![certificate_of(stored)?])
-                    .map_err(|error| unusable(&error))?;
-                write_bundle(store, term, &bundle)?;
-                (bundle, Denied::default())
-            }
-        };
-        Ok(ClaimedState::own(authority_of(stored, bundle, self.clock.now())?, denied))
-    }
 }
 
 impl ClaimedState {
-    /// Of an authority that stays the same.
+    /// Of an authority that stays the same, and is kept nowhere.
     pub fn own(authority: impl Into<Arc<SigningAuthority>>, denied: Denied) -> Self {
         let (_never_another, authority) = watch::channel(authority.into());
-        Self { authority, denied }
+        Self::following(authority, denied)
+    }
+
+    /// Of one that may be replaced, and is kept nowhere.
+    pub fn following(authority: AuthorityReceiver, denied: Denied) -> Self {
+        let (_never_other, trust) = watch::channel(Some(Arc::new(PublishedTrust::first(authority.borrow().bundle()))));
+        let (_never_any, jwt_signer) = watch::channel(None);
+        Self { authority, denied, trust, jwt_signer, state: None }
+    }
+
+    fn of(state: Arc<TermState>, denied: Denied) -> Self {
+        let (authority, trust, jwt_signer) = (state.authority(), state.trust(), state.jwt_signer());
+        Self { authority, denied, trust, jwt_signer, state: Some(state) }
     }
 }
 
@@ -350,6 +381,5 @@ fn load_trust(store: &dyn StateStore) -> Result<Option<(u64, TrustContent)>, Sta
     stored.map(|stored| Ok((stored.version, TrustContent::decode(&stored.content)?))).transpose()
 }
 
-fn write_bundle(store: &dyn StateStore, term: Term, bundle: &TrustBundle) -> Result<(), StateError> {
-    store.compare_and_swap(StateObject::Trust, 0, term, &encoded(&TrustContent::new(bundle))?).map(drop)
-}
+#[cfg(test)]
+mod tests;

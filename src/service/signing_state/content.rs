@@ -2,20 +2,23 @@
 //! were; a missing one has a meaning: versions N and N+1 read each other's objects, and neither loses what the other added.
 //! What a version must not pass over needs a format of its own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use zeroize::{Zeroize, Zeroizing};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
+use super::{slots::RotationContent, unknown_fields::UnknownFields};
 use crate::{
     domain::{
         attestation::{Denial, Denied, DeniedSubject},
+        bundle::SpiffeBundle,
         clock::Timestamp,
         identity::TrustDomain,
-        x509::TrustBundle,
+        jwt::JwtAuthority,
+        x509::{Certificate, TrustBundle},
     },
-    service::ports::StateError,
+    service::{ports::StateError, published_trust::PublishedTrust},
 };
 
 const FORMAT: u32 = 1;
@@ -34,6 +37,8 @@ pub(super) struct PluggedInContent {
     trust_domain: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pair: Option<PairContent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rotation: Option<RotationContent>,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -48,6 +53,8 @@ pub(super) struct AuthorityContent {
     pub(super) chain: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pair: Option<PairContent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rotation: Option<RotationContent>,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -64,8 +71,11 @@ pub(super) struct TrustContent {
     format: u32,
     /// Grows with each change of the bundle.
     sequence: u64,
-    /// PEM; empty with a plugged-in authority, which brings its own.
+    /// PEM. With a plugged-in authority the roots that it brought last, or none.
     bundle: String,
+    /// Public halves of the keys of JWT-SVIDs, as JWKs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    jwt: Vec<Map<String, Value>>,
     #[serde(default, skip_serializing_if = "DeniedContent::is_empty")]
     denied: DeniedContent,
     #[serde(flatten)]
@@ -93,11 +103,6 @@ struct DenialContent {
     #[serde(flatten)]
     unknown: UnknownFields,
 }
-
-/// The fields of a later version. They may hold keys, so they are wiped when dropped.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(transparent)]
-struct UnknownFields(BTreeMap<String, Value>);
 
 impl StoredAuthority {
     pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {
@@ -129,6 +134,21 @@ impl StoredAuthority {
         }
     }
 
+    pub(super) const fn rotation(&self) -> Option<&RotationContent> {
+        match self {
+            Self::Own(stored) => stored.rotation.as_ref(),
+            Self::PluggedIn(stored) => stored.rotation.as_ref(),
+        }
+    }
+
+    pub(super) fn rotation_mut(&mut self) -> &mut RotationContent {
+        let rotation = match self {
+            Self::Own(stored) => &mut stored.rotation,
+            Self::PluggedIn(stored) => &mut stored.rotation,
+        };
+        rotation.get_or_insert_default()
+    }
+
     pub(super) fn encoded(&self) -> Result<Zeroizing<Vec<u8>>, StateError> {
         match self {
             Self::Own(stored) => encoded(stored),
@@ -143,6 +163,7 @@ impl PluggedInContent {
             format: PLUGGED_IN,
             trust_domain: trust_domain.to_string(),
             pair: None,
+            rotation: None,
             unknown: UnknownFields::default(),
         }
     }
@@ -158,6 +179,7 @@ impl AuthorityContent {
             key,
             chain: Vec::new(),
             pair: None,
+            rotation: None,
             unknown: UnknownFields::default(),
         }
     }
@@ -182,18 +204,63 @@ impl TrustContent {
 
     /// The first of a trust domain.
     pub(super) fn new(bundle: &TrustBundle) -> Self {
-        Self { bundle: bundle.to_pem(), ..Self::without_bundle() }
+        Self { bundle: bundle.to_pem(), ..Self::empty() }
     }
 
-    /// The first beside a plugged-in authority.
-    pub(super) fn without_bundle() -> Self {
+    /// Before anything is published.
+    pub(super) fn empty() -> Self {
         Self {
             format: FORMAT,
             sequence: 1,
             bundle: String::new(),
+            jwt: Vec::new(),
             denied: DeniedContent::default(),
             unknown: UnknownFields::default(),
         }
+    }
+
+    const fn has_bundle(&self) -> bool {
+        !self.bundle.is_empty()
+    }
+
+    /// Of the next bundle that is published, if it is another one.
+    pub(super) const fn next_sequence(&self) -> u64 {
+        if self.has_bundle() { self.sequence.saturating_add(1) } else { self.sequence }
+    }
+
+    /// Publishes these from now on. Returns whether that is anything new: the sequence has grown then, unless nothing has ever
+    /// been published.
+    pub(super) fn publish(&mut self, bundle: &TrustBundle, jwt: &[&JwtAuthority]) -> bool {
+        let bundle = bundle.to_pem();
+        let jwt: Vec<_> = jwt.iter().map(|key| key.jwk().clone()).collect();
+        if self.bundle == bundle && self.jwt == jwt {
+            return false;
+        }
+        self.sequence = self.next_sequence();
+        (self.bundle, self.jwt) = (bundle, jwt);
+        true
+    }
+
+    /// What others verify by.
+    pub(super) fn published(
+        &self,
+        trust_domain: &TrustDomain,
+        refresh_hint: Duration,
+    ) -> Result<PublishedTrust, StateError> {
+        let unusable = |error: String| StateError::Unusable(format!("the stored trust bundle: {error}"));
+        let x509_authorities = match self.bundle.as_str() {
+            "" => Vec::new(),
+            pem => Certificate::all_from_pem(pem.as_bytes()).map_err(|error| unusable(error.to_string()))?,
+        };
+        let jwt = self.jwt.iter().map(|jwk| JwtAuthority::from_jwk(jwk, "jwt-svid"));
+        let own = SpiffeBundle {
+            trust_domain: trust_domain.clone(),
+            x509_authorities,
+            jwt_authorities: jwt.collect::<Result<_, _>>().map_err(|error| unusable(error.to_string()))?,
+            sequence: Some(self.sequence),
+            refresh_hint: Some(refresh_hint),
+        };
+        Ok(PublishedTrust { own, tainted: Vec::new(), federated: Vec::new() })
     }
 
     pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {
@@ -244,7 +311,7 @@ impl TrustContent {
 
 impl DeniedContent {
     fn is_empty(&self) -> bool {
-        self.identities.is_empty() && self.serials.is_empty() && self.unknown.0.is_empty()
+        self.identities.is_empty() && self.serials.is_empty() && self.unknown.is_empty()
     }
 }
 
@@ -269,21 +336,6 @@ impl DenialContent {
             since: Timestamp::from_seconds(self.since),
             actor_uid: self.by,
         })
-    }
-}
-
-impl Drop for UnknownFields {
-    fn drop(&mut self) {
-        self.0.values_mut().for_each(wipe);
-    }
-}
-
-fn wipe(value: &mut Value) {
-    match value {
-        Value::String(text) => text.zeroize(),
-        Value::Array(values) => values.iter_mut().for_each(wipe),
-        Value::Object(fields) => fields.values_mut().for_each(wipe),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

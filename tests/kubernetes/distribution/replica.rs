@@ -156,7 +156,7 @@ impl Replica {
 
     /// Grants it a term.
     pub(super) fn activate(&self, term: u64, authority: &Authority) {
-        let state = ClaimedState { authority: authority.now.subscribe(), denied: Denied::default() };
+        let state = ClaimedState::following(authority.now.subscribe(), Denied::default());
         self.sessions.send_replace(Some(Arc::new(SigningSession::new(Term::new(term), state, None))));
     }
 

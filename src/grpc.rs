@@ -3,6 +3,7 @@
 mod authentication;
 pub mod authority_service;
 mod begun;
+pub mod bundle_tls;
 pub mod ca_client;
 pub mod ca_server;
 mod certificate_service;

@@ -12,6 +12,7 @@ pub mod authority_transfer;
 pub mod ca_directory;
 pub mod data_dir;
 pub mod embedded_election;
+pub mod endpoint_files;
 mod engine;
 mod files;
 mod frame;

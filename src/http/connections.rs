@@ -1,4 +1,4 @@
-//! The connections of the admin port: not many, and none that keeps its place without asking anything.
+//! The connections of a port: not many, and none that keeps its place without asking anything.
 
 use std::{
     future::{Future as _, pending},
@@ -22,7 +22,7 @@ use tracing::debug;
 /// Open at the same time; others wait in the kernel's queue until one of these ends.
 const CONNECTIONS: usize = 64;
 /// From the connection, or from the last bytes of an answer, to the next ones.
-const UNANSWERED_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const UNANSWERED_LIMIT: Duration = Duration::from_secs(5);
 
 /// Accepts within these limits.
 pub(super) struct Connections {
@@ -50,7 +50,7 @@ impl Listener for Connections {
                 }
                 Err(error) => {
                     // out of descriptors, most likely, which the signing API says: give connections time to close
-                    debug!(event = "admin_accept_failed", %error);
+                    debug!(event = "http_accept_failed", %error);
                     sleep(Duration::from_millis(50)).await;
                 }
             }

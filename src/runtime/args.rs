@@ -4,6 +4,7 @@
 
 mod agent;
 mod authority;
+mod bundle_endpoint;
 mod istiod;
 mod kubernetes;
 mod outputs;
@@ -22,6 +23,7 @@ pub use self::{
         AuthorityCommand, ExportArgs, ImportArgs, ImportSource, PassphraseArgs, RecoverArgs, SecretName, StateKind,
         StatePlace,
     },
+    bundle_endpoint::BundleEndpointArgs,
     istiod::IstiodArgs,
     kubernetes::KubernetesArgs,
     outputs::OutputArgs,

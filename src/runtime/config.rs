@@ -3,6 +3,7 @@
 //! is declared in `args`.
 
 mod authority;
+mod bundle_endpoint;
 mod followed_roots;
 mod istio;
 mod istiod;
@@ -20,6 +21,7 @@ use serde_yaml_ng::{Mapping, Value};
 
 pub use self::{
     authority::{AuthorityConfig, BundleSource},
+    bundle_endpoint::BundleEndpointConfig,
     followed_roots::FollowedRootsConfig,
     istiod::{FollowedPolicy, IstiodClusterConfig, IstiodConfig},
     kubernetes::{KubernetesConfig, PairPortConfig, PolicyConfig, PolicyMembership, TokenReviewConfig},
@@ -74,6 +76,8 @@ pub struct ServeConfig {
     pub workload: ServiceAccount,
     /// How long to accept and forward after SIGTERM.
     pub drain: Duration,
+    /// Where others fetch the trust bundle, if they can.
+    pub bundle_endpoint: Option<BundleEndpointConfig>,
     /// Of the log lines.
     pub log_format: LogFormat,
     /// Whose tokens are proofs, beside those of the embedded issuer.
@@ -210,6 +214,7 @@ impl ServeConfig {
             Some(_) if in_kubernetes && !from.is_chosen("drain") => Some(DRAIN_IN_KUBERNETES),
             drain => drain,
         };
+        let bundle_endpoint = BundleEndpointConfig::read(from, !in_kubernetes && !passes_on);
         let log_format = from.one("log_format", parse::log_format);
         let token_issuers = token_issuers(from);
         if passes_on && !token_issuers.is_empty() {
@@ -218,7 +223,7 @@ impl ServeConfig {
         let kubernetes = kubernetes.map_or(Some(None), |kubernetes| kubernetes.map(Some))?;
         let istiod = istiod.map_or(Some(None), |istiod| istiod.map(Some))?;
         let trust_domain = trust_domain?;
-        refuse_second_root(from, kubernetes.as_ref(), ca_dir.is_some(), &trust_domain);
+        kubernetes::refuse_second_root(from, kubernetes.as_ref(), ca_dir.is_some(), &trust_domain);
         Some(Self {
             kubernetes,
             istiod,
@@ -232,6 +237,7 @@ impl ServeConfig {
             workload_socket,
             workload: workload?,
             drain: drain?,
+            bundle_endpoint: bundle_endpoint?,
             log_format: log_format?,
             token_issuers,
         })
@@ -262,6 +268,7 @@ impl ServeConfig {
         let texts = ServeArgs {
             state: Some(state.to_owned()),
             source: Some(source.to_owned()),
+            bundle_endpoint: self.bundle_endpoint.as_ref().map(BundleEndpointConfig::to_args).unwrap_or_default(),
             istiod: istiod.map(IstiodConfig::to_args).unwrap_or_default(),
             kubernetes,
             data_dir: Some(self.data_dir.display().to_string()),
@@ -345,33 +352,6 @@ fn listen_address(from: &mut Sources, field: &str, in_pod: Option<u16>) -> Optio
             Some(ListenAddress { address: (std::net::Ipv4Addr::UNSPECIFIED, port).into(), chosen: true })
         }
         _ => from.one(field, parse::socket_address).map(|address| ListenAddress { address, chosen }),
-    }
-}
-
-/// A root of our own in the mesh's trust domain beside the mesh's own CA: neither's certificates would be trusted by all.
-fn refuse_second_root(
-    from: &mut Sources,
-    kubernetes: Option<&KubernetesConfig>,
-    is_plugged_in: bool,
-    trust_domain: &TrustDomain,
-) {
-    if let Some(kubernetes) = kubernetes
-        && kubernetes.policy.as_ref().is_some_and(|policy| policy.objects)
-        && kubernetes.mesh_trust_domain != *trust_domain
-    {
-        from.refuse(
-            "policy_objects",
-            "needs the mesh's own trust domain, for gateways verify the mesh by the roots of this authority: set \
-             meshTrustDomain if it is that, with caDir or meshCa, or leave this out",
-        );
-    }
-    let Some(kubernetes) = kubernetes.filter(|kubernetes| !is_plugged_in && !kubernetes.mesh_ca) else { return };
-    if kubernetes.mesh_trust_domain == *trust_domain {
-        from.refuse(
-            "trust_domain",
-            "is the mesh's own, which has a CA: choose another one and federate, set caDir to an intermediate of the mesh's \
-             root, or set meshCa if this is the mesh's only CA",
-        );
     }
 }
 

@@ -1,6 +1,7 @@
 //! `countersign serve`: one replica of a pair, put together and supervised.
 
 mod announce;
+mod bundle_endpoint;
 mod distribution;
 mod embedded;
 mod gateway_secrets;
@@ -19,6 +20,7 @@ mod policy_objects;
 pub(super) mod proofs;
 mod signing;
 mod surroundings;
+mod tasks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,12 +33,14 @@ use tokio::{
 };
 
 use self::{
+    bundle_endpoint::BundleEndpoint,
     greeting::{greet, greeting},
     health::Health,
-    identities::{OwnIdentities, WorkloadSocket, configure_tls},
+    identities::{OwnIdentities, WorkloadSocket, configure_tls, signing_tls},
     plugged_in::Follower,
     signing::Signing,
     surroundings::PairPort,
+    tasks::{cut_after_grace, gone, on, until, until_failed},
 };
 use super::{
     config::{Environment, ServeConfig},
@@ -59,7 +63,7 @@ use crate::{
         policy_publisher::PolicyAccess,
         signing_state::Origin,
     },
-    storage::replica_slot::ReplicaSlot,
+    storage::{issuance_log::EmbeddedIssuanceLog, replica_slot::ReplicaSlot},
 };
 
 /// Why `serve` ended.
@@ -73,8 +77,6 @@ impl ServeFailed {
     }
 }
 
-/// For answers of the admin port and between replicas, which are short.
-const GRACE: Duration = Duration::from_millis(500);
 /// What is in progress after the drain may take this long: a connection has 3 s to begin, then a request is held for 10 s at most.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
@@ -141,7 +143,8 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let mut supervisor = Supervisor::default();
     let tasks = std::mem::take(&mut surroundings.tasks);
     tasks.into_iter().for_each(|(name, task)| supervisor.spawn(name, until(&shutdown, task)));
-    let greeting = greeting(&config, &surroundings);
+    let endpoint = BundleEndpoint::bind(config.bundle_endpoint.as_ref(), &seams.clock).await?;
+    let greeting = greeting(&config, &surroundings, endpoint.as_ref());
     let distribution = surroundings.distribution.take();
     let policy_objects = surroundings.policy_objects.take();
     let policy_events = surroundings.policy_events.take();
@@ -166,7 +169,12 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
         Some(socket) => Some(start_workload_socket(socket, account, &identities, &shutdown, &mut supervisor).await?),
         None => None,
     };
-    let (serving, slot) = start_signing(signing, &identities, config.drain, &shutdown, control, &mut supervisor);
+    let trust = bundle_endpoint::own_trust(sessions.clone(), (&shutdown, &mut supervisor));
+    let Started { serving, slot, left } =
+        start_signing(signing, &identities, config.drain, &shutdown, control, &mut supervisor);
+    let of =
+        bundle_endpoint::Of { trust, serving: serving.identity.clone(), clock: Arc::clone(&identities.clock), left };
+    bundle_endpoint::start(endpoint, of, (&shutdown, &mut supervisor));
     policy_objects::start_probes(probes, serving.identity.clone(), &identities, (&shutdown, &mut supervisor));
     if let Some((files, authority)) = plugged_in {
         let latch = readiness.latch("plugged-in authority", "its files have not been looked at yet");
@@ -177,14 +185,23 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     }
     greet(&greeting)?;
     let result = supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of);
+    close(log, leave, slot).await?;
+    result
+}
+
+/// The last things of all.
+async fn close(
+    log: Arc<EmbeddedIssuanceLog>,
+    leave: Box<dyn FnOnce() -> std::io::Result<()> + Send>,
+    slot: ReplicaSlot,
+) -> Result<(), ServeFailed> {
     let closed = spawn_blocking(move || {
         log.close();
         let left = leave();
         drop(slot);
         left
     });
-    closed.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)?;
-    result
+    closed.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of)
 }
 
 async fn surroundings(
@@ -217,6 +234,14 @@ async fn start_workload_socket(
     Ok(follower)
 }
 
+/// What goes on for as long as a replica serves.
+struct Started {
+    serving: Follower,
+    slot: ReplicaSlot,
+    /// Turns true when the term is released and the drain is over.
+    left: watch::Receiver<bool>,
+}
+
 fn start_signing(
     signing: Signing,
     identities: &OwnIdentities,
@@ -224,7 +249,7 @@ fn start_signing(
     shutdown: &Shutdown,
     control: &Handle,
     supervisor: &mut Supervisor,
-) -> (Follower, ReplicaSlot) {
+) -> Started {
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
     let Signing { slot, ports, pair_port, denial, readiness, policy, .. } = signing;
     let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
@@ -277,7 +302,7 @@ fn start_signing(
     });
     let services = PairServices { create, history, denial, enforcement };
     let pair_server = serve_others(pair_port, services, gone(left.clone()));
-    supervisor.spawn("pair", cut_after_grace(pair_server, left));
+    supervisor.spawn("pair", cut_after_grace(pair_server, left.clone()));
     supervisor.spawn(
         "pair watch",
         on(control, async move {
@@ -287,7 +312,7 @@ fn start_signing(
             }
         }),
     );
-    (follower, slot)
+    Started { serving: follower, slot, left }
 }
 
 async fn serve_others(
@@ -315,7 +340,8 @@ fn start_serving_certificate(
     identities.metrics.follow(ExpiringCertificate::Serving, publisher.stats());
     let (tls, tls_configs) = watch::channel(None);
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
-    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving, tls, Arc::clone(&identities.clock))));
+    supervisor
+        .spawn("serving TLS", until(shutdown, configure_tls(serving, tls, Arc::clone(&identities.clock), signing_tls)));
     (follower, tls_configs)
 }
 
@@ -338,56 +364,6 @@ fn start_election(
     };
     supervisor.spawn("election", on(control, election));
     left
-}
-
-/// Never returns when the election failed: that ends the process, and is the reason to be shown.
-async fn gone(mut left: watch::Receiver<bool>) {
-    if left.wait_for(|left| *left).await.is_err() {
-        // whoever was to say so has failed: the process ends with that, not with the end of another task
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Ends a server some time after it was told to leave, however slowly its clients read.
-async fn cut_after_grace<E>(server: impl Future<Output = Result<(), E>>, left: watch::Receiver<bool>) -> Result<(), E> {
-    tokio::select! {
-        result = server => result,
-        () = async { gone(left).await; sleep(GRACE).await } => Ok(()),
-    }
-}
-
-/// Runs a task that ends with a reason until shutdown is asked for.
-fn until_failed(
-    shutdown: &Shutdown,
-    task: impl Future<Output = &'static str> + Send + 'static,
-) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
-    let shutdown = shutdown.clone();
-    async move {
-        tokio::select! {
-            reason = task => Err(ServeFailed(reason.into())),
-            () = shutdown.requested() => Ok(()),
-        }
-    }
-}
-
-/// Runs a task that would go on for ever until shutdown is asked for.
-fn until(
-    shutdown: &Shutdown,
-    task: impl Future<Output = ()> + Send + 'static,
-) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
-    until_failed(shutdown, async move {
-        task.await;
-        "it came to its end"
-    })
-}
-
-/// Runs a task on another runtime.
-fn on<E: std::fmt::Display + Send + 'static>(
-    runtime: &Handle,
-    task: impl Future<Output = Result<(), E>> + Send + 'static,
-) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
-    let task = runtime.spawn(task);
-    async move { task.await.map_err(ServeFailed::of)?.map_err(ServeFailed::of) }
 }
 
 fn absolute(path: &std::path::Path) -> std::path::PathBuf {

@@ -3,16 +3,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use tracing::warn;
-use zeroize::Zeroizing;
 
+use super::files::read_bounded;
 use crate::{
     domain::authority::{AuthorityFiles, Layout},
     service::ports::{AuthoritySource, SourceError},
@@ -26,41 +24,10 @@ pub struct CaDirectory {
     exposed_mode: AtomicU32,
 }
 
-/// Whatever is longer is not certificates by mistake only.
-const MAX_FILE_BYTES: u64 = 1 << 20;
-
 impl CaDirectory {
     /// Nothing is read yet.
     pub const fn new(path: PathBuf) -> Self {
         Self { path, exposed_mode: AtomicU32::new(0) }
-    }
-
-    fn content(&self, name: &str) -> io::Result<Option<(Zeroizing<Vec<u8>>, u32)>> {
-        let path = self.path.join(name);
-        // looked at before it is opened: opening a pipe waits for its writer
-        let metadata = match path.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is not a file"));
-        }
-        if metadata.len() > MAX_FILE_BYTES {
-            return Err(io::Error::other(format!(
-                "it has {} bytes, at most {MAX_FILE_BYTES} are read",
-                metadata.len()
-            )));
-        }
-        // sized at once: a vector that grows leaves copies of a key behind
-        let size = usize::try_from(metadata.len()).unwrap_or_default();
-        let mut content = Zeroizing::new(Vec::with_capacity(size.saturating_add(1)));
-        match File::open(&path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut content)) {
-            Ok(_) => Ok(Some((content, metadata.permissions().mode() & 0o7777))),
-            // replaced between the two looks at it
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     /// Secrets are mounted readable for all in a pod, so this can't be an error.
@@ -84,7 +51,8 @@ impl AuthoritySource for CaDirectory {
         let layout = Layout::of(mark);
         let mut contents = BTreeMap::new();
         for name in layout.files() {
-            if let Some((content, mode)) = self.content(name).map_err(|error| failed(&self.path.join(name), error))? {
+            let path = self.path.join(name);
+            if let Some((content, mode)) = read_bounded(&path).map_err(|error| failed(&path, error))? {
                 if *name == layout.key() {
                     self.warn_of_exposed_key(name, mode);
                 }
@@ -101,6 +69,8 @@ mod tests {
         fs,
         os::unix::fs::{PermissionsExt, symlink},
     };
+
+    use zeroize::Zeroizing;
 
     use super::*;
 

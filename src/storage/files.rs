@@ -2,18 +2,48 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
+
+use zeroize::Zeroizing;
 
 /// How often, and after what pauses, a temporary file is tried that another process is just writing.
 const ATTEMPTS: u32 = 400;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Behind the name of the file that it is going to be.
 const TEMPORARY: &str = ".countersign-tmp";
+
+/// Whatever is longer is not certificates or keys by mistake only.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A file that somebody else writes, with its permission bits; `None` if there is none.
+pub(super) fn read_bounded(path: &Path) -> io::Result<Option<(Zeroizing<Vec<u8>>, u32)>> {
+    // looked at before it is opened: opening a pipe waits for its writer
+    let metadata = match path.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(io::Error::other(format!("it has {} bytes, at most {MAX_BYTES} are read", metadata.len())));
+    }
+    // sized at once: a vector that grows leaves copies of a key behind
+    let size = usize::try_from(metadata.len()).unwrap_or_default();
+    let mut content = Zeroizing::new(Vec::with_capacity(size.saturating_add(1)));
+    match File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut content)) {
+        Ok(_) => Ok(Some((content, metadata.permissions().mode() & 0o7777))),
+        // replaced between the two looks at it
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
 
 /// Writes a file by way of a temporary one beside it: durable, and whole or not at all.
 pub(super) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {

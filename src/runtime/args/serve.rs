@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{IstiodArgs, KubernetesArgs};
+use super::{BundleEndpointArgs, IstiodArgs, KubernetesArgs};
 
 /// The flags of `serve`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,6 +58,10 @@ pub struct ServeArgs {
     /// Form of the log lines on stderr: text or json
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// Where others fetch the trust bundle.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub bundle_endpoint: BundleEndpointArgs,
     /// What counts where istiod signs.
     #[command(flatten)]
     #[serde(flatten)]
@@ -93,6 +97,7 @@ impl ServeArgs {
             workload: Some("default/gateway".into()),
             drain: Some("0s".into()),
             log_format: Some("text".into()),
+            bundle_endpoint: BundleEndpointArgs::defaults(),
             istiod: IstiodArgs::defaults(),
             kubernetes: KubernetesArgs::defaults(),
             config: None,

@@ -170,3 +170,30 @@ pub(super) fn gateway_secrets(from: &mut Sources) -> Vec<GatewaySecret> {
     }
     secrets
 }
+
+/// A root of our own in the mesh's trust domain beside the mesh's own CA: neither's certificates would be trusted by all.
+pub(super) fn refuse_second_root(
+    from: &mut Sources,
+    kubernetes: Option<&KubernetesConfig>,
+    is_plugged_in: bool,
+    trust_domain: &TrustDomain,
+) {
+    if let Some(kubernetes) = kubernetes
+        && kubernetes.policy.as_ref().is_some_and(|policy| policy.objects)
+        && kubernetes.mesh_trust_domain != *trust_domain
+    {
+        from.refuse(
+            "policy_objects",
+            "needs the mesh's own trust domain, for gateways verify the mesh by the roots of this authority: set \
+             meshTrustDomain if it is that, with caDir or meshCa, or leave this out",
+        );
+    }
+    let Some(kubernetes) = kubernetes.filter(|kubernetes| !is_plugged_in && !kubernetes.mesh_ca) else { return };
+    if kubernetes.mesh_trust_domain == *trust_domain {
+        from.refuse(
+            "trust_domain",
+            "is the mesh's own, which has a CA: choose another one and federate, set caDir to an intermediate of the mesh's \
+             root, or set meshCa if this is the mesh's only CA",
+        );
+    }
+}

@@ -64,6 +64,25 @@ fn nothing_at_all_gives_the_defaults() {
 }
 
 #[test]
+fn an_embedded_replica_has_a_bundle_endpoint_and_others_if_it_is_given() {
+    let endpoint = |yaml: &str| load_file(yaml).unwrap().bundle_endpoint;
+    let default = ListenAddress { address: "127.0.0.1:8443".parse().unwrap(), chosen: false };
+    assert_eq!(endpoint(""), Some(BundleEndpointConfig { listen: default, files: None }));
+    let chosen = endpoint("bundleEndpoint: 127.0.0.1:1\nbundleEndpointCert: c\nbundleEndpointKey: k").unwrap();
+    assert!(chosen.listen.chosen && chosen.files.is_some());
+    let istiod = "source: istiod\nistiodAddresses: localhost:15012\nistiodRootFile: r\nistiodTokenFile: t\n";
+    assert_eq!(load_file(istiod).map(|config| config.bundle_endpoint), Ok(None));
+    let said = problem_of(&format!("{istiod}bundleEndpointCert: c\nbundleEndpointKey: k"));
+    assert_eq!(said, "bundleEndpointCert in FILE: is of the bundle endpoint: set bundleEndpoint, or leave this out");
+    for (yaml, named) in
+        [("bundleEndpointCert: c", "bundleEndpointKey"), ("bundleEndpointKey: k", "bundleEndpointCert")]
+    {
+        let said = problem_of(yaml);
+        assert!(said.contains(&format!("needs {named}")), "{said}");
+    }
+}
+
+#[test]
 fn flags_go_over_environment_over_file_over_defaults() {
     let file = file("listen: 1.1.1.1:1\ntrustDomain: file\nworkload: file/a\n");
     let variables = environment(&[
@@ -232,6 +251,7 @@ proptest! {
         config.data_dir = dir.into();
         config.listen.chosen = true;
         config.admin_listen.chosen = true;
+        config.bundle_endpoint.as_mut().unwrap().listen.chosen = true;
         prop_assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
     }
 }

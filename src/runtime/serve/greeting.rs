@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::{ServeFailed, absolute, surroundings::Surroundings};
+use super::{ServeFailed, absolute, bundle_endpoint::BundleEndpoint, surroundings::Surroundings};
 use crate::runtime::config::ServeConfig;
 
 /// What is served, and what to try next.
-pub(super) fn greeting(config: &ServeConfig, surroundings: &Surroundings) -> String {
+pub(super) fn greeting(config: &ServeConfig, surroundings: &Surroundings, endpoint: Option<&BundleEndpoint>) -> String {
     let Surroundings { replica, data_dir, ports, gave_way, .. } = surroundings;
     let moved = if *gave_way { ", because another replica holds the default port" } else { "" };
     let mut lines = vec![
@@ -17,6 +17,7 @@ pub(super) fn greeting(config: &ServeConfig, surroundings: &Surroundings) -> Str
     if let Some(kubernetes) = &config.kubernetes {
         lines.push(format!("  other replicas   {}", kubernetes.pair.address));
     }
+    lines.extend(endpoint.map(BundleEndpoint::line));
     if let Some(socket) = &config.workload_socket {
         lines.push(format!("  workload socket  {} for {}", socket.display(), config.workload));
     }

@@ -14,6 +14,7 @@ use crate::{
         clock::Clock,
         identity::{ServiceAccount, TrustDomain},
         random::SecureRandom,
+        x509::X509Svid,
     },
     grpc::{
         self_handshake::SelfHandshake,
@@ -71,20 +72,27 @@ impl OwnIdentities {
     }
 }
 
-/// Turns each serving certificate into a TLS configuration for the connections that come after it.
+/// Makes a TLS configuration of a certificate.
+pub(super) type MakeTls = fn(&X509Svid, &Arc<dyn Clock>) -> Result<Arc<ServerConfig>, rustls::Error>;
+
+/// That of the signing API.
+pub(super) fn signing_tls(svid: &X509Svid, clock: &Arc<dyn Clock>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    info!(event = "serving_certificate", serial = %svid.leaf().serial(), expires = %svid.leaf().not_after());
+    server_config(svid, clock)
+}
+
+/// Turns each serving certificate into a TLS configuration, by `make`, for the connections that come after it.
 pub(super) async fn configure_tls(
     mut serving: IdentityReceiver,
     tls: watch::Sender<Option<Arc<ServerConfig>>>,
     clock: Arc<dyn Clock>,
+    make: MakeTls,
 ) {
     loop {
         let svid = serving.borrow_and_update().as_ref().and_then(|identity| identity.svid.clone());
         if let Some(svid) = svid {
-            match server_config(&svid, &clock) {
-                Ok(config) => {
-                    info!(event = "serving_certificate", serial = %svid.leaf().serial(), expires = %svid.leaf().not_after());
-                    tls.send_replace(Some(config));
-                }
+            match make(&svid, &clock) {
+                Ok(config) => drop(tls.send_replace(Some(config))),
                 Err(error) => warn!(event = "serving_certificate_unusable", %error),
             }
         }

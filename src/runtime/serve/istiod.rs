@@ -9,6 +9,7 @@ mod health;
 mod lease;
 #[cfg(feature = "kubernetes")]
 mod policy;
+mod published_roots;
 mod roots;
 #[cfg(feature = "kubernetes")]
 mod while_held;
@@ -24,8 +25,13 @@ use tokio::{
 
 use self::{health::Health, roots::Roots};
 use super::{
-    LEAVE_LIMIT, Seams, ServeFailed, cut_after_grace, gone, greeting::greet, identities::configure_tls,
-    listeners::listen, on, until,
+    LEAVE_LIMIT, Seams, ServeFailed,
+    bundle_endpoint::{self, BundleEndpoint},
+    cut_after_grace, gone,
+    greeting::greet,
+    identities::{configure_tls, signing_tls},
+    listeners::listen,
+    on, until,
 };
 #[cfg(feature = "kubernetes")]
 use crate::service::mesh_trust::MeshTrust;
@@ -66,6 +72,8 @@ pub(super) async fn serve(
     let seams = Seams { metrics: Arc::new(Metrics::before_istiod()), ..Seams::new(control) };
     let (ca, ca_address) = listen("listen", config.listen.address).await.map_err(ServeFailed::of)?;
     let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await.map_err(ServeFailed::of)?;
+    let endpoint = BundleEndpoint::bind(config.bundle_endpoint.as_ref(), &seams.clock).await?;
+    let endpoint_line = endpoint.as_ref().map(|endpoint| endpoint.line() + "\n").unwrap_or_default();
     let (readiness, mut supervisor) = (Readiness::default(), Supervisor::default());
     let leaving = start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
     let left = leaving.left;
@@ -84,6 +92,10 @@ pub(super) async fn serve(
     supervisor.spawn("istiod detection", until(&shutdown, async move { match detecting.detect(latch).await {} }));
     let own = start_serving_certificate(config, istiod, &pass_on, &roots, &seams, &shutdown, &mut supervisor);
     let tls = own.tls;
+    let trust = published_roots::published(roots.known.clone(), (&shutdown, &mut supervisor));
+    let (serving, clock) = (own.identity.clone(), Arc::clone(&seams.clock));
+    let of = bundle_endpoint::Of { trust, serving, clock, left: left.clone() };
+    bundle_endpoint::start(endpoint, of, (&shutdown, &mut supervisor));
     #[cfg(feature = "kubernetes")]
     let policy = if let (Some(member), Some(cluster), Some(object)) = (leaving.member, &istiod.cluster, roots.object) {
         let trust = MeshTrust { trust_domain: config.trust_domain.clone(), object, known: roots.known.clone() };
@@ -108,7 +120,7 @@ pub(super) async fn serve(
     supervisor.spawn("signing API", serve_pass_on(ca, tls, pass_on, health_service, policy, gone(left)));
     greet(&format!(
         "passes requests on to istiod at {}\n  signing API      {ca_address}\n  health, metrics  http://{admin_address}/readyz \
-         /livez /metrics\n",
+         /livez /metrics\n{endpoint_line}",
         addresses::in_words(istiod)
     ))?;
     supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of)
@@ -168,7 +180,6 @@ struct OwnCertificate {
     /// What belongs to it.
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     /// With istiod's roots.
-    #[cfg(feature = "kubernetes")]
     identity: IdentityReceiver,
 }
 
@@ -202,12 +213,11 @@ fn start_serving_certificate(
     supervisor.spawn("renewal after changes", until(shutdown, changes.renew_after(publisher.renew_now())));
     supervisor.spawn("serving certificate", until(shutdown, publisher.run()));
     let (tls, tls_configs) = watch::channel(None);
-    supervisor.spawn("serving TLS", until(shutdown, configure_tls(serving.clone(), tls, Arc::clone(&seams.clock))));
-    OwnCertificate {
-        tls: tls_configs,
-        #[cfg(feature = "kubernetes")]
-        identity: serving,
-    }
+    supervisor.spawn(
+        "serving TLS",
+        until(shutdown, configure_tls(serving.clone(), tls, Arc::clone(&seams.clock), signing_tls)),
+    );
+    OwnCertificate { tls: tls_configs, identity: serving }
 }
 
 /// What makes the own certificate one that callers might not take much longer.

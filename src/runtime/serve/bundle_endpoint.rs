@@ -104,7 +104,7 @@ impl BundleEndpoint {
     }
 }
 
-/// What this replica has published as the active one. TODO
+/// What this replica has published as the active one.
 pub(super) fn own_trust(
     mut sessions: watch::Receiver<Option<Arc<SigningSession>>>,
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),

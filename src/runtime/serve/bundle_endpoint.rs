@@ -18,15 +18,11 @@ use super::{
     until,
 };
 use crate::{
-    domain::{bundle::SpiffeBundle, clock::Clock},
+    domain::clock::Clock,
     grpc::bundle_tls::{EndpointFilesError, endpoint_with_files, endpoint_with_svid},
     http::bundle_endpoint,
     runtime::{config::BundleEndpointConfig, shutdown::Shutdown, supervisor::Supervisor},
-    service::{
-        published_trust::{PublishedTrust, TrustReceiver},
-        signing_session::SigningSession,
-        svid_publisher::IdentityReceiver,
-    },
+    service::{published_trust::TrustReceiver, signing_session::SigningSession, svid_publisher::IdentityReceiver},
     storage::endpoint_files::{EndpointContents, EndpointFiles},
 };
 
@@ -104,37 +100,36 @@ impl BundleEndpoint {
     }
 }
 
-/// What this replica has published as the active one.
+/// What this replica has published as the active one; what it published last stays.
 pub(super) fn own_trust(
     mut sessions: watch::Receiver<Option<Arc<SigningSession>>>,
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
 ) -> TrustReceiver {
     let (told, trust) = watch::channel(None);
-    supervisor.spawn(
-        "own trust",
-        until(shutdown, async move {
-            loop {
-                let session = sessions.borrow_and_update().clone();
-                if let Some(session) = session {
-                    let bundle = session.authority().bundle().clone();
-                    told.send_replace(Some(Arc::new(PublishedTrust {
-                        own: SpiffeBundle {
-                            trust_domain: bundle.trust_domain().clone(),
-                            x509_authorities: bundle.roots().to_vec(),
-                            jwt_authorities: Vec::new(),
-                            sequence: Some(1),
-                            refresh_hint: Some(Duration::from_secs(300)),
-                        },
-                        tainted: Vec::new(),
-                        federated: Vec::new(),
-                    })));
+    let following = async move {
+        loop {
+            let session = sessions.borrow_and_update().clone();
+            let tell = async {
+                let Some(session) = session else { return };
+                let mut trust = session.trust();
+                loop {
+                    let newest = trust.borrow_and_update().clone();
+                    told.send_replace(newest);
+                    if trust.changed().await.is_err() {
+                        return;
+                    }
                 }
-                if sessions.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+            };
+            let changed = tokio::select! {
+                changed = sessions.changed() => changed,
+                () = async { tell.await; std::future::pending().await } => return,
+            };
+            if changed.is_err() {
+                std::future::pending::<()>().await;
             }
-        }),
-    );
+        }
+    };
+    supervisor.spawn("own trust", until(shutdown, following));
     trust
 }
 

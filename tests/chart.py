@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from chart_checks import documents, live, objects
+from chart_checks import documents, live, objects, pair
 from chart_checks.cluster import Cluster
 from chart_checks.helm import CHART, Broken, copy_chart, provide, render
 from chart_checks.helm import documents as read
@@ -147,6 +147,8 @@ def main() -> int:
                 step(name, lambda: check(whole))
             step("gateways", lambda: live.gateways(cluster))
             step("install, upgrade, rollback, uninstall", lambda: live.installed(cluster))
+            step("two replicas and the test's pod as processes", lambda: pair.runs(binary, cluster))
+            step("two replicas in front of no istiod", lambda: pair.waits(binary, cluster))
             step(f"{len(BREAKS)} breaks are noticed", lambda: can_fail(named))
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")

@@ -70,7 +70,7 @@ class Cluster:
                   "--service-account-issuer", "https://kubernetes.default.svc",
                   "--service-account-key-file", str(public), "--service-account-signing-key-file", str(key),
                   "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16", "--allow-privileged",
-                  "--endpoint-reconciler-type", "none",
+                  "--endpoint-reconciler-type", "none", "--api-audiences", "https://kubernetes.default.svc,istio-ca",
                   # nothing runs that would make each namespace's default service account, which it waits for
                   "--disable-admission-plugins", "ServiceAccount")
         self._wait()

@@ -136,7 +136,7 @@ def objects(cluster: Cluster) -> set:
     """Everything there is of the kinds that charts make."""
     found = set()
     for base in ("/api/v1", "/apis/apps/v1", "/apis/rbac.authorization.k8s.io/v1", "/apis/policy/v1", "/apis/networking.k8s.io/v1",
-                 "/apis/admissionregistration.k8s.io/v1"):
+                 "/apis/admissionregistration.k8s.io/v1", "/apis/coordination.k8s.io/v1"):
         kinds: Dict[str, dict] = {kind["name"]: kind for kind in cluster.ask("GET", base)[1]["resources"]}
         for name, kind in kinds.items():
             if "/" not in name and "list" in kind["verbs"] and name not in ("events", "componentstatuses"):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks the chart: rendered with each set of values, refused with each bad one, its rights those of the plain files, all of it taken by
-a real API server and by the program itself, and what is made from it in the docs as it should be.
+a real API server and by the program itself, its pods running as processes there, and what is made from it in the docs as it should be.
 
 helm is built once and kept with the other peers. COUNTERSIGN_TEST_BINARY names the program; the release build if not. `--write` makes
 the values table, the gateways' patches and the schema of `settings` anew.
@@ -148,7 +148,7 @@ def main() -> int:
             step("gateways", lambda: live.gateways(cluster))
             step("install, upgrade, rollback, uninstall", lambda: live.installed(cluster))
             step("two replicas and the test's pod as processes", lambda: pair.runs(binary, cluster))
-            step("two replicas in front of no istiod", lambda: pair.waits(binary, cluster))
+            step("two replicas before istiod, and with it", lambda: pair.waits_for_istiod(binary, cluster))
             step(f"{len(BREAKS)} breaks are noticed", lambda: can_fail(named))
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")

@@ -14,6 +14,7 @@ from typing import Dict, Iterator, List, Tuple
 
 from .cluster import Cluster, free_port
 from .helm import CHART, Broken, documents, must, with_values
+from .istiod import Istiod
 from .live import objects
 from .objects import environment, of_kind
 
@@ -101,6 +102,9 @@ def replica(binary: Path, cluster: Cluster, pod: dict, config: str, folder: Path
            "COUNTERSIGN_KUBECONFIG": str(folder / "kubeconfig"), "COUNTERSIGN_LISTEN": f"127.0.0.1:{ca}",
            "COUNTERSIGN_ADMIN_LISTEN": f"127.0.0.1:{admin}", "COUNTERSIGN_PAIR_LISTEN": f"127.0.0.1:{between}",
            "COUNTERSIGN_PAIR_ADDRESS": f"127.0.0.1:{between}"}
+    if any(mount["mountPath"] == "/var/run/secrets/tokens" for mount in container["volumeMounts"]):
+        (folder / "istio-token").write_text(token(cluster, pod, "istio-ca"))
+        env["COUNTERSIGN_ISTIOD_TOKEN_FILE"] = str(folder / "istio-token")
     arguments = [part.replace("/etc/countersign/", f"{folder}/") for part in container["args"]]
     return Process(binary, arguments, env, folder / f"{pod['metadata']['name']}.log"), ca, admin
 
@@ -159,17 +163,26 @@ def runs(binary: Path, cluster: Cluster) -> None:
             tested(binary, cluster, hooks, ca, folder / f"test-{at}")
 
 
-def waits(binary: Path, cluster: Cluster) -> None:
-    """In front of an istiod that is not there yet: both replicas wait for nothing else, one of them active."""
-    values = {"policyObjects": True, "gatewayIdentities": ["spiffe://cluster.local/ns/gateways/sa/edge"]}
-    with installed_pair(binary, cluster, values, LEASE) as (replicas, _, _):
-        for process, _, admin in replicas:
-            process.wait_until(admin, 503, "IstioNotDetected")
-        limit, active = time.monotonic() + LIMIT, []
-        while sorted(active) != ["0", "1"]:
-            if time.monotonic() > limit:
-                raise Broken(f"not one replica of two is active after {LIMIT} s, but {active}")
-            active = [re.search(r"^countersign_active (\d)$", metrics(admin), re.MULTILINE)[1] for _, _, admin in replicas]
+def waits_for_istiod(binary: Path, cluster: Cluster) -> None:
+    """Before istiod: both replicas wait for nothing else, one of them active. Once it is there both are ready, nobody restarted, and
+    each has a certificate of it for the test's pod."""
+    with tempfile.TemporaryDirectory() as folder, Istiod(cluster, Path(folder)) as istiod:
+        values = {"policyObjects": True, "gatewayIdentities": ["spiffe://cluster.local/ns/gateways/sa/edge"],
+                  "settings": {"istiodAddresses": [f"127.0.0.1:{istiod.port}"], "istiodServerName": "istiod.istio-system.svc"}}
+        with installed_pair(binary, cluster, values, LEASE) as (replicas, hooks, place):
+            for process, _, admin in replicas:
+                process.wait_until(admin, 503, "IstioNotDetected")
+            limit, active = time.monotonic() + LIMIT, []
+            while sorted(active) != ["0", "1"]:
+                if time.monotonic() > limit:
+                    raise Broken(f"not one replica of two is active after {LIMIT} s, but {active}")
+                time.sleep(0.05)
+                active = [re.search(r"^countersign_active (\d)$", metrics(admin), re.MULTILINE)[1] for _, _, admin in replicas]
+            istiod.start()
+            for process, _, admin in replicas:
+                process.wait_until(admin, 200)
+            for at, (_, ca, _) in enumerate(replicas):
+                tested(binary, cluster, hooks, ca, place / f"test-{at}")
 
 
 def metrics(admin: int) -> str:
@@ -203,7 +216,8 @@ def installed_pair(binary: Path, cluster: Cluster, values: dict, stays: set) -> 
         for pod in pods:
             cluster.ask("DELETE", f"{cluster.path(pod)}?gracePeriodSeconds=0")
         must("uninstall", "countersign", *where)
-    left = objects(cluster) - before
+    # and what istiod makes by itself, if there is one
+    left = {name for name in objects(cluster) - before if "/istio-" not in name}
     if left != stays:
         raise Broken(f"after `helm uninstall` there is {sorted(left - stays)} beside what is documented, and not {sorted(stays - left)}")
     for kind, name in (item.split(f" {NAMESPACE}/") for item in stays):

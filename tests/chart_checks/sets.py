@@ -63,6 +63,8 @@ SETS = [
          "image": {"registry": "registry.example", "digest": f"sha256:{'0' * 64}"}, "imagePullSecrets": [{"name": "own"}],
          "podSecurityContext": {"runAsUser": 65532, "fsGroup": 65532}, "podLabels": {"a": "b"}, "podAnnotations": {"c": "d"},
          "tolerations": [{"operator": "Exists"}], "priorityClassName": "", "serviceAccount": {"annotations": {"e": "f"}},
+         "networkPolicy": {"apiServerPorts": [16443], "extraIngress": [{"ports": [{"port": 9000}]}],
+                           "extraEgress": [{"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}]},
          "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
              {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["gateways"]}]}]}}},
          "extraVolumes": [{"name": "issuers", "configMap": {"name": "issuers"}}],

@@ -88,6 +88,12 @@ projected:
   - serviceAccountToken: {path: istio-token, audience: istio-ca, expirationSeconds: 43200}
 {{- end -}}
 
+{{/* What is fixed goes over what is given. */}}
+{{- define "countersign.podSecurity" -}}
+{{- $fixed := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- toYaml (mergeOverwrite (deepCopy .Values.podSecurityContext) $fixed) -}}
+{{- end -}}
+
 {{- define "countersign.containerSecurity" -}}
 allowPrivilegeEscalation: false
 capabilities: {drop: [ALL]}

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import tarfile
 import tempfile
 import time
 from functools import lru_cache
@@ -34,6 +35,12 @@ def key(item: dict) -> str:
 
 def stable(chart: Path = CHART) -> None:
     must("lint", "--strict", "--kube-version", KUBERNETES, str(chart))
+    with tempfile.TemporaryDirectory() as folder:
+        must("package", str(chart), "--destination", folder)
+        with tarfile.open(next(Path(folder).glob("*.tgz"))) as package:
+            plain_files = [name for name in package.getnames() if re.search(r"/rbac-?[^/]*\.yaml$", name)]
+    if plain_files:
+        raise Broken(f"the package holds the plain files {plain_files}: .helmignore is to keep them out")
     for file in sorted((chart / "templates").rglob("*")):
         if file.is_file():
             for action in re.findall(r"\{\{(.*?)\}\}", file.read_text(), re.DOTALL):

@@ -156,7 +156,7 @@ def tested(binary: Path, cluster: Cluster, hooks: List[dict], ca: int, folder: P
 def runs(binary: Path, cluster: Cluster) -> None:
     """With a root of its own: both replicas are ready, and each has a certificate for the test's pod."""
     values = {"mode": "self-signed", "trustDomain": "gateways.example"}
-    with installed_pair(binary, cluster, values, LEASE | STATE) as (replicas, hooks, folder):
+    with installed_pair(binary, cluster, values, "by a root of its own, in trust domain gateways.example", LEASE | STATE) as (replicas, hooks, folder):
         for process, _, admin in replicas:
             process.wait_until(admin, 200)
         for at, (_, ca, _) in enumerate(replicas):
@@ -169,7 +169,7 @@ def waits_for_istiod(binary: Path, cluster: Cluster) -> None:
     with tempfile.TemporaryDirectory() as folder, Istiod(cluster, Path(folder)) as istiod:
         values = {"policyObjects": True, "gatewayIdentities": ["spiffe://cluster.local/ns/gateways/sa/edge"],
                   "settings": {"istiodAddresses": [f"127.0.0.1:{istiod.port}"], "istiodServerName": "istiod.istio-system.svc"}}
-        with installed_pair(binary, cluster, values, LEASE) as (replicas, hooks, place):
+        with installed_pair(binary, cluster, values, "istiod signs (istio-system)", LEASE) as (replicas, hooks, place):
             for process, _, admin in replicas:
                 process.wait_until(admin, 503, "IstioNotDetected")
             limit, active = time.monotonic() + LIMIT, []
@@ -191,14 +191,16 @@ def metrics(admin: int) -> str:
 
 
 @contextmanager
-def installed_pair(binary: Path, cluster: Cluster, values: dict, stays: set) -> Iterator[tuple]:
-    """The replicas of an installed chart, each with its ports of the CA API and of health, and the chart's hooks. It is taken away again,
-    and then there is only what is documented to stay; that goes as well, for the next one."""
+def installed_pair(binary: Path, cluster: Cluster, values: dict, signer: str, stays: set) -> Iterator[tuple]:
+    """The replicas of an installed chart, whose notes name the signer, each with its ports of the CA API and of health, and the chart's
+    hooks. It is taken away again, and then there is only what is documented to stay; that goes as well, for the next one."""
     before = objects(cluster)
     where = ["--kubeconfig", str(cluster.kubeconfig), "--namespace", NAMESPACE]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        must("install", "countersign", str(CHART), *where, *with_values(values, place))
+        notes = must("install", "countersign", str(CHART), *where, *with_values(values, place))
+        if signer not in notes or "Next check:\n" not in notes:
+            raise Broken(f"the notes of the installation do not say that {signer!r}, and what to do next:\n{notes}")
         manifest = documents(must("get", "manifest", "countersign", *where))
         hooks = documents(must("get", "hooks", "countersign", *where))
         deployment = of_kind(manifest, "Deployment")[0]

@@ -120,6 +120,11 @@ REFUSED: List[Tuple[dict, str]] = [
     ({"policy": False, "policyObjects": True}, "policyObjects needs policy"),
     ({"policy": False, "gatewayIdentities": [IDENTITY]}, "gatewayIdentities count with policy only"),
     ({**OWN_ROOT, "policyObjects": True}, "policyObjects needs the mesh's own trust domain, cluster.local"),
+    ({"settings": {"svidTtl": "1h"}}, "settings.svidTtl counts with modes plugged-in and self-signed only"),
+    ({"settings": {"tokenIssuers": []}}, "settings.tokenIssuers counts with modes"),
+    ({**OWN_ROOT, "settings": {"istiodQps": 10}}, "settings.istiodQps counts with mode istiod only"),
+    ({"policy": False, "settings": {"policyMembership": "auto"}}, "settings.policyMembership counts with policy only"),
+    ({"policy": False, "settings": {"tokenCache": "1s"}}, "settings.tokenCache counts with policy, or modes"),
     ({"gatewaySecrets": [GATEWAY, {**GATEWAY, "serviceAccount": "other"}]}, "gateways/mesh-certificate is for two"),
     ({"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable one of them"),
 ]

@@ -142,6 +142,28 @@ seccompProfile: {type: RuntimeDefault}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled -}}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor would both read the same metrics: enable one of them" -}}
 {{- end -}}
+{{- $without := dict -}}
+{{- if eq $of.mode "istiod" -}}
+{{- range list "svidTtl" "maxSvidTtl" "dnsNames" "istiodRevisions" "adopt" "tokenIssuers" -}}
+{{- $_ := set $without . "modes plugged-in and self-signed" -}}
+{{- end -}}
+{{- else -}}
+{{- range list "istiodAddresses" "istiodServerName" "istiodRootClusterTrustBundle" "istiodQps" -}}
+{{- $_ := set $without . "mode istiod" -}}
+{{- end -}}
+{{- end -}}
+{{- if not $of.policy -}}
+{{- $_ := set $without "policyMembership" "policy" -}}
+{{- if eq $of.mode "istiod" -}}
+{{- $_ := set $without "tokenAudiences" "policy, or modes plugged-in and self-signed," -}}
+{{- $_ := set $without "tokenCache" "policy, or modes plugged-in and self-signed," -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := $of.settings -}}
+{{- with get $without $name -}}
+{{- fail (printf "settings.%s counts with %s only: leave it out" $name .) -}}
+{{- end -}}
+{{- end -}}
 {{- $places := list -}}
 {{- range $of.gatewaySecrets -}}
 {{- $place := printf "%s/%s" .namespace .secret -}}

@@ -1,0 +1,45 @@
+{{/* The configuration file of `countersign serve`, as an object. What is of this very pod is in its environment. */}}
+{{- define "countersign.config" -}}
+{{- $of := .Values -}}
+{{- $name := include "countersign.fullname" . -}}
+{{- $here := printf "%s.svc" .Release.Namespace -}}
+{{- $file := dict "state" "kubernetes" "source" $of.mode "trustDomain" (include "countersign.trustDomain" .) "logFormat" "json" -}}
+{{- if eq $of.mode "istiod" -}}
+{{- $asksGivenOnes := hasKey $of.settings "istiodAddresses" -}}
+{{- if or $of.policy (not $asksGivenOnes) -}}
+{{- $_ := set $file "istioNamespace" $of.istioNamespace -}}
+{{- end -}}
+{{- if not (hasKey $of.settings "istiodRootClusterTrustBundle") -}}
+{{- $_ := set $file "rootConfigMap" $of.rootConfigMap -}}
+{{- end -}}
+{{- else -}}
+{{- $_ := set $file "meshTrustDomain" $of.meshTrustDomain -}}
+{{- $_ := set $file "meshCa" $of.meshCa -}}
+{{- $_ := set $file "istioNamespace" $of.istioNamespace -}}
+{{- $_ := set $file "rootConfigMap" $of.rootConfigMap -}}
+{{- $_ := set $file "clusterTrustBundle" $of.clusterTrustBundle -}}
+{{- $names := list "localhost" (printf "istiod.%s.svc" $of.istioNamespace) (printf "%s.%s" $name $here) (printf "%s-policy.%s" $name $here) -}}
+{{- $_ := set $file "dnsNames" (concat $names (default list $of.settings.dnsNames) | uniq) -}}
+{{- end -}}
+{{- if eq $of.mode "plugged-in" -}}
+{{- $_ := set $file "caDir" "/etc/countersign/ca" -}}
+{{- end -}}
+{{- if include "countersign.hasPairPort" . -}}
+{{- $_ := set $file "pairService" (printf "%s-pair.%s:15013" $name $here) -}}
+{{- end -}}
+{{- $_ := set $file "policy" $of.policy -}}
+{{- if $of.policy -}}
+{{- $_ := set $file "policyObjects" $of.policyObjects -}}
+{{- with $of.gatewayIdentities -}}
+{{- $_ := set $file "gatewayIdentities" . -}}
+{{- end -}}
+{{- end -}}
+{{- with $of.gatewaySecrets -}}
+{{- $secrets := list -}}
+{{- range . -}}
+{{- $secrets = append $secrets (printf "%s/%s=%s" .namespace .secret .serviceAccount) -}}
+{{- end -}}
+{{- $_ := set $file "gatewaySecrets" $secrets -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $file (deepCopy (omit $of.settings "dnsNames"))) -}}
+{{- end -}}

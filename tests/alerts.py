@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Tests each alert of the chart with promtool: quiet while all is well, there once what it is about has gone on for long enough, and on
+whom. promtool is built once and kept with the other peers.
+"""
+
+import sys
+
+sys.dont_write_bytecode = True
+
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List
+
+from chart_checks.helm import Broken, provide, render
+from chart_checks.helm import documents as read
+from chart_checks.objects import of_kind
+from run import PEERS, Failed, Step, install_go, say
+
+PROMTOOL = ("github.com/prometheus/prometheus", "v0.316.0")
+MONITORED = {"metrics": {"prometheusRule": {"enabled": True}}}
+ISTIOD, PLUGGED_IN = MONITORED, {**MONITORED, "mode": "plugged-in", "policyObjects": True}
+HERE = 'namespace="countersign"'
+EXPIRY = "countersign_certificate_expiry_timestamp_seconds"
+DAY = 86400
+
+
+@dataclass
+class Case:
+    """Series are as promtool has them, a sample a minute (or `interval`), from the time 0 on."""
+
+    alert: str
+    values: dict
+    series: Dict[str, str]
+    quiet: str
+    fires: str
+    labels: Dict[str, str] = field(default_factory=dict)
+    interval: str = "1m"
+
+
+# A certificate of 24 h, renewed at half once, and then not any more: it ends at 36 h. A sample each five minutes.
+RENEWED_ONCE = f"{DAY}x144 {DAY * 3 // 2}x400"
+POD = {"pod": "a"}
+OURS = {"namespace": "countersign", **POD}
+CASES = [
+    Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="serving",pod="a"}}': RENEWED_ONCE},
+         quiet="27h", fires="29h", labels={"certificate": "serving", **POD}, interval="5m"),
+    # one of an hour has minutes
+    Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': "3600x30 5400x30 7200x200"},
+         quiet="99m", fires="110m", labels={"certificate": "svid", **POD}),
+    Case("CountersignCertificateExpiresNow", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': RENEWED_ONCE},
+         quiet="32h", fires="33h", labels={"certificate": "svid", **POD}, interval="5m"),
+    Case("CountersignOutputExpiring", ISTIOD,
+         {'countersign_output_expiry_timestamp_seconds{output="files",pod="a"}': RENEWED_ONCE},
+         quiet="27h", fires="29h", labels={"output": "files", **POD}, interval="5m"),
+    Case("CountersignOutputNotVerified", ISTIOD,
+         {'countersign_output_verified_timestamp_seconds{output="files",pod="a"}': "0+60x10 600x60"},
+         quiet="14m", fires="22m", labels={"output": "files", **POD}),
+    Case("CountersignRenewalFailing", ISTIOD,
+         {'countersign_svid_renewals_total{outcome="failed",pod="a"}': "0x10 1+1x120",
+          'countersign_svid_renewals_total{outcome="renewed",pod="a"}': "3x200"},
+         quiet="20m", fires="30m", labels={"outcome": "failed", **POD}),
+    Case("CountersignSvidRejected", ISTIOD, {'countersign_svid_rejections_total{pod="a"}': "0x10 1+1x60"},
+         quiet="10m", fires="20m", labels=POD),
+    Case("CountersignClockSkew", ISTIOD, {'countersign_clock_skew_seconds{pod="a"}': "0x10 60x60"},
+         quiet="14m", fires="17m", labels=POD),
+    Case("CountersignNoActive", ISTIOD,
+         {f'countersign_active{{{HERE},pod="a"}}': "1x10 0x60", f'countersign_active{{{HERE},pod="b"}}': "0x70"},
+         quiet="11m", fires="13m"),
+    Case("CountersignTwoActive", ISTIOD,
+         {f'countersign_active{{{HERE},pod="a"}}': "1x70", f'countersign_active{{{HERE},pod="b"}}': "0x10 1x60"},
+         quiet="12m", fires="14m"),
+    Case("CountersignReplicaMissing", ISTIOD,
+         {f'countersign_active{{{HERE},pod="a"}}': "1x70", f'countersign_active{{{HERE},pod="b"}}': "0x10 stale"},
+         quiet="19m", fires="23m"),
+    # of both there is nothing left
+    Case("CountersignReplicaMissing", ISTIOD, {f'countersign_active{{{HERE},pod="a"}}': "1x10 stale"}, quiet="9m", fires="23m"),
+    Case("CountersignRequestsFailing", ISTIOD,
+         {f'countersign_certificate_requests_total{{outcome="issued",{HERE}}}': "0+60x70",
+          f'countersign_certificate_requests_total{{outcome="unauthenticated",{HERE}}}': "0+60x70",
+          f'countersign_certificate_requests_total{{outcome="unavailable",{HERE}}}': "0x20 60+60x50"},
+         quiet="22m", fires="32m"),
+    Case("CountersignAuthorityExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{20 * DAY}x500"},
+         quiet="15d", fires="17d", labels={"certificate": "authority", **OURS}, interval="1h"),
+    Case("CountersignRootExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="root",{HERE},pod="a"}}': f"{100 * DAY}x500"},
+         quiet="9d", fires="11d", labels={"certificate": "root", **OURS}, interval="1h"),
+    Case("CountersignRootExpiresSoon", PLUGGED_IN, {f'{EXPIRY}{{certificate="root",{HERE},pod="a"}}': f"{40 * DAY}x500"},
+         quiet="9d", fires="11d", labels={"certificate": "root", **OURS}, interval="1h"),
+    Case("CountersignStateAltered", PLUGGED_IN, {f'countersign_state_altered{{{HERE},pod="a"}}': "0x10 1x20"},
+         quiet="11m", fires="13m"),
+    Case("CountersignRootsNotDistributed", PLUGGED_IN,
+         {f'countersign_root_places{{kind="config_map",state="conflict",{HERE}}}': "0x10 2x60",
+          f'countersign_root_places{{kind="config_map",state="wanted",{HERE}}}': "9x70"},
+         quiet="20m", fires="22m", labels={"kind": "config_map", "state": "conflict"}),
+    Case("CountersignIstiodUnreachable", ISTIOD, {f'countersign_istiod_reachable{{{HERE},pod="a"}}': "1x10 0x60"},
+         quiet="15m", fires="17m", labels=OURS),
+    Case("CountersignIstiodBadAnswer", ISTIOD,
+         {f'countersign_istiod_requests_total{{outcome="bad_answer",{HERE},pod="a"}}': "0x10 1x60"},
+         quiet="10m", fires="13m", labels={"outcome": "bad_answer", **OURS}),
+    Case("CountersignIstiodLimited", ISTIOD,
+         {f'countersign_istiod_requests_total{{outcome="limited",{HERE},pod="a"}}': "0x10 1+1x60"},
+         quiet="20m", fires="30m", labels={"outcome": "limited", **OURS}),
+    Case("CountersignAuthorityNotTaken", PLUGGED_IN,
+         {f'countersign_authority_reloads_total{{outcome="refused",{HERE},pod="a"}}': "0x10 1x60"},
+         quiet="10m", fires="13m", labels={"outcome": "refused", **OURS}),
+    Case("CountersignPolicyObjectsBehind", PLUGGED_IN,
+         {f'countersign_policy_objects{{kind="Secret",state="wanted",{HERE},pod="a"}}': "5x90",
+          f'countersign_policy_objects{{kind="Secret",state="right",{HERE},pod="a"}}': "5x10 4x80"},
+         quiet="25m", fires="28m", labels={"kind": "Secret"}),
+]
+
+
+def rules(values: dict) -> dict:
+    return of_kind(read(render(values)), "PrometheusRule")[0]["spec"]
+
+
+def promtool(*arguments: str) -> str:
+    done = subprocess.run([str(PEERS / "bin" / "promtool"), *arguments], capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        raise Broken(f"promtool {arguments[1]}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def test_of(case: Case, described: Dict[str, dict]) -> dict:
+    rule = described[case.alert]
+    alert = {"exp_labels": {**rule["labels"], **case.labels}, "exp_annotations": rule["annotations"]}
+    return {"name": f"{case.alert} at {case.fires}", "interval": case.interval,
+            "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
+            "alert_rule_test": [{"alertname": case.alert, "eval_time": case.quiet, "exp_alerts": []},
+                                {"alertname": case.alert, "eval_time": case.fires, "exp_alerts": [alert]}]}
+
+
+def check(values: dict, folder: Path) -> List[str]:
+    """Which alerts there are with these values; each has a case."""
+    spec = rules(values)
+    described = {rule["alert"]: rule for rule in spec["groups"][0]["rules"]}
+    (folder / "rules.json").write_text(json.dumps(spec))
+    promtool("check", "rules", str(folder / "rules.json"))
+    cases = [case for case in CASES if case.values is values]
+    # promtool reads samples beyond the end of a case as absent; its rules are evaluated as often as samples come
+    for interval in sorted({case.interval for case in cases}):
+        tests = [test_of(case, described) for case in cases if case.interval == interval]
+        file = folder / f"tests-{interval}.json"
+        file.write_text(json.dumps({"rule_files": ["rules.json"], "evaluation_interval": interval, "tests": tests}))
+        promtool("test", "rules", str(file))
+    return list(described)
+
+
+def main() -> int:
+    try:
+        provide()
+        install_go("promtool", *PROMTOOL, "cmd")(Step(3, "promtool", "6 min, once", 40 * 60, lambda _: None))
+        alerts = set()
+        for values in (ISTIOD, PLUGGED_IN):
+            with tempfile.TemporaryDirectory() as folder:
+                alerts |= set(check(values, Path(folder)))
+        untested = alerts - {case.alert for case in CASES}
+        if untested:
+            raise Broken(f"no case tests {', '.join(sorted(untested))}")
+    except (Broken, Failed) as error:
+        say(f"FAILED: {error}")
+        return 1
+    say(f"{len(CASES)} cases of {len(alerts)} alerts")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Checks the chart: rendered with each set of values, refused with each bad one, its rights those of the plain files, all of it taken by
+a real API server and by the program itself, its pods running as processes there, and what is made from it in the docs as it should be.
+
+helm is built once and kept with the other peers. COUNTERSIGN_TEST_BINARY names the program; the release build if not. `--write` makes
+the values table, the gateways' patches and the schema of `settings` anew.
+"""
+
+import sys
+
+sys.dont_write_bytecode = True
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Tuple
+
+from chart_checks import documents, live, objects, pair
+from chart_checks.cluster import Cluster
+from chart_checks.helm import CHART, Broken, copy_chart, provide, render
+from chart_checks.helm import documents as read
+from chart_checks.sets import REFUSED, SETS, Set
+from run import RELEASE, Failed, say
+
+# Each breaks one thing in a copy of the chart, by a text in a file and what takes its place; the check of that name must say so.
+BREAKS: List[Tuple[str, str, str, str, str]] = [
+    ("stable", "templates/configmap.yaml", "data:", "data:\n  at: {{ now | quote }}", "calls now"),
+    ("stable", "Chart.yaml", "appVersion: ", "appVersion: 9", "appVersion of the chart is not"),
+    ("stable", ".helmignore", "rbac*.yaml", "", "the package holds the plain files"),
+    ("stable", "templates/services.yaml", "{{- $name :=", "{{- $other :=", "lint"),
+    ("same bytes", "templates/configmap.yaml", "data:", "data:\n  at: {{ randAlpha 9 }}", "gives other bytes"),
+    ("secrets", "templates/configmap.yaml", "kind: ConfigMap", "kind: Secret", "neither creates nor owns Secrets"),
+    ("secrets", "templates/configmap.yaml", "data:", "data:\n  x: 'password: x'", "something secret"),
+    ("rights", "templates/rbac/replica.yaml", "verbs: [get, update]", "verbs: [get, list, update]", "is not as in the plain files"),
+    ("rights", "templates/rbac/policy.yaml", "apiGroups: [events.k8s.io]", "apiGroups: ['*']", "is not as in the plain files"),
+    ("rights", "templates/rbac/policy-objects.yaml", "variables.marked", "true", "is not as in the plain files"),
+    ("rights", "templates/rbac/istiod.yaml", "{{- if .Values.policy }}", "{{- if true }}", "other objects than in the plain files"),
+    ("rights", "templates/rbac/_binding.tpl", "namespace: {{ .chart.Release.Namespace }}", "namespace: countersign", "is not as in"),
+    ("API server", "templates/deployment.yaml", "enableServiceLinks: false", "serviceLinks: false", "is refused"),
+    ("API server", "templates/services.yaml", "targetPort: tls-ca", "targetPort: -1", "is refused"),
+    ("API server", "templates/_helpers.tpl", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "PodSecurity"),
+    ("API server", "templates/rbac/policy-objects.yaml", "request.operation == 'DELETE' ||", "operation == 'DELETE' ||", "is refused"),
+    ("API server", "templates/monitors.yaml", "  - port: http-admin", "  - ports: http-admin", "is no ServiceMonitor"),
+    ("program", "templates/deployment.yaml", "args: [serve, ", "args: [serve, --port=1, ", "ended with 64"),
+    ("program", "templates/_config.tpl", '"policyObjects" $of', '"policyThings" $of', "no such setting"),
+    ("program", "templates/deployment.yaml", "COUNTERSIGN_REPLICA_UID", "REPLICA_UID", "required, but no source gives it"),
+    ("program", "templates/tests/certificate.yaml", "- --root-file=", "- --root-path=/x\n    - --root-file=", "makes no socket"),
+    ("alerts", "templates/_alerts.tpl", "countersign_active{", "countersign_leader{", "which no replica shows"),
+    ("alerts", "dashboards/countersign.json", "countersign_term{", "countersign_epoch{", "which no replica shows"),
+    ("alerts", "templates/_alerts.tpl", "alert: CountersignNoActive", "alert: CountersignNobodyActive", "the alerts differ"),
+    ("refusals", "templates/_helpers.tpl", "{{- if $of.meshCa -}}", "{{- if false -}}", "is not refused"),
+    ("refusals", "values.schema.json", '"additionalProperties": false', '"additionalProperties": true', "is not refused"),
+]
+# Sets of values in which what is broken for a check shows.
+SHOWN_IN = {
+    "stable": [], "refusals": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"], "alerts": ["all that can be added"],
+    "rights": ["istiod without policies", "the mesh's only CA", "other names"],
+    "API server": ["the mesh's only CA", "all that can be added"],
+}
+
+
+class Rendered:
+    """A chart with all it renders."""
+
+    def __init__(self, chart: Path, names: Optional[List[str]] = None) -> None:
+        self.chart = chart
+        self.sets = [one for one in SETS if names is None or one.name in names]
+        self.texts: Dict[str, str] = {}
+        self.objects: Dict[str, str] = {}
+
+    def items(self, one: Set) -> List[dict]:
+        if one.name not in self.texts:
+            self.texts[one.name] = self.once(one)
+            self.objects[one.name] = json.dumps(read(self.texts[one.name]))
+        return json.loads(self.objects[one.name])
+
+    def once(self, one: Set) -> str:
+        return render(one.values, one.release, one.namespace, self.chart)
+
+    def again(self, one: Set, _: List[dict]) -> None:
+        if self.once(one) != self.texts[one.name]:
+            raise Broken("another rendering gives other bytes")
+
+    def each(self, check: Callable[[Set, List[dict]], None]) -> None:
+        for one in self.sets:
+            try:
+                check(one, self.items(one))
+            except Broken as error:
+                raise Broken(f"{one.name}: {error}") from error
+
+
+def checks(binary: Path, cluster: Cluster) -> Dict[str, Callable[[Rendered], None]]:
+    """All that is looked at in a chart, by name."""
+    return {
+        "stable": lambda it: objects.stable(it.chart),
+        "secrets": lambda it: it.each(lambda one, items: objects.without_secrets(items)),
+        "rights": lambda it: it.each(objects.same_rights),
+        "API server": lambda it: it.each(lambda one, items: live.accepted(cluster, items)),
+        "program": lambda it: it.each(lambda one, items: objects.taken_by_the_program(binary, items)),
+        "alerts": lambda it: objects.alerts_and_queries({one.name: it.items(one) for one in it.sets}, it.sets == SETS),
+        "same bytes": lambda it: it.each(it.again),
+        "refusals": lambda it: objects.refused(it.chart),
+    }
+
+
+def can_fail(named: Dict[str, Callable[[Rendered], None]]) -> None:
+    """A check that passes whatever stands in the chart would be none."""
+    for check, name, old, new, text in BREAKS:
+        with tempfile.TemporaryDirectory() as folder:
+            chart = Path(folder) / "countersign"
+            copy_chart(chart)
+            file = chart / name
+            before = file.read_text()
+            file.write_text(before.replace(old, new))
+            if file.read_text() == before:
+                raise Broken(f"{name} has no {old!r} to break")
+            try:
+                named[check](Rendered(chart, SHOWN_IN[check]))
+            except Broken as error:
+                if text not in str(error):
+                    raise Broken(f"{new!r} in {name} is noticed, but not as {text!r}: {error}") from error
+                continue
+            raise Broken(f"{new!r} in place of {old!r} in {name} is not noticed by check {check!r}")
+
+
+def step(name: str, work: Callable[[], None]) -> None:
+    begin = time.monotonic()
+    work()
+    say(f"{name}: {time.monotonic() - begin:.1f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="make anew what is made from the chart, and check nothing")
+    arguments = parser.parse_args()
+    binary = Path(os.environ.get("COUNTERSIGN_TEST_BINARY") or RELEASE)
+    try:
+        provide()
+        if arguments.write:
+            documents.write()
+            return 0
+        if not os.access(binary, os.X_OK):
+            raise Broken(f"{binary} is not there: build it, or name another one by COUNTERSIGN_TEST_BINARY")
+        step("docs and schema", lambda: (documents.check(), objects.values_are_in_the_schema()))
+        with Cluster() as cluster:
+            for name in live.NAMESPACES:
+                cluster.namespace(name)
+            named, whole = checks(binary, cluster), Rendered(CHART)
+            say(f"{len(SETS)} sets of values, {len(REFUSED)} refused ones")
+            for name, check in named.items():
+                step(name, lambda: check(whole))
+            step("gateways", lambda: live.gateways(cluster))
+            step("install, upgrade, rollback, uninstall", lambda: live.installed(cluster))
+            step("two replicas and the test's pod as processes", lambda: pair.runs(binary, cluster))
+            step("two replicas before istiod, and with it", lambda: pair.waits_for_istiod(binary, cluster))
+            step(f"{len(BREAKS)} breaks are noticed", lambda: can_fail(named))
+    except (Broken, Failed) as error:
+        say(f"FAILED: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""What in schema and docs is made from other files: kept as it is by a check, made anew by `tests/chart.py --write`."""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Dict, List
+
+from run import ROOT
+
+from .helm import CHART, KUBERNETES, Broken, documents, must
+
+PARENT = Path(__file__).parent / "parent"
+SCHEMA = CHART / "values.schema.json"
+VALUES = CHART / "values.yaml"
+CHART_PAGE = ROOT / "docs" / "chart.md"
+GATEWAYS_PAGE = ROOT / "docs" / "gateways.md"
+CONFIGURATION_PAGE = ROOT / "docs" / "configuration.md"
+GATEWAYS = ["plain-envoy", "istio", "traefik", "kgateway"]
+
+# Settings of `serve` that follow from values of their own, and those that are of the pod.
+OF_THE_CHART = {
+    "state", "source", "trustDomain", "meshTrustDomain", "meshCa", "istioNamespace", "rootConfigMap",
+    "clusterTrustBundle", "policy", "policyObjects", "gatewayIdentities", "gatewaySecrets", "caDir", "dataDir", "listen",
+    "adminListen", "pairListen", "pairAddress", "pairService", "replicaUid", "namespace", "kubeconfig", "workloadSocket",
+    "workload", "istiodRootFile", "istiodTokenFile",
+}
+
+
+def settings_of_serve() -> Dict[str, dict]:
+    """Each with its schema, as docs/configuration.md has them, which is made from the command line."""
+    page = CONFIGURATION_PAGE.read_text()
+    rows = page[page.index("\n## serve\n"):page.index("\n### Token issuers\n")]
+    found = {}
+    for kind, name, meaning in re.findall(r"^\| `--[a-z0-9-]+ ([^`]+)` \| `(\w+)` \| `\w+` \| (.*) \|$", rows, re.MULTILINE):
+        one = {"BOOL": {"type": "boolean"}, "NUMBER": {"type": "integer"}}.get(kind, {"type": "string", "minLength": 1})
+        found[name] = {"type": "array", "items": one, "minItems": 1} if "Repeatable" in meaning else one
+    if not OF_THE_CHART <= set(found):
+        raise Broken(f"{CONFIGURATION_PAGE.name} has no {OF_THE_CHART - set(found)}, which the chart sets")
+    found["tokenIssuers"] = {"type": "array", "items": {"type": "object"}}
+    return {name: schema for name, schema in sorted(found.items()) if name not in OF_THE_CHART}
+
+
+def schema() -> str:
+    whole = json.loads(SCHEMA.read_text())
+    whole["properties"]["settings"]["properties"] = settings_of_serve()
+    return json.dumps(whole, indent=2) + "\n"
+
+
+def described_values() -> List[dict]:
+    """Name, default and meaning of each value, as values.yaml has them."""
+    defaults = documents(VALUES.read_text())[0]
+    rows, above, comment = [], [], []
+    for line in VALUES.read_text().splitlines():
+        key = re.match(r"^( *)([A-Za-z]+):", line)
+        if line.lstrip().startswith("#"):
+            comment.append(line.strip().lstrip("#").strip())
+        elif key and (comment or line.rstrip().endswith(":")):
+            above = above[:len(key[1]) // 2] + [key[2]]
+            if comment:
+                default = defaults
+                for part in above:
+                    default = default[part]
+                rows.append({"name": ".".join(above), "default": json.dumps(default), "meaning": " ".join(comment)})
+            comment = []
+        else:
+            comment = []
+    undescribed = leaves(defaults, "") - {row["name"] for row in rows}
+    # what is within a value that is described as a whole is described by it
+    undescribed = {name for name in undescribed if not any(name.startswith(row["name"] + ".") for row in rows)}
+    if undescribed:
+        raise Broken(f"values.yaml does not say what {', '.join(sorted(undescribed))} is: put a comment above it")
+    return rows
+
+
+def leaves(values: dict, prefix: str) -> set:
+    found = set()
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= leaves(value, f"{prefix}{name}.")
+        else:
+            found.add(prefix + name)
+    return found
+
+
+def values_table() -> str:
+    lines = ["| value | default | meaning |", "|---|---|---|"]
+    escaped = lambda text: text.replace("|", "\\|")
+    lines += [f"| `{row['name']}` | `{escaped(row['default'])}` | {escaped(row['meaning'])} |" for row in described_values()]
+    return "\n".join(lines)
+
+
+def parent(chart: Path, folder: Path) -> Path:
+    """The parent chart with this one in it."""
+    target = folder / "platform"
+    shutil.copytree(PARENT, target)
+    shutil.copytree(chart, target / "charts" / "countersign")
+    return target
+
+
+def of_parent(name: str, chart: Path = CHART) -> str:
+    """What a template of the parent chart renders."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = must("template", "countersign", str(parent(chart, Path(folder))), "--namespace", "countersign",
+                    "--kube-version", KUBERNETES, "--show-only", f"templates/{name}.yaml")
+    return re.sub(r"^---\n# Source: .*\n", "", text, flags=re.MULTILINE).strip()
+
+
+def with_parts(page: Path, parts: Dict[str, str]) -> str:
+    text = page.read_text()
+    for name, part in parts.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise Broken(f"{page.name} has no place for {name}")
+        text = text[:text.index(begin) + len(begin)] + part + "\n" + text[text.index(end):]
+    return text
+
+
+def made() -> Dict[Path, str]:
+    gateways = {name: f"```yaml\n{of_parent(name)}\n```" for name in GATEWAYS}
+    return {
+        SCHEMA: schema(),
+        CHART_PAGE: with_parts(CHART_PAGE, {"values": values_table()}),
+        GATEWAYS_PAGE: with_parts(GATEWAYS_PAGE, gateways),
+    }
+
+
+def write() -> None:
+    # the schema first, by which the rest is rendered
+    SCHEMA.write_text(schema())
+    for path, text in made().items():
+        path.write_text(text)
+
+
+def check() -> None:
+    for path, text in made().items():
+        if path.read_text() != text:
+            raise Broken(f"{path.relative_to(ROOT)} is not what its sources make: run python3 tests/chart.py --write")

@@ -1,0 +1,145 @@
+"""What the real API server says of what is rendered, and what helm does to it."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Dict, List
+
+from run import ISTIO, ISTIO_VERSION, ROOT, Step, module_folder
+
+from .cluster import Cluster
+from .documents import of_parent
+from .helm import CHART, KUBERNETES, Broken, documents, must, with_values
+from .objects import key, of_kind, pods
+
+# Not served: there is no Prometheus operator here. They are held to what its kinds require.
+MONITORING = "monitoring.coreos.com/v1"
+NAMESPACES = ["countersign", "platform", "istio-system", "aks-istio-system", "gateways"]
+RENDERED_GATEWAY = ROOT / "src" / "cli" / "gateway" / "tests" / "gateway.yaml"
+
+
+def accepted(cluster: Cluster, items: List[dict]) -> None:
+    """By server-side apply, dry; and each pod, in a namespace of the restricted standard."""
+    for item in items:
+        if item["apiVersion"] == MONITORING:
+            monitoring(item)
+        else:
+            cluster.apply(item)
+    for pod in pods(items):
+        cluster.apply(pod)
+
+
+def monitoring(item: dict) -> None:
+    """The fields that the operator's kinds have, as far as the chart sets them, and the required ones."""
+    endpoint = {"port", "path", "interval"}
+    shapes = {"ServiceMonitor": ("endpoints", endpoint), "PodMonitor": ("podMetricsEndpoints", endpoint),
+              "PrometheusRule": ("groups", {"name", "rules"})}
+    name, fields = shapes[item["kind"]]
+    spec = item["spec"]
+    allowed = {name} if item["kind"] == "PrometheusRule" else {name, "selector"}
+    if set(spec) != allowed or not spec[name] or any(set(part) - fields for part in spec[name]):
+        raise Broken(f"{key(item)} is no {item['kind']}: {json.dumps(spec)[:300]}")
+    for group in spec[name] if item["kind"] == "PrometheusRule" else []:
+        for rule in group["rules"]:
+            if set(rule) != {"alert", "expr", "for", "labels", "annotations"} or rule["expr"].count("(") != rule["expr"].count(")"):
+                raise Broken(f"{key(item)} has no rule in {rule}")
+
+
+def deployment(name: str, container: str, user: int) -> dict:
+    """Of a gateway that somebody has."""
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True,
+                  "runAsUser": user, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "gateways"},
+            "spec": {"selector": {"matchLabels": {"app": name}}, "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"serviceAccountName": "edge", "containers": [
+                    {"name": container, "image": "gateway.example/image", "securityContext": restricted}]}}}}
+
+
+def gateways(cluster: Cluster) -> None:
+    """The patches of docs/gateways.md fit a Deployment of the gateway, and come to a native sidecar in a pod that may run."""
+    envoy = documents(of_parent("plain-envoy"))[0]
+    patched(cluster, deployment("plain-envoy", "envoy", 101), envoy)
+    overlay = documents(of_parent("kgateway"))[0]["spec"]["kube"]["deploymentOverlay"]
+    patched(cluster, deployment("kgateway", "kgateway-proxy", 10101), overlay)
+    traefik = documents(of_parent("traefik"))[0]
+    spec = {"initContainers": traefik["deployment"]["initContainers"], "volumes": traefik["deployment"]["additionalVolumes"],
+            "containers": [{"name": "traefik", "volumeMounts": traefik["additionalVolumeMounts"]}]}
+    patched(cluster, deployment("traefik", "traefik", 65532), {"spec": {"template": {"spec": spec}}})
+    # Istio's own chart takes these values
+    chart = module_folder(Step(3, "Istio's gateway", "1 s", 600, lambda _: None), ISTIO, ISTIO_VERSION)
+    with tempfile.TemporaryDirectory() as folder:
+        rendered = must("template", "edge", str(chart / "manifests/charts/gateway"), "--namespace", "gateways", "--kube-version",
+                        KUBERNETES, *with_values(documents(of_parent("istio"))[0], Path(folder)))
+    for item in of_kind(documents(rendered), "Deployment"):
+        has_agent(cluster.apply(item))
+    as_rendered_by_the_program()
+
+
+def patched(cluster: Cluster, item: dict, patch: dict) -> None:
+    cluster.apply(item, is_dry=False)
+    code, answer = cluster.ask("PATCH", f"{cluster.path(item)}?dryRun=All&fieldValidation=Strict", patch,
+                               "application/strategic-merge-patch+json")
+    if code != 200:
+        raise Broken(f"the patch for {item['metadata']['name']} is refused: {code} {answer}")
+    has_agent(answer)
+    containers = answer["spec"]["template"]["spec"]["containers"]
+    if len(containers) != 1 or not containers[0].get("volumeMounts"):
+        raise Broken(f"the gateway's container of {item['metadata']['name']} does not have the socket: {containers}")
+    for pod in pods([answer]):
+        cluster.apply(pod)
+
+
+def has_agent(item: dict) -> None:
+    spec = item["spec"]["template"]["spec"]
+    agents = [container for container in spec.get("initContainers", []) if container["name"] == "countersign-agent"]
+    if len(agents) != 1 or agents[0]["restartPolicy"] != "Always":
+        raise Broken(f"{item['metadata']['name']} has no agent as a native sidecar: {spec.get('initContainers')}")
+
+
+def as_rendered_by_the_program() -> None:
+    """`countersign render gateway` and the chart come to the same sidecar, but for whom it asks."""
+    proxy = of_kind(documents(RENDERED_GATEWAY.read_text()), "EnvoyProxy")[0]
+    spec = proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"]["patch"]["value"]["spec"]["template"]["spec"]
+    ours = documents(of_parent("traefik"))[0]
+    pairs = [(spec["initContainers"], ours["deployment"]["initContainers"]), (spec["volumes"], ours["deployment"]["additionalVolumes"])]
+    for theirs, own in json.loads(json.dumps(pairs)):
+        for container in theirs + own:
+            [container.pop(name, None) for name in ("args", "image")]
+        if theirs != own:
+            raise Broken(f"the agent is another one than `countersign render gateway` prints:\n  {theirs}\n  {own}")
+
+
+def installed(cluster: Cluster) -> None:
+    """Installed, upgraded, rolled back and taken away again: nothing of the chart stays behind."""
+    before = objects(cluster)
+    where = ["--kubeconfig", str(cluster.kubeconfig), "--namespace", "countersign"]
+    must("install", "countersign", str(CHART), *where)
+    must("upgrade", "countersign", str(CHART), *where, "--set", "image.tag=other", "--set", "policyObjects=true")
+    item = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "countersign", "namespace": "countersign"}}
+    images = []
+    for step in (lambda: None, lambda: must("rollback", "countersign", "1", *where)):
+        step()
+        images.append(cluster.ask("GET", cluster.path(item))[1]["spec"]["template"]["spec"]["containers"][0]["image"])
+    if images[0] != "countersign:other" or images[1] == images[0]:
+        raise Broken(f"the image after upgrade and rollback was {images}")
+    made = objects(cluster) - before
+    if not any(" /countersign-policy" in name for name in made):
+        raise Broken(f"after an installation there was only {sorted(made)}")
+    must("uninstall", "countersign", *where)
+    left = objects(cluster) - before
+    if left:
+        raise Broken(f"after `helm uninstall` there is still {sorted(left)}")
+
+
+def objects(cluster: Cluster) -> set:
+    """Everything there is of the kinds that charts make."""
+    found = set()
+    for base in ("/api/v1", "/apis/apps/v1", "/apis/rbac.authorization.k8s.io/v1", "/apis/policy/v1", "/apis/networking.k8s.io/v1",
+                 "/apis/admissionregistration.k8s.io/v1", "/apis/coordination.k8s.io/v1"):
+        kinds: Dict[str, dict] = {kind["name"]: kind for kind in cluster.ask("GET", base)[1]["resources"]}
+        for name, kind in kinds.items():
+            if "/" not in name and "list" in kind["verbs"] and name not in ("events", "componentstatuses"):
+                items = cluster.ask("GET", f"{base}/{name}")[1].get("items") or []
+                found |= {f"{kind['kind']} {item['metadata'].get('namespace', '')}/{item['metadata']['name']}" for item in items}
+    return found

@@ -1,0 +1,259 @@
+"""What is looked at in rendered objects, without a cluster."""
+
+import json
+import os
+import re
+import subprocess
+import tarfile
+import tempfile
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Dict, List
+
+from run import ROOT
+
+from .helm import CHART, KUBERNETES, Broken, documents, must, template
+from .sets import REFUSED, Set
+
+RIGHTS = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ServiceAccount", "ValidatingAdmissionPolicy",
+          "ValidatingAdmissionPolicyBinding"}
+# Such functions give another result each time, or look at a cluster that `helm template` has not.
+UNSTABLE = r"\b(lookup|now|date|rand\w+|gen(CA|SelfSignedCert|SignedCert|PrivateKey)\w*|uuidv4|htpasswd|derivePassword|getHostByName|env)\b"
+BAD_USAGE = 64
+ALERTS_PAGE = ROOT / "docs" / "alerts.md"
+
+
+def of_kind(items: List[dict], *kinds: str) -> List[dict]:
+    return [item for item in items if item["kind"] in kinds]
+
+
+def key(item: dict) -> str:
+    metadata = item["metadata"]
+    return f"{item['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def stable(chart: Path = CHART) -> None:
+    must("lint", "--strict", "--kube-version", KUBERNETES, str(chart))
+    with tempfile.TemporaryDirectory() as folder:
+        must("package", str(chart), "--destination", folder)
+        with tarfile.open(next(Path(folder).glob("*.tgz"))) as package:
+            plain_files = [name for name in package.getnames() if re.search(r"/rbac-?[^/]*\.yaml$", name)]
+    if plain_files:
+        raise Broken(f"the package holds the plain files {plain_files}: .helmignore is to keep them out")
+    for file in sorted((chart / "templates").rglob("*")):
+        if file.is_file():
+            for action in re.findall(r"\{\{(.*?)\}\}", file.read_text(), re.DOTALL):
+                code = re.sub(r'/\*.*?\*/|"(\\.|[^"\\])*"', "", action, flags=re.DOTALL)
+                found = re.search(UNSTABLE, code)
+                if found:
+                    raise Broken(f"{file.name} calls {found[0]}, which does not render the same each time")
+    version = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    if documents((chart / "Chart.yaml").read_text())[0]["appVersion"] != version:
+        raise Broken(f"appVersion of the chart is not {version}, as in Cargo.toml")
+
+
+def without_secrets(items: List[dict]) -> None:
+    for item in items:
+        if item["kind"] == "Secret":
+            raise Broken(f"{key(item)} is rendered: the chart neither creates nor owns Secrets")
+        found = re.search(r"PRIVATE KEY|(?i:password|passphrase)\W|eyJ[\w-]{20}", json.dumps(item))
+        if found:
+            raise Broken(f"{key(item)} has something secret in it: {found[0]}")
+
+
+def named(value: object, one: Set) -> object:
+    """A plain file's object as these values name it."""
+    if isinstance(value, dict):
+        # the Lease, Secrets and ConfigMaps that rules name are not the chart's to name
+        fixed = {"resources", "resourceNames", "verbs", "apiGroups"}
+        return {name: instead(part, one) if name in fixed else named(part, one) for name, part in value.items()}
+    if isinstance(value, list):
+        return [named(part, one) for part in value]
+    if isinstance(value, str):
+        value = re.sub(r"^countersign(?=-|$)", one.full_name, value)
+        value = value.replace("serviceaccount:countersign:countersign", f"serviceaccount:{one.namespace}:{one.full_name}")
+        value = value.replace("namespace == 'countersign'", f"namespace == '{one.namespace}'")
+        return instead(value, one)
+    return value
+
+
+def instead(value: object, one: Set) -> object:
+    text = json.dumps(value)
+    for old, new in one.instead.items():
+        text = text.replace(old, new)
+    return json.loads(text)
+
+
+@lru_cache(maxsize=None)
+def plain(name: str) -> str:
+    """A plain file of the chart, as JSON."""
+    return json.dumps(documents((CHART / f"rbac{'-' if name else ''}{name}.yaml").read_text()))
+
+
+def plain_rights(one: Set) -> Dict[str, dict]:
+    found = {}
+    for name in one.rights:
+        for item in json.loads(plain(name)):
+            item = named(item, one)
+            metadata = item["metadata"]
+            for place in [metadata, *item.get("subjects", [])]:
+                if place.get("namespace") == one.full_name:
+                    place["namespace"] = one.namespace
+            found[key(item)] = item
+    return found
+
+
+def same_rights(one: Set, items: List[dict]) -> None:
+    expected = plain_rights(one)
+    rendered = {}
+    for item in of_kind(items, *RIGHTS):
+        if item["metadata"].get("annotations", {}).get("helm.sh/hook") == "test":
+            continue
+        item = json.loads(json.dumps(item))
+        item["metadata"].pop("labels", None)
+        if item["kind"] == "ServiceAccount":
+            item["metadata"].pop("annotations", None)
+            item.pop("automountServiceAccountToken")
+        rendered[key(item)] = item
+    if set(rendered) != set(expected):
+        raise Broken(f"other objects than in the plain files {one.rights}: too many {sorted(set(rendered) - set(expected))}, "
+                     f"missing {sorted(set(expected) - set(rendered))}")
+    for name, item in expected.items():
+        if rendered[name] != item:
+            raise Broken(f"{name} is not as in the plain files:\n  rendered {json.dumps(rendered[name], sort_keys=True)}"
+                         f"\n  plain    {json.dumps(item, sort_keys=True)}")
+
+
+def refused(chart: Path = CHART, rows: List = REFUSED) -> None:
+    for values, text in rows:
+        code, _, err = template(values, chart=chart)
+        if code == 0:
+            raise Broken(f"{json.dumps(values)} is not refused, as it should be with: {text}")
+        if text not in err:
+            raise Broken(f"{json.dumps(values)} is refused, but not with: {text}\n{err.strip()}")
+    code, _, err = template({"policyObjects": True}, kubernetes="1.29.3", chart=chart)
+    if code == 0 or "policyObjects needs Kubernetes 1.30" not in err:
+        raise Broken(f"policyObjects is not refused before Kubernetes 1.30: {err}")
+
+
+def pods(items: List[dict]) -> List[dict]:
+    """Each pod that there would be."""
+    made = [{"apiVersion": "v1", "kind": "Pod", "spec": item["spec"]["template"]["spec"],
+             "metadata": {**item["spec"]["template"]["metadata"], "name": f"{item['metadata']['name'][:50]}-x",
+                          "namespace": item["metadata"]["namespace"]}}
+            for item in of_kind(items, "Deployment")]
+    return made + of_kind(items, "Pod")
+
+
+def environment(container: dict) -> Dict[str, str]:
+    """As the kubelet gives it."""
+    told = {"metadata.uid": "0b0e1c8a-1111-4222-8333-444455556666", "status.podIP": "10.0.0.7"}
+    found: Dict[str, str] = {}
+    for variable in container.get("env", []):
+        value = variable.get("value")
+        if value is None:
+            value = told[variable["valueFrom"]["fieldRef"]["fieldPath"]]
+        found[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found[name[1]], value)
+    return found
+
+
+def taken_by_the_program(binary: Path, items: List[dict]) -> None:
+    """Configuration and arguments, by the program itself."""
+    config = of_kind(items, "ConfigMap")[0]["data"]["config.yaml"]
+    for pod in pods(items):
+        for container in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]:
+            arguments, env = container["args"], environment(container)
+            with tempfile.TemporaryDirectory() as folder:
+                if arguments[0] == "serve":
+                    (Path(folder) / "config.yaml").write_text(config)
+                    arguments = [part.replace("/etc/countersign/config.yaml", f"{folder}/config.yaml") for part in arguments]
+                    run(binary, ["config", *arguments[1:]], env, {0})
+                elif arguments[0] == "inspect":
+                    # there is no socket here, which is another thing than bad usage
+                    run(binary, arguments, env, {1})
+                else:
+                    agent_starts(binary, arguments, env, folder)
+
+
+def run(binary: Path, arguments: List[str], env: Dict[str, str], codes: set) -> None:
+    done = subprocess.run([str(binary), *arguments], env=env, capture_output=True, text=True, timeout=20)
+    if done.returncode not in codes:
+        raise Broken(f"{binary.name} {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}")
+
+
+def agent_starts(binary: Path, arguments: List[str], env: Dict[str, str], folder: str) -> None:
+    """Past its configuration it makes its socket; with a bad one it makes none."""
+    path = f"{folder}/s"
+    # there is no API server here to follow roots in, and ports are others'
+    others = ("--socket=", "--admin-listen=", "--root-config-map=", "--root-file=")
+    arguments = [part for part in arguments if not part.startswith(others)]
+    arguments += [f"--socket={path}", f"--root-file={folder}/none"]
+    child = subprocess.Popen([str(binary), *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        limit = time.monotonic() + 20
+        while not os.path.exists(path):
+            if child.poll() is not None or time.monotonic() > limit:
+                child.kill()
+                raise Broken(f"{binary.name} {' '.join(arguments)} makes no socket: {child.communicate()[0]}")
+            time.sleep(0.02)
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def alerts_and_queries(rendered: Dict[str, List[dict]], is_all: bool) -> None:
+    """Name only what replicas show, and each alert has its place in the docs."""
+    shown = families()
+    alerts = set()
+    for name, items in rendered.items():
+        texts = {key(item): json.dumps(item) for item in of_kind(items, "PrometheusRule")}
+        texts.update({key(item): item["data"]["countersign.json"] for item in of_kind(items, "ConfigMap")
+                      if "countersign.json" in item["data"]})
+        for of, text in texts.items():
+            unknown = set(re.findall(r"\bcountersign_[a-z_]+", text)) - shown
+            if unknown:
+                raise Broken(f"{name}: {of} asks for {sorted(unknown)}, which no replica shows")
+        for item in of_kind(items, "PrometheusRule"):
+            for rule in item["spec"]["groups"][0]["rules"]:
+                alerts.add(rule["alert"])
+                url = rule["annotations"].get("runbook_url")
+                if url and not url.endswith(f"#{rule['alert'].lower()}"):
+                    raise Broken(f"{rule['alert']} leads to {url}")
+    described = set(re.findall(r"^## (\w+)$", ALERTS_PAGE.read_text(), re.MULTILINE))
+    # some are of other sets of values
+    if alerts - described or (is_all and alerts != described):
+        raise Broken(f"{ALERTS_PAGE.name} and the alerts differ: {sorted(alerts ^ described)}")
+
+
+def families() -> set:
+    """Names of the time series that replicas and agents can have, as they are registered."""
+    metrics = ROOT / "src" / "service"
+    texts = [file.read_text() for file in [metrics / "metrics.rs", *sorted((metrics / "metrics").glob("*.rs"))]]
+    fields = [dict(re.findall(r"^ +(\w+): (.*(?:Counter|Gauge)\b.*),$", text, re.MULTILINE)) for text in texts]
+    found = set()
+    for text, own in zip(texts, fields):
+        for name, field in re.findall(r'\.register\(\s*"(\w+)",\s*"[^"]*",\s*[\w.]*?(\w+)\.clone\(\)', text):
+            types = [own[field]] if field in own else [others[field] for others in fields if field in others]
+            if not types:
+                raise Broken(f"the type of metric {name} is not found")
+            found.add(f"countersign_{name}" + ("_total" if "Counter" in types[0] else ""))
+    return found
+
+
+def values_are_in_the_schema() -> None:
+    """And nothing else is, so that none is without a default."""
+    def compare(values: dict, schema: dict, where: str) -> None:
+        properties = schema.get("properties", {})
+        if not properties or where == ".settings":
+            return
+        if set(values) != set(properties):
+            raise Broken(f"values.yaml and its schema differ at {where or 'the top'}: {sorted(set(values) ^ set(properties))}")
+        if schema.get("additionalProperties", True) is not False and where != ".global":
+            raise Broken(f"the schema takes unknown keys at {where or 'the top'}")
+        for name, value in values.items():
+            if isinstance(value, dict):
+                compare(value, properties[name], f"{where}.{name}")
+
+    compare(documents((CHART / "values.yaml").read_text())[0], json.loads((CHART / "values.schema.json").read_text()), "")

@@ -4,6 +4,8 @@
 
 mod shape;
 
+use std::time::Duration;
+
 use kube::{
     Client, Error,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -16,7 +18,7 @@ use super::{following::text_of, root_cert_config_maps::FIELD_MANAGER};
 use crate::{
     domain::policy::ObjectKind,
     service::{
-        policy_objects::{GatewayObjects, ObjectKey, Print, Removed, SeenObject, Wanted, WriteError},
+        policy_objects::{GatewayObjects, ObjectKey, Pause, Print, Removed, SeenObject, Wanted, WriteError},
         ports::BoxFuture,
     },
 };
@@ -143,9 +145,12 @@ fn is_right_missing(text: &str) -> bool {
     text.split_once("is forbidden: User \"").is_some_and(|(_, rest)| rest.contains("\" cannot "))
 }
 
-fn asked_pause(status: &Status) -> Option<std::time::Duration> {
+/// What a webhook says comes with its name before it, whatever its code; what has none is the API server's own.
+fn asked_pause(status: &Status) -> Option<Pause> {
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-    (seconds > 0).then(|| std::time::Duration::from_secs(seconds.into()))
+    let pause = Duration::from_secs(seconds.into());
+    let is_webhook_s = status.message.starts_with("admission webhook \"");
+    (seconds > 0).then_some(if is_webhook_s { Pause::Namespace(pause) } else { Pause::Everywhere(pause) })
 }
 
 #[cfg(test)]
@@ -177,6 +182,24 @@ mod tests {
             let status = Status { code, message: text.to_owned(), ..Status::default() };
             let found = format!("{:?}", write_error(&Error::Api(Box::new(status))));
             assert!(found.starts_with(expected), "{code} {text}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_that_asks_for_time_gets_it_where_it_is_asked_and_the_api_server_everywhere() {
+        let time = Duration::from_secs(30);
+        for (text, expected) in [
+            ("admission webhook \"w.example.test\" denied the request: busy", Pause::Namespace(time)),
+            ("admission webhook \"w.example.test\" denied the request without explanation", Pause::Namespace(time)),
+            ("etcdserver: too many requests", Pause::Everywhere(time)),
+            ("storage is (re)initializing", Pause::Everywhere(time)),
+        ] {
+            let details = serde_json::from_value(serde_json::json!({ "retryAfterSeconds": 30 })).unwrap();
+            let status = Status { code: 429, message: text.to_owned(), details: Some(details), ..Status::default() };
+            let WriteError::Unavailable { pause, .. } = write_error(&Error::Api(Box::new(status))) else {
+                panic!("{text}")
+            };
+            assert_eq!(pause, Some(expected), "{text}");
         }
     }
 }

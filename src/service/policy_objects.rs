@@ -25,7 +25,7 @@ use tokio::{
 use tracing::info;
 
 pub use self::ports::{
-    Content, GatewayObjects, ObjectKey, Owner, Print, Removed, Seen, SeenObject, Wanted, WriteError,
+    Content, GatewayObjects, ObjectKey, Owner, Pause, Print, Removed, Seen, SeenObject, Wanted, WriteError,
 };
 use self::{
     conditions::Conditions,
@@ -64,7 +64,6 @@ pub type Plans = watch::Receiver<Option<Arc<GatewayPlan>>>;
 /// besides.
 const INTERVAL: Duration = Duration::from_millis(10);
 const BURST: u32 = 200;
-const AT_ONCE: usize = 16;
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Metrics and log lines come at most as often as this.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -134,7 +133,7 @@ impl PolicyObjects {
         self.want(&mut known, plans.borrow_and_update().clone(), &trusted);
         loop {
             let now = self.clock.boot();
-            let due = self.ledger().next_wake(now).filter(|_| writes.len() < AT_ONCE);
+            let due = self.ledger().next_wake(now);
             let turn = due.map(|due| due.max(pace.free_at()).since(now));
             tokio::select! {
                 () = self.touched.notified() => {}

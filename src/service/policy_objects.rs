@@ -43,7 +43,7 @@ use crate::domain::{
     clock::{BootInstant, Clock},
     identity::TrustDomain,
     pace::Pace,
-    policy::{GatewayPlan, NamespacePlan},
+    policy::{GatewayPlan, NamespacePlan, ObjectName},
 };
 
 /// The use case.
@@ -71,6 +71,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// What the plan was that the ledger knows of, and with which roots.
 #[derive(Default)]
 struct Known {
+    plan: Option<Arc<GatewayPlan>>,
     namespaces: BTreeMap<Arc<str>, Arc<NamespacePlan>>,
     roots: Option<Arc<str>>,
     conditions: Conditions,
@@ -148,7 +149,7 @@ impl PolicyObjects {
                 Ok(()) = reports.changed() => self.hear(),
                 () = pause(turn) => {
                     let now = self.clock.boot();
-                    if pace.free_at() <= now && let Some(todo) = self.next(now) {
+                    if pace.free_at() <= now && let Some(todo) = self.next(&known, now) {
                         pace.take(now);
                         writes.push(self.perform(todo));
                     }
@@ -166,6 +167,7 @@ impl PolicyObjects {
     fn want(&self, known: &mut Known, plan: Option<Arc<GatewayPlan>>, trusted: &impl Trusted) {
         let Some(plan) = plan else { return };
         known.conditions.tell(&plan);
+        known.plan = Some(Arc::clone(&plan));
         let Some(trust) = trusted.now() else { return };
         let now = self.clock.boot();
         let roots: Arc<str> = trust.bundle.to_pem().into();
@@ -206,8 +208,15 @@ impl PolicyObjects {
         }
     }
 
-    fn next(&self, now: BootInstant) -> Option<Todo> {
-        self.ledger().next(now)
+    fn next(&self, known: &Known, now: BootInstant) -> Option<Todo> {
+        let mut ledger = self.ledger();
+        let todo = ledger.next(now);
+        let is_carried = |service: &ObjectName| known.plan.as_ref().is_some_and(|plan| plan.is_carried(service));
+        // a policy that nobody's proxies can be heard to use is not waited for; that one is used no more, nobody need say
+        if ledger.turns.awaited().is_some_and(|(service, is_used)| *is_used && !is_carried(service)) {
+            ledger.turns.expect_nobody();
+        }
+        todo
     }
 
     async fn perform(&self, todo: Todo) -> (ObjectKey, Outcome) {
@@ -251,3 +260,6 @@ async fn pause(time: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! Ours is what our field manager has applied: neither a label nor a name makes an object ours, since anybody can copy those.
 
+mod owners;
 mod shape;
 
 use std::time::Duration;
@@ -11,9 +12,11 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::{Request, Status},
 };
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use self::shape::Written;
 pub(super) use self::shape::{RootsObject, SDS_TYPE, TlsPolicyObject};
+use self::{owners::OwnedSecret, shape::Written};
 use super::{following::text_of, root_cert_config_maps::FIELD_MANAGER};
 use crate::{
     domain::policy::ObjectKind,
@@ -35,28 +38,47 @@ impl ClusterPolicyObjects {
     }
 
     async fn apply_wanted(&self, wanted: &Wanted, version: Option<&str>) -> Result<SeenObject, WriteError> {
-        let key = &wanted.key;
         let body = shape::render(wanted, version);
         let params = PatchParams { force: version.is_some(), ..PatchParams::apply(FIELD_MANAGER) };
-        let request = Request::new(path(key)).patch(&key.object.name, &params, &Patch::Apply(&body));
-        let request = request.map_err(|error| WriteError::Refused(error.to_string()))?;
-        let applied = match key.kind {
-            ObjectKind::ConfigMap => self.client.request::<RootsObject>(request).await.map(|object| object.seen()),
-            ObjectKind::SdsSecret => self.client.request::<shape::SdsObject>(request).await.map(|object| object.seen()),
+        match wanted.key.kind {
+            ObjectKind::ConfigMap => self.patch::<RootsObject>(&wanted.key, &params, &body).await.map(|it| it.seen()),
             ObjectKind::BackendTlsPolicy => {
-                self.client.request::<TlsPolicyObject>(request).await.map(|object| object.seen())
+                self.patch::<TlsPolicyObject>(&wanted.key, &params, &body).await.map(|it| it.seen())
             }
-        };
-        applied.map_err(|error| {
-            let refused = write_error(&error);
-            // of somebody else's Secret nothing is seen but this
-            let is_other_s = key.kind == ObjectKind::SdsSecret && version.is_none() && is_conflict(&error);
-            if let (true, WriteError::Outdated(why)) = (is_other_s, &refused) {
-                let why = format!("{why}: somebody else has made it, and it is left alone; delete or rename it");
-                return WriteError::Refused(why);
+            ObjectKind::SdsSecret => {
+                if version.is_none() {
+                    self.check_secret(&wanted.key, &params, &body).await?;
+                }
+                self.patch::<shape::SdsObject>(&wanted.key, &params, &body).await.map(|it| it.seen())
             }
-            refused
-        })
+        }
+        .map_err(|error| write_error(&error))
+    }
+
+    async fn patch<T: DeserializeOwned>(
+        &self,
+        key: &ObjectKey,
+        params: &PatchParams,
+        body: &Value,
+    ) -> Result<T, Error> {
+        let request = Request::new(path(key)).patch(&key.object.name, params, &Patch::Apply(body));
+        self.client.request(request.map_err(Error::BuildRequest)?).await
+    }
+
+    /// Of somebody else's Secret nothing is seen but what a write would be answered. With the same type, and values that were given
+    /// as `stringData`, a write is no conflict, and would change theirs.
+    async fn check_secret(&self, key: &ObjectKey, params: &PatchParams, body: &Value) -> Result<(), WriteError> {
+        let left_alone = |why: &str| WriteError::Refused(format!("{why}, and it is left alone; delete or rename it"));
+        match self.patch::<OwnedSecret>(key, &PatchParams { dry_run: true, ..params.clone() }, body).await {
+            Ok(secret) => match secret.other_than(FIELD_MANAGER) {
+                Some(other) => Err(left_alone(&format!("field manager {other:?} has made it"))),
+                None => Ok(()),
+            },
+            Err(error) if is_conflict(&error) => {
+                Err(left_alone(&format!("{}: somebody else has made it", text_of(&error))))
+            }
+            Err(error) => Err(write_error(&error)),
+        }
     }
 
     async fn remove_seen(&self, key: &ObjectKey, seen: Option<&SeenObject>) -> Result<Removed, WriteError> {
@@ -118,8 +140,10 @@ fn is_conflict(error: &Error) -> bool {
 }
 
 fn write_error(error: &Error) -> WriteError {
-    let Error::Api(status) = error else {
-        return WriteError::Unavailable { why: text_of(error), pause: None };
+    let status = match error {
+        Error::Api(status) => status,
+        Error::BuildRequest(error) => return WriteError::Refused(error.to_string()),
+        error => return WriteError::Unavailable { why: text_of(error), pause: None },
     };
     let why = status.message.clone();
     match status.code {

@@ -140,10 +140,11 @@ fn is_conflict(error: &Error) -> bool {
 }
 
 fn write_error(error: &Error) -> WriteError {
-    let status = match error {
-        Error::Api(status) => status,
-        Error::BuildRequest(error) => return WriteError::Refused(error.to_string()),
-        error => return WriteError::Unavailable { why: text_of(error), pause: None },
+    if let Error::BuildRequest(error) = error {
+        return WriteError::Refused(error.to_string());
+    }
+    let Error::Api(status) = error else {
+        return WriteError::Unavailable { why: text_of(error), pause: None };
     };
     let why = status.message.clone();
     match status.code {

@@ -52,7 +52,7 @@ fn change_of<T, K>(heard: Heard<T>, key: impl Fn(T) -> K) -> Option<Change<T, K>
     match heard {
         Heard::Served(_) | Heard::Alive | Heard::Trouble(_) => None,
         Heard::NotServed => Some(Change::Reset(Vec::new())),
-        Heard::Listed(all) => Some(Change::Reset(all)),
+        Heard::Listed(all, _) => Some(Change::Reset(all)),
         Heard::Put(facts) => Some(Change::Put(facts)),
         Heard::Gone(facts) => Some(Change::Gone(key(facts))),
     }

@@ -22,7 +22,7 @@ pub async fn follow_istiod_services(client: &Client, mut services: IstiodService
         ..Source::ANY
     };
     let hear = |heard| match heard {
-        Heard::Listed(all) => services.apply(Change::Reset(all)),
+        Heard::Listed(all, _) => services.apply(Change::Reset(all)),
         Heard::Put(service) => services.apply(Change::Put(service)),
         Heard::Gone(IstiodService { name, .. }) => services.apply(Change::Gone(name)),
         Heard::Served(_) | Heard::NotServed | Heard::Alive | Heard::Trouble(_) => {}

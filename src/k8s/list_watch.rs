@@ -86,8 +86,8 @@ pub(super) enum Heard<T> {
     Served(usize),
     /// Of an optional kind: none of the paths is served, so there are no objects of it.
     NotServed,
-    /// These there are.
-    Listed(Vec<T>),
+    /// These there are, at that version.
+    Listed(Vec<T>, String),
     /// One is there, or was changed.
     Put(T),
     /// One is gone.
@@ -202,7 +202,7 @@ impl<R: Trimmed, T, Read: Fn(&R) -> Option<T>, Hear: FnMut(Heard<T>)> Following<
                     if self.source.is_optional {
                         (self.hear)(Heard::Served(place));
                     }
-                    (self.hear)(Heard::Listed(listed));
+                    (self.hear)(Heard::Listed(listed, version.clone()));
                     self.listed = Instant::now();
                     return Ok(version);
                 }

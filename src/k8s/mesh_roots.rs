@@ -119,7 +119,7 @@ fn roots_in(holder: &Holder, empty: &'static str) -> Result<String, &'static str
 impl Reading<'_> {
     fn hear(&mut self, heard: Heard<Result<String, &'static str>>) {
         match heard {
-            Heard::Listed(objects) => {
+            Heard::Listed(objects, _) => {
                 match objects.into_iter().next() {
                     Some(found) => self.read(found),
                     None => self.lacks("mesh_roots_missing", "not found"),
@@ -199,7 +199,7 @@ mod tests {
         let absence = |roots: &FollowedRoots| roots.newest().unwrap_err().to_string();
         reading.hear(Heard::Trouble("refused".to_owned()));
         assert_eq!(absence(&roots), "ConfigMap a/b: refused");
-        reading.hear(Heard::Listed(vec![]));
+        reading.hear(Heard::Listed(vec![], String::new()));
         assert_eq!(absence(&roots), "ConfigMap a/b: not found");
         reading.hear(Heard::Trouble("refused".to_owned()));
         reading.hear(Heard::Alive);
@@ -214,13 +214,13 @@ mod tests {
             (Heard::Put(Ok(String::new())), "ConfigMap a/b: "),
             (Heard::Put(Err("it has no root-cert.pem")), "ConfigMap a/b: it has no root-cert.pem"),
             (Heard::Gone(Ok(new.clone())), "ConfigMap a/b: deleted"),
-            (Heard::Listed(vec![]), "ConfigMap a/b: not found"),
+            (Heard::Listed(vec![], String::new()), "ConfigMap a/b: not found"),
         ] {
             reading.hear(heard);
             assert!(reading.lack.as_deref().unwrap().starts_with(lack), "{:?}", reading.lack);
             assert_eq!(&*roots.newest().unwrap(), old.as_bytes());
         }
-        reading.hear(Heard::Listed(vec![Ok(new.clone())]));
+        reading.hear(Heard::Listed(vec![Ok(new.clone())], String::new()));
         assert_eq!((&*roots.newest().unwrap(), &reading.lack), (new.as_bytes(), &None));
     }
 }

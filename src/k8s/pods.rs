@@ -146,7 +146,7 @@ impl ClusterPods {
         }
         match heard {
             Heard::Served(_) | Heard::NotServed | Heard::Alive | Heard::Trouble(_) => {}
-            Heard::Listed(pods) => {
+            Heard::Listed(pods, _) => {
                 let mut presence = Presence::default();
                 pods.into_iter().for_each(|pod| presence.put(pod));
                 info!(event = "pods_listed", unfinished = presence.pods());
@@ -223,10 +223,10 @@ fn apart(heard: Heard<Told>) -> (Heard<PodFacts>, Option<Change<policy::PodFacts
     match heard {
         Heard::Served(_) | Heard::NotServed | Heard::Alive => (Heard::Alive, None),
         Heard::Trouble(problem) => (Heard::Trouble(problem), None),
-        Heard::Listed(pods) => {
+        Heard::Listed(pods, version) => {
             let (presence, policy): (Vec<_>, Vec<_>) =
                 pods.into_iter().map(|told| (told.presence, told.policy)).unzip();
-            (Heard::Listed(presence), Some(Change::Reset(policy.into_iter().flatten().collect())))
+            (Heard::Listed(presence, version), Some(Change::Reset(policy.into_iter().flatten().collect())))
         }
         Heard::Put(told) => (Heard::Put(told.presence), told.policy.map(Change::Put)),
         Heard::Gone(told) => (Heard::Gone(told.presence), told.policy.map(|facts| Change::Gone(facts.object))),

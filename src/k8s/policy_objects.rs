@@ -2,21 +2,26 @@
 //!
 //! Ours is what our field manager has applied: neither a label nor a name makes an object ours, since anybody can copy those.
 
+mod owners;
 mod shape;
+
+use std::time::Duration;
 
 use kube::{
     Client, Error,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::{Request, Status},
 };
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use self::shape::Written;
 pub(super) use self::shape::{RootsObject, SDS_TYPE, TlsPolicyObject};
+use self::{owners::OwnedSecret, shape::Written};
 use super::{following::text_of, root_cert_config_maps::FIELD_MANAGER};
 use crate::{
     domain::policy::ObjectKind,
     service::{
-        policy_objects::{GatewayObjects, ObjectKey, Print, Removed, SeenObject, Wanted, WriteError},
+        policy_objects::{GatewayObjects, ObjectKey, Pause, Print, Removed, SeenObject, Wanted, WriteError},
         ports::BoxFuture,
     },
 };
@@ -33,28 +38,47 @@ impl ClusterPolicyObjects {
     }
 
     async fn apply_wanted(&self, wanted: &Wanted, version: Option<&str>) -> Result<SeenObject, WriteError> {
-        let key = &wanted.key;
         let body = shape::render(wanted, version);
         let params = PatchParams { force: version.is_some(), ..PatchParams::apply(FIELD_MANAGER) };
-        let request = Request::new(path(key)).patch(&key.object.name, &params, &Patch::Apply(&body));
-        let request = request.map_err(|error| WriteError::Refused(error.to_string()))?;
-        let applied = match key.kind {
-            ObjectKind::ConfigMap => self.client.request::<RootsObject>(request).await.map(|object| object.seen()),
-            ObjectKind::SdsSecret => self.client.request::<shape::SdsObject>(request).await.map(|object| object.seen()),
+        match wanted.key.kind {
+            ObjectKind::ConfigMap => self.patch::<RootsObject>(&wanted.key, &params, &body).await.map(|it| it.seen()),
             ObjectKind::BackendTlsPolicy => {
-                self.client.request::<TlsPolicyObject>(request).await.map(|object| object.seen())
+                self.patch::<TlsPolicyObject>(&wanted.key, &params, &body).await.map(|it| it.seen())
             }
-        };
-        applied.map_err(|error| {
-            let refused = write_error(&error);
-            // of somebody else's Secret nothing is seen but this
-            let is_other_s = key.kind == ObjectKind::SdsSecret && version.is_none() && is_conflict(&error);
-            if let (true, WriteError::Outdated(why)) = (is_other_s, &refused) {
-                let why = format!("{why}: somebody else has made it, and it is left alone; delete or rename it");
-                return WriteError::Refused(why);
+            ObjectKind::SdsSecret => {
+                if version.is_none() {
+                    self.check_secret(&wanted.key, &params, &body).await?;
+                }
+                self.patch::<shape::SdsObject>(&wanted.key, &params, &body).await.map(|it| it.seen())
             }
-            refused
-        })
+        }
+        .map_err(|error| write_error(&error))
+    }
+
+    async fn patch<T: DeserializeOwned>(
+        &self,
+        key: &ObjectKey,
+        params: &PatchParams,
+        body: &Value,
+    ) -> Result<T, Error> {
+        let request = Request::new(path(key)).patch(&key.object.name, params, &Patch::Apply(body));
+        self.client.request(request.map_err(Error::BuildRequest)?).await
+    }
+
+    /// Of somebody else's Secret nothing is seen but what a write would be answered. With the same type, and values that were given
+    /// as `stringData`, a write is no conflict, and would change theirs.
+    async fn check_secret(&self, key: &ObjectKey, params: &PatchParams, body: &Value) -> Result<(), WriteError> {
+        let left_alone = |why: &str| WriteError::Refused(format!("{why}, and it is left alone; delete or rename it"));
+        match self.patch::<OwnedSecret>(key, &PatchParams { dry_run: true, ..params.clone() }, body).await {
+            Ok(secret) => match secret.other_than(FIELD_MANAGER) {
+                Some(other) => Err(left_alone(&format!("field manager {other:?} has made it"))),
+                None => Ok(()),
+            },
+            Err(error) if is_conflict(&error) => {
+                Err(left_alone(&format!("{}: somebody else has made it", text_of(&error))))
+            }
+            Err(error) => Err(write_error(&error)),
+        }
     }
 
     async fn remove_seen(&self, key: &ObjectKey, seen: Option<&SeenObject>) -> Result<Removed, WriteError> {
@@ -116,6 +140,9 @@ fn is_conflict(error: &Error) -> bool {
 }
 
 fn write_error(error: &Error) -> WriteError {
+    if let Error::BuildRequest(error) = error {
+        return WriteError::Refused(error.to_string());
+    }
     let Error::Api(status) = error else {
         return WriteError::Unavailable { why: text_of(error), pause: None };
     };
@@ -143,9 +170,12 @@ fn is_right_missing(text: &str) -> bool {
     text.split_once("is forbidden: User \"").is_some_and(|(_, rest)| rest.contains("\" cannot "))
 }
 
-fn asked_pause(status: &Status) -> Option<std::time::Duration> {
+/// What a webhook says comes with its name before it, whatever its code; what has none is the API server's own.
+fn asked_pause(status: &Status) -> Option<Pause> {
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-    (seconds > 0).then(|| std::time::Duration::from_secs(seconds.into()))
+    let pause = Duration::from_secs(seconds.into());
+    let is_webhook_s = status.message.starts_with("admission webhook \"");
+    (seconds > 0).then_some(if is_webhook_s { Pause::Namespace(pause) } else { Pause::Everywhere(pause) })
 }
 
 #[cfg(test)]
@@ -177,6 +207,24 @@ mod tests {
             let status = Status { code, message: text.to_owned(), ..Status::default() };
             let found = format!("{:?}", write_error(&Error::Api(Box::new(status))));
             assert!(found.starts_with(expected), "{code} {text}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_that_asks_for_time_gets_it_where_it_is_asked_and_the_api_server_everywhere() {
+        let time = Duration::from_secs(30);
+        for (text, expected) in [
+            ("admission webhook \"w.example.test\" denied the request: busy", Pause::Namespace(time)),
+            ("admission webhook \"w.example.test\" denied the request without explanation", Pause::Namespace(time)),
+            ("etcdserver: too many requests", Pause::Everywhere(time)),
+            ("storage is (re)initializing", Pause::Everywhere(time)),
+        ] {
+            let details = serde_json::from_value(serde_json::json!({ "retryAfterSeconds": 30 })).unwrap();
+            let status = Status { code: 429, message: text.to_owned(), details: Some(details), ..Status::default() };
+            let WriteError::Unavailable { pause, .. } = write_error(&Error::Api(Box::new(status))) else {
+                panic!("{text}")
+            };
+            assert_eq!(pause, Some(expected), "{text}");
         }
     }
 }

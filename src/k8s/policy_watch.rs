@@ -58,7 +58,7 @@ pub(super) fn tell<T, K>(
     let change = match heard {
         Heard::Served(_) | Heard::Alive | Heard::Trouble(_) => return,
         Heard::NotServed => Change::Reset(Vec::new()),
-        Heard::Listed(all) => Change::Reset(all),
+        Heard::Listed(all, _) => Change::Reset(all),
         Heard::Put(facts) => Change::Put(facts),
         Heard::Gone(facts) => Change::Gone(key(facts)),
     };

@@ -25,7 +25,7 @@ use tokio::{
 use tracing::info;
 
 pub use self::ports::{
-    Content, GatewayObjects, ObjectKey, Owner, Print, Removed, Seen, SeenObject, Wanted, WriteError,
+    Content, GatewayObjects, ObjectKey, Owner, Pause, Print, Removed, Seen, SeenObject, Wanted, WriteError,
 };
 use self::{
     conditions::Conditions,
@@ -43,7 +43,7 @@ use crate::domain::{
     clock::{BootInstant, Clock},
     identity::TrustDomain,
     pace::Pace,
-    policy::{GatewayPlan, NamespacePlan},
+    policy::{GatewayPlan, NamespacePlan, ObjectName},
 };
 
 /// The use case.
@@ -64,7 +64,6 @@ pub type Plans = watch::Receiver<Option<Arc<GatewayPlan>>>;
 /// besides.
 const INTERVAL: Duration = Duration::from_millis(10);
 const BURST: u32 = 200;
-const AT_ONCE: usize = 16;
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Metrics and log lines come at most as often as this.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -72,6 +71,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// What the plan was that the ledger knows of, and with which roots.
 #[derive(Default)]
 struct Known {
+    plan: Option<Arc<GatewayPlan>>,
     namespaces: BTreeMap<Arc<str>, Arc<NamespacePlan>>,
     roots: Option<Arc<str>>,
     conditions: Conditions,
@@ -134,7 +134,7 @@ impl PolicyObjects {
         self.want(&mut known, plans.borrow_and_update().clone(), &trusted);
         loop {
             let now = self.clock.boot();
-            let due = self.ledger().next_wake(now).filter(|_| writes.len() < AT_ONCE);
+            let due = self.ledger().next_wake(now);
             let turn = due.map(|due| due.max(pace.free_at()).since(now));
             tokio::select! {
                 () = self.touched.notified() => {}
@@ -149,7 +149,7 @@ impl PolicyObjects {
                 Ok(()) = reports.changed() => self.hear(),
                 () = pause(turn) => {
                     let now = self.clock.boot();
-                    if pace.free_at() <= now && let Some(todo) = self.next(now) {
+                    if pace.free_at() <= now && let Some(todo) = self.next(&known, now) {
                         pace.take(now);
                         writes.push(self.perform(todo));
                     }
@@ -167,6 +167,7 @@ impl PolicyObjects {
     fn want(&self, known: &mut Known, plan: Option<Arc<GatewayPlan>>, trusted: &impl Trusted) {
         let Some(plan) = plan else { return };
         known.conditions.tell(&plan);
+        known.plan = Some(Arc::clone(&plan));
         let Some(trust) = trusted.now() else { return };
         let now = self.clock.boot();
         let roots: Arc<str> = trust.bundle.to_pem().into();
@@ -207,8 +208,15 @@ impl PolicyObjects {
         }
     }
 
-    fn next(&self, now: BootInstant) -> Option<Todo> {
-        self.ledger().next(now)
+    fn next(&self, known: &Known, now: BootInstant) -> Option<Todo> {
+        let mut ledger = self.ledger();
+        let todo = ledger.next(now);
+        let is_carried = |service: &ObjectName| known.plan.as_ref().is_some_and(|plan| plan.is_carried(service));
+        // a policy that nobody's proxies can be heard to use is not waited for; that one is used no more, nobody need say
+        if ledger.turns.awaited().is_some_and(|(service, is_used)| *is_used && !is_carried(service)) {
+            ledger.turns.expect_nobody();
+        }
+        todo
     }
 
     async fn perform(&self, todo: Todo) -> (ObjectKey, Outcome) {
@@ -252,3 +260,6 @@ async fn pause(time: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

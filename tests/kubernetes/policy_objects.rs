@@ -12,6 +12,7 @@ mod outages;
 mod probes;
 mod take_over;
 mod versions;
+mod webhook;
 
 use std::{net::SocketAddr, time::Duration};
 

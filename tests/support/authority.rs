@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::IpAddr,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -96,6 +97,11 @@ impl Authority {
     /// The same for a host name.
     pub(crate) fn server(&self, name: &str) -> (String, String) {
         self.leaf(SanType::DnsName(name.try_into().unwrap()))
+    }
+
+    /// The same for an address.
+    pub(crate) fn server_at(&self, address: IpAddr) -> (String, String) {
+        self.leaf(SanType::IpAddress(address))
     }
 
     fn leaf(&self, subject: SanType) -> (String, String) {

@@ -112,7 +112,7 @@ const fn runs(istiod: &SeenIstiod) -> bool {
 mod tests {
     use super::*;
 
-    /// `VERSION`, `?` (asked), `!` (silent); then `off`, `alpha`, `down` (does not run).
+    /// `VERSION`, `?` (asked), `!` (silent); then `off`, `alpha`, `down` (does not run), `canary` (of another revision).
     fn istiod(number: usize, text: &str) -> SeenIstiod {
         let mut words = text.split(' ');
         let version = match words.next().unwrap() {
@@ -132,7 +132,7 @@ mod tests {
         SeenIstiod {
             object: ObjectName::new("istio-system", &number.to_string()),
             uid: "u".into(),
-            revision: "r".into(),
+            revision: if is("canary") { "canary".into() } else { "r".into() },
             pod,
             version,
         }
@@ -184,6 +184,12 @@ mod tests {
             ("?, !", "unknown 1"),
             ("!, 1.29.0, ?", "unsafe 1"),
             ("1.31.0, ? down", "safe"),
+            ("1.31.0 canary, 1.29.0", "unsafe 1"),
+            ("1.29.0, 1.31.0 canary", "unsafe 0"),
+            ("1.27.0, 1.30.0 canary", "unsafe 1"),
+            ("1.31.0, ! canary", "unknown 1"),
+            ("1.31.0, ? canary", "settling"),
+            ("1.31.0, 1.30.1 canary", "safe"),
         ] {
             let found = match safety(&of(istiods)) {
                 GatewayApiSafety::Safe => "safe".to_owned(),

@@ -6,7 +6,9 @@ use kube::Client;
 
 use super::{ENVOY_GATEWAY, OPTIONAL, RIGHTS, Source, Tell};
 use crate::{
-    domain::policy::{BackendTlsApi, Change, GatewayChange, ObjectKind, PolicyTarget, Target, TlsPolicyFacts},
+    domain::policy::{
+        BackendTlsApi, Change, GatewayChange, ObjectKind, ObjectName, PolicyTarget, Target, TlsPolicyFacts,
+    },
     k8s::{
         list_watch::{Heard, Trimmed, follow},
         policy_objects::{RootsObject, TlsPolicyObject},
@@ -56,13 +58,13 @@ pub async fn follow_tls_policies(client: &Client, objects: &PolicyObjects, tell:
             Heard::NotServed => {
                 tell(GatewayChange::BackendTlsApi(BackendTlsApi::TooOld));
                 tell(GatewayChange::TlsPolicies(Change::Reset(Vec::new())));
-                objects.see(Seen::Listed(ObjectKind::BackendTlsPolicy, Vec::new()));
+                objects.see(listed(Box::default(), Vec::new()));
             }
-            Heard::Listed(all) => {
+            Heard::Listed(all, version) => {
                 let (facts, seen): (Vec<_>, Vec<_>) = all.into_iter().map(|told| (told.facts, told.seen)).unzip();
                 let seen = facts.iter().map(|facts| facts.object.clone()).zip(seen);
                 let seen = seen.filter_map(|(object, seen)| Some((object, seen.filter(|_| is_current)?))).collect();
-                objects.see(Seen::Listed(ObjectKind::BackendTlsPolicy, seen));
+                objects.see(listed(if is_current { version.into() } else { Box::default() }, seen));
                 tell(GatewayChange::TlsPolicies(Change::Reset(facts)));
             }
             Heard::Put(told) => {
@@ -88,7 +90,7 @@ pub async fn follow_root_config_maps(client: &Client, objects: &PolicyObjects) -
     let read = |found: &RootsObject| Some((found.metadata.object(), found.seen()));
     let hear = |heard| match heard {
         Heard::Served(_) | Heard::NotServed | Heard::Alive | Heard::Trouble(_) => {}
-        Heard::Listed(all) => objects.see(Seen::Listed(kind, all)),
+        Heard::Listed(all, version) => objects.see(Seen::Listed { kind, version: version.into(), objects: all }),
         Heard::Put((object, seen)) => objects.see(Seen::Put(ObjectKey { kind, object }, seen)),
         Heard::Gone((object, seen)) => objects.see(Seen::Gone(ObjectKey { kind, object }, seen.version)),
     };
@@ -116,6 +118,11 @@ fn told(policy: &TlsPolicyObject) -> Told {
     }
 }
 
+/// Without a version there are none, whatever is known.
+fn listed(version: Box<str>, objects: Vec<(ObjectName, SeenObject)>) -> Seen {
+    Seen::Listed { kind: ObjectKind::BackendTlsPolicy, version, objects }
+}
+
 fn key_of(facts: &TlsPolicyFacts) -> ObjectKey {
     ObjectKey { kind: ObjectKind::BackendTlsPolicy, object: facts.object.clone() }
 }
@@ -135,7 +142,7 @@ impl Trimmed for RootsObject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::policy::{CA_CONFIG_MAP, ObjectName};
+    use crate::domain::policy::CA_CONFIG_MAP;
 
     #[test]
     fn a_policy_of_somebody_else_is_told_with_its_targets_and_kept_apart_from_ours() {

@@ -9,6 +9,8 @@ mod counts;
 mod entry;
 mod flow;
 mod order;
+mod places;
+mod sight;
 mod turns;
 
 use std::{
@@ -21,9 +23,10 @@ pub(super) use self::entry::{Todo, Trouble};
 use self::{
     entry::{Entry, Rank, State},
     flow::Flow,
+    sight::is_older,
     turns::Turns,
 };
-use super::ports::{ObjectKey, Print, Removed, Seen, SeenObject, Wanted, WriteError};
+use super::ports::{ObjectKey, Print, Removed, SeenObject, Wanted, WriteError};
 use crate::domain::{
     clock::BootInstant,
     policy::{ObjectKind, ObjectName},
@@ -33,7 +36,8 @@ use crate::domain::{
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     entries: BTreeMap<ObjectKey, Entry>,
-    listed: BTreeSet<ObjectKind>,
+    /// Kinds that were listed, with the newest version that was told of each.
+    listed: BTreeMap<ObjectKind, Box<str>>,
     /// Whether it is known what is wanted.
     is_planned: bool,
     /// What may have to be done now, those last that failed last.
@@ -63,37 +67,6 @@ pub(super) enum Outcome {
 }
 
 impl Ledger {
-    /// Takes in what was seen.
-    pub(super) fn see(&mut self, seen: Seen, now: BootInstant) {
-        self.revision += 1;
-        self.forget_orphans(now);
-        match seen {
-            Seen::Listed(kind, objects) => {
-                let mut listed: BTreeMap<ObjectName, SeenObject> = objects.into_iter().collect();
-                let known: Vec<ObjectKey> = self.keys_of(kind).cloned().collect();
-                for key in known {
-                    let state = listed.remove(&key.object).map_or(State::Absent, State::Present);
-                    self.replace(&key, state, now);
-                }
-                for (object, seen) in listed {
-                    self.replace(&ObjectKey { kind, object }, State::Present(seen), now);
-                }
-                self.listed.insert(kind);
-            }
-            Seen::Put(key, object) => self.replace(&key, State::Present(object), now),
-            Seen::Gone(key, version) => {
-                let is_old =
-                    |entry: &Entry| matches!(&entry.state, State::Present(known) if is_older(&version, &known.version));
-                if !self.entries.get(&key).is_some_and(is_old) {
-                    if let Some(entry) = self.entries.get_mut(&key) {
-                        entry.note(&version);
-                    }
-                    self.replace(&key, State::Absent, now);
-                }
-            }
-        }
-    }
-
     /// From now on these are wanted in a namespace, and no others.
     pub(super) fn want(&mut self, namespace: &str, wanted: Vec<(Wanted, Print)>, now: BootInstant) {
         self.revision += 1;
@@ -134,7 +107,7 @@ impl Ledger {
 
     /// What is to be done next; it counts as under way until [`Self::done`].
     pub(super) fn next(&mut self, now: BootInstant) -> Option<Todo> {
-        if !self.is_known() {
+        if !self.may_write() {
             return None;
         }
         while self.later.first().is_some_and(|(due, _)| *due <= now) {
@@ -166,7 +139,7 @@ impl Ledger {
 
     /// When [`Self::next`] is worth asking; `None`: not before something happens.
     pub(super) fn next_wake(&self, now: BootInstant) -> Option<BootInstant> {
-        if !self.is_known() {
+        if !self.may_write() {
             return None;
         }
         let waiting = self.now.len();
@@ -227,10 +200,11 @@ impl Ledger {
         self.forget_if_empty(key);
     }
 
-    fn is_known(&self) -> bool {
-        self.is_planned
-            && self.listed.contains(&ObjectKind::ConfigMap)
-            && self.listed.contains(&ObjectKind::BackendTlsPolicy)
+    fn may_write(&self) -> bool {
+        self.places_free() > 0
+            && self.is_planned
+            && self.listed.contains_key(&ObjectKind::ConfigMap)
+            && self.listed.contains_key(&ObjectKind::BackendTlsPolicy)
     }
 
     fn keys_of(&self, kind: ObjectKind) -> impl Iterator<Item = &ObjectKey> {
@@ -245,60 +219,12 @@ impl Ledger {
     }
 
     fn set_wanted(&mut self, key: &ObjectKey, wanted: Option<(Wanted, Print)>, now: BootInstant) {
-        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(self.listed.contains(&key.kind)));
+        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(self.listed.contains_key(&key.kind)));
         if entry.want(wanted) {
             self.attend(key, now);
             self.attend_related(key, now);
         }
         self.forget_if_empty(key);
-    }
-
-    /// An object was seen in another state than before.
-    fn replace(&mut self, key: &ObjectKey, state: State, now: BootInstant) {
-        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(self.listed.contains(&key.kind)));
-        if let (State::Present(known), State::Present(seen)) = (&entry.state, &state)
-            && (known.version == seen.version || is_older(&seen.version, &known.version))
-        {
-            return;
-        }
-        if let State::Present(seen) = &state {
-            entry.note(&seen.version);
-        }
-        entry.count_reversal(&state, now);
-        let became_unusable = matches!(&state, State::Present(seen) if seen.is_unusable)
-            && !matches!(&entry.state, State::Present(known) if known.is_unusable);
-        if matches!(state, State::Absent) && key.kind == ObjectKind::BackendTlsPolicy && !self.is_planned {
-            self.orphans.push_back((now, ObjectKey { kind: ObjectKind::SdsSecret, object: key.object.clone() }));
-        }
-        self.put(key, state);
-        if became_unusable {
-            self.doubt_secret_of(key, now);
-        }
-        self.attend(key, now);
-        self.attend_related(key, now);
-        self.forget_if_empty(key);
-    }
-
-    /// Of a policy that is seen it is also known which Secret there must be.
-    fn put(&mut self, key: &ObjectKey, state: State) {
-        if let State::Present(SeenObject { ours: true, needs: Some(needs), .. }) = &state
-            && needs.kind == ObjectKind::SdsSecret
-        {
-            let secret = self.entries.entry(needs.clone()).or_insert_with(|| Entry::new(false));
-            secret.presume();
-        }
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.state = state;
-        }
-    }
-
-    /// A gateway can't use a policy: its Secret may have been deleted, which is not seen otherwise.
-    fn doubt_secret_of(&mut self, policy: &ObjectKey, now: BootInstant) {
-        let secret = ObjectKey { kind: ObjectKind::SdsSecret, object: policy.object.clone() };
-        if let Some(entry) = self.entries.get_mut(&secret) {
-            entry.doubt();
-            self.attend(&secret, now);
-        }
     }
 
     fn begin(&mut self, key: &ObjectKey, now: BootInstant) -> Option<Todo> {
@@ -314,14 +240,6 @@ impl Ledger {
         }
         self.flows.entry(key.kind).or_default().begin(&key.object.namespace);
         Some(todo)
-    }
-
-    /// From when on this one may be written, of so many that wait; `None`: not before the API server has answered about others.
-    fn opens_at(&self, key: &ObjectKey, waiting: usize, now: BootInstant) -> Option<BootInstant> {
-        let flow = self.flows.get(&key.kind);
-        let open = flow.map_or(Some(now), |flow| flow.opens_at(&key.object.namespace, now))?;
-        let is_routed = self.entries.get(key).is_some_and(|entry| entry.routed().is_some());
-        Some(if is_routed { open.max(self.turns.next(waiting, now)) } else { open })
     }
 
     /// Those that may have waited for this one.
@@ -370,12 +288,6 @@ impl Ledger {
             self.entries.remove(key);
         }
     }
-}
-
-/// Versions of one object grow.
-fn is_older(one: &str, other: &str) -> bool {
-    let number = |version: &str| version.parse::<u64>().ok();
-    number(one).zip(number(other)).is_some_and(|(one, other)| one < other)
 }
 
 #[cfg(test)]

@@ -138,7 +138,14 @@ pub struct SeenObject {
 #[derive(Clone, Debug)]
 pub enum Seen {
     /// Of this kind there are these.
-    Listed(ObjectKind, Vec<(ObjectName, SeenObject)>),
+    Listed {
+        /// The kind.
+        kind: ObjectKind,
+        /// What the API server names the state in which they are all there is; empty if there is no telling.
+        version: Box<str>,
+        /// All of them.
+        objects: Vec<(ObjectName, SeenObject)>,
+    },
     /// One is there, or was changed.
     Put(ObjectKey, SeenObject),
     /// One is gone; with the version that it had at its end.
@@ -163,12 +170,21 @@ pub enum WriteError {
     /// This object is not taken as it is.
     #[error("{0}")]
     Refused(String),
-    /// Nothing of this kind is taken now: rights are missing, or the API server is busy or away.
+    /// Nothing of this kind is taken now, there or anywhere: rights are missing, a webhook fails, or the API server is busy or away.
     #[error("{why}")]
     Unavailable {
         /// Why.
         why: String,
-        /// For how long it asks to be left alone.
-        pause: Option<Duration>,
+        /// Who asks to be left alone, and for how long.
+        pause: Option<Pause>,
     },
+}
+
+/// For how long not to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// The API server is busy: for anything of this kind.
+    Everywhere(Duration),
+    /// Somebody whom it asks about objects of this namespace is.
+    Namespace(Duration),
 }

@@ -22,7 +22,7 @@ use crate::{
     mesh::{
         UPSTREAM_ENVOY,
         control_plane::ControlPlane,
-        pod::{Pod, Wanted},
+        pod::{Pod, SECOND_PORT, Wanted},
     },
     network::{Network, in_own_network},
     pair::TRUST_DOMAIN,
@@ -33,6 +33,10 @@ use crate::{
 };
 
 const NAMES: [&str; 2] = ["backend-v1", "backend-v2"];
+/// Services of the same pods at a port without a name.
+const UNNAMED: [&str; 2] = ["unnamed-v1", "unnamed-v2"];
+/// Of the Routes that split requests between the ones and between the others.
+const HOSTS: [&str; 2] = ["split.test", "unnamed.test"];
 const GRPC: &str = "by-route";
 const H2C: &str = "by-h2c";
 /// Of sidecars' certificates.
@@ -57,7 +61,8 @@ spec:
 ";
 
 struct Live {
-    load: Load,
+    /// By each of the hosts.
+    loads: [Load; 2],
     /// Two that split the load, and one of gRPC.
     pods: [Pod; 3],
     _istiod: ControlPlane,
@@ -96,17 +101,30 @@ impl Live {
         for (name, pod) in NAMES.into_iter().zip(&pods) {
             place.apply(&objects::service(TEAM, name, Class::Http, &[ip(pod.service())]));
         }
-        place.apply(&objects::http_route(TEAM, "split", "split.test", &NAMES));
+        for ((name, of), pod) in UNNAMED.into_iter().zip(NAMES).zip(&pods) {
+            place.apply(&objects::unnamed_service(TEAM, name, of, ip(pod.second()), SECOND_PORT));
+        }
+        place.apply(&objects::http_route(TEAM, "split", HOSTS[0], &NAMES));
+        place.apply(&objects::http_route(TEAM, "unnamed", HOSTS[1], &UNNAMED));
         place.apply(&objects::grpc_route(TEAM, GRPC, "by-route.test", &[GRPC]));
         place.apply(&objects::http_route(TEAM, H2C, "by-h2c.test", &[H2C]));
-        place.wait_for("an answer", "split.test", CHANGE, Result::is_ok);
-        let load = Load::start(place.pod.at(HTTP_PORT), "split.test");
-        Self { load, pods, _istiod: istiod, place, runtime }
+        let loads = HOSTS.map(|host| {
+            place.wait_for("an answer", host, CHANGE, Result::is_ok);
+            Load::start(place.pod.at(HTTP_PORT), host)
+        });
+        Self { loads, pods, _istiod: istiod, place, runtime }
     }
 
-    /// How often each caller came to each sidecar since `begin`: the sidecar's ID and the caller's, or that there was none.
-    fn callers_since(&self, begin: f64) -> Callers {
-        let is_such = |request: &&Value| request["status"] == 200 && seconds(&request["start"]) >= begin;
+    /// Where the load comes to sidecars: named ports and unnamed ones.
+    fn ports(&self) -> impl Iterator<Item = SocketAddr> {
+        self.pods[..2].iter().flat_map(|pod| [pod.service(), pod.second()])
+    }
+
+    /// How often each caller came to each sidecar since `begin` for a host: the sidecar's ID and the caller's, or that there was none.
+    fn callers_since(&self, begin: f64, host: &str) -> Callers {
+        let is_such = |request: &&Value| {
+            request["status"] == 200 && request["host"] == host && seconds(&request["start"]) >= begin
+        };
         let mut callers = Callers::new();
         for pod in &self.pods {
             for request in pod.log().requests().iter().filter(is_such) {
@@ -117,36 +135,41 @@ impl Live {
         callers
     }
 
-    /// Of the requests of a while, all of which are answered: which sidecars they came to and from whom.
-    fn next_callers(&self) -> Callers {
+    /// Of the requests of a while by each host, all of which are answered: which sidecars they came to and from whom.
+    fn next_callers(&self) -> [Callers; 2] {
         let begin = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
-        let asked = self.load.next(80);
-        assert!(asked.keys().all(Result::is_ok), "{asked:?}");
-        let count = asked.values().sum::<usize>();
-        wait_until(CHANGE, "requests in the sidecars' logs", || match self.callers_since(begin) {
-            callers if callers.values().sum::<usize>() >= count => Ok(callers),
-            callers => Err(format!("{callers:?}")),
+        let mut loads = self.loads.iter();
+        HOSTS.map(|host| {
+            let asked = loads.next().unwrap().next(80);
+            assert!(asked.keys().all(Result::is_ok), "{host}: {asked:?}");
+            let count = asked.values().sum::<usize>();
+            wait_until(CHANGE, "requests in the sidecars' logs", || match self.callers_since(begin, host) {
+                callers if callers.values().sum::<usize>() >= count => Ok(callers),
+                callers => Err(format!("{host}: {callers:?}")),
+            })
         })
     }
 
     fn check_mutual(&self, what: &str) {
-        let callers = self.next_callers();
-        println!("{what}: {callers:?}");
         let gateway = render(&[]).identity;
         let expected = NAMES.map(|name| (format!("spiffe://{TRUST_DOMAIN}/ns/{TEAM}/sa/{name}"), gateway.clone()));
-        assert_eq!(callers.into_keys().collect::<Vec<_>>(), expected, "{what}");
+        for (host, callers) in HOSTS.into_iter().zip(self.next_callers()) {
+            println!("{what}, {host}: {callers:?}");
+            assert_eq!(callers.into_keys().collect::<Vec<_>>(), expected, "{what}, {host}");
+        }
     }
 
     fn wait_until_plain(&self) {
-        wait_until(CHANGE, "plaintext alone at the sidecars", || match self.next_callers() {
-            callers if callers.keys().all(|(_, peer)| peer == "plaintext") => Ok(()),
-            callers => Err(format!("{callers:?}")),
-        });
+        self.wait_until_all("plaintext alone at the sidecars", |peer| peer == "plaintext");
     }
 
     fn wait_until_mutual(&self) {
-        wait_until(CHANGE, "mutual TLS alone at the sidecars", || match self.next_callers() {
-            callers if callers.keys().all(|(_, peer)| peer != "plaintext") => Ok(()),
+        self.wait_until_all("mutual TLS alone at the sidecars", |peer| peer != "plaintext");
+    }
+
+    fn wait_until_all(&self, what: &str, is_so: impl Fn(&str) -> bool) {
+        wait_until(CHANGE, what, || match self.next_callers() {
+            callers if callers.iter().flat_map(Callers::keys).all(|(_, peer)| is_so(peer)) => Ok(()),
             callers => Err(format!("{callers:?}")),
         });
     }
@@ -214,8 +237,8 @@ fn live_sidecars_take_mutual_tls_whatever_peer_authentication_says() {
         live.check_grpc("STRICT");
 
         set_strict(&live.place, false);
-        for pod in &live.pods[..2] {
-            wait_until(CHANGE, "a sidecar that takes plaintext", || http::get(pod.service(), "/"));
+        for port in live.ports() {
+            wait_until(CHANGE, "a sidecar that takes plaintext", || http::get(port, "/"));
         }
         live.check_mutual("labelled, PeerAuthentication deleted");
         live.check_grpc("PERMISSIVE");
@@ -229,14 +252,16 @@ fn live_sidecars_take_mutual_tls_whatever_peer_authentication_says() {
         live.check_grpc("label back, PERMISSIVE");
 
         set_strict(&live.place, true);
-        for pod in &live.pods[..2] {
-            wait_until(CHANGE, "a sidecar that refuses plaintext", || match http::get(pod.service(), "/") {
+        for port in live.ports() {
+            wait_until(CHANGE, "a sidecar that refuses plaintext", || match http::get(port, "/") {
                 Err(_refused) => Ok(()),
                 Ok(answer) => Err(answer),
             });
         }
         live.check_mutual("labelled, STRICT again");
-        let requests = live.load.check_since(begin, "from STRICT to STRICT again");
-        println!("{requests} requests in {:?}, none failed", begin.elapsed());
+        for (host, load) in HOSTS.into_iter().zip(&live.loads) {
+            let requests = load.check_since(begin, &format!("from STRICT to STRICT again, {host}"));
+            println!("{host}: {requests} requests in {:?}, none failed", begin.elapsed());
+        }
     });
 }

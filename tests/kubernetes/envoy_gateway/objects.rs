@@ -68,6 +68,16 @@ pub(super) fn service(namespace: &str, name: &str, class: Class, addresses: &[Ip
     )
 }
 
+/// A Service of the same pods as `of` at another port of theirs, without a name.
+pub(super) fn unnamed_service(namespace: &str, name: &str, of: &str, address: Ipv4Addr, port: u16) -> String {
+    let selected = service(namespace, name, Class::Sniffed, &[address]);
+    let selected = selected.replace(&format!("selector: {{app: {name}}}"), &format!("selector: {{app: {of}}}"));
+    let port_of = |field: &str| format!("port: {PORT}{field}");
+    selected
+        .replace(&port_of("}]}"), &format!("port: {PORT}, targetPort: {port}}}]}}"))
+        .replace(&port_of(", protocol"), &format!("port: {port}, protocol"))
+}
+
 /// A pod of a Service, with a sidecar or without.
 pub(super) fn pod(namespace: &str, name: &str, of: &str, account: &str, injected: bool) -> String {
     let annotations = if injected { "sidecar.istio.io/status: \"{}\"" } else { "" };

@@ -21,6 +21,7 @@ pub(crate) fn sidecar_fields() -> Value {
         "issuer": "%DOWNSTREAM_PEER_ISSUER%",
         "not_after": "%DOWNSTREAM_PEER_CERT_V_END(%s)%",
         "tls": "%DOWNSTREAM_TLS_VERSION%",
+        "host": "%REQ(:AUTHORITY)%",
         "start": "%START_TIME(%s.%3f)%",
         "status": "%RESPONSE_CODE%",
     })

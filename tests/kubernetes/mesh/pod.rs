@@ -30,6 +30,8 @@ use crate::{
 
 /// Of the service.
 const PORT: u16 = 8080;
+/// Where it is reached as well.
+pub(crate) const SECOND_PORT: u16 = 8081;
 /// Not redirected, as everywhere with Istio.
 const ADMIN: u16 = 15000;
 const START: Duration = Duration::from_secs(40);
@@ -113,6 +115,11 @@ impl Pod {
         service_at(&self.host)
     }
 
+    /// The same at the other port.
+    pub(crate) fn second(&self) -> SocketAddr {
+        (self.host.address(), SECOND_PORT).into()
+    }
+
     /// What its sidecar saw of its callers.
     pub(crate) fn log(&self) -> AccessLog {
         AccessLog::at(self.folder.join("access.log"))
@@ -184,11 +191,13 @@ fn start_service(name: &str, host: &Host, folder: &Path, grpc: Option<SocketAddr
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
         "http_filters": [{"name": "router", "typed_config": {"@type": format!("{TYPES}.http.router.v3.Router")}}],
     }});
-    let listener = json!({
-        "address": {"socket_address": {"address": host.address(), "port_value": PORT}},
-        "filter_chains": [{"filters": [filter]}],
+    let listeners = [PORT, SECOND_PORT].map(|port| {
+        json!({
+            "address": {"socket_address": {"address": host.address(), "port_value": port}},
+            "filter_chains": [{"filters": [filter]}],
+        })
     });
-    let config = json!({"static_resources": {"listeners": [listener], "clusters": clusters}});
+    let config = json!({"static_resources": {"listeners": listeners, "clusters": clusters}});
     let path = folder.join("service.json");
     fs::write(&path, config.to_string()).unwrap();
     let mut command = peer("envoy");

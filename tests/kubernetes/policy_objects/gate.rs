@@ -46,16 +46,23 @@ fn policies_go_with_an_unsafe_istiod_and_are_back_when_it_leaves_them_alone_but_
         "policy_objects::gate::policies_go_with_an_unsafe_istiod_and_are_back_when_it_leaves_them_alone_but_not_while_it_is_replaced",
         |network| {
             let at = network.address().into();
-            let unsafe_one = Monitoring::start(at, Some("1.29.1"));
+            let [unsafe_one, safe_one] = ["1.29.1", "1.31.0"].map(|version| Monitoring::start(at, Some(version)));
             let mut stage = Stage::complete(network);
             stage.on(stage.cluster.namespace_named(NAMESPACE, &[]));
+            stage.on(async {
+                told::create(&stage.cluster, "istiod-canary", "canary", safe_one.port, &[]).await;
+                told::run(&stage.cluster, "istiod-canary", at).await;
+            });
             stage.on(objects::label(&stage.client(), Some("enabled")));
-            wait_until(LATER, "objects", || is_complete(&stage));
+            wait_until(LATER, "objects beside an istiod that is safe", || is_complete(&stage));
 
             let begin = Instant::now();
             start(&stage, "istiod-0", at, unsafe_one.port, &[]);
-            wait_until(LATER, "nothing beside an unsafe istiod", || is_empty(&stage));
+            wait_until(LATER, "nothing beside an unsafe istiod, whatever that of another revision is", || {
+                is_empty(&stage)
+            });
             println!("an unsafe istiod runs: nothing is there after {:?}", begin.elapsed());
+            stage.on(stage.cluster.delete_pod(NAMESPACE, "istiod-canary"));
 
             // the only one is replaced: gone, made, running
             let before = stage.writes().len();

@@ -128,6 +128,8 @@ fn what_others_have_made_is_left_alone() {
             stage.cluster.apply(&objects::service("fourth")).await;
             stage.cluster.apply(&objects::service("fifth")).await;
             stage.cluster.apply(&objects::foreign_secret("countersign-fifth")).await;
+            stage.cluster.apply(&objects::service("sixth")).await;
+            stage.cluster.apply(&objects::foreign_text_secret("countersign-sixth")).await;
         });
         let mut diff = countersign();
         diff.args(["policy", "diff", "--label", TEAM, "--data-dir"]).arg(stage.replicas[0].data());
@@ -145,7 +147,9 @@ fn what_others_have_made_is_left_alone() {
         stage.wait_until_said(0, "NameTaken: BackendTLSPolicy test-infra/countersign-other");
         assert_eq!(version(POLICY), None, "beside a user's own policy");
         assert_eq!([version("mine"), version("countersign-other")], before);
-        somebody_elses_secret(&stage);
+        let theirs = [("countersign-fifth", "conflict"), ("countersign-sixth", "field manager")];
+        theirs.into_iter().for_each(|(name, why)| somebody_elses_secret(&stage, name, why));
+        theirs.into_iter().for_each(|(name, _)| ours_in_the_place_of_theirs(&stage, name));
         for (name, ours) in [("mine", POLICY), ("countersign-other", "countersign-other")] {
             stage.on(async { objects::policies(&client, TEAM).delete(name, &DeleteParams::default()).await.unwrap() });
             wait_until(SOON, "ours once theirs is gone", || {
@@ -160,17 +164,30 @@ fn what_others_have_made_is_left_alone() {
 }
 
 /// Of Secrets nothing is seen but what a write is answered.
-fn somebody_elses_secret(stage: &Stage) {
+fn somebody_elses_secret(stage: &Stage, name: &str, why: &str) {
     let client = stage.client();
-    let secret = || stage.on(objects::secret(&client, TEAM, "countersign-fifth"));
-    stage.wait_until_said(0, "Failing: Secret test-infra/countersign-fifth");
-    assert_eq!(secret().unwrap().metadata.owner_references, None, "it is theirs");
-    assert_eq!(stage.on(objects::get(&client, TEAM, "countersign-fifth")).map(|found| found.metadata.name), None);
+    let secret = || stage.on(objects::secret(&client, TEAM, name));
+    wait_until(LATER, &format!("{name} reported, with {why:?}"), || {
+        let errors = stage.replicas[0].process.errors();
+        let mut lines = errors.lines().filter(|line| line.contains("policy_object_not_written"));
+        let is_said = lines.any(|line| line.contains(name) && line.contains(why));
+        if is_said { Ok(()) } else { Err(errors) }
+    });
+    let found = secret().unwrap();
+    assert_eq!((found.metadata.owner_references, found.immutable), (None, None), "{name} is theirs");
+    let url = found.data.and_then(|data| String::from_utf8(data["url"].0.clone()).ok());
+    assert_eq!(url.as_deref(), Some("/elsewhere"), "{name}");
+    assert_eq!(stage.on(objects::get(&client, TEAM, name)).map(|found| found.metadata.name), None);
     let theirs = Api::<Secret>::namespaced(client.clone(), TEAM);
-    stage.on(async { theirs.delete("countersign-fifth", &DeleteParams::default()).await.unwrap() });
+    stage.on(async { theirs.delete(name, &DeleteParams::default()).await.unwrap() });
+}
+
+fn ours_in_the_place_of_theirs(stage: &Stage, name: &str) {
+    let client = stage.client();
+    let secret = || stage.on(objects::secret(&client, TEAM, name));
     wait_until(RETRIED, "ours once theirs is gone", || {
         let is_ours = secret().is_some_and(|secret| secret.metadata.owner_references.is_some());
-        let policy = stage.on(objects::get(&client, TEAM, "countersign-fifth"));
+        let policy = stage.on(objects::get(&client, TEAM, name));
         if is_ours && policy.is_some() { Ok(()) } else { Err("it is not there") }
     });
 }

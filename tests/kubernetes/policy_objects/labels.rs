@@ -64,7 +64,11 @@ fn objects_come_with_a_label_and_go_with_it_also_where_the_kinds_came_last() {
 /// A gateway that knows no SDS needs identities in the policy: what holds the roots is added first, and removed last.
 fn another_kind_of_gateway(stage: &Stage) {
     let client = stage.client();
-    let before = stage.writes().len();
+    // the API server puts a write on record after it is seen
+    let before = wait_until(SOON, "the last policy on record", || match stage.writes() {
+        writes if writes.last().is_some_and(|last| last.resource == "backendtlspolicies") => Ok(writes.len()),
+        writes => Err(format!("{:?}", writes.last())),
+    });
     stage.on(stage.cluster.apply(objects::OTHER_GATEWAY));
     wait_until(SOON, "identities in the policy", || {
         stage.on(async {

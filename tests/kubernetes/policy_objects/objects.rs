@@ -109,6 +109,15 @@ pub(super) fn foreign_secret(name: &str) -> String {
     .to_string()
 }
 
+/// The same with its values as text, of which nobody is said to be the owner.
+pub(super) fn foreign_text_secret(name: &str) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name, "namespace": TEAM },
+        "type": "gateway.envoyproxy.io/sds", "stringData": { "url": "/elsewhere", "secretName": "theirs" },
+    })
+    .to_string()
+}
+
 pub(super) fn foreign_policy(name: &str, service: &str) -> String {
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy",

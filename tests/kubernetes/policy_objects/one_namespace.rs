@@ -1,13 +1,16 @@
-//! One namespace in which nothing is taken: no other waits for it.
+//! One namespace in which nothing is taken: no other waits for it, not even while that is being found out.
 
 use std::{
     net::{SocketAddr, TcpListener},
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::{
-    admissionregistration::v1::ValidatingWebhookConfiguration,
-    core::v1::{Namespace, ResourceQuota, Secret},
+use k8s_openapi::{
+    ByteString,
+    api::{
+        admissionregistration::v1::ValidatingWebhookConfiguration,
+        core::v1::{Namespace, ResourceQuota, Secret},
+    },
 };
 use kube::{
     Api,
@@ -16,7 +19,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{LATER, Stage, is_complete, is_empty, objects};
+use super::{LATER, Stage, is_complete, is_empty, objects, webhook::BusyWebhook};
 use crate::{
     network::in_own_network,
     support::{http, wait::wait_until},
@@ -26,12 +29,15 @@ use crate::{
 const BAD: &str = "a-namespace";
 /// More than are written at once.
 const SERVICES: usize = 30;
-/// The first pause after something that may concern everybody, and what a label takes otherwise.
+/// The first pause after something that may concern everybody, and what a label takes otherwise: less than a write that hangs, and than
+/// what a webhook asks for.
 const SHORTLY: Duration = Duration::from_secs(3);
+/// Seconds for which a webhook asks to be left alone.
+const RETRY_AFTER: u64 = 20;
 /// Until what is refused by itself is tried again, at most.
 const AGAIN: Duration = Duration::from_secs(70);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Obstacle {
     /// No more Secrets.
     Quota,
@@ -39,10 +45,12 @@ enum Obstacle {
     Fails(SocketAddr),
     /// A webhook that takes connections and says nothing.
     Hangs(SocketAddr),
+    /// A webhook that asks for time; with its roots.
+    Busy(SocketAddr, String),
 }
 
 impl Obstacle {
-    async fn set(self, stage: &Stage) {
+    async fn set(&self, stage: &Stage) {
         let client = stage.client();
         let params = PostParams::default();
         match self {
@@ -55,13 +63,17 @@ impl Obstacle {
                 let status = Patch::Merge(json!({ "status": { "hard": hard, "used": hard } }));
                 quotas.patch_status("full", &PatchParams::default(), &status).await.unwrap();
             }
-            Self::Fails(place) | Self::Hangs(place) => {
+            Self::Fails(place) | Self::Hangs(place) | Self::Busy(place, _) => {
+                let roots = match self {
+                    Self::Busy(_, roots) => Some(ByteString(roots.clone().into_bytes())),
+                    _ => None,
+                };
                 let webhook = json!({
                     "metadata": { "name": "obstacle" },
                     "webhooks": [{
                         "name": "obstacle.example.test", "admissionReviewVersions": ["v1"], "sideEffects": "None",
                         "failurePolicy": "Fail", "timeoutSeconds": 30,
-                        "clientConfig": { "url": format!("https://{place}/") },
+                        "clientConfig": { "url": format!("https://{place}/"), "caBundle": roots },
                         "rules": [{
                             "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"],
                         }],
@@ -75,11 +87,11 @@ impl Obstacle {
         wait_until_taken(stage, false).await;
     }
 
-    async fn remove(self, stage: &Stage) {
+    async fn remove(&self, stage: &Stage) {
         let (client, params) = (stage.client(), DeleteParams::default());
         match self {
             Self::Quota => drop(Api::<ResourceQuota>::namespaced(client, BAD).delete("full", &params).await.unwrap()),
-            Self::Fails(_) | Self::Hangs(_) => {
+            Self::Fails(_) | Self::Hangs(_) | Self::Busy(..) => {
                 drop(Api::<ValidatingWebhookConfiguration>::all(client).delete("obstacle", &params).await.unwrap());
             }
         }
@@ -122,6 +134,7 @@ fn a_namespace_in_which_nothing_is_taken_keeps_no_other_waiting() {
             let silent = TcpListener::bind((network.address(), 0)).unwrap();
             let [failing, hanging] = [&free, &silent].map(|listener| listener.local_addr().unwrap());
             drop(free);
+            let busy = BusyWebhook::start(network.address().into(), RETRY_AFTER);
             let mut stage = Stage::complete(network);
             stage.on(async {
                 stage.cluster.namespace_named(BAD, &[]).await;
@@ -130,34 +143,45 @@ fn a_namespace_in_which_nothing_is_taken_keeps_no_other_waiting() {
                     stage.cluster.apply(&service.replace(objects::TEAM, BAD)).await;
                 }
             });
-            for obstacle in [Obstacle::Quota, Obstacle::Fails(failing), Obstacle::Hangs(hanging)] {
-                beside(&stage, obstacle);
+            let busy = Obstacle::Busy(busy.address, busy.roots);
+            for obstacle in [Obstacle::Quota, Obstacle::Fails(failing), Obstacle::Hangs(hanging), busy] {
+                beside(&stage, &obstacle);
             }
             stage.replicas[0].stop();
         },
     );
 }
 
-fn beside(stage: &Stage, obstacle: Obstacle) {
+fn beside(stage: &Stage, obstacle: &Obstacle) {
     let client = stage.client();
     stage.on(obstacle.set(stage));
+    let name = match obstacle {
+        Obstacle::Quota => "a full quota",
+        Obstacle::Fails(_) => "a webhook that fails",
+        Obstacle::Hangs(_) => "a webhook that hangs",
+        Obstacle::Busy(..) => "a webhook that is busy",
+    };
+    // in the first round nothing is known of the namespace yet
     stage.on(label_bad(stage, Some("enabled")));
-    wait_until(LATER, "what is not taken", || {
-        let ready = http::get(stage.replicas[0].admin(), "/readyz")?;
-        if ready.contains(&format!("Failing: Secret {BAD}/countersign-s")) { Ok(()) } else { Err(ready) }
-    });
-    for round in 0..3 {
+    for round in 0..4 {
         let begin = Instant::now();
         stage.on(objects::label(&client, Some("enabled")));
-        wait_until(SHORTLY, &format!("objects of another namespace beside {obstacle:?}"), || is_complete(stage));
-        let (made, begin) = (begin.elapsed(), Instant::now());
+        wait_until(SHORTLY, &format!("objects of another namespace beside {name}"), || is_complete(stage));
+        let made = begin.elapsed();
+        if round == 0 {
+            wait_until(LATER, "what is not taken", || {
+                let ready = http::get(stage.replicas[0].admin(), "/readyz")?;
+                if ready.contains(&format!("Failing: Secret {BAD}/countersign-s")) { Ok(()) } else { Err(ready) }
+            });
+        }
+        let begin = Instant::now();
         stage.on(objects::label(&client, None));
         wait_until(SHORTLY, "nothing without the label", || is_empty(stage));
-        println!("beside {obstacle:?}, round {round}: all after {made:?}, nothing after {:?}", begin.elapsed());
+        println!("beside {name}, round {round}: all after {made:?}, nothing after {:?}", begin.elapsed());
     }
     has_written(stage, 0).unwrap();
     stage.on(obstacle.remove(stage));
-    wait_until(AGAIN, &format!("objects after {obstacle:?}"), || has_written(stage, SERVICES));
+    wait_until(AGAIN, &format!("objects after {name}"), || has_written(stage, SERVICES));
     stage.on(label_bad(stage, None));
     wait_until(LATER, "nothing without the label", || has_written(stage, 0));
 }

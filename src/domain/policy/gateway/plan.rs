@@ -189,6 +189,12 @@ impl GatewayPlan {
             || carriers(self) == carriers(other)
     }
 
+    /// Whether requests come to a Service by way of any pods, as far as is seen: a Route leads there from a Gateway that has some.
+    pub fn is_carried(&self, service: &ObjectName) -> bool {
+        let routed = self.service(&service.namespace, &service.name).into_iter().flat_map(|plan| &plan.routed);
+        routed.filter_map(|gateway| self.gateways.get(gateway)).any(|gateway| !gateway.carriers.is_empty())
+    }
+
     /// Services of the mesh that a Gateway can reach, in order.
     pub fn reachable(&self, gateway: &ObjectName) -> impl Iterator<Item = &Arc<ServicePlan>> {
         let services = self.namespaces.values().flat_map(|namespace| namespace.services.values());

@@ -163,6 +163,13 @@ impl Entry {
         }
     }
 
+    /// Versions that are to come are not to be compared with that of what is known.
+    pub(super) fn forget_version(&mut self) {
+        if let State::Present(seen) = &mut self.state {
+            seen.version = Box::default();
+        }
+    }
+
     /// What was seen last, if something was while it was written.
     pub(super) fn seen_meanwhile(&self) -> Option<&str> {
         self.under_way.as_ref()?.seen.as_deref()

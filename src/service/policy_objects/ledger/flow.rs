@@ -2,7 +2,8 @@
 //!
 //! A failure that has nothing to do with the object itself may be everybody's, as when the API server is away, or that of one
 //! namespace, as with a webhook that fails for it. So the namespace waits, ever longer, and everything of the kind waits shortly, until
-//! one of another namespace has shown what it is; the more namespaces have failed one after the other, the longer.
+//! one of another namespace has shown what it is; the more namespaces have failed one after the other, the longer. Who asks for a longer
+//! pause gets it where he has a say: the API server everywhere, a webhook in the namespace.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::domain::clock::BootInstant;
+use crate::{domain::clock::BootInstant, service::policy_objects::ports::Pause};
 
 /// What is under way of a kind, and whether the API server takes more.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// With so many namespaces the pause is the longest.
 const MOST_NAMESPACES: usize = 5;
-/// An API server that asks for more does not get it.
+/// Who asks for more does not get it.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// A namespace in which nothing was tried for so long is as any other.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
@@ -60,7 +61,12 @@ impl Flow {
     }
 
     /// One has ended in a way that others would: they are left for later, for as long as is `asked` at least.
-    pub(super) fn close(&mut self, namespace: &Arc<str>, why: &str, asked: Option<Duration>, now: BootInstant) {
+    pub(super) fn close(&mut self, namespace: &Arc<str>, why: &str, asked: Option<Pause>, now: BootInstant) {
+        let (of_namespace, of_all) = match asked {
+            None => (Duration::ZERO, None),
+            Some(Pause::Namespace(pause)) => (pause.min(LONGEST_ASKED), None),
+            Some(Pause::Everywhere(pause)) => (Duration::ZERO, Some(pause.min(LONGEST_ASKED))),
+        };
         self.count_end(namespace);
         self.held.retain(|_, held| now.since(held.until) < FORGOTTEN_AFTER);
         let is_known = self.held.contains_key(namespace);
@@ -70,11 +76,11 @@ impl Flow {
             held.until = now.plus(pause(held.failures));
             held.failures = held.failures.saturating_add(1);
         }
+        held.until = held.until.max(now.plus(of_namespace));
         // of a namespace where it is known to go wrong, one more says nothing of the others
-        if is_known && self.closed.is_none() && asked.is_none() {
+        if is_known && self.closed.is_none() && of_all.is_none() {
             return;
         }
-        let asked = now.plus(asked.unwrap_or_default().min(LONGEST_ASKED));
         let closed =
             self.closed.get_or_insert_with(|| Closed { until: now, namespaces: BTreeSet::new(), why: String::new() });
         if closed.until <= now {
@@ -84,8 +90,18 @@ impl Flow {
             let others = closed.namespaces.len().saturating_sub(1);
             closed.until = now.plus(pause(u32::try_from(others).unwrap_or(u32::MAX)));
         }
-        closed.until = closed.until.max(asked);
+        closed.until = closed.until.max(now.plus(of_all.unwrap_or_default()));
         why.clone_into(&mut closed.why);
+    }
+
+    /// How many are.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.values().sum()
+    }
+
+    /// How many of one namespace are.
+    pub(super) fn under_way_in(&self, namespace: &str) -> usize {
+        self.under_way.get(namespace).copied().unwrap_or_default()
     }
 
     /// From when on the API server may be asked for another one of the namespace; `None`: not before it has answered.

@@ -5,7 +5,7 @@ mod turns;
 use std::time::Duration;
 
 use super::*;
-use crate::service::policy_objects::ports::Content;
+use crate::service::policy_objects::ports::{Content, Pause, Seen};
 
 const NAMESPACE: &str = "app";
 
@@ -82,6 +82,10 @@ fn seen(version: u64, content: u8, needs: Option<ObjectKey>) -> SeenObject {
     }
 }
 
+fn listed(kind: ObjectKind, version: u64, objects: Vec<(ObjectName, SeenObject)>) -> Seen {
+    Seen::Listed { kind, version: version.to_string().into(), objects }
+}
+
 /// A cluster that takes everything, and tells of what is not a Secret.
 struct Model {
     ledger: Ledger,
@@ -103,7 +107,7 @@ impl Model {
         for kind in [ObjectKind::ConfigMap, ObjectKind::BackendTlsPolicy] {
             let of_kind = self.objects.iter().filter(|(key, _)| key.kind == kind);
             let all = of_kind.map(|(key, seen)| (key.object.clone(), seen.clone())).collect();
-            self.ledger.see(Seen::Listed(kind, all), self.now);
+            self.ledger.see(listed(kind, self.version, all), self.now);
         }
     }
 
@@ -214,14 +218,14 @@ fn nothing_is_done_before_everything_is_known() {
     let mut ledger = Ledger::default();
     ledger.want(NAMESPACE, portable(1), at(1));
     ledger.planned(at(1));
-    ledger.see(Seen::Listed(ObjectKind::ConfigMap, Vec::new()), at(1));
+    ledger.see(listed(ObjectKind::ConfigMap, 1, Vec::new()), at(1));
     assert_eq!((ledger.next(at(1)), ledger.next_wake(at(1))), (None, None));
-    ledger.see(Seen::Listed(ObjectKind::BackendTlsPolicy, Vec::new()), at(1));
+    ledger.see(listed(ObjectKind::BackendTlsPolicy, 1, Vec::new()), at(1));
     assert!(ledger.next(at(1)).is_some());
     let mut ledger = Ledger::default();
     let stale = vec![(ObjectName::new("gone", "a"), seen(1, 1, None))];
-    ledger.see(Seen::Listed(ObjectKind::ConfigMap, Vec::new()), at(1));
-    ledger.see(Seen::Listed(ObjectKind::BackendTlsPolicy, stale), at(1));
+    ledger.see(listed(ObjectKind::ConfigMap, 1, Vec::new()), at(1));
+    ledger.see(listed(ObjectKind::BackendTlsPolicy, 1, stale), at(1));
     assert_eq!(ledger.next(at(1)), None, "what is wanted is not known yet");
     ledger.planned(at(1));
     assert!(matches!(ledger.next(at(1)), Some(Todo::Remove { .. })));
@@ -237,6 +241,43 @@ fn what_is_right_is_not_written_again() {
     let unchanged = model.objects[&policy("a")].clone();
     model.ledger.see(Seen::Put(policy("a"), SeenObject { version: "99".into(), ..unchanged }), model.now);
     assert!(model.settle().is_empty());
+}
+
+#[test]
+fn a_list_of_before_an_answer_says_nothing_of_what_was_answered_and_one_of_after_it_does() {
+    for (list_sees_it, expected) in [(false, 0), (true, 1)] {
+        let mut model = Model::new();
+        let empty = listed(ObjectKind::ConfigMap, model.version, Vec::new());
+        model.want(vec![wanted(roots(), None, 100)]);
+        let todo = model.ledger.next(model.now).unwrap();
+        let (key, answer) = model.perform(todo);
+        if list_sees_it {
+            // it was deleted since, and the answer is late
+            model.version += 1;
+            model.objects.clear();
+            model.ledger.see(listed(ObjectKind::ConfigMap, model.version, Vec::new()), model.now);
+        }
+        model.ledger.done(&key, answer, model.now);
+        if !list_sees_it {
+            model.ledger.see(empty, model.now);
+        }
+        model.done.clear();
+        assert_eq!(model.settle().len(), expected, "{list_sees_it}");
+    }
+}
+
+#[test]
+fn of_a_cluster_that_was_set_back_only_what_is_seen_now_counts() {
+    let mut model = Model::new();
+    model.version = 1000;
+    model.want(portable(1));
+    model.settle();
+    model.list();
+    model.objects.remove(&policy("a"));
+    model.objects.insert(roots(), seen(2, 99, None));
+    model.version = 500;
+    model.list();
+    assert_eq!(model.settle(), ["apply ConfigMap app/countersign-mesh-ca", "apply BackendTLSPolicy app/a"]);
 }
 
 #[test]

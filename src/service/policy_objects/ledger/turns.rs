@@ -53,6 +53,11 @@ impl Turns {
         self.awaited.as_ref()
     }
 
+    /// There is nobody who could be heard.
+    pub(in crate::service::policy_objects) fn expect_nobody(&mut self) {
+        self.awaited = None;
+    }
+
     /// It was heard.
     pub(in crate::service::policy_objects) fn heard(&mut self, now: BootInstant) {
         self.awaited = None;

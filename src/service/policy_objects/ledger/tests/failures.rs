@@ -55,6 +55,50 @@ fn a_namespace_in_which_all_fail_keeps_no_other_waiting() {
     }
 }
 
+/// So many Secrets are wanted in a namespace.
+fn secrets(ledger: &mut Ledger, namespace: &str, count: usize, now: BootInstant) {
+    let secret = |number| key_in(namespace, ObjectKind::SdsSecret, &format!("{number:03}"));
+    ledger.want(namespace, (0..count).map(|number| wanted(secret(number), None, 1)).collect(), now);
+    ledger.planned(now);
+}
+
+#[test]
+fn namespaces_in_which_all_hang_leave_places_to_others_before_it_is_known_that_they_do() {
+    let mut model = Model::new();
+    for (namespace, expected) in [("a", 8), ("b", 4), ("c", 2), ("d", 1)] {
+        secrets(&mut model.ledger, namespace, 200, model.now);
+        let begun = std::iter::from_fn(|| model.ledger.next(model.now)).count();
+        assert_eq!(begun, expected, "under way in {namespace}");
+        assert_eq!(model.ledger.next_wake(model.now), None, "{namespace}");
+    }
+    secrets(&mut model.ledger, "e", 50, model.now);
+    let written = model.settle();
+    assert_eq!(written.len(), 50);
+    assert!(written.iter().all(|done| done.starts_with("apply Secret e/")), "{written:?}");
+    // one more takes the last place, and nothing is asked for beyond it
+    secrets(&mut model.ledger, "f", 2, model.now);
+    assert!(model.ledger.next(model.now).is_some());
+    assert_eq!((model.ledger.next_wake(model.now), model.ledger.next(model.now)), (None, None));
+}
+
+#[test]
+fn a_webhook_that_asks_for_time_has_its_own_namespace_wait_and_the_api_server_all() {
+    let long = Duration::from_secs(40);
+    for (pause, other) in [(Pause::Namespace(long), Duration::from_millis(500)), (Pause::Everywhere(long), long)] {
+        let mut model = Model::new();
+        secrets(&mut model.ledger, "a", 1, model.now);
+        let Some(Todo::Apply { wanted, .. }) = model.ledger.next(model.now) else { panic!("nothing to do") };
+        let busy = WriteError::Unavailable { why: "busy".into(), pause: Some(pause) };
+        model.ledger.done(&wanted.key, Outcome::Failed(busy), model.now);
+        let begin = model.now;
+        assert_eq!(model.ledger.next_wake(begin), Some(begin.plus(long)), "{pause:?}");
+        secrets(&mut model.ledger, "b", 1, model.now);
+        assert_eq!(model.ledger.next_wake(begin), Some(begin.plus(other)), "{pause:?}");
+        assert_eq!(model.settle(), ["apply Secret b/000", "apply Secret a/000"], "{pause:?}");
+        assert_eq!(model.now, begin.plus(long), "{pause:?}");
+    }
+}
+
 #[test]
 fn what_comes_later_in_another_namespace_does_not_wait_at_all() {
     let mut model = Model::new();

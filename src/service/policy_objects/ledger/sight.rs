@@ -1,0 +1,133 @@
+//! What is seen of objects, in which order ever: of two sights of one object the one of the later version counts, and one of before the
+//! answer to a write of ours does not.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Ledger,
+    entry::{Entry, State},
+};
+use crate::{
+    domain::{
+        clock::BootInstant,
+        policy::{ObjectKind, ObjectName},
+    },
+    service::policy_objects::ports::{ObjectKey, Seen, SeenObject},
+};
+
+impl Ledger {
+    /// Takes in what was seen.
+    pub(in crate::service::policy_objects) fn see(&mut self, seen: Seen, now: BootInstant) {
+        self.revision += 1;
+        self.forget_orphans(now);
+        match seen {
+            Seen::Listed { kind, version, objects } => self.see_list(kind, version, objects, now),
+            Seen::Put(key, object) => {
+                self.tell(key.kind, &object.version);
+                self.replace(&key, State::Present(object), now);
+            }
+            Seen::Gone(key, version) => {
+                self.tell(key.kind, &version);
+                self.remove(&key, &version, now);
+            }
+        }
+    }
+
+    fn see_list(
+        &mut self,
+        kind: ObjectKind,
+        version: Box<str>,
+        objects: Vec<(ObjectName, SeenObject)>,
+        now: BootInstant,
+    ) {
+        let mut listed: BTreeMap<ObjectName, SeenObject> = objects.into_iter().collect();
+        let known: Vec<ObjectKey> = self.keys_of(kind).cloned().collect();
+        // then the cluster was set back to an earlier state, and what was known is of another past
+        if self.listed.get(&kind).is_some_and(|told| is_older(&version, told)) {
+            let all = self.entries.iter_mut().filter(|(key, _)| key.kind == kind);
+            all.for_each(|(_, entry)| entry.forget_version());
+        }
+        for key in known {
+            match listed.remove(&key.object) {
+                Some(seen) => self.replace(&key, State::Present(seen), now),
+                None => self.remove(&key, &version, now),
+            }
+        }
+        for (object, seen) in listed {
+            self.replace(&ObjectKey { kind, object }, State::Present(seen), now);
+        }
+        self.listed.insert(kind, version);
+    }
+
+    /// Of a kind that was listed, something was told at that version.
+    fn tell(&mut self, kind: ObjectKind, version: &str) {
+        if let Some(told) = self.listed.get_mut(&kind) {
+            *told = version.into();
+        }
+    }
+
+    /// An object was seen not to be there at that version.
+    fn remove(&mut self, key: &ObjectKey, version: &str, now: BootInstant) {
+        let is_old = |entry: &Entry| matches!(&entry.state, State::Present(known) if is_older(version, &known.version));
+        if !self.entries.get(key).is_some_and(is_old) {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.note(version);
+            }
+            self.replace(key, State::Absent, now);
+        }
+    }
+
+    /// An object was seen in another state than before.
+    fn replace(&mut self, key: &ObjectKey, state: State, now: BootInstant) {
+        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(self.listed.contains_key(&key.kind)));
+        if let (State::Present(known), State::Present(seen)) = (&entry.state, &state)
+            && (known.version == seen.version || is_older(&seen.version, &known.version))
+        {
+            return;
+        }
+        if let State::Present(seen) = &state {
+            entry.note(&seen.version);
+        }
+        entry.count_reversal(&state, now);
+        let became_unusable = matches!(&state, State::Present(seen) if seen.is_unusable)
+            && !matches!(&entry.state, State::Present(known) if known.is_unusable);
+        if matches!(state, State::Absent) && key.kind == ObjectKind::BackendTlsPolicy && !self.is_planned {
+            self.orphans.push_back((now, ObjectKey { kind: ObjectKind::SdsSecret, object: key.object.clone() }));
+        }
+        self.put(key, state);
+        if became_unusable {
+            self.doubt_secret_of(key, now);
+        }
+        self.attend(key, now);
+        self.attend_related(key, now);
+        self.forget_if_empty(key);
+    }
+
+    /// Of a policy that is seen it is also known which Secret there must be.
+    pub(super) fn put(&mut self, key: &ObjectKey, state: State) {
+        if let State::Present(SeenObject { ours: true, needs: Some(needs), .. }) = &state
+            && needs.kind == ObjectKind::SdsSecret
+        {
+            let secret = self.entries.entry(needs.clone()).or_insert_with(|| Entry::new(false));
+            secret.presume();
+        }
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.state = state;
+        }
+    }
+
+    /// A gateway can't use a policy: its Secret may have been deleted, which is not seen otherwise.
+    fn doubt_secret_of(&mut self, policy: &ObjectKey, now: BootInstant) {
+        let secret = ObjectKey { kind: ObjectKind::SdsSecret, object: policy.object.clone() };
+        if let Some(entry) = self.entries.get_mut(&secret) {
+            entry.doubt();
+            self.attend(&secret, now);
+        }
+    }
+}
+
+/// Versions of one kind grow.
+pub(super) fn is_older(one: &str, other: &str) -> bool {
+    let number = |version: &str| version.parse::<u64>().ok();
+    number(one).zip(number(other)).is_some_and(|(one, other)| one < other)
+}

@@ -58,7 +58,8 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 ]
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
-    "stable": [], "refusals": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"], "alerts": ["all that can be added"],
+    "stable": [], "refusals": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
+    "alerts": ["all that can be added"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names"],
     "API server": ["the mesh's only CA"], "kubeconform": ["all that can be added"],
 }

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from chart_checks import documents, live, objects, pair
+from chart_checks import conform, documents, live, objects, pair
 from chart_checks.cluster import Cluster
-from chart_checks.helm import CHART, Broken, copy_chart, provide, render
+from chart_checks.helm import CHART, Broken, copy_chart, provide, render, side_by_side
 from chart_checks.helm import documents as read
 from chart_checks.sets import REFUSED, SETS, Set
 from run import RELEASE, Failed, say
@@ -43,7 +43,9 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("API server", "templates/services.yaml", "targetPort: tls-ca", "targetPort: -1", "is refused"),
     ("API server", "templates/_helpers.tpl", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "PodSecurity"),
     ("API server", "templates/rbac/policy-objects.yaml", "request.operation == 'DELETE' ||", "operation == 'DELETE' ||", "is refused"),
-    ("API server", "templates/monitors.yaml", "  - port: http-admin", "  - ports: http-admin", "is no ServiceMonitor"),
+    ("kubeconform", "templates/monitors.yaml", "  - port: http-admin", "  - ports: http-admin", "ServiceMonitor countersign is invalid"),
+    ("kubeconform", "templates/deployment.yaml", "enableServiceLinks: false", "serviceLinks: false", "Deployment countersign is invalid"),
+    ("kubeconform", "templates/services.yaml", "  clusterIP: None", "  clusterIP: None\n  clusterIP: None", "already set in map"),
     ("program", "templates/deployment.yaml", "args: [serve, ", "args: [serve, --port=1, ", "ended with 64"),
     ("program", "templates/_config.tpl", '"policyObjects" $of', '"policyThings" $of', "no such setting"),
     ("program", "templates/deployment.yaml", "COUNTERSIGN_REPLICA_UID", "REPLICA_UID", "required, but no source gives it"),
@@ -56,9 +58,10 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 ]
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
-    "stable": [], "refusals": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"], "alerts": ["all that can be added"],
+    "stable": [], "refusals": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
+    "alerts": ["all that can be added"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names"],
-    "API server": ["the mesh's only CA", "all that can be added"],
+    "API server": ["the mesh's only CA"], "kubeconform": ["all that can be added"],
 }
 
 
@@ -71,33 +74,40 @@ class Rendered:
         self.texts: Dict[str, str] = {}
         self.objects: Dict[str, str] = {}
 
-    def items(self, one: Set) -> List[dict]:
+    def text(self, one: Set) -> str:
         if one.name not in self.texts:
             self.texts[one.name] = self.once(one)
-            self.objects[one.name] = json.dumps(read(self.texts[one.name]))
+        return self.texts[one.name]
+
+    def items(self, one: Set) -> List[dict]:
+        if one.name not in self.objects:
+            self.objects[one.name] = json.dumps(read(self.text(one)))
         return json.loads(self.objects[one.name])
 
     def once(self, one: Set) -> str:
         return render(one.values, one.release, one.namespace, self.chart)
 
     def again(self, one: Set, _: List[dict]) -> None:
-        if self.once(one) != self.texts[one.name]:
+        if self.once(one) != self.text(one):
             raise Broken("another rendering gives other bytes")
 
     def each(self, check: Callable[[Set, List[dict]], None]) -> None:
-        for one in self.sets:
+        def of(one: Set) -> None:
             try:
                 check(one, self.items(one))
             except Broken as error:
                 raise Broken(f"{one.name}: {error}") from error
 
+        side_by_side(of, self.sets)
 
-def checks(binary: Path, cluster: Cluster) -> Dict[str, Callable[[Rendered], None]]:
+
+def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[[Rendered], None]]:
     """All that is looked at in a chart, by name."""
     return {
         "stable": lambda it: objects.stable(it.chart),
         "secrets": lambda it: it.each(lambda one, items: objects.without_secrets(items)),
         "rights": lambda it: it.each(objects.same_rights),
+        "kubeconform": lambda it: conform.conform(schemas, {one.name: it.text(one) for one in it.sets}),
         "API server": lambda it: it.each(lambda one, items: live.accepted(cluster, items)),
         "program": lambda it: it.each(lambda one, items: objects.taken_by_the_program(binary, items)),
         "alerts": lambda it: objects.alerts_and_queries({one.name: it.items(one) for one in it.sets}, it.sets == SETS),
@@ -108,7 +118,8 @@ def checks(binary: Path, cluster: Cluster) -> Dict[str, Callable[[Rendered], Non
 
 def can_fail(named: Dict[str, Callable[[Rendered], None]]) -> None:
     """A check that passes whatever stands in the chart would be none."""
-    for check, name, old, new, text in BREAKS:
+    def fails(row: Tuple[str, str, str, str, str]) -> None:
+        check, name, old, new, text = row
         with tempfile.TemporaryDirectory() as folder:
             chart = Path(folder) / "countersign"
             copy_chart(chart)
@@ -122,8 +133,10 @@ def can_fail(named: Dict[str, Callable[[Rendered], None]]) -> None:
             except Broken as error:
                 if text not in str(error):
                     raise Broken(f"{new!r} in {name} is noticed, but not as {text!r}: {error}") from error
-                continue
+                return
             raise Broken(f"{new!r} in place of {old!r} in {name} is not noticed by check {check!r}")
+
+    side_by_side(fails, BREAKS)
 
 
 def step(name: str, work: Callable[[], None]) -> None:
@@ -139,16 +152,18 @@ def main() -> int:
     binary = Path(os.environ.get("COUNTERSIGN_TEST_BINARY") or RELEASE)
     try:
         provide()
+        conform.provide()
         if arguments.write:
             documents.write()
             return 0
         if not os.access(binary, os.X_OK):
             raise Broken(f"{binary} is not there: build it, or name another one by COUNTERSIGN_TEST_BINARY")
         step("docs and schema", lambda: (documents.check(), objects.values_are_in_the_schema()))
-        with Cluster() as cluster:
+        with Cluster() as cluster, tempfile.TemporaryDirectory() as schemas:
             for name in live.NAMESPACES:
                 cluster.namespace(name)
-            named, whole = checks(binary, cluster), Rendered(CHART)
+            conform.write_schemas(cluster, Path(schemas))
+            named, whole = checks(binary, cluster, Path(schemas)), Rendered(CHART)
             say(f"{len(SETS)} sets of values, {len(REFUSED)} refused ones")
             for name, check in named.items():
                 step(name, lambda: check(whole))

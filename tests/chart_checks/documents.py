@@ -24,7 +24,7 @@ OF_THE_CHART = {
     "state", "source", "trustDomain", "meshTrustDomain", "meshCa", "istioNamespace", "rootConfigMap",
     "clusterTrustBundle", "policy", "policyObjects", "gatewayIdentities", "gatewaySecrets", "caDir", "dataDir", "listen",
     "adminListen", "pairListen", "pairAddress", "pairService", "replicaUid", "namespace", "kubeconfig", "workloadSocket",
-    "workload", "istiodRootFile", "istiodTokenFile",
+    "workload", "istiodRootFile", "istiodTokenFile", "bundleEndpoint", "bundleEndpointCert", "bundleEndpointKey",
 }
 
 

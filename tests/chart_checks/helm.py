@@ -7,8 +7,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Tuple, TypeVar
 
 from run import PEERS, ROOT, Step, install_go
 
@@ -17,6 +18,7 @@ BINARY = PEERS / "bin" / "helm"
 CHART = ROOT / "charts" / "countersign"
 KUBERNETES = "1.34.4"
 LIMIT = 60  # seconds for a command
+T = TypeVar("T")
 
 # Reads the documents of a file and gives each as JSON.
 READER = {
@@ -57,6 +59,13 @@ def must(*arguments: str, env: Optional[Dict[str, str]] = None) -> str:
     if code != 0:
         raise Broken(f"helm {' '.join(arguments)} ended with {code}: {err.strip()}")
     return out
+
+
+def side_by_side(work: Callable[[T], None], on: Iterable[T]) -> None:
+    """On a few at a time. The first that is broken counts."""
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(work, on):
+            pass
 
 
 def with_values(values: dict, folder: Path) -> List[str]:

@@ -9,11 +9,11 @@ import tempfile
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 from run import ROOT
 
-from .helm import CHART, KUBERNETES, Broken, documents, must, template
+from .helm import CHART, KUBERNETES, Broken, documents, must, side_by_side, template
 from .sets import REFUSED, Set
 
 RIGHTS = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ServiceAccount", "ValidatingAdmissionPolicy",
@@ -126,12 +126,15 @@ def same_rights(one: Set, items: List[dict]) -> None:
 
 
 def refused(chart: Path = CHART, rows: List = REFUSED) -> None:
-    for values, text in rows:
+    def of(row: Tuple[dict, str]) -> None:
+        values, text = row
         code, _, err = template(values, chart=chart)
         if code == 0:
             raise Broken(f"{json.dumps(values)} is not refused, as it should be with: {text}")
         if text not in err:
             raise Broken(f"{json.dumps(values)} is refused, but not with: {text}\n{err.strip()}")
+
+    side_by_side(of, rows)
     code, _, err = template({"policyObjects": True}, kubernetes="1.29.3", chart=chart)
     if code == 0 or "policyObjects needs Kubernetes 1.30" not in err:
         raise Broken(f"policyObjects is not refused before Kubernetes 1.30: {err}")

@@ -156,7 +156,8 @@ def tested(binary: Path, cluster: Cluster, hooks: List[dict], ca: int, folder: P
 def runs(binary: Path, cluster: Cluster) -> None:
     """With a root of its own: both replicas are ready, and each has a certificate for the test's pod."""
     values = {"mode": "self-signed", "trustDomain": "gateways.example"}
-    with installed_pair(binary, cluster, values, "by a root of its own, in trust domain gateways.example", LEASE | STATE) as (replicas, hooks, folder):
+    signer = "by a root of its own, in trust domain gateways.example"
+    with installed_pair(binary, cluster, values, signer, LEASE | STATE) as (replicas, hooks, folder):
         for process, _, admin in replicas:
             process.wait_until(admin, 200)
         for at, (_, ca, _) in enumerate(replicas):

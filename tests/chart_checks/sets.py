@@ -58,7 +58,7 @@ SETS = [
          "tests": {"enabled": False}, "resources": {}, "nodeSelector": {}},
         ["istiod", "istiod-services"]),
     Set("all that can be added",
-        {**OWN_ROOT, "metrics": MONITORED, "replicas": 3, "logLevel": "debug",
+        {**OWN_ROOT, "metrics": MONITORED, "bundleEndpoint": {"enabled": True, "certificateSecret": "bundle-tls"}, "replicas": 3, "logLevel": "debug",
          "global": {"imagePullSecrets": [{"name": "all"}], "commonLabels": {"team": "platform"}},
          "image": {"registry": "registry.example", "digest": f"sha256:{'0' * 64}"}, "imagePullSecrets": [{"name": "own"}],
          "podSecurityContext": {"runAsUser": 65532, "fsGroup": 65532}, "podLabels": {"a": "b"}, "podAnnotations": {"c": "d"},
@@ -77,7 +77,7 @@ SETS = [
         {"mode": "plugged-in", "policyObjects": True, "metrics": {"podMonitor": {"enabled": True, "interval": "1m"},
                                                                  "prometheusRule": {"enabled": True}}},
         ["", "policy", "policy-objects"]),
-    Set("istiod, monitored", {"metrics": MONITORED}, ["istiod", "istiod-policy", "policy"]),
+    Set("istiod, monitored", {"metrics": MONITORED, "bundleEndpoint": {"enabled": True}}, ["istiod", "istiod-policy", "policy"]),
 ]
 
 # Values, and what must be said of them.
@@ -120,6 +120,7 @@ REFUSED: List[Tuple[dict, str]] = [
     ({"policy": False, "policyObjects": True}, "policyObjects needs policy"),
     ({"policy": False, "gatewayIdentities": [IDENTITY]}, "gatewayIdentities count with policy only"),
     ({**OWN_ROOT, "policyObjects": True}, "policyObjects needs the mesh's own trust domain, cluster.local"),
+    ({"bundleEndpoint": {"certificateSecret": "x"}}, "bundleEndpoint.certificateSecret is of the bundle endpoint"),
     ({"settings": {"svidTtl": "1h"}}, "settings.svidTtl counts with modes plugged-in and self-signed only"),
     ({"settings": {"tokenIssuers": []}}, "settings.tokenIssuers counts with modes"),
     ({**OWN_ROOT, "settings": {"istiodQps": 10}}, "settings.istiodQps counts with mode istiod only"),

@@ -1,13 +1,17 @@
 {{/*
 The alerts, as a list. How long a certificate lives is no metric: it is the most that was left of it in a window up to now. So what is
 left is compared with a share of that. Of a certificate that lives longer than the window the share is of the window and what is left.
+
+Who is not active any more goes on showing what the active alone knows, as it was then: of those certificates the latest counts.
 */}}
 {{- define "countersign.alerts" -}}
 {{- $here := printf "namespace=%q" .Release.Namespace -}}
-{{- $left := "(countersign_certificate_expiry_timestamp_seconds{certificate=~\"svid|serving|istiod\"} - time())" -}}
+{{- $expiry := "countersign_certificate_expiry_timestamp_seconds" -}}
+{{- $ofActive := printf "max by (namespace, certificate) (%s{certificate=%%q,%s})" $expiry $here -}}
+{{- $left := printf "((%s{certificate=~\"svid|serving\"} or %s) - time())" $expiry (printf $ofActive "istiod") -}}
 {{- $outputLeft := "(countersign_output_expiry_timestamp_seconds - time())" -}}
-{{- $authorityLeft := printf "(countersign_certificate_expiry_timestamp_seconds{certificate=\"authority\",%s} - time())" $here -}}
-{{- $rootLeft := printf "(countersign_certificate_expiry_timestamp_seconds{certificate=\"root\",%s} - time())" $here -}}
+{{- $authorityLeft := printf "(%s - time())" (printf $ofActive "authority") -}}
+{{- $rootLeft := printf "(%s - time())" (printf $ofActive "root") -}}
 {{- $hasAuthority := ne .Values.mode "istiod" -}}
 - alert: CountersignCertificateExpiring
   expr: {{ printf "%s < 0.33 * max_over_time(%s[2d:30m])" $left $left | quote }}

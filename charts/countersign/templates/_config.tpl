@@ -34,6 +34,13 @@
 {{- $_ := set $file "gatewayIdentities" . -}}
 {{- end -}}
 {{- end -}}
+{{- if $of.bundleEndpoint.enabled -}}
+{{- $_ := set $file "bundleEndpoint" "0.0.0.0:8443" -}}
+{{- if $of.bundleEndpoint.certificateSecret -}}
+{{- $_ := set $file "bundleEndpointCert" "/etc/countersign/bundle-endpoint/tls.crt" -}}
+{{- $_ := set $file "bundleEndpointKey" "/etc/countersign/bundle-endpoint/tls.key" -}}
+{{- end -}}
+{{- end -}}
 {{- with $of.gatewaySecrets -}}
 {{- $secrets := list -}}
 {{- range . -}}

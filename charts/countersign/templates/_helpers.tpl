@@ -142,6 +142,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled -}}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor would both read the same metrics: enable one of them" -}}
 {{- end -}}
+{{- if and $of.bundleEndpoint.certificateSecret (not $of.bundleEndpoint.enabled) -}}
+{{- fail "bundleEndpoint.certificateSecret is of the bundle endpoint: set bundleEndpoint.enabled to true, or leave it out" -}}
+{{- end -}}
 {{- $without := dict -}}
 {{- if eq $of.mode "istiod" -}}
 {{- range list "svidTtl" "maxSvidTtl" "dnsNames" "istiodRevisions" "adopt" "tokenIssuers" -}}

@@ -4,13 +4,17 @@ mod outputs;
 #[cfg(feature = "kubernetes")]
 mod policies;
 mod roots;
+mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, runtime::Builder};
 use tracing::info;
 
-use self::roots::{Roots, await_first, renew_on_change};
+use self::{
+    roots::{Roots, await_first, renew_on_change},
+    trust::BundleRoots,
+};
 use super::{
     config::{AgentConfig, CaAddress, Environment},
     seams::{RingRandom, SystemClock},
@@ -76,25 +80,28 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     if let Some(follow) = roots.follow {
         spawn(&mut supervisor, "mesh's roots", follow, &shutdown);
     }
-    let endpoints = config.authority.addresses.iter().map(CaAddress::endpoint).collect();
-    let client = CaClient::new(endpoints, config.token_file.clone(), roots.ca, Arc::clone(&clock) as _)
+    let endpoints: Vec<_> = config.authority.addresses.iter().map(CaAddress::endpoint).collect();
+    let client = CaClient::new(endpoints.clone(), config.token_file.clone(), roots.ca, Arc::clone(&clock) as _)
         .accepting(config.authority.identities)
         .sending(config.authority.extras);
     let client = Arc::new(client);
     let ttl = i64::try_from(config.svid_ttl.as_secs()).unwrap_or(i64::MAX);
     let (publisher, identity) = SvidPublisher::new(
         Arc::clone(&client) as _,
-        Expectation::AnyIn(config.trust_domain),
+        Expectation::AnyIn(config.trust_domain.clone()),
         ttl,
         Arc::clone(&clock) as _,
         Arc::clone(&random) as _,
     );
-    let publisher = publisher.checked_by(Arc::new(SelfHandshake::new(Arc::clone(&clock) as _)));
-    let publisher = match roots.bundle {
-        Some(bundle) => publisher.with_bundle_of(bundle),
-        None => publisher,
-    };
+    let bundle = BundleRoots::new(roots.bundle);
+    let publisher = publisher
+        .checked_by(Arc::new(SelfHandshake::new(Arc::clone(&clock) as _)))
+        .with_bundle_of(bundle.roots.clone());
     client.renew_by(identity.clone());
+    let renewed = (identity.clone(), publisher.renew_now());
+    let trust = bundle.follow(&client, endpoints, config.trust_domain, renewed, |name, task| {
+        spawn(&mut supervisor, name, task, &shutdown);
+    })?;
 
     let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
     #[cfg(not(feature = "kubernetes"))]
@@ -122,8 +129,10 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     };
     spawn(&mut supervisor, "identity", keep, &shutdown);
     let asked = shutdown.clone();
-    supervisor
-        .spawn("socket", workload_server::serve(listener, identity, policies, async move { asked.requested().await }));
+    supervisor.spawn(
+        "socket",
+        workload_server::serve(listener, identity, Some(trust), policies, async move { asked.requested().await }),
+    );
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
 }
 

@@ -19,6 +19,7 @@ mod policy_objects;
 pub(super) mod proofs;
 mod signing;
 mod surroundings;
+mod trust;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,6 +38,7 @@ use self::{
     plugged_in::Follower,
     signing::Signing,
     surroundings::PairPort,
+    trust::{OwnSocketTrust, ReplicaTrust},
 };
 use super::{
     config::{Environment, ServeConfig},
@@ -50,6 +52,7 @@ use crate::{
     grpc::{
         ca_server::serve_ca,
         pair_server::{PairServices, serve_pair},
+        pair_trust::PairTrustAccess,
     },
     http::admin,
     service::{
@@ -148,10 +151,12 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let probes = policy_objects.as_ref().map(|planned| planned.probes.clone());
     let gateway_secrets = std::mem::take(&mut surroundings.gateway_secrets);
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
-    let pair = surroundings.announced.pair();
+    let (pair, replica) = (surroundings.announced.pair(), surroundings.replica.clone());
+    let kept_trust = Arc::clone(&surroundings.kept_trust);
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     supervisor.spawn("authority upkeep", until(&shutdown, authority_upkeep::keep(sessions.clone())));
+    let trust = ReplicaTrust::start(&signing, kept_trust, Arc::default(), (&shutdown, &mut supervisor));
     distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
     policy_objects::start_events(policy_events, &signing, (&shutdown, &mut supervisor));
@@ -163,10 +168,13 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let socket = socket.map(|path| WorkloadSocket { path, pair });
     let account = config.workload.clone();
     let workload = match socket {
-        Some(socket) => Some(start_workload_socket(socket, account, &identities, &shutdown, &mut supervisor).await?),
+        Some(socket) => {
+            let trust = (&trust, replica.as_str());
+            Some(start_workload_socket(socket, account, &identities, trust, &shutdown, &mut supervisor).await?)
+        }
         None => None,
     };
-    let (serving, slot) = start_signing(signing, &identities, config.drain, &shutdown, control, &mut supervisor);
+    let (serving, slot) = start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
     policy_objects::start_probes(probes, serving.identity.clone(), &identities, (&shutdown, &mut supervisor));
     if let Some((files, authority)) = plugged_in {
         let latch = readiness.latch("plugged-in authority", "its files have not been looked at yet");
@@ -205,20 +213,26 @@ async fn start_workload_socket(
     socket: WorkloadSocket,
     account: ServiceAccount,
     identities: &OwnIdentities,
+    (trust, replica): (&ReplicaTrust, &str),
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
 ) -> Result<Follower, ServeFailed> {
     let bound = socket.bind().await.map_err(ServeFailed::of)?;
-    let (publisher, identity) = identities.workload(account);
+    let id = account.spiffe_id(&identities.trust_domain).map_err(ServeFailed::of)?;
+    let own = OwnSocketTrust::new(trust);
+    let (publisher, identity) = identities.workload(account, own.roots());
     identities.metrics.follow(ExpiringCertificate::Svid, publisher.stats());
     let follower = Follower { renew_now: publisher.renew_now(), identity: identity.clone() };
+    trust.renew(&follower, identities, (shutdown, &mut *supervisor));
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
-    supervisor.spawn("workload socket", socket.serve(bound, identity, shutdown.clone()));
+    let served = own.serve(id, replica, (shutdown, &mut *supervisor));
+    supervisor.spawn("workload socket", socket.serve(bound, identity, served, shutdown.clone()));
     Ok(follower)
 }
 
 fn start_signing(
     signing: Signing,
+    trust: ReplicaTrust,
     identities: &OwnIdentities,
     drain: Duration,
     shutdown: &Shutdown,
@@ -228,6 +242,8 @@ fn start_signing(
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
     let Signing { slot, ports, pair_port, denial, readiness, policy, .. } = signing;
     let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
+    trust.renew(&follower, identities, (shutdown, &mut *supervisor));
+    let ReplicaTrust { agents, replicas } = trust;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health {
         readiness: readiness.clone(),
@@ -269,14 +285,15 @@ fn start_signing(
     );
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
-    let serving = serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, policy, gone(left.clone()));
+    let serving =
+        serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, agents, policy, gone(left.clone()));
     supervisor.spawn("signing API", async move {
         let result = serving.await;
         answered.send_replace(true);
         result
     });
     let services = PairServices { create, history, denial, enforcement };
-    let pair_server = serve_others(pair_port, services, gone(left.clone()));
+    let pair_server = serve_others(pair_port, services, replicas, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left));
     supervisor.spawn(
         "pair watch",
@@ -293,13 +310,14 @@ fn start_signing(
 async fn serve_others(
     port: PairPort,
     services: PairServices,
+    trust: PairTrustAccess,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     match port {
-        PairPort::Socket(listener) => serve_pair(listener, services, shutdown).await,
+        PairPort::Socket(listener) => serve_pair(listener, services, trust, shutdown).await,
         #[cfg(feature = "kubernetes")]
         PairPort::Tls { port, tls, peers } => {
-            crate::grpc::pair_server::serve_pair_port(port, tls, services, peers, shutdown).await
+            crate::grpc::pair_server::serve_pair_port(port, tls, services, trust, peers, shutdown).await
         }
     }
 }

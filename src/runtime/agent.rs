@@ -16,7 +16,7 @@ use self::{
     trust::BundleRoots,
 };
 use super::{
-    config::{AgentConfig, CaAddress, Environment},
+    config::{AgentConfig, AuthorityConfig, CaAddress, Environment},
     seams::{RingRandom, SystemClock},
     shutdown::{self, Shutdown},
     supervisor::Supervisor,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     grpc::{
-        ca_client::CaClient,
+        ca_client::{CaClient, CaEndpoint, CaRoots},
         self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
         workload_server,
@@ -81,10 +81,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
         spawn(&mut supervisor, "mesh's roots", follow, &shutdown);
     }
     let endpoints: Vec<_> = config.authority.addresses.iter().map(CaAddress::endpoint).collect();
-    let client = CaClient::new(endpoints.clone(), config.token_file.clone(), roots.ca, Arc::clone(&clock) as _)
-        .accepting(config.authority.identities)
-        .sending(config.authority.extras);
-    let client = Arc::new(client);
+    let client = client(&config, roots.ca, endpoints.clone());
     let ttl = i64::try_from(config.svid_ttl.as_secs()).unwrap_or(i64::MAX);
     let (publisher, identity) = SvidPublisher::new(
         Arc::clone(&client) as _,
@@ -94,9 +91,8 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
         Arc::clone(&random) as _,
     );
     let bundle = BundleRoots::new(roots.bundle);
-    let publisher = publisher
-        .checked_by(Arc::new(SelfHandshake::new(Arc::clone(&clock) as _)))
-        .with_bundle_of(bundle.roots.clone());
+    let check = Arc::new(SelfHandshake::new(Arc::clone(&clock) as _));
+    let publisher = publisher.checked_by(check).with_bundle_of(bundle.roots.clone());
     client.renew_by(identity.clone());
     let renewed = (identity.clone(), publisher.renew_now());
     let trust = bundle.follow(&client, endpoints, config.trust_domain, renewed, |name, task| {
@@ -134,6 +130,12 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
         workload_server::serve(listener, identity, Some(trust), policies, async move { asked.requested().await }),
     );
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
+}
+
+fn client(config: &AgentConfig, roots: CaRoots, endpoints: Vec<CaEndpoint>) -> Arc<CaClient> {
+    let AuthorityConfig { identities, extras, .. } = &config.authority;
+    let client = CaClient::new(endpoints, config.token_file.clone(), roots, Arc::new(SystemClock));
+    Arc::new(client.accepting(identities.clone()).sending(extras.clone()))
 }
 
 /// Starts a task that has no end of its own.

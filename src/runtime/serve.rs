@@ -151,8 +151,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let probes = policy_objects.as_ref().map(|planned| planned.probes.clone());
     let gateway_secrets = std::mem::take(&mut surroundings.gateway_secrets);
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
-    let (pair, replica) = (surroundings.announced.pair(), surroundings.replica.clone());
-    let kept_trust = Arc::clone(&surroundings.kept_trust);
+    let (pair, kept_trust) = (surroundings.announced.pair(), Arc::clone(&surroundings.kept_trust));
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     supervisor.spawn("authority upkeep", until(&shutdown, authority_upkeep::keep(sessions.clone())));
@@ -164,16 +163,9 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let Seams { clock, random, metrics, .. } = seams;
     let (create, trust_domain) = (Arc::clone(&signing.create), config.trust_domain.clone());
     let identities = OwnIdentities { create, trust_domain, ttl: config.ttl, clock, random, metrics };
-    let socket = config.workload_socket.clone();
-    let socket = socket.map(|path| WorkloadSocket { path, pair });
-    let account = config.workload.clone();
-    let workload = match socket {
-        Some(socket) => {
-            let trust = (&trust, replica.as_str());
-            Some(start_workload_socket(socket, account, &identities, trust, &shutdown, &mut supervisor).await?)
-        }
-        None => None,
-    };
+    let socket = config.workload_socket.clone().map(|path| WorkloadSocket { path, pair });
+    let workload =
+        start_workload_socket(socket, &config.workload, &identities, &trust, (&shutdown, &mut supervisor)).await?;
     let (serving, slot) = start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
     policy_objects::start_probes(probes, serving.identity.clone(), &identities, (&shutdown, &mut supervisor));
     if let Some((files, authority)) = plugged_in {
@@ -210,24 +202,24 @@ async fn surroundings(
 }
 
 async fn start_workload_socket(
-    socket: WorkloadSocket,
-    account: ServiceAccount,
+    socket: Option<WorkloadSocket>,
+    account: &ServiceAccount,
     identities: &OwnIdentities,
-    (trust, replica): (&ReplicaTrust, &str),
-    shutdown: &Shutdown,
-    supervisor: &mut Supervisor,
-) -> Result<Follower, ServeFailed> {
+    trust: &ReplicaTrust,
+    (shutdown, supervisor): (&Shutdown, &mut Supervisor),
+) -> Result<Option<Follower>, ServeFailed> {
+    let Some(socket) = socket else { return Ok(None) };
     let bound = socket.bind().await.map_err(ServeFailed::of)?;
     let id = account.spiffe_id(&identities.trust_domain).map_err(ServeFailed::of)?;
     let own = OwnSocketTrust::new(trust);
-    let (publisher, identity) = identities.workload(account, own.roots());
+    let (publisher, identity) = identities.workload(account.clone(), own.roots());
     identities.metrics.follow(ExpiringCertificate::Svid, publisher.stats());
     let follower = Follower { renew_now: publisher.renew_now(), identity: identity.clone() };
     trust.renew(&follower, identities, (shutdown, &mut *supervisor));
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
-    let served = own.serve(id, replica, (shutdown, &mut *supervisor));
+    let served = own.serve(id, (shutdown, &mut *supervisor));
     supervisor.spawn("workload socket", socket.serve(bound, identity, served, shutdown.clone()));
-    Ok(follower)
+    Ok(Some(follower))
 }
 
 fn start_signing(
@@ -243,7 +235,7 @@ fn start_signing(
     let Signing { slot, ports, pair_port, denial, readiness, policy, .. } = signing;
     let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
     trust.renew(&follower, identities, (shutdown, &mut *supervisor));
-    let ReplicaTrust { agents, replicas } = trust;
+    let ReplicaTrust { agents, replicas, .. } = trust;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health {
         readiness: readiness.clone(),
@@ -262,7 +254,7 @@ fn start_signing(
     let left = start_election(leadership, drain, shutdown, control, supervisor);
     let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
-    let (health_left, mut writable) = (left.clone(), log.writable());
+    let health_left = left.clone();
     supervisor.spawn(
         "health",
         on(control, async move {
@@ -272,17 +264,7 @@ fn start_signing(
             }
         }),
     );
-    // nothing may be signed that can't be put on record: ending lets a replica take over whose log can be written
-    supervisor.spawn(
-        "issuance log",
-        on(
-            control,
-            until_failed(shutdown, async move {
-                let _written_no_more = writable.wait_for(|writable| !writable).await.is_ok();
-                "the issuance log can't be written: see the log lines above; make room on the disk, or mend it"
-            }),
-        ),
-    );
+    supervisor.spawn("issuance log", on(control, until_unwritable(log.writable(), shutdown)));
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
     let serving =
@@ -305,6 +287,17 @@ fn start_signing(
         }),
     );
     (follower, slot)
+}
+
+/// Nothing may be signed that can't be put on record: ending lets a replica take over whose log can be written.
+fn until_unwritable(
+    mut writable: watch::Receiver<bool>,
+    shutdown: &Shutdown,
+) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
+    until_failed(shutdown, async move {
+        let _written_no_more = writable.wait_for(|writable| !writable).await.is_ok();
+        "the issuance log can't be written: see the log lines above; make room on the disk, or mend it"
+    })
 }
 
 async fn serve_others(

@@ -61,7 +61,6 @@ pub(super) async fn join(
     let issuers = std::iter::once(proofs::embedded_issuer(&data_dir)?).chain(configured).collect();
     let election = EmbeddedElection::new(data_dir.clone());
     let opener = election.clone();
-    let kept_trust = Arc::new(TrustFile::new(&data_dir));
     let (own_slot, logs_of) = (slot.slot(), data_dir.clone());
     Ok(Surroundings {
         data_dir,
@@ -75,7 +74,7 @@ pub(super) async fn join(
         election: Arc::new(election),
         hints: Hints::new(),
         kept_state: None,
-        kept_trust,
+        kept_trust: Arc::new(TrustFile::new(&logs_of)),
         open_state: Box::new(move || opener.open_store(root_of)),
         issuers,
         cluster: None,

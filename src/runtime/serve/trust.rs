@@ -23,6 +23,8 @@ use crate::{
 pub(super) struct ReplicaTrust {
     pub(super) agents: TrustAccess,
     pub(super) replicas: PairTrustAccess,
+    /// How this process is called among the replicas.
+    replica: Arc<str>,
 }
 
 impl ReplicaTrust {
@@ -42,6 +44,7 @@ impl ReplicaTrust {
         Self {
             agents: TrustAccess { trust, followers: Arc::clone(&followers) },
             replicas: PairTrustAccess { known, followers },
+            replica: signing.create.replica().into(),
         }
     }
 
@@ -65,13 +68,14 @@ pub(super) struct OwnSocketTrust {
     follower: RootsFollower,
     trust: TrustReceiver,
     followers: Arc<TrustFollowers>,
+    replica: Arc<str>,
 }
 
 impl OwnSocketTrust {
     pub(super) fn new(replica: &ReplicaTrust) -> Self {
         let (follower, roots) = followed_roots("the pair's trust");
         let TrustAccess { trust, followers } = replica.agents.clone();
-        Self { roots, follower, trust, followers }
+        Self { roots, follower, trust, followers, replica: Arc::clone(&replica.replica) }
     }
 
     /// The roots that are to be published.
@@ -79,12 +83,11 @@ impl OwnSocketTrust {
         self.roots.clone()
     }
 
-    /// Has it followed as `id`, in the name of this `replica`.
-    pub(super) fn serve(self, id: SpiffeId, replica: &str, tasks: (&Shutdown, &mut Supervisor)) -> ServedTrust {
-        let (shutdown, supervisor) = tasks;
+    /// Has it followed as `id`, in the name of this replica.
+    pub(super) fn serve(self, id: SpiffeId, (shutdown, supervisor): (&Shutdown, &mut Supervisor)) -> ServedTrust {
         let served = watch::Sender::new(0);
         let seen = served.subscribe();
-        let (trust, instance) = (self.trust.clone(), replica.into());
+        let (trust, instance) = (self.trust.clone(), Arc::clone(&self.replica));
         let following = async move {
             let itself = trust_followers::Follower { identity: id, instance };
             follow(self, itself, seen).await;

@@ -30,16 +30,18 @@ impl Pair for Known {
 
 type Said = Result<TermTrust, String>;
 
+type Told = Arc<Mutex<Vec<Vec<(Follower, u64)>>>>;
+
 /// Streams of the active, in the order in which they are opened; afterwards it does not answer.
 #[derive(Default)]
 struct Streams {
     scripted: Mutex<VecDeque<mpsc::UnboundedReceiver<Said>>>,
-    told: Arc<Mutex<Vec<Vec<(Follower, u64)>>>>,
+    told: Told,
 }
 
 struct Scripted {
     said: mpsc::UnboundedReceiver<Said>,
-    told: Arc<Mutex<Vec<Vec<(Follower, u64)>>>>,
+    told: Told,
 }
 
 impl TrustOfActive for Streams {

@@ -21,6 +21,7 @@ pub mod pair_client;
 pub mod pair_server;
 mod pair_service;
 pub mod pair_tls;
+pub mod pair_trust;
 mod pass_on_service;
 mod phase;
 pub mod policy_client;
@@ -38,6 +39,9 @@ mod status;
 #[cfg(test)]
 mod testing;
 mod tls_listener;
+pub mod trust_client;
+mod trust_messages;
+pub mod trust_service;
 pub mod unix_listener;
 mod workload_api;
 pub mod workload_server;

@@ -18,6 +18,7 @@ mod files;
 mod frame;
 pub mod history;
 pub mod issuance_log;
+pub mod kept_trust;
 pub mod key_file;
 mod log_head;
 pub mod log_reader;

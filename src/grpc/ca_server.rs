@@ -12,13 +12,20 @@ use tonic::{service::RoutesBuilder, transport::Server};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::{
-    certificate_service::CertificateService, pass_on_service::PassOnService, policy_service::GatewayPolicy,
-    reflection::add_reflection, tls_listener::accept_tls,
+    certificate_service::CertificateService,
+    pass_on_service::PassOnService,
+    policy_service::GatewayPolicy,
+    reflection::add_reflection,
+    tls_listener::accept_tls,
+    trust_service::{FollowedTrust, TrustAccess},
 };
 use crate::{
     domain::x509::VerifiedCsr,
     proto::{
-        ISTIO_CA_DESCRIPTORS, countersign::policy::v1::policy_service_server::PolicyServiceServer,
+        ISTIO_CA_DESCRIPTORS,
+        countersign::{
+            policy::v1::policy_service_server::PolicyServiceServer, trust::v1::trust_service_server::TrustServiceServer,
+        },
         istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer,
     },
     service::{
@@ -48,7 +55,7 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves, with `policy` also that, until `shutdown` resolves; then says GOAWAY on each connection and returns when every certificate that was asked for
+/// Serves, and `trust`, with `policy` also that, until `shutdown` resolves; then says GOAWAY on each connection and returns when every certificate that was asked for
 /// has been answered. What else is open then, such as somebody watching health, is cut.
 ///
 /// # Errors
@@ -59,12 +66,15 @@ pub async fn serve_ca(
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     create: Arc<CreateCertificate>,
     health: HealthServer<impl Health>,
+    trust: TrustAccess,
     policy: Option<PolicyAccess>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let signing = IstioCertificateServiceServer::new(CertificateService::new(Arc::clone(&create)));
     let mut routes = RoutesBuilder::default();
     routes.add_service(signing.max_decoding_message_size(MAX_MESSAGE));
+    let trust = TrustServiceServer::new(FollowedTrust::new(trust, Arc::clone(&create) as _));
+    routes.add_service(trust.max_decoding_message_size(MAX_MESSAGE));
     if let Some(access) = policy {
         let policy = PolicyServiceServer::new(GatewayPolicy::new(access, Arc::clone(&create) as _));
         routes.add_service(policy.max_decoding_message_size(MAX_MESSAGE));

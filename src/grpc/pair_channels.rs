@@ -59,6 +59,11 @@ impl PairChannels {
         Self { tls, kept: Mutex::default() }
     }
 
+    /// The same for another runtime.
+    pub(super) fn with_own_channels(&self) -> Self {
+        Self::new(self.tls.clone())
+    }
+
     /// The channel to an endpoint. Call it within a runtime.
     pub(super) fn to(&self, endpoint: &PairEndpoint) -> Result<Line, String> {
         let tls = match endpoint {

@@ -26,6 +26,7 @@ use super::{
     issuance_messages::relay,
     pair_channels::{Line, PairChannels, over_socket},
     pair_service::{ANSWERED, STILL_ACTIVE},
+    pair_trust::PairTrustClient,
     status::said_by,
 };
 use crate::{
@@ -88,6 +89,11 @@ impl PairClient {
         tls: watch::Receiver<Option<Arc<ClientConfig>>>,
     ) -> Self {
         Self::over(directory, replica, Some(pair_address), Some(tls))
+    }
+
+    /// For following what the active publishes, on channels of its own. They belong to the runtime on which that is done.
+    pub fn trust(&self) -> PairTrustClient {
+        PairTrustClient(self.asking.with_own_channels())
     }
 
     fn over(

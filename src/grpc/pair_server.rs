@@ -11,6 +11,7 @@ use super::{
     mesh_pair_service::MeshReplicaService,
     operator_service::Operator,
     pair_service::{Peers, ReplicaService},
+    pair_trust::{PairTrustAccess, PassedTrust},
     policy_service::OperatorPolicy,
     tls_listener::accept_tls,
     unix_listener::WorkloadListener,
@@ -22,6 +23,7 @@ pub use super::{
 use crate::{
     proto::countersign::{
         policy::v1::policy_operator_service_server::PolicyOperatorServiceServer,
+        trust::v1::pair_trust_service_server::PairTrustServiceServer,
         v1::{
             authority_service_server::AuthorityServiceServer,
             operator_service_server::OperatorServiceServer,
@@ -51,11 +53,13 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 pub async fn serve_pair(
     listener: WorkloadListener,
     services: PairServices,
+    trust: PairTrustAccess,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let service = ReplicaService::new(services, Peers::SameUser);
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
+        .add_service(trust_service(trust, Peers::SameUser))
         .add_service(PairServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(listener.incoming(), shutdown)
         .await
@@ -70,10 +74,17 @@ pub async fn serve_pair_port(
     port: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     services: PairServices,
+    trust: PairTrustAccess,
     peers: CertifiedPeers,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    serve_port(port, tls, ReplicaService::new(services, Peers::Certified(peers)), shutdown).await
+    let peers = Peers::Certified(peers);
+    let trust = trust_service(trust, peers.clone());
+    serve_port(port, tls, ReplicaService::new(services, peers), Some(trust), shutdown).await
+}
+
+fn trust_service(trust: PairTrustAccess, peers: Peers) -> PairTrustServiceServer<PassedTrust> {
+    PairTrustServiceServer::new(PassedTrust::new(trust, peers)).max_decoding_message_size(MAX_MESSAGE)
 }
 
 /// The same where istiod signs.
@@ -87,13 +98,14 @@ pub async fn serve_mesh_pair_port(
     services: MeshPairServices,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    serve_port(port, tls, MeshReplicaService(services), shutdown).await
+    serve_port(port, tls, MeshReplicaService(services), None, shutdown).await
 }
 
 async fn serve_port(
     port: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     service: impl PairService,
+    trust: Option<PairTrustServiceServer<PassedTrust>>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     Server::builder()
@@ -101,6 +113,7 @@ async fn serve_port(
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_service(PairServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE))
+        .add_optional_service(trust)
         .serve_with_incoming_shutdown(accept_tls(port, tls), shutdown)
         .await
 }

@@ -77,6 +77,7 @@ pub struct PairServices {
 }
 
 /// Who the others are.
+#[derive(Clone)]
 pub(super) enum Peers {
     /// Processes of this user in the same data directory, as the listener has checked. They can read everything that this one
     /// can, so their word is taken.
@@ -86,6 +87,7 @@ pub(super) enum Peers {
 }
 
 /// What is believed of replicas elsewhere.
+#[derive(Clone)]
 pub struct CertifiedPeers {
     /// Time, for certificates that expire on a long connection.
     pub clock: Arc<dyn Clock>,
@@ -110,7 +112,7 @@ impl ReplicaService {
 
 impl Peers {
     /// The replica at the other end: as its certificate says, or as it says itself where everybody is believed.
-    fn name(&self, extensions: &Extensions, as_it_says: String) -> Result<String, Status> {
+    pub(super) fn name(&self, extensions: &Extensions, as_it_says: String) -> Result<String, Status> {
         let Self::Certified(peers) = self else { return Ok(as_it_says) };
         let presented = extensions.get::<PeerConnection>().and_then(|connection| connection.presented.as_ref());
         let leaf = presented.map(CertificateChain::leaf);

@@ -1,4 +1,4 @@
-//! Places for streams, of which no gateway identity has more than its share.
+//! Places for streams, of which no identity has more than its share.
 
 use std::{
     collections::BTreeMap,
@@ -9,14 +9,23 @@ use tonic::Status;
 
 use crate::domain::identity::SpiffeId;
 
-/// Streams at one time.
-const IN_ALL: usize = 256;
-/// Of one identity: a quarter.
-const OF_ONE: usize = IN_ALL / 4;
+/// Streams of gateways at one time.
+const OF_GATEWAYS: usize = 256;
+/// One identity has at most this part of them.
+const SHARE: usize = 4;
 
 /// All places.
-#[derive(Debug, Default)]
-pub(super) struct Places(Arc<Mutex<BTreeMap<SpiffeId, usize>>>);
+#[derive(Debug)]
+pub(super) struct Places {
+    room: usize,
+    taken: Arc<Mutex<BTreeMap<SpiffeId, usize>>>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self::with_room(OF_GATEWAYS)
+    }
+}
 
 /// One place, given back when it is dropped.
 #[derive(Debug)]
@@ -26,22 +35,27 @@ pub(super) struct Place {
 }
 
 impl Places {
+    /// For so many streams at one time.
+    pub(super) fn with_room(room: usize) -> Self {
+        Self { room, taken: Arc::default() }
+    }
+
     /// One for a stream of `gateway`.
     ///
     /// # Errors
     ///
     /// `ResourceExhausted` when there is none left for it.
     pub(super) fn take(&self, gateway: &SpiffeId) -> Result<Place, Status> {
-        let mut taken = locked(&self.0);
+        let mut taken = locked(&self.taken);
         let (in_all, of_one) = (taken.values().sum::<usize>(), taken.get(gateway).copied().unwrap_or_default());
-        if of_one >= OF_ONE {
+        if of_one >= self.room / SHARE {
             return Err(Status::resource_exhausted(format!("{of_one} streams of {gateway} are open already")));
         }
-        if in_all >= IN_ALL {
+        if in_all >= self.room {
             return Err(Status::resource_exhausted(format!("{in_all} streams are open already")));
         }
         taken.insert(gateway.clone(), of_one + 1);
-        Ok(Place { gateway: gateway.clone(), taken: Arc::clone(&self.0) })
+        Ok(Place { gateway: gateway.clone(), taken: Arc::clone(&self.taken) })
     }
 }
 
@@ -65,6 +79,8 @@ fn locked(taken: &Mutex<BTreeMap<SpiffeId, usize>>) -> MutexGuard<'_, BTreeMap<S
 mod tests {
     use super::*;
 
+    const OF_ONE: usize = OF_GATEWAYS / SHARE;
+
     fn gateway(number: usize) -> SpiffeId {
         format!("spiffe://td/g{number}").parse().unwrap()
     }
@@ -83,6 +99,6 @@ mod tests {
         taken.truncate(OF_ONE - 1);
         places.take(&gateway(0)).unwrap();
         drop(taken);
-        assert!(locked(&places.0).is_empty());
+        assert!(locked(&places.taken).is_empty());
     }
 }

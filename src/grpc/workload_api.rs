@@ -1,21 +1,24 @@
-//! The SPIFFE Workload API over the published identity. The X.509 half is whole; JWT-SVIDs and WIT-SVIDs are not offered,
-//! but `FetchJWTBundles` answers, because clients wait for it before they use the X.509 half.
+//! The SPIFFE Workload API over the published identity and what the pair publishes. `FetchJWTBundles` answers also where there
+//! are no JWT-SVIDs, because clients wait for it before they use the X.509 half. WIT-SVIDs are not offered.
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use serde_json::json;
 use tonic::{Request, Response, Status, service::interceptor::InterceptedService};
 use zeroize::Zeroizing;
 
 use super::phase::Phases;
 use crate::{
-    domain::{identity::SpiffeId, x509::X509Svid},
+    domain::{bundle::SpiffeBundle, identity::SpiffeId, jwt::JwtAuthority, x509::X509Svid},
     proto::{
         JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
         ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest, WitsvidResponse,
         X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
         spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
     },
-    service::svid_publisher::WorkloadIdentity,
+    service::{published_trust::PublishedTrust, svid_publisher::WorkloadIdentity},
 };
 
 /// The messages that say what an identity is, built once per change. They hold its key, so they have no `Debug`.
@@ -37,20 +40,31 @@ pub(super) type GuardedWorkloadApi =
 type Updates<M> = BoxStream<'static, Result<M, Status>>;
 
 impl WorkloadMessages {
-    pub(super) fn new(identity: &WorkloadIdentity) -> Self {
-        let trust_domain = identity.bundle.trust_domain().id();
+    /// What is served of an identity, and of what else there is to verify others by.
+    pub(super) fn new(identity: &WorkloadIdentity, trust: Option<&PublishedTrust>) -> Self {
+        let own = identity.bundle.trust_domain();
         let bundle = Bytes::from(identity.bundle.to_der());
+        let others: Vec<&SpiffeBundle> = trust.iter().flat_map(|trust| trust.others(own)).collect();
+        // a client takes nothing for a mistake, and who has no such authorities has no such SVIDs
+        let with_roots = others.iter().filter(|bundle| !bundle.x509_authorities.is_empty());
+        let federated: HashMap<String, Bytes> =
+            with_roots.map(|bundle| (bundle.trust_domain.id(), roots_of(bundle))).collect();
+        let of_own = trust.map(|trust| &trust.own).filter(|bundle| bundle.trust_domain == *own);
+        let own_keys = of_own.map_or(&[] as &[JwtAuthority], |bundle| &bundle.jwt_authorities);
+        let others_keys = others.iter().map(|bundle| (bundle.trust_domain.id(), jwks_of(&bundle.jwt_authorities)));
+        let jwt_bundles = others_keys.chain([(own.id(), jwks_of(own_keys))]).collect();
         Self {
-            svid: identity.svid.as_deref().map(|svid| svid_response(svid, bundle.clone())),
-            bundles: X509BundlesResponse { crl: Vec::new(), bundles: [(trust_domain.clone(), bundle)].into() },
-            jwt_bundles: JwtBundlesResponse {
-                bundles: [(trust_domain, Bytes::from_static(br#"{"keys": []}"#))].into(),
+            svid: identity.svid.as_deref().map(|svid| svid_response(svid, bundle.clone(), federated.clone())),
+            bundles: X509BundlesResponse {
+                crl: Vec::new(),
+                bundles: federated.into_iter().chain([(own.id(), bundle)]).collect(),
             },
+            jwt_bundles: JwtBundlesResponse { bundles: jwt_bundles },
         }
     }
 }
 
-fn svid_response(svid: &X509Svid, bundle: Bytes) -> X509svidResponse {
+fn svid_response(svid: &X509Svid, bundle: Bytes, federated_bundles: HashMap<String, Bytes>) -> X509svidResponse {
     let svid = X509svid {
         spiffe_id: svid.id().to_string(),
         x509_svid: svid.chain().to_der().into(),
@@ -58,7 +72,20 @@ fn svid_response(svid: &X509Svid, bundle: Bytes) -> X509svidResponse {
         bundle,
         hint: String::new(),
     };
-    X509svidResponse { svids: vec![svid], ..X509svidResponse::default() }
+    X509svidResponse { svids: vec![svid], federated_bundles, ..X509svidResponse::default() }
+}
+
+fn roots_of(bundle: &SpiffeBundle) -> Bytes {
+    bundle.x509_authorities.iter().flat_map(|root| root.der().iter().copied()).collect::<Vec<u8>>().into()
+}
+
+/// A plain JWK Set: no `use`, sequence or hint stands in it (Workload API 5.2).
+fn jwks_of(keys: &[JwtAuthority]) -> Bytes {
+    if keys.is_empty() {
+        return Bytes::from_static(br#"{"keys": []}"#);
+    }
+    let keys: Vec<_> = keys.iter().map(JwtAuthority::jwk).collect();
+    json!({ "keys": keys }).to_string().into()
 }
 
 impl WorkloadApi {

@@ -21,6 +21,7 @@ use crate::{
     service::{
         context_acceptance::AcceptanceBook,
         policy_follower::PeersReceiver,
+        published_trust::{PublishedTrust, TrustReceiver},
         svid_publisher::{IdentityReceiver, WorkloadIdentity},
     },
 };
@@ -44,13 +45,22 @@ pub struct ServedPolicies {
     pub book: Arc<AcceptanceBook>,
 }
 
+/// What the pair publishes for others to verify by, if that is followed: bundles of other trust domains and keys of JWT-SVIDs. The
+/// own trust domain's roots are the identity's, which knows where it has them from.
+pub struct ServedTrust {
+    /// What is to be served.
+    pub trust: TrustReceiver,
+    /// The sequence of the own bundle that is served; 0 until one is.
+    pub served: watch::Sender<u64>,
+}
+
 /// Envoy opens a stream per secret, all on one connection.
 const MAX_STREAMS: u32 = 100_000;
 
 /// How long clients have to take notice when the socket closes.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Serves `identity`, and validation contexts if policies are followed, on `listener` until `shutdown` resolves; then every
+/// Serves `identity`, `trust` beside it, and validation contexts if policies are followed, on `listener` until `shutdown` resolves; then every
 /// stream ends with `Unavailable`.
 ///
 /// Health of the whole server (`""`) is `SERVING` while an SVID is held that has not expired, `NOT_SERVING` before and
@@ -64,6 +74,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 pub async fn serve(
     listener: WorkloadListener,
     identity: IdentityReceiver,
+    trust: Option<ServedTrust>,
     policies: Option<ServedPolicies>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -84,7 +95,7 @@ pub async fn serve(
     let stopping = async move {
         tokio::select! {
             () = shutdown => {}
-            () = prepare(identity, peers, &messages, &secrets, &health) => {}
+            () = prepare(Sources { identity, trust, peers }, &messages, &secrets, &health) => {}
         }
         health.set_service_status("", ServingStatus::NotServing).await;
         messages.send_replace(Phase::Stopping);
@@ -97,35 +108,70 @@ pub async fn serve(
     }
 }
 
-/// Prepares each published identity once for all streams. Never returns: what was published last stays when the publisher
-/// is gone.
+/// What is served, as it comes.
+struct Sources {
+    identity: IdentityReceiver,
+    trust: Option<ServedTrust>,
+    peers: Option<PeersReceiver>,
+}
+
+impl Sources {
+    /// Waits for a change of anything. Never returns when nothing can change any more: what was published last stays when its
+    /// publisher is gone.
+    async fn changed(&mut self) {
+        let Self { identity, trust, peers } = self;
+        tokio::select! {
+            Ok(()) = identity.changed() => {}
+            Ok(()) = next(trust.as_mut().map(|served| &mut served.trust)) => {}
+            Ok(()) = next(peers.as_mut()) => {}
+            else => std::future::pending::<()>().await,
+        }
+    }
+}
+
+async fn next<T>(receiver: Option<&mut watch::Receiver<T>>) -> Result<(), watch::error::RecvError> {
+    match receiver {
+        Some(receiver) => receiver.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Prepares each published identity, and what is served beside it, once for all streams. Never returns.
 async fn prepare(
-    mut identity: IdentityReceiver,
-    mut peers: Option<PeersReceiver>,
+    mut sources: Sources,
     messages: &watch::Sender<Phase<WorkloadMessages>>,
     secrets: &watch::Sender<Phase<SecretSet>>,
     health: &HealthReporter,
 ) {
-    let mut contexts = None;
+    let (mut contexts, mut changes, mut last) = (None, 0, None);
     loop {
-        let published = identity.borrow_and_update().clone();
-        if let Some(identity) = published {
-            messages.send_replace(Phase::Serving(WorkloadMessages::new(&identity).into()));
-            let validation = validation(peers.as_mut(), &identity, &mut contexts);
-            secrets.send_replace(Phase::Serving(SecretSet::new(&identity, validation).into()));
+        let published = sources.identity.borrow_and_update().clone();
+        let trust = sources.trust.as_mut().and_then(|served| served.trust.borrow_and_update().clone());
+        if trust != last {
+            changes += 1;
+            last.clone_from(&trust);
+        }
+        let trust = trust.as_deref();
+        if let Some(identity) = &published {
+            messages.send_replace(Phase::Serving(WorkloadMessages::new(identity, trust).into()));
+            let validation = validation(sources.peers.as_mut(), identity, &mut contexts);
+            let secret_set = SecretSet::new(identity, trust.map(|trust| (trust, changes)), validation);
+            secrets.send_replace(Phase::Serving(secret_set.into()));
             let status = if identity.svid.is_some() { ServingStatus::Serving } else { ServingStatus::NotServing };
             health.set_service_status("", status).await;
         }
-        let changed = async |peers: Option<&mut PeersReceiver>| match peers {
-            Some(peers) => peers.changed().await.is_ok(),
-            None => false,
-        };
-        tokio::select! {
-            Ok(()) = identity.changed() => {}
-            true = changed(peers.as_mut()) => {}
-            else => std::future::pending::<()>().await,
+        if let (Some(trust), Some(ServedTrust { served, .. })) = (trust, &sources.trust)
+            && is_served(trust, published.as_deref())
+        {
+            served.send_if_modified(|served| std::mem::replace(served, trust.sequence()) != trust.sequence());
         }
+        sources.changed().await;
     }
+}
+
+/// Whether a client gets the own bundle as it is here. Before there is an identity nobody has another one.
+fn is_served(trust: &PublishedTrust, identity: Option<&WorkloadIdentity>) -> bool {
+    identity.is_none_or(|identity| trust.has_roots(&identity.bundle))
 }
 
 /// What is served of the policies, beside this identity. `before` is what was.

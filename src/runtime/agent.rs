@@ -4,15 +4,19 @@ mod outputs;
 #[cfg(feature = "kubernetes")]
 mod policies;
 mod roots;
+mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, runtime::Builder};
 use tracing::info;
 
-use self::roots::{Roots, await_first, renew_on_change};
+use self::{
+    roots::{Roots, await_first, renew_on_change},
+    trust::BundleRoots,
+};
 use super::{
-    config::{AgentConfig, CaAddress, Environment},
+    config::{AgentConfig, AuthorityConfig, CaAddress, Environment},
     seams::{RingRandom, SystemClock},
     shutdown::{self, Shutdown},
     supervisor::Supervisor,
@@ -20,7 +24,7 @@ use super::{
 };
 use crate::{
     grpc::{
-        ca_client::CaClient,
+        ca_client::{CaClient, CaEndpoint, CaRoots},
         self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
         workload_server,
@@ -76,25 +80,24 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     if let Some(follow) = roots.follow {
         spawn(&mut supervisor, "mesh's roots", follow, &shutdown);
     }
-    let endpoints = config.authority.addresses.iter().map(CaAddress::endpoint).collect();
-    let client = CaClient::new(endpoints, config.token_file.clone(), roots.ca, Arc::clone(&clock) as _)
-        .accepting(config.authority.identities)
-        .sending(config.authority.extras);
-    let client = Arc::new(client);
+    let endpoints: Vec<_> = config.authority.addresses.iter().map(CaAddress::endpoint).collect();
+    let client = client(&config, roots.ca, endpoints.clone());
     let ttl = i64::try_from(config.svid_ttl.as_secs()).unwrap_or(i64::MAX);
     let (publisher, identity) = SvidPublisher::new(
         Arc::clone(&client) as _,
-        Expectation::AnyIn(config.trust_domain),
+        Expectation::AnyIn(config.trust_domain.clone()),
         ttl,
         Arc::clone(&clock) as _,
         Arc::clone(&random) as _,
     );
-    let publisher = publisher.checked_by(Arc::new(SelfHandshake::new(Arc::clone(&clock) as _)));
-    let publisher = match roots.bundle {
-        Some(bundle) => publisher.with_bundle_of(bundle),
-        None => publisher,
-    };
+    let bundle = BundleRoots::new(roots.bundle);
+    let check = Arc::new(SelfHandshake::new(Arc::clone(&clock) as _));
+    let publisher = publisher.checked_by(check).with_bundle_of(bundle.roots.clone());
     client.renew_by(identity.clone());
+    let renewed = (identity.clone(), publisher.renew_now());
+    let trust = bundle.follow(&client, endpoints, config.trust_domain, renewed, |name, task| {
+        spawn(&mut supervisor, name, task, &shutdown);
+    })?;
 
     let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
     #[cfg(not(feature = "kubernetes"))]
@@ -111,9 +114,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let shown = output.run(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
     spawn(&mut supervisor, "readiness", async move { match shown.await {} }, &shutdown);
     metrics.follow(ExpiringCertificate::Svid, stats);
-    if let Some(address) = config.admin_listen {
-        start_admin(address, metrics, readiness, &shutdown, &mut supervisor).await?;
-    }
+    start_admin(config.admin_listen, metrics, readiness, &shutdown, &mut supervisor).await?;
     let renew = renew_on_change(client.roots(), publisher.renew_now(), random);
     spawn(&mut supervisor, "roots", renew, &shutdown);
     let keep = async move {
@@ -122,9 +123,17 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     };
     spawn(&mut supervisor, "identity", keep, &shutdown);
     let asked = shutdown.clone();
-    supervisor
-        .spawn("socket", workload_server::serve(listener, identity, policies, async move { asked.requested().await }));
+    supervisor.spawn(
+        "socket",
+        workload_server::serve(listener, identity, Some(trust), policies, async move { asked.requested().await }),
+    );
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
+}
+
+fn client(config: &AgentConfig, roots: CaRoots, endpoints: Vec<CaEndpoint>) -> Arc<CaClient> {
+    let AuthorityConfig { identities, extras, .. } = &config.authority;
+    let client = CaClient::new(endpoints, config.token_file.clone(), roots, Arc::new(SystemClock));
+    Arc::new(client.accepting(identities.clone()).sending(extras.clone()))
 }
 
 /// Starts a task that has no end of its own.
@@ -144,12 +153,13 @@ fn spawn(
 }
 
 async fn start_admin(
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
 ) -> Result<(), AgentFailed> {
+    let Some(address) = address else { return Ok(()) };
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| AgentFailed(format!("adminListen {address}: {error}")))?;
     let asked = shutdown.clone();

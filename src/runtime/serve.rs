@@ -21,6 +21,7 @@ pub(super) mod proofs;
 mod signing;
 mod surroundings;
 mod tasks;
+mod trust;
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,6 +42,7 @@ use self::{
     signing::Signing,
     surroundings::PairPort,
     tasks::{cut_after_grace, gone, on, until, until_failed},
+    trust::{OwnSocketTrust, ReplicaTrust},
 };
 use super::{
     config::{Environment, ServeConfig},
@@ -54,6 +56,7 @@ use crate::{
     grpc::{
         ca_server::serve_ca,
         pair_server::{PairServices, serve_pair},
+        pair_trust::PairTrustAccess,
     },
     http::admin,
     service::{
@@ -151,10 +154,11 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let probes = policy_objects.as_ref().map(|planned| planned.probes.clone());
     let gateway_secrets = std::mem::take(&mut surroundings.gateway_secrets);
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
-    let pair = surroundings.announced.pair();
+    let (pair, kept_trust) = (surroundings.announced.pair(), Arc::clone(&surroundings.kept_trust));
     let signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     supervisor.spawn("authority upkeep", until(&shutdown, authority_upkeep::keep(sessions.clone())));
+    let trust = ReplicaTrust::start(&signing, kept_trust, Arc::default(), (&shutdown, &mut supervisor));
     distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
     policy_objects::start_events(policy_events, &signing, (&shutdown, &mut supervisor));
@@ -162,18 +166,14 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let Seams { clock, random, metrics, .. } = seams;
     let (create, trust_domain) = (Arc::clone(&signing.create), config.trust_domain.clone());
     let identities = OwnIdentities { create, trust_domain, ttl: config.ttl, clock, random, metrics };
-    let socket = config.workload_socket.clone();
-    let socket = socket.map(|path| WorkloadSocket { path, pair });
-    let account = config.workload.clone();
-    let workload = match socket {
-        Some(socket) => Some(start_workload_socket(socket, account, &identities, &shutdown, &mut supervisor).await?),
-        None => None,
-    };
-    let trust = bundle_endpoint::own_trust(sessions.clone(), (&shutdown, &mut supervisor));
+    let socket = config.workload_socket.clone().map(|path| WorkloadSocket { path, pair });
+    let workload =
+        start_workload_socket(socket, &config.workload, &identities, &trust, (&shutdown, &mut supervisor)).await?;
+    let published = trust.agents.trust.clone();
     let Started { serving, slot, left } =
-        start_signing(signing, &identities, config.drain, &shutdown, control, &mut supervisor);
-    let of =
-        bundle_endpoint::Of { trust, serving: serving.identity.clone(), clock: Arc::clone(&identities.clock), left };
+        start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
+    let clock = Arc::clone(&identities.clock);
+    let of = bundle_endpoint::Of { trust: published, serving: serving.identity.clone(), clock, left };
     bundle_endpoint::start(endpoint, of, (&shutdown, &mut supervisor));
     policy_objects::start_probes(probes, serving.identity.clone(), &identities, (&shutdown, &mut supervisor));
     if let Some((files, authority)) = plugged_in {
@@ -219,19 +219,24 @@ async fn surroundings(
 }
 
 async fn start_workload_socket(
-    socket: WorkloadSocket,
-    account: ServiceAccount,
+    socket: Option<WorkloadSocket>,
+    account: &ServiceAccount,
     identities: &OwnIdentities,
-    shutdown: &Shutdown,
-    supervisor: &mut Supervisor,
-) -> Result<Follower, ServeFailed> {
+    trust: &ReplicaTrust,
+    (shutdown, supervisor): (&Shutdown, &mut Supervisor),
+) -> Result<Option<Follower>, ServeFailed> {
+    let Some(socket) = socket else { return Ok(None) };
     let bound = socket.bind().await.map_err(ServeFailed::of)?;
-    let (publisher, identity) = identities.workload(account);
+    let id = account.spiffe_id(&identities.trust_domain).map_err(ServeFailed::of)?;
+    let own = OwnSocketTrust::new(trust);
+    let (publisher, identity) = identities.workload(account.clone(), own.roots());
     identities.metrics.follow(ExpiringCertificate::Svid, publisher.stats());
     let follower = Follower { renew_now: publisher.renew_now(), identity: identity.clone() };
+    trust.renew(&follower, identities, (shutdown, &mut *supervisor));
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
-    supervisor.spawn("workload socket", socket.serve(bound, identity, shutdown.clone()));
-    Ok(follower)
+    let served = own.serve(id, (shutdown, &mut *supervisor));
+    supervisor.spawn("workload socket", socket.serve(bound, identity, served, shutdown.clone()));
+    Ok(Some(follower))
 }
 
 /// What goes on for as long as a replica serves.
@@ -244,6 +249,7 @@ struct Started {
 
 fn start_signing(
     signing: Signing,
+    trust: ReplicaTrust,
     identities: &OwnIdentities,
     drain: Duration,
     shutdown: &Shutdown,
@@ -253,6 +259,8 @@ fn start_signing(
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
     let Signing { slot, ports, pair_port, denial, readiness, policy, .. } = signing;
     let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
+    trust.renew(&follower, identities, (shutdown, &mut *supervisor));
+    let ReplicaTrust { agents, replicas, .. } = trust;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health {
         readiness: readiness.clone(),
@@ -271,7 +279,7 @@ fn start_signing(
     let left = start_election(leadership, drain, shutdown, control, supervisor);
     let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
-    let (health_left, mut writable) = (left.clone(), log.writable());
+    let health_left = left.clone();
     supervisor.spawn(
         "health",
         on(control, async move {
@@ -281,27 +289,18 @@ fn start_signing(
             }
         }),
     );
-    // nothing may be signed that can't be put on record: ending lets a replica take over whose log can be written
-    supervisor.spawn(
-        "issuance log",
-        on(
-            control,
-            until_failed(shutdown, async move {
-                let _written_no_more = writable.wait_for(|writable| !writable).await.is_ok();
-                "the issuance log can't be written: see the log lines above; make room on the disk, or mend it"
-            }),
-        ),
-    );
+    supervisor.spawn("issuance log", on(control, until_unwritable(log.writable(), shutdown)));
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
-    let serving = serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, policy, gone(left.clone()));
+    let serving =
+        serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, agents, policy, gone(left.clone()));
     supervisor.spawn("signing API", async move {
         let result = serving.await;
         answered.send_replace(true);
         result
     });
     let services = PairServices { create, history, denial, enforcement };
-    let pair_server = serve_others(pair_port, services, gone(left.clone()));
+    let pair_server = serve_others(pair_port, services, replicas, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left.clone()));
     supervisor.spawn(
         "pair watch",
@@ -315,16 +314,28 @@ fn start_signing(
     Started { serving: follower, slot, left }
 }
 
+/// Nothing may be signed that can't be put on record: ending lets a replica take over whose log can be written.
+fn until_unwritable(
+    mut writable: watch::Receiver<bool>,
+    shutdown: &Shutdown,
+) -> impl Future<Output = Result<(), ServeFailed>> + Send + 'static {
+    until_failed(shutdown, async move {
+        let _written_no_more = writable.wait_for(|writable| !writable).await.is_ok();
+        "the issuance log can't be written: see the log lines above; make room on the disk, or mend it"
+    })
+}
+
 async fn serve_others(
     port: PairPort,
     services: PairServices,
+    trust: PairTrustAccess,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     match port {
-        PairPort::Socket(listener) => serve_pair(listener, services, shutdown).await,
+        PairPort::Socket(listener) => serve_pair(listener, services, trust, shutdown).await,
         #[cfg(feature = "kubernetes")]
         PairPort::Tls { port, tls, peers } => {
-            crate::grpc::pair_server::serve_pair_port(port, tls, services, peers, shutdown).await
+            crate::grpc::pair_server::serve_pair_port(port, tls, services, trust, peers, shutdown).await
         }
     }
 }

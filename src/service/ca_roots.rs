@@ -121,6 +121,15 @@ impl RootsFollower {
         });
     }
 
+    /// Nothing is known of them any more, and why.
+    pub fn forget(&self, why: &str) {
+        self.known.send_if_modified(|known| {
+            let is_news = known.roots.take().is_some();
+            known.absence = why.into();
+            is_news
+        });
+    }
+
     /// They have been read anew, whatever was there.
     pub fn looked(&self) {
         self.looks.send_modify(|looks| *looks += 1);

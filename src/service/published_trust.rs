@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::domain::{bundle::SpiffeBundle, x509::TrustBundle};
+use crate::domain::{
+    bundle::SpiffeBundle,
+    identity::TrustDomain,
+    x509::{BundleError, Certificate, TrustBundle},
+};
 
 /// The own trust domain's bundle and those of the others that it federates with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,5 +36,37 @@ impl PublishedTrust {
             refresh_hint: None,
         };
         Self { own, tainted: Vec::new(), federated: Vec::new() }
+    }
+
+    /// Of the own bundle; 0 if its maker does not count.
+    pub fn sequence(&self) -> u64 {
+        self.own.sequence.unwrap_or_default()
+    }
+
+    /// The roots of X.509-SVIDs of the own trust domain.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn own_roots(&self) -> Result<TrustBundle, BundleError> {
+        TrustBundle::new(self.own.trust_domain.clone(), self.own.x509_authorities.clone())
+    }
+
+    /// Whether these are its roots of the own trust domain, in whatever order.
+    pub fn has_roots(&self, roots: &TrustBundle) -> bool {
+        let (own, others) = (&self.own.x509_authorities, roots.roots());
+        own.len() == others.len() && own.iter().all(|root| others.contains(root))
+    }
+
+    /// The bundles of trust domains other than `own`.
+    pub fn others<'a>(&'a self, own: &'a TrustDomain) -> impl Iterator<Item = &'a SpiffeBundle> {
+        self.federated.iter().filter(move |bundle| bundle.trust_domain != *own)
+    }
+
+    /// Whether a certificate is to be renewed because of who has signed it.
+    pub fn is_tainted(&self, leaf: &Certificate) -> bool {
+        let Some(signer) = leaf.authority_key_id() else { return false };
+        let signer: String = signer.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.tainted.iter().any(|tainted| tainted.eq_ignore_ascii_case(&signer))
     }
 }

@@ -5,6 +5,7 @@ mod content;
 mod imported;
 mod pair;
 mod slots;
+mod stored;
 mod term_state;
 mod unknown_fields;
 
@@ -23,6 +24,7 @@ use self::{
 pub use self::{
     imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
     pair::pair_authority,
+    stored::stored_trust,
     term_state::{JwtSignerReceiver, TermState},
 };
 use super::{

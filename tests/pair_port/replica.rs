@@ -24,6 +24,7 @@ use countersign::{
         pair_client::PairClient,
         pair_server::{CertifiedPeers, PairServices, serve_pair_port},
         pair_tls::pair_tls,
+        pair_trust::PairTrustAccess,
     },
     runtime::seams::{RingRandom, SystemClock},
     service::{
@@ -172,10 +173,11 @@ impl Pair {
             enforcement: None,
         };
         let peers = CertifiedPeers { clock, known: Arc::clone(&known), workload: settings.workload };
+        let trust = PairTrustAccess { known: watch::channel(None).1, followers: Arc::default() };
         let (leave, mut left) = watch::channel(false);
         let server = tokio::spawn(async move {
             let left = async move { drop(left.wait_for(|left| *left).await.unwrap()) };
-            serve_pair_port(port, tls.server, services, peers, left).await.unwrap();
+            serve_pair_port(port, tls.server, services, trust, peers, left).await.unwrap();
         });
         let followed = Arc::clone(&client);
         let tasks = vec![

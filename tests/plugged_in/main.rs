@@ -19,3 +19,4 @@ mod chains;
 mod place;
 mod start;
 mod swaps;
+mod trust;

@@ -272,7 +272,7 @@ impl Socket {
         let listener = WorkloadListener::bind(&path, SocketAccess::default()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let identity = publisher.identity.clone();
-        let server = tokio::spawn(workload_server::serve(listener, identity, policies, async {
+        let server = tokio::spawn(workload_server::serve(listener, identity, None, policies, async {
             _ = stopped.await;
         }));
         Self { publisher, path, stop: Some(stop), server, _folder: folder }

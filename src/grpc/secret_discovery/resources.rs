@@ -10,18 +10,22 @@ use super::{
     validation::{ValidationContexts, service_of},
 };
 use crate::{
-    domain::x509::{TrustBundle, X509Svid},
+    domain::{
+        bundle::SpiffeBundle,
+        identity::TrustDomain,
+        x509::{Certificate, TrustBundle, X509Svid},
+    },
     proto::{
         Any,
         envoy::{
             config::core::v3::TypedExtensionConfig,
             extensions::transport_sockets::tls::v3::{
                 CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate, secret,
-                spiffe_cert_validator_config::TrustDomain,
+                spiffe_cert_validator_config,
             },
         },
     },
-    service::svid_publisher::WorkloadIdentity,
+    service::{published_trust::PublishedTrust, svid_publisher::WorkloadIdentity},
 };
 
 const VALIDATOR_NAME: &str = "envoy.tls.cert_validator.spiffe";
@@ -39,7 +43,8 @@ const ALL_BUNDLES: &str = "ALL";
 pub(in crate::grpc) struct SecretSet {
     revision: u64,
     id: String,
-    trust_domain_id: String,
+    /// The bundles' names by trust domain, the own one's first.
+    trust_domain_ids: Vec<String>,
     secrets: BTreeMap<String, Arc<ServedSecret>>,
     validation: Validation,
 }
@@ -55,12 +60,16 @@ pub(in crate::grpc) enum Validation {
 }
 
 impl SecretSet {
-    pub(in crate::grpc) fn new(identity: &WorkloadIdentity, validation: Validation) -> Self {
+    /// What is served of an identity, of what else there is to verify others by, and of policies. `changes` counts those of
+    /// the second.
+    pub(in crate::grpc) fn new(
+        identity: &WorkloadIdentity,
+        trust: Option<(&PublishedTrust, u64)>,
+        validation: Validation,
+    ) -> Self {
         let id = identity.id.to_string();
-        let trust_domain_id = identity.bundle.trust_domain().id();
+        let own = identity.bundle.trust_domain();
         let mut secrets = BTreeMap::new();
-        let bundle = &identity.bundle;
-        let bundle_version = version(&bundle.to_der());
         let mut serve = |name: &str, version: &str, content| {
             let secret = Secret { name: name.to_owned(), r#type: Some(content) };
             secrets.insert(
@@ -68,16 +77,23 @@ impl SecretSet {
                 Arc::new(ServedSecret { version: version.to_owned(), resource: encode(&secret), context: None }),
             );
         };
-        serve(BUNDLE, &bundle_version, roots(bundle));
-        serve(&trust_domain_id, &bundle_version, roots(bundle));
-        serve(ALL_BUNDLES, &bundle_version, spiffe_validator(bundle));
+        let own_roots = Roots::of_own(&identity.bundle);
+        let others = trust.iter().flat_map(|(trust, _)| trust.others(own)).filter_map(Roots::of_other);
+        let all: Vec<Roots<'_>> = std::iter::once(own_roots.clone()).chain(others).collect();
+        serve(BUNDLE, &version(&own_roots.der), own_roots.context());
+        for roots in &all {
+            serve(&roots.trust_domain.id(), &version(&roots.der), roots.context());
+        }
+        serve(ALL_BUNDLES, &version_of_all(&all), spiffe_validator(&all));
         if let Some(svid) = identity.svid.as_deref() {
             let svid_version = version(&svid.chain().to_der());
             serve(IDENTITY, &svid_version, key_pair(svid));
             serve(&id, &svid_version, key_pair(svid));
         }
         let of_policies = if let Validation::Served(contexts) = &validation { contexts.revision() } else { 0 };
-        Self { revision: identity.revision + of_policies, id, trust_domain_id, secrets, validation }
+        let of_trust = trust.map_or(0, |(_, changes)| changes);
+        let trust_domain_ids = all.iter().map(|roots| roots.trust_domain.id()).collect();
+        Self { revision: identity.revision + of_policies + of_trust, id, trust_domain_ids, secrets, validation }
     }
 
     /// Secrets without content, for tests of the protocols: `svid` and `bundle` are the versions.
@@ -95,7 +111,7 @@ impl SecretSet {
         };
         let mut secrets: BTreeMap<_, _> = named([BUNDLE, &trust_domain_id], bundle).into();
         secrets.extend(svid.map(|version| named([IDENTITY, &id], version)).into_iter().flatten());
-        Self { revision, id, trust_domain_id, secrets, validation: Validation::NotServed }
+        Self { revision, id, trust_domain_ids: vec![trust_domain_id], secrets, validation: Validation::NotServed }
     }
 
     /// Grows with each change of any secret.
@@ -114,16 +130,60 @@ impl SecretSet {
         }
     }
 
-    /// Whether the name means something here, withdrawn or not.
+    /// Whether the name means something here, withdrawn or not. The bundle of a trust domain may always come, and come again.
     pub(super) fn knows(&self, name: &str) -> bool {
-        [IDENTITY, BUNDLE, ALL_BUNDLES, &self.id, &self.trust_domain_id].contains(&name)
+        [IDENTITY, BUNDLE, ALL_BUNDLES, &self.id].contains(&name)
+            || is_trust_domain_id(name)
             || !matches!(self.validation, Validation::NotServed) && service_of(name).is_some()
     }
 
-    /// What a wildcard stands for: the bundle and the identity, each once, by ID.
-    pub(super) fn wildcard(&self) -> [&str; 2] {
-        [&self.trust_domain_id, &self.id]
+    /// What a wildcard stands for: the bundles and the identity, each once, by ID.
+    pub(super) fn wildcard(&self) -> impl Iterator<Item = &str> {
+        self.trust_domain_ids.iter().chain([&self.id]).map(String::as_str)
     }
+}
+
+fn is_trust_domain_id(name: &str) -> bool {
+    name.strip_prefix("spiffe://").is_some_and(|rest| rest.parse::<TrustDomain>().is_ok())
+}
+
+/// The roots of one trust domain, for Envoy.
+#[derive(Clone)]
+struct Roots<'a> {
+    trust_domain: &'a TrustDomain,
+    der: Vec<u8>,
+    pem: Bytes,
+}
+
+impl<'a> Roots<'a> {
+    fn of_own(bundle: &'a TrustBundle) -> Self {
+        Self { trust_domain: bundle.trust_domain(), der: bundle.to_der(), pem: bundle.to_pem().into() }
+    }
+
+    /// `None` without roots: Envoy takes no empty ones.
+    fn of_other(bundle: &'a SpiffeBundle) -> Option<Self> {
+        let roots = &bundle.x509_authorities;
+        let der: Vec<u8> = roots.iter().flat_map(|root| root.der().iter().copied()).collect();
+        let pem: String = roots.iter().map(Certificate::to_pem).collect();
+        (!der.is_empty()).then(|| Self { trust_domain: &bundle.trust_domain, der, pem: pem.into() })
+    }
+
+    fn context(&self) -> secret::Type {
+        secret::Type::ValidationContext(CertificateValidationContext {
+            trusted_ca: Some(inline(self.pem.clone())),
+            custom_validator_config: None,
+            match_typed_subject_alt_names: Vec::new(),
+        })
+    }
+}
+
+/// That of one trust domain is its roots' alone, as it always was.
+fn version_of_all(all: &[Roots<'_>]) -> String {
+    if let [own] = all {
+        return version(&own.der);
+    }
+    let named = all.iter().flat_map(|roots| [roots.trust_domain.as_str().as_bytes(), b"\n", &roots.der]);
+    version(&named.flatten().copied().collect::<Vec<u8>>())
 }
 
 fn key_pair(svid: &X509Svid) -> secret::Type {
@@ -133,21 +193,17 @@ fn key_pair(svid: &X509Svid) -> secret::Type {
     })
 }
 
-fn roots(bundle: &TrustBundle) -> secret::Type {
-    secret::Type::ValidationContext(CertificateValidationContext {
-        trusted_ca: Some(inline(bundle.to_pem().into())),
-        custom_validator_config: None,
-        match_typed_subject_alt_names: Vec::new(),
-    })
-}
-
-fn spiffe_validator(bundle: &TrustBundle) -> secret::Type {
-    let config = SpiffeCertValidatorConfig {
-        trust_domains: vec![TrustDomain {
-            name: bundle.trust_domain().to_string(),
-            trust_bundle: Some(inline(bundle.to_pem().into())),
-        }],
-    };
+/// Each trust domain's roots for SVIDs of that trust domain alone, by name.
+fn spiffe_validator(all: &[Roots<'_>]) -> secret::Type {
+    let mut trust_domains: Vec<_> = all
+        .iter()
+        .map(|roots| spiffe_cert_validator_config::TrustDomain {
+            name: roots.trust_domain.to_string(),
+            trust_bundle: Some(inline(roots.pem.clone())),
+        })
+        .collect();
+    trust_domains.sort_by(|one, other| one.name.cmp(&other.name));
+    let config = SpiffeCertValidatorConfig { trust_domains };
     secret::Type::ValidationContext(CertificateValidationContext {
         trusted_ca: None,
         match_typed_subject_alt_names: Vec::new(),

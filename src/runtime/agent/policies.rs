@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::AgentFailed;
+use super::{AgentFailed, trust::instance};
 use crate::{
-    domain::random::SecureRandom as _,
     grpc::{
         ca_client::CaClient, policy_client::GatewayPolicies, policy_report::GatewayReports,
         workload_server::ServedPolicies,
@@ -34,9 +33,7 @@ pub(super) fn follow(
     }
     let replicas = Arc::new(authority.at(addresses.iter().map(CaAddress::endpoint).collect()));
     let (clock, random) = (Arc::new(SystemClock), Arc::new(RingRandom::new()));
-    let mut instance = [0; 8];
-    random.fill(&mut instance).map_err(AgentFailed::of)?;
-    let instance = instance.iter().map(|byte| format!("{byte:02x}")).collect();
+    let instance = instance(random.as_ref())?;
     let source = Arc::new(GatewayPolicies::new(Arc::clone(&replicas)));
     let (follower, peers) = PolicyFollower::new(source, Arc::clone(metrics), clock, random);
     spawn("policies", Box::pin(async move { match follower.run().await {} }));

@@ -22,7 +22,7 @@ use crate::{
     grpc::bundle_tls::{EndpointFilesError, endpoint_with_files, endpoint_with_svid},
     http::bundle_endpoint,
     runtime::{config::BundleEndpointConfig, shutdown::Shutdown, supervisor::Supervisor},
-    service::{published_trust::TrustReceiver, signing_session::SigningSession, svid_publisher::IdentityReceiver},
+    service::{published_trust::TrustReceiver, svid_publisher::IdentityReceiver},
     storage::endpoint_files::{EndpointContents, EndpointFiles},
 };
 
@@ -98,39 +98,6 @@ impl BundleEndpoint {
         let served = bundle_endpoint::serve(self.listener, configured, trust, gone(left.clone()));
         supervisor.spawn("bundle endpoint", cut_after_grace(served, left));
     }
-}
-
-/// What this replica has published as the active one; what it published last stays.
-pub(super) fn own_trust(
-    mut sessions: watch::Receiver<Option<Arc<SigningSession>>>,
-    (shutdown, supervisor): (&Shutdown, &mut Supervisor),
-) -> TrustReceiver {
-    let (told, trust) = watch::channel(None);
-    let following = async move {
-        loop {
-            let session = sessions.borrow_and_update().clone();
-            let tell = async {
-                let Some(session) = session else { return };
-                let mut trust = session.trust();
-                loop {
-                    let newest = trust.borrow_and_update().clone();
-                    told.send_replace(newest);
-                    if trust.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            let changed = tokio::select! {
-                changed = sessions.changed() => changed,
-                () = async { tell.await; std::future::pending().await } => return,
-            };
-            if changed.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    supervisor.spawn("own trust", until(shutdown, following));
-    trust
 }
 
 /// Serves until the replica has left.

@@ -19,6 +19,7 @@ use crate::{
     storage::{
         data_dir::DataDir,
         embedded_election::EmbeddedElection,
+        kept_trust::TrustFile,
         pair_directory::{Others, PairDirectory, ReplicaEntry},
         replica_slot::ReplicaSlot,
     },
@@ -73,6 +74,7 @@ pub(super) async fn join(
         election: Arc::new(election),
         hints: Hints::new(),
         kept_state: None,
+        kept_trust: Arc::new(TrustFile::new(&logs_of)),
         open_state: Box::new(move || opener.open_store(root_of)),
         issuers,
         cluster: None,

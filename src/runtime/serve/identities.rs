@@ -20,10 +20,11 @@ use crate::{
         self_handshake::SelfHandshake,
         server_tls::server_config,
         unix_listener::{BindError, WorkloadListener, wait_until_free},
-        workload_server,
+        workload_server::{self, ServedTrust},
     },
     runtime::shutdown::Shutdown,
     service::{
+        ca_roots::FollowedRoots,
         create_certificate::CreateCertificate,
         metrics::Metrics,
         own_identity::OwnAuthority,
@@ -55,9 +56,10 @@ impl OwnIdentities {
         self.publisher(OwnIdentity::Serving, i64::try_from(ttl.as_secs()).unwrap_or(0))
     }
 
-    /// Keeps the SVID of the own socket's workload.
-    pub(super) fn workload(&self, account: ServiceAccount) -> (SvidPublisher, IdentityReceiver) {
-        self.publisher(OwnIdentity::Workload(account), 0)
+    /// Keeps the SVID of the own socket's workload, and publishes `roots` with it.
+    pub(super) fn workload(&self, account: ServiceAccount, roots: FollowedRoots) -> (SvidPublisher, IdentityReceiver) {
+        let (publisher, identity) = self.publisher(OwnIdentity::Workload(account), 0);
+        (publisher.with_bundle_of(roots), identity)
     }
 
     fn publisher(&self, own: OwnIdentity, ttl_seconds: i64) -> (SvidPublisher, IdentityReceiver) {
@@ -129,11 +131,12 @@ impl WorkloadSocket {
         others.unwrap_or_default().announced.iter().any(|other| other.workload_socket.as_ref() == Some(&path))
     }
 
-    /// Serves `identity` on the socket, from when it can be had, until `shutdown`.
+    /// Serves `identity` and `trust` on the socket, from when it can be had, until `shutdown`.
     pub(super) async fn serve(
         self,
         bound: Option<WorkloadListener>,
         identity: IdentityReceiver,
+        trust: ServedTrust,
         shutdown: Shutdown,
     ) -> Result<(), workload_server::ServeError> {
         let listener = match bound {
@@ -143,7 +146,7 @@ impl WorkloadSocket {
                 listener = self.take_over() => listener,
             },
         };
-        workload_server::serve(listener, identity, None, async move { shutdown.requested().await }).await
+        workload_server::serve(listener, identity, Some(trust), None, async move { shutdown.requested().await }).await
     }
 
     /// Binds the socket when it falls free. What is in the way is said once, not at each attempt.

@@ -15,6 +15,7 @@ use crate::{
         gateway_secrets::GatewaySecret,
         issuance_history::IssuanceHistory,
         leadership::{Election, Hints},
+        pair_trust::KeptTrust,
         policy_events::PolicyEvents,
         policy_objects::{Plans, PolicyObjects},
         policy_publisher::{PodChanges, PolicyAccess, PolicyPublisher},
@@ -43,6 +44,8 @@ pub(super) struct Surroundings {
     pub(super) open_state: OpenStore,
     /// Where a state that is lost may still be in memory.
     pub(super) kept_state: Option<Arc<dyn KeptState>>,
+    /// What is known of the trust while nobody is active.
+    pub(super) kept_trust: Arc<dyn KeptTrust>,
     /// Whose tokens are believed without asking anybody.
     pub(super) issuers: Vec<TokenIssuer>,
     /// Who says whose the other tokens are.

@@ -1,0 +1,97 @@
+//! Following what a pair publishes for others to verify by: the agent's side.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming};
+
+use super::{
+    ca_client::{CaClient, CaEndpoint, Question},
+    trust_messages::{MAX_TRUST, trust_of},
+};
+use crate::{
+    proto::countersign::trust::v1::{FollowRequest, Trust, trust_service_client::TrustServiceClient},
+    service::{
+        ports::{BoxFuture, SignError},
+        published_trust::PublishedTrust,
+        trust_follower::{TrustSource, TrustStream},
+    },
+};
+
+/// The trust of the certificate authority that a client has its SVIDs from.
+pub struct FollowedAuthority {
+    authority: Arc<CaClient>,
+    endpoints: Vec<CaEndpoint>,
+    instance: String,
+}
+
+struct Followed {
+    /// The connection is this stream's alone, and goes with it.
+    _connection: CaClient,
+    requests: mpsc::Sender<FollowRequest>,
+    updates: Streaming<Trust>,
+}
+
+impl FollowedAuthority {
+    /// At `endpoints`, to whom the caller proves itself as `authority` does; in the name of a process that is called `instance`.
+    pub const fn new(authority: Arc<CaClient>, endpoints: Vec<CaEndpoint>, instance: String) -> Self {
+        Self { authority, endpoints, instance }
+    }
+}
+
+impl TrustSource for FollowedAuthority {
+    fn open(&self, in_effect: u64) -> BoxFuture<'_, Result<Option<Box<dyn TrustStream>>, String>> {
+        Box::pin(async move {
+            let connection = self.authority.at(self.endpoints.clone());
+            let is_unknown = AtomicBool::new(false);
+            let call = |question: Question| {
+                let (requests, told) = mpsc::channel(1);
+                // there is room for the first
+                let first = requests.try_send(FollowRequest { instance: self.instance.clone(), in_effect });
+                let (channel, request) = question.bring(Request::new(ReceiverStream::new(told)));
+                let is_unknown = &is_unknown;
+                async move {
+                    first.map_err(|error| Status::internal(error.to_string()))?;
+                    let mut client = TrustServiceClient::new(channel).max_decoding_message_size(MAX_TRUST);
+                    match client.follow(request).await {
+                        Ok(updates) => Ok((requests, updates.into_inner())),
+                        Err(status) => {
+                            is_unknown.fetch_or(status.code() == Code::Unimplemented, Ordering::Relaxed);
+                            Err(status)
+                        }
+                    }
+                }
+            };
+            let opened = connection.ask_anywhere(call, Ok::<_, SignError>).await;
+            match opened {
+                Ok((requests, updates)) => {
+                    Ok(Some(Box::new(Followed { _connection: connection, requests, updates }) as _))
+                }
+                // a replica that does not know it yet may stand beside one that does
+                Err(_) if is_unknown.into_inner() => Ok(None),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+}
+
+impl TrustStream for Followed {
+    fn next(&mut self) -> BoxFuture<'_, Result<PublishedTrust, String>> {
+        Box::pin(async {
+            let message = self.updates.message().await;
+            let message = message.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;
+            trust_of(message.ok_or("the replica has ended the stream")?)
+        })
+    }
+
+    fn says(&mut self, in_effect: u64) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let message = FollowRequest { instance: String::new(), in_effect };
+            self.requests.send(message).await.map_err(|_closed| "the stream has ended".to_owned())
+        })
+    }
+}

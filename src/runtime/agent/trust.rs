@@ -1,0 +1,77 @@
+//! What the pair publishes for others to verify by, followed by the agent, wired.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+
+use super::AgentFailed;
+use crate::{
+    domain::{identity::TrustDomain, random::SecureRandom},
+    grpc::{
+        ca_client::{CaClient, CaEndpoint},
+        trust_client::FollowedAuthority,
+        workload_server::ServedTrust,
+    },
+    runtime::seams::RingRandom,
+    service::{
+        ca_roots::{FollowedRoots, RootsFollower, followed_roots},
+        ports::BoxFuture,
+        svid_publisher::IdentityReceiver,
+        tainted_renewal::renew_when_tainted,
+        trust_follower::TrustFollower,
+    },
+};
+
+/// Where the trust bundle is from, if not from the CA's answers.
+pub(super) struct BundleRoots {
+    /// For the publisher.
+    pub(super) roots: FollowedRoots,
+    /// For whoever follows the pair; `None` when another source was configured.
+    follower: Option<RootsFollower>,
+}
+
+impl BundleRoots {
+    /// Of the `configured` source, or of the pair.
+    pub(super) fn new(configured: Option<FollowedRoots>) -> Self {
+        if let Some(roots) = configured {
+            return Self { roots, follower: None };
+        }
+        let (follower, roots) = followed_roots("the pair's trust");
+        Self { roots, follower: Some(follower) }
+    }
+
+    /// Has the CA at `endpoints` followed as soon as there is an identity, which proves whose the socket is; and what is tainted
+    /// renewed.
+    pub(super) fn follow(
+        self,
+        authority: &Arc<CaClient>,
+        endpoints: Vec<CaEndpoint>,
+        trust_domain: TrustDomain,
+        (identity, renew_now): (IdentityReceiver, Arc<Notify>),
+        mut spawn: impl FnMut(&'static str, BoxFuture<'static, ()>),
+    ) -> Result<ServedTrust, AgentFailed> {
+        let random = Arc::new(RingRandom::new());
+        let source = FollowedAuthority::new(Arc::clone(authority), endpoints, instance(random.as_ref())?);
+        let served = watch::Sender::new(0);
+        let (seen, shared) = (served.subscribe(), Arc::clone(&random) as _);
+        let (follower, trust) = TrustFollower::new(Arc::new(source), trust_domain, self.follower, seen, shared);
+        let mut first = identity.clone();
+        let follow = async move {
+            if first.wait_for(Option::is_some).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            match follower.run().await {}
+        };
+        spawn("trust", Box::pin(follow));
+        let renew = renew_when_tainted(trust.clone(), identity, renew_now, random);
+        spawn("tainted renewal", Box::pin(async move { match renew.await {} }));
+        Ok(ServedTrust { trust, served })
+    }
+}
+
+/// A name for this process among others of its identity.
+pub(super) fn instance(random: &dyn SecureRandom) -> Result<String, AgentFailed> {
+    let mut instance = [0; 8];
+    random.fill(&mut instance).map_err(AgentFailed::of)?;
+    Ok(instance.iter().map(|byte| format!("{byte:02x}")).collect())
+}

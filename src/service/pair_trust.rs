@@ -1,0 +1,267 @@
+//! The trust as a replica knows it, active or not: of its own term, of the active, or what was kept. Of two terms the later is
+//! right, and within one term the sequence never falls.
+
+mod stored;
+
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::{debug, info, warn};
+
+pub use self::stored::StoredTrust;
+use super::{
+    ports::{ActiveReplica, BoxFuture, Pair},
+    published_trust::{PublishedTrust, TrustReceiver},
+    signing_session::SigningSession,
+    trust_followers::{Follower, TrustFollowers},
+};
+use crate::domain::leadership::Term;
+
+/// The trust of a term.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TermTrust {
+    /// In which it was said.
+    pub term: Term,
+    /// It.
+    pub trust: Arc<PublishedTrust>,
+}
+
+/// The latest, with the term that it is of.
+pub type TermTrustReceiver = watch::Receiver<Option<TermTrust>>;
+
+/// A term of this replica.
+pub trait TrustSession: Send + Sync + 'static {
+    /// Which.
+    fn term(&self) -> Term;
+
+    /// What is published in it.
+    fn trust(&self) -> TrustReceiver;
+}
+
+impl TrustSession for SigningSession {
+    fn term(&self) -> Term {
+        self.term()
+    }
+
+    fn trust(&self) -> TrustReceiver {
+        self.trust()
+    }
+}
+
+/// How the active is asked.
+pub trait TrustOfActive: Send + Sync {
+    /// Opens a stream of what it knows.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, for people.
+    fn open<'a>(&'a self, active: &'a ActiveReplica) -> BoxFuture<'a, Result<Box<dyn PairTrustStream>, String>>;
+}
+
+/// What another replica knows, as it changes.
+pub trait PairTrustStream: Send {
+    /// The next. Can be dropped and called again without loss.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none any more.
+    fn next(&mut self) -> BoxFuture<'_, Result<TermTrust, String>>;
+
+    /// Tells who follows here: all of them.
+    ///
+    /// # Errors
+    ///
+    /// When the stream has ended.
+    fn tell(&mut self, followers: Vec<(Follower, u64)>) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// What is left of the trust while nobody is active.
+pub trait KeptTrust: Send + Sync {
+    /// What was kept last, if anything was. Blocks: call it off the runtime.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be read, for people.
+    fn load(&self) -> Result<Option<TermTrust>, String>;
+
+    /// Keeps what the active publishes, where the stored state does not do so. Blocks: call it off the runtime.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be written, for people.
+    fn keep(&self, trust: &TermTrust) -> Result<(), String>;
+}
+
+/// The task.
+pub struct PairTrust {
+    pair: Arc<dyn Pair>,
+    source: Arc<dyn TrustOfActive>,
+    kept: Arc<dyn KeptTrust>,
+    followers: Arc<TrustFollowers>,
+    known: watch::Sender<Option<TermTrust>>,
+    published: watch::Sender<Option<Arc<PublishedTrust>>>,
+}
+
+/// For a stream to be there, and for what is told on it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// Changes of followers within this are told together.
+const PACE: Duration = Duration::from_millis(100);
+/// So often they are told of anyway.
+const CONFIRM_EVERY: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(200);
+/// For an active of a version that publishes nothing, and for what can't be read.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+
+impl PairTrust {
+    /// Of a replica whose pair is `pair`, and what it will publish. Nothing happens before [`PairTrust::run`].
+    pub fn new(
+        pair: Arc<dyn Pair>,
+        source: Arc<dyn TrustOfActive>,
+        kept: Arc<dyn KeptTrust>,
+        followers: Arc<TrustFollowers>,
+    ) -> (Self, TrustReceiver) {
+        let (published, receiver) = watch::channel(None);
+        (Self { pair, source, kept, followers, known: watch::Sender::new(None), published }, receiver)
+    }
+
+    /// The same with terms, for other replicas.
+    pub fn with_terms(&self) -> TermTrustReceiver {
+        self.known.subscribe()
+    }
+
+    /// Follows the own terms in `sessions`, and the active while there is none. Never returns.
+    pub async fn run<S: TrustSession>(self, mut sessions: watch::Receiver<Option<Arc<S>>>) -> Infallible {
+        let following = async {
+            loop {
+                let session = sessions.borrow_and_update().clone();
+                tokio::select! {
+                    () = next(&mut sessions) => {}
+                    never = self.follow(session) => match never {},
+                }
+            }
+        };
+        tokio::select! {
+            never = following => never,
+            never = self.look_at_kept() => match never {},
+        }
+    }
+
+    async fn follow<S: TrustSession>(&self, session: Option<Arc<S>>) -> Infallible {
+        let Some(session) = session else { return self.follow_active().await };
+        self.followers.begin_term();
+        let (term, mut trust) = (session.term(), session.trust());
+        loop {
+            let now = trust.borrow_and_update().clone();
+            if let Some(trust) = now {
+                let trust = TermTrust { term, trust };
+                self.take(trust.clone());
+                self.keep(trust).await;
+            }
+            next(&mut trust).await;
+        }
+    }
+
+    async fn follow_active(&self) -> Infallible {
+        let mut active = self.pair.active();
+        let mut said = String::new();
+        loop {
+            let now = active.borrow_and_update().clone();
+            let Some(now) = now else {
+                next(&mut active).await;
+                continue;
+            };
+            let why = tokio::select! {
+                why = self.follow_at(&now) => why,
+                () = next(&mut active) => continue,
+            };
+            let is_news = why != said;
+            debug!(event = "pair_trust_not_followed", active = now.replica, why, is_news);
+            sleep(if is_news { PAUSE } else { LONG_PAUSE }).await;
+            said = why;
+        }
+    }
+
+    /// Until the stream ends; returns why.
+    async fn follow_at(&self, active: &ActiveReplica) -> String {
+        let mut stream = match timeout(ANSWER_LIMIT, self.source.open(active)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(why)) => return why,
+            Err(_elapsed) => return format!("no answer within {ANSWER_LIMIT:?}"),
+        };
+        let mut changes = self.followers.changes();
+        let mut tell_at = Instant::now();
+        loop {
+            tokio::select! {
+                said = stream.next() => match said {
+                    Ok(trust) => self.take(trust),
+                    Err(why) => return why,
+                },
+                Ok(()) = changes.changed() => tell_at = tell_at.min(Instant::now() + PACE),
+                () = sleep_until(tell_at) => {
+                    match timeout(ANSWER_LIMIT, stream.tell(self.followers.here())).await {
+                        Ok(Ok(())) => tell_at = Instant::now() + CONFIRM_EVERY,
+                        Ok(Err(why)) => return why,
+                        Err(_elapsed) => return format!("nothing is taken within {ANSWER_LIMIT:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is older than what is known is left alone.
+    fn take(&self, next: TermTrust) {
+        let rank = |trust: &TermTrust| (trust.term, trust.trust.sequence());
+        let held = self.known.borrow().clone();
+        if let Some(held) = &held {
+            if rank(&next) < rank(held) || next == *held {
+                return;
+            }
+            if next.trust.sequence() < held.trust.sequence() {
+                let (was, is) = (held.trust.sequence(), next.trust.sequence());
+                warn!(event = "trust_sequence_fell", was, is, "agents that have seen the higher one wait for it");
+            }
+        }
+        if held.is_none_or(|held| held.trust != next.trust) {
+            let TermTrust { term, trust } = &next;
+            info!(event = "trust_known", %term, sequence = trust.sequence(), federated = trust.federated.len());
+            self.published.send_replace(Some(Arc::clone(trust)));
+        }
+        self.known.send_replace(Some(next));
+    }
+
+    async fn keep(&self, trust: TermTrust) {
+        let kept = Arc::clone(&self.kept);
+        let written = spawn_blocking(move || kept.keep(&trust)).await;
+        if let Err(error) = written.map_err(|error| error.to_string()).flatten() {
+            warn!(event = "trust_not_kept", error, "while nobody is active, a replica that starts does not know it");
+        }
+    }
+
+    /// Until anything is known. Never returns.
+    async fn look_at_kept(&self) -> Infallible {
+        while self.known.borrow().is_none() {
+            let kept = Arc::clone(&self.kept);
+            match spawn_blocking(move || kept.load()).await.map_err(|error| error.to_string()).flatten() {
+                Ok(Some(trust)) if self.known.borrow().is_none() => self.take(trust),
+                Ok(_) => {}
+                Err(error) => debug!(event = "kept_trust_not_read", error),
+            }
+            sleep(LONG_PAUSE).await;
+        }
+        pending().await
+    }
+}
+
+/// Whoever tells no more has ended, and says so itself.
+async fn next<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests;

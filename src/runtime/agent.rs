@@ -91,8 +91,8 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
         Arc::clone(&random) as _,
     );
     let bundle = BundleRoots::new(roots.bundle);
-    let publisher = publisher.checked_by(Arc::new(SelfHandshake::new(Arc::clone(&clock) as _)));
-    let publisher = publisher.with_bundle_of(bundle.roots.clone());
+    let check = Arc::new(SelfHandshake::new(Arc::clone(&clock) as _));
+    let publisher = publisher.checked_by(check).with_bundle_of(bundle.roots.clone());
     client.renew_by(identity.clone());
     let renewed = (identity.clone(), publisher.renew_now());
     let trust = bundle.follow(&client, endpoints, config.trust_domain, renewed, |name, task| {
@@ -114,10 +114,9 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let shown = output.run(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
     spawn(&mut supervisor, "readiness", async move { match shown.await {} }, &shutdown);
     metrics.follow(ExpiringCertificate::Svid, stats);
-    if let Some(address) = config.admin_listen {
-        start_admin(address, metrics, readiness, &shutdown, &mut supervisor).await?;
-    }
-    spawn(&mut supervisor, "roots", renew_on_change(client.roots(), publisher.renew_now(), random), &shutdown);
+    start_admin(config.admin_listen, metrics, readiness, &shutdown, &mut supervisor).await?;
+    let renew = renew_on_change(client.roots(), publisher.renew_now(), random);
+    spawn(&mut supervisor, "roots", renew, &shutdown);
     let keep = async move {
         await_first(&client.roots()).await;
         publisher.run().await;
@@ -154,12 +153,13 @@ fn spawn(
 }
 
 async fn start_admin(
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
 ) -> Result<(), AgentFailed> {
+    let Some(address) = address else { return Ok(()) };
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| AgentFailed(format!("adminListen {address}: {error}")))?;
     let asked = shutdown.clone();

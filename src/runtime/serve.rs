@@ -172,8 +172,8 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let published = trust.agents.trust.clone();
     let Started { serving, slot, left } =
         start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
-    let (identity, clock) = (serving.identity.clone(), Arc::clone(&identities.clock));
-    let of = bundle_endpoint::Of { trust: published, serving: identity, clock, left };
+    let clock = Arc::clone(&identities.clock);
+    let of = bundle_endpoint::Of { trust: published, serving: serving.identity.clone(), clock, left };
     bundle_endpoint::start(endpoint, of, (&shutdown, &mut supervisor));
     policy_objects::start_probes(probes, serving.identity.clone(), &identities, (&shutdown, &mut supervisor));
     if let Some((files, authority)) = plugged_in {

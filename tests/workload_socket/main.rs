@@ -12,4 +12,6 @@ mod secret_discovery;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod workload_api;

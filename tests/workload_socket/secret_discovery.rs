@@ -32,11 +32,11 @@ fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
-fn ask(names: &[&str]) -> DiscoveryRequest {
+pub(crate) fn ask(names: &[&str]) -> DiscoveryRequest {
     DiscoveryRequest { resource_names: strings(names), type_url: TYPE_URL.to_owned(), ..DiscoveryRequest::default() }
 }
 
-fn acknowledge(response: &DiscoveryResponse, names: &[&str]) -> DiscoveryRequest {
+pub(crate) fn acknowledge(response: &DiscoveryResponse, names: &[&str]) -> DiscoveryRequest {
     DiscoveryRequest {
         version_info: response.version_info.clone(),
         response_nonce: response.nonce.clone(),
@@ -44,7 +44,7 @@ fn acknowledge(response: &DiscoveryResponse, names: &[&str]) -> DiscoveryRequest
     }
 }
 
-fn secret(any: &Any) -> Secret {
+pub(crate) fn secret(any: &Any) -> Secret {
     assert_eq!(any.type_url, TYPE_URL);
     Secret::decode(any.value.clone()).unwrap()
 }
@@ -53,14 +53,14 @@ fn names(response: &DiscoveryResponse) -> Vec<String> {
     response.resources.iter().map(|any| secret(any).name).collect()
 }
 
-fn inline(source: Option<DataSource>) -> String {
+pub(crate) fn inline(source: Option<DataSource>) -> String {
     let Some(DataSource { specifier: Some(Specifier::InlineBytes(bytes)) }) = source else { panic!("not inline") };
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 type Requests<T> = mpsc::UnboundedSender<T>;
 
-async fn stream(
+pub(crate) async fn stream(
     socket: &Socket,
     first: DiscoveryRequest,
 ) -> (Requests<DiscoveryRequest>, Streaming<DiscoveryResponse>) {

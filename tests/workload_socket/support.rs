@@ -20,7 +20,7 @@ use countersign::{
     grpc::{
         self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
-        workload_server::{self, ServeError, ServedPolicies},
+        workload_server::{self, ServeError, ServedPolicies, ServedTrust},
     },
     service::{
         ports::{BoxFuture, CertificateAuthority, SignError, SignedChain},
@@ -266,13 +266,23 @@ impl Socket {
 
     /// One that serves contexts of Services as well.
     pub(crate) async fn start_with(behaviour: Behaviour, ttl_seconds: i64, policies: Option<ServedPolicies>) -> Self {
+        Self::start_serving(behaviour, ttl_seconds, None, policies).await
+    }
+
+    /// One that serves what the pair publishes as well.
+    pub(crate) async fn start_serving(
+        behaviour: Behaviour,
+        ttl_seconds: i64,
+        trust: Option<ServedTrust>,
+        policies: Option<ServedPolicies>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let publisher = Running::start(behaviour, ttl_seconds);
         let listener = WorkloadListener::bind(&path, SocketAccess::default()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let identity = publisher.identity.clone();
-        let server = tokio::spawn(workload_server::serve(listener, identity, None, policies, async {
+        let server = tokio::spawn(workload_server::serve(listener, identity, trust, policies, async {
             _ = stopped.await;
         }));
         Self { publisher, path, stop: Some(stop), server, _folder: folder }

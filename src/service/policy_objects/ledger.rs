@@ -180,8 +180,12 @@ impl Ledger {
                 }
             }
             Outcome::Removed(Removed::Gone) => {
+                // of a Secret nobody tells
+                let is_another_there = key.kind != ObjectKind::SdsSecret && entry.is_removed();
                 entry.end(Ok(()));
-                self.put(key, State::Absent);
+                if !is_another_there {
+                    self.put(key, State::Absent);
+                }
             }
             Outcome::Removed(Removed::Going) => {
                 entry.end(Ok(()));

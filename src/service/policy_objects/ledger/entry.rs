@@ -26,6 +26,8 @@ pub(super) struct Entry {
     reversals: Reversals,
     failure: Option<String>,
     routed: Option<Arc<str>>,
+    /// The UID of one that we have removed and that is not seen to be gone yet: sights of before may still come.
+    removed: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -35,10 +37,10 @@ struct UnderWay {
     seen: Option<Box<str>>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Kind {
     Applying { needs: Option<ObjectKey> },
-    Removing,
+    Removing { uid: Option<Box<str>> },
 }
 
 /// What is known of an object.
@@ -94,11 +96,15 @@ impl Entry {
             reversals: Reversals::default(),
             failure: None,
             routed: None,
+            removed: None,
         }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.wanted.is_none() && self.under_way.is_none() && matches!(self.state, State::Unknown | State::Absent)
+        self.wanted.is_none()
+            && self.under_way.is_none()
+            && self.removed.is_none()
+            && matches!(self.state, State::Unknown | State::Absent)
     }
 
     /// Whether that is another wish than before.
@@ -163,10 +169,38 @@ impl Entry {
         }
     }
 
-    /// Versions that are to come are not to be compared with that of what is known.
+    /// What is to come is not to be compared with what is known.
     pub(super) fn forget_version(&mut self) {
+        self.removed = None;
         if let State::Present(seen) = &mut self.state {
             seen.version = Box::default();
+        }
+    }
+
+    /// The one that was to be removed is gone. Returns whether another one is seen in its place already.
+    pub(super) fn is_removed(&mut self) -> bool {
+        let removed = match &self.under_way {
+            Some(UnderWay { kind: Kind::Removing { uid }, .. }) => uid.clone(),
+            Some(UnderWay { kind: Kind::Applying { .. }, .. }) | None => None,
+        };
+        match (&self.state, removed) {
+            (State::Present(seen), Some(uid)) if seen.uid == uid => {
+                self.removed = Some(uid);
+                false
+            }
+            (State::Present(_), Some(_)) => true,
+            (State::Present(_) | State::Unknown | State::Presumed(_) | State::Absent, _) => false,
+        }
+    }
+
+    /// Whether that is a sight of one that was removed since. That it is gone is seen in the end.
+    pub(super) fn is_outlived_by(&mut self, state: &State) -> bool {
+        match state {
+            State::Present(seen) => self.removed.as_ref() == Some(&seen.uid),
+            State::Unknown | State::Presumed(_) | State::Absent => {
+                self.removed = None;
+                false
+            }
         }
     }
 
@@ -236,7 +270,10 @@ impl Entry {
                 let version = seen.map(|seen| seen.version.clone());
                 (Kind::Applying { needs: wanted.needs().cloned() }, Todo::Apply { wanted: wanted.clone(), version })
             }
-            None => (Kind::Removing, Todo::Remove { key: key.clone(), seen: was_seen.cloned() }),
+            None => {
+                let uid = was_seen.map(|seen| seen.uid.clone());
+                (Kind::Removing { uid }, Todo::Remove { key: key.clone(), seen: was_seen.cloned() })
+            }
         };
         self.attempts.begin(now);
         self.under_way = Some(UnderWay { kind, seen: None });
@@ -270,7 +307,7 @@ impl Entry {
     /// Whether a policy may name it.
     pub(super) fn is_usable(&self) -> bool {
         let is_there = matches!(&self.state, State::Present(seen) if seen.ours && seen.going.is_none());
-        is_there && !self.under_way.as_ref().is_some_and(|under_way| under_way.kind == Kind::Removing)
+        is_there && !self.under_way.as_ref().is_some_and(|under_way| matches!(under_way.kind, Kind::Removing { .. }))
     }
 
     /// Whether it is there, or about to be, and names the other.

@@ -80,6 +80,9 @@ impl Ledger {
     /// An object was seen in another state than before.
     fn replace(&mut self, key: &ObjectKey, state: State, now: BootInstant) {
         let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(self.listed.contains_key(&key.kind)));
+        if entry.is_outlived_by(&state) {
+            return;
+        }
         if let (State::Present(known), State::Present(seen)) = (&entry.state, &state)
             && (known.version == seen.version || is_older(&seen.version, &known.version))
         {

@@ -38,7 +38,13 @@ def settings_of_serve() -> Dict[str, dict]:
         found[name] = {"type": "array", "items": one, "minItems": 1} if "Repeatable" in meaning else one
     if not OF_THE_CHART <= set(found):
         raise Broken(f"{CONFIGURATION_PAGE.name} has no {OF_THE_CHART - set(found)}, which the chart sets")
-    found["tokenIssuers"] = {"type": "array", "items": {"type": "object"}}
+    # what is only in the file has an example each
+    examples = page[page.index("\n### Token issuers\n"):page.index("\n## agent\n")]
+    for example in re.findall(r"^```yaml\n(.*?)^```$", examples, re.MULTILINE | re.DOTALL):
+        for name in re.findall(r"^(\w+):$", example, re.MULTILINE):
+            found[name] = {"type": "array", "items": {"type": "object"}}
+    if "tokenIssuers" not in found:
+        raise Broken(f"{CONFIGURATION_PAGE.name} has no example of tokenIssuers")
     return {name: schema for name, schema in sorted(found.items()) if name not in OF_THE_CHART}
 
 

@@ -147,7 +147,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 {{- $without := dict -}}
 {{- if eq $of.mode "istiod" -}}
-{{- range list "svidTtl" "maxSvidTtl" "dnsNames" "istiodRevisions" "adopt" "tokenIssuers" -}}
+{{- range list "svidTtl" "maxSvidTtl" "dnsNames" "istiodRevisions" "adopt" "tokenIssuers" "jwtSvidTtl" "federation" -}}
 {{- $_ := set $without . "modes plugged-in and self-signed" -}}
 {{- end -}}
 {{- else -}}

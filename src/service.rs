@@ -21,12 +21,14 @@ pub mod issuance_history;
 pub mod istio_versions;
 pub mod istiod_pass_on;
 pub mod istiod_services;
+pub mod jwt_svids;
 pub mod leadership;
 pub mod lease_term;
 pub mod line_limit;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod mesh_trust;
 pub mod metrics;
+pub mod mint_jwt_svid;
 pub mod own_identity;
 pub mod pair_trust;
 pub mod plugged_in_authority;

@@ -1,6 +1,7 @@
 //! JSON Web Tokens: as proof, with key sets and validation by pinned rules, and as SVIDs. Issuing lives here for the embedded
 //! issuer.
 
+mod audiences;
 mod es256;
 mod jwks;
 mod jwt_authority;
@@ -12,6 +13,7 @@ pub(in crate::domain) mod testing;
 mod unverified;
 mod validate;
 
+pub use audiences::{Audiences, AudiencesError};
 pub use es256::MintError;
 pub use jwks::{JwkError, KeySet};
 pub use jwt_authority::{JwtAuthority, JwtAuthorityError};

@@ -21,7 +21,7 @@ use std::{
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep};
-use tonic::{Code, ConnectError, Request, Status, TimeoutExpired, transport::Channel};
+use tonic::{Code, ConnectError, Request, Status, TimeoutExpired, metadata::MetadataMap, transport::Channel};
 
 use self::{connection::ConnectFailed, order::Order, proof::Proof, question::Taken};
 pub use self::{
@@ -147,6 +147,11 @@ impl CaClient {
     /// Where the roots come from.
     pub fn roots(&self) -> Arc<CaRoots> {
         Arc::clone(&self.roots)
+    }
+
+    /// Puts what is sent with each request into the metadata of another one.
+    pub(in crate::grpc) fn add_extras(&self, metadata: &mut MetadataMap) {
+        self.extras.add_to(metadata);
     }
 
     /// Asks one address after the other: the next one when there was a failure, or neither an answer nor word that one is coming

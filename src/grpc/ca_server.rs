@@ -13,6 +13,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::{
     certificate_service::CertificateService,
+    jwt_service::{JwtMint, NoJwtMint},
     pass_on_service::PassOnService,
     policy_service::GatewayPolicy,
     reflection::add_reflection,
@@ -24,13 +25,14 @@ use crate::{
     proto::{
         ISTIO_CA_DESCRIPTORS,
         countersign::{
-            policy::v1::policy_service_server::PolicyServiceServer, trust::v1::trust_service_server::TrustServiceServer,
+            policy::v1::policy_service_server::PolicyServiceServer,
+            trust::v1::{jwt_service_server::JwtServiceServer, trust_service_server::TrustServiceServer},
         },
         istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer,
     },
     service::{
         caller_attestation::Identify, create_certificate::CreateCertificate, istiod_pass_on::PassOn,
-        policy_publisher::PolicyAccess, under_way::UnderWay,
+        mint_jwt_svid::MintJwtSvid, policy_publisher::PolicyAccess, under_way::UnderWay,
     },
 };
 
@@ -55,7 +57,8 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves, and `trust`, with `policy` also that, until `shutdown` resolves; then says GOAWAY on each connection and returns when every certificate that was asked for
+/// Serves certificates, JWT-SVIDs and `trust`, with `policy` also that, until `shutdown` resolves; then says GOAWAY on each connection
+/// and returns when every certificate that was asked for
 /// has been answered. What else is open then, such as somebody watching health, is cut.
 ///
 /// # Errors
@@ -64,7 +67,7 @@ pub enum ServeError {
 pub async fn serve_ca(
     tcp: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
-    create: Arc<CreateCertificate>,
+    (create, mint): (Arc<CreateCertificate>, Arc<MintJwtSvid>),
     health: HealthServer<impl Health>,
     trust: TrustAccess,
     policy: Option<PolicyAccess>,
@@ -75,6 +78,7 @@ pub async fn serve_ca(
     routes.add_service(signing.max_decoding_message_size(MAX_MESSAGE));
     let trust = TrustServiceServer::new(FollowedTrust::new(trust, Arc::clone(&create) as _));
     routes.add_service(trust.max_decoding_message_size(MAX_MESSAGE));
+    routes.add_service(JwtServiceServer::new(JwtMint::new(mint)).max_decoding_message_size(MAX_MESSAGE));
     if let Some(access) = policy {
         let policy = PolicyServiceServer::new(GatewayPolicy::new(access, Arc::clone(&create) as _));
         routes.add_service(policy.max_decoding_message_size(MAX_MESSAGE));
@@ -97,6 +101,7 @@ pub async fn serve_pass_on(
 ) -> Result<(), ServeError> {
     let mut routes = RoutesBuilder::default();
     routes.add_service(PassOnService::new(Arc::clone(&pass_on), MAX_MESSAGE));
+    routes.add_service(JwtServiceServer::new(NoJwtMint).max_decoding_message_size(MAX_MESSAGE));
     if let Some((access, callers)) = policy {
         let policy = PolicyServiceServer::new(GatewayPolicy::new(access, callers));
         routes.add_service(policy.max_decoding_message_size(MAX_MESSAGE));

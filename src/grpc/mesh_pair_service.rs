@@ -14,9 +14,10 @@ use super::{
 use crate::{
     domain::clock::Clock,
     proto::{
+        countersign::trust::v1::MintResponse,
         countersign::v1::{
-            AskRequest, AskResponse, DenialChanged, ForwardedAllow, ForwardedDeny, ForwardedRequest, ListDeniedRequest,
-            ListDeniedResponse, ListIssuanceRequest, PassedReport, pair_service_server::PairService,
+            AskRequest, AskResponse, DenialChanged, ForwardedAllow, ForwardedDeny, ForwardedMint, ForwardedRequest,
+            ListDeniedRequest, ListDeniedResponse, ListIssuanceRequest, PassedReport, pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },
@@ -77,6 +78,10 @@ impl PairService for MeshReplicaService {
         &self,
         _request: Request<ForwardedRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
+        Err(not_here())
+    }
+
+    async fn mint_jwt_svid(&self, _request: Request<ForwardedMint>) -> Result<Response<MintResponse>, Status> {
         Err(not_here())
     }
 

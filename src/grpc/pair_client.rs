@@ -19,11 +19,12 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep_until, timeout},
 };
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Response, Status, transport::Channel};
 use zeroize::Zeroize as _;
 
 use super::{
     issuance_messages::relay,
+    jwt_service::{mint_request, minted_of},
     pair_channels::{Line, PairChannels, over_socket},
     pair_service::{ANSWERED, STILL_ACTIVE},
     pair_trust::PairTrustClient,
@@ -36,15 +37,18 @@ use crate::{
     },
     proto::{
         countersign::v1::{
-            AskRequest, AskResponse, AssertedChain, ForwardedRequest, ListIssuanceRequest, forwarded_request::Own,
-            pair_service_client::PairServiceClient,
+            AskRequest, AskResponse, AssertedChain, ForwardedMint, ForwardedRequest, ListIssuanceRequest,
+            forwarded_request::Own, pair_service_client::PairServiceClient,
         },
         istio::v1::auth::IstioCertificateRequest,
     },
     service::{
         active_search::{ActiveSearch, Question, Reply},
         issuance_history::{Entries, HistoryError},
-        ports::{ActiveReplica, BoxFuture, Candidate, ForwardError, Pair, PairDirectory, SigningRequest},
+        ports::{
+            ActiveReplica, BoxFuture, Candidate, ForwardError, JwtSvidRequest, MintedJwtSvid, Pair, PairDirectory,
+            SigningRequest,
+        },
     },
 };
 
@@ -185,6 +189,34 @@ impl PairClient {
         (question, answer)
     }
 
+    /// Has the active do something for a caller, once.
+    async fn ask_active<T>(
+        &self,
+        call: impl AsyncFnOnce(PairServiceClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T, ForwardError> {
+        let active = self.active_or_why_not().map_err(ForwardError::NoActive)?;
+        let line = self.forwarding.to(&active.endpoint).map_err(ForwardError::NoActive)?;
+        // a caller that gives up on a slow answer doubts the active as much as one that gets an error
+        let mut doubt = Doubt { client: self, line: Some(line.clone()), is_dispelled: false };
+        let status = match call(PairServiceClient::new(line.channel)).await {
+            Ok(response) => {
+                doubt.is_dispelled = true;
+                return Ok(response.into_inner());
+            }
+            Err(status) => status,
+        };
+        // an active of an older version does not know every call
+        if status.metadata().contains_key(ANSWERED) || status.code() == Code::Unimplemented {
+            doubt.is_dispelled = true;
+            return Err(ForwardError::Refused { code: status.code().into(), message: status.message().to_owned() });
+        }
+        if is_said_by_peer(&status) {
+            doubt.line = None;
+            doubt.is_dispelled = status.metadata().contains_key(STILL_ACTIVE);
+        }
+        Err(ForwardError::NoActive(format!("{}: {}", active.replica, said_by(&status))))
+    }
+
     async fn ask(&self, channels: &PairChannels, candidate: &Candidate) -> Result<Reply, String> {
         let Candidate { replica, endpoint, .. } = candidate;
         let name = || replica.as_ref().map_or_else(|| endpoint.to_string(), Clone::clone);
@@ -218,27 +250,22 @@ impl Pair for PairClient {
         evidence: &'a Evidence,
     ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>> {
         Box::pin(async move {
-            let active = self.active_or_why_not().map_err(ForwardError::NoActive)?;
-            let line = self.forwarding.to(&active.endpoint).map_err(ForwardError::NoActive)?;
-            // a caller that gives up on a slow answer doubts the active as much as one that gets an error
-            let mut doubt = Doubt { client: self, line: Some(line.clone()), is_dispelled: false };
-            let mut client = PairServiceClient::new(line.channel);
-            let status = match client.create_certificate(forwarded(request, evidence, &self.replica)).await {
-                Ok(response) => {
-                    doubt.is_dispelled = true;
-                    return Ok(response.into_inner().cert_chain);
-                }
-                Err(status) => status,
-            };
-            if status.metadata().contains_key(ANSWERED) {
-                doubt.is_dispelled = true;
-                return Err(ForwardError::Refused { code: status.code().into(), message: status.message().to_owned() });
-            }
-            if is_said_by_peer(&status) {
-                doubt.line = None;
-                doubt.is_dispelled = status.metadata().contains_key(STILL_ACTIVE);
-            }
-            Err(ForwardError::NoActive(format!("{}: {}", active.replica, said_by(&status))))
+            let message = forwarded(request, evidence, &self.replica);
+            let call = async |mut client: PairServiceClient<Channel>| client.create_certificate(message).await;
+            Ok(self.ask_active(call).await?.cert_chain)
+        })
+    }
+
+    fn forward_mint<'a>(
+        &'a self,
+        request: &'a JwtSvidRequest,
+        evidence: &'a Evidence,
+    ) -> BoxFuture<'a, Result<MintedJwtSvid, ForwardError>> {
+        Box::pin(async move {
+            let proof = Some(proof_of(evidence, &self.replica));
+            let message = ForwardedMint { request: Some(mint_request(request)), proof };
+            let call = async |mut client: PairServiceClient<Channel>| client.mint_jwt_svid(message).await;
+            minted_of(self.ask_active(call).await?).map_err(ForwardError::NoActive)
         })
     }
 }
@@ -299,12 +326,16 @@ fn forwarded(request: &SigningRequest, evidence: &Evidence, replica: &str) -> Fo
         )]
         .into(),
     });
+    let mut forwarded = proof_of(evidence, replica);
+    forwarded.request =
+        Some(IstioCertificateRequest { csr: request.csr.clone(), validity_duration: request.ttl_seconds, metadata });
+    forwarded
+}
+
+/// What a caller has proven itself by, without what it asks for.
+fn proof_of(evidence: &Evidence, replica: &str) -> ForwardedRequest {
     ForwardedRequest {
-        request: Some(IstioCertificateRequest {
-            csr: request.csr.clone(),
-            validity_duration: request.ttl_seconds,
-            metadata,
-        }),
+        request: None,
         token: evidence.token.as_ref().map(|token| token.to_string()).unwrap_or_default(),
         asserted: evidence.certificate().map(|chain| AssertedChain {
             certificates: chain.iter().map(|certificate| certificate.der().to_vec().into()).collect(),

@@ -13,6 +13,7 @@ use super::{
     certificate_service::signing_request,
     denial_messages::{allow_of, changed, deny_of, list_of},
     issuance_messages::{RecordStream, records_of},
+    jwt_service::{jwt_svid_request, mint_response},
     known_peers::KnownPeers,
     policy_report::PassedReports,
     status::status_of,
@@ -26,10 +27,11 @@ use crate::{
         x509::CertificateChain,
     },
     proto::{
+        countersign::trust::v1::MintResponse,
         countersign::v1::{
-            AskRequest, AskResponse, DenialChanged, ForwardedAllow, ForwardedDeny, ForwardedRequest, ListDeniedRequest,
-            ListDeniedResponse, ListIssuanceRequest, PassedReport, PassedReportTaken, forwarded_request::Own,
-            pair_service_server::PairService,
+            AskRequest, AskResponse, DenialChanged, ForwardedAllow, ForwardedDeny, ForwardedMint, ForwardedRequest,
+            ListDeniedRequest, ListDeniedResponse, ListIssuanceRequest, PassedReport, PassedReportTaken,
+            forwarded_request::Own, pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },
@@ -38,6 +40,7 @@ use crate::{
         denial::{Actor, IssuanceDenial},
         issuance_history::IssuanceHistory,
         line_limit::{Line, LineLimit},
+        mint_jwt_svid::MintJwtSvid,
         policy_enforcement::PolicyEnforcement,
         ports::DenialChange,
     },
@@ -55,6 +58,7 @@ pub(super) type TakenStream = Pin<Box<dyn Stream<Item = Result<PassedReportTaken
 /// The service between replicas.
 pub(super) struct ReplicaService {
     create: Arc<CreateCertificate>,
+    mint: Arc<MintJwtSvid>,
     history: Arc<dyn IssuanceHistory>,
     denial: Arc<IssuanceDenial>,
     /// If policies are followed here.
@@ -68,6 +72,8 @@ pub(super) struct ReplicaService {
 pub struct PairServices {
     /// Signs.
     pub create: Arc<CreateCertificate>,
+    /// Mints JWT-SVIDs.
+    pub mint: Arc<MintJwtSvid>,
     /// The log of this replica alone.
     pub history: Arc<dyn IssuanceHistory>,
     /// Changes what is denied.
@@ -100,8 +106,34 @@ pub struct CertifiedPeers {
 impl ReplicaService {
     /// Answers `peers` from these.
     pub(super) fn new(services: PairServices, peers: Peers) -> Self {
-        let PairServices { create, history, denial, enforcement } = services;
-        Self { create, history, denial, enforcement, peers, lines: LineLimit::default() }
+        let PairServices { create, mint, history, denial, enforcement } = services;
+        Self { create, mint, history, denial, enforcement, peers, lines: LineLimit::default() }
+    }
+
+    /// What another replica's caller brought, unless it is the replica itself that asks for what it may not have.
+    fn believed(&self, forwarded: ForwardedRequest, replica: &str) -> Result<Evidence, Status> {
+        let evidence = evidence_of(forwarded)?;
+        let Some(own) = evidence.own.as_ref().filter(|own| !self.peers.may_have(own)) else { return Ok(evidence) };
+        if let Some(Line { left_out }) = self.lines.line(None, (replica.to_owned(), evidence.source)) {
+            info!(event = "own_identity_refused", forwarded_by = replica, ?own, left_out);
+        }
+        Err(answered(Status::permission_denied("a replica gets only what is configured for all of them")))
+    }
+
+    /// The other replica gets the public text alone.
+    fn refusal(&self, error: &CreateError, event: &'static str, replica: String, source: Option<IpAddr>) -> Status {
+        let status = status_of(error);
+        if status.code() == tonic::Code::Unavailable {
+            return if *error == CreateError::NotActive { status } else { still_active(status) };
+        }
+        let code = status.code();
+        match self.lines.line(Some(error.kind()), (replica.clone(), source)) {
+            Some(Line { left_out }) => {
+                info!(event, forwarded_by = replica, ?code, reason = %error, left_out);
+            }
+            None => debug!(event, forwarded_by = replica, ?code, reason = %error),
+        }
+        answered(status)
     }
 
     async fn changed(&self, change: DenialChange, actor: Actor) -> Result<Response<DenialChanged>, Status> {
@@ -144,32 +176,22 @@ impl PairService for ReplicaService {
         let (_, extensions, mut forwarded) = request.into_parts();
         let replica = self.peers.name(&extensions, std::mem::take(&mut forwarded.replica))?;
         let request = forwarded.request.take().ok_or_else(|| Status::invalid_argument("request is missing"))?;
-        let evidence = evidence_of(forwarded)?;
-        if let Some(own) = evidence.own.as_ref().filter(|own| !self.peers.may_have(own)) {
-            if let Some(Line { left_out }) = self.lines.line(None, (replica.clone(), evidence.source)) {
-                info!(event = "own_identity_refused", forwarded_by = replica, ?own, left_out);
-            }
-            return Err(answered(Status::permission_denied("a replica gets only what is configured for all of them")));
-        }
+        let evidence = self.believed(forwarded, &replica)?;
         match self.create.answer_forwarded(&signing_request(request), &evidence, &replica).await {
             Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
-            Err(error) => {
-                let status = status_of(&error);
-                if status.code() == tonic::Code::Unavailable {
-                    return Err(if error == CreateError::NotActive { status } else { still_active(status) });
-                }
-                // the other replica gets the public text alone
-                let code = status.code();
-                match self.lines.line(Some(error.kind()), (replica.clone(), evidence.source)) {
-                    Some(Line { left_out }) => {
-                        info!(event = "create_certificate_refused", forwarded_by = replica, ?code, reason = %error, left_out);
-                    }
-                    None => {
-                        debug!(event = "create_certificate_refused", forwarded_by = replica, ?code, reason = %error)
-                    }
-                }
-                Err(answered(status))
-            }
+            Err(error) => Err(self.refusal(&error, "create_certificate_refused", replica, evidence.source)),
+        }
+    }
+
+    async fn mint_jwt_svid(&self, request: Request<ForwardedMint>) -> Result<Response<MintResponse>, Status> {
+        let (_, extensions, ForwardedMint { request, proof }) = request.into_parts();
+        let mut proof = proof.unwrap_or_default();
+        let replica = self.peers.name(&extensions, std::mem::take(&mut proof.replica))?;
+        let evidence = self.believed(proof, &replica)?;
+        let request = jwt_svid_request(request.unwrap_or_default()).map_err(answered)?;
+        match self.mint.answer_forwarded(&request, &evidence, &replica).await {
+            Ok(minted) => Ok(Response::new(mint_response(&minted))),
+            Err(error) => Err(self.refusal(&error, "jwt_svid_refused", replica, evidence.source)),
         }
     }
 

@@ -28,12 +28,16 @@ pub(super) fn status_of(error: &CreateError) -> Status {
             Status::invalid_argument(signing_error(error))
         }
         CreateError::Issue(error) => Status::internal(signing_error(error)),
+        CreateError::Audiences(_) | CreateError::Lifetime { .. } => Status::invalid_argument(error.to_string()),
+        CreateError::Jwt(_) => Status::internal(error.to_string()),
         CreateError::Log(_) => Status::unavailable("the certificate could not be put on record"),
         CreateError::NotActive => Status::unavailable(NOT_ACTIVE),
         CreateError::Unavailable { .. } => Status::unavailable(error.to_string()),
-        CreateError::Undecided(_) | CreateError::Busy | CreateError::Overloaded | CreateError::NoAnswer(_) => {
-            Status::unavailable(error.to_string())
-        }
+        CreateError::Undecided(_)
+        | CreateError::NoJwtKey
+        | CreateError::Busy
+        | CreateError::Overloaded
+        | CreateError::NoAnswer(_) => Status::unavailable(error.to_string()),
         CreateError::ByActive { code, message } => Status::new(Code::from(*code), message.clone()),
     }
 }

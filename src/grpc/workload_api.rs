@@ -9,16 +9,19 @@ use serde_json::json;
 use tonic::{Request, Response, Status, service::interceptor::InterceptedService};
 use zeroize::Zeroizing;
 
-use super::phase::Phases;
+use super::{phase::Phases, workload_jwt::ServedJwt};
 use crate::{
-    domain::{bundle::SpiffeBundle, identity::SpiffeId, jwt::JwtAuthority, x509::X509Svid},
+    domain::{bundle::SpiffeBundle, jwt::JwtAuthority, x509::X509Svid},
     proto::{
         JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
         ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest, WitsvidResponse,
         X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
         spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
     },
-    service::{published_trust::PublishedTrust, svid_publisher::WorkloadIdentity},
+    service::{
+        published_trust::PublishedTrust,
+        svid_publisher::{IdentityReceiver, WorkloadIdentity},
+    },
 };
 
 /// The messages that say what an identity is, built once per change. They hold its key, so they have no `Debug`.
@@ -31,6 +34,9 @@ pub(super) struct WorkloadMessages {
 /// The service.
 pub(super) struct WorkloadApi {
     messages: Phases<WorkloadMessages>,
+    /// Whose socket it is.
+    identity: IdentityReceiver,
+    jwt: ServedJwt,
 }
 
 /// The service behind the check of the security header, which only this service demands.
@@ -89,8 +95,12 @@ fn jwks_of(keys: &[JwtAuthority]) -> Bytes {
 }
 
 impl WorkloadApi {
-    pub(super) fn guarded(messages: Phases<WorkloadMessages>) -> GuardedWorkloadApi {
-        SpiffeWorkloadApiServer::with_interceptor(Self { messages }, require_security_header)
+    pub(super) fn guarded(
+        messages: Phases<WorkloadMessages>,
+        identity: IdentityReceiver,
+        jwt: ServedJwt,
+    ) -> GuardedWorkloadApi {
+        SpiffeWorkloadApiServer::with_interceptor(Self { messages, identity, jwt }, require_security_header)
     }
 
     /// A stream of what `pick` takes from each state: the first at once, later ones when they differ from the one before.
@@ -148,17 +158,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
     }
 
     async fn fetch_jwtsvid(&self, request: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
-        let request = request.into_inner();
-        if request.audience.is_empty() {
-            return Err(Status::invalid_argument("audience must be specified"));
-        }
-        if !request.spiffe_id.is_empty() {
-            let _id: SpiffeId = request
-                .spiffe_id
-                .parse()
-                .map_err(|error| Status::invalid_argument(format!("invalid requested SPIFFE ID: {error}")))?;
-        }
-        Err(Status::unimplemented("JWT-SVIDs are not offered, only X.509-SVIDs"))
+        self.jwt.fetch(request.into_inner(), &self.identity).await.map(Response::new)
     }
 
     async fn fetch_jwt_bundles(
@@ -172,15 +172,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         &self,
         request: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
-        let request = request.into_inner();
-        let reason = if request.audience.is_empty() {
-            "audience must be specified"
-        } else if request.svid.is_empty() {
-            "svid must be specified"
-        } else {
-            "no JWT authority is known for the token's trust domain: JWT-SVIDs are not offered"
-        };
-        Err(Status::invalid_argument(reason))
+        self.jwt.validate(request.get_ref()).map(Response::new)
     }
 
     async fn fetch_witsvid(

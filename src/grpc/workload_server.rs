@@ -15,6 +15,7 @@ use super::{
     secret_discovery::{SecretDiscovery, SecretSet, Validation, ValidationContexts},
     unix_listener::WorkloadListener,
     workload_api::{WorkloadApi, WorkloadMessages},
+    workload_jwt::ServedJwt,
 };
 use crate::{
     proto::WORKLOAD_DESCRIPTORS,
@@ -60,7 +61,8 @@ const MAX_STREAMS: u32 = 100_000;
 /// How long clients have to take notice when the socket closes.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Serves `identity`, `trust` beside it, and validation contexts if policies are followed, on `listener` until `shutdown` resolves; then every
+/// Serves `identity`, `trust` beside it, JWT-SVIDs from `jwt`, and validation contexts if policies are followed, on `listener` until
+/// `shutdown` resolves; then every
 /// stream ends with `Unavailable`.
 ///
 /// Health of the whole server (`""`) is `SERVING` while an SVID is held that has not expired, `NOT_SERVING` before and
@@ -76,6 +78,7 @@ pub async fn serve(
     identity: IdentityReceiver,
     trust: Option<ServedTrust>,
     policies: Option<ServedPolicies>,
+    jwt: ServedJwt,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (peers, book) = policies.map_or_else(Default::default, |policies| (Some(policies.peers), policies.book));
@@ -85,7 +88,7 @@ pub async fn serve(
     let secrets = watch::Sender::new(Phase::Starting);
     let mut routes = RoutesBuilder::default();
     routes
-        .add_service(WorkloadApi::guarded(Phases::new(messages.subscribe())))
+        .add_service(WorkloadApi::guarded(Phases::new(messages.subscribe()), identity.clone(), jwt))
         .add_service(SecretDiscovery::server(Phases::new(secrets.subscribe()), book))
         .add_service(health_server);
     add_reflection(&mut routes, WORKLOAD_DESCRIPTORS)?;

@@ -25,8 +25,10 @@ use super::{
 use crate::{
     grpc::{
         ca_client::{CaClient, CaEndpoint, CaRoots},
+        jwt_client::PairMinter,
         self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
+        workload_jwt::ServedJwt,
         workload_server,
     },
     http::admin,
@@ -69,10 +71,7 @@ pub fn run(config: AgentConfig, environment: &Environment) -> Result<(), AgentFa
 }
 
 async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentFailed> {
-    let access =
-        SocketAccess { mode: config.socket_mode, uids: config.allow_uids.clone(), gids: config.allow_gids.clone() };
-    // before there is an SVID: a gateway that finds no socket waits for it longer than for an answer
-    let listener = WorkloadListener::bind(&config.socket, access).await.map_err(AgentFailed::of)?;
+    let listener = bind_socket(&config).await?;
     info!(event = "socket_open", path = %config.socket.display());
     let (clock, random) = (Arc::new(SystemClock), Arc::new(RingRandom::new()));
     let mut supervisor = Supervisor::default();
@@ -95,9 +94,11 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let publisher = publisher.checked_by(check).with_bundle_of(bundle.roots.clone());
     client.renew_by(identity.clone());
     let renewed = (identity.clone(), publisher.renew_now());
-    let trust = bundle.follow(&client, endpoints, config.trust_domain, renewed, |name, task| {
+    let trust = bundle.follow(&client, endpoints, config.trust_domain.clone(), renewed, |name, task| {
         spawn(&mut supervisor, name, task, &shutdown);
     })?;
+    let minter = Arc::new(PairMinter::new(Arc::clone(&client)));
+    let jwt = ServedJwt::by(minter, config.trust_domain, trust.trust.clone(), Arc::clone(&clock) as _);
 
     let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
     #[cfg(not(feature = "kubernetes"))]
@@ -115,8 +116,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     spawn(&mut supervisor, "readiness", async move { match shown.await {} }, &shutdown);
     metrics.follow(ExpiringCertificate::Svid, stats);
     start_admin(config.admin_listen, metrics, readiness, &shutdown, &mut supervisor).await?;
-    let renew = renew_on_change(client.roots(), publisher.renew_now(), random);
-    spawn(&mut supervisor, "roots", renew, &shutdown);
+    spawn(&mut supervisor, "roots", renew_on_change(client.roots(), publisher.renew_now(), random), &shutdown);
     let keep = async move {
         await_first(&client.roots()).await;
         publisher.run().await;
@@ -125,7 +125,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let asked = shutdown.clone();
     supervisor.spawn(
         "socket",
-        workload_server::serve(listener, identity, Some(trust), policies, async move { asked.requested().await }),
+        workload_server::serve(listener, identity, Some(trust), policies, jwt, async move { asked.requested().await }),
     );
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
 }
@@ -134,6 +134,13 @@ fn client(config: &AgentConfig, roots: CaRoots, endpoints: Vec<CaEndpoint>) -> A
     let AuthorityConfig { identities, extras, .. } = &config.authority;
     let client = CaClient::new(endpoints, config.token_file.clone(), roots, Arc::new(SystemClock));
     Arc::new(client.accepting(identities.clone()).sending(extras.clone()))
+}
+
+/// Before there is an SVID: a gateway that finds no socket waits for it longer than for an answer.
+async fn bind_socket(config: &AgentConfig) -> Result<WorkloadListener, AgentFailed> {
+    let access =
+        SocketAccess { mode: config.socket_mode, uids: config.allow_uids.clone(), gids: config.allow_gids.clone() };
+    WorkloadListener::bind(&config.socket, access).await.map_err(AgentFailed::of)
 }
 
 /// Starts a task that has no end of its own.

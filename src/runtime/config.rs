@@ -13,6 +13,7 @@ mod parse;
 mod reference;
 mod sources;
 mod token_issuers;
+mod ttl;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -68,6 +69,8 @@ pub struct ServeConfig {
     pub trust_domain: TrustDomain,
     /// How long SVIDs may live.
     pub ttl: TtlBounds,
+    /// How long JWT-SVIDs live at most, and unless less is asked for: whole seconds.
+    pub jwt_svid_ttl: Duration,
     /// In the serving certificate; at least one.
     pub dns_names: Vec<String>,
     /// Path of the workload socket, at most 107 bytes; none in Kubernetes unless it was chosen.
@@ -200,7 +203,7 @@ impl ServeConfig {
         let listen = listen_address(from, "listen", in_kubernetes.then_some(15012));
         let admin_listen = listen_address(from, "admin_listen", in_kubernetes.then_some(15020));
         let trust_domain = from.one("trust_domain", parse::displayed);
-        let ttl = ttl_bounds(from);
+        let (ttl, jwt_svid_ttl) = (ttl::ttl_bounds(from), ttl::jwt_svid_ttl(from));
         let dns_names = from.many("dns_names", parse::dns_name);
         from.require("dns_names");
         let workload_socket = match (from.one("workload_socket", parse::socket_path), &data_dir) {
@@ -233,6 +236,7 @@ impl ServeConfig {
             admin_listen: admin_listen?,
             trust_domain,
             ttl: ttl?,
+            jwt_svid_ttl: jwt_svid_ttl?,
             dns_names,
             workload_socket,
             workload: workload?,
@@ -278,6 +282,7 @@ impl ServeConfig {
             trust_domain: Some(self.trust_domain.to_string()),
             svid_ttl: own(duration::format(self.ttl.default_ttl())),
             max_svid_ttl: own(duration::format(self.ttl.max_ttl())),
+            jwt_svid_ttl: own(duration::format(self.jwt_svid_ttl)),
             dns_names: Some(self.dns_names.clone()).filter(|_| istiod.is_none()),
             workload_socket: self.workload_socket.as_ref().map(|path| path.display().to_string()),
             workload: own(self.workload.to_string()),
@@ -353,14 +358,6 @@ fn listen_address(from: &mut Sources, field: &str, in_pod: Option<u16>) -> Optio
         }
         _ => from.one(field, parse::socket_address).map(|address| ListenAddress { address, chosen }),
     }
-}
-
-fn ttl_bounds(from: &mut Sources) -> Option<TtlBounds> {
-    let default = from.one("svid_ttl", duration::parse_whole_seconds);
-    let max = from.one("max_svid_ttl", duration::parse_whole_seconds);
-    TtlBounds::new(default?, max?)
-        .map_err(|error| from.refuse("svid_ttl", format!("{error}: lower it, or raise maxSvidTtl")))
-        .ok()
 }
 
 impl fmt::Display for LogFormat {

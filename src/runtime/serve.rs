@@ -163,9 +163,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
     policy_objects::start_events(policy_events, &signing, (&shutdown, &mut supervisor));
     gateway_secrets::start(gateway_secrets, &signing, (&config, &seams), (&shutdown, &mut supervisor))?;
-    let Seams { clock, random, metrics, .. } = seams;
-    let (create, trust_domain) = (Arc::clone(&signing.create), config.trust_domain.clone());
-    let identities = OwnIdentities { create, trust_domain, ttl: config.ttl, clock, random, metrics };
+    let identities = OwnIdentities::new(&signing, &config, seams);
     let socket = config.workload_socket.clone().map(|path| WorkloadSocket { path, pair });
     let workload =
         start_workload_socket(socket, &config.workload, &identities, &trust, (&shutdown, &mut supervisor)).await?;
@@ -229,12 +227,13 @@ async fn start_workload_socket(
     let bound = socket.bind().await.map_err(ServeFailed::of)?;
     let id = account.spiffe_id(&identities.trust_domain).map_err(ServeFailed::of)?;
     let own = OwnSocketTrust::new(trust);
+    let jwt = identities.jwt_of(account.clone(), trust.agents.trust.clone());
     let (publisher, identity) = identities.workload(account.clone(), own.roots());
     identities.metrics.follow(ExpiringCertificate::Svid, publisher.stats());
     let follower = Follower { renew_now: publisher.renew_now(), identity: identity.clone() };
     trust.renew(&follower, identities, (shutdown, &mut *supervisor));
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
-    let served = own.serve(id, (shutdown, &mut *supervisor));
+    let served = (own.serve(id, (shutdown, &mut *supervisor)), jwt);
     supervisor.spawn("workload socket", socket.serve(bound, identity, served, shutdown.clone()));
     Ok(Some(follower))
 }
@@ -292,14 +291,14 @@ fn start_signing(
     supervisor.spawn("issuance log", on(control, until_unwritable(log.writable(), shutdown)));
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
-    let serving =
-        serve_ca(ports.ca, tls_configs, Arc::clone(&create), health_service, agents, policy, gone(left.clone()));
+    let signers = (Arc::clone(&create), Arc::clone(&identities.mint));
+    let serving = serve_ca(ports.ca, tls_configs, signers, health_service, agents, policy, gone(left.clone()));
     supervisor.spawn("signing API", async move {
         let result = serving.await;
         answered.send_replace(true);
         result
     });
-    let services = PairServices { create, history, denial, enforcement };
+    let services = PairServices { create, mint: Arc::clone(&identities.mint), history, denial, enforcement };
     let pair_server = serve_others(pair_port, services, replicas, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left.clone()));
     supervisor.spawn(

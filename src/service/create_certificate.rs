@@ -1,18 +1,18 @@
 //! The use case behind `CreateCertificate`: attest, entitle, sign here if this replica is active, else have it signed by
 //! the one that is, and wait while nobody is, or while nobody can say whether the caller's proof holds.
 
+mod answering;
+mod asked;
 mod attestation;
 mod error;
 mod server_names;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Semaphore, watch},
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::sync::{Semaphore, watch};
 
-use self::server_names::ServingNames;
+pub(super) use self::asked::Asked;
+use self::{asked::CertificateAsked, server_names::ServingNames};
 pub use self::{
     error::{CreateError, ErrorKind},
     server_names::IstiodServing,
@@ -20,15 +20,14 @@ pub use self::{
 use super::{
     caller_attestation::{CallerAttestation, Cluster},
     leadership::Standing,
-    metrics::{ForwardOutcome, Metrics, RequestOutcome},
-    ports::{ForwardError, IssuanceLog, Pair, SigningRequest},
-    room::{Place, Room},
+    metrics::{Metrics, RequestOutcome},
+    ports::{IssuanceLog, Pair, SigningRequest},
+    room::Room,
     signing_session::{InSession, SigningSession},
-    token_reviews::Reviewed,
     under_way::UnderWay,
 };
 use crate::domain::{
-    attestation::{Caller, Evidence, entitled_id},
+    attestation::{Caller, Evidence},
     authority::{IssuedSvid, Subject, TtlBounds, issue},
     clock::{Clock, Timestamp},
     identity::{SpiffeId, TrustDomain},
@@ -41,14 +40,6 @@ use crate::domain::{
 
 /// How long a request may be held while nobody is active.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(10);
-/// How long one attempt at the active may take.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
-/// How long the active waits for a review in such an attempt, so that the other replica hears what is missing.
-const REVIEW_LIMIT: Duration = Duration::from_millis(800);
-/// After the first attempt at an active that can't sign; doubled from one to the next. A change of who is active ends the
-/// wait at once.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// What requests that are being answered take up together. The small ones are some 10,000.
 const BYTES_IN_ALL: usize = 32 << 20;
 /// Requests held in all.
@@ -161,36 +152,9 @@ impl CreateCertificate {
         evidence: &Evidence,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, CreateError> {
-        let _answering = self.answering.begin();
-        let answer = self.answered(request, evidence, held_here).await;
+        let answer = self.answer_asked(&self.asked(request), evidence, held_here).await;
         self.metrics.request_ended(answer.as_ref().map_or_else(CreateError::outcome, |_| RequestOutcome::Issued));
         answer
-    }
-
-    async fn answered(
-        &self,
-        request: &SigningRequest,
-        evidence: &Evidence,
-        held_here: &Semaphore,
-    ) -> Result<Vec<String>, CreateError> {
-        let _room = self.room_for(request, evidence)?;
-        let begun = Instant::now();
-        match self.sign_here(request, evidence, &self.callers.replica, begun + HOLD_LIMIT).await {
-            Err(CreateError::NotActive) => {
-                self.refuse_early(request, evidence)?;
-                // an active that answers is no reason to count a request as waiting
-                match self.forward(request, evidence, ATTEMPT_LIMIT).await {
-                    Err(CreateError::NoAnswer(_)) => {}
-                    answer => return answer,
-                }
-            }
-            Err(CreateError::Undecided(_)) => {}
-            answer => return answer,
-        }
-        let _held_in_all = self.held.try_acquire().map_err(|_full| CreateError::Overloaded)?;
-        let _held_for_connection = held_here.try_acquire().map_err(|_full| CreateError::Overloaded)?;
-        let _counted = self.metrics.hold();
-        self.answer_when_possible(request, evidence, begun).await
     }
 
     /// Signs for another replica's caller, or says that this one is not active. Never forwards again.
@@ -205,20 +169,11 @@ impl CreateCertificate {
         evidence: &Evidence,
         replica: &str,
     ) -> Result<Vec<String>, CreateError> {
-        let _room = self.room_for(request, evidence)?;
-        self.sign_here(request, evidence, replica, Instant::now() + REVIEW_LIMIT).await
+        self.answer_asked_forwarded(&self.asked(request), evidence, replica).await
     }
 
-    /// Taken before anybody has looked at the proof: who has none can't make this process hold more either. What replicas ask
-    /// for themselves is little, and needed whatever callers do.
-    fn room_for(&self, request: &SigningRequest, evidence: &Evidence) -> Result<Option<Place>, CreateError> {
-        if evidence.own.is_some() {
-            return Ok(None);
-        }
-        let token = evidence.token.as_ref().map_or(0, |token| token.len());
-        let bytes = [request.csr.len(), request.impersonated.len(), token, evidence.cluster.len()];
-        let bytes = bytes.into_iter().fold(0, usize::saturating_add);
-        self.room.place(bytes, evidence.source).ok_or(CreateError::Busy).map(Some)
+    const fn asked<'a>(&'a self, request: &'a SigningRequest) -> CertificateAsked<'a> {
+        CertificateAsked { create: self, request }
     }
 
     /// Requests that are being answered to callers.
@@ -231,102 +186,34 @@ impl CreateCertificate {
         self.session.borrow().as_ref().filter(|session| session.covers(self.clock.boot())).map(|session| session.term())
     }
 
+    pub(super) const fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(super) const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What tokens that prove an identity here are for.
+    pub(super) fn proof_audiences(&self) -> Vec<String> {
+        let of_issuers = self.callers.issuers.iter().flat_map(|issuer| &issuer.rules().audiences);
+        let of_cluster = self.callers.cluster.iter().flat_map(|cluster| &cluster.reviews.rules().audiences);
+        of_issuers.chain(of_cluster).cloned().collect()
+    }
+
     /// How this process signs its records.
     pub fn replica(&self) -> &str {
         &self.callers.replica
     }
 
-    /// Tries again and again, here or at whoever is active.
-    async fn answer_when_possible(
-        &self,
-        request: &SigningRequest,
-        evidence: &Evidence,
-        begun: Instant,
-    ) -> Result<Vec<String>, CreateError> {
-        let deadline = begun + HOLD_LIMIT;
-        let (mut session, mut active) = (self.session.clone(), self.pair.active());
-        let mut pause = FIRST_PAUSE;
-        let mut last = String::from("no replica is active");
-        while Instant::now() < deadline {
-            session.mark_unchanged();
-            active.mark_unchanged();
-            let attempt = match self.sign_here(request, evidence, &self.callers.replica, deadline).await {
-                Err(CreateError::NotActive) => {
-                    self.forward(request, evidence, ATTEMPT_LIMIT.min(deadline - Instant::now())).await
-                }
-                answer => answer,
-            };
-            match attempt {
-                Err(CreateError::NoAnswer(reason)) => last = reason,
-                Err(error @ CreateError::Undecided(_)) => last = error.to_string(),
-                answer => return answer,
-            }
-            let next = deadline.min(Instant::now() + pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            tokio::select! {
-                () = sleep_until(next) => {}
-                Ok(()) = session.changed() => {}
-                Ok(()) = active.changed() => {}
-            }
-        }
-        if let Some(trouble) = &self.standing.borrow().trouble {
-            last = format!("{last}; here: {trouble}");
-        }
-        Err(CreateError::Unavailable { waited: HOLD_LIMIT, last })
-    }
-
-    /// One attempt at the active.
-    async fn forward(
-        &self,
-        request: &SigningRequest,
-        evidence: &Evidence,
-        limit: Duration,
-    ) -> Result<Vec<String>, CreateError> {
-        let forwarded = timeout(limit, self.pair.forward(request, evidence)).await;
-        let answered = matches!(forwarded, Ok(Ok(_) | Err(ForwardError::Refused { .. })));
-        self.metrics.forwarded(if answered { ForwardOutcome::Answered } else { ForwardOutcome::Failed });
-        match forwarded {
-            Ok(Ok(chain)) => Ok(chain),
-            Ok(Err(ForwardError::Refused { code, message })) => Err(CreateError::ByActive { code, message }),
-            Ok(Err(ForwardError::NoActive(reason))) => Err(CreateError::NoAnswer(reason)),
-            Err(_elapsed) => {
-                Err(CreateError::NoAnswer(format!("the active replica did not answer within {ATTEMPT_LIMIT:?}")))
-            }
-        }
-    }
-
-    fn entered(&self) -> Option<InSession> {
-        self.session.borrow().as_ref()?.enter(self.clock.boot())
-    }
-
-    /// Signs if this replica is active. A review that the caller's token needs is waited for at most until `deadline`, and
-    /// outside the session, whose end waits for those inside.
-    async fn sign_here(
-        &self,
-        request: &SigningRequest,
-        evidence: &Evidence,
-        replica: &str,
-        deadline: Instant,
-    ) -> Result<Vec<String>, CreateError> {
-        let reviewed = match &self.callers.cluster {
-            Some(cluster) if self.active_term().is_some() => self.review(cluster, evidence, replica, deadline).await,
-            _ => None,
-        };
-        let session = self.entered().ok_or(CreateError::NotActive)?;
-        self.sign(&session, request, evidence, reviewed.as_ref(), replica).await
-    }
-
+    /// Signs for `caller`, who may have `id`.
     async fn sign(
         &self,
         session: &InSession,
         request: &SigningRequest,
-        evidence: &Evidence,
-        reviewed: Option<&Reviewed>,
-        replica: &str,
+        caller: Caller,
+        id: SpiffeId,
     ) -> Result<Vec<String>, CreateError> {
-        let denied = session.denied();
-        let caller = self.callers.attest(evidence, replica, Some(&denied), reviewed)?;
-        let id = entitled_id(&caller, &request.impersonated, &self.callers.reserved, &denied)?;
         let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
         let signed_at = self.clock.now();
         if !session.covers(self.clock.boot()) {
@@ -375,4 +262,4 @@ impl CreateCertificate {
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
-mod tests;
+pub(in crate::service) mod tests;

@@ -37,6 +37,7 @@ use crate::domain::{clock::Timestamp, leadership::Term};
 pub struct Metrics {
     registry: Registry,
     requests: Family<Label<RequestOutcome>, Counter>,
+    jwt_svids: Family<Label<RequestOutcome>, Counter>,
     forwarded: Family<Label<ForwardOutcome>, Counter>,
     token_reviews: Family<Label<ReviewOutcome>, Counter>,
     istiod: IstiodMetrics,
@@ -85,11 +86,11 @@ mod outputs;
 mod policy_objects;
 
 outcomes! {
-    /// How a CreateCertificate request ended here: with a certificate, withheld, or refused with a gRPC code.
+    /// How a request for an SVID ended here: with one, withheld, or refused with a gRPC code.
     RequestOutcome {
-        /// A certificate was sent.
+        /// It was sent.
         Issued = "issued",
-        /// A certificate was signed, but the term had ended when it was on record.
+        /// It was signed, but the term had ended before it could be sent.
         Withheld = "withheld",
         /// The proof was refused.
         Unauthenticated = "unauthenticated",
@@ -198,6 +199,7 @@ impl Metrics {
         let mut metrics = Self::of_agent();
         let registry = &mut metrics.registry;
         registry.register("certificate_requests", "CreateCertificate requests by outcome", metrics.requests.clone());
+        registry.register("jwt_svid_requests", "Requests for JWT-SVIDs by outcome", metrics.jwt_svids.clone());
         registry.register(
             "forwarded_requests",
             "Requests passed on to the active by outcome",
@@ -237,6 +239,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("countersign"),
             requests: zeroed(RequestOutcome::ALL),
+            jwt_svids: zeroed(RequestOutcome::ALL),
             forwarded: zeroed(ForwardOutcome::ALL),
             token_reviews: zeroed(ReviewOutcome::ALL),
             istiod: IstiodMetrics::default(),
@@ -268,6 +271,11 @@ impl Metrics {
     /// Counts a CreateCertificate request that has ended.
     pub fn request_ended(&self, outcome: RequestOutcome) {
         self.requests.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a request for a JWT-SVID that has ended.
+    pub fn jwt_svid_ended(&self, outcome: RequestOutcome) {
+        self.jwt_svids.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Counts a change of the plugged-in authority's files.

@@ -1,6 +1,7 @@
 //! What the use cases need from outside. Each trait has one implementation per kind of surroundings.
 
 mod istiod;
+mod jwt;
 mod pair;
 
 use std::{future::Future, pin::Pin};
@@ -8,6 +9,7 @@ use std::{future::Future, pin::Pin};
 use zeroize::Zeroizing;
 
 pub use self::istiod::{AskError, Istiod, IstiodAddress, IstiodAddresses, PassedRequest, WayToIstiod};
+pub use self::jwt::{JwtMinter, JwtSvidRequest, MintedJwtSvid, NotMinted};
 pub use self::pair::{
     ActiveReplica, ByActive, Candidate, DenialChange, ForwardError, LeaseHolder, OperatorOfActive, OrderError, Pair,
     PairDirectory, PairEndpoint,

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::domain::{
     bundle::SpiffeBundle,
     identity::TrustDomain,
+    jwt::{JwtAuthorities, JwtAuthority},
     x509::{BundleError, Certificate, TrustBundle},
 };
 
@@ -68,5 +69,12 @@ impl PublishedTrust {
         let Some(signer) = leaf.authority_key_id() else { return false };
         let signer: String = signer.iter().map(|byte| format!("{byte:02x}")).collect();
         self.tainted.iter().any(|tainted| tainted.eq_ignore_ascii_case(&signer))
+    }
+}
+
+impl JwtAuthorities for PublishedTrust {
+    fn of(&self, trust_domain: &TrustDomain) -> Option<&[JwtAuthority]> {
+        let mut bundles = std::iter::once(&self.own).chain(&self.federated);
+        bundles.find(|bundle| bundle.trust_domain == *trust_domain).map(|bundle| bundle.jwt_authorities.as_slice())
     }
 }

@@ -19,6 +19,7 @@ mod caller;
 mod crashes;
 mod damage;
 mod failover;
+mod jwt;
 mod leaving;
 mod load;
 mod pair;

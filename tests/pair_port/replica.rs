@@ -33,6 +33,7 @@ use countersign::{
         denial::IssuanceDenial,
         leadership::Standing,
         metrics::Metrics,
+        mint_jwt_svid::MintJwtSvid,
         ports::{LeaseHolder, Pair as _, SigningRequest, StateStore},
         replica_identity::ReplicaIdentityKeeper,
         signing_session::SigningSession,
@@ -167,6 +168,7 @@ impl Pair {
         let (kept, active, time) = (None, client.active(), Arc::clone(&clock));
         let export = AuthorityExport::new(sessions.clone(), Arc::clone(&state), kept, active, time, random);
         let services = PairServices {
+            mint: Arc::new(MintJwtSvid::new(Arc::clone(&create), hour)),
             create: Arc::clone(&create),
             history: Arc::clone(&log) as _,
             denial: Arc::clone(&denial),

@@ -41,6 +41,21 @@ fn x509_source_and_bundle_source_follow_three_rotations() {
 }
 
 #[test]
+fn a_jwt_source_has_a_token_for_two_audiences_and_validates_it_offline_and_by_the_socket() {
+    let dir = TempDir::new().unwrap();
+    let _serve = serve(&dir);
+    let mut client = client(dir.path(), "jwt", &["--audiences", "spiffe://cluster.local/a,b"]);
+    client.wait_for_success(LIMIT);
+    let line = &lines(&client)[0];
+    let id = "spiffe://cluster.local/ns/default/sa/gateway";
+    assert_eq!((&line["spiffe_id"], &line["by_agent"]), (&id.into(), &id.into()), "{line}");
+    assert_eq!(line["audience"], serde_json::json!(["spiffe://cluster.local/a", "b"]), "{line}");
+    assert!(line["jwt_keys"].as_u64().unwrap() >= 1, "{line}");
+    assert!((290.0..=300.0).contains(&line["seconds"].as_f64().unwrap()), "{line}");
+    assert!(line["other_says"].as_str().unwrap().contains("expected audience in"), "{line}");
+}
+
+#[test]
 fn a_call_without_the_security_header_is_an_invalid_argument() {
     let dir = TempDir::new().unwrap();
     let _serve = serve(&dir);

@@ -20,6 +20,7 @@ use countersign::{
     grpc::{
         self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
+        workload_jwt::ServedJwt,
         workload_server::{self, ServeError, ServedPolicies, ServedTrust},
     },
     service::{
@@ -282,7 +283,9 @@ impl Socket {
         let listener = WorkloadListener::bind(&path, SocketAccess::default()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let identity = publisher.identity.clone();
-        let server = tokio::spawn(workload_server::serve(listener, identity, trust, policies, async {
+        let known = trust.as_ref().map(|served| served.trust.clone());
+        let jwt = ServedJwt { svids: None, trust: known, clock: TestClock::new() };
+        let server = tokio::spawn(workload_server::serve(listener, identity, trust, policies, jwt, async {
             _ = stopped.await;
         }));
         Self { publisher, path, stop: Some(stop), server, _folder: folder }

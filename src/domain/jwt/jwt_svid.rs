@@ -18,6 +18,8 @@ use crate::domain::{
 pub struct JwtSvid {
     /// `sub`.
     pub spiffe_id: SpiffeId,
+    /// `kid`: of the key that signed.
+    pub key_id: String,
     /// `aud`, always as a list.
     pub audiences: Vec<String>,
     /// `exp`: it is valid before this instant.
@@ -190,7 +192,7 @@ impl<'a> Parts<'a> {
         let audiences = self.audiences()?;
         let mut claims = self.claims.clone();
         claims.insert("aud".into(), audiences.clone().into());
-        Ok(JwtSvid { spiffe_id, audiences, expires, claims })
+        Ok(JwtSvid { spiffe_id, key_id: self.key_id.clone(), audiences, expires, claims })
     }
 
     fn not_before(&self) -> Result<Option<Timestamp>, JwtSvidError> {

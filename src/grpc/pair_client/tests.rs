@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     grpc::unix_listener::{SocketAccess, WorkloadListener},
     proto::{
+        countersign::trust::v1::MintResponse,
         countersign::v1::{
             DenialChanged, ForwardedAllow, ForwardedDeny, IssuanceRecord, ListDeniedRequest, ListDeniedResponse,
             PassedReport, PassedReportTaken,
@@ -39,6 +40,10 @@ impl PairService for Arc<Refusing> {
             status.metadata_mut().insert(STILL_ACTIVE, MetadataValue::from_static("true"));
         }
         Err(status)
+    }
+
+    async fn mint_jwt_svid(&self, _: Request<ForwardedMint>) -> Result<Response<MintResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     async fn ask(&self, _: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {

@@ -43,6 +43,9 @@ pub struct ServeArgs {
     /// Longest validity that a request may ask for
     #[arg(long, value_name = "DURATION")]
     pub max_svid_ttl: Option<String>,
+    /// Validity of a JWT-SVID whose request names none, and the longest that one may ask for; at most 1h
+    #[arg(long, value_name = "DURATION")]
+    pub jwt_svid_ttl: Option<String>,
     /// DNS name in the CA's own serving certificate. Repeatable. In Kubernetes countersign.NAMESPACE.svc is always one
     #[arg(long = "dns-name", value_name = "NAME")]
     pub dns_names: Option<Vec<String>>,
@@ -92,6 +95,7 @@ impl ServeArgs {
             trust_domain: Some("cluster.local".into()),
             svid_ttl: Some("24h".into()),
             max_svid_ttl: Some("2160h".into()),
+            jwt_svid_ttl: Some("5m".into()),
             dns_names: Some(vec!["localhost".into(), "istiod.istio-system.svc".into()]),
             workload_socket: None,
             workload: Some("default/gateway".into()),

@@ -80,10 +80,11 @@ pub struct FollowedPolicy {
 }
 
 /// Settings of an authority of our own. Where istiod signs they would have no effect.
-const OF_OTHERS: [&str; 11] = [
+const OF_OTHERS: [&str; 12] = [
     "ca_dir",
     "svid_ttl",
     "max_svid_ttl",
+    "jwt_svid_ttl",
     "dns_names",
     "workload_socket",
     "workload",

@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tracing::{info, warn};
 
-use super::{absolute, listeners::private};
+use super::{Seams, absolute, listeners::private, signing::Signing};
 use crate::{
     domain::{
         attestation::OwnIdentity,
@@ -20,14 +20,17 @@ use crate::{
         self_handshake::SelfHandshake,
         server_tls::server_config,
         unix_listener::{BindError, WorkloadListener, wait_until_free},
+        workload_jwt::ServedJwt,
         workload_server::{self, ServedTrust},
     },
-    runtime::shutdown::Shutdown,
+    runtime::{config::ServeConfig, shutdown::Shutdown},
     service::{
         ca_roots::FollowedRoots,
         create_certificate::CreateCertificate,
         metrics::Metrics,
+        mint_jwt_svid::{MintJwtSvid, OwnMinter},
         own_identity::OwnAuthority,
+        published_trust::TrustReceiver,
         svid_publisher::{Expectation, IdentityReceiver, SvidPublisher},
     },
     storage::{pair_directory::PairDirectory, slot::Slot},
@@ -42,6 +45,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Makes the publishers of a replica.
 pub(super) struct OwnIdentities {
     pub(super) create: Arc<CreateCertificate>,
+    pub(super) mint: Arc<MintJwtSvid>,
     pub(super) trust_domain: TrustDomain,
     pub(super) ttl: TtlBounds,
     pub(super) clock: Arc<dyn Clock>,
@@ -50,6 +54,20 @@ pub(super) struct OwnIdentities {
 }
 
 impl OwnIdentities {
+    /// Of the replica that `signing` is of.
+    pub(super) fn new(signing: &Signing, config: &ServeConfig, seams: Seams) -> Self {
+        let Seams { clock, random, metrics, .. } = seams;
+        Self {
+            create: Arc::clone(&signing.create),
+            mint: Arc::new(MintJwtSvid::new(Arc::clone(&signing.create), config.jwt_svid_ttl)),
+            trust_domain: config.trust_domain.clone(),
+            ttl: config.ttl,
+            clock,
+            random,
+            metrics,
+        }
+    }
+
     /// Keeps the serving certificate.
     pub(super) fn serving(&self) -> (SvidPublisher, IdentityReceiver) {
         let ttl = self.ttl.default_ttl().max(SERVING_TTL_AT_LEAST).min(self.ttl.max_ttl());
@@ -60,6 +78,12 @@ impl OwnIdentities {
     pub(super) fn workload(&self, account: ServiceAccount, roots: FollowedRoots) -> (SvidPublisher, IdentityReceiver) {
         let (publisher, identity) = self.publisher(OwnIdentity::Workload(account), 0);
         (publisher.with_bundle_of(roots), identity)
+    }
+
+    /// The JWT-SVIDs of that workload.
+    pub(super) fn jwt_of(&self, account: ServiceAccount, trust: TrustReceiver) -> ServedJwt {
+        let minter = OwnMinter::new(Arc::clone(&self.mint), OwnIdentity::Workload(account));
+        ServedJwt::by(Arc::new(minter), self.trust_domain.clone(), trust, Arc::clone(&self.clock))
     }
 
     fn publisher(&self, own: OwnIdentity, ttl_seconds: i64) -> (SvidPublisher, IdentityReceiver) {
@@ -131,12 +155,12 @@ impl WorkloadSocket {
         others.unwrap_or_default().announced.iter().any(|other| other.workload_socket.as_ref() == Some(&path))
     }
 
-    /// Serves `identity` and `trust` on the socket, from when it can be had, until `shutdown`.
+    /// Serves `identity`, and what goes with it, on the socket, from when it can be had, until `shutdown`.
     pub(super) async fn serve(
         self,
         bound: Option<WorkloadListener>,
         identity: IdentityReceiver,
-        trust: ServedTrust,
+        (trust, jwt): (ServedTrust, ServedJwt),
         shutdown: Shutdown,
     ) -> Result<(), workload_server::ServeError> {
         let listener = match bound {
@@ -146,7 +170,8 @@ impl WorkloadSocket {
                 listener = self.take_over() => listener,
             },
         };
-        workload_server::serve(listener, identity, Some(trust), None, async move { shutdown.requested().await }).await
+        workload_server::serve(listener, identity, Some(trust), None, jwt, async move { shutdown.requested().await })
+            .await
     }
 
     /// Binds the socket when it falls free. What is in the way is said once, not at each attempt.

@@ -64,13 +64,12 @@ pub(super) fn assemble(
     let log = EmbeddedIssuanceLog::open(&data_dir, slot.lock(), Retention::default(), Arc::clone(clock));
     let log = Arc::new(log.map_err(ServeFailed::of)?);
     let history: Arc<dyn IssuanceHistory> = Arc::new(OwnHistory::new(Arc::clone(&log), slot.slot()));
-    let (session, sessions) = watch::channel(None);
-    let (bundle, bundles) = watch::channel(None);
-    let open = surroundings.open_state;
-    let state = SigningState::new(open, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
+    let ((session, sessions), (bundle, bundles)) = (watch::channel(None), watch::channel(None));
+    let Surroundings { election, hints, open_state, .. } = surroundings;
+    let state =
+        SigningState::new(open_state, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
     let state = Arc::new(state);
     let machine = Machine::new(surroundings.tenure, HolderId::parse(&replica).map_err(ServeFailed::of)?, clock.boot());
-    let Surroundings { election, hints, .. } = surroundings;
     let (leadership, standing) =
         Leadership::new(machine, election, Arc::clone(&state), session, hints, Arc::clone(clock));
     let create = Arc::new(CreateCertificate::new(Parts {

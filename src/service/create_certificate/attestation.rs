@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{CreateCertificate, CreateError};
+use super::{Asked, CreateCertificate, CreateError};
 use crate::{
     domain::{
-        attestation::{Denied, Evidence, entitled_id},
+        attestation::{Denied, Evidence},
         identity::SpiffeId,
-        x509::VerifiedCsr,
     },
     service::{
         caller_attestation::{Cluster, Identify, IdentifyError},
-        ports::{BoxFuture, SigningRequest},
+        ports::BoxFuture,
         token_reviews::Reviewed,
     },
 };
@@ -28,12 +27,11 @@ impl Identify for CreateCertificate {
 impl CreateCertificate {
     /// What is refused here would be refused by the active too: it need not wait, nor take up a place. What is denied, and
     /// what the cluster says, only the active finds out; of a caller that only it can judge, the request is not looked at.
-    pub(super) fn refuse_early(&self, request: &SigningRequest, evidence: &Evidence) -> Result<(), CreateError> {
+    pub(super) fn refuse_early(&self, asked: &impl Asked, evidence: &Evidence) -> Result<(), CreateError> {
         match self.callers.attest_early(evidence) {
             Ok(caller) => {
-                entitled_id(&caller, &request.impersonated, &self.callers.reserved, &Denied::default())?;
-                VerifiedCsr::from_pem(request.csr.as_bytes())?;
-                Ok(())
+                asked.entitled(&caller, &self.callers.reserved, &Denied::default())?;
+                asked.check()
             }
             Err(error) if error.is_undecided() => Ok(()),
             Err(error) => Err(error.into()),

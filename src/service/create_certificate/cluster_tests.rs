@@ -6,7 +6,10 @@ use std::{
     sync::Mutex,
 };
 
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use super::{
     tests::{ID, Replica, TestClock, TestLog, TestPair, request},

@@ -9,6 +9,7 @@ use crate::{
     domain::{
         attestation::{AttestationError, EntitlementError},
         authority::{IssueError, TtlError},
+        jwt::{AudiencesError, MintError},
         x509::CsrError,
     },
     service::{caller_attestation::IdentifyError, metrics::RequestOutcome, ports::LogError},
@@ -32,6 +33,25 @@ pub enum CreateError {
     /// Signing failed or was refused by the lint or the TTL rules.
     #[error(transparent)]
     Issue(#[from] IssueError),
+    /// Whom a JWT-SVID is asked for.
+    #[error(transparent)]
+    Audiences(#[from] AudiencesError),
+    /// A JWT-SVID is to live longer than any may.
+    #[error(
+        "a JWT-SVID of {asked:?} is asked for, and none lives longer than {most:?}: ask for less, or raise jwtSvidTtl"
+    )]
+    Lifetime {
+        /// By the caller.
+        asked: Duration,
+        /// As configured.
+        most: Duration,
+    },
+    /// There is no key for JWT-SVIDs.
+    #[error("no key that signs JWT-SVIDs is active")]
+    NoJwtKey,
+    /// A JWT-SVID could not be signed.
+    #[error(transparent)]
+    Jwt(#[from] MintError),
     /// What was signed could not be put on record, so it was not sent.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -76,13 +96,17 @@ impl CreateError {
         ErrorKind(discriminant(self), of_proof.map(discriminant))
     }
 
-    pub(super) const fn outcome(&self) -> RequestOutcome {
+    pub(in crate::service) const fn outcome(&self) -> RequestOutcome {
         match self {
             Self::Unattested(_) | Self::NotEntitled(_) => RequestOutcome::Unauthenticated,
-            Self::Csr(_) | Self::Issue(IssueError::Ttl(TtlError::OverMax { .. })) => RequestOutcome::InvalidArgument,
-            Self::Issue(_) => RequestOutcome::Internal,
+            Self::Csr(_)
+            | Self::Issue(IssueError::Ttl(TtlError::OverMax { .. }))
+            | Self::Audiences(_)
+            | Self::Lifetime { .. } => RequestOutcome::InvalidArgument,
+            Self::Issue(_) | Self::Jwt(_) => RequestOutcome::Internal,
             Self::Undecided(_)
             | Self::Log(_)
+            | Self::NoJwtKey
             | Self::NotActive
             | Self::NoAnswer(_)
             | Self::Unavailable { .. }

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     task::{JoinHandle, JoinSet},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use super::*;
@@ -22,22 +22,22 @@ use crate::{
             testing::{NOW, TestRandom, authority},
         },
         clock::BootInstant,
-        jwt::{IssuerRules, TokenIssuerKey},
+        jwt::{IssuerRules, JwtSigner, TokenIssuerKey},
         leadership::Role,
         x509::{Certificate, CertificateChain, PrivateKey},
     },
     service::{
-        ports::{ActiveReplica, BoxFuture, LogError},
+        ports::{ActiveReplica, BoxFuture, ForwardError, JwtSvidRequest, LogError, MintedJwtSvid},
         signing_state::ClaimedState,
     },
 };
 
-pub(super) const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
+pub(in crate::service) const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
 const TERM: Term = Term::new(7);
 const TROUBLE: &str = "the API server did not answer";
 
 /// Follows tokio's clock, which these tests pause.
-pub(super) struct TestClock(pub(super) Instant);
+pub(in crate::service) struct TestClock(pub(in crate::service) Instant);
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
@@ -51,7 +51,7 @@ impl Clock for TestClock {
 
 /// Keeps what is appended, unless it is told otherwise.
 #[derive(Default)]
-pub(super) struct TestLog {
+pub(in crate::service) struct TestLog {
     pub(super) events: Mutex<Vec<IssuanceEvent>>,
     full: bool,
     /// Ends while the next record is written.
@@ -73,10 +73,11 @@ impl IssuanceLog for TestLog {
 
 /// Answers from a list, then that nobody is active.
 #[derive(Default)]
-pub(super) struct TestPair {
+pub(in crate::service) struct TestPair {
     pub(super) answers: Mutex<VecDeque<Result<Vec<String>, ForwardError>>>,
+    pub(in crate::service) minted: Mutex<VecDeque<Result<MintedJwtSvid, ForwardError>>>,
     pub(super) calls: AtomicUsize,
-    pub(super) hung: bool,
+    pub(in crate::service) hung: bool,
     pub(super) active: watch::Sender<Option<ActiveReplica>>,
 }
 
@@ -99,36 +100,47 @@ impl Pair for TestPair {
             next.unwrap_or_else(|| Err(ForwardError::NoActive("nobody".into())))
         })
     }
+
+    fn forward_mint<'a>(
+        &'a self,
+        _request: &'a JwtSvidRequest,
+        _evidence: &'a Evidence,
+    ) -> BoxFuture<'a, Result<MintedJwtSvid, ForwardError>> {
+        let next = self.minted.lock().unwrap().pop_front();
+        Box::pin(async move { next.unwrap_or_else(|| Err(ForwardError::NoActive("nobody".into()))) })
+    }
 }
 
 const ISTIOD: &str = "spiffe://cluster.local/ns/istio-system/sa/istiod";
 
 /// A replica between ports of the test's own. Not active until a session begins.
-pub(super) struct Replica {
-    pub(super) create: Arc<CreateCertificate>,
+pub(in crate::service) struct Replica {
+    pub(in crate::service) create: Arc<CreateCertificate>,
     session: watch::Sender<Option<Arc<SigningSession>>>,
     standing: watch::Sender<Standing>,
     pub(super) bundle: watch::Sender<Option<Arc<TrustBundle>>>,
     pub(super) authority: Arc<SigningAuthority>,
     pub(super) log: Arc<TestLog>,
-    pair: Arc<TestPair>,
+    pub(in crate::service) pair: Arc<TestPair>,
     pub(super) tokens: TokenIssuerKey,
 }
 
 fn claimed(authority: &Arc<SigningAuthority>) -> ClaimedState {
-    ClaimedState::own(Arc::clone(authority), Denied::default())
+    let signer = JwtSigner::generate(NOW.plus(Duration::from_secs(86_400))).unwrap();
+    let jwt_signer = watch::channel(Some(Arc::new(signer))).1;
+    ClaimedState { jwt_signer, ..ClaimedState::own(Arc::clone(authority), Denied::default()) }
 }
 
 impl Replica {
-    fn new() -> Self {
+    pub(in crate::service) fn new() -> Self {
         Self::over(TestLog::default(), TestPair::default())
     }
 
-    fn over(log: TestLog, pair: TestPair) -> Self {
+    pub(in crate::service) fn over(log: TestLog, pair: TestPair) -> Self {
         Self::within(None, log, pair)
     }
 
-    pub(super) fn within(cluster: Option<Cluster>, log: TestLog, pair: TestPair) -> Self {
+    pub(in crate::service) fn within(cluster: Option<Cluster>, log: TestLog, pair: TestPair) -> Self {
         let (session, sessions) = watch::channel(None);
         let (bundle, bundles) = watch::channel(None);
         let (standing, standings) = watch::channel(Standing { role: Role::Standby, term: None, trouble: None });
@@ -165,13 +177,13 @@ impl Replica {
     }
 
     /// Makes this replica active.
-    pub(super) fn begin(&self) -> Arc<SigningSession> {
+    pub(in crate::service) fn begin(&self) -> Arc<SigningSession> {
         let session = Arc::new(SigningSession::new(TERM, claimed(&self.authority), None));
         self.session.send_replace(Some(Arc::clone(&session)));
         session
     }
 
-    fn by_token(&self) -> Evidence {
+    pub(in crate::service) fn by_token(&self) -> Evidence {
         let account = "default/gateway".parse().unwrap();
         let token = self.tokens.mint("issuer", &account, "istio-ca", NOW, Duration::from_secs(3600)).unwrap();
         Evidence { token: Some(token), ..Evidence::NONE }

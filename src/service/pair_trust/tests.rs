@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     domain::{attestation::Evidence, authority::testing::authority, bundle::SpiffeBundle},
-    service::ports::{ForwardError, PairEndpoint, SigningRequest},
+    service::ports::{ForwardError, JwtSvidRequest, MintedJwtSvid, PairEndpoint, SigningRequest},
 };
 
 /// A pair in which somebody is active, or nobody.
@@ -25,6 +25,14 @@ impl Pair for Known {
         _evidence: &'a Evidence,
     ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>> {
         unreachable!("nothing is signed here")
+    }
+
+    fn forward_mint<'a>(
+        &'a self,
+        _request: &'a JwtSvidRequest,
+        _evidence: &'a Evidence,
+    ) -> BoxFuture<'a, Result<MintedJwtSvid, ForwardError>> {
+        unreachable!("nothing is minted here")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::pending, net::SocketAddr, path::PathBuf};
 
-use super::{BoxFuture, SigningRequest};
+use super::{BoxFuture, JwtSvidRequest, MintedJwtSvid, SigningRequest};
 use crate::domain::{
     attestation::{Denial, Denied, DeniedSubject, Evidence, Reason},
     leadership::Term,
@@ -19,6 +19,13 @@ pub trait Pair: Send + Sync {
         request: &'a SigningRequest,
         evidence: &'a Evidence,
     ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>>;
+
+    /// Has the active mint a JWT-SVID, whoever that is at the time of the call.
+    fn forward_mint<'a>(
+        &'a self,
+        request: &'a JwtSvidRequest,
+        evidence: &'a Evidence,
+    ) -> BoxFuture<'a, Result<MintedJwtSvid, ForwardError>>;
 }
 
 /// Why the active did not sign.

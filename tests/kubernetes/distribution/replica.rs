@@ -20,7 +20,10 @@ use countersign::{
         create_certificate::{self, CreateCertificate, SigningPolicy},
         leadership::Standing,
         metrics::Metrics,
-        ports::{ActiveReplica, BoxFuture, ForwardError, IssuanceLog, LogError, Pair, SigningRequest},
+        ports::{
+            ActiveReplica, BoxFuture, ForwardError, IssuanceLog, JwtSvidRequest, LogError, MintedJwtSvid, Pair,
+            SigningRequest,
+        },
         readiness::Readiness,
         signing_session::SigningSession,
         signing_state::ClaimedState,
@@ -203,6 +206,14 @@ impl Pair for Nobody {
         _request: &'a SigningRequest,
         _evidence: &'a countersign::domain::attestation::Evidence,
     ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>> {
+        Box::pin(async { Err(ForwardError::NoActive("nobody".into())) })
+    }
+
+    fn forward_mint<'a>(
+        &'a self,
+        _request: &'a JwtSvidRequest,
+        _evidence: &'a countersign::domain::attestation::Evidence,
+    ) -> BoxFuture<'a, Result<MintedJwtSvid, ForwardError>> {
         Box::pin(async { Err(ForwardError::NoActive("nobody".into())) })
     }
 }

@@ -29,8 +29,8 @@ use countersign::{
         leadership::Standing,
         metrics::Metrics,
         ports::{
-            ActiveReplica, BoxFuture, ForwardError, IssuanceLog, LogError, Pair, PodPresence, ReviewUnavailable,
-            SigningRequest, TokenReviewer,
+            ActiveReplica, BoxFuture, ForwardError, IssuanceLog, JwtSvidRequest, LogError, MintedJwtSvid, Pair,
+            PodPresence, ReviewUnavailable, SigningRequest, TokenReviewer,
         },
         signing_session::SigningSession,
         signing_state::ClaimedState,
@@ -131,6 +131,14 @@ impl Pair for Way {
                 if is_final { ForwardError::Refused { code: 16, message } } else { ForwardError::NoActive(message) }
             })
         })
+    }
+
+    fn forward_mint<'a>(
+        &'a self,
+        _request: &'a JwtSvidRequest,
+        _evidence: &'a Evidence,
+    ) -> BoxFuture<'a, Result<MintedJwtSvid, ForwardError>> {
+        unreachable!("no token is minted here")
     }
 }
 

@@ -77,6 +77,7 @@ const NOT_OF_AN_AGENT: &[&str] = &[
     "jsonpath",
     "jwt",
     "k8s_openapi",
+    "kept_trust",
     "kube_",
     "leadership",
     "memchr*teddy",
@@ -105,6 +106,8 @@ const NOT_OF_AN_AGENT: &[&str] = &[
     "tls_listener",
     "token_issuer",
     "token_reviews",
+    "trust_followers",
+    "trust_service",
     "validation",
     "yaml",
 ];

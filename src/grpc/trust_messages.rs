@@ -143,10 +143,11 @@ mod tests {
 
     #[test]
     fn a_bundle_that_cannot_be_read_costs_the_rest_only_if_it_is_the_own_one() {
-        let message = trust_message(&published());
+        let published = published();
+        let message = trust_message(&published);
         let broken = Bundle { document: "{".into(), ..message.federated[0].clone() };
         let with_broken = Trust { federated: vec![broken.clone(), message.federated[0].clone()], ..message.clone() };
-        assert_eq!(trust_of(with_broken), Ok(published()));
+        assert_eq!(trust_of(with_broken), Ok(published));
         assert!(trust_of(Trust { own: Some(broken), ..message.clone() }).unwrap_err().contains("other.example"));
         assert!(trust_of(Trust { own: None, ..message }).is_err());
     }

@@ -80,6 +80,8 @@ impl TrustService for FollowedTrust {
     type FollowStream = TrustUpdates;
 
     async fn follow(&self, request: Request<Streaming<FollowRequest>>) -> Result<Response<TrustUpdates>, Status> {
+        // so that the other replica is asked while this one still answers what is under way
+        self.access.trust.has_changed().map_err(|_closed| leaving())?;
         let (metadata, extensions, requests) = request.into_parts();
         let identity = self.admit(&evidence_of(&metadata, &extensions)).await?;
         let place = self.places.take(&identity)?;
@@ -131,7 +133,7 @@ impl Following {
                     _ => self.requests = None,
                 },
                 changed = self.trust.changed() => {
-                    changed.map_err(|_closed| Status::unavailable("this replica is leaving"))?;
+                    changed.map_err(|_closed| leaving())?;
                     if let Some(trust) = &*self.trust.borrow_and_update() {
                         return Ok(self.rendered.message(trust));
                     }
@@ -153,6 +155,10 @@ impl Following {
         self.stream = Some(stream);
         Ok(())
     }
+}
+
+fn leaving() -> Status {
+    Status::unavailable("this replica is leaving")
 }
 
 async fn said(requests: Option<&mut Streaming<FollowRequest>>) -> Result<Option<FollowRequest>, Status> {

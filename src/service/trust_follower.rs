@@ -5,7 +5,10 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -90,9 +93,12 @@ impl TrustFollower {
             let in_effect = *self.served.borrow_and_update();
             let why = match self.source.open(in_effect).await {
                 Ok(Some(mut stream)) => {
-                    pause = FIRST_PAUSE;
-                    said.clear();
+                    let begun = Instant::now();
                     let why = self.follow(stream.as_mut()).await;
+                    if begun.elapsed() > LONGEST_PAUSE {
+                        pause = FIRST_PAUSE;
+                        said.clear();
+                    }
                     self.go_by_answers(&why);
                     why
                 }

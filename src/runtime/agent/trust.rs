@@ -12,7 +12,7 @@ use crate::{
         trust_client::FollowedAuthority,
         workload_server::ServedTrust,
     },
-    runtime::seams::RingRandom,
+    runtime::seams::{RingRandom, SystemClock},
     service::{
         ca_roots::{FollowedRoots, RootsFollower, followed_roots},
         ports::BoxFuture,
@@ -63,7 +63,7 @@ impl BundleRoots {
             match follower.run().await {}
         };
         spawn("trust", Box::pin(follow));
-        let renew = renew_when_tainted(trust.clone(), identity, renew_now, random);
+        let renew = renew_when_tainted(trust.clone(), identity, renew_now, (Arc::new(SystemClock), random));
         spawn("tainted renewal", Box::pin(async move { match renew.await {} }));
         Ok(ServedTrust { trust, served })
     }

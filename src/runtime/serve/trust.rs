@@ -56,8 +56,8 @@ impl ReplicaTrust {
         (shutdown, supervisor): (&Shutdown, &mut Supervisor),
     ) {
         let Follower { renew_now, identity } = follower;
-        let random = Arc::clone(&identities.random);
-        let renewing = renew_when_tainted(self.agents.trust.clone(), identity.clone(), Arc::clone(renew_now), random);
+        let seams = (Arc::clone(&identities.clock), Arc::clone(&identities.random));
+        let renewing = renew_when_tainted(self.agents.trust.clone(), identity.clone(), Arc::clone(renew_now), seams);
         supervisor.spawn("tainted renewal", until(shutdown, async move { match renewing.await {} }));
     }
 }

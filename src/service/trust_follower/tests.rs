@@ -112,8 +112,9 @@ async fn what_comes_counts_while_a_stream_is_open_and_what_came_with_the_svid_ot
     world.has(&one).await;
     assert_eq!(world.roots(), Some(pem(&one)));
     drop(first);
-    timeout(Duration::from_secs(1), world.roots.changed()).await.expect("the stream has ended");
-    assert_eq!(world.roots(), None);
+    while world.roots().is_some() {
+        timeout(Duration::from_secs(1), world.roots.changed()).await.expect("the stream has ended");
+    }
     assert_eq!(world.trust.borrow().as_deref(), Some(&one), "of the rest nothing else is known");
     second.send(Ok(two.clone())).unwrap();
     world.has(&two).await;

@@ -122,6 +122,7 @@ REFUSED: List[Tuple[dict, str]] = [
     ({**OWN_ROOT, "policyObjects": True}, "policyObjects needs the mesh's own trust domain, cluster.local"),
     ({"bundleEndpoint": {"certificateSecret": "x"}}, "bundleEndpoint.certificateSecret is of the bundle endpoint"),
     ({"settings": {"svidTtl": "1h"}}, "settings.svidTtl counts with modes plugged-in and self-signed only"),
+    ({"settings": {"jwtSvidTtl": "1m"}}, "settings.jwtSvidTtl counts with modes plugged-in and self-signed only"),
     ({"settings": {"tokenIssuers": []}}, "settings.tokenIssuers counts with modes"),
     ({**OWN_ROOT, "settings": {"istiodQps": 10}}, "settings.istiodQps counts with mode istiod only"),
     ({"policy": False, "settings": {"policyMembership": "auto"}}, "settings.policyMembership counts with policy only"),

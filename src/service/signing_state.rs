@@ -3,6 +3,7 @@
 
 mod content;
 mod imported;
+mod objects;
 mod pair;
 mod slots;
 mod stored;
@@ -18,11 +19,13 @@ use tokio::sync::watch;
 
 use self::{
     content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
+    objects::Objects,
     pair::{is_usable, new_pair},
-    term_state::{Objects, Starting},
+    term_state::Parts,
 };
 pub use self::{
     imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
+    objects::KindState,
     pair::pair_authority,
     stored::stored_trust,
     term_state::{JwtSignerReceiver, TermState},
@@ -75,11 +78,19 @@ pub struct SigningState {
 pub struct StateSettings {
     /// How often others are asked to read the trust bundle.
     pub refresh_hint: Duration,
+    /// How long an SVID lives whose owner does not say.
+    pub default_ttl: Duration,
+    /// The longest life of an SVID.
+    pub max_ttl: Duration,
+    /// The longest life of a JWT-SVID.
+    pub jwt_ttl: Duration,
 }
 
 impl Default for StateSettings {
     fn default() -> Self {
-        Self { refresh_hint: Duration::from_secs(300) }
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let refresh_hint = Duration::from_secs(300);
+        Self { refresh_hint, default_ttl: DAY, max_ttl: 90 * DAY, jwt_ttl: Duration::from_secs(300) }
     }
 }
 
@@ -140,6 +151,8 @@ const fn what_then(error: &StateError) -> &'static str {
 
 /// As istiod's own root: ten years.
 const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// A key of JWT-SVIDs has no certificate with an end, so it is given one.
+const JWT_KEY_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Of the 24 KiB that an object may have; the rest is the bundle's, which must have room for the roots of a rotation.
 const MAX_DENIED_BYTES: usize = 16 << 10;
 
@@ -205,9 +218,18 @@ impl SigningState {
         let denied = trust.denied()?;
         let mut objects = Objects { authority_version, authority, trust_version, trust };
         let authority = self.complete(&mut objects, is_new, store.as_ref(), term)?;
-        let starting = Starting { store, term, origin: self.origin.clone(), changing: Arc::clone(&self.changing) };
-        TermState::claimed(starting, &objects, authority, &self.trust_domain, self.settings)
-            .map(|state| Claim::Claimed(ClaimedState::of(Arc::new(state), denied)))
+        let parts = Parts {
+            store,
+            term,
+            origin: self.origin.clone(),
+            trust_domain: self.trust_domain.clone(),
+            settings: self.settings,
+            changing: Arc::clone(&self.changing),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+        };
+        let state = TermState::claimed(parts, &objects, authority)?;
+        Ok(Claim::Claimed(ClaimedState::of(Arc::new(state), denied)))
     }
 
     /// Adds what is missing, as in what an older version wrote, or one that was killed between two writes; then writes what is
@@ -225,17 +247,37 @@ impl SigningState {
         if !has_pair {
             objects.authority.set_pair(new_pair(&self.trust_domain, now, self.random.as_ref())?);
         }
-        let sequence = objects.trust.next_sequence();
-        let has_new_key = objects.authority.rotation_mut().ensure_jwt(now, sequence)?;
+        let was_rotatable = objects.authority.rotation().is_some();
+        let is_adopted = objects.adopt(&self.trust_domain, now)?;
         let is_new_trust = objects.publish(&self.origin, &self.trust_domain)?;
+        let is_replaced = objects.replace_ended(now)?;
         let authority = objects.signing_authority(&self.origin, &self.trust_domain, now)?;
-        if is_new || !has_pair || has_new_key {
+        let is_marked = match self.origin {
+            // who made this state, or another version meanwhile, put nothing on record
+            Origin::SelfSigned => {
+                let StateSettings { default_ttl, max_ttl, .. } = self.settings;
+                let longest = if is_new || was_rotatable { default_ttl } else { max_ttl };
+                self.mark(objects, authority.id(), now.plus(longest), now)
+            }
+            Origin::PluggedIn(_) => false,
+        };
+        if is_new || !has_pair || is_adopted || is_replaced || is_marked {
             objects.write_authority(store, term)?;
         }
         if is_new_trust {
             objects.write_trust(store, term)?;
         }
         Ok(authority)
+    }
+
+    /// Leaves up to `end` may be out. Returns whether that was not on record.
+    fn mark(&self, objects: &mut Objects, authority: &str, end: Timestamp, now: Timestamp) -> bool {
+        let sequence = objects.trust.sequence();
+        let is_missing = !objects.handed_out().covers(authority, sequence, end);
+        if is_missing {
+            objects.hand_out(authority, sequence, end.plus(self.settings.default_ttl / 4), now);
+        }
+        is_missing
     }
 
     /// The content of an authority object that was never written.
@@ -383,5 +425,9 @@ fn load_trust(store: &dyn StateStore) -> Result<Option<(u64, TrustContent)>, Sta
     stored.map(|stored| Ok((stored.version, TrustContent::decode(&stored.content)?))).transpose()
 }
 
+#[cfg(test)]
+mod rotation_tests;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,41 @@
+//! The rotation of this pair's authorities, wired: for operators, for other replicas, and by the clock.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{Seams, signing::Signing, until};
+use crate::{
+    domain::authority::rotation::Reached,
+    runtime::{shutdown::Shutdown, supervisor::Supervisor},
+    service::{
+        authority_rotation::{AuthorityRotation, Propagation},
+        authority_upkeep,
+        bundle_distribution::DistributionStatus,
+        ports::Followers,
+    },
+};
+
+/// Nobody follows live.
+struct NoFollowers;
+
+impl Followers for NoFollowers {
+    fn reached(&self) -> Vec<Reached> {
+        Vec::new()
+    }
+}
+
+/// Rotates while this replica may sign, and gives what takes orders to whoever takes them.
+pub(super) fn start(
+    signing: &mut Signing,
+    places: Option<watch::Receiver<DistributionStatus>>,
+    seams: &Seams,
+    (shutdown, supervisor): (&Shutdown, &mut Supervisor),
+) {
+    let propagation = Propagation { followers: Arc::new(NoFollowers), places, endpoint: None };
+    let (sessions, pair) = (signing.sessions.clone(), Arc::clone(&signing.pair));
+    let rotation = AuthorityRotation::new(sessions.clone(), pair, propagation, Arc::clone(&seams.clock));
+    let rotation = Arc::new(rotation);
+    signing.announcer.rotation = Some(Arc::clone(&rotation));
+    supervisor.spawn("authority upkeep", until(shutdown, authority_upkeep::keep(sessions, rotation)));
+}

@@ -98,6 +98,7 @@ const NOT_OF_AN_AGENT: &[&str] = &[
     "runtime..serve",
     "rustc_demangle",
     "saphyr",
+    "rotation",
     "signing",
     "signing_state",
     "sled",

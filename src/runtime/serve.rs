@@ -160,7 +160,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let followers = Arc::default();
     let trust = ReplicaTrust::start(&signing, kept_trust, Arc::clone(&followers), (&shutdown, &mut supervisor));
     let places = distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
-    rotation::start(&mut signing, (followers, places), &seams, (&shutdown, &mut supervisor));
+    rotation::start(&mut signing, (followers, places), (&config, &seams), (&shutdown, &mut supervisor));
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
     policy_objects::start_events(policy_events, &signing, (&shutdown, &mut supervisor));
     gateway_secrets::start(gateway_secrets, &signing, (&config, &seams), (&shutdown, &mut supervisor))?;

@@ -114,5 +114,5 @@ fn a_key_of_jwt_svids_is_rotated_by_the_same_steps_and_the_standby_passes_them_o
     let log = pair.active_log();
     let audit: Vec<_> = log.lines().filter(|line| line.contains("authority jwt ")).collect();
     assert_eq!(audit.len(), 4, "{audit:#?}");
-    assert!(audit[3].contains("authority jwt revoke") && audit[3].contains("forced=\"cert"), "{}", audit[3]);
+    assert!(audit[3].contains("authority jwt revoke") && audit[3].contains("forced=\"SVIDs"), "{}", audit[3]);
 }

@@ -19,7 +19,7 @@ use crate::{
 /// Of an SVID. Half of it is time enough for a failover on a busy machine.
 pub(crate) const TTL: Duration = Duration::from_secs(8);
 
-const FLAGS: [&str; 4] = ["--svid-ttl", "8s", "--max-svid-ttl", "8s"];
+const FLAGS: [&str; 6] = ["--svid-ttl", "8s", "--max-svid-ttl", "8s", "--bundle-refresh-hint", "2s"];
 const CHANGE: Duration = Duration::from_secs(10);
 
 /// The pair.
@@ -86,8 +86,16 @@ impl Pair {
         holders.check();
     }
 
-    /// What `authority KIND STEP` prints, or why it fails.
+    /// What `authority KIND STEP` prints, or why it fails, as soon as somebody answers: a replica is active a moment before its
+    /// admin.sock is there.
     pub(crate) fn run(&self, kind: &str, step: &[&str]) -> Result<String, String> {
+        wait_until(CHANGE, "an answer", || match self.attempt(kind, step) {
+            Err(error) if error.contains("is active: start") => Err(error),
+            answer => Ok(answer),
+        })
+    }
+
+    fn attempt(&self, kind: &str, step: &[&str]) -> Result<String, String> {
         let mut command = countersign();
         command.args(["authority", kind]).args(step).arg("--data-dir").arg(self.data());
         let output = command.output().unwrap();

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{Seams, signing::Signing, until};
 use crate::{
     domain::authority::rotation::Reached,
-    runtime::{shutdown::Shutdown, supervisor::Supervisor},
+    runtime::{config::ServeConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::{
         authority_rotation::{AuthorityRotation, Propagation},
         authority_upkeep,
@@ -29,10 +29,11 @@ impl Followers for NoFollowers {
 pub(super) fn start(
     signing: &mut Signing,
     places: Option<watch::Receiver<DistributionStatus>>,
-    seams: &Seams,
+    (config, seams): (&ServeConfig, &Seams),
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
 ) {
-    let propagation = Propagation { followers: Arc::new(NoFollowers), places, endpoint: None };
+    let endpoint = config.bundle_endpoint.as_ref().map(|endpoint| endpoint.refresh_hint);
+    let propagation = Propagation { followers: Arc::new(NoFollowers), places, endpoint };
     let (sessions, pair) = (signing.sessions.clone(), Arc::clone(&signing.pair));
     let rotation = AuthorityRotation::new(sessions.clone(), pair, propagation, Arc::clone(&seams.clock));
     let rotation = Arc::new(rotation);

@@ -6,34 +6,24 @@ use tokio::sync::watch;
 
 use super::{Seams, signing::Signing, until};
 use crate::{
-    domain::authority::rotation::Reached,
     runtime::{config::ServeConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::{
         authority_rotation::{AuthorityRotation, Propagation},
         authority_upkeep,
         bundle_distribution::DistributionStatus,
-        ports::Followers,
+        trust_followers::TrustFollowers,
     },
 };
-
-/// Nobody follows live.
-struct NoFollowers;
-
-impl Followers for NoFollowers {
-    fn reached(&self) -> Vec<Reached> {
-        Vec::new()
-    }
-}
 
 /// Rotates while this replica may sign, and gives what takes orders to whoever takes them.
 pub(super) fn start(
     signing: &mut Signing,
-    places: Option<watch::Receiver<DistributionStatus>>,
+    (followers, places): (Arc<TrustFollowers>, Option<watch::Receiver<DistributionStatus>>),
     (config, seams): (&ServeConfig, &Seams),
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
 ) {
     let endpoint = config.bundle_endpoint.as_ref().map(|endpoint| endpoint.refresh_hint);
-    let propagation = Propagation { followers: Arc::new(NoFollowers), places, endpoint };
+    let propagation = Propagation { followers, places, endpoint };
     let (sessions, pair) = (signing.sessions.clone(), Arc::clone(&signing.pair));
     let rotation = AuthorityRotation::new(sessions.clone(), pair, propagation, Arc::clone(&seams.clock));
     let rotation = Arc::new(rotation);

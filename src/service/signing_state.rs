@@ -1,10 +1,12 @@
 //! The state that a term signs from: claimed for the term, then the signing authority read from it, or made if there has
 //! never been one. Of a plugged-in authority the state holds only that there is one (docs/decisions/0009).
 
+mod claimed;
 mod content;
 mod imported;
 mod objects;
 mod pair;
+mod settings;
 mod slots;
 mod stored;
 mod term_state;
@@ -17,23 +19,24 @@ use std::{
 
 use tokio::sync::watch;
 
+pub use self::{
+    claimed::ClaimedState,
+    imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
+    objects::KindState,
+    pair::pair_authority,
+    settings::StateSettings,
+    stored::stored_trust,
+    term_state::{JwtSignerReceiver, TermState},
+};
 use self::{
     content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
     objects::Objects,
     pair::{is_usable, new_pair},
     term_state::Parts,
 };
-pub use self::{
-    imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
-    objects::KindState,
-    pair::pair_authority,
-    stored::stored_trust,
-    term_state::{JwtSignerReceiver, TermState},
-};
 use super::{
     authority_backup::{Backup, BackupError},
     ports::{StateError, StateObject, StateStore},
-    published_trust::{PublishedTrust, TrustReceiver},
 };
 use crate::domain::{
     attestation::Denied,
@@ -73,27 +76,6 @@ pub struct SigningState {
     changing: Arc<Mutex<()>>,
 }
 
-/// What is published beside the authorities themselves, and for how long what it makes lasts.
-#[derive(Clone, Copy, Debug)]
-pub struct StateSettings {
-    /// How often others are asked to read the trust bundle.
-    pub refresh_hint: Duration,
-    /// How long an SVID lives whose owner does not say.
-    pub default_ttl: Duration,
-    /// The longest life of an SVID.
-    pub max_ttl: Duration,
-    /// The longest life of a JWT-SVID.
-    pub jwt_ttl: Duration,
-}
-
-impl Default for StateSettings {
-    fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 3600);
-        let refresh_hint = Duration::from_secs(300);
-        Self { refresh_hint, default_ttl: DAY, max_ttl: 90 * DAY, jwt_ttl: Duration::from_secs(300) }
-    }
-}
-
 /// What came of claiming a term.
 #[derive(Debug)]
 pub enum Claim {
@@ -104,21 +86,6 @@ pub enum Claim {
         /// The highest of them.
         highest: Term,
     },
-}
-
-/// What signing in a term begins with.
-#[derive(Clone, Debug)]
-pub struct ClaimedState {
-    /// Signs.
-    pub authority: AuthorityReceiver,
-    /// To whom it doesn't.
-    pub denied: Denied,
-    /// What others verify by.
-    pub trust: TrustReceiver,
-    /// Signs JWT-SVIDs.
-    pub jwt_signer: JwtSignerReceiver,
-    /// Where all of it is changed; `None` if it isn't kept anywhere.
-    pub state: Option<Arc<TermState>>,
 }
 
 /// Why what is denied was not changed.
@@ -366,26 +333,6 @@ impl SigningState {
             Some(store) => Ok(Arc::clone(store)),
             None => Ok(Arc::clone(store.insert((self.open)()?))),
         }
-    }
-}
-
-impl ClaimedState {
-    /// Of an authority that stays the same, and is kept nowhere.
-    pub fn own(authority: impl Into<Arc<SigningAuthority>>, denied: Denied) -> Self {
-        let (_never_another, authority) = watch::channel(authority.into());
-        Self::following(authority, denied)
-    }
-
-    /// Of one that may be replaced, and is kept nowhere.
-    pub fn following(authority: AuthorityReceiver, denied: Denied) -> Self {
-        let (_never_other, trust) = watch::channel(Some(Arc::new(PublishedTrust::first(authority.borrow().bundle()))));
-        let (_never_any, jwt_signer) = watch::channel(None);
-        Self { authority, denied, trust, jwt_signer, state: None }
-    }
-
-    fn of(state: Arc<TermState>, denied: Denied) -> Self {
-        let (authority, trust, jwt_signer) = (state.authority(), state.trust(), state.jwt_signer());
-        Self { authority, denied, trust, jwt_signer, state: Some(state) }
     }
 }
 

@@ -14,7 +14,10 @@ use crate::{
         },
         jwt::{JwtAuthorities, JwtAuthority, JwtSvid},
     },
-    service::ports::{AuthorityKind, WantedStep},
+    service::{
+        ports::{AuthorityKind, WantedStep},
+        published_trust::PublishedTrust,
+    },
 };
 
 const TTL: Duration = Duration::from_secs(100);

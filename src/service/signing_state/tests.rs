@@ -2,9 +2,12 @@ use super::{
     testing::{HandClock, Memory, claim, state, trust_domain},
     *,
 };
-use crate::domain::{
-    authority::testing::{NOW, TestRandom},
-    jwt::JwtSvid,
+use crate::{
+    domain::{
+        authority::testing::{NOW, TestRandom},
+        jwt::JwtSvid,
+    },
+    service::published_trust::PublishedTrust,
 };
 
 fn new_place() -> (Arc<Memory>, Arc<HandClock>) {

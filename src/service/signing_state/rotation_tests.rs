@@ -38,8 +38,6 @@ struct World {
     term: u64,
     claimed: ClaimedState,
     clients: Vec<Client>,
-    /// Authorities that are gone.
-    revoked: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +52,7 @@ impl World {
     fn new() -> Self {
         let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
         let claimed = claim(&store, &clock, 1).unwrap();
-        Self { store, clock, term: 1, claimed, clients: Vec::new(), revoked: 0 }
+        Self { store, clock, term: 1, claimed, clients: Vec::new() }
     }
 
     fn state(&self) -> Arc<TermState> {
@@ -103,15 +101,11 @@ impl World {
     }
 
     /// Through the gates, with nothing known of anybody but what is on record.
-    fn step(&mut self, kind: AuthorityKind, wanted: &WantedStep) -> Result<(), Failed> {
+    fn step(&self, kind: AuthorityKind, wanted: &WantedStep) -> Result<(), Failed> {
         let now = self.clock.now();
-        let taken = self.state().step(kind, wanted, |found, step| {
+        self.state().step(kind, wanted, |found, step| {
             Ok::<_, Failed>(Some(found.authorities.after(step, &found.handed_out, &Evidence::default(), now)?))
-        });
-        if taken.is_ok() && matches!(wanted, WantedStep::Revoke(_)) {
-            self.revoked += 1;
-        }
-        taken
+        })
     }
 
     fn check(&self) {
@@ -228,76 +222,66 @@ proptest! {
     }
 }
 
+impl World {
+    /// The process is killed after so many writes of this at the latest, and another one takes over.
+    fn dies_in(&mut self, writes: usize, happening: &Happening) {
+        self.store.dies_after(writes);
+        self.happens(happening);
+        self.store.dies_after(usize::MAX);
+        self.happens(&Happening::FailsOver);
+        self.happens(&Happening::Answers);
+    }
+
+    fn waits(&self, kind: AuthorityKind, step: &WantedStep) {
+        let early = self.step(kind, step);
+        assert!(matches!(early, Err(Failed::Refused(StepRefused::Obstacles(_)))), "{early:?}");
+    }
+
+    /// Whatever was done of it before the process was killed.
+    fn prepares(&mut self, kind: AuthorityKind, writes: usize) -> String {
+        self.dies_in(writes, &Happening::Prepare(kind));
+        if self.named(kind, Phase::Prepared, false).is_none() {
+            assert_eq!(writes, 0, "it was killed before anything was written");
+            self.happens(&Happening::Prepare(kind));
+        }
+        self.named(kind, Phase::Prepared, false).unwrap()
+    }
+}
+
 /// Prepare, activate, taint, revoke, of both kinds, each killed after each number of its writes; with a way back before the
 /// last step.
 #[test]
 fn a_rotation_that_is_killed_at_every_write_comes_to_its_end() {
-    for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
-        for writes in 0..3 {
-            let mut world = World::new();
-            let first = world.named(kind, Phase::Active, false).unwrap();
-            for happening in [
-                Happening::Answers,
-                Happening::DiesAfter(writes),
-                Happening::Prepare(kind),
-                Happening::DiesAfter(usize::MAX),
-                Happening::Answers,
-            ] {
-                world.happens(&happening);
-            }
-            if world.named(kind, Phase::Prepared, false).is_none() {
-                assert_eq!(writes, 0, "it was killed before anything was written");
-                world.happens(&Happening::Prepare(kind));
-            }
-            let next = world.named(kind, Phase::Prepared, false).unwrap();
-            if kind == AuthorityKind::X509 {
-                let early = world.step(kind, &WantedStep::Activate(next.clone()));
-                assert!(matches!(early, Err(Failed::Refused(StepRefused::Obstacles(_)))), "{early:?}");
-            }
-            world.clock.forward(TTL * 2);
-            for happening in [
-                Happening::DiesAfter(writes),
-                Happening::Step(kind, Phase::Prepared, false),
-                Happening::DiesAfter(usize::MAX),
-                Happening::FailsOver,
-                Happening::Answers,
-            ] {
-                world.happens(&happening);
-            }
-            if world.named(kind, Phase::Active, false).as_ref() == Some(&first) {
-                world.step(kind, &WantedStep::Activate(next.clone())).unwrap();
-            }
-            world.step(kind, &WantedStep::Activate(first.clone())).unwrap();
-            world.happens(&Happening::Answers);
-            world.step(kind, &WantedStep::Activate(next.clone())).unwrap();
-            world.happens(&Happening::Answers);
-            for happening in [
-                Happening::DiesAfter(writes),
-                Happening::Step(kind, Phase::Old, false),
-                Happening::DiesAfter(usize::MAX),
-                Happening::FailsOver,
-                Happening::Step(kind, Phase::Old, false),
-            ] {
-                world.happens(&happening);
-            }
-            assert_eq!(world.published().tainted, [first.clone()]);
-            let early = world.step(kind, &WantedStep::Revoke(first.clone()));
-            assert!(matches!(early, Err(Failed::Refused(StepRefused::Obstacles(_)))), "{early:?}");
-            world.clock.forward(TTL * 2);
-            for happening in [
-                Happening::DiesAfter(writes),
-                Happening::Step(kind, Phase::Old, true),
-                Happening::DiesAfter(usize::MAX),
-                Happening::FailsOver,
-                Happening::Step(kind, Phase::Old, true),
-                Happening::Answers,
-            ] {
-                world.happens(&happening);
-            }
-            let ids: Vec<_> = world.slots(kind).into_iter().map(|slot| slot.id).collect();
-            assert_eq!(ids, [next], "{kind:?} after {writes} writes");
-            assert!(world.published().tainted.is_empty());
+    let kinds = [AuthorityKind::X509, AuthorityKind::Jwt];
+    for (kind, writes) in kinds.into_iter().flat_map(|kind| (0..3).map(move |writes| (kind, writes))) {
+        let mut world = World::new();
+        let first = world.named(kind, Phase::Active, false).unwrap();
+        world.happens(&Happening::Answers);
+        let next = world.prepares(kind, writes);
+        let (activate, back) = (WantedStep::Activate(next.clone()), WantedStep::Activate(first.clone()));
+        if kind == AuthorityKind::X509 {
+            world.waits(kind, &activate);
         }
+        world.clock.forward(TTL * 2);
+        world.dies_in(writes, &Happening::Step(kind, Phase::Prepared, false));
+        if world.named(kind, Phase::Active, false).as_ref() == Some(&first) {
+            world.step(kind, &activate).unwrap();
+        }
+        world.step(kind, &back).unwrap();
+        world.happens(&Happening::Answers);
+        world.step(kind, &activate).unwrap();
+        world.happens(&Happening::Answers);
+
+        world.dies_in(writes, &Happening::Step(kind, Phase::Old, false));
+        world.happens(&Happening::Step(kind, Phase::Old, false));
+        assert_eq!(world.published().tainted, [first.clone()]);
+        world.waits(kind, &WantedStep::Revoke(first));
+        world.clock.forward(TTL * 2);
+        world.dies_in(writes, &Happening::Step(kind, Phase::Old, true));
+        world.happens(&Happening::Step(kind, Phase::Old, true));
+        let ids: Vec<_> = world.slots(kind).into_iter().map(|slot| slot.id).collect();
+        assert_eq!(ids, [next], "{kind:?} after {writes} writes");
+        assert!(world.published().tainted.is_empty());
     }
 }
 

@@ -133,8 +133,12 @@ impl AuthorityRotation {
             let after = match &due {
                 // nothing by one that has ended is believed by anybody
                 DueStep::Retire(id) => retired(&found.authorities, id, now)?,
-                _ if has_ended(&found.authorities, now) => found.authorities.after_by_force(step, now)?,
-                _ => found.authorities.after(step, &found.handed_out, &self.evidence(kind, found), now)?,
+                DueStep::Prepare | DueStep::Activate(_) if has_ended(&found.authorities, now) => {
+                    found.authorities.after_by_force(step, now)?
+                }
+                DueStep::Prepare | DueStep::Activate(_) => {
+                    found.authorities.after(step, &found.handed_out, &self.evidence(kind, found), now)?
+                }
             };
             Ok::<_, RotationError>(Some(after))
         })?;
@@ -281,10 +285,7 @@ fn standing(slot: Option<&Slot>) -> String {
 }
 
 fn not_active_if_fenced(error: RotationError) -> RotationError {
-    match error {
-        RotationError::State(StateError::Fenced { .. }) => RotationError::NotActive,
-        other => other,
-    }
+    if matches!(error, RotationError::State(StateError::Fenced { .. })) { RotationError::NotActive } else { error }
 }
 
 impl From<OrderError> for RotationError {

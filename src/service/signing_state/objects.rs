@@ -48,7 +48,7 @@ pub struct KindState {
 /// An authority that was made just now.
 pub(super) enum NewAuthority {
     X509(Certificate, PrivateKey),
-    Jwt(JwtSigner),
+    Jwt(Box<JwtSigner>),
 }
 
 /// More authorities of one kind than any rotation needs would fill the object.

@@ -274,7 +274,7 @@ fn a_rotation_that_is_killed_at_every_write_comes_to_its_end() {
 
         world.dies_in(writes, &Happening::Step(kind, Phase::Old, false));
         world.happens(&Happening::Step(kind, Phase::Old, false));
-        assert_eq!(world.published().tainted, [first.clone()]);
+        assert_eq!(world.published().tainted, std::slice::from_ref(&first));
         world.waits(kind, &WantedStep::Revoke(first));
         world.clock.forward(TTL * 2);
         world.dies_in(writes, &Happening::Step(kind, Phase::Old, true));

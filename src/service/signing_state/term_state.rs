@@ -221,7 +221,7 @@ impl TermState {
                 let end = Timestamp::from_seconds(now.plus(JWT_KEY_LIFETIME).seconds());
                 let signer = JwtSigner::generate(end).map_err(|error| failed(&error))?;
                 let step = Step::Prepare { id: signer.key_id().to_owned(), not_after: end };
-                (step, NewAuthority::Jwt(signer))
+                (step, NewAuthority::Jwt(Box::new(signer)))
             }
         })
     }

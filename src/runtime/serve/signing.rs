@@ -126,7 +126,8 @@ fn state(config: &ServeConfig, open: OpenStore, origin: Origin, seams: &Seams) -
 
 fn settings(config: &ServeConfig) -> StateSettings {
     let (default_ttl, max_ttl) = (config.ttl.default_ttl(), config.ttl.max_ttl());
-    let mut settings = StateSettings { default_ttl, max_ttl, ..StateSettings::default() };
+    let jwt_ttl = config.jwt_svid_ttl;
+    let mut settings = StateSettings { default_ttl, max_ttl, jwt_ttl, ..StateSettings::default() };
     if let Some(endpoint) = &config.bundle_endpoint {
         settings.refresh_hint = endpoint.refresh_hint;
     }

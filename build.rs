@@ -11,7 +11,7 @@ use std::{
 
 use prost::Message;
 
-const PROTOS: [&str; 9] = [
+const PROTOS: [&str; 10] = [
     "istio/v1/auth/ca.proto",
     "workload.proto",
     "envoy/service/secret/v3/sds.proto",
@@ -19,6 +19,7 @@ const PROTOS: [&str; 9] = [
     "countersign/v1/authority.proto",
     "countersign/v1/pair.proto",
     "countersign/v1/policy.proto",
+    "countersign/v1/rotation.proto",
     "countersign/v1/trust.proto",
     "google/rpc/status.proto",
 ];
@@ -94,6 +95,7 @@ const NOT_OF_AN_AGENT: &[&str] = &[
     "regex",
     "replica",
     "ring*rsa",
+    "rotation_",
     "runtime*5serve",
     "runtime..serve",
     "rustc_demangle",

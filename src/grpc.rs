@@ -33,6 +33,8 @@ pub mod policy_report;
 mod policy_service;
 mod raw_message;
 mod reflection;
+mod rotation_messages;
+pub mod rotation_service;
 mod rustls_parts;
 mod secret_discovery;
 pub mod self_handshake;

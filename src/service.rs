@@ -4,6 +4,7 @@
 pub mod active_search;
 pub mod authority_backup;
 pub mod authority_export;
+pub mod authority_rotation;
 pub mod authority_upkeep;
 pub mod bundle_distribution;
 pub mod ca_roots;

@@ -17,5 +17,5 @@ pub use issue::{IssueError, IssuedSvid, Subject, issue};
 pub use pair_authority::PairAuthority;
 pub use plugged_in::{AuthorityFiles, Layout, PluggedInError};
 pub use signer::Signer;
-pub use signing_authority::{AuthorityError, SigningAuthority};
+pub use signing_authority::{AuthorityError, SigningAuthority, authority_id};
 pub use validity::{TtlBounds, TtlBoundsError, TtlError, Validity};

@@ -13,6 +13,7 @@ use super::{
     pair_service::{Peers, ReplicaService},
     pair_trust::{PairTrustAccess, PassedTrust},
     policy_service::OperatorPolicy,
+    rotation_service::{RotationOperator, RotationReplica},
     tls_listener::accept_tls,
     unix_listener::WorkloadListener,
 };
@@ -23,6 +24,10 @@ pub use super::{
 use crate::{
     proto::countersign::{
         policy::v1::policy_operator_service_server::PolicyOperatorServiceServer,
+        rotation::v1::{
+            rotation_operator_service_server::RotationOperatorServiceServer,
+            rotation_pair_service_server::RotationPairServiceServer,
+        },
         trust::v1::pair_trust_service_server::PairTrustServiceServer,
         v1::{
             authority_service_server::AuthorityServiceServer,
@@ -31,8 +36,8 @@ use crate::{
         },
     },
     service::{
-        authority_export::AuthorityExport, denial::IssuanceDenial, issuance_history::IssuanceHistory,
-        policy_publisher::PolicyPublisher,
+        authority_export::AuthorityExport, authority_rotation::AuthorityRotation, denial::IssuanceDenial,
+        issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher,
     },
 };
 
@@ -56,9 +61,11 @@ pub async fn serve_pair(
     trust: PairTrustAccess,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    let rotation = rotation_service(&services, Peers::SameUser);
     let service = ReplicaService::new(services, Peers::SameUser);
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
+        .add_optional_service(rotation)
         .add_service(trust_service(trust, Peers::SameUser))
         .add_service(PairServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(listener.incoming(), shutdown)
@@ -79,12 +86,17 @@ pub async fn serve_pair_port(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let peers = Peers::Certified(peers);
-    let trust = trust_service(trust, peers.clone());
-    serve_port(port, tls, ReplicaService::new(services, peers), Some(trust), shutdown).await
+    let (rotation, trust) = (rotation_service(&services, peers.clone()), trust_service(trust, peers.clone()));
+    serve_port(port, tls, ReplicaService::new(services, peers), (rotation, Some(trust)), shutdown).await
 }
 
 fn trust_service(trust: PairTrustAccess, peers: Peers) -> PairTrustServiceServer<PassedTrust> {
     PairTrustServiceServer::new(PassedTrust::new(trust, peers)).max_decoding_message_size(MAX_MESSAGE)
+}
+
+fn rotation_service(services: &PairServices, peers: Peers) -> Option<RotationPairServiceServer<RotationReplica>> {
+    let rotation = services.rotation.clone()?;
+    Some(RotationPairServiceServer::new(RotationReplica { rotation, peers }))
 }
 
 /// The same where istiod signs.
@@ -98,20 +110,24 @@ pub async fn serve_mesh_pair_port(
     services: MeshPairServices,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    serve_port(port, tls, MeshReplicaService(services), None, shutdown).await
+    serve_port(port, tls, MeshReplicaService(services), (None, None), shutdown).await
 }
 
 async fn serve_port(
     port: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     service: impl PairService,
-    trust: Option<PairTrustServiceServer<PassedTrust>>,
+    (rotation, trust): (
+        Option<RotationPairServiceServer<RotationReplica>>,
+        Option<PairTrustServiceServer<PassedTrust>>,
+    ),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+        .add_optional_service(rotation)
         .add_service(PairServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE))
         .add_optional_service(trust)
         .serve_with_incoming_shutdown(accept_tls(port, tls), shutdown)
@@ -128,11 +144,13 @@ pub async fn serve_operator(
     history: Arc<dyn IssuanceHistory>,
     denial: Arc<IssuanceDenial>,
     export: Arc<AuthorityExport>,
+    rotation: Option<Arc<AuthorityRotation>>,
     policy: Option<Arc<PolicyPublisher>>,
 ) -> Result<(), Error> {
     Server::builder()
         .add_service(OperatorServiceServer::new(Operator::new(history, denial)))
         .add_service(AuthorityServiceServer::new(AuthorityOperator::new(export)))
+        .add_optional_service(rotation.map(|rotation| RotationOperatorServiceServer::new(RotationOperator(rotation))))
         .add_optional_service(policy.map(|policy| PolicyOperatorServiceServer::new(OperatorPolicy::new(policy))))
         .serve_with_incoming(listener.incoming())
         .await

@@ -36,6 +36,7 @@ use crate::{
         istio::v1::auth::IstioCertificateResponse,
     },
     service::{
+        authority_rotation::AuthorityRotation,
         create_certificate::{CreateCertificate, CreateError, ErrorKind},
         denial::{Actor, IssuanceDenial},
         issuance_history::IssuanceHistory,
@@ -78,6 +79,8 @@ pub struct PairServices {
     pub history: Arc<dyn IssuanceHistory>,
     /// Changes what is denied.
     pub denial: Arc<IssuanceDenial>,
+    /// Rotates the authorities, if they are rotated here.
+    pub rotation: Option<Arc<AuthorityRotation>>,
     /// Knows which policies are in force, if they are followed.
     pub enforcement: Option<Arc<PolicyEnforcement>>,
 }
@@ -106,7 +109,7 @@ pub struct CertifiedPeers {
 impl ReplicaService {
     /// Answers `peers` from these.
     pub(super) fn new(services: PairServices, peers: Peers) -> Self {
-        let PairServices { create, mint, history, denial, enforcement } = services;
+        let PairServices { create, mint, history, denial, rotation: _, enforcement } = services;
         Self { create, mint, history, denial, enforcement, peers, lines: LineLimit::default() }
     }
 
@@ -251,7 +254,7 @@ pub(super) fn taken(enforcement: Arc<PolicyEnforcement>, messages: Streaming<Pas
 }
 
 /// Marks a refusal as this replica's own. That it is not active is none: another one may do what is wanted.
-fn answered(mut status: Status) -> Status {
+pub(super) fn answered(mut status: Status) -> Status {
     if status.code() != tonic::Code::FailedPrecondition {
         status.metadata_mut().insert(ANSWERED, MetadataValue::from_static("true"));
     }

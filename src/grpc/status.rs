@@ -30,7 +30,9 @@ pub(super) fn status_of(error: &CreateError) -> Status {
         CreateError::Issue(error) => Status::internal(signing_error(error)),
         CreateError::Audiences(_) | CreateError::Lifetime { .. } => Status::invalid_argument(error.to_string()),
         CreateError::Jwt(_) => Status::internal(error.to_string()),
-        CreateError::Log(_) => Status::unavailable("the certificate could not be put on record"),
+        CreateError::Log(_) | CreateError::State(_) => {
+            Status::unavailable("the certificate could not be put on record")
+        }
         CreateError::NotActive => Status::unavailable(NOT_ACTIVE),
         CreateError::Unavailable { .. } => Status::unavailable(error.to_string()),
         CreateError::Undecided(_)

@@ -20,8 +20,8 @@ use serde::Serialize;
 pub use self::{
     agent::AgentArgs,
     authority::{
-        AuthorityCommand, ExportArgs, ImportArgs, ImportSource, PassphraseArgs, RecoverArgs, SecretName, StateKind,
-        StatePlace,
+        AuthorityCommand, ExportArgs, ImportArgs, ImportSource, PassphraseArgs, RecoverArgs, RotationCommand,
+        RotationOfArgs, RotationShowArgs, RotationStepArgs, SecretName, StateKind, StatePlace,
     },
     bundle_endpoint::BundleEndpointArgs,
     istiod::IstiodArgs,

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     cli::{gateway, inspect, render::Palette},
     domain::clock::Clock,
+    service::ports::AuthorityKind,
 };
 
 /// The command could not do its work.
@@ -168,6 +169,8 @@ fn authority(command: &AuthorityCommand) -> Result<ExitCode, CommandError> {
     let text = match command {
         AuthorityCommand::Export(args) => operate::authority::export(args),
         AuthorityCommand::Import(args) => operate::authority::import(args),
+        AuthorityCommand::X509(command) => operate::rotation::rotate(AuthorityKind::X509, command),
+        AuthorityCommand::Jwt(command) => operate::rotation::rotate(AuthorityKind::Jwt, command),
     };
     print(&text.map_err(failed)?)
 }

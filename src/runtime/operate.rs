@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod denial;
 pub mod policy;
+pub mod rotation;
 
 use std::{
     fmt::Write as _,

@@ -18,6 +18,7 @@ mod plugged_in;
 mod policy;
 mod policy_objects;
 pub(super) mod proofs;
+mod rotation;
 mod signing;
 mod surroundings;
 mod tasks;
@@ -60,7 +61,6 @@ use crate::{
     },
     http::admin,
     service::{
-        authority_upkeep,
         leadership::{Leadership, LeadershipError},
         metrics::{ExpiringCertificate, Metrics},
         policy_publisher::PolicyAccess,
@@ -155,11 +155,12 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let gateway_secrets = std::mem::take(&mut surroundings.gateway_secrets);
     let leave = std::mem::replace(&mut surroundings.leave, Box::new(|| Ok(())));
     let (pair, kept_trust) = (surroundings.announced.pair(), Arc::clone(&surroundings.kept_trust));
-    let signing = signing::assemble(&config, surroundings, origin, &seams)?;
+    let mut signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
-    supervisor.spawn("authority upkeep", until(&shutdown, authority_upkeep::keep(sessions.clone())));
-    let trust = ReplicaTrust::start(&signing, kept_trust, Arc::default(), (&shutdown, &mut supervisor));
-    distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
+    let followers = Arc::default();
+    let trust = ReplicaTrust::start(&signing, kept_trust, Arc::clone(&followers), (&shutdown, &mut supervisor));
+    let places = distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
+    rotation::start(&mut signing, (followers, places), (&config, &seams), (&shutdown, &mut supervisor));
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
     policy_objects::start_events(policy_events, &signing, (&shutdown, &mut supervisor));
     gateway_secrets::start(gateway_secrets, &signing, (&config, &seams), (&shutdown, &mut supervisor))?;
@@ -257,6 +258,7 @@ fn start_signing(
 ) -> Started {
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
     let Signing { slot, ports, pair_port, denial, readiness, policy, .. } = signing;
+    let rotation = announcer.rotation.clone();
     let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
     trust.renew(&follower, identities, (shutdown, &mut *supervisor));
     let ReplicaTrust { agents, replicas, .. } = trust;
@@ -298,7 +300,8 @@ fn start_signing(
         answered.send_replace(true);
         result
     });
-    let services = PairServices { create, mint: Arc::clone(&identities.mint), history, denial, enforcement };
+    let mint = Arc::clone(&identities.mint);
+    let services = PairServices { create, mint, history, denial, rotation, enforcement };
     let pair_server = serve_others(pair_port, services, replicas, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left.clone()));
     supervisor.spawn(

@@ -220,10 +220,13 @@ impl CreateCertificate {
             // stopped for a while since it entered: the instant on record must lie inside the term
             return Err(CreateError::NotActive);
         }
+        let sequence = session.sequence();
         let authority = session.authority();
         let server_names = self.serving.names_beside(&caller)?;
         let subject = Subject { id: &id, server_names };
         let issued = issue(&authority, &csr, subject, request.ttl_seconds, &self.ttl, signed_at, self.random.as_ref())?;
+        let not_after = issued.leaf.not_after();
+        session.record_handed_out(authority.id(), sequence, not_after, signed_at).await?;
         let issuance = self.issuance(session.term(), &issued, id, signed_at, caller, authority.id());
         let serial = issuance.serial.clone();
         self.log.append(IssuanceEvent::Issued(issuance)).await?;

@@ -3,6 +3,7 @@
 mod istiod;
 mod jwt;
 mod pair;
+mod rotation;
 
 use std::{future::Future, pin::Pin};
 
@@ -13,6 +14,9 @@ pub use self::jwt::{JwtMinter, JwtSvidRequest, MintedJwtSvid, NotMinted};
 pub use self::pair::{
     ActiveReplica, ByActive, Candidate, DenialChange, ForwardError, LeaseHolder, OperatorOfActive, OrderError, Pair,
     PairDirectory, PairEndpoint,
+};
+pub use self::rotation::{
+    AuthorityKind, AuthorityReport, Followers, RotationOfActive, RotationOrder, RotationReport, WantedStep,
 };
 use crate::domain::{
     attestation::{ReviewStatus, UnfinishedPods},

@@ -11,15 +11,22 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::spawn_blocking,
     time::timeout,
 };
 
 use super::{
+    ports::StateError,
     published_trust::TrustReceiver,
     signing_state::{AuthorityReceiver, ClaimedState, JwtSignerReceiver, TermState},
 };
 use crate::domain::{
-    attestation::Denied, authority::SigningAuthority, clock::BootInstant, jwt::JwtSigner, leadership::Term,
+    attestation::Denied,
+    authority::{SigningAuthority, authority_id},
+    clock::{BootInstant, Timestamp},
+    jwt::JwtSigner,
+    leadership::Term,
+    x509::{Certificate, TrustBundle},
 };
 
 /// One term's permission to sign. Held by whoever signs, for as long as that takes.
@@ -34,6 +41,8 @@ pub struct SigningSession {
     /// Nanoseconds of the boot clock; `u64::MAX` when the term has no deadline of its own.
     until: AtomicU64,
     ended: watch::Sender<bool>,
+    /// One at a time writes what is on record: the others find it there.
+    recording: Semaphore,
     in_flight: Arc<Semaphore>,
 }
 
@@ -52,6 +61,7 @@ impl SigningSession {
             state: state.state,
             until: AtomicU64::new(until.map_or(u64::MAX, BootInstant::nanos)),
             ended: watch::Sender::new(false),
+            recording: Semaphore::new(1),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT as usize)),
         }
     }
@@ -76,6 +86,46 @@ impl SigningSession {
     /// What others verify by, with each later change.
     pub fn trust(&self) -> TrustReceiver {
         self.trust.clone()
+    }
+
+    /// By what client certificates are verified: a certificate of a tainted authority proves nothing any more.
+    pub fn proving_bundle(&self) -> TrustBundle {
+        let (authority, trust) = (self.authority(), self.trust.borrow().clone());
+        let bundle = authority.bundle();
+        let is_tainted =
+            |root: &Certificate| trust.as_ref().is_some_and(|trust| trust.tainted.contains(&authority_id(root)));
+        let roots = bundle.roots().iter().filter(|root| !is_tainted(root)).cloned().collect();
+        TrustBundle::new(bundle.trust_domain().clone(), roots).unwrap_or_else(|_none_left| bundle.clone())
+    }
+
+    /// The sequence of the bundle that answers carry at this instant, or later. Whoever makes one takes it before the authority.
+    pub fn sequence(&self) -> u64 {
+        self.trust.borrow().as_ref().and_then(|trust| trust.own.sequence).unwrap_or_default()
+    }
+
+    /// Puts on record that a leaf of this end, granted at `signed_at`, may be out, unless that is there already, as it nearly
+    /// always is.
+    ///
+    /// # Errors
+    ///
+    /// When the state can't be written: the leaf must not leave then.
+    pub async fn record_handed_out(
+        &self,
+        authority: &str,
+        sequence: u64,
+        end: Timestamp,
+        signed_at: Timestamp,
+    ) -> Result<(), StateError> {
+        let Some(state) = self.state.as_ref().filter(|state| !state.has_on_record(authority, sequence, end)) else {
+            return Ok(());
+        };
+        let _turn = self.recording.acquire().await.map_err(|closed| StateError::Io(closed.to_string()))?;
+        if state.has_on_record(authority, sequence, end) {
+            return Ok(());
+        }
+        let (state, authority) = (Arc::clone(state), authority.to_owned());
+        let recorded = spawn_blocking(move || state.reserve(&authority, sequence, end, end.since(signed_at)));
+        recorded.await.map_err(|error| StateError::Io(error.to_string()))?
     }
 
     /// What signs JWT-SVIDs at this instant; `None` if nothing does. Whoever makes a token takes it once.

@@ -1,9 +1,12 @@
 //! The state that a term signs from: claimed for the term, then the signing authority read from it, or made if there has
 //! never been one. Of a plugged-in authority the state holds only that there is one (docs/decisions/0009).
 
+mod claimed;
 mod content;
 mod imported;
+mod objects;
 mod pair;
+mod settings;
 mod slots;
 mod stored;
 mod term_state;
@@ -16,21 +19,24 @@ use std::{
 
 use tokio::sync::watch;
 
-use self::{
-    content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
-    pair::{is_usable, new_pair},
-    term_state::{Objects, Starting},
-};
 pub use self::{
+    claimed::ClaimedState,
     imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
+    objects::KindState,
     pair::pair_authority,
+    settings::StateSettings,
     stored::stored_trust,
     term_state::{JwtSignerReceiver, TermState},
+};
+use self::{
+    content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
+    objects::Objects,
+    pair::{is_usable, new_pair},
+    term_state::Parts,
 };
 use super::{
     authority_backup::{Backup, BackupError},
     ports::{StateError, StateObject, StateStore},
-    published_trust::{PublishedTrust, TrustReceiver},
 };
 use crate::domain::{
     attestation::Denied,
@@ -70,19 +76,6 @@ pub struct SigningState {
     changing: Arc<Mutex<()>>,
 }
 
-/// What is published beside the authorities themselves, and for how long what it makes lasts.
-#[derive(Clone, Copy, Debug)]
-pub struct StateSettings {
-    /// How often others are asked to read the trust bundle.
-    pub refresh_hint: Duration,
-}
-
-impl Default for StateSettings {
-    fn default() -> Self {
-        Self { refresh_hint: Duration::from_secs(300) }
-    }
-}
-
 /// What came of claiming a term.
 #[derive(Debug)]
 pub enum Claim {
@@ -93,21 +86,6 @@ pub enum Claim {
         /// The highest of them.
         highest: Term,
     },
-}
-
-/// What signing in a term begins with.
-#[derive(Clone, Debug)]
-pub struct ClaimedState {
-    /// Signs.
-    pub authority: AuthorityReceiver,
-    /// To whom it doesn't.
-    pub denied: Denied,
-    /// What others verify by.
-    pub trust: TrustReceiver,
-    /// Signs JWT-SVIDs.
-    pub jwt_signer: JwtSignerReceiver,
-    /// Where all of it is changed; `None` if it isn't kept anywhere.
-    pub state: Option<Arc<TermState>>,
 }
 
 /// Why what is denied was not changed.
@@ -140,6 +118,8 @@ const fn what_then(error: &StateError) -> &'static str {
 
 /// As istiod's own root: ten years.
 const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// A key of JWT-SVIDs has no certificate with an end, so it is given one.
+const JWT_KEY_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Of the 24 KiB that an object may have; the rest is the bundle's, which must have room for the roots of a rotation.
 const MAX_DENIED_BYTES: usize = 16 << 10;
 
@@ -205,9 +185,18 @@ impl SigningState {
         let denied = trust.denied()?;
         let mut objects = Objects { authority_version, authority, trust_version, trust };
         let authority = self.complete(&mut objects, is_new, store.as_ref(), term)?;
-        let starting = Starting { store, term, origin: self.origin.clone(), changing: Arc::clone(&self.changing) };
-        TermState::claimed(starting, &objects, authority, &self.trust_domain, self.settings)
-            .map(|state| Claim::Claimed(ClaimedState::of(Arc::new(state), denied)))
+        let parts = Parts {
+            store,
+            term,
+            origin: self.origin.clone(),
+            trust_domain: self.trust_domain.clone(),
+            settings: self.settings,
+            changing: Arc::clone(&self.changing),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+        };
+        let state = TermState::claimed(parts, &objects, authority)?;
+        Ok(Claim::Claimed(ClaimedState::of(Arc::new(state), denied)))
     }
 
     /// Adds what is missing, as in what an older version wrote, or one that was killed between two writes; then writes what is
@@ -225,17 +214,37 @@ impl SigningState {
         if !has_pair {
             objects.authority.set_pair(new_pair(&self.trust_domain, now, self.random.as_ref())?);
         }
-        let sequence = objects.trust.next_sequence();
-        let has_new_key = objects.authority.rotation_mut().ensure_jwt(now, sequence)?;
+        let was_rotatable = objects.authority.rotation().is_some();
+        let is_adopted = objects.adopt(&self.trust_domain, now)?;
         let is_new_trust = objects.publish(&self.origin, &self.trust_domain)?;
+        let is_replaced = objects.replace_ended(now)?;
         let authority = objects.signing_authority(&self.origin, &self.trust_domain, now)?;
-        if is_new || !has_pair || has_new_key {
+        let is_marked = match self.origin {
+            // who made this state, or another version meanwhile, put nothing on record
+            Origin::SelfSigned => {
+                let StateSettings { default_ttl, max_ttl, .. } = self.settings;
+                let longest = if is_new || was_rotatable { default_ttl } else { max_ttl };
+                self.mark(objects, authority.id(), now.plus(longest), now)
+            }
+            Origin::PluggedIn(_) => false,
+        };
+        if is_new || !has_pair || is_adopted || is_replaced || is_marked {
             objects.write_authority(store, term)?;
         }
         if is_new_trust {
             objects.write_trust(store, term)?;
         }
         Ok(authority)
+    }
+
+    /// Leaves up to `end` may be out. Returns whether that was not on record.
+    fn mark(&self, objects: &mut Objects, authority: &str, end: Timestamp, now: Timestamp) -> bool {
+        let sequence = objects.trust.sequence();
+        let is_missing = !objects.handed_out().covers(authority, sequence, end);
+        if is_missing {
+            objects.hand_out(authority, sequence, end.plus(self.settings.default_ttl / 4), now);
+        }
+        is_missing
     }
 
     /// The content of an authority object that was never written.
@@ -327,26 +336,6 @@ impl SigningState {
     }
 }
 
-impl ClaimedState {
-    /// Of an authority that stays the same, and is kept nowhere.
-    pub fn own(authority: impl Into<Arc<SigningAuthority>>, denied: Denied) -> Self {
-        let (_never_another, authority) = watch::channel(authority.into());
-        Self::following(authority, denied)
-    }
-
-    /// Of one that may be replaced, and is kept nowhere.
-    pub fn following(authority: AuthorityReceiver, denied: Denied) -> Self {
-        let (_never_other, trust) = watch::channel(Some(Arc::new(PublishedTrust::first(authority.borrow().bundle()))));
-        let (_never_any, jwt_signer) = watch::channel(None);
-        Self { authority, denied, trust, jwt_signer, state: None }
-    }
-
-    fn of(state: Arc<TermState>, denied: Denied) -> Self {
-        let (authority, trust, jwt_signer) = (state.authority(), state.trust(), state.jwt_signer());
-        Self { authority, denied, trust, jwt_signer, state: Some(state) }
-    }
-}
-
 /// The fingerprint of the signing certificate in the authority object's content; the store's manifest keeps it, so that a
 /// root can't be replaced unnoticed. None of a plugged-in authority, whose root is somebody else's to replace.
 pub fn root_of(content: &[u8]) -> Option<String> {
@@ -383,5 +372,9 @@ fn load_trust(store: &dyn StateStore) -> Result<Option<(u64, TrustContent)>, Sta
     stored.map(|stored| Ok((stored.version, TrustContent::decode(&stored.content)?))).transpose()
 }
 
+#[cfg(test)]
+mod rotation_tests;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

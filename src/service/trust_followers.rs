@@ -9,6 +9,7 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
+use super::ports::Followers;
 use crate::domain::{authority::rotation::Reached, identity::SpiffeId};
 
 /// A follower comes back to some replica within this, if it comes back.
@@ -80,6 +81,12 @@ pub struct TooManyFollowers;
 impl Default for TrustFollowers {
     fn default() -> Self {
         Self { streams: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Followers for TrustFollowers {
+    fn reached(&self) -> Vec<Reached> {
+        Self::reached(self)
     }
 }
 

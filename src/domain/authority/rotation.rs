@@ -1,10 +1,14 @@
 //! The authorities of one kind (X.509 or JWT) through a rotation: prepared, active, old, gone. Each step waits until what
 //! it would otherwise break has been seen to be over. Which evidence there is, and what a step writes, are not decided here.
 
+mod automatic;
 mod evidence;
 mod handed_out;
 
+use std::fmt;
+
 pub use self::{
+    automatic::{DueStep, due_step},
     evidence::{Evidence, Obstacle, Offered, Reached, WhoWouldBreak},
     handed_out::HandedOut,
 };
@@ -22,6 +26,16 @@ pub enum Phase {
     Active,
     /// Signs no more, what it has signed is still believed.
     Old,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepared => "prepared",
+            Self::Active => "active",
+            Self::Old => "old",
+        })
+    }
 }
 
 /// One authority.
@@ -80,7 +94,7 @@ pub enum StepRefused {
     #[error("authority {0} signs already")]
     ActiveAlready(AuthorityId),
     /// What signs, or is about to, is not on its way out.
-    #[error("authority {id} is {phase:?}: only an old one can be {what}")]
+    #[error("authority {id} is {phase}: only an old one can be {what}")]
     NotOld {
         /// Which.
         id: AuthorityId,
@@ -182,7 +196,8 @@ impl Authorities {
         }
     }
 
-    fn slot(&self, id: &str) -> Option<&Slot> {
+    /// The one of this name.
+    pub fn slot(&self, id: &str) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.id == id)
     }
 
@@ -248,7 +263,8 @@ impl Authorities {
 }
 
 impl Step {
-    fn id(&self) -> &str {
+    /// Of which authority.
+    pub fn id(&self) -> &str {
         match self {
             Self::Prepare { id, .. } | Self::Activate(id) | Self::Taint(id) | Self::Revoke(id) => id,
         }

@@ -105,7 +105,7 @@ impl SigningAuthority {
         }
         let issuer = Issuer::from_ca_cert_der(&certificate.der().into(), Signer::new(key))
             .map_err(|error| AuthorityError::NotAuthority(format!("its subject can't be read: {error}")))?;
-        let id = key_name(&certificate);
+        let id = authority_id(&certificate);
         let response_tail = chain.iter().map(Certificate::to_pem).chain([bundle.to_pem()]).collect();
         let authority = Self { certificate, issuer, chain, bundle, id, response_tail };
         authority.check_path(now)?;
@@ -204,7 +204,9 @@ fn trust_domain_name(trust_domain: &TrustDomain) -> Result<SanType, AuthorityErr
     trust_domain.id().try_into().map(SanType::URI).map_err(build)
 }
 
-fn key_name(certificate: &Certificate) -> String {
+/// How operators name the authority with this signing certificate: hex of its subject key identifier, or of its key's SHA-256 if
+/// it has none.
+pub fn authority_id(certificate: &Certificate) -> String {
     let by_key = digest(&SHA256, certificate.public_key_info());
     let id = certificate.subject_key_id().unwrap_or(by_key.as_ref());
     id.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -12,12 +12,17 @@ use crate::{
         denial_messages::{allow_request, denied_of, deny_request, old_of},
         pair_channels::Line,
         pair_service::ANSWERED,
+        rotation_messages::{report_of, request_for},
         status::said_by,
     },
-    proto::countersign::v1::{
-        ForwardedAllow, ForwardedDeny, ListDeniedRequest, pair_service_client::PairServiceClient,
+    proto::countersign::{
+        rotation::v1::{ForwardedRotate, rotation_pair_service_client::RotationPairServiceClient},
+        v1::{ForwardedAllow, ForwardedDeny, ListDeniedRequest, pair_service_client::PairServiceClient},
     },
-    service::ports::{ActiveReplica, BoxFuture, ByActive, DenialChange, OperatorOfActive, OrderError},
+    service::ports::{
+        ActiveReplica, BoxFuture, ByActive, DenialChange, OperatorOfActive, OrderError, RotationOfActive,
+        RotationOrder, RotationReport,
+    },
 };
 
 /// The active writes its state before it answers; the operator's own command waits a little longer.
@@ -103,6 +108,24 @@ impl OperatorOfActive for PairClient {
 
     fn denied(&self) -> BoxFuture<'_, Result<ByActive<Denied>, OrderError>> {
         Box::pin(self.list_denied())
+    }
+}
+
+impl RotationOfActive for PairClient {
+    fn rotate<'a>(
+        &'a self,
+        order: &'a RotationOrder,
+        actor_uid: u32,
+    ) -> BoxFuture<'a, Result<ByActive<RotationReport>, OrderError>> {
+        Box::pin(async move {
+            let (active, line) = self.line_to_active()?;
+            let mut client = RotationPairServiceClient::new(line.channel.clone());
+            let (request, replica) = (Some(request_for(order)), self.replica.clone());
+            let rotate = client.rotate(ForwardedRotate { request, actor_uid, replica });
+            let rotation = self.ordered(&active, &line, rotate).await?;
+            let answer = report_of(rotation).map_err(|status| nonsense(&active, &status))?;
+            Ok(ByActive { answer, replica: active.replica })
+        })
     }
 }
 

@@ -14,6 +14,9 @@ use crate::{
     service::ports::{StateError, StateObject},
 };
 
+/// Roots that are remembered as replaced: far more than those of one rotation, back and forth.
+const MAX_REPLACED: usize = 8;
+
 impl Inner {
     pub(super) async fn compare_and_swap(
         &self,
@@ -60,6 +63,7 @@ impl Inner {
                 writer: term,
                 claimed: term,
                 content: content.to_vec().into(),
+                replaces: self.replaced_by(object, old, content),
                 ..old.clone()
             };
             if self.write(object, &stored, record.clone(), until).await? {
@@ -67,6 +71,22 @@ impl Inner {
             }
         }
         Err(self.secrets.failed("written", object, KEEPS_CHANGING))
+    }
+
+    /// The roots that the next content takes the place of: in a rotation the one that signed until now, which the other object
+    /// and the Lease still name for a moment.
+    fn replaced_by(&self, object: StateObject, old: &Record, content: &[u8]) -> Vec<String> {
+        let mut replaces = old.replaces.clone();
+        if object == StateObject::Authority {
+            let (before, after) = ((self.root_of)(&old.content), (self.root_of)(content));
+            if before != after {
+                replaces.extend(before);
+                replaces.retain(|replaced| Some(replaced) != after.as_ref());
+                let beyond = replaces.len().saturating_sub(MAX_REPLACED);
+                replaces.drain(..beyond);
+            }
+        }
+        replaces
     }
 
     /// Writes what is known of the whole state onto an object, and nothing else.

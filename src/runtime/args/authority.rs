@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::DataDir;
-use crate::domain::identity::{ServiceAccount, TrustDomain};
+use super::{DataDir, ListFormat};
+use crate::domain::{
+    attestation::Reason,
+    identity::{ServiceAccount, TrustDomain},
+};
 
 /// What can be done about the signing authority.
 #[derive(Debug, Subcommand)]
@@ -20,6 +23,66 @@ pub enum AuthorityCommand {
     /// What is stored and in order, or of another root, is replaced with --replace only. In Kubernetes the active steps down
     /// and goes on with what was imported within seconds; an embedded pair must be stopped.
     Import(ImportArgs),
+    /// Rotate the root that X.509-SVIDs are signed by, step by step: prepare, activate, taint, revoke
+    #[command(subcommand)]
+    X509(RotationCommand),
+    /// Rotate the key that JWT-SVIDs are signed by, in the same steps
+    #[command(subcommand)]
+    Jwt(RotationCommand),
+}
+
+/// What can be done about the authorities of one kind. Each step waits until nobody is known to break by it.
+#[derive(Debug, Subcommand)]
+pub enum RotationCommand {
+    /// Show all authorities, and what the next step of each waits for
+    Show(RotationShowArgs),
+    /// Make another authority and publish it in the trust bundle; it signs nothing yet
+    Prepare(RotationStepArgs),
+    /// Sign by a prepared authority, or go back to an old one
+    Activate(RotationOfArgs),
+    /// Have everything that an old authority has signed renewed
+    Taint(RotationOfArgs),
+    /// Take a tainted authority, or a prepared one that is not wanted any more, out of the trust bundle: there is no way back
+    Revoke(RotationOfArgs),
+}
+
+/// The arguments of `authority x509 show` and `authority jwt show`.
+#[derive(Args, Clone, Debug)]
+pub struct RotationShowArgs {
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub output: ListFormat,
+    /// Whose.
+    #[command(flatten)]
+    pub data_dir: DataDir,
+}
+
+/// The arguments of a step.
+#[derive(Args, Clone, Debug)]
+pub struct RotationStepArgs {
+    /// Say what would come of it, and do nothing
+    #[arg(long, conflicts_with = "force")]
+    pub dry_run: bool,
+    /// Do not wait: who would break is printed, and breaks
+    #[arg(long)]
+    pub force: bool,
+    /// Why: one line for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<Reason>,
+    /// Whose.
+    #[command(flatten)]
+    pub data_dir: DataDir,
+}
+
+/// The arguments of a step with an authority.
+#[derive(Args, Clone, Debug)]
+pub struct RotationOfArgs {
+    /// The authority, as `show` names it
+    #[arg(value_name = "ID", allow_hyphen_values = true)]
+    pub id: String,
+    /// How.
+    #[command(flatten)]
+    pub step: RotationStepArgs,
 }
 
 /// Which state.

@@ -17,11 +17,19 @@ pub struct BundleEndpointArgs {
     /// PEM file with the private key of that certificate
     #[arg(long, value_name = "FILE")]
     pub bundle_endpoint_key: Option<String>,
+    /// How often others are asked to read the trust bundle there. Before another root signs, three such times pass
+    #[arg(long, value_name = "DURATION")]
+    pub bundle_refresh_hint: Option<String>,
 }
 
 impl BundleEndpointArgs {
     /// What holds where no source says anything.
     pub(super) fn defaults() -> Self {
-        Self { bundle_endpoint: Some("127.0.0.1:8443".into()), bundle_endpoint_cert: None, bundle_endpoint_key: None }
+        Self {
+            bundle_endpoint: Some("127.0.0.1:8443".into()),
+            bundle_endpoint_cert: None,
+            bundle_endpoint_key: None,
+            bundle_refresh_hint: Some("5m".into()),
+        }
     }
 }

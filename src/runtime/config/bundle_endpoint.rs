@@ -1,7 +1,12 @@
 //! The settings of the bundle endpoint.
 
+use std::time::Duration;
+
 use super::{ListenAddress, parse, sources::Sources};
-use crate::{runtime::args::BundleEndpointArgs, storage::endpoint_files::EndpointFiles};
+use crate::{
+    runtime::{args::BundleEndpointArgs, duration},
+    storage::endpoint_files::EndpointFiles,
+};
 
 /// Where others fetch the trust bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +15,8 @@ pub struct BundleEndpointConfig {
     pub listen: ListenAddress,
     /// Of profile `https_web`; without them it is `https_spiffe`.
     pub files: Option<EndpointFiles>,
+    /// How often others are asked to read it.
+    pub refresh_hint: Duration,
 }
 
 impl BundleEndpointConfig {
@@ -19,6 +26,7 @@ impl BundleEndpointConfig {
         let address = from.one("bundle_endpoint", parse::socket_address);
         let certificate = from.one("bundle_endpoint_cert", parse::path);
         let key = from.one("bundle_endpoint_key", parse::path);
+        let refresh_hint = from.one("bundle_refresh_hint", duration::parse_whole_seconds);
         let has_endpoint = chosen || is_embedded;
         let files = match (certificate, key) {
             (Some(certificate), Some(key)) => Some(EndpointFiles { certificate, key }),
@@ -35,7 +43,8 @@ impl BundleEndpointConfig {
         if files.is_some() && !has_endpoint {
             from.refuse("bundle_endpoint_cert", "is of the bundle endpoint: set bundleEndpoint, or leave this out");
         }
-        Some(Some(Self { listen: ListenAddress { address: address?, chosen }, files }).filter(|_| has_endpoint))
+        let listen = ListenAddress { address: address?, chosen };
+        Some(Some(Self { listen, files, refresh_hint: refresh_hint? }).filter(|_| has_endpoint))
     }
 
     pub(super) fn to_args(&self) -> BundleEndpointArgs {
@@ -44,6 +53,7 @@ impl BundleEndpointConfig {
             bundle_endpoint: Some(self.listen.address.to_string()),
             bundle_endpoint_cert: of_files(|files| files.certificate.display().to_string()),
             bundle_endpoint_key: of_files(|files| files.key.display().to_string()),
+            bundle_refresh_hint: Some(duration::format(self.refresh_hint)),
         }
     }
 }

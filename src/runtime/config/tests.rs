@@ -67,7 +67,10 @@ fn nothing_at_all_gives_the_defaults() {
 fn an_embedded_replica_has_a_bundle_endpoint_and_others_if_it_is_given() {
     let endpoint = |yaml: &str| load_file(yaml).unwrap().bundle_endpoint;
     let default = ListenAddress { address: "127.0.0.1:8443".parse().unwrap(), chosen: false };
-    assert_eq!(endpoint(""), Some(BundleEndpointConfig { listen: default, files: None }));
+    assert_eq!(
+        endpoint(""),
+        Some(BundleEndpointConfig { listen: default, files: None, refresh_hint: Duration::from_secs(300) })
+    );
     let chosen = endpoint("bundleEndpoint: 127.0.0.1:1\nbundleEndpointCert: c\nbundleEndpointKey: k").unwrap();
     assert!(chosen.listen.chosen && chosen.files.is_some());
     let istiod = "source: istiod\nistiodAddresses: localhost:15012\nistiodRootFile: r\nistiodTokenFile: t\n";

@@ -50,7 +50,7 @@ fn subject_of(args: &SubjectArgs) -> Result<DeniedSubject, OperateError> {
     args.subject().ok_or_else(|| OperateError::Refused("give --id or --serial".into()))
 }
 
-fn ask<T>(
+pub(super) fn ask<T>(
     data_dir: &DataDir,
     question: impl AsyncFnOnce(PathBuf) -> Result<T, OperatorError>,
 ) -> Result<T, OperateError> {

@@ -11,8 +11,8 @@ use crate::{
     domain::{leadership::Term, x509::TrustBundle},
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
     service::{
-        authority_export::AuthorityExport, denial::IssuanceDenial, issuance_history::IssuanceHistory,
-        policy_publisher::PolicyPublisher, signing_session::SigningSession,
+        authority_export::AuthorityExport, authority_rotation::AuthorityRotation, denial::IssuanceDenial,
+        issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher, signing_session::SigningSession,
     },
     storage::{
         data_dir::{DataDir, write_atomically},
@@ -57,6 +57,7 @@ pub(super) struct Announcer {
     pub(super) written: watch::Sender<Option<Term>>,
     pub(super) denial: Arc<IssuanceDenial>,
     pub(super) export: Arc<AuthorityExport>,
+    pub(super) rotation: Option<Arc<AuthorityRotation>>,
     pub(super) policy: Option<Arc<PolicyPublisher>>,
 }
 
@@ -90,7 +91,7 @@ impl Announcer {
     /// of the socket.
     async fn announce(&self, session: Option<Arc<SigningSession>>) -> Infallible {
         let Some(session) = session else { return std::future::pending().await };
-        let mut changes = session.authority_changes();
+        let (mut changes, mut trust) = (session.authority_changes(), session.trust());
         self.say(&session).await;
         self.written.send_replace(Some(session.term()));
         let serve_operator = async {
@@ -101,7 +102,9 @@ impl Announcer {
             }
         };
         tokio::join!(serve_operator, async {
-            while changes.changed().await.is_ok() {
+            while tokio::select! { changed = changes.changed() => changed, changed = trust.changed() => changed }
+                .is_ok()
+            {
                 self.say(&session).await;
             }
         })
@@ -110,7 +113,7 @@ impl Announcer {
 
     /// Says who is active, and the roots: to those who ask here, and in the files.
     async fn say(&self, session: &SigningSession) {
-        self.bundle.send_replace(Some(Arc::new(session.authority().bundle().clone())));
+        self.bundle.send_replace(Some(Arc::new(session.proving_bundle())));
         while let Err(error) = self.write(session).await {
             warn!(event = "announcement_failed", %error);
             sleep(RETRY).await;
@@ -147,6 +150,7 @@ impl Announcer {
     async fn serve_operator(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let listener = WorkloadListener::bind(&self.data_dir.admin_socket(), private()).await?;
         let (history, denial, export) = (Arc::clone(&self.history), Arc::clone(&self.denial), Arc::clone(&self.export));
-        Ok(serve_operator(listener, history, denial, export, self.policy.clone()).await?)
+        let (rotation, policy) = (self.rotation.clone(), self.policy.clone());
+        Ok(serve_operator(listener, history, denial, export, rotation, policy).await?)
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         ports::Pair as _,
         readiness::Readiness,
         signing_session::SigningSession,
-        signing_state::{Origin, SigningState},
+        signing_state::{OpenStore, Origin, SigningState, StateSettings},
     },
     storage::{
         history::OwnHistory, issuance_log::EmbeddedIssuanceLog, replica_slot::ReplicaSlot, retention::Retention,
@@ -66,9 +66,7 @@ pub(super) fn assemble(
     let history: Arc<dyn IssuanceHistory> = Arc::new(OwnHistory::new(Arc::clone(&log), slot.slot()));
     let ((session, sessions), (bundle, bundles)) = (watch::channel(None), watch::channel(None));
     let Surroundings { election, hints, open_state, .. } = surroundings;
-    let state =
-        SigningState::new(open_state, origin, config.trust_domain.clone(), Arc::clone(clock), Arc::clone(random));
-    let state = Arc::new(state);
+    let state = state(config, open_state, origin, seams);
     let machine = Machine::new(surroundings.tenure, HolderId::parse(&replica).map_err(ServeFailed::of)?, clock.boot());
     let (leadership, standing) =
         Leadership::new(machine, election, Arc::clone(&state), session, hints, Arc::clone(clock));
@@ -98,6 +96,7 @@ pub(super) fn assemble(
         history: (surroundings.histories)(Arc::clone(&history)),
         denial: Arc::clone(&denial),
         export: Arc::new(export),
+        rotation: None,
         policy: surroundings.policy.as_ref().map(|access| Arc::clone(&access.publisher)),
     };
     Ok(Signing {
@@ -117,6 +116,22 @@ pub(super) fn assemble(
         readiness,
         policy: surroundings.policy,
     })
+}
+
+fn state(config: &ServeConfig, open: OpenStore, origin: Origin, seams: &Seams) -> Arc<SigningState> {
+    let (clock, random) = (Arc::clone(&seams.clock), Arc::clone(&seams.random));
+    let state = SigningState::new(open, origin, config.trust_domain.clone(), clock, random);
+    Arc::new(state.with_settings(settings(config)))
+}
+
+fn settings(config: &ServeConfig) -> StateSettings {
+    let (default_ttl, max_ttl) = (config.ttl.default_ttl(), config.ttl.max_ttl());
+    let jwt_ttl = config.jwt_svid_ttl;
+    let mut settings = StateSettings { default_ttl, max_ttl, jwt_ttl, ..StateSettings::default() };
+    if let Some(endpoint) = &config.bundle_endpoint {
+        settings.refresh_hint = endpoint.refresh_hint;
+    }
+    settings
 }
 
 fn policy(config: &ServeConfig, surroundings: &mut Surroundings) -> SigningPolicy {

@@ -100,15 +100,20 @@ impl OwnSocketTrust {
 /// Hands each change on, and says what is served. Never returns.
 async fn follow(own: OwnSocketTrust, itself: trust_followers::Follower, mut served: watch::Receiver<u64>) {
     let OwnSocketTrust { follower, mut trust, followers, .. } = own;
-    let stream = followers.open(itself).ok();
+    // nobody goes by a socket that is not served here, as where another replica has the same one
+    let mut stream = None;
     loop {
         let known = trust.borrow_and_update().clone();
         if let Some(roots) = known.and_then(|known| known.own_roots().ok()) {
             // what is in a bundle can be written and read
             let _is_news = follower.found(roots.to_pem().as_bytes()).is_ok_and(|is_news| is_news);
         }
+        let sequence = *served.borrow_and_update();
+        if sequence > 0 && stream.is_none() {
+            stream = followers.open(itself.clone()).ok();
+        }
         if let Some(stream) = &stream {
-            stream.says(*served.borrow_and_update());
+            stream.says(sequence);
         }
         tokio::select! {
             Ok(()) = trust.changed() => {}

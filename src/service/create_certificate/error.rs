@@ -12,7 +12,11 @@ use crate::{
         jwt::{AudiencesError, MintError},
         x509::CsrError,
     },
-    service::{caller_attestation::IdentifyError, metrics::RequestOutcome, ports::LogError},
+    service::{
+        caller_attestation::IdentifyError,
+        metrics::RequestOutcome,
+        ports::{LogError, StateError},
+    },
 };
 
 /// Why nothing was signed. `grpc::status` gives each its code and public text.
@@ -55,6 +59,9 @@ pub enum CreateError {
     /// What was signed could not be put on record, so it was not sent.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// It could not be put on record until when it may be out.
+    #[error(transparent)]
+    State(StateError),
     /// This replica is not active, or ceased to be while it signed.
     #[error("this replica is not active")]
     NotActive,
@@ -107,6 +114,7 @@ impl CreateError {
             Self::Undecided(_)
             | Self::Log(_)
             | Self::NoJwtKey
+            | Self::State(_)
             | Self::NotActive
             | Self::NoAnswer(_)
             | Self::Unavailable { .. }
@@ -120,6 +128,12 @@ impl CreateError {
 impl From<AttestationError> for CreateError {
     fn from(error: AttestationError) -> Self {
         if error.is_undecided() { Self::Undecided(error) } else { Self::Unattested(error) }
+    }
+}
+
+impl From<StateError> for CreateError {
+    fn from(error: StateError) -> Self {
+        if matches!(error, StateError::Fenced { .. }) { Self::NotActive } else { Self::State(error) }
     }
 }
 

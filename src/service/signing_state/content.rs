@@ -54,7 +54,7 @@ pub(super) struct AuthorityContent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pair: Option<PairContent>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    rotation: Option<RotationContent>,
+    pub(super) rotation: Option<RotationContent>,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -76,6 +76,9 @@ pub(super) struct TrustContent {
     /// Public halves of the keys of JWT-SVIDs, as JWKs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     jwt: Vec<Map<String, Value>>,
+    /// Authorities whose SVIDs are to be renewed at once: subject key identifiers in hex, and key identifiers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tainted: Vec<String>,
     #[serde(default, skip_serializing_if = "DeniedContent::is_empty")]
     denied: DeniedContent,
     #[serde(flatten)]
@@ -214,6 +217,7 @@ impl TrustContent {
             sequence: 1,
             bundle: String::new(),
             jwt: Vec::new(),
+            tainted: Vec::new(),
             denied: DeniedContent::default(),
             unknown: UnknownFields::default(),
         }
@@ -228,16 +232,23 @@ impl TrustContent {
         if self.has_bundle() { self.sequence.saturating_add(1) } else { self.sequence }
     }
 
-    /// Publishes these from now on. Returns whether that is anything new: the sequence has grown then, unless nothing has ever
-    /// been published.
-    pub(super) fn publish(&mut self, bundle: &TrustBundle, jwt: &[&JwtAuthority]) -> bool {
+    pub(super) const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Publishes these from now on. Returns whether that is anything new. The sequence has grown then if it is another bundle,
+    /// unless nothing has ever been published.
+    pub(super) fn publish(&mut self, bundle: &TrustBundle, jwt: &[&JwtAuthority], tainted: Vec<String>) -> bool {
         let bundle = bundle.to_pem();
         let jwt: Vec<_> = jwt.iter().map(|key| key.jwk().clone()).collect();
-        if self.bundle == bundle && self.jwt == jwt {
+        let is_same_bundle = self.bundle == bundle && self.jwt == jwt;
+        if is_same_bundle && self.tainted == tainted {
             return false;
         }
-        self.sequence = self.next_sequence();
-        (self.bundle, self.jwt) = (bundle, jwt);
+        if !is_same_bundle {
+            self.sequence = self.next_sequence();
+        }
+        (self.bundle, self.jwt, self.tainted) = (bundle, jwt, tainted);
         true
     }
 
@@ -260,7 +271,7 @@ impl TrustContent {
             sequence: Some(self.sequence),
             refresh_hint: Some(refresh_hint),
         };
-        Ok(PublishedTrust { own, tainted: Vec::new(), federated: Vec::new() })
+        Ok(PublishedTrust { own, tainted: self.tainted.clone(), federated: Vec::new() })
     }
 
     pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {

@@ -1,7 +1,7 @@
 //! What the authority object says of a rotation, as one field of it, which a version without rotations passes over: the
 //! authority that signs stays where such a version looks for it.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -9,21 +9,54 @@ use zeroize::Zeroizing;
 use super::unknown_fields::UnknownFields;
 use crate::{
     domain::{
-        authority::rotation::Phase,
+        authority::rotation::{HandedOut, Phase, Slot},
         clock::Timestamp,
         jwt::{JwtSigner, MintError},
+        x509::{Certificate, PrivateKey, TrustBundle},
     },
     service::ports::StateError,
 };
 
-/// A key of JWT-SVIDs has no certificate with an end, so it is given one.
-pub(super) const JWT_KEY_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
-
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct RotationContent {
+    /// Of the authority that signs; `None` in what was just imported or made, and with a plugged-in authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) active: Option<ActiveContent>,
+    /// Those beside the one that signs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) others: Vec<SlotContent>,
     /// Keys of JWT-SVIDs in the order in which they were published.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) jwt: Vec<JwtKeyContent>,
+    #[serde(default)]
+    handed_out: MarksContent,
+    #[serde(flatten)]
+    unknown: UnknownFields,
+}
+
+/// What is known of the authority that signs beside its certificate, key and chain.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ActiveContent {
+    /// The roots that it leads to, PEM; none if it is one itself.
+    pub(super) roots: Vec<String>,
+    pub(super) published_in: u64,
+    /// When it was made or taken over, seconds since the epoch.
+    pub(super) since: i64,
+    #[serde(flatten)]
+    unknown: UnknownFields,
+}
+
+/// An X.509 authority.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SlotContent {
+    pub(super) certificate: String,
+    pub(super) key: Zeroizing<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) chain: Vec<String>,
+    pub(super) standing: ActiveContent,
+    phase: PhaseContent,
+    #[serde(default, skip_serializing_if = "is_false")]
+    tainted: bool,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -33,58 +66,168 @@ pub(super) struct RotationContent {
 pub(super) struct JwtKeyContent {
     /// PEM.
     key: Zeroizing<String>,
-    pub(super) phase: PhaseContent,
-    /// Seconds since the epoch.
+    phase: PhaseContent,
+    /// Seconds since the epoch, as all times here.
     not_after: i64,
+    pub(super) since: i64,
     #[serde(default, skip_serializing_if = "is_false")]
-    pub(super) tainted: bool,
+    tainted: bool,
     /// The sequence of the first bundle that holds it.
     published_in: u64,
+    /// When the last of what it signed ends, once it signs no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_end: Option<i64>,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
 
+#[derive(Default, Serialize, Deserialize)]
+struct MarksContent {
+    #[serde(default)]
+    by_authority: BTreeMap<String, i64>,
+    #[serde(default)]
+    by_sequence: Vec<(u64, i64)>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum PhaseContent {
+enum PhaseContent {
     Prepared,
     Active,
     Old,
 }
 
 impl RotationContent {
-    /// Makes a key of JWT-SVIDs if there is none that signs. Returns whether there was none.
-    pub(super) fn ensure_jwt(&mut self, now: Timestamp, sequence: u64) -> Result<bool, StateError> {
-        if self.jwt.iter().any(|key| key.phase == PhaseContent::Active) {
-            return Ok(false);
-        }
-        let signer = JwtSigner::generate(Timestamp::from_seconds(now.plus(JWT_KEY_LIFETIME).seconds()));
-        let signer = signer.map_err(|error| StateError::Io(error.to_string()))?;
-        self.jwt.push(JwtKeyContent::new(&signer, Phase::Active, sequence));
-        Ok(true)
+    /// Of X.509-SVIDs.
+    pub(super) fn handed_out(&self) -> HandedOut {
+        let MarksContent { by_authority, by_sequence } = &self.handed_out;
+        let by_authority = by_authority.iter().map(|(id, end)| (id.clone(), Timestamp::from_seconds(*end)));
+        let by_sequence = by_sequence.iter().map(|(sequence, end)| (*sequence, Timestamp::from_seconds(*end)));
+        HandedOut::restored(by_authority, by_sequence)
     }
 
-    /// All keys of JWT-SVIDs, ready to sign, and which of them does.
-    pub(super) fn jwt_signers(&self) -> Result<Vec<(PhaseContent, JwtSigner)>, StateError> {
-        self.jwt.iter().map(|key| Ok((key.phase, key.signer()?))).collect()
+    pub(super) fn set_handed_out(&mut self, marks: &HandedOut) {
+        let (by_authority, by_sequence) = marks.marks();
+        self.handed_out = MarksContent {
+            by_authority: by_authority.map(|(id, end)| (id.to_owned(), whole(end))).collect(),
+            by_sequence: by_sequence.map(|(sequence, end)| (sequence, whole(end))).collect(),
+        };
+    }
+
+    /// Of JWT-SVIDs: what still can be of use to somebody of those keys that sign no more.
+    pub(super) fn jwt_handed_out(&self) -> Result<HandedOut, StateError> {
+        let ends = self.jwt.iter().filter_map(|key| Some((key, Timestamp::from_seconds(key.last_end?))));
+        let ends: Result<Vec<_>, StateError> = ends.map(|(key, end)| Ok((key.slot()?.id, end))).collect();
+        Ok(HandedOut::restored(ends?, []))
+    }
+
+    /// Has the keys of JWT-SVIDs stand as `slots` say: those that are not named are gone. What one signed that signs no more
+    /// ends at `last_end`.
+    pub(super) fn set_jwt(&mut self, slots: &[Slot], last_end: Timestamp) -> Result<(), StateError> {
+        let mut keys = Vec::with_capacity(slots.len());
+        for mut key in std::mem::take(&mut self.jwt) {
+            let id = key.slot()?.id;
+            let Some(slot) = slots.iter().find(|slot| slot.id == id) else { continue };
+            let phase = PhaseContent::from(slot.phase);
+            match (key.phase, phase) {
+                (PhaseContent::Active, PhaseContent::Old) => key.last_end = Some(whole(last_end)),
+                (_, PhaseContent::Active) => key.last_end = None,
+                _ => {}
+            }
+            (key.phase, key.tainted) = (phase, slot.tainted);
+            keys.push(key);
+        }
+        self.jwt = keys;
+        Ok(())
     }
 }
 
-impl JwtKeyContent {
-    pub(super) fn new(signer: &JwtSigner, phase: Phase, published_in: u64) -> Self {
+impl SlotContent {
+    pub(super) fn new(certificate: &Certificate, key: &PrivateKey, since: Timestamp, published_in: u64) -> Self {
         Self {
-            key: signer.to_pem(),
-            phase: phase.into(),
-            not_after: signer.not_after().seconds(),
+            certificate: certificate.to_pem(),
+            key: key.to_pem(),
+            chain: Vec::new(),
+            standing: ActiveContent::root(since, published_in),
+            phase: PhaseContent::Prepared,
             tainted: false,
-            published_in,
             unknown: UnknownFields::default(),
         }
     }
 
-    fn signer(&self) -> Result<JwtSigner, StateError> {
+    /// One that signed until now.
+    pub(super) fn old(
+        certificate: String,
+        key: Zeroizing<String>,
+        chain: Vec<String>,
+        standing: ActiveContent,
+    ) -> Self {
+        let unknown = UnknownFields::default();
+        Self { certificate, key, chain, standing, phase: PhaseContent::Old, tainted: false, unknown }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.into()
+    }
+
+    pub(super) const fn is_tainted(&self) -> bool {
+        self.tainted
+    }
+
+    pub(super) fn stand(&mut self, phase: Phase, tainted: bool) {
+        (self.phase, self.tainted) = (phase.into(), tainted);
+    }
+}
+
+impl JwtKeyContent {
+    pub(super) fn new(signer: &JwtSigner, phase: Phase, since: Timestamp, published_in: u64) -> Self {
+        Self {
+            key: signer.to_pem(),
+            phase: phase.into(),
+            not_after: whole(signer.not_after()),
+            since: whole(since),
+            tainted: false,
+            published_in,
+            last_end: None,
+            unknown: UnknownFields::default(),
+        }
+    }
+
+    pub(super) fn signs(&self) -> bool {
+        self.phase == PhaseContent::Active
+    }
+
+    pub(super) fn signer(&self) -> Result<JwtSigner, StateError> {
         let signer = JwtSigner::from_pem(self.key.as_bytes(), Timestamp::from_seconds(self.not_after));
         signer.map_err(|error: MintError| StateError::Unusable(format!("a stored key of JWT-SVIDs: {error}")))
+    }
+
+    pub(super) fn slot(&self) -> Result<Slot, StateError> {
+        Ok(Slot {
+            id: self.signer()?.key_id().to_owned(),
+            phase: self.phase.into(),
+            not_after: Timestamp::from_seconds(self.not_after),
+            tainted: self.tainted,
+            published_in: self.published_in,
+        })
+    }
+}
+
+impl ActiveContent {
+    /// Of an authority that has been the only one so far, whose bundle is `bundle`.
+    pub(super) fn of_only(
+        certificate: &Certificate,
+        bundle: &TrustBundle,
+        since: Timestamp,
+        published_in: u64,
+    ) -> Self {
+        let is_root = bundle.roots() == std::slice::from_ref(certificate);
+        let roots = if is_root { Vec::new() } else { bundle.roots().iter().map(Certificate::to_pem).collect() };
+        Self { roots, ..Self::root(since, published_in) }
+    }
+
+    fn root(since: Timestamp, published_in: u64) -> Self {
+        Self { roots: Vec::new(), published_in, since: whole(since), unknown: UnknownFields::default() }
     }
 }
 
@@ -96,6 +239,22 @@ impl From<Phase> for PhaseContent {
             Phase::Old => Self::Old,
         }
     }
+}
+
+impl From<PhaseContent> for Phase {
+    fn from(phase: PhaseContent) -> Self {
+        match phase {
+            PhaseContent::Prepared => Self::Prepared,
+            PhaseContent::Active => Self::Active,
+            PhaseContent::Old => Self::Old,
+        }
+    }
+}
+
+/// Rounded up: marks are never too low.
+fn whole(time: Timestamp) -> i64 {
+    let seconds = time.seconds();
+    if Timestamp::from_seconds(seconds) < time { seconds.saturating_add(1) } else { seconds }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]

@@ -16,7 +16,7 @@ pub fn stored_trust(
     trust_domain: &TrustDomain,
 ) -> Result<Option<(Term, PublishedTrust)>, StateError> {
     let Some(stored) = store.load(StateObject::Trust)? else { return Ok(None) };
-    let StateSettings { refresh_hint } = StateSettings::default();
+    let StateSettings { refresh_hint, .. } = StateSettings::default();
     let trust = TrustContent::decode(&stored.content)?.published(trust_domain, refresh_hint)?;
     // what a version without it has written
     let is_published = !trust.own.x509_authorities.is_empty();

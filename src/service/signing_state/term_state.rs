@@ -1,27 +1,33 @@
 //! The state as the holder of a term works with it: what is in effect, and changes of it, one at a time. A change is durable
-//! before it is in effect.
+//! before it is in effect, and what could not be signed with is never written.
 
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::{
-    AuthorityReceiver, Origin, StateSettings, authority_of, certificate_of,
-    content::{StoredAuthority, TrustContent, encoded},
-    load_trust,
-    slots::PhaseContent,
-    unusable,
+    AuthorityReceiver, JWT_KEY_LIFETIME, Origin, ROOT_LIFETIME, StateSettings,
+    objects::{KindState, MAX_AUTHORITIES, NewAuthority, Objects},
 };
 use crate::{
     domain::{
-        authority::SigningAuthority, clock::Timestamp, identity::TrustDomain, jwt::JwtSigner, leadership::Term,
-        x509::TrustBundle,
+        authority::{
+            SigningAuthority,
+            rotation::{Authorities, HandedOut, Step},
+        },
+        clock::{Clock, Timestamp},
+        identity::TrustDomain,
+        jwt::JwtSigner,
+        leadership::Term,
+        random::SecureRandom,
     },
     service::{
-        ports::{StateError, StateObject, StateStore},
+        ports::{AuthorityKind, StateError, StateStore, WantedStep},
         published_trust::{PublishedTrust, TrustReceiver},
     },
 };
@@ -31,51 +37,55 @@ pub type JwtSignerReceiver = watch::Receiver<Option<Arc<JwtSigner>>>;
 
 /// The state under one term. Whatever is asked of it once a later term has claimed the state, or the store is closed, fails.
 pub struct TermState {
-    starting: Starting,
-    trust_domain: TrustDomain,
-    settings: StateSettings,
+    parts: Parts,
     authority: watch::Sender<Arc<SigningAuthority>>,
     trust: watch::Sender<Option<Arc<PublishedTrust>>>,
     jwt_signer: watch::Sender<Option<Arc<JwtSigner>>>,
+    handed_out: ArcSwap<HandedOut>,
 }
 
-/// What a term state writes with.
-pub(super) struct Starting {
+/// What a term state works with.
+pub(super) struct Parts {
     pub(super) store: Arc<dyn StateStore>,
     pub(super) term: Term,
     pub(super) origin: Origin,
+    pub(super) trust_domain: TrustDomain,
+    pub(super) settings: StateSettings,
     pub(super) changing: Arc<Mutex<()>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn SecureRandom>,
 }
 
-/// Both objects as they were read, or will be once they are written.
-pub(super) struct Objects {
-    pub(super) authority_version: u64,
-    pub(super) authority: StoredAuthority,
-    pub(super) trust_version: u64,
-    pub(super) trust: TrustContent,
+/// How much of the objects a change has touched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Touched {
+    Nothing,
+    Marks,
+    Authorities,
 }
+
+/// A token that was signed by a key which signs no more may have been on its way.
+const JWT_SLACK: Duration = Duration::from_secs(10);
 
 impl TermState {
     pub(super) fn claimed(
-        starting: Starting,
+        parts: Parts,
         objects: &Objects,
         authority: Arc<SigningAuthority>,
-        trust_domain: &TrustDomain,
-        settings: StateSettings,
     ) -> Result<Self, StateError> {
+        let published = objects.trust.published(&parts.trust_domain, parts.settings.refresh_hint)?;
         Ok(Self {
             authority: watch::Sender::new(authority),
-            trust: watch::Sender::new(Some(Arc::new(objects.trust.published(trust_domain, settings.refresh_hint)?))),
+            trust: watch::Sender::new(Some(Arc::new(published))),
             jwt_signer: watch::Sender::new(objects.jwt_signer()?.map(Arc::new)),
-            trust_domain: trust_domain.clone(),
-            starting,
-            settings,
+            handed_out: ArcSwap::from_pointee(objects.handed_out()),
+            parts,
         })
     }
 
     /// What signs. A plugged-in authority is its owner's to replace, also before anything here has heard of it.
     pub fn authority(&self) -> AuthorityReceiver {
-        match &self.starting.origin {
+        match &self.parts.origin {
             Origin::PluggedIn(authority) => authority.clone(),
             Origin::SelfSigned => self.authority.subscribe(),
         }
@@ -91,31 +101,163 @@ impl TermState {
         self.jwt_signer.subscribe()
     }
 
-    /// Publishes the roots that a plugged-in authority has now, if they are others than before. Blocks.
+    /// Whether it is on record that a leaf of this end may be out, signed by `authority` and answered with the bundle of
+    /// `sequence`. Answered from memory.
+    pub fn has_on_record(&self, authority: &str, sequence: u64, end: Timestamp) -> bool {
+        matches!(self.parts.origin, Origin::PluggedIn(_)) || self.handed_out.load().covers(authority, sequence, end)
+    }
+
+    /// Puts on record that leaves up to `end` may be out, and a quarter of `lifetime` longer, so that it is seldom asked. Blocks.
     ///
     /// # Errors
     ///
-    /// When the state can't be written: nothing else is published then.
-    pub fn publish_plugged_in(&self) -> Result<(), StateError> {
-        let Origin::PluggedIn(authority) = &self.starting.origin else { return Ok(()) };
-        let is_published = |trust: &Option<Arc<PublishedTrust>>| {
-            let trust = trust.as_ref();
-            trust.is_some_and(|trust| trust.own.x509_authorities == authority.borrow().bundle().roots())
-        };
-        if is_published(&self.trust.borrow()) {
-            return Ok(());
-        }
-        self.change(|objects| objects.publish(&self.starting.origin, &self.trust_domain))
+    /// When the state can't be written: such a leaf must not leave then.
+    pub fn reserve(
+        &self,
+        authority: &str,
+        sequence: u64,
+        end: Timestamp,
+        lifetime: Duration,
+    ) -> Result<(), StateError> {
+        let now = self.parts.clock.now();
+        self.change(|objects| {
+            if objects.handed_out().covers(authority, sequence, end) {
+                return Ok(Touched::Nothing);
+            }
+            objects.hand_out(authority, sequence, end.plus(lifetime / 4), now);
+            Ok(Touched::Marks)
+        })
     }
 
-    /// Reads both objects, has them changed, writes the trust object if that is changed, and puts what is published into effect.
-    fn change<E: From<StateError>>(&self, change: impl FnOnce(&mut Objects) -> Result<bool, E>) -> Result<(), E> {
-        let Starting { store, term, changing, .. } = &self.starting;
+    /// Whether authorities of this kind are rotated here: one that is plugged in is its owner's to rotate.
+    pub const fn rotates(&self, kind: AuthorityKind) -> bool {
+        matches!((kind, &self.parts.origin), (AuthorityKind::Jwt, _) | (_, Origin::SelfSigned))
+    }
+
+    /// The authorities of one kind. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the state can't be read, or the authority is plugged in.
+    pub fn kind_state(&self, kind: AuthorityKind) -> Result<KindState, StateError> {
+        let mut objects = Objects::load(self.parts.store.as_ref())?;
+        objects.publish(&self.parts.origin, &self.parts.trust_domain)?;
+        objects.kind_state(kind)
+    }
+
+    /// Takes a step if `decide` says so: it is given where the authorities stand and the step, and says where they stand after
+    /// it, or `None` for not taking it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// What `decide` says, and when the state can't be read or written: no step was taken then, or whether it was will be known
+    /// when the state is read again.
+    pub fn step<E: From<StateError>>(
+        &self,
+        kind: AuthorityKind,
+        wanted: &WantedStep,
+        decide: impl FnOnce(&KindState, &Step) -> Result<Option<Authorities>, E>,
+    ) -> Result<(), E> {
+        let now = self.parts.clock.now();
+        let last_jwt_end = now.plus(self.parts.settings.jwt_ttl + JWT_SLACK);
+        self.change(|objects| {
+            let state = objects.kind_state(kind)?;
+            let (step, new) = match wanted {
+                WantedStep::Prepare => {
+                    if state.authorities.slots().len() >= MAX_AUTHORITIES {
+                        return Err(StateError::Unusable(format!(
+                            "there are {MAX_AUTHORITIES} authorities already: revoke old ones first"
+                        ))
+                        .into());
+                    }
+                    let (step, new) = self.make(kind, now)?;
+                    (step, Some(new))
+                }
+                WantedStep::Activate(id) => (Step::Activate(id.clone()), None),
+                WantedStep::Taint(id) => (Step::Taint(id.clone()), None),
+                WantedStep::Revoke(id) => (Step::Revoke(id.clone()), None),
+            };
+            let Some(after) = decide(&state, &step)? else { return Ok(Touched::Nothing) };
+            if let Some(new) = new {
+                objects.add(&new, now);
+            }
+            objects.stand(kind, &after, last_jwt_end)?;
+            Ok(Touched::Authorities)
+        })
+    }
+
+    /// Brings to its end what was begun, as by a process that was killed between two writes; publishes the roots that a
+    /// plugged-in authority has now; and reserves ahead what the next leaves need. Writes nothing if there is nothing to be
+    /// done. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the state can't be written.
+    pub fn settle(&self) -> Result<(), StateError> {
+        let now = self.parts.clock.now();
+        self.change(|objects| {
+            let ttl = self.parts.settings.default_ttl;
+            let (authority, sequence) = (self.authority.borrow().id().to_owned(), objects.trust.sequence());
+            if self.has_on_record(&authority, sequence, now.plus(ttl + ttl / 8)) {
+                return Ok(Touched::Nothing);
+            }
+            objects.hand_out(&authority, sequence, now.plus(ttl + ttl / 4), now);
+            Ok(Touched::Marks)
+        })
+    }
+
+    fn make(&self, kind: AuthorityKind, now: Timestamp) -> Result<(Step, NewAuthority), StateError> {
+        let failed = |error: &dyn fmt::Display| StateError::Io(error.to_string());
+        let Parts { trust_domain, random, .. } = &self.parts;
+        Ok(match kind {
+            AuthorityKind::X509 => {
+                let (authority, key) = SigningAuthority::self_signed(trust_domain, ROOT_LIFETIME, now, random.as_ref())
+                    .map_err(|error| failed(&error))?;
+                let certificate = authority.certificate().clone();
+                let step = Step::Prepare { id: authority.id().to_owned(), not_after: certificate.not_after() };
+                (step, NewAuthority::X509(certificate, key))
+            }
+            AuthorityKind::Jwt => {
+                let end = Timestamp::from_seconds(now.plus(JWT_KEY_LIFETIME).seconds());
+                let signer = JwtSigner::generate(end).map_err(|error| failed(&error))?;
+                let step = Step::Prepare { id: signer.key_id().to_owned(), not_after: end };
+                (step, NewAuthority::Jwt(Box::new(signer)))
+            }
+        })
+    }
+
+    /// Reads both objects, has them changed, writes what is another one, and puts it into effect. The trust object follows the
+    /// authority object, so it is written after it: whoever is killed between the two leaves that to the next change.
+    fn change<E: From<StateError>>(&self, change: impl FnOnce(&mut Objects) -> Result<Touched, E>) -> Result<(), E> {
+        let Parts { store, term, origin, trust_domain, settings, changing, clock, .. } = &self.parts;
         let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut objects = Objects::load(store.as_ref())?;
-        if change(&mut objects)? {
+        let was_behind = objects.publish(origin, trust_domain)?;
+        let touched = change(&mut objects)?;
+        let is_published_anew = objects.publish(origin, trust_domain)? || was_behind;
+        let now = clock.now();
+        let is_signing_anew = touched == Touched::Authorities || is_published_anew;
+        let authority = is_signing_anew.then(|| objects.signing_authority(origin, trust_domain, now)).transpose()?;
+        let own_authority = authority.as_ref().filter(|_| matches!(origin, Origin::SelfSigned));
+        if let Some(authority) = own_authority {
+            let ttl = settings.default_ttl;
+            objects.hand_out(authority.id(), objects.trust.sequence(), now.plus(ttl + ttl / 4), now);
+        }
+        let published = objects.trust.published(trust_domain, settings.refresh_hint)?;
+        let jwt_signer = objects.jwt_signer()?;
+        if touched != Touched::Nothing || own_authority.is_some() {
+            objects.write_authority(store.as_ref(), *term)?;
+        }
+        self.handed_out.store(Arc::new(objects.handed_out()));
+        if is_published_anew {
             objects.write_trust(store.as_ref(), *term)?;
-            let published = objects.trust.published(&self.trust_domain, self.settings.refresh_hint)?;
+        }
+        // whoever signs takes the sequence first, then the authority: what it puts on record is never too new a sequence
+        if let Some(authority) = authority {
+            self.authority.send_replace(authority);
+            self.jwt_signer.send_replace(jwt_signer.map(Arc::new));
+        }
+        if is_published_anew {
             self.trust.send_replace(Some(Arc::new(published)));
         }
         Ok(())
@@ -124,69 +266,6 @@ impl TermState {
 
 impl fmt::Debug for TermState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TermState({})", self.starting.term)
-    }
-}
-
-impl Objects {
-    fn load(store: &dyn StateStore) -> Result<Self, StateError> {
-        let gone = || StateError::Unusable("an object of the state is not there".into());
-        let stored = store.load(StateObject::Authority)?.ok_or_else(gone)?;
-        let authority = StoredAuthority::decode(&stored.content)?;
-        let (trust_version, trust) = load_trust(store)?.ok_or_else(gone)?;
-        Ok(Self { authority_version: stored.version, authority, trust_version, trust })
-    }
-
-    /// Has the trust object say what the authorities are. Returns whether it says anything new.
-    pub(super) fn publish(&mut self, origin: &Origin, trust_domain: &TrustDomain) -> Result<bool, StateError> {
-        let bundle = match (origin, &self.authority) {
-            (Origin::PluggedIn(authority), _) => authority.borrow().bundle().clone(),
-            (Origin::SelfSigned, StoredAuthority::Own(stored)) if self.trust_version == 0 => {
-                TrustBundle::new(trust_domain.clone(), vec![certificate_of(stored)?])
-                    .map_err(|error| unusable(&error))?
-            }
-            (Origin::SelfSigned, _) => self.trust.bundle(trust_domain)?,
-        };
-        let signers = self.jwt_signers()?;
-        let keys: Vec<_> = signers.iter().map(|(_, signer)| signer.authority()).collect();
-        Ok(self.trust.publish(&bundle, &keys))
-    }
-
-    /// What signs by these objects, once they are written.
-    pub(super) fn signing_authority(
-        &self,
-        origin: &Origin,
-        trust_domain: &TrustDomain,
-        now: Timestamp,
-    ) -> Result<Arc<SigningAuthority>, StateError> {
-        match (origin, &self.authority) {
-            (Origin::PluggedIn(authority), _) => Ok(Arc::clone(&authority.borrow())),
-            (Origin::SelfSigned, StoredAuthority::Own(stored)) => {
-                authority_of(stored, self.trust.bundle(trust_domain)?, now).map(Arc::new)
-            }
-            (Origin::SelfSigned, StoredAuthority::PluggedIn(_)) => Err(unusable(&"it is plugged in")),
-        }
-    }
-
-    fn jwt_signers(&self) -> Result<Vec<(PhaseContent, JwtSigner)>, StateError> {
-        self.authority.rotation().map_or_else(|| Ok(Vec::new()), |rotation| rotation.jwt_signers())
-    }
-
-    fn jwt_signer(&self) -> Result<Option<JwtSigner>, StateError> {
-        let signers = self.jwt_signers()?.into_iter();
-        Ok(signers.into_iter().find_map(|(phase, signer)| (phase == PhaseContent::Active).then_some(signer)))
-    }
-
-    pub(super) fn write_authority(&mut self, store: &dyn StateStore, term: Term) -> Result<(), StateError> {
-        let content = self.authority.encoded()?;
-        self.authority_version =
-            store.compare_and_swap(StateObject::Authority, self.authority_version, term, &content)?;
-        Ok(())
-    }
-
-    pub(super) fn write_trust(&mut self, store: &dyn StateStore, term: Term) -> Result<(), StateError> {
-        let content = encoded(&self.trust)?;
-        self.trust_version = store.compare_and_swap(StateObject::Trust, self.trust_version, term, &content)?;
-        Ok(())
+        write!(f, "TermState({})", self.parts.term)
     }
 }

@@ -1,116 +1,17 @@
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
+use super::{
+    testing::{HandClock, Memory, claim, state, trust_domain},
+    *,
 };
-
-use zeroize::Zeroizing;
-
-use super::*;
 use crate::{
     domain::{
         authority::testing::{NOW, TestRandom},
-        clock::BootInstant,
         jwt::JwtSvid,
     },
-    service::ports::Versioned,
+    service::published_trust::PublishedTrust,
 };
 
-/// Keeps objects in memory, and fails after so many writes, as if the process were killed between two.
-pub(super) struct Memory {
-    objects: Mutex<HashMap<StateObject, Versioned>>,
-    claimed: Mutex<Term>,
-    writes_left: AtomicUsize,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self { objects: Mutex::default(), claimed: Mutex::new(Term::NONE), writes_left: AtomicUsize::new(usize::MAX) }
-    }
-}
-
-impl Memory {
-    /// So many writes from now on succeed.
-    pub(super) fn dies_after(&self, writes: usize) {
-        self.writes_left.store(writes, Ordering::Relaxed);
-    }
-
-    pub(super) fn text(&self, object: StateObject) -> String {
-        String::from_utf8(self.load(object).unwrap().unwrap().content.to_vec()).unwrap()
-    }
-
-    fn set_text(&self, object: StateObject, text: &str) {
-        self.objects.lock().unwrap().get_mut(&object).unwrap().content = Zeroizing::new(text.as_bytes().to_vec());
-    }
-
-    fn json(&self, object: StateObject) -> serde_json::Value {
-        serde_json::from_str(&self.text(object)).unwrap()
-    }
-}
-
-impl StateStore for Memory {
-    fn claim(&self, term: Term) -> Result<(), StateError> {
-        let mut claimed = self.claimed.lock().unwrap();
-        if term <= *claimed {
-            return Err(StateError::Fenced { own: term, found: *claimed });
-        }
-        *claimed = term;
-        Ok(())
-    }
-
-    fn close(&self) {}
-
-    fn load(&self, object: StateObject) -> Result<Option<Versioned>, StateError> {
-        Ok(self.objects.lock().unwrap().get(&object).cloned())
-    }
-
-    fn compare_and_swap(&self, object: StateObject, expected: u64, term: Term, new: &[u8]) -> Result<u64, StateError> {
-        let claimed = *self.claimed.lock().unwrap();
-        if term < claimed {
-            return Err(StateError::Fenced { own: term, found: claimed });
-        }
-        if self.writes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
-            return Err(StateError::Io("killed".into()));
-        }
-        let mut objects = self.objects.lock().unwrap();
-        let found = objects.get(&object).map_or(0, |stored| stored.version);
-        if found != expected {
-            return Err(StateError::Conflict { object, expected, found });
-        }
-        objects.insert(object, Versioned { version: found + 1, term, content: Zeroizing::new(new.to_vec()) });
-        Ok(found + 1)
-    }
-}
-
-/// Stands where it is put: seconds after `NOW`.
-#[derive(Default)]
-pub(super) struct HandClock(AtomicI64);
-
-impl Clock for HandClock {
-    fn now(&self) -> Timestamp {
-        NOW.plus(self.boot().since(BootInstant::from_nanos(0)))
-    }
-
-    fn boot(&self) -> BootInstant {
-        let seconds = u64::try_from(self.0.load(Ordering::Relaxed)).unwrap();
-        BootInstant::from_nanos(0).plus(Duration::from_secs(seconds))
-    }
-}
-
-pub(super) fn state(store: &Arc<Memory>, origin: Origin, clock: &Arc<HandClock>) -> SigningState {
-    let store = Arc::clone(store);
-    let open = Box::new(move || Ok(Arc::clone(&store) as Arc<dyn StateStore>));
-    SigningState::new(open, origin, trust_domain(), Arc::clone(clock) as _, Arc::new(TestRandom))
-}
-
-pub(super) fn trust_domain() -> TrustDomain {
-    "cluster.local".parse().unwrap()
-}
-
-pub(super) fn claim(state: &SigningState, term: u64) -> ClaimedState {
-    match state.claim(Term::new(term)) {
-        Ok(Claim::Claimed(claimed)) => claimed,
-        other => panic!("{other:?}"),
-    }
+fn new_place() -> (Arc<Memory>, Arc<HandClock>) {
+    (Arc::new(Memory::default()), Arc::new(HandClock::default()))
 }
 
 fn published(claimed: &ClaimedState) -> Arc<PublishedTrust> {
@@ -127,7 +28,7 @@ fn new_authority(roots_beside: &[&SigningAuthority]) -> Arc<SigningAuthority> {
 
 #[test]
 fn the_first_claim_publishes_root_and_key_of_jwt_svids_and_later_ones_find_them() {
-    let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+    let (store, clock) = new_place();
     let first = claim(&state(&store, Origin::SelfSigned, &clock), 1);
     let trust = published(&first);
     assert_eq!(trust.own.x509_authorities, first.authority.borrow().bundle().roots());
@@ -148,7 +49,7 @@ fn the_first_claim_publishes_root_and_key_of_jwt_svids_and_later_ones_find_them(
 
 #[test]
 fn what_a_version_without_such_keys_wrote_gets_one_and_a_higher_sequence() {
-    let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+    let (store, clock) = new_place();
     let first = claim(&state(&store, Origin::SelfSigned, &clock), 1);
     for object in [StateObject::Authority, StateObject::Trust] {
         let mut json = store.json(object);
@@ -165,7 +66,7 @@ fn what_a_version_without_such_keys_wrote_gets_one_and_a_higher_sequence() {
 
 #[test]
 fn a_first_claim_that_is_killed_between_its_writes_is_brought_to_its_end_by_the_next() {
-    let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+    let (store, clock) = new_place();
     store.dies_after(1);
     assert!(state(&store, Origin::SelfSigned, &clock).claim(Term::new(1)).is_err());
     store.dies_after(usize::MAX);
@@ -177,7 +78,7 @@ fn a_first_claim_that_is_killed_between_its_writes_is_brought_to_its_end_by_the_
 
 #[test]
 fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_before_it_is_told() {
-    let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+    let (store, clock) = new_place();
     let (a, b) = (new_authority(&[]), new_authority(&[]));
     let both = new_authority(&[&a, &b]);
     let (files, plugged_in) = watch::channel(Arc::clone(&a));
@@ -185,15 +86,15 @@ fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_be
     let claimed = claim(&state(&store, origin(), &clock), 1);
     assert_eq!(published(&claimed).own.sequence, Some(1));
     let term = claimed.state.clone().unwrap();
-    term.publish_plugged_in().unwrap();
+    term.settle().unwrap();
     assert_eq!(published(&claimed).own.sequence, Some(1), "nothing has changed");
 
     files.send_replace(Arc::clone(&both));
     store.dies_after(0);
-    assert!(matches!(term.publish_plugged_in(), Err(StateError::Io(_))));
+    assert!(matches!(term.settle(), Err(StateError::Io(_))));
     assert_eq!(published(&claimed).own.x509_authorities, a.bundle().roots());
     store.dies_after(usize::MAX);
-    term.publish_plugged_in().unwrap();
+    term.settle().unwrap();
     let trust = published(&claimed);
     assert_eq!((trust.own.sequence, trust.own.x509_authorities.as_slice()), (Some(2), both.bundle().roots()));
 
@@ -201,5 +102,5 @@ fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_be
     let next = claim(&state(&store, origin(), &clock), 2);
     assert_eq!(published(&next).own.sequence, Some(3), "they may change between two terms as well");
     files.send_replace(both);
-    assert!(matches!(term.publish_plugged_in(), Err(StateError::Fenced { .. })), "its term has ended");
+    assert!(matches!(term.settle(), Err(StateError::Fenced { .. })), "its term has ended");
 }

@@ -87,7 +87,7 @@ impl fmt::Display for Obstacle {
             Self::NotFetched { until } => {
                 write!(f, "others that federate may not have read the bundle before {until}")
             }
-            Self::StillHeld { until } => write!(f, "certificates that it would break end at {until} only"),
+            Self::StillHeld { until } => write!(f, "SVIDs that it would break end at {until} only"),
         }
     }
 }

@@ -16,6 +16,14 @@ pub struct HandedOut {
 }
 
 impl HandedOut {
+    /// As the marks stand in the state.
+    pub fn restored(
+        by_authority: impl IntoIterator<Item = (AuthorityId, Timestamp)>,
+        by_sequence: impl IntoIterator<Item = (u64, Timestamp)>,
+    ) -> Self {
+        Self { by_authority: by_authority.into_iter().collect(), by_sequence: by_sequence.into_iter().collect() }
+    }
+
     /// Before a leaf that ends at `end`, signed by `authority`, is handed out with the bundle of `sequence`.
     pub fn record(&mut self, authority: &str, sequence: u64, end: Timestamp) {
         raise(self.by_authority.entry(authority.to_owned()).or_insert(end), end);

@@ -46,7 +46,7 @@ fn a_rotation_goes_from_prepare_to_revoke_and_each_step_waits_for_its_own() {
         refused.to_string(),
         format!(
             "agent ns/gateway has bundle 7, not 8; ConfigMap x/istio-ca-root-cert has not said that it has bundle 8; others \
-             that federate may not have read the bundle before {}; certificates that it would break end at {} only",
+             that federate may not have read the bundle before {}; SVIDs that it would break end at {} only",
             at(900),
             at(3600)
         )

@@ -1,0 +1,303 @@
+//! Both objects of the state together: what they say of the authorities of either kind, and how they change.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    JWT_KEY_LIFETIME, Origin, authority_of, certificate_of,
+    content::{StoredAuthority, TrustContent, encoded},
+    load_trust,
+    slots::{ActiveContent, JwtKeyContent, RotationContent, SlotContent},
+    unusable,
+};
+use crate::{
+    domain::{
+        authority::{
+            SigningAuthority, authority_id,
+            rotation::{Authorities, HandedOut, Phase, Slot, Step},
+        },
+        clock::Timestamp,
+        identity::TrustDomain,
+        jwt::JwtSigner,
+        leadership::Term,
+        x509::{Certificate, PrivateKey, TrustBundle},
+    },
+    service::ports::{AuthorityKind, StateError, StateObject, StateStore},
+};
+
+/// Both as they were read, or will be once they are written.
+pub(super) struct Objects {
+    pub(super) authority_version: u64,
+    pub(super) authority: StoredAuthority,
+    pub(super) trust_version: u64,
+    pub(super) trust: TrustContent,
+}
+
+/// The authorities of one kind.
+#[derive(Clone, Debug)]
+pub struct KindState {
+    /// Which there are.
+    pub authorities: Authorities,
+    /// What of theirs is still out.
+    pub handed_out: HandedOut,
+    /// Since when there has been one that is prepared, if there is one.
+    pub prepared_since: Option<Timestamp>,
+    /// The whole life of the one that signs.
+    pub lifetime: Duration,
+}
+
+/// An authority that was made just now.
+pub(super) enum NewAuthority {
+    X509(Certificate, PrivateKey),
+    Jwt(Box<JwtSigner>),
+}
+
+/// More authorities of one kind than any rotation needs would fill the object.
+pub(super) const MAX_AUTHORITIES: usize = 5;
+
+impl Objects {
+    pub(super) fn load(store: &dyn StateStore) -> Result<Self, StateError> {
+        let gone = || StateError::Unusable("an object of the state is not there".into());
+        let stored = store.load(StateObject::Authority)?.ok_or_else(gone)?;
+        let authority = StoredAuthority::decode(&stored.content)?;
+        let (trust_version, trust) = load_trust(store)?.ok_or_else(gone)?;
+        Ok(Self { authority_version: stored.version, authority, trust_version, trust })
+    }
+
+    pub(super) fn write_authority(&mut self, store: &dyn StateStore, term: Term) -> Result<(), StateError> {
+        let content = self.authority.encoded()?;
+        self.authority_version =
+            store.compare_and_swap(StateObject::Authority, self.authority_version, term, &content)?;
+        Ok(())
+    }
+
+    pub(super) fn write_trust(&mut self, store: &dyn StateStore, term: Term) -> Result<(), StateError> {
+        let content = encoded(&self.trust)?;
+        self.trust_version = store.compare_and_swap(StateObject::Trust, self.trust_version, term, &content)?;
+        Ok(())
+    }
+
+    /// Adds what is missing, as in what an older version wrote or was imported. Returns whether anything was.
+    pub(super) fn adopt(&mut self, trust_domain: &TrustDomain, now: Timestamp) -> Result<bool, StateError> {
+        let sequence = self.trust.sequence();
+        let next_sequence = self.trust.next_sequence();
+        let mut has_changed = false;
+        if let StoredAuthority::Own(own) = &mut self.authority {
+            let certificate = certificate_of(own)?;
+            let rotation = own.rotation.get_or_insert_default();
+            if rotation.active.is_none() {
+                // killed between the first two writes of all, there is no bundle yet
+                let bundle = match self.trust_version {
+                    0 => TrustBundle::new(trust_domain.clone(), vec![certificate.clone()])
+                        .map_err(|error| unusable(&error))?,
+                    _ => self.trust.bundle(trust_domain)?,
+                };
+                rotation.active = Some(ActiveContent::of_only(&certificate, &bundle, now, sequence));
+                has_changed = true;
+            }
+        }
+        let rotation = self.authority.rotation_mut();
+        if !rotation.jwt.iter().any(JwtKeyContent::signs) {
+            let signer = JwtSigner::generate(Timestamp::from_seconds(now.plus(JWT_KEY_LIFETIME).seconds()));
+            let signer = signer.map_err(|error| StateError::Io(error.to_string()))?;
+            rotation.jwt.push(JwtKeyContent::new(&signer, Phase::Active, now, next_sequence));
+            has_changed = true;
+        }
+        Ok(has_changed)
+    }
+
+    /// Has another authority sign if the one that does has come to its end while nobody was there to see to that: it breaks
+    /// nobody. Returns whether there was need and one to take its place.
+    pub(super) fn replace_ended(&mut self, now: Timestamp) -> Result<bool, StateError> {
+        if !matches!(self.authority, StoredAuthority::Own(_)) {
+            return Ok(false);
+        }
+        let KindState { authorities, .. } = self.kind_state(AuthorityKind::X509)?;
+        let has_ended = authorities.slots().iter().any(|slot| slot.phase == Phase::Active && slot.not_after <= now);
+        let next = authorities.slots().iter().rev().find(|slot| slot.phase != Phase::Active && slot.not_after > now);
+        let Some(next) = next.filter(|_| has_ended) else { return Ok(false) };
+        let after = authorities.after_by_force(&Step::Activate(next.id.clone()), now);
+        self.stand_x509(&after.map_err(|error| unusable(&error))?)?;
+        Ok(true)
+    }
+
+    /// Has the trust object say what the authorities are. Returns whether it says anything new.
+    pub(super) fn publish(&mut self, origin: &Origin, trust_domain: &TrustDomain) -> Result<bool, StateError> {
+        let bundle = match origin {
+            Origin::PluggedIn(authority) => authority.borrow().bundle().clone(),
+            Origin::SelfSigned => {
+                TrustBundle::new(trust_domain.clone(), self.own_roots()?).map_err(|error| unusable(&error))?
+            }
+        };
+        let keys = self.rotation()?.jwt.iter().map(|key| Ok((key.slot()?, key.signer()?)));
+        let keys: Vec<(Slot, JwtSigner)> = keys.collect::<Result<_, StateError>>()?;
+        let x509 = if let StoredAuthority::Own(_) = &self.authority { self.x509_slots()? } else { Vec::new() };
+        let tainted = x509.iter().chain(keys.iter().map(|(slot, _)| slot)).filter(|slot| slot.tainted);
+        let tainted = tainted.map(|slot| slot.id.clone()).collect();
+        let public: Vec<_> = keys.iter().map(|(_, signer)| signer.authority()).collect();
+        Ok(self.trust.publish(&bundle, &public, tainted))
+    }
+
+    /// What signs by these objects, once they are written.
+    pub(super) fn signing_authority(
+        &self,
+        origin: &Origin,
+        trust_domain: &TrustDomain,
+        now: Timestamp,
+    ) -> Result<Arc<SigningAuthority>, StateError> {
+        match (origin, &self.authority) {
+            (Origin::PluggedIn(authority), _) => Ok(Arc::clone(&authority.borrow())),
+            (Origin::SelfSigned, StoredAuthority::Own(stored)) => {
+                authority_of(stored, self.trust.bundle(trust_domain)?, now).map(Arc::new)
+            }
+            (Origin::SelfSigned, StoredAuthority::PluggedIn(_)) => Err(plugged_in()),
+        }
+    }
+
+    /// What signs JWT-SVIDs by these objects.
+    pub(super) fn jwt_signer(&self) -> Result<Option<JwtSigner>, StateError> {
+        self.rotation()?.jwt.iter().find(|key| key.signs()).map(JwtKeyContent::signer).transpose()
+    }
+
+    /// The authorities of one kind.
+    pub(super) fn kind_state(&self, kind: AuthorityKind) -> Result<KindState, StateError> {
+        let rotation = self.rotation()?;
+        let since = |seconds: i64| Timestamp::from_seconds(seconds);
+        let (slots, handed_out, prepared_since, lifetime) = match kind {
+            AuthorityKind::X509 => {
+                let StoredAuthority::Own(own) = &self.authority else { return Err(plugged_in()) };
+                let prepared = rotation.others.iter().find(|slot| slot.phase() == Phase::Prepared);
+                let certificate = certificate_of(own)?;
+                let lifetime = certificate.not_after().since(certificate.not_before());
+                (self.x509_slots()?, rotation.handed_out(), prepared.map(|slot| since(slot.standing.since)), lifetime)
+            }
+            AuthorityKind::Jwt => {
+                let keys = rotation.jwt.iter().map(|key| Ok((key.slot()?, since(key.since))));
+                let keys: Vec<(Slot, Timestamp)> = keys.collect::<Result<_, StateError>>()?;
+                let of_phase = |phase| keys.iter().find(|(slot, _)| slot.phase == phase);
+                let prepared = of_phase(Phase::Prepared).map(|(_, since)| *since);
+                let lifetime = of_phase(Phase::Active).map(|(slot, since)| slot.not_after.since(*since));
+                let slots = keys.iter().map(|(slot, _)| slot.clone()).collect();
+                (slots, rotation.jwt_handed_out()?, prepared, lifetime.unwrap_or_default())
+            }
+        };
+        let authorities = Authorities::restored(slots, self.trust.sequence())
+            .ok_or_else(|| unusable(&"the phases of the authorities make no sense"))?;
+        Ok(KindState { authorities, handed_out, prepared_since, lifetime })
+    }
+
+    /// Puts a new one beside the others.
+    pub(super) fn add(&mut self, new: &NewAuthority, now: Timestamp) {
+        let published_in = self.trust.next_sequence();
+        let rotation = self.authority.rotation_mut();
+        match new {
+            NewAuthority::X509(certificate, key) => {
+                rotation.others.push(SlotContent::new(certificate, key, now, published_in));
+            }
+            NewAuthority::Jwt(signer) => {
+                rotation.jwt.push(JwtKeyContent::new(signer, Phase::Prepared, now, published_in));
+            }
+        }
+    }
+
+    /// Has the authorities of one kind stand as they do in `after`. What a key of JWT-SVIDs signed that signs no more ends at
+    /// `last_jwt_end`.
+    pub(super) fn stand(
+        &mut self,
+        kind: AuthorityKind,
+        after: &Authorities,
+        last_jwt_end: Timestamp,
+    ) -> Result<(), StateError> {
+        match kind {
+            AuthorityKind::X509 => self.stand_x509(after),
+            AuthorityKind::Jwt => self.authority.rotation_mut().set_jwt(after.slots(), last_jwt_end),
+        }
+    }
+
+    /// Marks that of X.509-SVIDs, everything up to `end` may have been handed out by the authority that signs.
+    pub(super) fn hand_out(&mut self, authority: &str, sequence: u64, end: Timestamp, now: Timestamp) {
+        let rotation = self.authority.rotation_mut();
+        let mut marks = rotation.handed_out();
+        marks.forget_before(now);
+        marks.record(authority, sequence, end);
+        rotation.set_handed_out(&marks);
+    }
+
+    pub(super) fn handed_out(&self) -> HandedOut {
+        self.authority.rotation().map(RotationContent::handed_out).unwrap_or_default()
+    }
+
+    fn rotation(&self) -> Result<&RotationContent, StateError> {
+        self.authority.rotation().ok_or_else(|| unusable(&"its standing is missing: restart the replica"))
+    }
+
+    /// The roots of all authorities, in the order in which these were published.
+    fn own_roots(&self) -> Result<Vec<Certificate>, StateError> {
+        let StoredAuthority::Own(own) = &self.authority else { return Err(plugged_in()) };
+        let rotation = self.rotation()?;
+        let active = rotation.active.as_ref().ok_or_else(|| unusable(&"its standing is missing"))?;
+        let others = rotation.others.iter().map(|slot| (&slot.standing, &slot.certificate));
+        let mut all: Vec<_> = others.chain([(active, &own.certificate)]).collect();
+        all.sort_by_key(|(standing, _)| standing.published_in);
+        let pems = all.into_iter().flat_map(|(standing, certificate)| {
+            let roots = standing.roots.as_slice();
+            if roots.is_empty() { std::slice::from_ref(certificate) } else { roots }
+        });
+        Certificate::all_from_pem(pems.map(String::as_str).collect::<String>().as_bytes())
+            .map_err(|error| unusable(&error))
+    }
+
+    fn x509_slots(&self) -> Result<Vec<Slot>, StateError> {
+        let StoredAuthority::Own(own) = &self.authority else { return Err(plugged_in()) };
+        let rotation = self.rotation()?;
+        let active = rotation.active.as_ref().ok_or_else(|| unusable(&"its standing is missing"))?;
+        let slot = |certificate: &Certificate, phase, tainted, published_in| Slot {
+            id: authority_id(certificate),
+            phase,
+            not_after: certificate.not_after(),
+            tainted,
+            published_in,
+        };
+        let mut slots = vec![slot(&certificate_of(own)?, Phase::Active, false, active.published_in)];
+        for other in &rotation.others {
+            let certificate = one_certificate(&other.certificate)?;
+            slots.push(slot(&certificate, other.phase(), other.is_tainted(), other.standing.published_in));
+        }
+        slots.sort_by_key(|slot| slot.published_in);
+        Ok(slots)
+    }
+
+    /// The one that signs stands in fields of its own.
+    fn stand_x509(&mut self, after: &Authorities) -> Result<(), StateError> {
+        let StoredAuthority::Own(own) = &mut self.authority else { return Err(plugged_in()) };
+        let rotation = own.rotation.get_or_insert_default();
+        let mut others = Vec::with_capacity(rotation.others.len());
+        for mut other in std::mem::take(&mut rotation.others) {
+            let Some(slot) = after.slot(&authority_id(&one_certificate(&other.certificate)?)) else { continue };
+            if slot.phase != Phase::Active {
+                other.stand(slot.phase, slot.tainted);
+                others.push(other);
+                continue;
+            }
+            let SlotContent { certificate, key, chain, standing, .. } = other;
+            let missing = || unusable(&"its standing is missing");
+            others.push(SlotContent::old(
+                std::mem::replace(&mut own.certificate, certificate),
+                std::mem::replace(&mut own.key, key),
+                std::mem::replace(&mut own.chain, chain),
+                rotation.active.replace(standing).ok_or_else(missing)?,
+            ));
+        }
+        rotation.others = others;
+        Ok(())
+    }
+}
+
+fn one_certificate(pem: &str) -> Result<Certificate, StateError> {
+    let certificates = Certificate::all_from_pem(pem.as_bytes()).map_err(|error| unusable(&error))?;
+    let [certificate] = certificates.try_into().map_err(|_other_number| unusable(&"it is not one certificate"))?;
+    Ok(certificate)
+}
+
+fn plugged_in() -> StateError {
+    StateError::Unusable("the signing authority is plugged in: what rotates it is a change of its files".into())
+}

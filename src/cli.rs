@@ -1,5 +1,6 @@
 //! The command line: what prints, and in which form.
 
+pub mod federation;
 pub mod gateway;
 pub mod inspect;
 pub mod issuance;

@@ -61,7 +61,7 @@ impl OperatorService for Operator {
 }
 
 /// The user at the other end of the connection, as the kernel says.
-fn actor<T>(request: &Request<T>) -> Result<Actor, Status> {
+pub(super) fn actor<T>(request: &Request<T>) -> Result<Actor, Status> {
     let peer = request.extensions().get::<UdsConnectInfo>().and_then(|connection| connection.peer_cred);
     let uid =
         peer.map(|peer| peer.uid()).ok_or_else(|| Status::permission_denied("the system does not say who asks"))?;

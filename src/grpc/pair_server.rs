@@ -8,6 +8,7 @@ use tonic::transport::{Error, Server};
 
 use super::{
     authority_service::AuthorityOperator,
+    federation_service::FederationOperator,
     mesh_pair_service::MeshReplicaService,
     operator_service::Operator,
     pair_service::{Peers, ReplicaService},
@@ -26,13 +27,14 @@ use crate::{
         trust::v1::pair_trust_service_server::PairTrustServiceServer,
         v1::{
             authority_service_server::AuthorityServiceServer,
+            federation_service_server::FederationServiceServer,
             operator_service_server::OperatorServiceServer,
             pair_service_server::{PairService, PairServiceServer},
         },
     },
     service::{
-        authority_export::AuthorityExport, denial::IssuanceDenial, issuance_history::IssuanceHistory,
-        policy_publisher::PolicyPublisher,
+        authority_export::AuthorityExport, denial::IssuanceDenial, federation::Federation,
+        issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher,
     },
 };
 
@@ -128,11 +130,15 @@ pub async fn serve_operator(
     history: Arc<dyn IssuanceHistory>,
     denial: Arc<IssuanceDenial>,
     export: Arc<AuthorityExport>,
+    federation: Option<Arc<Federation>>,
     policy: Option<Arc<PolicyPublisher>>,
 ) -> Result<(), Error> {
     Server::builder()
         .add_service(OperatorServiceServer::new(Operator::new(history, denial)))
         .add_service(AuthorityServiceServer::new(AuthorityOperator::new(export)))
+        .add_optional_service(
+            federation.map(|federation| FederationServiceServer::new(FederationOperator::new(federation))),
+        )
         .add_optional_service(policy.map(|policy| PolicyOperatorServiceServer::new(OperatorPolicy::new(policy))))
         .serve_with_incoming(listener.incoming())
         .await

@@ -4,6 +4,7 @@ mod announce;
 mod bundle_endpoint;
 mod distribution;
 mod embedded;
+mod federation;
 mod gateway_secrets;
 mod greeting;
 mod health;
@@ -168,6 +169,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let workload =
         start_workload_socket(socket, &config.workload, &identities, &trust, (&shutdown, &mut supervisor)).await?;
     let published = trust.agents.trust.clone();
+    federation::start(&signing.federation, (&shutdown, &mut supervisor));
     let Started { serving, slot, left } =
         start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
     let clock = Arc::clone(&identities.clock);
@@ -256,7 +258,7 @@ fn start_signing(
     supervisor: &mut Supervisor,
 ) -> Started {
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
-    let Signing { slot, ports, pair_port, denial, readiness, policy, .. } = signing;
+    let Signing { slot, ports, pair_port, denial, federation, readiness, policy, .. } = signing;
     let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
     trust.renew(&follower, identities, (shutdown, &mut *supervisor));
     let ReplicaTrust { agents, replicas, .. } = trust;
@@ -298,7 +300,7 @@ fn start_signing(
         answered.send_replace(true);
         result
     });
-    let services = PairServices { create, mint: Arc::clone(&identities.mint), history, denial, enforcement };
+    let services = PairServices { create, mint: Arc::clone(&identities.mint), history, denial, federation: Some(federation), enforcement };
     let pair_server = serve_others(pair_port, services, replicas, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left.clone()));
     supervisor.spawn(

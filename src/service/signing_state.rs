@@ -2,6 +2,7 @@
 //! never been one. Of a plugged-in authority the state holds only that there is one (docs/decisions/0009).
 
 mod content;
+mod federation;
 mod imported;
 mod pair;
 mod slots;
@@ -18,10 +19,12 @@ use tokio::sync::watch;
 
 use self::{
     content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
+    federation::MAX_FILLED_BYTES,
     pair::{is_usable, new_pair},
     term_state::{Objects, Starting},
 };
 pub use self::{
+    federation::{Partners, PartnersError},
     imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
     pair::pair_authority,
     stored::stored_trust,
@@ -115,9 +118,9 @@ pub struct ClaimedState {
 pub enum ChangeError {
     /// One more would leave too little room for the rest of the object.
     #[error(
-        "the denied identities and serials would take {size} bytes of the state, at most {MAX_DENIED_BYTES} are possible: \
-         allow those again that need not be denied any more, as a serial whose certificate has expired, or give shorter \
-         reasons"
+        "the denied identities and serials would take {size} bytes of the state, at most {MAX_DENIED_BYTES} are possible, and \
+         less beside bundles of other trust domains: allow those again that need not be denied any more, as a serial whose \
+         certificate has expired, or give shorter reasons"
     )]
     Full {
         /// What they would take.
@@ -293,8 +296,10 @@ impl SigningState {
         let (version, mut trust) = load_trust(store.as_ref())?.ok_or_else(no_trust)?;
         let mut denied = trust.denied()?;
         change(&mut denied);
+        let filled = encoded(&trust)?.len();
         let size = trust.set_denied(&denied)?;
-        if size > MAX_DENIED_BYTES {
+        let overflows = encoded(&trust)?.len() > MAX_FILLED_BYTES.max(filled);
+        if size > MAX_DENIED_BYTES || overflows {
             return Err(ChangeError::Full { size });
         }
         store.compare_and_swap(StateObject::Trust, version, term, &encoded(&trust)?)?;

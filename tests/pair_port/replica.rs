@@ -172,6 +172,7 @@ impl Pair {
             create: Arc::clone(&create),
             history: Arc::clone(&log) as _,
             denial: Arc::clone(&denial),
+            federation: None,
             enforcement: None,
         };
         let peers = CertifiedPeers { clock, known: Arc::clone(&known), workload: settings.workload };

@@ -11,8 +11,8 @@ use crate::{
     domain::{leadership::Term, x509::TrustBundle},
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
     service::{
-        authority_export::AuthorityExport, denial::IssuanceDenial, issuance_history::IssuanceHistory,
-        policy_publisher::PolicyPublisher, signing_session::SigningSession,
+        authority_export::AuthorityExport, denial::IssuanceDenial, federation::Federation,
+        issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher, signing_session::SigningSession,
     },
     storage::{
         data_dir::{DataDir, write_atomically},
@@ -57,6 +57,7 @@ pub(super) struct Announcer {
     pub(super) written: watch::Sender<Option<Term>>,
     pub(super) denial: Arc<IssuanceDenial>,
     pub(super) export: Arc<AuthorityExport>,
+    pub(super) federation: Arc<Federation>,
     pub(super) policy: Option<Arc<PolicyPublisher>>,
 }
 
@@ -147,6 +148,7 @@ impl Announcer {
     async fn serve_operator(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let listener = WorkloadListener::bind(&self.data_dir.admin_socket(), private()).await?;
         let (history, denial, export) = (Arc::clone(&self.history), Arc::clone(&self.denial), Arc::clone(&self.export));
-        Ok(serve_operator(listener, history, denial, export, self.policy.clone()).await?)
+        let (federation, policy) = (Some(Arc::clone(&self.federation)), self.policy.clone());
+        Ok(serve_operator(listener, history, denial, export, federation, policy).await?)
     }
 }

@@ -18,6 +18,7 @@ use crate::{
         authority_export::AuthorityExport,
         create_certificate::{CreateCertificate, Parts, SigningPolicy},
         denial::IssuanceDenial,
+        federation::Federation,
         issuance_history::IssuanceHistory,
         leadership::{Leadership, Standing},
         policy_publisher::PolicyAccess,
@@ -48,6 +49,7 @@ pub(super) struct Signing {
     pub(super) announced: watch::Receiver<Option<Term>>,
     pub(super) pair: Arc<PairClient>,
     pub(super) denial: Arc<IssuanceDenial>,
+    pub(super) federation: Arc<Federation>,
     pub(super) readiness: Readiness,
     pub(super) policy: Option<PolicyAccess>,
 }
@@ -87,6 +89,7 @@ pub(super) fn assemble(
     let (operators, trust_domain) = (Arc::clone(&pair) as _, config.trust_domain.clone());
     let denial = IssuanceDenial::new(sessions.clone(), Arc::clone(&state), operators, trust_domain, Arc::clone(clock));
     let denial = Arc::new(denial);
+    let federation = super::federation::federation(config, sessions.clone(), &pair, seams)?;
     let (kept, active) = (surroundings.kept_state, pair.active());
     let export = AuthorityExport::new(sessions.clone(), state, kept, active, Arc::clone(clock), Arc::clone(random));
     let (written, announced_term) = watch::channel(None);
@@ -98,6 +101,7 @@ pub(super) fn assemble(
         history: (surroundings.histories)(Arc::clone(&history)),
         denial: Arc::clone(&denial),
         export: Arc::new(export),
+        federation: Arc::clone(&federation),
         policy: surroundings.policy.as_ref().map(|access| Arc::clone(&access.publisher)),
     };
     Ok(Signing {
@@ -114,6 +118,7 @@ pub(super) fn assemble(
         announced: announced_term,
         pair,
         denial,
+        federation,
         readiness,
         policy: surroundings.policy,
     })

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{slots::RotationContent, unknown_fields::UnknownFields};
+use super::{federation::FederationContent, slots::RotationContent, unknown_fields::UnknownFields};
 use crate::{
     domain::{
         attestation::{Denial, Denied, DeniedSubject},
@@ -78,6 +78,9 @@ pub(super) struct TrustContent {
     jwt: Vec<Map<String, Value>>,
     #[serde(default, skip_serializing_if = "DeniedContent::is_empty")]
     denied: DeniedContent,
+    /// Other trust domains.
+    #[serde(default, skip_serializing_if = "FederationContent::is_empty")]
+    federation: FederationContent,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -215,6 +218,7 @@ impl TrustContent {
             bundle: String::new(),
             jwt: Vec::new(),
             denied: DeniedContent::default(),
+            federation: FederationContent::default(),
             unknown: UnknownFields::default(),
         }
     }
@@ -260,7 +264,15 @@ impl TrustContent {
             sequence: Some(self.sequence),
             refresh_hint: Some(refresh_hint),
         };
-        Ok(PublishedTrust { own, tainted: Vec::new(), federated: Vec::new() })
+        Ok(PublishedTrust { own, tainted: Vec::new(), federated: self.federation.bundles()? })
+    }
+
+    pub(super) const fn federation(&self) -> &FederationContent {
+        &self.federation
+    }
+
+    pub(super) const fn federation_mut(&mut self) -> &mut FederationContent {
+        &mut self.federation
     }
 
     pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {

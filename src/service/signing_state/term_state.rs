@@ -122,6 +122,32 @@ impl TermState {
     }
 }
 
+impl TermState {
+    /// The trust object as it is stored. Blocks.
+    pub(super) fn stored_trust(&self) -> Result<TrustContent, StateError> {
+        let gone = || StateError::Unusable("there is no trust object in the state".into());
+        load_trust(self.starting.store.as_ref())?.map(|(_, trust)| trust).ok_or_else(gone)
+    }
+
+    /// Reads the trust object, has it changed, writes it if that was done, and puts what is published into effect: of what
+    /// concerns the own authorities nothing may be changed so.
+    pub(super) fn change_trust<E: From<StateError>>(
+        &self,
+        change: impl FnOnce(&mut TrustContent) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let Starting { store, term, changing, .. } = &self.starting;
+        let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = || StateError::Unusable("there is no trust object in the state".into());
+        let (version, mut trust) = load_trust(store.as_ref())?.ok_or_else(gone)?;
+        if change(&mut trust)? {
+            let published = trust.published(&self.trust_domain, self.settings.refresh_hint)?;
+            store.compare_and_swap(StateObject::Trust, version, *term, &encoded(&trust)?)?;
+            self.trust.send_replace(Some(Arc::new(published)));
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for TermState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TermState({})", self.starting.term)

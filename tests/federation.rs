@@ -4,6 +4,7 @@
 #![cfg(feature = "server")]
 #![expect(
     clippy::disallowed_methods,
+    clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "test code: it reads files and stops at a surprise"
 )]
@@ -66,7 +67,8 @@ impl Domain {
 
     /// Federates with `other`, whose endpoint is there.
     fn federate(&self, other: &Self, endpoint: u16) {
-        let (url, id) = (format!("https://127.0.0.1:{endpoint}/"), format!("spiffe://{}/countersign/serving", other.name));
+        let (url, id) =
+            (format!("https://127.0.0.1:{endpoint}/"), format!("spiffe://{}/countersign/serving", other.name));
         let root = root_file(&other.data);
         let created =
             self.done(&["create", other.name, "--url", &url, "--endpoint-id", &id, "--bundle", root.to_str().unwrap()]);
@@ -161,7 +163,8 @@ fn an_endpoint_of_the_web_is_believed_by_the_systems_roots_and_takes_a_new_certi
     renew();
     fs::write(&roots, &web.certificate).unwrap();
     let port = free_port();
-    let files = ["--bundle-endpoint-cert", certificate.to_str().unwrap(), "--bundle-endpoint-key", key.to_str().unwrap()];
+    let files =
+        ["--bundle-endpoint-cert", certificate.to_str().unwrap(), "--bundle-endpoint-key", key.to_str().unwrap()];
     let other = two.serve("a", port, &files);
     let entry = format!("federation:\n  - trustDomain: two.example\n    url: https://localhost:{port}/\n");
     fs::write(&config, entry).unwrap();

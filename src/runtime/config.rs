@@ -229,10 +229,7 @@ impl ServeConfig {
         if passes_on && !token_issuers.is_empty() {
             from.refuse(TOKEN_ISSUERS, "do not count with source istiod: leave them out");
         }
-        let federation = federation(from, trust_domain.as_ref());
-        if passes_on && !federation.is_empty() {
-            from.refuse(FEDERATION, "does not count with source istiod: leave it out, and federate istiod");
-        }
+        let federation = federation(from, trust_domain.as_ref(), passes_on);
         let kubernetes = kubernetes.map_or(Some(None), |kubernetes| kubernetes.map(Some))?;
         let istiod = istiod.map_or(Some(None), |istiod| istiod.map(Some))?;
         let trust_domain = trust_domain?;

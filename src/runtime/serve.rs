@@ -169,7 +169,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let workload =
         start_workload_socket(socket, &config.workload, &identities, &trust, (&shutdown, &mut supervisor)).await?;
     let published = trust.agents.trust.clone();
-    federation::start(&signing.federation, (&shutdown, &mut supervisor));
+    federation::start(&signing.announcer.federation, (&shutdown, &mut supervisor));
     let Started { serving, slot, left } =
         start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
     let clock = Arc::clone(&identities.clock);
@@ -258,7 +258,7 @@ fn start_signing(
     supervisor: &mut Supervisor,
 ) -> Started {
     let Signing { create, log, history, leadership, standing, sessions, announcer, announced, pair, .. } = signing;
-    let Signing { slot, ports, pair_port, denial, federation, readiness, policy, .. } = signing;
+    let Signing { slot, ports, pair_port, denial, readiness, policy, .. } = signing;
     let (follower, tls_configs) = start_serving_certificate(identities, shutdown, supervisor);
     trust.renew(&follower, identities, (shutdown, &mut *supervisor));
     let ReplicaTrust { agents, replicas, .. } = trust;
@@ -275,6 +275,7 @@ fn start_signing(
         reporter,
     };
     let (own_sessions, enforcement) = (sessions.clone(), policy.as_ref().map(PolicyAccess::enforcement));
+    let federation = Arc::clone(&announcer.federation);
     supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
     let left = start_election(leadership, drain, shutdown, control, supervisor);

@@ -13,8 +13,8 @@ use crate::{
     proto::{
         countersign::trust::v1::MintResponse,
         countersign::v1::{
-            DenialChanged, FederationAnswer, ForwardedAllow, ForwardedDeny, ForwardedFederationOrder, IssuanceRecord, ListDeniedRequest, ListDeniedResponse,
-            PassedReport, PassedReportTaken,
+            DenialChanged, FederationAnswer, ForwardedAllow, ForwardedDeny, ForwardedFederationOrder, IssuanceRecord,
+            ListDeniedRequest, ListDeniedResponse, PassedReport, PassedReportTaken,
             pair_service_server::{PairService, PairServiceServer},
         },
         istio::v1::auth::IstioCertificateResponse,

@@ -18,7 +18,6 @@ use crate::{
         authority_export::AuthorityExport,
         create_certificate::{CreateCertificate, Parts, SigningPolicy},
         denial::IssuanceDenial,
-        federation::Federation,
         issuance_history::IssuanceHistory,
         leadership::{Leadership, Standing},
         policy_publisher::PolicyAccess,
@@ -49,7 +48,6 @@ pub(super) struct Signing {
     pub(super) announced: watch::Receiver<Option<Term>>,
     pub(super) pair: Arc<PairClient>,
     pub(super) denial: Arc<IssuanceDenial>,
-    pub(super) federation: Arc<Federation>,
     pub(super) readiness: Readiness,
     pub(super) policy: Option<PolicyAccess>,
 }
@@ -89,10 +87,8 @@ pub(super) fn assemble(
     let (operators, trust_domain) = (Arc::clone(&pair) as _, config.trust_domain.clone());
     let denial = IssuanceDenial::new(sessions.clone(), Arc::clone(&state), operators, trust_domain, Arc::clone(clock));
     let denial = Arc::new(denial);
-    let federation = super::federation::federation(config, sessions.clone(), &pair, seams)?;
-    let (kept, active) = (surroundings.kept_state, pair.active());
+    let (kept, active, (written, announced_term)) = (surroundings.kept_state, pair.active(), watch::channel(None));
     let export = AuthorityExport::new(sessions.clone(), state, kept, active, Arc::clone(clock), Arc::clone(random));
-    let (written, announced_term) = watch::channel(None);
     let announcer = Announcer {
         data_dir,
         announced,
@@ -101,7 +97,7 @@ pub(super) fn assemble(
         history: (surroundings.histories)(Arc::clone(&history)),
         denial: Arc::clone(&denial),
         export: Arc::new(export),
-        federation: Arc::clone(&federation),
+        federation: super::federation::federation(config, sessions.clone(), &pair, seams)?,
         policy: surroundings.policy.as_ref().map(|access| Arc::clone(&access.publisher)),
     };
     Ok(Signing {
@@ -118,7 +114,6 @@ pub(super) fn assemble(
         announced: announced_term,
         pair,
         denial,
-        federation,
         readiness,
         policy: surroundings.policy,
     })

@@ -125,8 +125,7 @@ impl World {
         let (clock, random): (Arc<dyn Clock>, Arc<dyn SecureRandom>) = (Arc::new(Still), Arc::new(TestRandom));
         let (store, own) = (Arc::clone(store), "own".parse::<TrustDomain>().unwrap());
         let open = Box::new(move || Ok(Arc::clone(&store) as Arc<dyn StateStore>));
-        let state =
-            SigningState::new(open, Origin::SelfSigned, own.clone(), Arc::clone(&clock), Arc::clone(&random));
+        let state = SigningState::new(open, Origin::SelfSigned, own.clone(), Arc::clone(&clock), Arc::clone(&random));
         let Ok(Claim::Claimed(claimed)) = state.claim(Term::new(1)) else { panic!("the term is not claimed") };
         let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
         let (sessions, session_receiver) = watch::channel(Some(Arc::clone(&session)));
@@ -222,7 +221,7 @@ async fn an_endpoint_that_flaps_for_an_hour_costs_no_bundle() {
     while began.elapsed() < Duration::from_secs(3600) {
         sleep(Duration::from_secs(1)).await;
         let [published] = world.published().try_into().expect("one bundle, all the time");
-        assert_eq!(published.x509_authorities, [root.clone()]);
+        assert_eq!(published.x509_authorities, std::slice::from_ref(&root));
         assert!(published.sequence.unwrap() >= newest, "{published:?} after {newest}");
         newest = published.sequence.unwrap();
     }

@@ -16,8 +16,9 @@ use crate::{
     proto::{
         countersign::trust::v1::MintResponse,
         countersign::v1::{
-            AskRequest, AskResponse, DenialChanged, FederationAnswer, ForwardedAllow, ForwardedDeny, ForwardedFederationOrder, ForwardedMint, ForwardedRequest,
-            ListDeniedRequest, ListDeniedResponse, ListIssuanceRequest, PassedReport, pair_service_server::PairService,
+            AskRequest, AskResponse, DenialChanged, FederationAnswer, ForwardedAllow, ForwardedDeny,
+            ForwardedFederationOrder, ForwardedMint, ForwardedRequest, ListDeniedRequest, ListDeniedResponse,
+            ListIssuanceRequest, PassedReport, pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },

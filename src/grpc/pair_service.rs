@@ -30,9 +30,10 @@ use crate::{
     proto::{
         countersign::trust::v1::MintResponse,
         countersign::v1::{
-            AskRequest, AskResponse, DenialChanged, FederationAnswer, ForwardedAllow, ForwardedDeny, ForwardedFederationOrder, ForwardedMint, ForwardedRequest,
-            ListDeniedRequest, ListDeniedResponse, ListIssuanceRequest, PassedReport, PassedReportTaken,
-            forwarded_request::Own, pair_service_server::PairService,
+            AskRequest, AskResponse, DenialChanged, FederationAnswer, ForwardedAllow, ForwardedDeny,
+            ForwardedFederationOrder, ForwardedMint, ForwardedRequest, ListDeniedRequest, ListDeniedResponse,
+            ListIssuanceRequest, PassedReport, PassedReportTaken, forwarded_request::Own,
+            pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },

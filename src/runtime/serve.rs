@@ -301,7 +301,14 @@ fn start_signing(
         answered.send_replace(true);
         result
     });
-    let services = PairServices { create, mint: Arc::clone(&identities.mint), history, denial, federation: Some(federation), enforcement };
+    let services = PairServices {
+        create,
+        mint: Arc::clone(&identities.mint),
+        history,
+        denial,
+        federation: Some(federation),
+        enforcement,
+    };
     let pair_server = serve_others(pair_port, services, replicas, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left.clone()));
     supervisor.spawn(

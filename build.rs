@@ -11,12 +11,13 @@ use std::{
 
 use prost::Message;
 
-const PROTOS: [&str; 10] = [
+const PROTOS: [&str; 11] = [
     "istio/v1/auth/ca.proto",
     "workload.proto",
     "envoy/service/secret/v3/sds.proto",
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",
     "countersign/v1/authority.proto",
+    "countersign/v1/federation.proto",
     "countersign/v1/pair.proto",
     "countersign/v1/policy.proto",
     "countersign/v1/rotation.proto",
@@ -68,6 +69,11 @@ const NOT_OF_AN_AGENT: &[&str] = &[
     "denial",
     "distribution",
     "enforcement",
+    "federation",
+    "FederationService",
+    "bundle_client",
+    "bundle_endpoint",
+    "native_certs",
     "gateway",
     "gimli",
     "granit",

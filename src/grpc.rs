@@ -8,6 +8,8 @@ pub mod ca_client;
 pub mod ca_server;
 mod certificate_service;
 mod denial_messages;
+mod federation_messages;
+pub mod federation_service;
 mod issuance_messages;
 pub mod istiod_client;
 pub mod jwt_client;

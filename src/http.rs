@@ -2,6 +2,7 @@
 //! it, and the version that istiod says.
 
 pub mod admin;
+pub mod bundle_client;
 pub mod bundle_endpoint;
 mod connections;
 pub mod istiod_version;

@@ -13,6 +13,7 @@ pub mod causes;
 pub mod context_acceptance;
 pub mod create_certificate;
 pub mod denial;
+pub mod federation;
 pub mod file_output;
 mod flights;
 pub mod gateway_plans;

@@ -16,8 +16,9 @@ use crate::{
     proto::{
         countersign::trust::v1::MintResponse,
         countersign::v1::{
-            AskRequest, AskResponse, DenialChanged, ForwardedAllow, ForwardedDeny, ForwardedMint, ForwardedRequest,
-            ListDeniedRequest, ListDeniedResponse, ListIssuanceRequest, PassedReport, pair_service_server::PairService,
+            AskRequest, AskResponse, DenialChanged, FederationAnswer, ForwardedAllow, ForwardedDeny,
+            ForwardedFederationOrder, ForwardedMint, ForwardedRequest, ListDeniedRequest, ListDeniedResponse,
+            ListIssuanceRequest, PassedReport, pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },
@@ -96,6 +97,13 @@ impl PairService for MeshReplicaService {
     }
 
     async fn allow(&self, _request: Request<ForwardedAllow>) -> Result<Response<DenialChanged>, Status> {
+        Err(not_here())
+    }
+
+    async fn federate(
+        &self,
+        _request: Request<ForwardedFederationOrder>,
+    ) -> Result<Response<FederationAnswer>, Status> {
         Err(not_here())
     }
 

@@ -81,8 +81,14 @@ fn old(changed: DenialChanged) -> Result<Option<Denial>, OperatorError> {
 }
 
 /// Codes of the active's own answers, which no broken connection has.
-const REFUSALS: [Code; 5] =
-    [Code::InvalidArgument, Code::NotFound, Code::ResourceExhausted, Code::DataLoss, Code::PermissionDenied];
+const REFUSALS: [Code; 6] = [
+    Code::InvalidArgument,
+    Code::NotFound,
+    Code::ResourceExhausted,
+    Code::DataLoss,
+    Code::PermissionDenied,
+    Code::Aborted,
+];
 
 /// Why the active did not do it, by its status.
 pub(super) fn failure(status: &Status) -> OperatorError {

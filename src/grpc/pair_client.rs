@@ -1,5 +1,6 @@
 //! Asking the other replicas of the pair: who is active, for signatures, for what operators want, for their logs.
 
+mod federation;
 mod logs;
 mod orders;
 mod reports;

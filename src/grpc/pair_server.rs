@@ -8,6 +8,7 @@ use tonic::transport::{Error, Server};
 
 use super::{
     authority_service::AuthorityOperator,
+    federation_service::FederationOperator,
     mesh_pair_service::MeshReplicaService,
     operator_service::Operator,
     pair_service::{Peers, ReplicaService},
@@ -31,13 +32,14 @@ use crate::{
         trust::v1::pair_trust_service_server::PairTrustServiceServer,
         v1::{
             authority_service_server::AuthorityServiceServer,
+            federation_service_server::FederationServiceServer,
             operator_service_server::OperatorServiceServer,
             pair_service_server::{PairService, PairServiceServer},
         },
     },
     service::{
         authority_export::AuthorityExport, authority_rotation::AuthorityRotation, denial::IssuanceDenial,
-        issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher,
+        federation::Federation, issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher,
     },
 };
 
@@ -145,12 +147,16 @@ pub async fn serve_operator(
     denial: Arc<IssuanceDenial>,
     export: Arc<AuthorityExport>,
     rotation: Option<Arc<AuthorityRotation>>,
+    federation: Option<Arc<Federation>>,
     policy: Option<Arc<PolicyPublisher>>,
 ) -> Result<(), Error> {
     Server::builder()
         .add_service(OperatorServiceServer::new(Operator::new(history, denial)))
         .add_service(AuthorityServiceServer::new(AuthorityOperator::new(export)))
         .add_optional_service(rotation.map(|rotation| RotationOperatorServiceServer::new(RotationOperator(rotation))))
+        .add_optional_service(
+            federation.map(|federation| FederationServiceServer::new(FederationOperator::new(federation))),
+        )
         .add_optional_service(policy.map(|policy| PolicyOperatorServiceServer::new(OperatorPolicy::new(policy))))
         .serve_with_incoming(listener.incoming())
         .await

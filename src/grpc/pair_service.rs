@@ -12,6 +12,7 @@ use super::{
     authentication::PeerConnection,
     certificate_service::signing_request,
     denial_messages::{allow_of, changed, deny_of, list_of},
+    federation_messages::{answer_of, order_of},
     issuance_messages::{RecordStream, records_of},
     jwt_service::{jwt_svid_request, mint_response},
     known_peers::KnownPeers,
@@ -29,9 +30,10 @@ use crate::{
     proto::{
         countersign::trust::v1::MintResponse,
         countersign::v1::{
-            AskRequest, AskResponse, DenialChanged, ForwardedAllow, ForwardedDeny, ForwardedMint, ForwardedRequest,
-            ListDeniedRequest, ListDeniedResponse, ListIssuanceRequest, PassedReport, PassedReportTaken,
-            forwarded_request::Own, pair_service_server::PairService,
+            AskRequest, AskResponse, DenialChanged, FederationAnswer, ForwardedAllow, ForwardedDeny,
+            ForwardedFederationOrder, ForwardedMint, ForwardedRequest, ListDeniedRequest, ListDeniedResponse,
+            ListIssuanceRequest, PassedReport, PassedReportTaken, forwarded_request::Own,
+            pair_service_server::PairService,
         },
         istio::v1::auth::IstioCertificateResponse,
     },
@@ -39,6 +41,7 @@ use crate::{
         authority_rotation::AuthorityRotation,
         create_certificate::{CreateCertificate, CreateError, ErrorKind},
         denial::{Actor, IssuanceDenial},
+        federation::Federation,
         issuance_history::IssuanceHistory,
         line_limit::{Line, LineLimit},
         mint_jwt_svid::MintJwtSvid,
@@ -62,6 +65,7 @@ pub(super) struct ReplicaService {
     mint: Arc<MintJwtSvid>,
     history: Arc<dyn IssuanceHistory>,
     denial: Arc<IssuanceDenial>,
+    federation: Option<Arc<Federation>>,
     /// If policies are followed here.
     enforcement: Option<Arc<PolicyEnforcement>>,
     peers: Peers,
@@ -81,6 +85,8 @@ pub struct PairServices {
     pub denial: Arc<IssuanceDenial>,
     /// Rotates the authorities, if they are rotated here.
     pub rotation: Option<Arc<AuthorityRotation>>,
+    /// Knows other trust domains, where a pair does.
+    pub federation: Option<Arc<Federation>>,
     /// Knows which policies are in force, if they are followed.
     pub enforcement: Option<Arc<PolicyEnforcement>>,
 }
@@ -109,8 +115,8 @@ pub struct CertifiedPeers {
 impl ReplicaService {
     /// Answers `peers` from these.
     pub(super) fn new(services: PairServices, peers: Peers) -> Self {
-        let PairServices { create, mint, history, denial, rotation: _, enforcement } = services;
-        Self { create, mint, history, denial, enforcement, peers, lines: LineLimit::default() }
+        let PairServices { create, mint, history, denial, rotation: _, federation, enforcement } = services;
+        Self { create, mint, history, denial, federation, enforcement, peers, lines: LineLimit::default() }
     }
 
     /// What another replica's caller brought, unless it is the replica itself that asks for what it may not have.
@@ -229,6 +235,14 @@ impl PairService for ReplicaService {
         let asserted_by = Some(self.peers.name(&extensions, replica)?);
         let change = allow_of(request.unwrap_or_default()).map_err(answered)?;
         self.changed(change, Actor { uid: actor_uid, asserted_by }).await
+    }
+
+    async fn federate(&self, request: Request<ForwardedFederationOrder>) -> Result<Response<FederationAnswer>, Status> {
+        let (_, extensions, ForwardedFederationOrder { order, actor_uid, replica }) = request.into_parts();
+        let asserted_by = Some(self.peers.name(&extensions, replica)?);
+        let federation = self.federation.as_ref().ok_or_else(|| Status::unimplemented("nothing is federated here"))?;
+        let order = order_of(order.unwrap_or_default()).map_err(answered)?;
+        answer_of(federation.order(order, Actor { uid: actor_uid, asserted_by }).await).map_err(answered)
     }
 
     type PassReportsStream = TakenStream;

@@ -13,18 +13,21 @@ use kube::{
     core::{Request, Status},
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(super) use self::shape::{RootsObject, SDS_TYPE, TlsPolicyObject};
 use self::{owners::OwnedSecret, shape::Written};
 use super::{following::text_of, root_cert_config_maps::FIELD_MANAGER};
 use crate::{
-    domain::policy::ObjectKind,
+    domain::policy::{ObjectKind, ObjectName},
     service::{
         policy_objects::{GatewayObjects, ObjectKey, Pause, Print, Removed, SeenObject, Wanted, WriteError},
         ports::BoxFuture,
     },
 };
+
+/// The field manager of a write that is never made.
+const LOOKS: &str = "countersign-looks";
 
 /// Writes them. Needs the rights of `charts/countersign/rbac-policy-objects.yaml`.
 pub struct ClusterPolicyObjects {
@@ -45,14 +48,59 @@ impl ClusterPolicyObjects {
             ObjectKind::BackendTlsPolicy => {
                 self.patch::<TlsPolicyObject>(&wanted.key, &params, &body).await.map(|it| it.seen())
             }
-            ObjectKind::SdsSecret => {
-                if version.is_none() {
-                    self.check_secret(&wanted.key, &params, &body).await?;
-                }
-                self.patch::<shape::SdsObject>(&wanted.key, &params, &body).await.map(|it| it.seen())
-            }
+            ObjectKind::SdsSecret => return self.apply_secret(wanted, &params, version).await,
         }
         .map_err(|error| write_error(&error))
+    }
+
+    /// What is in our Secrets can't be changed: one with something else, as another version of Envoy Gateway wants it, takes the place
+    /// of the one that is there.
+    async fn apply_secret(
+        &self,
+        wanted: &Wanted,
+        params: &PatchParams,
+        version: Option<&str>,
+    ) -> Result<SeenObject, WriteError> {
+        match self.write_secret(wanted, params, version).await {
+            Err(WriteError::Refused(why)) if why.contains("field is immutable when `immutable` is set") => {
+                self.make_way(&wanted.key).await?;
+                self.write_secret(wanted, &PatchParams { force: false, ..params.clone() }, None).await
+            }
+            written => written,
+        }
+    }
+
+    async fn write_secret(
+        &self,
+        wanted: &Wanted,
+        params: &PatchParams,
+        version: Option<&str>,
+    ) -> Result<SeenObject, WriteError> {
+        let body = shape::render(wanted, version);
+        if version.is_none() {
+            self.check_secret(&wanted.key, params, &body).await?;
+        }
+        let written = self.patch::<shape::SdsObject>(&wanted.key, params, &body).await;
+        written.map(|it| it.seen()).map_err(|error| write_error(&error))
+    }
+
+    /// Removes the Secret if nobody else has said what is in it. Nothing of it is read but its metadata, in the answer to a write
+    /// that says nothing and is not made.
+    async fn make_way(&self, key: &ObjectKey) -> Result<(), WriteError> {
+        let ObjectName { namespace, name } = &key.object;
+        let nothing = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "namespace": &**namespace, "name": &**name }, "type": SDS_TYPE,
+        });
+        let look = PatchParams { dry_run: true, ..PatchParams::apply(LOOKS) };
+        let found = self.patch::<OwnedSecret>(key, &look, &nothing).await.map_err(|error| write_error(&error))?;
+        if let Some(other) = found.other_than(&[FIELD_MANAGER, LOOKS]) {
+            return Err(left_alone(&format!("field manager {other:?} has made it")));
+        }
+        let uid = Preconditions { uid: Some(found.uid().to_owned()), resource_version: None };
+        match self.delete(key, Some(uid)).await.map_err(|error| write_error(&error))? {
+            Removed::Gone => Ok(()),
+            Removed::Going => Err(WriteError::Refused("a finalizer keeps the one that it is to replace".into())),
+        }
     }
 
     async fn patch<T: DeserializeOwned>(
@@ -68,9 +116,8 @@ impl ClusterPolicyObjects {
     /// Of somebody else's Secret nothing is seen but what a write would be answered. With the same type, and values that were given
     /// as `stringData`, a write is no conflict, and would change theirs.
     async fn check_secret(&self, key: &ObjectKey, params: &PatchParams, body: &Value) -> Result<(), WriteError> {
-        let left_alone = |why: &str| WriteError::Refused(format!("{why}, and it is left alone; delete or rename it"));
         match self.patch::<OwnedSecret>(key, &PatchParams { dry_run: true, ..params.clone() }, body).await {
-            Ok(secret) => match secret.other_than(FIELD_MANAGER) {
+            Ok(secret) => match secret.other_than(&[FIELD_MANAGER]) {
                 Some(other) => Err(left_alone(&format!("field manager {other:?} has made it"))),
                 None => Ok(()),
             },
@@ -88,15 +135,20 @@ impl ClusterPolicyObjects {
             uid: Some(seen.uid.clone().into()),
             resource_version: is_seen.then(|| seen.version.clone().into()),
         });
+        match self.delete(key, preconditions).await {
+            // another Secret is in the place of ours
+            Err(error) if !is_seen && is_conflict(&error) => Ok(Removed::Gone),
+            removed => removed.map_err(|error| write_error(&error)),
+        }
+    }
+
+    async fn delete(&self, key: &ObjectKey, preconditions: Option<Preconditions>) -> Result<Removed, Error> {
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
-        let request = Request::new(path(key)).delete(&key.object.name, &params);
-        let request = request.map_err(|error| WriteError::Refused(error.to_string()))?;
+        let request = Request::new(path(key)).delete(&key.object.name, &params).map_err(Error::BuildRequest)?;
         match self.client.request_status::<Written>(request).await {
             Ok(answer) => Ok(answer.left().map_or(Removed::Gone, |object| object.after_removal())),
             Err(Error::Api(status)) if status.is_not_found() => Ok(Removed::Gone),
-            // another Secret is in the place of ours
-            Err(error) if !is_seen && is_conflict(&error) => Ok(Removed::Gone),
-            Err(error) => Err(write_error(&error)),
+            Err(error) => Err(error),
         }
     }
 }
@@ -133,6 +185,10 @@ fn path(key: &ObjectKey) -> String {
             format!("/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/backendtlspolicies")
         }
     }
+}
+
+fn left_alone(why: &str) -> WriteError {
+    WriteError::Refused(format!("{why}, and it is left alone; delete or rename it"))
 }
 
 fn is_conflict(error: &Error) -> bool {

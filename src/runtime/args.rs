@@ -5,6 +5,7 @@
 mod agent;
 mod authority;
 mod bundle_endpoint;
+mod federation;
 mod istiod;
 mod kubernetes;
 mod outputs;
@@ -24,6 +25,7 @@ pub use self::{
         RotationOfArgs, RotationShowArgs, RotationStepArgs, SecretName, StateKind, StatePlace,
     },
     bundle_endpoint::BundleEndpointArgs,
+    federation::{FederationArgs, FederationCommand, FederationCreateArgs, FederationDeleteArgs, FederationShowArgs},
     istiod::IstiodArgs,
     kubernetes::KubernetesArgs,
     outputs::OutputArgs,
@@ -71,6 +73,9 @@ pub enum Command {
     /// Save the signing authority, and put it back or take one over
     #[command(subcommand)]
     Authority(AuthorityCommand),
+    /// Have the bundles of other trust domains fetched, and see how it stands with them
+    #[command(subcommand)]
+    Federation(FederationCommand),
     /// Mint a token that proves a service account to `serve`
     Token(TokenArgs),
     /// Bring damaged state back to use, or start over with a new root

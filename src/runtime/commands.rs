@@ -78,6 +78,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode, Com
         Command::Policy(command) => policy(&command),
         Command::Render(RenderCommand::Gateway(args)) => render_gateway(&args),
         Command::Authority(command) => authority(&command),
+        Command::Federation(command) => print(&operate::federation::run(&command).map_err(failed)?),
         Command::Token(args) => token(&args),
         Command::Recover(args) => recover(&args),
         Command::Quickstart(args) => quickstart(&args, environment),

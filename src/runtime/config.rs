@@ -4,6 +4,7 @@
 
 mod authority;
 mod bundle_endpoint;
+mod federation;
 mod followed_roots;
 mod istio;
 mod istiod;
@@ -23,6 +24,7 @@ use serde_yaml_ng::{Mapping, Value};
 pub use self::{
     authority::{AuthorityConfig, BundleSource},
     bundle_endpoint::BundleEndpointConfig,
+    federation::FederationConfig,
     followed_roots::FollowedRootsConfig,
     istiod::{FollowedPolicy, IstiodClusterConfig, IstiodConfig},
     kubernetes::{KubernetesConfig, PairPortConfig, PolicyConfig, PolicyMembership, TokenReviewConfig},
@@ -30,6 +32,7 @@ pub use self::{
     token_issuers::TokenIssuerConfig,
 };
 use self::{
+    federation::{FEDERATION, FederationFile, federation},
     istio::IstioVariables,
     istiod::Source,
     sources::Sources,
@@ -85,6 +88,8 @@ pub struct ServeConfig {
     pub log_format: LogFormat,
     /// Whose tokens are proofs, beside those of the embedded issuer.
     pub token_issuers: Vec<TokenIssuerConfig>,
+    /// Whose bundles are fetched, beside those that operators name.
+    pub federation: Vec<FederationConfig>,
 }
 
 /// What `agent` runs with.
@@ -181,7 +186,8 @@ impl ServeConfig {
     pub fn load(flags: &ServeArgs, environment: &Environment) -> Result<Self, ConfigError> {
         let fields = reference::fields("serve");
         let file = flags.config.as_deref();
-        let mut from = Sources::new(flags, &ServeArgs::defaults(), environment, file, &fields, &[TOKEN_ISSUERS]);
+        let mut from =
+            Sources::new(flags, &ServeArgs::defaults(), environment, file, &fields, &[TOKEN_ISSUERS, FEDERATION]);
         let config = Self::read(&mut from);
         from.finish(config)
     }
@@ -223,6 +229,7 @@ impl ServeConfig {
         if passes_on && !token_issuers.is_empty() {
             from.refuse(TOKEN_ISSUERS, "do not count with source istiod: leave them out");
         }
+        let federation = federation(from, trust_domain.as_ref(), passes_on);
         let kubernetes = kubernetes.map_or(Some(None), |kubernetes| kubernetes.map(Some))?;
         let istiod = istiod.map_or(Some(None), |istiod| istiod.map(Some))?;
         let trust_domain = trust_domain?;
@@ -244,6 +251,7 @@ impl ServeConfig {
             bundle_endpoint: bundle_endpoint?,
             log_format: log_format?,
             token_issuers,
+            federation,
         })
     }
 
@@ -299,6 +307,8 @@ impl ServeConfig {
         }
         let issuers: Vec<TokenIssuerFile> = self.token_issuers.iter().map(TokenIssuerFile::from).collect();
         file.insert(TOKEN_ISSUERS.into(), serde_yaml_ng::to_value(issuers)?);
+        let federation: Vec<FederationFile> = self.federation.iter().map(FederationFile::from).collect();
+        file.insert(FEDERATION.into(), serde_yaml_ng::to_value(federation)?);
         serde_yaml_ng::to_string(&file)
     }
 }

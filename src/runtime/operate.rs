@@ -1,7 +1,8 @@
-//! The operator's commands on the state of a pair: token, recover, issuance, authority.
+//! The operator's commands on the state of a pair: token, recover, issuance, authority, federation.
 
 pub mod authority;
 pub mod denial;
+pub mod federation;
 pub mod policy;
 pub mod rotation;
 

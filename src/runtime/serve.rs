@@ -4,6 +4,7 @@ mod announce;
 mod bundle_endpoint;
 mod distribution;
 mod embedded;
+mod federation;
 mod gateway_secrets;
 mod greeting;
 mod health;
@@ -169,6 +170,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let workload =
         start_workload_socket(socket, &config.workload, &identities, &trust, (&shutdown, &mut supervisor)).await?;
     let published = trust.agents.trust.clone();
+    federation::start(&signing.announcer.federation, (&shutdown, &mut supervisor));
     let Started { serving, slot, left } =
         start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
     let clock = Arc::clone(&identities.clock);
@@ -275,6 +277,7 @@ fn start_signing(
         reporter,
     };
     let (own_sessions, enforcement) = (sessions.clone(), policy.as_ref().map(PolicyAccess::enforcement));
+    let federation = Arc::clone(&announcer.federation);
     supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
     let left = start_election(leadership, drain, shutdown, control, supervisor);
@@ -300,8 +303,8 @@ fn start_signing(
         answered.send_replace(true);
         result
     });
-    let mint = Arc::clone(&identities.mint);
-    let services = PairServices { create, mint, history, denial, rotation, enforcement };
+    let (mint, federation) = (Arc::clone(&identities.mint), Some(federation));
+    let services = PairServices { create, mint, history, denial, rotation, federation, enforcement };
     let pair_server = serve_others(pair_port, services, replicas, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left.clone()));
     supervisor.spawn(

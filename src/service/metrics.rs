@@ -2,6 +2,7 @@
 //! that no caller's text ever becomes a time series.
 
 mod expiring;
+mod federation;
 mod istiod;
 mod policies;
 mod renewals;
@@ -26,8 +27,8 @@ pub use self::{
     renewals::RenewalOutcome,
 };
 use self::{
-    istiod::IstiodMetrics, outputs::Outputs, policies::PolicyMetrics, policy_objects::PolicyObjectMetrics,
-    renewals::RenewalMetrics,
+    federation::FederationMetrics, istiod::IstiodMetrics, outputs::Outputs, policies::PolicyMetrics,
+    policy_objects::PolicyObjectMetrics, renewals::RenewalMetrics,
 };
 use super::svid_publisher::RenewalStats;
 use crate::domain::{clock::Timestamp, leadership::Term};
@@ -53,6 +54,7 @@ pub struct Metrics {
     outputs: Outputs,
     policies: PolicyMetrics,
     policy_objects: PolicyObjectMetrics,
+    federation: FederationMetrics,
 }
 
 /// A request that waits for somebody to become active; counted until it is dropped.
@@ -142,6 +144,24 @@ outcomes! {
 }
 
 outcomes! {
+    /// What came of fetching another trust domain's bundle.
+    FetchOutcome {
+        /// It is another one than before.
+        Updated = "updated",
+        /// It is the same.
+        Unchanged = "unchanged",
+        /// The endpoint could not be asked, or is not who it should be.
+        Unreachable = "unreachable",
+        /// It answered no bundle of that trust domain.
+        Invalid = "invalid",
+        /// It answered an old one.
+        Outdated = "outdated",
+        /// It could not be kept.
+        NotKept = "not_kept",
+    }
+}
+
+outcomes! {
     /// What came of writing the roots into one place of the cluster.
     RootWriteOutcome {
         /// They stand there.
@@ -222,6 +242,7 @@ impl Metrics {
             metrics.root_places.clone(),
         );
         metrics.policy_objects.register(registry);
+        metrics.federation.register(registry);
         metrics.policies.register_probes(registry);
         registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
         registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
@@ -255,6 +276,7 @@ impl Metrics {
             outputs: Outputs::new(),
             policies: PolicyMetrics::default(),
             policy_objects: PolicyObjectMetrics::new(),
+            federation: FederationMetrics::new(),
         };
         let registry = &mut metrics.registry;
         metrics.renewals.register(registry);

@@ -3,6 +3,7 @@
 
 mod claimed;
 mod content;
+mod federation;
 mod imported;
 mod objects;
 mod pair;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 
 pub use self::{
     claimed::ClaimedState,
+    federation::{Partners, PartnersError},
     imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
     objects::KindState,
     pair::pair_authority,
@@ -30,6 +32,7 @@ pub use self::{
 };
 use self::{
     content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
+    federation::MAX_FILLED_BYTES,
     objects::Objects,
     pair::{is_usable, new_pair},
     term_state::Parts,
@@ -93,9 +96,9 @@ pub enum Claim {
 pub enum ChangeError {
     /// One more would leave too little room for the rest of the object.
     #[error(
-        "the denied identities and serials would take {size} bytes of the state, at most {MAX_DENIED_BYTES} are possible: \
-         allow those again that need not be denied any more, as a serial whose certificate has expired, or give shorter \
-         reasons"
+        "the denied identities and serials would take {size} bytes of the state, at most {MAX_DENIED_BYTES} are possible, and \
+         less beside bundles of other trust domains: allow those again that need not be denied any more, as a serial whose \
+         certificate has expired, or give shorter reasons"
     )]
     Full {
         /// What they would take.
@@ -302,8 +305,10 @@ impl SigningState {
         let (version, mut trust) = load_trust(store.as_ref())?.ok_or_else(no_trust)?;
         let mut denied = trust.denied()?;
         change(&mut denied);
+        let filled = encoded(&trust)?.len();
         let size = trust.set_denied(&denied)?;
-        if size > MAX_DENIED_BYTES {
+        let overflows = encoded(&trust)?.len() > MAX_FILLED_BYTES.max(filled);
+        if size > MAX_DENIED_BYTES || overflows {
             return Err(ChangeError::Full { size });
         }
         store.compare_and_swap(StateObject::Trust, version, term, &encoded(&trust)?)?;

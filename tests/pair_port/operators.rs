@@ -33,7 +33,7 @@ async fn admin_socket(folder: &tempfile::TempDir, replica: &Replica) -> PathBuf 
     let access = SocketAccess { mode: 0o600, uids: vec![geteuid().as_raw()], gids: Vec::new() };
     let listener = WorkloadListener::bind(&path, access).await.unwrap();
     let (denial, export) = (Arc::clone(&replica.denial), Arc::clone(&replica.export));
-    tokio::spawn(serve_operator(listener, histories(replica), denial, export, None, None));
+    tokio::spawn(serve_operator(listener, histories(replica), denial, export, None, None, None));
     path
 }
 

@@ -173,6 +173,7 @@ impl Pair {
             history: Arc::clone(&log) as _,
             denial: Arc::clone(&denial),
             rotation: None,
+            federation: None,
             enforcement: None,
         };
         let peers = CertifiedPeers { clock, known: Arc::clone(&known), workload: settings.workload };

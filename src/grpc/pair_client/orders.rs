@@ -29,7 +29,7 @@ use crate::{
 const ORDER_LIMIT: Duration = Duration::from_secs(4);
 
 impl PairClient {
-    fn line_to_active(&self) -> Result<(ActiveReplica, Line), OrderError> {
+    pub(super) fn line_to_active(&self) -> Result<(ActiveReplica, Line), OrderError> {
         let active = self.active_or_why_not().map_err(OrderError::NoActive)?;
         let line = self.asking.to(&active.endpoint).map_err(OrderError::NoActive)?;
         Ok((active, line))
@@ -41,14 +41,24 @@ impl PairClient {
         line: &Line,
         answer: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, OrderError> {
+        self.ordered_within(ORDER_LIMIT, active, line, answer).await
+    }
+
+    pub(super) async fn ordered_within<T>(
+        &self,
+        limit: Duration,
+        active: &ActiveReplica,
+        line: &Line,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, OrderError> {
         let replica = &active.replica;
-        let status = match timeout(ORDER_LIMIT, answer).await {
+        let status = match timeout(limit, answer).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
             Ok(Err(status)) => status,
             Err(_elapsed) => {
                 self.asking.forget(line);
                 self.doubt.notify_one();
-                return Err(OrderError::Undecided(format!("{replica} did not answer within {ORDER_LIMIT:?}")));
+                return Err(OrderError::Undecided(format!("{replica} did not answer within {limit:?}")));
             }
         };
         if status.metadata().contains_key(ANSWERED) {
@@ -129,7 +139,7 @@ impl RotationOfActive for PairClient {
     }
 }
 
-fn nonsense(active: &ActiveReplica, status: &Status) -> OrderError {
+pub(super) fn nonsense(active: &ActiveReplica, status: &Status) -> OrderError {
     OrderError::Undecided(format!("the answer of {} can't be read: {}", active.replica, status.message()))
 }
 

@@ -13,8 +13,8 @@ use crate::{
     proto::{
         countersign::trust::v1::MintResponse,
         countersign::v1::{
-            DenialChanged, ForwardedAllow, ForwardedDeny, IssuanceRecord, ListDeniedRequest, ListDeniedResponse,
-            PassedReport, PassedReportTaken,
+            DenialChanged, FederationAnswer, ForwardedAllow, ForwardedDeny, ForwardedFederationOrder, IssuanceRecord,
+            ListDeniedRequest, ListDeniedResponse, PassedReport, PassedReportTaken,
             pair_service_server::{PairService, PairServiceServer},
         },
         istio::v1::auth::IstioCertificateResponse,
@@ -57,6 +57,10 @@ impl PairService for Arc<Refusing> {
         &self,
         _: Request<ListIssuanceRequest>,
     ) -> Result<Response<Self::ListIssuanceStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn federate(&self, _: Request<ForwardedFederationOrder>) -> Result<Response<FederationAnswer>, Status> {
         Err(Status::unimplemented(""))
     }
 

@@ -13,6 +13,7 @@ pub(super) struct OwnedSecret {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Owned {
+    uid: String,
     managed_fields: Vec<Owner>,
 }
 
@@ -27,10 +28,15 @@ struct Owner {
 const CONTENT: [&str; 4] = ["f:type", "f:data", "f:stringData", "f:immutable"];
 
 impl OwnedSecret {
+    /// Its UID.
+    pub(super) fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+
     /// A field manager other than `ours` that has said what is in it.
-    pub(super) fn other_than(&self, ours: &str) -> Option<&str> {
+    pub(super) fn other_than(&self, ours: &[&str]) -> Option<&str> {
         let says_what = |owner: &&Owner| CONTENT.iter().any(|field| owner.fields_v1.contains_key(*field));
-        let others = self.metadata.managed_fields.iter().filter(|owner| owner.manager != ours);
+        let others = self.metadata.managed_fields.iter().filter(|owner| !ours.contains(&owner.manager.as_str()));
         others.filter(says_what).map(|owner| owner.manager.as_str()).next()
     }
 }
@@ -52,9 +58,9 @@ mod tests {
                     {{"manager": "helm", "operation": "Apply", "fieldsV1": {fields}}}]}}, "data": {{"url": "eA=="}}}}"#
             );
             let secret: OwnedSecret = serde_json::from_str(&text).unwrap();
-            assert_eq!(secret.other_than("countersign"), expected, "{fields}");
+            assert_eq!(secret.other_than(&["countersign"]), expected, "{fields}");
         }
         let bare: OwnedSecret = serde_json::from_str(r#"{"metadata": {}}"#).unwrap();
-        assert_eq!(bare.other_than("countersign"), None);
+        assert_eq!(bare.other_than(&["countersign"]), None);
     }
 }

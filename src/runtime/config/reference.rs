@@ -80,6 +80,21 @@ tokenIssuers:
 ```
 ";
 
+    const FEDERATION: &str = "
+### Federation
+
+Only in the file: other trust domains whose bundles `serve` fetches, beside those that `countersign federation` names
+([federation.md](federation.md)). `bootstrapFile` is read once, at the start; another content of it replaces what is kept.
+
+```yaml
+federation:
+  - trustDomain: other.example
+    url: https://bundles.other.example:8443/
+    endpointSpiffeId: spiffe://other.example/countersign/serving  # profile https_spiffe; if left out, https_web
+    bootstrapFile: /etc/countersign/other.example.json            # a SPIFFE bundle or PEM; https_spiffe begins with it
+```
+";
+
     fn page() -> String {
         let mut page = HEAD.to_owned();
         let command = args::command();
@@ -96,6 +111,7 @@ tokenIssuers:
             }
             if subcommand == "serve" {
                 page.push_str(TOKEN_ISSUERS);
+                page.push_str(FEDERATION);
             }
         }
         page

@@ -12,7 +12,8 @@ use crate::{
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
     service::{
         authority_export::AuthorityExport, authority_rotation::AuthorityRotation, denial::IssuanceDenial,
-        issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher, signing_session::SigningSession,
+        federation::Federation, issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher,
+        signing_session::SigningSession,
     },
     storage::{
         data_dir::{DataDir, write_atomically},
@@ -58,6 +59,7 @@ pub(super) struct Announcer {
     pub(super) denial: Arc<IssuanceDenial>,
     pub(super) export: Arc<AuthorityExport>,
     pub(super) rotation: Option<Arc<AuthorityRotation>>,
+    pub(super) federation: Arc<Federation>,
     pub(super) policy: Option<Arc<PolicyPublisher>>,
 }
 
@@ -150,7 +152,8 @@ impl Announcer {
     async fn serve_operator(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let listener = WorkloadListener::bind(&self.data_dir.admin_socket(), private()).await?;
         let (history, denial, export) = (Arc::clone(&self.history), Arc::clone(&self.denial), Arc::clone(&self.export));
-        let (rotation, policy) = (self.rotation.clone(), self.policy.clone());
-        Ok(serve_operator(listener, history, denial, export, rotation, policy).await?)
+        let (rotation, federation) = (self.rotation.clone(), Some(Arc::clone(&self.federation)));
+        let policy = self.policy.clone();
+        Ok(serve_operator(listener, history, denial, export, rotation, federation, policy).await?)
     }
 }

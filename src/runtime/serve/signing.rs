@@ -85,9 +85,8 @@ pub(super) fn assemble(
     let (operators, trust_domain) = (Arc::clone(&pair) as _, config.trust_domain.clone());
     let denial = IssuanceDenial::new(sessions.clone(), Arc::clone(&state), operators, trust_domain, Arc::clone(clock));
     let denial = Arc::new(denial);
-    let (kept, active) = (surroundings.kept_state, pair.active());
+    let (kept, active, (written, announced_term)) = (surroundings.kept_state, pair.active(), watch::channel(None));
     let export = AuthorityExport::new(sessions.clone(), state, kept, active, Arc::clone(clock), Arc::clone(random));
-    let (written, announced_term) = watch::channel(None);
     let announcer = Announcer {
         data_dir,
         announced,
@@ -97,6 +96,7 @@ pub(super) fn assemble(
         denial: Arc::clone(&denial),
         export: Arc::new(export),
         rotation: None,
+        federation: super::federation::federation(config, sessions.clone(), &pair, seams)?,
         policy: surroundings.policy.as_ref().map(|access| Arc::clone(&access.publisher)),
     };
     Ok(Signing {

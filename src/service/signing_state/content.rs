@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{slots::RotationContent, unknown_fields::UnknownFields};
+use super::{federation::FederationContent, slots::RotationContent, unknown_fields::UnknownFields};
 use crate::{
     domain::{
         attestation::{Denial, Denied, DeniedSubject},
@@ -81,6 +81,9 @@ pub(super) struct TrustContent {
     tainted: Vec<String>,
     #[serde(default, skip_serializing_if = "DeniedContent::is_empty")]
     denied: DeniedContent,
+    /// Other trust domains.
+    #[serde(default, skip_serializing_if = "FederationContent::is_empty")]
+    federation: FederationContent,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -219,6 +222,7 @@ impl TrustContent {
             jwt: Vec::new(),
             tainted: Vec::new(),
             denied: DeniedContent::default(),
+            federation: FederationContent::default(),
             unknown: UnknownFields::default(),
         }
     }
@@ -271,7 +275,15 @@ impl TrustContent {
             sequence: Some(self.sequence),
             refresh_hint: Some(refresh_hint),
         };
-        Ok(PublishedTrust { own, tainted: self.tainted.clone(), federated: Vec::new() })
+        Ok(PublishedTrust { own, tainted: self.tainted.clone(), federated: self.federation.bundles()? })
+    }
+
+    pub(super) const fn federation(&self) -> &FederationContent {
+        &self.federation
+    }
+
+    pub(super) const fn federation_mut(&mut self) -> &mut FederationContent {
+        &mut self.federation
     }
 
     pub(super) fn decode(content: &[u8]) -> Result<Self, StateError> {

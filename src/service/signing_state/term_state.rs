@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 use super::{
     AuthorityReceiver, JWT_KEY_LIFETIME, Origin, ROOT_LIFETIME, StateSettings,
+    content::{TrustContent, encoded},
+    load_trust,
     objects::{KindState, MAX_AUTHORITIES, NewAuthority, Objects},
 };
 use crate::{
@@ -27,7 +29,7 @@ use crate::{
         random::SecureRandom,
     },
     service::{
-        ports::{AuthorityKind, StateError, StateStore, WantedStep},
+        ports::{AuthorityKind, StateError, StateObject, StateStore, WantedStep},
         published_trust::{PublishedTrust, TrustReceiver},
     },
 };
@@ -258,6 +260,32 @@ impl TermState {
             self.jwt_signer.send_replace(jwt_signer.map(Arc::new));
         }
         if is_published_anew {
+            self.trust.send_replace(Some(Arc::new(published)));
+        }
+        Ok(())
+    }
+}
+
+impl TermState {
+    /// The trust object as it is stored. Blocks.
+    pub(super) fn stored_trust(&self) -> Result<TrustContent, StateError> {
+        let gone = || StateError::Unusable("there is no trust object in the state".into());
+        load_trust(self.parts.store.as_ref())?.map(|(_, trust)| trust).ok_or_else(gone)
+    }
+
+    /// Reads the trust object, has it changed, writes it if that was done, and puts what is published into effect: of what
+    /// concerns the own authorities nothing may be changed so.
+    pub(super) fn change_trust<E: From<StateError>>(
+        &self,
+        change: impl FnOnce(&mut TrustContent) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let Parts { store, term, changing, trust_domain, settings, .. } = &self.parts;
+        let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = || StateError::Unusable("there is no trust object in the state".into());
+        let (version, mut trust) = load_trust(store.as_ref())?.ok_or_else(gone)?;
+        if change(&mut trust)? {
+            let published = trust.published(trust_domain, settings.refresh_hint)?;
+            store.compare_and_swap(StateObject::Trust, version, *term, &encoded(&trust)?)?;
             self.trust.send_replace(Some(Arc::new(published)));
         }
         Ok(())

@@ -49,6 +49,7 @@ fn what_is_edited_or_deleted_is_put_right_and_what_is_right_is_not_written() {
                 .on(async { objects::policies(&client, TEAM).delete(POLICY, &DeleteParams::default()).await.unwrap() });
             wait_until(LATER, "the policy after it was deleted", || is_complete(&stage));
             a_lost_secret(&stage);
+            another_version_of_envoy_gateway(&stage);
             nothing_in_half_a_minute(&stage);
             a_finalizer(&stage);
             stage.check_nothing_was_refused();
@@ -81,6 +82,43 @@ fn a_lost_secret(stage: &Stage) {
             .unwrap();
     });
     wait_until(LATER, "the Secret after a gateway missed it", || is_complete(stage));
+}
+
+/// What is in a Secret of ours can't be changed, and another version of Envoy Gateway reads another content. Of the gateway's own Secret,
+/// which is a user's, it is said that it has to be changed; until then nothing is there that the gateway could not use.
+fn another_version_of_envoy_gateway(stage: &Stage) {
+    let client = stage.client();
+    let own: Api<Secret> = Api::namespaced(client.clone(), "gw");
+    let controllers: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client.clone(), "envoy-gateway-system");
+    let socket = "/var/run/countersign/workload.sock";
+    let before = stage.on(objects::secret(&client, TEAM, POLICY)).unwrap().metadata.uid;
+    for (version, url, own_url) in [
+        ("v1.8.2", socket.to_owned(), socket.to_owned()),
+        ("v1.9.1", format!("unix://{socket}"), format!("unix://{socket}")),
+    ] {
+        let containers = json!([{ "name": "envoy-gateway", "image": format!("envoyproxy/gateway:{version}") }]);
+        let image = Patch::Strategic(json!({ "spec": { "containers": containers } }));
+        stage.on(async {
+            controllers.patch("envoy-gateway-0", &PatchParams::default(), &image).await.map(drop).unwrap();
+        });
+        wait_until(LATER, &format!("what {version} does not read"), || {
+            let mut gateways = countersign();
+            gateways.args(["policy", "gateways", "gw", "--data-dir"]).arg(stage.replicas[0].data());
+            let said = String::from_utf8(gateways.output().unwrap().stdout).unwrap();
+            if said.contains("does not read") { Ok(()) } else { Err(said) }
+        });
+        let change = Patch::Merge(json!({ "stringData": { "url": own_url } }));
+        stage.on(async { own.patch("countersign-svid", &PatchParams::default(), &change).await.map(drop).unwrap() });
+        wait_until(LATER, &format!("a Secret as {version} reads it"), || {
+            let secret = stage.on(objects::secret(&client, TEAM, POLICY)).ok_or("no Secret")?;
+            let found = secret.data.and_then(|data| String::from_utf8(data.get("url")?.0.clone()).ok());
+            if found.as_ref() == Some(&url) { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+        assert!(stage.on(objects::get(&client, TEAM, POLICY)).is_some(), "the policy stays");
+    }
+    let after = stage.on(objects::secret(&client, TEAM, POLICY)).unwrap().metadata.uid;
+    assert_ne!(before, after, "another Secret");
+    wait_until(LATER, "all of it as before", || is_complete(stage));
 }
 
 fn nothing_in_half_a_minute(stage: &Stage) {

@@ -105,6 +105,8 @@ pub enum Lack {
     SdsSecret(ObjectName),
     /// The Secret that it names asks for another SDS resource.
     SdsResource(ObjectName, Box<str>),
+    /// The Secret that it names tells of the socket in a way that this version of Envoy Gateway does not read; and how it does.
+    SdsUrl(ObjectName, &'static str),
 }
 
 /// Why Envoy Gateway does not follow Secrets that stand for SDS.
@@ -300,6 +302,11 @@ impl fmt::Display for Lack {
             Self::SdsResource(secret, resource) => {
                 write!(f, "Secret {secret}, its client certificate, has secretName {resource:?} and not default")
             }
+            Self::SdsUrl(secret, expected) => write!(
+                f,
+                "Secret {secret}, its client certificate, has a url that this version of Envoy Gateway does not read: it must begin \
+                 with {expected}, as `countersign render gateway` prints it"
+            ),
         }
     }
 }

@@ -283,4 +283,12 @@ impl SdsUrl {
             Self::Unix => format!("unix://{SOCKET}"),
         }
     }
+
+    /// What every value begins with that is written so.
+    pub(super) const fn prefix(self) -> &'static str {
+        match self {
+            Self::Path => "/",
+            Self::Unix => "unix:///",
+        }
+    }
 }

@@ -92,7 +92,11 @@ impl Surroundings<'_> {
             (Some(name), Some(secret)) if *secret.resource != *"default" => {
                 Some(Lack::SdsResource(name, secret.resource.clone()))
             }
-            (Some(_), Some(_)) => None,
+            (Some(name), Some(secret)) => {
+                let prefix = sds.ok().map(SdsUrl::prefix);
+                let prefix = prefix.filter(|prefix| !secret.url.starts_with(prefix));
+                prefix.map(|prefix| Lack::SdsUrl(name, prefix))
+            }
         };
         let lacks: Vec<Lack> = (!has_agent).then_some(Lack::Agent).into_iter().chain(lack).collect();
         match (sds, self.is_known_to_follow_sds()) {

@@ -140,7 +140,8 @@ impl World {
                 GatewayChange::Grants(Change::Put(GrantFacts { object, from: [(kind, from.into())].into(), services }))
             }
             ["ep", name, ref rest @ ..] => GatewayChange::EnvoyProxies(Change::Put(proxy(name, rest))),
-            ["secret", name, resource] => secret(ObjectName::new("infra", name), resource, "/elsewhere"),
+            ["secret", name, resource] => secret(ObjectName::new("infra", name), resource, "unix:///elsewhere"),
+            ["secret", name, resource, "path"] => secret(ObjectName::new("infra", name), resource, "/elsewhere"),
             ["own", "path"] => {
                 let name = ObjectName::new("other", "countersign-else");
                 secret(name, "validation/other/else", "/var/run/countersign/workload.sock")

@@ -1,0 +1,110 @@
+//! The trust domains whose bundles are fetched: a list that only the file has.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_yaml_ng::Value;
+
+use super::{parse, sources::Sources};
+use crate::domain::{
+    bundle::{EndpointProfile, Relationship},
+    identity::TrustDomain,
+};
+
+/// Their key in the file.
+pub(super) const FEDERATION: &str = "federation";
+
+/// Another trust domain, and what is known of it at first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FederationConfig {
+    /// Where its bundle is.
+    pub relationship: Relationship,
+    /// A bundle, as a SPIFFE document or PEM.
+    pub bootstrap_file: Option<PathBuf>,
+}
+
+/// An entry of `federation`.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct FederationFile {
+    trust_domain: String,
+    url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint_spiffe_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bootstrap_file: Option<String>,
+}
+
+pub(super) fn federation(from: &mut Sources, own: Option<&TrustDomain>, passes_on: bool) -> Vec<FederationConfig> {
+    let entries = match from.structured.get(FEDERATION).cloned() {
+        None => return Vec::new(),
+        Some(Value::Sequence(entries)) if !passes_on || entries.is_empty() => entries,
+        Some(Value::Sequence(_)) => {
+            from.refuse(FEDERATION, "does not count with source istiod: leave it out, and federate istiod");
+            return Vec::new();
+        }
+        Some(_) => {
+            from.refuse(FEDERATION, "takes a list of trust domains");
+            return Vec::new();
+        }
+    };
+    let mut all: Vec<FederationConfig> = Vec::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        let entry = serde_yaml_ng::from_value::<FederationFile>(entry)
+            .map_err(|error| error.to_string())
+            .and_then(FederationConfig::try_from);
+        let named = entry.as_ref().ok().map(|entry| entry.relationship.trust_domain.clone());
+        match entry {
+            Ok(_) if named.as_ref() == own => {
+                from.refuse(
+                    FEDERATION,
+                    format!("[{index}]: trustDomain: is the own one; a federation is with another"),
+                );
+            }
+            Ok(entry) if all.iter().any(|other| Some(&other.relationship.trust_domain) == named.as_ref()) => {
+                let name = &entry.relationship.trust_domain;
+                from.refuse(FEDERATION, format!("[{index}]: trust domain {name} stands there twice"));
+            }
+            Ok(entry) => all.push(entry),
+            Err(error) => from.refuse(FEDERATION, format!("[{index}]: {error}")),
+        }
+    }
+    all
+}
+
+impl TryFrom<FederationFile> for FederationConfig {
+    type Error = String;
+
+    fn try_from(file: FederationFile) -> Result<Self, String> {
+        let id = file.endpoint_spiffe_id.map(|id| id.parse().map_err(|error| format!("endpointSpiffeId: {error}")));
+        let relationship = Relationship {
+            trust_domain: file.trust_domain.parse().map_err(|error| format!("trustDomain: {error}"))?,
+            url: file.url.parse().map_err(|error| format!("url: {error}"))?,
+            profile: id.transpose()?.map_or(EndpointProfile::HttpsWeb, EndpointProfile::HttpsSpiffe),
+        };
+        let bootstrap_file = file.bootstrap_file.map(|path| parse::path(&path)).transpose();
+        let bootstrap_file = bootstrap_file.map_err(|error| format!("bootstrapFile: {error}"))?;
+        let is_self_serving =
+            relationship.profile.endpoint_id().is_some_and(|id| *id.trust_domain() == relationship.trust_domain);
+        if is_self_serving && bootstrap_file.is_none() {
+            return Err(
+                "bootstrapFile: the endpoint is believed by its own trust domain's bundle, so the first one is handed \
+                        over: name a file with it"
+                    .to_owned(),
+            );
+        }
+        Ok(Self { relationship, bootstrap_file })
+    }
+}
+
+impl From<&FederationConfig> for FederationFile {
+    fn from(config: &FederationConfig) -> Self {
+        let Relationship { trust_domain, url, profile } = &config.relationship;
+        Self {
+            trust_domain: trust_domain.to_string(),
+            url: url.to_string(),
+            endpoint_spiffe_id: profile.endpoint_id().map(ToString::to_string),
+            bootstrap_file: config.bootstrap_file.as_ref().map(|path| path.display().to_string()),
+        }
+    }
+}

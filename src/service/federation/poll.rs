@@ -1,0 +1,295 @@
+//! When which bundle is fetched, and what becomes of the answer.
+
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{debug, info, warn};
+
+use super::{Bootstrap, Federation, state_of};
+use crate::{
+    domain::{
+        bundle::{
+            FallingSequence, Partner, Relationship, SpiffeBundle, SpiffeBundleError, check_order, interval_after,
+            pause_after,
+        },
+        clock::Timestamp,
+        identity::TrustDomain,
+    },
+    service::{
+        metrics::FetchOutcome,
+        ports::StateError,
+        signing_session::SigningSession,
+        signing_state::{Partners, PartnersError, TermState},
+    },
+};
+
+/// Of one fetch, redirects included.
+pub(super) const FETCH_LIMIT: Duration = Duration::from_secs(10);
+/// After a state that could not be read or written.
+const RETRY: Duration = Duration::from_secs(1);
+/// While there is nobody to ask.
+const NOBODY: Duration = Duration::from_secs(3600);
+
+/// What is known of an endpoint since this replica became active.
+#[derive(Clone, Debug)]
+pub(super) struct Polling {
+    next: Instant,
+    failures: u32,
+    pub(super) last_success: Option<Timestamp>,
+    pub(super) last_error: Option<String>,
+}
+
+/// Why what is kept was not replaced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchRefused {
+    /// The endpoint could not be asked, or is not who it should be.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It answers no bundle of that trust domain.
+    #[error(transparent)]
+    Document(#[from] SpiffeBundleError),
+    /// It answers an old one.
+    #[error(transparent)]
+    Order(#[from] FallingSequence),
+    /// It could not be kept.
+    #[error(transparent)]
+    Partners(#[from] PartnersError),
+    /// The relationship has ended meanwhile.
+    #[error("it was ended meanwhile")]
+    Ended,
+}
+
+impl From<StateError> for FetchRefused {
+    fn from(error: StateError) -> Self {
+        Self::Partners(error.into())
+    }
+}
+
+impl Federation {
+    /// Fetches what is due for as long as this replica is active. Never returns.
+    pub async fn run(&self) -> Infallible {
+        let mut sessions = self.parts.session.clone();
+        loop {
+            let session = sessions.borrow_and_update().clone();
+            self.polling().clear();
+            self.parts.metrics.forget_federation();
+            let changed = tokio::select! {
+                changed = sessions.changed() => changed,
+                never = self.poll(session) => match never {},
+            };
+            if changed.is_err() {
+                return pending().await;
+            }
+        }
+    }
+
+    async fn poll(&self, session: Option<Arc<SigningSession>>) -> Infallible {
+        let Some((session, state)) = session.and_then(|session| Some((Arc::clone(&session), state_of(&session)?)))
+        else {
+            return pending().await;
+        };
+        while let Err(error) = self.take_configuration(&state).await {
+            warn!(event = "federation_not_taken_up", %error);
+            tokio::time::sleep(RETRY).await;
+        }
+        loop {
+            let next = match self.round(&session, &state).await {
+                Ok(next) => next,
+                Err(error) => {
+                    warn!(event = "federation_not_read", %error);
+                    Instant::now() + RETRY
+                }
+            };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.look.notified() => {}
+            }
+        }
+    }
+
+    /// Puts what the configuration hands over into the state, unless that has been done, and ends what stands nowhere any more.
+    async fn take_configuration(&self, state: &Arc<TermState>) -> Result<(), PartnersError> {
+        let configured = self.parts.configured.clone();
+        self.change(state, move |partners: &mut Partners| {
+            partners.retain(|trust_domain, partner| {
+                let is_configured = configured.iter().any(|one| one.relationship.trust_domain == *trust_domain);
+                partner.commanded.is_some() || is_configured
+            });
+            for one in &configured {
+                let partner = partners.entry(one.relationship.trust_domain.clone()).or_insert_with(nothing_known);
+                if let Some(Bootstrap { bundle, digest }) = &one.bootstrap
+                    && partner.bootstrap.as_ref() != Some(digest)
+                {
+                    partner.bundle = Some(bundle.clone());
+                    (partner.fetched_at, partner.bootstrap) = (None, Some(digest.clone()));
+                }
+            }
+            Ok::<_, PartnersError>(())
+        })
+        .await
+    }
+
+    /// Fetches what is due. Returns when something is due again.
+    async fn round(&self, session: &SigningSession, state: &Arc<TermState>) -> Result<Instant, StateError> {
+        let partners = read(state).await?;
+        let relationships = self.relationships(&partners);
+        let now = Instant::now();
+        let due: Vec<_> = {
+            let mut polling = self.polling();
+            polling.retain(|trust_domain, _| {
+                let is_kept = relationships.iter().any(|one| one.trust_domain == *trust_domain);
+                if !is_kept {
+                    self.parts.metrics.forget_federated(trust_domain);
+                }
+                is_kept
+            });
+            let is_due = |one: &&Relationship| polling.get(&one.trust_domain).is_none_or(|polled| polled.next <= now);
+            relationships.iter().filter(is_due).cloned().collect()
+        };
+        join_all(due.iter().map(|one| self.fetch(one, &partners, session, state))).await;
+        let next = self.polling().values().map(|polled| polled.next).min();
+        Ok(next.unwrap_or_else(|| Instant::now() + NOBODY))
+    }
+
+    /// Fetches one bundle now, and notes when it is due again.
+    pub(super) async fn fetch(
+        &self,
+        relationship: &Relationship,
+        partners: &Partners,
+        session: &SigningSession,
+        state: &Arc<TermState>,
+    ) -> Result<(), FetchRefused> {
+        let trust_domain = &relationship.trust_domain;
+        let known = partners.get(trust_domain).and_then(|partner| partner.bundle.as_ref());
+        let fetched = self.fetched(relationship, partners, session, state).await;
+        let outcome = match &fetched {
+            Ok((_, true)) => FetchOutcome::Updated,
+            Ok((_, false)) => FetchOutcome::Unchanged,
+            Err(FetchRefused::Unreachable(_)) => FetchOutcome::Unreachable,
+            Err(FetchRefused::Document(_)) => FetchOutcome::Invalid,
+            Err(FetchRefused::Order(_)) => FetchOutcome::Outdated,
+            Err(FetchRefused::Partners(_) | FetchRefused::Ended) => FetchOutcome::NotKept,
+        };
+        self.parts.metrics.bundle_fetched(outcome);
+        match fetched {
+            Ok((bundle, is_news)) => {
+                self.succeeded(trust_domain, &bundle);
+                if is_news {
+                    let (x509, jwt) = (bundle.x509_authorities.len(), bundle.jwt_authorities.len());
+                    info!(event = "federated_bundle", %trust_domain, sequence = bundle.sequence, x509, jwt);
+                } else {
+                    debug!(event = "federated_bundle_unchanged", %trust_domain);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.failed(relationship, known, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The bundle, and whether it is another one than before.
+    async fn fetched(
+        &self,
+        relationship: &Relationship,
+        partners: &Partners,
+        session: &SigningSession,
+        state: &Arc<TermState>,
+    ) -> Result<(SpiffeBundle, bool), FetchRefused> {
+        let own = session.trust().borrow().clone();
+        let own = own.ok_or_else(|| FetchRefused::Unreachable("the own bundle is not known yet".into()))?;
+        let authentication = self.authentication(relationship, partners, &own.own);
+        let authentication = authentication.map_err(FetchRefused::Unreachable)?;
+        let answered = timeout(FETCH_LIMIT, self.parts.fetcher.fetch(&relationship.url, authentication)).await;
+        let document = answered
+            .map_err(|_elapsed| FetchRefused::Unreachable(format!("no answer within {FETCH_LIMIT:?}")))?
+            .map_err(FetchRefused::Unreachable)?;
+        let trust_domain = &relationship.trust_domain;
+        let bundle = SpiffeBundle::from_json(trust_domain.clone(), &document)?;
+        let known = partners.get(trust_domain).and_then(|partner| partner.bundle.as_ref());
+        check_order(known, &bundle)?;
+        if known == Some(&bundle) {
+            return Ok((bundle, false));
+        }
+        let (kept, of, fetched_at) = (bundle.clone(), relationship.clone(), self.parts.clock.now());
+        let is_configured = self.configured(trust_domain).is_some();
+        self.change(state, move |partners: &mut Partners| {
+            // what an operator has done meanwhile goes before it
+            let partner = partners.get_mut(&of.trust_domain).ok_or(FetchRefused::Ended)?;
+            let is_same = partner.commanded.as_ref().is_some_and(|one| one.url == of.url && one.profile == of.profile);
+            if !is_configured && !is_same {
+                return Err(FetchRefused::Ended);
+            }
+            check_order(partner.bundle.as_ref(), &kept)?;
+            partner.bundle = Some(kept);
+            partner.fetched_at = Some(Timestamp::from_seconds(fetched_at.seconds()));
+            Ok(())
+        })
+        .await?;
+        Ok((bundle, true))
+    }
+
+    fn succeeded(&self, trust_domain: &TrustDomain, bundle: &SpiffeBundle) {
+        let now = self.parts.clock.now();
+        self.parts.metrics.set_bundle_fetched(trust_domain, now);
+        let next = Instant::now() + self.jittered(interval_after(Some(bundle)));
+        let polled = Polling { next, failures: 0, last_success: Some(now), last_error: None };
+        let before = self.polling().insert(trust_domain.clone(), polled);
+        if before.is_some_and(|before| before.failures > 0) {
+            info!(event = "federated_bundle_fetched_again", %trust_domain);
+        }
+    }
+
+    /// The last good one stays, for ever.
+    fn failed(&self, relationship: &Relationship, known: Option<&SpiffeBundle>, error: &FetchRefused) {
+        let trust_domain = &relationship.trust_domain;
+        let mut polling = self.polling();
+        let before = polling.get(trust_domain);
+        let failures = before.map_or(0, |before| before.failures).saturating_add(1);
+        let pause = self.jittered(pause_after(failures, known));
+        let text = error.to_string();
+        let is_said = before.and_then(|before| before.last_error.as_ref()) == Some(&text);
+        let last_success = before.and_then(|before| before.last_success);
+        let polled = Polling { next: Instant::now() + pause, failures, last_success, last_error: Some(text) };
+        polling.insert(trust_domain.clone(), polled);
+        drop(polling);
+        if is_said {
+            debug!(event = "federated_bundle_not_fetched", %trust_domain, failures, %error);
+        } else {
+            warn!(event = "federated_bundle_not_fetched", %trust_domain, url = %relationship.url, %error, "the one that is known stays");
+        }
+    }
+
+    /// Up to a tenth shorter, so that replicas of many pairs don't ask in step.
+    fn jittered(&self, pause: Duration) -> Duration {
+        let mut byte = [0];
+        // without randomness there is no jitter, and nothing else is missing
+        let drawn = self.parts.random.fill(&mut byte).map_or(0, |()| u32::from(byte[0]));
+        pause.saturating_sub(pause / 2560 * drawn)
+    }
+
+    pub(super) async fn change<E: From<PartnersError> + From<StateError> + Send + 'static>(
+        &self,
+        state: &Arc<TermState>,
+        change: impl FnOnce(&mut Partners) -> Result<(), E> + Send + 'static,
+    ) -> Result<(), E> {
+        let state = Arc::clone(state);
+        let changed = spawn_blocking(move || state.change_partners(change)).await;
+        changed.map_err(|error| E::from(StateError::Io(error.to_string())))?
+    }
+}
+
+/// What is kept of other trust domains.
+pub(super) async fn read(state: &Arc<TermState>) -> Result<Partners, StateError> {
+    let state = Arc::clone(state);
+    spawn_blocking(move || state.partners()).await.map_err(|error| StateError::Io(error.to_string()))?
+}
+
+pub(super) const fn nothing_known() -> Partner {
+    Partner { commanded: None, bundle: None, fetched_at: None, bootstrap: None }
+}

@@ -1,0 +1,352 @@
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    domain::{
+        authority::{
+            SigningAuthority,
+            testing::{NOW, TestRandom},
+        },
+        clock::{BootInstant, Timestamp},
+        leadership::Term,
+        x509::Certificate,
+    },
+    service::{
+        denial::Actor,
+        ports::{ByActive, OrderError, StateError, StateObject, StateStore, Versioned},
+        signing_state::{Claim, Origin, PartnersError, SigningState},
+    },
+};
+
+/// Keeps objects in memory.
+#[derive(Default)]
+struct Memory(Mutex<HashMap<StateObject, Versioned>>);
+
+impl StateStore for Memory {
+    fn claim(&self, _term: Term) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn close(&self) {}
+
+    fn load(&self, object: StateObject) -> Result<Option<Versioned>, StateError> {
+        Ok(self.0.lock().unwrap().get(&object).cloned())
+    }
+
+    fn compare_and_swap(
+        &self,
+        object: StateObject,
+        expected: u64,
+        term: Term,
+        content: &[u8],
+    ) -> Result<u64, StateError> {
+        let mut objects = self.0.lock().unwrap();
+        let found = objects.get(&object).map_or(0, |object| object.version);
+        assert_eq!(found, expected, "there is one writer");
+        let version = found + 1;
+        objects.insert(object, Versioned { version, term, content: Zeroizing::new(content.to_vec()) });
+        Ok(version)
+    }
+}
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+
+    fn boot(&self) -> BootInstant {
+        BootInstant::from_nanos(0)
+    }
+}
+
+struct Alone;
+
+impl FederationOfActive for Alone {
+    fn federate<'a>(
+        &'a self,
+        _order: &'a FederationOrder,
+        _actor_uid: u32,
+    ) -> BoxFuture<'a, Result<ByActive<Vec<FederatedDomain>>, OrderError>> {
+        Box::pin(async { Err(OrderError::NoActive("nobody else is there".into())) })
+    }
+}
+
+/// What an endpoint answers to the call of this number; nothing at all if it hangs.
+type Script = Box<dyn Fn(u64) -> Option<Result<Vec<u8>, String>> + Send + Sync>;
+
+struct Scripted {
+    script: Script,
+    calls: AtomicU64,
+}
+
+impl BundleFetcher for Scripted {
+    fn fetch<'a>(
+        &'a self,
+        _url: &'a EndpointUrl,
+        authentication: EndpointAuthentication,
+    ) -> BoxFuture<'a, Result<Vec<u8>, String>> {
+        if let EndpointAuthentication::Spiffe { id, bundle } = authentication {
+            assert_eq!(id.trust_domain(), bundle.trust_domain());
+        }
+        let answer = (self.script)(self.calls.fetch_add(1, Ordering::Relaxed));
+        Box::pin(async move {
+            match answer {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// One replica of trust domain `own`.
+struct World {
+    federation: Arc<Federation>,
+    fetcher: Arc<Scripted>,
+    session: Arc<SigningSession>,
+    metrics: Arc<Metrics>,
+    sessions: watch::Sender<Option<Arc<SigningSession>>>,
+}
+
+impl World {
+    fn new(script: Script, configured: Vec<ConfiguredPartner>) -> Self {
+        Self::over(&Arc::default(), script, configured)
+    }
+
+    fn over(store: &Arc<Memory>, script: Script, configured: Vec<ConfiguredPartner>) -> Self {
+        let (clock, random): (Arc<dyn Clock>, Arc<dyn SecureRandom>) = (Arc::new(Still), Arc::new(TestRandom));
+        let (store, own) = (Arc::clone(store), "own".parse::<TrustDomain>().unwrap());
+        let open = Box::new(move || Ok(Arc::clone(&store) as Arc<dyn StateStore>));
+        let state = SigningState::new(open, Origin::SelfSigned, own.clone(), Arc::clone(&clock), Arc::clone(&random));
+        let Ok(Claim::Claimed(claimed)) = state.claim(Term::new(1)) else { panic!("the term is not claimed") };
+        let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
+        let (sessions, session_receiver) = watch::channel(Some(Arc::clone(&session)));
+        let fetcher = Arc::new(Scripted { script, calls: AtomicU64::new(0) });
+        let metrics = Arc::new(Metrics::new());
+        let federation = Arc::new(Federation::new(Parts {
+            session: session_receiver,
+            trust_domain: own,
+            configured,
+            fetcher: Arc::clone(&fetcher) as _,
+            pair: Arc::new(Alone),
+            clock,
+            random,
+            metrics: Arc::clone(&metrics),
+        }));
+        Self { federation, fetcher, session, metrics, sessions }
+    }
+
+    fn run(&self) -> tokio::task::JoinHandle<()> {
+        let federation = Arc::clone(&self.federation);
+        tokio::spawn(async move { match federation.run().await {} })
+    }
+
+    fn published(&self) -> Vec<SpiffeBundle> {
+        self.session.trust().borrow().as_ref().unwrap().federated.clone()
+    }
+
+    async fn order(&self, order: FederationOrder) -> Result<Vec<FederatedDomain>, FederationError> {
+        self.federation.order(order, Actor { uid: 7, asserted_by: None }).await
+    }
+
+    fn fetches(&self, outcome: &str) -> u64 {
+        let start = format!("countersign_federated_bundle_fetches_total{{outcome=\"{outcome}\"}} ");
+        let page = self.metrics.encode();
+        page.lines().find_map(|line| line.strip_prefix(&start)).unwrap().parse().unwrap()
+    }
+}
+
+fn authority_of(trust_domain: &str) -> Certificate {
+    let lifetime = Duration::from_secs(864_000);
+    let made = SigningAuthority::self_signed(&trust_domain.parse().unwrap(), lifetime, NOW, &TestRandom);
+    made.unwrap().0.certificate().clone()
+}
+
+fn bundle(sequence: u64, root: &Certificate) -> SpiffeBundle {
+    SpiffeBundle {
+        trust_domain: "other".parse().unwrap(),
+        x509_authorities: vec![root.clone()],
+        jwt_authorities: Vec::new(),
+        sequence: Some(sequence),
+        refresh_hint: Some(Duration::from_secs(60)),
+    }
+}
+
+fn relationship(profile: EndpointProfile) -> Relationship {
+    Relationship { trust_domain: "other".parse().unwrap(), url: "https://other.example/".parse().unwrap(), profile }
+}
+
+fn self_serving() -> EndpointProfile {
+    EndpointProfile::HttpsSpiffe("spiffe://other/endpoint".parse().unwrap())
+}
+
+fn configured(bundle: Option<SpiffeBundle>) -> ConfiguredPartner {
+    let bootstrap = bundle.map(|bundle| Bootstrap { digest: bundle.sequence.unwrap().to_string(), bundle });
+    let profile = if bootstrap.is_some() { self_serving() } else { EndpointProfile::HttpsWeb };
+    ConfiguredPartner { relationship: relationship(profile), bootstrap }
+}
+
+fn create(profile: EndpointProfile, bundle: Option<SpiffeBundle>) -> FederationOrder {
+    FederationOrder::Create(Box::new(NewPartner { relationship: relationship(profile), bundle, reason: None }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_flaps_for_an_hour_costs_no_bundle() {
+    let (root, foreign) = (authority_of("other"), authority_of("third"));
+    let began = Instant::now();
+    let served = root.clone();
+    let script: Script = Box::new(move |call| match call % 6 {
+        0 => Some(Err("connection refused".into())),
+        1 => None,
+        2 => Some(Ok(b"<html>".to_vec())),
+        3 => Some(Ok(bundle(1_000_000, &foreign).to_json().into_bytes())),
+        4 => Some(Ok(bundle(0, &served).to_json().into_bytes())),
+        // another sequence in each ten minutes
+        _ => Some(Ok(bundle(2 + began.elapsed().as_secs() / 600, &served).to_json().into_bytes())),
+    });
+    let world = World::new(script, vec![configured(Some(bundle(1, &root)))]);
+    let running = world.run();
+    while world.published().is_empty() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let mut newest = 0;
+    while began.elapsed() < Duration::from_secs(3600) {
+        sleep(Duration::from_secs(1)).await;
+        let [published] = world.published().try_into().expect("one bundle, all the time");
+        assert_eq!(published.x509_authorities, std::slice::from_ref(&root));
+        assert!(published.sequence.unwrap() >= newest, "{published:?} after {newest}");
+        newest = published.sequence.unwrap();
+    }
+    assert!(newest >= 6, "what good answers brought was taken: {newest}");
+    let calls = world.fetcher.calls.load(Ordering::Relaxed);
+    assert!((60..400).contains(&calls), "{calls} fetches in an hour");
+    for outcome in ["unreachable", "invalid", "outdated", "updated"] {
+        assert!(world.fetches(outcome) > 0, "{outcome}");
+    }
+    // nothing is fetched by who is not active
+    world.sessions.send_replace(None);
+    sleep(Duration::from_secs(1)).await;
+    let calls = world.fetcher.calls.load(Ordering::Relaxed);
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.fetcher.calls.load(Ordering::Relaxed), calls);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_configured_is_published_at_once_outlasts_a_restart_and_ends_with_the_configuration() {
+    let (store, root) = (Arc::<Memory>::default(), authority_of("other"));
+    let fetched = root.clone();
+    let script: Script = Box::new(move |_| Some(Ok(bundle(5, &fetched).to_json().into_bytes())));
+    let world = World::over(&store, script, vec![configured(Some(bundle(1, &root)))]);
+    let running = world.run();
+    let is_fetched = |world: &World| world.published().first().and_then(|bundle| bundle.sequence) == Some(5);
+    while !is_fetched(&world) {
+        sleep(Duration::from_millis(10)).await;
+    }
+    running.abort();
+
+    let silent = || -> Script { Box::new(|_| None) };
+    let world = World::over(&store, silent(), vec![configured(Some(bundle(1, &root)))]);
+    assert!(is_fetched(&world), "a term begins with what was kept");
+    let running = world.run();
+    sleep(Duration::from_secs(5)).await;
+    assert!(is_fetched(&world), "what was handed over once does not come back");
+    running.abort();
+
+    let world = World::over(&store, silent(), vec![configured(Some(bundle(2, &root)))]);
+    let running = world.run();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.published(), [bundle(2, &root)], "another one that is handed over does");
+    running.abort();
+
+    let world = World::over(&store, silent(), Vec::new());
+    let running = world.run();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.published(), []);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_make_and_end_relationships() {
+    let root = authority_of("other");
+    let served = root.clone();
+    let script: Script = Box::new(move |call| {
+        Some(if call == 0 { Ok(bundle(3, &served).to_json().into_bytes()) } else { Err("no route".into()) })
+    });
+    let world = World::new(script, Vec::new());
+    let own = Relationship { trust_domain: "own".parse().unwrap(), ..relationship(EndpointProfile::HttpsWeb) };
+    let own = NewPartner { relationship: own, bundle: None, reason: None };
+    let other: TrustDomain = "other".parse().unwrap();
+    let delete = || FederationOrder::Delete { trust_domain: other.clone(), reason: None };
+    for (order, refusal) in [
+        (FederationOrder::Create(Box::new(own)), FederationError::Own("own".parse().unwrap())),
+        (create(self_serving(), None), FederationError::NoBundle(other.clone())),
+        (delete(), FederationError::Unknown(other.clone())),
+        (FederationOrder::Refresh(other.clone()), FederationError::Unknown(other.clone())),
+    ] {
+        assert_eq!(world.order(order).await, Err(refusal));
+    }
+    let [made] = world.order(create(self_serving(), Some(bundle(1, &root)))).await.unwrap().try_into().unwrap();
+    assert_eq!((made.bundle, made.fetched_at, made.is_configured), (Some(bundle(1, &root)), None, false));
+    assert_eq!(world.published(), [bundle(1, &root)], "what is handed over is published");
+
+    let [fetched] = world.order(FederationOrder::Refresh(other.clone())).await.unwrap().try_into().unwrap();
+    assert_eq!((fetched.bundle, fetched.fetched_at), (Some(bundle(3, &root)), Some(NOW)));
+    let error = world.order(FederationOrder::Refresh(other.clone())).await.unwrap_err();
+    assert_eq!(error, FederationError::NotFetched { trust_domain: other.clone(), error: "no route".into() });
+    let [listed] = world.order(FederationOrder::List).await.unwrap().try_into().unwrap();
+    assert_eq!((listed.bundle, listed.trouble.as_deref()), (Some(bundle(3, &root)), Some("no route")));
+    assert_eq!(world.published(), [bundle(3, &root)]);
+
+    world.order(create(EndpointProfile::HttpsWeb, None)).await.unwrap();
+    assert_eq!(world.published(), [bundle(3, &root)], "another endpoint takes no bundle away");
+    assert_eq!(world.order(delete()).await, Ok(Vec::new()));
+    assert_eq!(world.published(), []);
+    assert_eq!(world.order(FederationOrder::List).await, Ok(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_configured_is_not_an_operators_to_change_and_without_a_term_nothing_is() {
+    let world = World::new(Box::new(|_| None), vec![configured(None)]);
+    let other: TrustDomain = "other".parse().unwrap();
+    let delete = FederationOrder::Delete { trust_domain: other.clone(), reason: None };
+    for order in [create(EndpointProfile::HttpsWeb, None), delete] {
+        assert_eq!(world.order(order).await, Err(FederationError::Configured(other.clone())));
+    }
+    world.sessions.send_replace(None);
+    let refused = world.order(FederationOrder::List).await;
+    assert_eq!(refused, Err(FederationError::NoActive("nobody else is there".into())));
+    let passed_on = Actor { uid: 7, asserted_by: Some("replica-1".into()) };
+    assert_eq!(world.federation.order(FederationOrder::List, passed_on).await, Err(FederationError::NotActive));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bundles_take_no_more_room_than_there_is() {
+    let world = World::new(Box::new(|_| None), Vec::new());
+    let many = |count: usize| SpiffeBundle {
+        x509_authorities: (0..count).map(|_| authority_of("other")).collect(),
+        ..bundle(1, &authority_of("other"))
+    };
+    let too_large = world.order(create(EndpointProfile::HttpsWeb, Some(many(20)))).await.unwrap_err();
+    assert!(matches!(too_large, FederationError::Partners(PartnersError::TooLarge { .. })), "{too_large}");
+    let large = many(12);
+    let mut refused = None;
+    for number in 0..4 {
+        let trust_domain: TrustDomain = format!("other-{number}").parse().unwrap();
+        let bundle = SpiffeBundle { trust_domain: trust_domain.clone(), ..large.clone() };
+        let relationship = Relationship { trust_domain, ..relationship(EndpointProfile::HttpsWeb) };
+        let new = NewPartner { relationship, bundle: Some(bundle), reason: None };
+        refused = world.order(FederationOrder::Create(Box::new(new))).await.err();
+    }
+    let refused = refused.expect("four of them are too many");
+    assert!(matches!(refused, FederationError::Partners(PartnersError::Full { .. })), "{refused}");
+    assert!(!world.published().is_empty() && world.published().len() < 4);
+}

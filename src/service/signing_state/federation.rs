@@ -1,0 +1,242 @@
+//! What the trust object keeps of other trust domains: relationships that an operator made, and the last good bundle of each,
+//! also of those that stand in the configuration. Certificates are kept as such, and not as documents, which are twice as long.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{content::encoded, term_state::TermState, unknown_fields::UnknownFields};
+use crate::{
+    domain::{
+        bundle::{Commanded, EndpointProfile, Partner, SpiffeBundle},
+        clock::Timestamp,
+        identity::TrustDomain,
+        jwt::JwtAuthority,
+        x509::Certificate,
+    },
+    service::ports::{MAX_OBJECT_BYTES, StateError},
+};
+
+/// By trust domain.
+pub type Partners = BTreeMap<TrustDomain, Partner>;
+
+/// Of one partner: three RSA roots with their keys, or ten of ECDSA.
+const MAX_PARTNER_BYTES: usize = 8 << 10;
+/// Of the object: the rest is for the roots and keys of a rotation, and for denials.
+pub(super) const MAX_FILLED_BYTES: usize = MAX_OBJECT_BYTES - (4 << 10);
+
+/// Why nothing was changed about other trust domains.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PartnersError {
+    /// One alone takes too much.
+    #[error(
+        "what is kept of {trust_domain} would take {size} bytes of the state, at most {MAX_PARTNER_BYTES} are possible"
+    )]
+    TooLarge {
+        /// Whose bundle.
+        trust_domain: TrustDomain,
+        /// What it would take.
+        size: usize,
+    },
+    /// All of them do.
+    #[error(
+        "the trust object would have {size} bytes, and {MAX_FILLED_BYTES} are possible besides what a rotation of the own roots \
+         takes: end a federation, or allow again what need not be denied any more"
+    )]
+    Full {
+        /// What it would have.
+        size: usize,
+    },
+    /// The store refused or failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct FederationContent(BTreeMap<String, PartnerContent>);
+
+#[derive(Serialize, Deserialize)]
+struct PartnerContent {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    commanded: Option<CommandedContent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bundle: Option<BundleContent>,
+    /// Seconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fetched_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bootstrap: Option<String>,
+    #[serde(flatten)]
+    unknown: UnknownFields,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CommandedContent {
+    url: String,
+    profile: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint_id: Option<String>,
+    /// Seconds since the epoch.
+    since: i64,
+    /// UID.
+    by: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BundleContent {
+    /// DER in base64.
+    #[serde(default)]
+    x509: Vec<String>,
+    #[serde(default)]
+    jwt: Vec<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refresh_hint: Option<u64>,
+}
+
+impl TermState {
+    /// What is kept of other trust domains. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the state can't be read.
+    pub fn partners(&self) -> Result<Partners, StateError> {
+        self.stored_trust()?.federation().partners()
+    }
+
+    /// Changes it; what is published follows. Blocks. Nothing is written if `change` changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of `change`, and when there is no room, or the state can't be written.
+    pub fn change_partners<E: From<PartnersError> + From<StateError>>(
+        &self,
+        change: impl FnOnce(&mut Partners) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.change_trust(|trust| {
+            let before = trust.federation().partners()?;
+            let mut partners = before.clone();
+            change(&mut partners)?;
+            if partners == before {
+                return Ok(false);
+            }
+            let old_size = encoded(trust)?.len();
+            trust.federation_mut().set(&partners, &before)?;
+            let size = encoded(trust)?.len();
+            if size > MAX_FILLED_BYTES.max(old_size) {
+                return Err(PartnersError::Full { size }.into());
+            }
+            Ok(true)
+        })
+    }
+}
+
+impl FederationContent {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bundles that are published, in the order of their trust domains.
+    pub(super) fn bundles(&self) -> Result<Vec<SpiffeBundle>, StateError> {
+        Ok(self.partners()?.into_values().filter_map(|partner| partner.bundle).collect())
+    }
+
+    fn partners(&self) -> Result<Partners, StateError> {
+        let named =
+            |name: &str, error: String| StateError::Unusable(format!("the stored federation with {name}: {error}"));
+        let read = self.0.iter().map(|(name, content)| {
+            let trust_domain: TrustDomain = name.parse().map_err(|error| named(name, format!("{error}")))?;
+            let partner = content.read(&trust_domain).map_err(|error| named(name, error))?;
+            Ok((trust_domain, partner))
+        });
+        read.collect()
+    }
+
+    /// Puts `partners` in the place of `before`. What has not changed stays as a later version may have written it.
+    fn set(&mut self, partners: &Partners, before: &Partners) -> Result<(), PartnersError> {
+        self.0.retain(|name, _| partners.keys().any(|kept| kept.as_str() == name));
+        for (trust_domain, partner) in partners {
+            if before.get(trust_domain) == Some(partner) {
+                continue;
+            }
+            let unknown = self.0.remove(trust_domain.as_str()).map(|content| content.unknown).unwrap_or_default();
+            let content = PartnerContent { unknown, ..PartnerContent::new(partner) };
+            let size = encoded(&content)?.len();
+            if size > MAX_PARTNER_BYTES {
+                return Err(PartnersError::TooLarge { trust_domain: trust_domain.clone(), size });
+            }
+            self.0.insert(trust_domain.to_string(), content);
+        }
+        Ok(())
+    }
+}
+
+impl PartnerContent {
+    fn new(partner: &Partner) -> Self {
+        Self {
+            commanded: partner.commanded.as_ref().map(|commanded| CommandedContent {
+                url: commanded.url.to_string(),
+                profile: commanded.profile.name().to_owned(),
+                endpoint_id: commanded.profile.endpoint_id().map(ToString::to_string),
+                since: commanded.since.seconds(),
+                by: commanded.by,
+            }),
+            bundle: partner.bundle.as_ref().map(BundleContent::new),
+            fetched_at: partner.fetched_at.map(Timestamp::seconds),
+            bootstrap: partner.bootstrap.clone(),
+            unknown: UnknownFields::default(),
+        }
+    }
+
+    fn read(&self, trust_domain: &TrustDomain) -> Result<Partner, String> {
+        Ok(Partner {
+            commanded: self.commanded.as_ref().map(CommandedContent::read).transpose()?,
+            bundle: self.bundle.as_ref().map(|bundle| bundle.read(trust_domain)).transpose()?,
+            fetched_at: self.fetched_at.map(Timestamp::from_seconds),
+            bootstrap: self.bootstrap.clone(),
+        })
+    }
+}
+
+impl CommandedContent {
+    fn read(&self) -> Result<Commanded, String> {
+        let id = self.endpoint_id.as_ref().map(|id| id.parse().map_err(|error| format!("endpoint_id: {error}")));
+        Ok(Commanded {
+            url: self.url.parse().map_err(|error| format!("url: {error}"))?,
+            profile: EndpointProfile::of(&self.profile, id.transpose()?)?,
+            since: Timestamp::from_seconds(self.since),
+            by: self.by,
+        })
+    }
+}
+
+impl BundleContent {
+    fn new(bundle: &SpiffeBundle) -> Self {
+        Self {
+            x509: bundle.x509_authorities.iter().map(|authority| STANDARD.encode(authority.der())).collect(),
+            jwt: bundle.jwt_authorities.iter().map(|authority| authority.jwk().clone()).collect(),
+            sequence: bundle.sequence,
+            refresh_hint: bundle.refresh_hint.map(|hint| hint.as_secs()),
+        }
+    }
+
+    fn read(&self, trust_domain: &TrustDomain) -> Result<SpiffeBundle, String> {
+        let certificate = |text: &String| {
+            let der = STANDARD.decode(text).map_err(|error| format!("x509: {error}"))?;
+            Certificate::from_der(&der).map_err(|error| format!("x509: {error}"))
+        };
+        let jwt = self.jwt.iter().map(|jwk| JwtAuthority::from_jwk(jwk, "jwt-svid"));
+        Ok(SpiffeBundle {
+            trust_domain: trust_domain.clone(),
+            x509_authorities: self.x509.iter().map(certificate).collect::<Result<_, _>>()?,
+            jwt_authorities: jwt.collect::<Result<_, _>>().map_err(|error| format!("jwt: {error}"))?,
+            sequence: self.sequence,
+            refresh_hint: self.refresh_hint.map(std::time::Duration::from_secs),
+        })
+    }
+}

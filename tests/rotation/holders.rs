@@ -2,7 +2,7 @@
 //! as pilot-agent does.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -167,7 +167,7 @@ impl Shared {
 }
 
 /// `None` while the agent has none yet.
-fn fetched(runtime: &Runtime, who: &'static str, socket: &PathBuf) -> Option<Held> {
+fn fetched(runtime: &Runtime, who: &'static str, socket: &Path) -> Option<Held> {
     let response = runtime.block_on(async {
         let channel = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap().connect().await.ok()?;
         let mut request = Request::new(X509svidRequest {});

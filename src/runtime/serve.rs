@@ -283,16 +283,7 @@ fn start_signing(
     let left = start_election(leadership, drain, shutdown, control, supervisor);
     let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
-    let health_left = left.clone();
-    supervisor.spawn(
-        "health",
-        on(control, async move {
-            tokio::select! {
-                () = health.run() => Err(ServeFailed("it came to its end".into())),
-                () = gone(health_left) => Ok(()),
-            }
-        }),
-    );
+    supervisor.spawn("health", on(control, until_gone(health, left.clone())));
     supervisor.spawn("issuance log", on(control, until_unwritable(log.writable(), shutdown)));
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
@@ -317,6 +308,13 @@ fn start_signing(
         }),
     );
     Started { serving: follower, slot, left }
+}
+
+async fn until_gone(health: Health, left: watch::Receiver<bool>) -> Result<(), ServeFailed> {
+    tokio::select! {
+        () = health.run() => Err(ServeFailed("it came to its end".into())),
+        () = gone(left) => Ok(()),
+    }
 }
 
 /// Nothing may be signed that can't be put on record: ending lets a replica take over whose log can be written.

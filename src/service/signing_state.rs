@@ -5,8 +5,10 @@ mod claimed;
 mod content;
 mod federation;
 mod imported;
+mod json;
 mod objects;
 mod pair;
+mod partner_changes;
 mod settings;
 mod slots;
 mod stored;
@@ -31,8 +33,9 @@ pub use self::{
     term_state::{JwtSignerReceiver, TermState},
 };
 use self::{
-    content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, encoded},
+    content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent},
     federation::MAX_FILLED_BYTES,
+    json::encoded,
     objects::Objects,
     pair::{is_usable, new_pair},
     term_state::Parts,

@@ -96,7 +96,7 @@ fn a_root_is_rotated_under_load_with_the_active_killed_after_each_step_and_nobod
 }
 
 #[test]
-fn a_key_of_jwt_svids_is_rotated_by_the_same_steps_and_the_standby_passes_them_on() {
+fn a_key_of_jwt_svids_is_rotated_by_the_same_steps() {
     let pair = Pair::start();
     let first = only(&pair, "jwt", "active");
     pair.done("jwt", &["prepare"]);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{federation::FederationContent, slots::RotationContent, unknown_fields::UnknownFields};
+use super::{federation::FederationContent, json::encoded, slots::RotationContent, unknown_fields::UnknownFields};
 use crate::{
     domain::{
         attestation::{Denial, Denied, DeniedSubject},
@@ -360,10 +360,6 @@ impl DenialContent {
             actor_uid: self.by,
         })
     }
-}
-
-pub(super) fn encoded(content: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StateError> {
-    serde_json::to_vec(content).map(Zeroizing::new).map_err(|error| StateError::Io(error.to_string()))
 }
 
 /// Read before the rest, which another format may not have.

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{content::encoded, term_state::TermState, unknown_fields::UnknownFields};
+use super::{json::encoded, unknown_fields::UnknownFields};
 use crate::{
     domain::{
         bundle::{Commanded, EndpointProfile, Partner, SpiffeBundle},
@@ -99,43 +99,6 @@ struct BundleContent {
     refresh_hint: Option<u64>,
 }
 
-impl TermState {
-    /// What is kept of other trust domains. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// When the state can't be read.
-    pub fn partners(&self) -> Result<Partners, StateError> {
-        self.stored_trust()?.federation().partners()
-    }
-
-    /// Changes it; what is published follows. Blocks. Nothing is written if `change` changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// Those of `change`, and when there is no room, or the state can't be written.
-    pub fn change_partners<E: From<PartnersError> + From<StateError>>(
-        &self,
-        change: impl FnOnce(&mut Partners) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.change_trust(|trust| {
-            let before = trust.federation().partners()?;
-            let mut partners = before.clone();
-            change(&mut partners)?;
-            if partners == before {
-                return Ok(false);
-            }
-            let old_size = encoded(trust)?.len();
-            trust.federation_mut().set(&partners, &before)?;
-            let size = encoded(trust)?.len();
-            if size > MAX_FILLED_BYTES.max(old_size) {
-                return Err(PartnersError::Full { size }.into());
-            }
-            Ok(true)
-        })
-    }
-}
-
 impl FederationContent {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -146,7 +109,7 @@ impl FederationContent {
         Ok(self.partners()?.into_values().filter_map(|partner| partner.bundle).collect())
     }
 
-    fn partners(&self) -> Result<Partners, StateError> {
+    pub(super) fn partners(&self) -> Result<Partners, StateError> {
         let named =
             |name: &str, error: String| StateError::Unusable(format!("the stored federation with {name}: {error}"));
         let read = self.0.iter().map(|(name, content)| {
@@ -158,7 +121,7 @@ impl FederationContent {
     }
 
     /// Puts `partners` in the place of `before`. What has not changed stays as a later version may have written it.
-    fn set(&mut self, partners: &Partners, before: &Partners) -> Result<(), PartnersError> {
+    pub(super) fn set(&mut self, partners: &Partners, before: &Partners) -> Result<(), PartnersError> {
         self.0.retain(|name, _| partners.keys().any(|kept| kept.as_str() == name));
         for (trust_domain, partner) in partners {
             if before.get(trust_domain) == Some(partner) {

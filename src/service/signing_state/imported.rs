@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::{
     authority_of,
-    content::{AuthorityContent, StoredAuthority, TrustContent, encoded},
+    content::{AuthorityContent, StoredAuthority, TrustContent},
+    json::encoded,
     root_of,
 };
 use crate::{

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     JWT_KEY_LIFETIME, Origin, authority_of, certificate_of,
-    content::{StoredAuthority, TrustContent, encoded},
+    content::{StoredAuthority, TrustContent},
+    json::encoded,
     load_trust,
     slots::{ActiveContent, JwtKeyContent, RotationContent, SlotContent},
     unusable,

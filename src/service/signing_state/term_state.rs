@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use super::{
     AuthorityReceiver, JWT_KEY_LIFETIME, Origin, ROOT_LIFETIME, StateSettings,
-    content::{TrustContent, encoded},
+    content::TrustContent,
+    json::encoded,
     load_trust,
     objects::{KindState, MAX_AUTHORITIES, NewAuthority, Objects},
 };

@@ -38,11 +38,38 @@ const PUBLIC: [(&str, &[&str]); 2] = [
     ),
 ];
 
+/// Parts of names of functions that an agent calls although a part below is in their names: each would have its surroundings loaded with
+/// it. The compiler keeps one of several functions that are the same, under any of their names; those that drop a value are often such.
+const OF_AN_AGENT: &[&str] = &[
+    "EcdsaKeyPair",
+    "ServeArgs*defaults",
+    "ask_anywhere",
+    "augment_args",
+    "augment_subcommands",
+    "biguint*convert",
+    "drop_in_place",
+    "get_required_usage_from",
+    "grow_amortized",
+    "memcmp",
+    "next_code_point",
+    "raw_vec",
+    "spiffe_workload_api_server",
+    "vec*reserve",
+];
+
 /// Parts of names of functions that an agent hardly calls. The kernel maps the file of a program in large pieces, so what lies
 /// between functions that are called counts as resident: behind all others it does not. A part too many or too few costs
 /// memory, nothing else.
 const NOT_OF_AN_AGENT: &[&str] = &[
     "BTreeMap*remove",
+    "ForwardedRequest",
+    "tls_connections",
+    "proto2h1",
+    "bundle_tls",
+    "bulk_",
+    "UpgradeableConnection",
+    "BalancingContext",
+    "5slice4sort",
     "IstioCertificate",
     "OperatorService",
     "PairClient",
@@ -145,9 +172,13 @@ fn set_apart(out: &Path) -> Result<(), Box<dyn Error>> {
     if env::var("CARGO_CFG_TARGET_OS")? != "linux" {
         return Ok(());
     }
-    let sections: String = NOT_OF_AN_AGENT.iter().map(|part| format!("*(.text.*{part}*)\n")).collect();
+    let sections = |parts: &[&str]| parts.iter().map(|part| format!("*(.text.*{part}*)\n")).collect::<String>();
+    let (near, apart) = (sections(OF_AN_AGENT), sections(NOT_OF_AN_AGENT));
     let script = out.join("apart.ld");
-    fs::write(&script, format!("SECTIONS {{ .text.apart : {{\n{sections}}} }} INSERT AFTER .text;\n"))?;
+    fs::write(
+        &script,
+        format!("SECTIONS {{ .text.near : {{\n{near}}} .text.apart : {{\n{apart}}} }} INSERT AFTER .text;\n"),
+    )?;
     println!("cargo:rustc-link-arg-bin=countersign=-Wl,-T,{}", script.display());
     Ok(())
 }

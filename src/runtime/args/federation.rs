@@ -35,7 +35,7 @@ pub struct FederationCreateArgs {
     /// With whom
     #[arg(value_name = "TRUST_DOMAIN")]
     pub trust_domain: TrustDomain,
-    /// Its bundle endpoint: https://HOST[:PORT][/PATH]
+    /// Its bundle endpoint: https://HOST:PORT/PATH, port and path if there are any
     #[arg(long, value_name = "URL")]
     pub url: EndpointUrl,
     /// SPIFFE ID that the endpoint proves: profile https_spiffe. If not given, https_web: it is believed by the roots of the

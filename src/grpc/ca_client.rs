@@ -2,6 +2,7 @@
 
 pub(in crate::grpc) mod connection;
 mod extras;
+mod heard;
 mod order;
 mod proof;
 mod question;
@@ -41,6 +42,7 @@ use crate::{
         svid_publisher::IdentityReceiver,
     },
 };
+pub(in crate::grpc) use heard::Heard;
 pub(in crate::grpc) use question::Question;
 
 /// Where a CA answers.

@@ -1,7 +1,8 @@
 //! Denials as they are sent between replicas, and to and from the command line.
 
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
+use super::status::status_of_order;
 use crate::{
     domain::{
         attestation::{Denial, Denied, DeniedSubject, Reason},
@@ -103,12 +104,10 @@ fn denial_of(denial: wire::Denial) -> Result<(DeniedSubject, Denial), Status> {
 fn status_of(error: &DenialError) -> Status {
     let text = error.to_string();
     match error {
-        DenialError::NotActive | DenialError::NoActive(_) => Status::failed_precondition(text),
+        DenialError::Order(error) => status_of_order(error),
         DenialError::NeverIssued(..) => Status::invalid_argument(text),
         DenialError::NotDenied(_) => Status::not_found(text),
         DenialError::Change(ChangeError::Full { .. }) => Status::resource_exhausted(text),
         DenialError::Change(ChangeError::State(_)) => Status::data_loss(text),
-        DenialError::ByActive { code, .. } => Status::new(Code::from(*code), text),
-        DenialError::Undecided(_) => Status::unavailable(text),
     }
 }

@@ -1,8 +1,9 @@
 //! Orders about other trust domains, and how it stands with those, as they are sent between replicas, and to and from the command
 //! line.
 
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
+use super::status::status_of_order;
 use crate::{
     domain::{
         attestation::Reason,
@@ -123,7 +124,7 @@ fn domain_of(sent: wire::FederatedDomain) -> Result<FederatedDomain, String> {
 fn status_of(error: &FederationError) -> Status {
     let text = error.to_string();
     match error {
-        FederationError::NotActive | FederationError::NoActive(_) => Status::failed_precondition(text),
+        FederationError::Order(error) => status_of_order(error),
         FederationError::Own(_) | FederationError::NoBundle(_) | FederationError::Configured(_) => {
             Status::invalid_argument(text)
         }
@@ -133,7 +134,5 @@ fn status_of(error: &FederationError) -> Status {
             Status::resource_exhausted(text)
         }
         FederationError::Partners(PartnersError::State(_)) => Status::data_loss(text),
-        FederationError::ByActive { code, .. } => Status::new(Code::from(*code), text),
-        FederationError::Undecided(_) => Status::unavailable(text),
     }
 }

@@ -1,14 +1,11 @@
 //! Asking a pair for JWT-SVIDs, on its CA port, with the proofs that go with a request for a certificate.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
-use tonic::{Code, Request, Status};
+use tonic::Request;
 
 use super::{
-    ca_client::{CaClient, Question},
+    ca_client::{CaClient, Heard, Question},
     jwt_service::minted_of,
 };
 use crate::{
@@ -49,24 +46,5 @@ impl JwtMinter for PairMinter {
                 if heard.is_that_none_is_offered() { NotMinted::NotOffered(error.to_string()) } else { error.into() }
             })
         })
-    }
-}
-
-/// Whether those who answered do not know the service, and nobody failed in another way.
-#[derive(Default)]
-struct Heard {
-    unknown: AtomicBool,
-    other: AtomicBool,
-}
-
-impl Heard {
-    fn note(&self, status: Option<&Status>) {
-        let is_unknown = status.is_some_and(|status| status.code() == Code::Unimplemented);
-        let heard = if is_unknown { &self.unknown } else { &self.other };
-        heard.store(true, Ordering::Relaxed);
-    }
-
-    fn is_that_none_is_offered(&self) -> bool {
-        self.unknown.load(Ordering::Relaxed) && !self.other.load(Ordering::Relaxed)
     }
 }

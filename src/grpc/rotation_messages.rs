@@ -2,6 +2,7 @@
 
 use tonic::Status;
 
+use super::status::status_of_order;
 use crate::{
     domain::{
         authority::rotation::{self, Slot},
@@ -96,9 +97,7 @@ pub(super) fn report_of(rotation: Rotation) -> Result<RotationReport, Status> {
 fn status_of(error: &RotationError) -> Status {
     let text = error.to_string();
     match error {
-        RotationError::NotActive | RotationError::NoActive(_) => Status::failed_precondition(text),
-        RotationError::ByActive { code, message } => Status::new((*code).into(), message.clone()),
-        RotationError::Undecided(_) => Status::unknown(text),
+        RotationError::Order(error) => status_of_order(error),
         RotationError::Refused(_) | RotationError::State(StateError::Unusable(_)) => Status::invalid_argument(text),
         RotationError::State(StateError::Damaged(_)) => Status::data_loss(text),
         RotationError::State(StateError::Conflict { .. } | StateError::Fenced { .. } | StateError::Io(_)) => {

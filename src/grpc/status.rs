@@ -8,7 +8,7 @@ use crate::{
         attestation::EntitlementError,
         authority::{IssueError, TtlError},
     },
-    service::{causes::and_causes, create_certificate::CreateError},
+    service::{causes::and_causes, create_certificate::CreateError, ports::OrderError},
 };
 
 /// A status for people, with what is behind it.
@@ -41,6 +41,16 @@ pub(super) fn status_of(error: &CreateError) -> Status {
         | CreateError::Overloaded
         | CreateError::NoAnswer(_) => Status::unavailable(error.to_string()),
         CreateError::ByActive { code, message } => Status::new(Code::from(*code), message.clone()),
+    }
+}
+
+/// The status that an operator gets whose order was not decided on here.
+pub(super) fn status_of_order(error: &OrderError) -> Status {
+    let text = error.to_string();
+    match error {
+        OrderError::NotActive | OrderError::NoActive(_) => Status::failed_precondition(text),
+        OrderError::Refused { code, .. } => Status::new(Code::from(*code), text),
+        OrderError::Undecided(_) => Status::unavailable(text),
     }
 }
 

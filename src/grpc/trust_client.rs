@@ -1,16 +1,13 @@
 //! Following what a pair publishes for others to verify by: the agent's side.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use super::{
-    ca_client::{CaClient, CaEndpoint, Question},
+    ca_client::{CaClient, CaEndpoint, Heard, Question},
     trust_messages::{MAX_TRUST, trust_of},
 };
 use crate::{
@@ -47,23 +44,19 @@ impl TrustSource for FollowedAuthority {
     fn open(&self, in_effect: u64) -> BoxFuture<'_, Result<Option<Box<dyn TrustStream>>, String>> {
         Box::pin(async move {
             let connection = self.authority.at(self.endpoints.clone());
-            let is_unknown = AtomicBool::new(false);
+            let heard = Heard::default();
             let call = |question: Question| {
                 let (requests, told) = mpsc::channel(1);
                 // there is room for the first
                 let first = requests.try_send(FollowRequest { instance: self.instance.clone(), in_effect });
                 let (channel, request) = question.bring(Request::new(ReceiverStream::new(told)));
-                let is_unknown = &is_unknown;
+                let heard = &heard;
                 async move {
                     first.map_err(|error| Status::internal(error.to_string()))?;
                     let mut client = TrustServiceClient::new(channel).max_decoding_message_size(MAX_TRUST);
-                    match client.follow(request).await {
-                        Ok(updates) => Ok((requests, updates.into_inner())),
-                        Err(status) => {
-                            is_unknown.fetch_or(status.code() == Code::Unimplemented, Ordering::Relaxed);
-                            Err(status)
-                        }
-                    }
+                    let updates = client.follow(request).await;
+                    heard.note(updates.as_ref().err());
+                    Ok((requests, updates?.into_inner()))
                 }
             };
             let opened = connection.ask_anywhere(call, Ok::<_, SignError>).await;
@@ -71,8 +64,7 @@ impl TrustSource for FollowedAuthority {
                 Ok((requests, updates)) => {
                     Ok(Some(Box::new(Followed { _connection: connection, requests, updates }) as _))
                 }
-                // a replica that does not know it yet may stand beside one that does
-                Err(_) if is_unknown.into_inner() => Ok(None),
+                Err(_) if heard.is_that_none_is_offered() => Ok(None),
                 Err(error) => Err(error.to_string()),
             }
         })

@@ -32,6 +32,8 @@ pub struct BundleClient {
 
 /// Of a document: what is longer is no bundle.
 const MAX_BYTES: usize = 1 << 20;
+/// Of a place that it redirects to: people are told of it.
+const MAX_LOCATION: usize = 2048;
 /// One that leads on and on leads in a circle.
 const MAX_REDIRECTS: usize = 5;
 const AGENT: &str = concat!("countersign/", env!("CARGO_PKG_VERSION"));
@@ -111,6 +113,9 @@ async fn read(response: Response<Incoming>) -> Result<Answer, String> {
     if is_redirect(status) {
         let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
         let location = location.ok_or_else(|| format!("it answers {} and no place", status.as_u16()))?;
+        if location.len() > MAX_LOCATION {
+            return Err(format!("it redirects to a place of more than {MAX_LOCATION} bytes"));
+        }
         return Ok(Answer::Redirect(location.to_owned()));
     }
     if status != StatusCode::OK {

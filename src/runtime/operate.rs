@@ -9,6 +9,7 @@ pub mod rotation;
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     cli::issuance::{self, Listing},
     domain::{clock::Clock, jwt::MintError},
-    grpc::operator_client::entries_by_admin_socket,
+    grpc::operator_client::{OperatorError, entries_by_admin_socket},
     service::{
         issuance_history::{Entries, HistoryError, IssuanceEntry, IssuanceHistory},
         signing_state::root_of,
@@ -219,6 +220,28 @@ async fn collect_within(
 }
 
 /// A data directory that is there already: these commands never make one.
-fn existing(path: &std::path::Path) -> Result<DataDir, DataDirError> {
+fn existing(path: &Path) -> Result<DataDir, DataDirError> {
     DataDir::open_existing(path)
+}
+
+/// Has the active answer within `limit`.
+fn ask<T>(
+    path: &Path,
+    limit: Duration,
+    question: impl AsyncFnOnce(PathBuf) -> Result<T, OperatorError>,
+) -> Result<T, OperateError> {
+    let socket = existing(path)?.admin_socket();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(async { timeout(limit, question(socket)).await });
+    match answer {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(OperatorError::NoActive(why))) => {
+            Err(OperateError::NoActive { data_dir: path.display().to_string(), why })
+        }
+        Ok(Err(OperatorError::Refused(why))) => Err(OperateError::Refused(why)),
+        Ok(Err(error @ OperatorError::Broken(_))) => Err(OperateError::Undecided(error.to_string())),
+        Err(_elapsed) => Err(OperateError::Undecided(format!(
+            "the active replica does not answer within {limit:?}, its process may be stopped"
+        ))),
+    }
 }

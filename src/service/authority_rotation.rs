@@ -45,23 +45,9 @@ pub struct Propagation {
 /// Why a step was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RotationError {
-    /// Another replica may be.
-    #[error("this replica is not active: run the command again when one is")]
-    NotActive,
-    /// Nor can any other one be asked.
-    #[error("no replica is known to be active: run the command again when one is ({0})")]
-    NoActive(String),
-    /// The active refused; its answer is passed on.
-    #[error("{message}")]
-    ByActive {
-        /// gRPC code.
-        code: i32,
-        /// Its words.
-        message: String,
-    },
-    /// The active was asked and did not answer.
-    #[error("{0}")]
-    Undecided(String),
+    /// No active replica has decided on it, or another one did.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// There is no such step from here, or it waits.
     #[error(transparent)]
     Refused(#[from] StepRefused),
@@ -102,12 +88,19 @@ impl AuthorityRotation {
                 });
                 done.await.unwrap_or_else(|error| Err(StateError::Io(error.to_string()).into()))
             }
-            None => Err(RotationError::NotActive),
+            None => Err(OrderError::NotActive.into()),
         };
         match here {
-            Err(RotationError::NotActive) if !asserted => self.order_by_active(&order, actor.uid).await,
+            Err(RotationError::Order(OrderError::NotActive)) if !asserted => {
+                self.order_by_active(&order, actor.uid).await
+            }
             decided => decided,
         }
+    }
+
+    /// Before the first step of a term: nobody is known to have come to this replica yet.
+    pub fn begin_term(&self) {
+        self.propagation.followers.begin_term();
     }
 
     /// Takes the step that the clock asks for, if any, when nothing stands in its way. Blocks.
@@ -258,7 +251,9 @@ fn places_behind(status: &DistributionStatus) -> Vec<Reached> {
     let parts = [&status.config_maps, &status.cluster_trust_bundle].into_iter().flatten();
     let behind =
         parts.filter(|SpreadStatus { summary, problem, .. }| summary.right < summary.wanted || problem.is_some());
-    behind.map(|status| Reached { who: status.to_string(), sequence: 0 }).collect()
+    let behind = behind.map(|status| Reached { who: status.to_string(), sequence: 0 });
+    let unseen = || Reached { who: "the ConfigMaps, which nobody has looked at yet,".into(), sequence: 0 };
+    behind.chain(status.config_maps.is_none().then(unseen)).collect()
 }
 
 /// The command, for the record.
@@ -285,15 +280,5 @@ fn standing(slot: Option<&Slot>) -> String {
 }
 
 fn not_active_if_fenced(error: RotationError) -> RotationError {
-    if matches!(error, RotationError::State(StateError::Fenced { .. })) { RotationError::NotActive } else { error }
-}
-
-impl From<OrderError> for RotationError {
-    fn from(error: OrderError) -> Self {
-        match error {
-            OrderError::NoActive(why) => Self::NoActive(why),
-            OrderError::Refused { code, message } => Self::ByActive { code, message },
-            OrderError::Undecided(what) => Self::Undecided(what),
-        }
-    }
+    if matches!(error, RotationError::State(StateError::Fenced { .. })) { OrderError::NotActive.into() } else { error }
 }

@@ -10,11 +10,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{
-    authority_rotation::{AuthorityRotation, RotationError},
-    ports::AuthorityKind,
-    signing_session::SigningSession,
-};
+use super::{authority_rotation::AuthorityRotation, ports::AuthorityKind, signing_session::SigningSession};
 
 /// How often it is looked whether a step is due: as SPIRE does.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -36,16 +32,17 @@ pub async fn keep(mut sessions: watch::Receiver<Option<Arc<SigningSession>>>, ro
 async fn keep_session(session: Option<Arc<SigningSession>>, rotation: &Arc<AuthorityRotation>) -> Infallible {
     let Some(session) = session else { return std::future::pending().await };
     let Some(state) = session.state().cloned() else { return std::future::pending().await };
+    rotation.begin_term();
     let mut changes = session.authority_changes();
     let mut last = None;
     loop {
         let (state, rotation) = (Arc::clone(&state), Arc::clone(rotation));
         let done = spawn_blocking(move || {
             state.settle()?;
-            for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
-                rotation.take_due_step(&state, kind)?;
-            }
-            Ok::<_, RotationError>(())
+            // a step of one kind that waits, or can't be taken, keeps nothing of the other from being taken
+            let [x509, jwt] =
+                [AuthorityKind::X509, AuthorityKind::Jwt].map(|kind| rotation.take_due_step(&state, kind));
+            x509.and(jwt)
         });
         let trouble = match done.await {
             Ok(Ok(())) => None,
@@ -62,5 +59,75 @@ async fn keep_session(session: Option<Arc<SigningSession>>, rotation: &Arc<Autho
         if let Ok(Err(_no_more_changes)) = timeout(LOOK_EVERY, changes.changed()).await {
             sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{
+            authority::rotation::{Phase, Reached},
+            leadership::Term,
+        },
+        service::{
+            authority_rotation::Propagation,
+            ports::{BoxFuture, ByActive, Followers, OrderError, RotationOfActive, RotationOrder, RotationReport},
+            signing_state::{
+                Origin,
+                testing::{HandClock, Memory, claim, state},
+            },
+        },
+    };
+
+    /// Never has a new bundle.
+    struct Laggard;
+
+    impl Followers for Laggard {
+        fn begin_term(&self) {}
+
+        fn reached(&self) -> Vec<Reached> {
+            vec![Reached { who: "an agent".into(), sequence: 0 }]
+        }
+    }
+
+    struct Nobody;
+
+    impl RotationOfActive for Nobody {
+        fn rotate<'a>(
+            &'a self,
+            _: &'a RotationOrder,
+            _: u32,
+        ) -> BoxFuture<'a, Result<ByActive<RotationReport>, OrderError>> {
+            Box::pin(std::future::ready(Err(OrderError::NotActive)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_root_that_waits_for_somebody_keeps_no_key_of_jwt_svids_waiting() {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+        let claimed = claim(&state(&store, Origin::SelfSigned, &clock), 1);
+        let state = claimed.state.clone().unwrap();
+        let active = |kind| {
+            let slots = state.kind_state(kind).unwrap().authorities;
+            slots.slots().iter().find(|slot| slot.phase == Phase::Active).unwrap().id.clone()
+        };
+        let (root, key) = (active(AuthorityKind::X509), active(AuthorityKind::Jwt));
+        // the root is to be replaced by now, and the key has ended
+        clock.forward(DAY * (3650 - 5));
+        let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
+        let (_session, sessions) = watch::channel(Some(session));
+        let propagation = Propagation { followers: Arc::new(Laggard), places: None, endpoint: None };
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
+        tokio::spawn(keep(sessions, Arc::new(rotation)));
+        for _ in 0..20 {
+            if active(AuthorityKind::Jwt) != key {
+                break;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        assert_ne!(active(AuthorityKind::Jwt), key);
+        assert_eq!(active(AuthorityKind::X509), root, "somebody does not have the other one");
     }
 }

@@ -31,23 +31,9 @@ pub struct IssuanceDenial {
 /// Why nothing was changed or listed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DenialError {
-    /// Another replica may be.
-    #[error("this replica is not active: run the command again when one is")]
-    NotActive,
-    /// Nor can any other one be asked.
-    #[error("no replica is known to be active: run the command again when one is ({0})")]
-    NoActive(String),
-    /// The active refused; its answer is passed on.
-    #[error("{message}")]
-    ByActive {
-        /// gRPC code.
-        code: i32,
-        /// Its words.
-        message: String,
-    },
-    /// The active was asked and did not answer.
-    #[error("{0}")]
-    Undecided(String),
+    /// No active replica has decided on it, or another one did.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// To deny it would have no effect.
     #[error("{0} is never issued here: identities have the form spiffe://{1}/ns/NAMESPACE/sa/ACCOUNT")]
     NeverIssued(SpiffeId, TrustDomain),
@@ -97,7 +83,7 @@ impl IssuanceDenial {
             Err(error) => Err(error),
         };
         match here {
-            Err(DenialError::NotActive) if actor.asserted_by.is_none() => {
+            Err(DenialError::Order(OrderError::NotActive)) if actor.asserted_by.is_none() => {
                 self.change_by_active(&change, actor.uid).await
             }
             decided => decided,
@@ -159,7 +145,7 @@ impl IssuanceDenial {
 
     fn entered(&self) -> Result<InSession, DenialError> {
         let session = self.session.borrow().clone();
-        session.and_then(|session| session.enter(self.clock.boot())).ok_or(DenialError::NotActive)
+        session.and_then(|session| session.enter(self.clock.boot())).ok_or(OrderError::NotActive.into())
     }
 }
 
@@ -187,7 +173,7 @@ fn carry_out(
     });
     session.set_denied(denied.map_err(|error| {
         let fenced = matches!(error, ChangeError::State(StateError::Fenced { .. }));
-        if fenced { DenialError::NotActive } else { DenialError::Change(error) }
+        if fenced { OrderError::NotActive.into() } else { DenialError::Change(error) }
     })?);
     info!(
         event = "audit",
@@ -200,16 +186,6 @@ fn carry_out(
         new = entry(new.as_ref()),
     );
     Ok(old)
-}
-
-impl From<OrderError> for DenialError {
-    fn from(error: OrderError) -> Self {
-        match error {
-            OrderError::NoActive(why) => Self::NoActive(why),
-            OrderError::Refused { code, message } => Self::ByActive { code, message },
-            OrderError::Undecided(what) => Self::Undecided(what),
-        }
-    }
 }
 
 /// An entry in the words of the audit line.

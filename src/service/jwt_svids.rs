@@ -140,14 +140,15 @@ impl JwtSvids {
             return Ok(Arc::clone(svid));
         }
         let flight = self.0.minted(audiences);
-        let Some((old, _)) = kept else {
+        if kept.is_none() {
             return landed(flight?).await.unwrap_or(Err(FetchError::NoAnswer));
-        };
-        let Ok(flight) = flight else { return Ok(old) };
-        match timeout(PATIENCE, landed(flight)).await {
-            Ok(Some(Ok(new))) => Ok(new),
-            _ => Ok(old),
         }
+        let new = match flight {
+            Ok(flight) => timeout(PATIENCE, landed(flight)).await.ok().flatten().unwrap_or(Err(FetchError::NoAnswer)),
+            Err(busy) => Err(busy),
+        };
+        // the old one may have expired while a new one was waited for
+        new.or_else(|error| self.0.unexpired(audiences).map(|(old, _)| old).ok_or(error))
     }
 }
 
@@ -227,7 +228,8 @@ impl Shared {
     /// In the place of others that end sooner, if there is none left.
     fn keep(&self, audiences: Audiences, svid: Arc<HeldJwtSvid>) {
         let boot = self.clock.boot();
-        let next_try = boot;
+        // one that is doubtful from the beginning, as while the trust lags behind, is not replaced at each call
+        let next_try = if self.is_doubtful(&svid.key_id) { boot.plus(RETRY) } else { boot };
         let mut kept = self.kept();
         kept.insert(audiences.clone(), Kept { svid, next_try });
         kept.retain(|_, kept| boot < kept.svid.ends);

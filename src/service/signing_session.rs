@@ -22,11 +22,10 @@ use super::{
 };
 use crate::domain::{
     attestation::Denied,
-    authority::{SigningAuthority, authority_id},
+    authority::SigningAuthority,
     clock::{BootInstant, Timestamp},
     jwt::JwtSigner,
     leadership::Term,
-    x509::{Certificate, TrustBundle},
 };
 
 /// One term's permission to sign. Held by whoever signs, for as long as that takes.
@@ -86,16 +85,6 @@ impl SigningSession {
     /// What others verify by, with each later change.
     pub fn trust(&self) -> TrustReceiver {
         self.trust.clone()
-    }
-
-    /// By what client certificates are verified: a certificate of a tainted authority proves nothing any more.
-    pub fn proving_bundle(&self) -> TrustBundle {
-        let (authority, trust) = (self.authority(), self.trust.borrow().clone());
-        let bundle = authority.bundle();
-        let is_tainted =
-            |root: &Certificate| trust.as_ref().is_some_and(|trust| trust.tainted.contains(&authority_id(root)));
-        let roots = bundle.roots().iter().filter(|root| !is_tainted(root)).cloned().collect();
-        TrustBundle::new(bundle.trust_domain().clone(), roots).unwrap_or_else(|_none_left| bundle.clone())
     }
 
     /// The sequence of the bundle that answers carry at this instant, or later. Whoever makes one takes it before the authority.

@@ -21,6 +21,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use tracing::warn;
 
 pub use self::{
     claimed::ClaimedState,
@@ -222,7 +223,15 @@ impl SigningState {
         }
         let was_rotatable = objects.authority.rotation().is_some();
         let is_adopted = objects.adopt(&self.trust_domain, now)?;
-        let is_new_trust = objects.publish(&self.origin, &self.trust_domain)?;
+        let mut is_new_trust = objects.publish(&self.origin, &self.trust_domain)?;
+        if let (true, Err(error)) = (is_new_trust, objects.check_room()) {
+            let (Origin::PluggedIn(_), Some((_, trust))) = (&self.origin, load_trust(store)?) else {
+                return Err(error);
+            };
+            // somebody signs all the same: what others are told stays as it was until there is room
+            warn!(event = "trust_not_published", %error);
+            (objects.trust, is_new_trust) = (trust, false);
+        }
         let is_replaced = objects.replace_ended(now)?;
         let authority = objects.signing_authority(&self.origin, &self.trust_domain, now)?;
         let is_marked = match self.origin {
@@ -362,11 +371,12 @@ fn authority_of(
         [] => Vec::new(),
         chain => Certificate::all_from_pem(chain.concat().as_bytes()).map_err(|error| unusable(&error))?,
     };
-    SigningAuthority::from_parts(certificate_of(stored)?, &key, chain, bundle, now).map_err(|error| unusable(&error))
+    SigningAuthority::from_parts(one_certificate(&stored.certificate)?, &key, chain, bundle, now)
+        .map_err(|error| unusable(&error))
 }
 
-fn certificate_of(stored: &AuthorityContent) -> Result<Certificate, StateError> {
-    let certificates = Certificate::all_from_pem(stored.certificate.as_bytes()).map_err(|error| unusable(&error))?;
+fn one_certificate(pem: &str) -> Result<Certificate, StateError> {
+    let certificates = Certificate::all_from_pem(pem.as_bytes()).map_err(|error| unusable(&error))?;
     let [certificate] = certificates.try_into().map_err(|_other_number| unusable(&"it is not one certificate"))?;
     Ok(certificate)
 }

@@ -85,6 +85,10 @@ impl Default for TrustFollowers {
 }
 
 impl Followers for TrustFollowers {
+    fn begin_term(&self) {
+        Self::begin_term(self);
+    }
+
     fn reached(&self) -> Vec<Reached> {
         Self::reached(self)
     }

@@ -180,9 +180,9 @@ fn a_replica_whose_term_is_over_changes_nothing() {
     // what another replica has passed on goes no further
     let deny = DenialChange::Deny { subject: identity("b"), reason: reason() };
     let passed_on = Actor { asserted_by: Some("another".into()), ..ACTOR };
-    assert_eq!(run(active.denial.change(deny, passed_on)), Err(DenialError::NotActive));
+    assert_eq!(run(active.denial.change(deny, passed_on)), Err(OrderError::NotActive.into()));
     assert_eq!(run(active.denial.denied_here_or_by_active()).map(drop), nobody);
-    assert_eq!(active.denial.denied(), Err(DenialError::NotActive));
+    assert_eq!(active.denial.denied(), Err(OrderError::NotActive.into()));
 }
 
 #[test]

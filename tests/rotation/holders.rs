@@ -75,11 +75,18 @@ impl Holders {
             thread::spawn(move || watching.watch(&sockets)),
         ];
         let holders = Self { shared, threads, _agents: agents };
-        wait_until(Duration::from_secs(20), "all hold a certificate", || {
-            holders.check();
-            if holders.shared.verified.load(Ordering::Relaxed) > 0 { Ok(()) } else { Err("not yet") }
-        });
+        holders.verify();
         holders
+    }
+
+    /// Waits until all have shown theirs to one another once more.
+    pub(crate) fn verify(&self) {
+        let before = self.shared.verified.load(Ordering::Relaxed);
+        wait_until(Duration::from_secs(20), "all hold a certificate and are believed", || {
+            self.check();
+            // a round is nine, and one is under way
+            if self.shared.verified.load(Ordering::Relaxed) >= before + 18 { Ok(()) } else { Err("not yet") }
+        });
     }
 
     /// Fails if anybody was refused by anybody.
@@ -146,9 +153,19 @@ impl Shared {
     /// Everybody verifies everybody, again and again.
     fn watch(&self, sockets: &[PathBuf; 2]) {
         let runtime = runtime();
+        let mut had = [false; 2];
         while !self.is_over() {
-            let agents = ["agent one", "agent two"].into_iter().zip(sockets);
-            let mut held: Vec<Held> = agents.filter_map(|(who, socket)| fetched(&runtime, who, socket)).collect();
+            let mut held = Vec::new();
+            for ((who, socket), had) in ["agent one", "agent two"].into_iter().zip(sockets).zip(&mut had) {
+                match fetched(&runtime, who, socket) {
+                    Some(svid) => {
+                        *had = true;
+                        held.push(svid);
+                    }
+                    None if *had => self.failed(format!("{who} has no SVID any more")),
+                    None => {}
+                }
+            }
             held.extend(self.client.lock().unwrap().clone());
             for shows in &held {
                 for looks in &held {

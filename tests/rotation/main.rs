@@ -48,10 +48,14 @@ fn roots(pair: &Pair) -> usize {
     Certificate::all_from_pem(&fs::read(root_file(&pair.data())).unwrap()).unwrap().len()
 }
 
-/// Waits until the gates of a step are open and it is taken; it must have been refused first.
-fn when_it_may(pair: &Pair, step: &[&str]) {
+/// A step whose gates can't be open yet is not taken.
+fn not_yet(pair: &Pair, step: &[&str]) {
     let early = pair.refused("x509", step);
     assert!(early.contains("--force"), "{early}");
+}
+
+/// Waits until the gates of a step are open and it is taken.
+fn when_it_may(pair: &Pair, step: &[&str]) {
     wait_until(GATE, &format!("{step:?}"), || pair.run("x509", step));
 }
 
@@ -67,6 +71,7 @@ fn a_root_is_rotated_under_load_with_the_active_killed_after_each_step_and_nobod
     let said = pair.done("x509", &["prepare", "--reason", "yearly"]);
     let next = only(&pair, "x509", "prepared");
     assert!(said.contains(&next) && said.contains("activate waits"), "{said}");
+    not_yet(&pair, &["activate", &next]);
     pair.kill_active(&holders);
     wait_until(GATE, "both roots published", || if roots(&pair) == 2 { Ok(()) } else { Err(roots(&pair).to_string()) });
 
@@ -80,10 +85,10 @@ fn a_root_is_rotated_under_load_with_the_active_killed_after_each_step_and_nobod
     assert_eq!(only(&pair, "x509", "active"), first);
     holders.renew();
     pair.done("x509", &["activate", &next]);
-    holders.renew();
-
     let told = pair.done("x509", &["taint", &first, "--reason", "yearly"]);
     assert!(told.contains("revoke waits"), "{told}");
+    not_yet(&pair, &["revoke", &first]);
+    holders.renew();
     pair.kill_active(&holders);
 
     when_it_may(&pair, &["revoke", &first]);

@@ -83,7 +83,7 @@ impl Pair {
         let (name, port) = (format!("serve-{}", self.starts), self.replicas[active].port);
         self.replicas[active] = Serve::spawn(&name, self.logs(), &self.data(), port, &FLAGS);
         self.replicas[active].wait_until_ready();
-        holders.check();
+        holders.verify();
     }
 
     /// What `authority KIND STEP` prints, or why it fails, as soon as somebody answers: a replica is active a moment before its

@@ -179,7 +179,7 @@ impl Distribution {
 
     /// The next write; it counts as under way until [`Self::wrote`].
     pub fn next(&mut self, now: BootInstant) -> Option<Write> {
-        if !(self.places_listed && self.objects_listed) {
+        if !self.is_known() {
             return None;
         }
         while self.later.first().is_some_and(|(due, _)| *due <= now) {
@@ -204,7 +204,7 @@ impl Distribution {
 
     /// When [`Self::next`] is worth asking; `None`: not before something is seen.
     pub fn next_wake(&self, now: BootInstant) -> Option<BootInstant> {
-        if !(self.places_listed && self.objects_listed) {
+        if !self.is_known() {
             None
         } else if self.urgent.is_empty() && self.rest.is_empty() {
             self.later.first().map(|(due, _)| *due)
@@ -224,6 +224,11 @@ impl Distribution {
         }
         self.forget_empty_one(name);
         self.attend(name, false, now);
+    }
+
+    /// Whether all places and objects have been seen: what is counted before is not all.
+    pub const fn is_known(&self) -> bool {
+        self.places_listed && self.objects_listed
     }
 
     /// How it stands.

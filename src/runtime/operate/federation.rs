@@ -2,16 +2,14 @@
 
 use std::{path::Path, time::Duration};
 
-use tokio::{runtime::Builder, time::timeout};
-
-use super::{OperateError, existing};
+use super::OperateError;
 use crate::{
     cli::federation::{created, ended, refreshed, render},
     domain::{
         bundle::{EndpointProfile, Relationship, handed_over},
         identity::TrustDomain,
     },
-    grpc::{federation_service, operator_client::OperatorError},
+    grpc::federation_service,
     runtime::args::{
         DataDir, FederationArgs, FederationCommand, FederationCreateArgs, FederationDeleteArgs, FederationShowArgs,
     },
@@ -74,19 +72,5 @@ fn one(domains: Vec<FederatedDomain>, trust_domain: &TrustDomain) -> Result<Fede
 }
 
 fn ask(data_dir: &DataDir, order: &FederationOrder) -> Result<Vec<FederatedDomain>, OperateError> {
-    let path = &data_dir.data_dir;
-    let socket = existing(path)?.admin_socket();
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(async { timeout(ANSWER_LIMIT, federation_service::order(&socket, order)).await });
-    match answer {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(OperatorError::NoActive(why))) => {
-            Err(OperateError::NoActive { data_dir: path.display().to_string(), why })
-        }
-        Ok(Err(OperatorError::Refused(why))) => Err(OperateError::Refused(why)),
-        Ok(Err(error @ OperatorError::Broken(_))) => Err(OperateError::Undecided(error.to_string())),
-        Err(_elapsed) => Err(OperateError::Undecided(format!(
-            "the active replica does not answer within {ANSWER_LIMIT:?}, its process may be stopped"
-        ))),
-    }
+    super::ask(&data_dir.data_dir, ANSWER_LIMIT, async |socket| federation_service::order(&socket, order).await)
 }

@@ -1,6 +1,6 @@
 //! `authority x509` and `authority jwt`: the active is asked, and nothing is done without it.
 
-use super::{OperateError, denial::ask};
+use super::{ANSWER_LIMIT, OperateError, ask};
 use crate::{
     cli::authority::{outcome, render},
     grpc::rotation_service,
@@ -17,7 +17,9 @@ pub fn rotate(kind: AuthorityKind, command: &RotationCommand) -> Result<String, 
     let (step, args) = match command {
         RotationCommand::Show(args) => {
             let order = RotationOrder { kind, step: None, dry_run: false, force: false, reason: None };
-            let report = ask(&args.data_dir, async |socket| rotation_service::rotate(&socket, &order).await)?;
+            let report = ask(&args.data_dir.data_dir, ANSWER_LIMIT, async |socket| {
+                rotation_service::rotate(&socket, &order).await
+            })?;
             return Ok(render(&report, args.output.into())?);
         }
         RotationCommand::Prepare(args) => (WantedStep::Prepare, args),
@@ -28,6 +30,6 @@ pub fn rotate(kind: AuthorityKind, command: &RotationCommand) -> Result<String, 
     let RotationStepArgs { dry_run, force, reason, data_dir } = args;
     let order =
         RotationOrder { kind, step: Some(step.clone()), dry_run: *dry_run, force: *force, reason: reason.clone() };
-    let report = ask(data_dir, async |socket| rotation_service::rotate(&socket, &order).await)?;
+    let report = ask(&data_dir.data_dir, ANSWER_LIMIT, async |socket| rotation_service::rotate(&socket, &order).await)?;
     outcome(&step, *dry_run, &report).map_err(OperateError::Refused)
 }

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::listeners::private;
 use crate::{
-    domain::{leadership::Term, x509::TrustBundle},
+    domain::leadership::Term,
     grpc::{pair_server::serve_operator, unix_listener::WorkloadListener},
     service::{
         authority_export::AuthorityExport, authority_rotation::AuthorityRotation, denial::IssuanceDenial,
@@ -52,7 +52,6 @@ impl Announced {
 pub(super) struct Announcer {
     pub(super) data_dir: DataDir,
     pub(super) announced: Announced,
-    pub(super) bundle: watch::Sender<Option<Arc<TrustBundle>>>,
     pub(super) history: Arc<dyn IssuanceHistory>,
     /// The term that stands in the files; readiness waits for it.
     pub(super) written: watch::Sender<Option<Term>>,
@@ -115,7 +114,6 @@ impl Announcer {
 
     /// Says who is active, and the roots: to those who ask here, and in the files.
     async fn say(&self, session: &SigningSession) {
-        self.bundle.send_replace(Some(Arc::new(session.proving_bundle())));
         while let Err(error) = self.write(session).await {
             warn!(event = "announcement_failed", %error);
             sleep(RETRY).await;

@@ -11,7 +11,10 @@ use super::{
     surroundings::{PairPort, Ports, Surroundings},
 };
 use crate::{
-    domain::leadership::{HolderId, Machine, Term},
+    domain::{
+        leadership::{HolderId, Machine, Term},
+        x509::TrustBundle,
+    },
     grpc::pair_client::PairClient,
     runtime::config::ServeConfig,
     service::{
@@ -43,6 +46,8 @@ pub(super) struct Signing {
     pub(super) leadership: Leadership,
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) sessions: watch::Receiver<Option<Arc<SigningSession>>>,
+    /// Where it is told by what client certificates are verified.
+    pub(super) proving: watch::Sender<Option<Arc<TrustBundle>>>,
     pub(super) announcer: Announcer,
     /// The term that is announced.
     pub(super) announced: watch::Receiver<Option<Term>>,
@@ -64,7 +69,7 @@ pub(super) fn assemble(
     let log = EmbeddedIssuanceLog::open(&data_dir, slot.lock(), Retention::default(), Arc::clone(clock));
     let log = Arc::new(log.map_err(ServeFailed::of)?);
     let history: Arc<dyn IssuanceHistory> = Arc::new(OwnHistory::new(Arc::clone(&log), slot.slot()));
-    let ((session, sessions), (bundle, bundles)) = (watch::channel(None), watch::channel(None));
+    let ((session, sessions), (proving, proving_roots)) = (watch::channel(None), watch::channel(None));
     let Surroundings { election, hints, open_state, .. } = surroundings;
     let state = state(config, open_state, origin, seams);
     let machine = Machine::new(surroundings.tenure, HolderId::parse(&replica).map_err(ServeFailed::of)?, clock.boot());
@@ -74,7 +79,7 @@ pub(super) fn assemble(
         policy,
         cluster: surroundings.cluster,
         session: sessions.clone(),
-        bundle: bundles,
+        bundle: proving_roots,
         log: Arc::clone(&log) as _,
         pair: Arc::clone(&pair) as _,
         standing: standing.clone(),
@@ -90,7 +95,6 @@ pub(super) fn assemble(
     let announcer = Announcer {
         data_dir,
         announced,
-        bundle,
         written,
         history: (surroundings.histories)(Arc::clone(&history)),
         denial: Arc::clone(&denial),
@@ -109,6 +113,7 @@ pub(super) fn assemble(
         leadership,
         standing,
         sessions,
+        proving,
         announcer,
         announced: announced_term,
         pair,

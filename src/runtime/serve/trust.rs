@@ -1,12 +1,12 @@
 //! What is published for others to verify by, wired: known on every replica, told to whoever follows.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use tokio::sync::watch;
 
 use super::{identities::OwnIdentities, plugged_in::Follower, signing::Signing, until};
 use crate::{
-    domain::identity::SpiffeId,
+    domain::{identity::SpiffeId, x509::TrustBundle},
     grpc::{pair_trust::PairTrustAccess, trust_service::TrustAccess, workload_server::ServedTrust},
     runtime::{shutdown::Shutdown, supervisor::Supervisor},
     service::{
@@ -41,6 +41,8 @@ impl ReplicaTrust {
         let known = task.with_terms();
         let sessions = signing.sessions.clone();
         supervisor.spawn("trust", until(shutdown, async move { match task.run(sessions).await {} }));
+        let proving = tell_proving_roots(trust.clone(), signing.proving.clone());
+        supervisor.spawn("proving roots", until(shutdown, async move { match proving.await {} }));
         Self {
             agents: TrustAccess { trust, followers: Arc::clone(&followers) },
             replicas: PairTrustAccess { known, followers },
@@ -94,6 +96,19 @@ impl OwnSocketTrust {
         };
         supervisor.spawn("socket's trust", until(shutdown, following));
         ServedTrust { trust, served }
+    }
+}
+
+/// On every replica, active or not: a proof is looked at by whoever is asked.
+async fn tell_proving_roots(mut trust: TrustReceiver, proving: watch::Sender<Option<Arc<TrustBundle>>>) -> Infallible {
+    loop {
+        let known = trust.borrow_and_update().clone();
+        if let Some(roots) = known.and_then(|known| known.proving_roots().ok()) {
+            proving.send_replace(Some(Arc::new(roots)));
+        }
+        if trust.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 

@@ -137,6 +137,9 @@ impl Spread {
     }
 
     fn publish(&self, report: &mut Report, distribution: &Distribution, publish: &impl Fn(SpreadStatus)) {
+        if !distribution.is_known() && report.problems.is_empty() {
+            return;
+        }
         let Some(status) = report.change(distribution.summary()) else { return };
         let Summary { wanted, right, conflicts, fights, failing } = &status.summary;
         self.metrics.set_places(self.places.kind(), |state| match state {

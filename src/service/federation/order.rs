@@ -1,7 +1,7 @@
 //! What operators want of a federation, done by the active. Any replica takes their orders; one that is not active passes them
 //! on, once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tracing::info;
 
@@ -68,23 +68,9 @@ pub struct FederatedDomain {
 /// Why an order was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FederationError {
-    /// Another replica may be.
-    #[error("this replica is not active: run the command again when one is")]
-    NotActive,
-    /// Nor can any other one be asked.
-    #[error("no replica is known to be active: run the command again when one is ({0})")]
-    NoActive(String),
-    /// The active refused; its answer is passed on.
-    #[error("{message}")]
-    ByActive {
-        /// gRPC code.
-        code: i32,
-        /// Its words.
-        message: String,
-    },
-    /// The active was asked and did not answer.
-    #[error("{0}")]
-    Undecided(String),
+    /// No active replica has decided on it, or another one did.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// Its roots are known better than by asking.
     #[error("{0} is the own trust domain: a federation is with another one")]
     Own(TrustDomain),
@@ -125,16 +111,10 @@ pub(crate) const ORDER_LIMIT: Duration = poll::FETCH_LIMIT.saturating_add(Durati
 
 impl From<StateError> for FederationError {
     fn from(error: StateError) -> Self {
-        if matches!(error, StateError::Fenced { .. }) { Self::NotActive } else { Self::Partners(error.into()) }
-    }
-}
-
-impl From<OrderError> for FederationError {
-    fn from(error: OrderError) -> Self {
-        match error {
-            OrderError::NoActive(why) => Self::NoActive(why),
-            OrderError::Refused { code, message } => Self::ByActive { code, message },
-            OrderError::Undecided(what) => Self::Undecided(what),
+        if matches!(error, StateError::Fenced { .. }) {
+            OrderError::NotActive.into()
+        } else {
+            Self::Partners(error.into())
         }
     }
 }
@@ -175,13 +155,24 @@ impl Federation {
     /// # Errors
     ///
     /// When nobody is active, the order can't be carried out, or the state can't be written.
-    pub async fn order(&self, order: FederationOrder, actor: Actor) -> Result<Vec<FederatedDomain>, FederationError> {
+    pub async fn order(
+        self: &Arc<Self>,
+        order: FederationOrder,
+        actor: Actor,
+    ) -> Result<Vec<FederatedDomain>, FederationError> {
         let here = match self.active() {
-            Some(session) => self.carry_out(&order, &actor, &session).await,
-            None => Err(FederationError::NotActive),
+            Some(session) => {
+                // brought to its end, audit line included, also if nobody waits for the answer any more
+                let (this, order, actor) = (Arc::clone(self), order.clone(), actor.clone());
+                let done = tokio::spawn(async move { this.carry_out(&order, &actor, &session).await });
+                done.await.unwrap_or_else(|error| Err(StateError::Io(error.to_string()).into()))
+            }
+            None => Err(OrderError::NotActive.into()),
         };
         match here {
-            Err(FederationError::NotActive) if actor.asserted_by.is_none() => self.by_active(&order, actor.uid).await,
+            Err(FederationError::Order(OrderError::NotActive)) if actor.asserted_by.is_none() => {
+                self.by_active(&order, actor.uid).await
+            }
             decided => decided,
         }
     }
@@ -212,7 +203,7 @@ impl Federation {
         actor: &Actor,
         session: &SigningSession,
     ) -> Result<Vec<FederatedDomain>, FederationError> {
-        let state = state_of(session).ok_or(FederationError::NotActive)?;
+        let state = state_of(session).ok_or(OrderError::NotActive)?;
         let before = poll::read(&state).await?;
         if let Some(trust_domain) = order.trust_domain().filter(|named| **named == self.parts.trust_domain) {
             return Err(FederationError::Own(trust_domain.clone()));

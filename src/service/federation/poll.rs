@@ -31,6 +31,8 @@ use crate::{
 pub(super) const FETCH_LIMIT: Duration = Duration::from_secs(10);
 /// After a state that could not be read or written.
 const RETRY: Duration = Duration::from_secs(1);
+/// After a configuration that could not be taken up whole.
+const TAKE_UP_AGAIN: Duration = Duration::from_secs(60);
 /// While there is nobody to ask.
 const NOBODY: Duration = Duration::from_secs(3600);
 
@@ -92,13 +94,16 @@ impl Federation {
         else {
             return pending().await;
         };
-        while let Err(error) = self.take_configuration(&state).await {
-            warn!(event = "federation_not_taken_up", %error);
-            tokio::time::sleep(RETRY).await;
-        }
+        let mut not_taken_up = None;
         loop {
+            let trouble = self.take_configuration(&state).await.err();
+            if let Some(error) = trouble.as_ref().filter(|error| not_taken_up.as_ref() != Some(*error)) {
+                warn!(event = "federation_not_taken_up", %error);
+            }
+            not_taken_up = trouble;
             let next = match self.round(&session, &state).await {
-                Ok(next) => next,
+                Ok(next) if not_taken_up.is_none() => next,
+                Ok(next) => next.min(Instant::now() + TAKE_UP_AGAIN),
                 Err(error) => {
                     warn!(event = "federation_not_read", %error);
                     Instant::now() + RETRY
@@ -111,26 +116,36 @@ impl Federation {
         }
     }
 
-    /// Puts what the configuration hands over into the state, unless that has been done, and ends what stands nowhere any more.
+    /// Puts what the configuration hands over into the state, unless that has been done, and ends what stands nowhere any more. One
+    /// that can't be put there keeps no other one from it; the first such error is returned.
     async fn take_configuration(&self, state: &Arc<TermState>) -> Result<(), PartnersError> {
         let configured = self.parts.configured.clone();
-        self.change(state, move |partners: &mut Partners| {
-            partners.retain(|trust_domain, partner| {
-                let is_configured = configured.iter().any(|one| one.relationship.trust_domain == *trust_domain);
-                partner.commanded.is_some() || is_configured
-            });
-            for one in &configured {
-                let partner = partners.entry(one.relationship.trust_domain.clone()).or_insert_with(nothing_known);
-                if let Some(Bootstrap { bundle, digest }) = &one.bootstrap
-                    && partner.bootstrap.as_ref() != Some(digest)
-                {
-                    partner.bundle = Some(bundle.clone());
-                    (partner.fetched_at, partner.bootstrap) = (None, Some(digest.clone()));
-                }
-            }
-            Ok::<_, PartnersError>(())
-        })
-        .await
+        let mut taken = self
+            .change(state, move |partners: &mut Partners| {
+                partners.retain(|trust_domain, partner| {
+                    let is_configured = configured.iter().any(|one| one.relationship.trust_domain == *trust_domain);
+                    partner.commanded.is_some() || is_configured
+                });
+                Ok::<_, PartnersError>(())
+            })
+            .await;
+        for one in &self.parts.configured {
+            let one = one.clone();
+            let one_taken = self
+                .change(state, move |partners: &mut Partners| {
+                    let partner = partners.entry(one.relationship.trust_domain).or_insert_with(nothing_known);
+                    if let Some(Bootstrap { bundle, digest }) = one.bootstrap
+                        && partner.bootstrap.as_ref() != Some(&digest)
+                    {
+                        partner.bundle = Some(bundle);
+                        (partner.fetched_at, partner.bootstrap) = (None, Some(digest));
+                    }
+                    Ok::<_, PartnersError>(())
+                })
+                .await;
+            taken = taken.and(one_taken);
+        }
+        taken
     }
 
     /// Fetches what is due. Returns when something is due again.

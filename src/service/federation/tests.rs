@@ -323,9 +323,9 @@ async fn what_is_configured_is_not_an_operators_to_change_and_without_a_term_not
     }
     world.sessions.send_replace(None);
     let refused = world.order(FederationOrder::List).await;
-    assert_eq!(refused, Err(FederationError::NoActive("nobody else is there".into())));
+    assert_eq!(refused, Err(OrderError::NoActive("nobody else is there".into()).into()));
     let passed_on = Actor { uid: 7, asserted_by: Some("replica-1".into()) };
-    assert_eq!(world.federation.order(FederationOrder::List, passed_on).await, Err(FederationError::NotActive));
+    assert_eq!(world.federation.order(FederationOrder::List, passed_on).await, Err(OrderError::NotActive.into()));
 }
 
 #[tokio::test(start_paused = true)]

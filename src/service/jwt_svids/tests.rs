@@ -193,10 +193,32 @@ async fn one_by_a_key_that_is_tainted_or_gone_is_renewed_at_once() {
     world.fetch("a").await.unwrap();
     assert_eq!(world.calls(), 2);
     world.publish(false, Vec::new());
+    advance(RETRY).await;
     world.set_down(true);
     world.fetch("a").await.expect("the old one has not expired");
     world.fetch("a").await.unwrap();
     assert_eq!(world.calls(), 3, "not for each that asks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_trust_lags_behind_one_is_not_minted_for_each_that_asks() {
+    let world = World::new();
+    world.publish(false, Vec::new());
+    for _ in 0..5 {
+        world.fetch("a").await.unwrap();
+    }
+    assert_eq!(world.calls(), 1);
+    advance(RETRY).await;
+    world.fetch("a").await.unwrap();
+    assert_eq!(world.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_one_that_expires_while_a_new_one_is_waited_for_is_not_served() {
+    let world = World::taking(PATIENCE * 2, ID);
+    world.fetch("a").await.unwrap();
+    advance(LIFETIME - PATIENCE / 2).await;
+    assert!(matches!(world.fetch("a").await, Err(FetchError::NoAnswer)), "a new one takes longer than anybody waits");
 }
 
 #[tokio::test(start_paused = true)]

@@ -44,8 +44,9 @@ pub(super) struct Gathering {
 }
 
 /// So long a gateway accepts behind a Service whom it accepted last, once no policy holds for it any more: until the gateway has
-/// heard from elsewhere that it speaks no mutual TLS there, no request is to fail. Behind one that was deleted it accepts nobody.
-pub(super) const LEAVE_WITHIN: Duration = Duration::from_secs(60);
+/// heard from elsewhere that it speaks no mutual TLS there, no request is to fail. A gateway's controller on a busy machine takes more
+/// than a minute to change two hundred Services. Behind one that was deleted it accepts nobody.
+pub(super) const LEAVE_WITHIN: Duration = Duration::from_secs(600);
 
 /// Longest name of a Service (a DNS label), and of a namespace.
 const LABEL_AT_MOST: usize = 63;

@@ -2,7 +2,7 @@ use std::{collections::VecDeque, sync::Mutex};
 
 use tokio::time::Instant;
 
-use super::*;
+use super::{accepted_peers::LEAVE_WITHIN, *};
 use crate::domain::{
     authority::testing::TestRandom,
     clock::{BootInstant, Timestamp},
@@ -118,7 +118,7 @@ async fn whom_a_service_accepted_last_is_forgotten_in_time_also_while_nobody_ans
     let (follower, peers, ..) = follower(vec![vec![Ok(first), Ok(gone("r/2")), lost]]);
     let mut run = std::pin::pin!(follower.run());
     let known = |peers: &PeersReceiver| peers.borrow().as_ref().map(|peers| peers.len());
-    assert!(timeout(Duration::from_secs(59), run.as_mut()).await.is_err());
+    assert!(timeout(LEAVE_WITHIN - Duration::from_secs(1), run.as_mut()).await.is_err());
     assert_eq!(known(&peers), Some(1));
     assert!(timeout(Duration::from_secs(8), run.as_mut()).await.is_err());
     assert_eq!(known(&peers), Some(0));

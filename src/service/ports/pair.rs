@@ -166,13 +166,16 @@ impl DenialChange {
     }
 }
 
-/// Why the active did not do what an operator of this replica wants.
+/// Why no active has decided on what an operator wants, or that it was another replica that did.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
+    /// This replica is not active; another one may be. Nothing was done.
+    #[error("this replica is not active: run the command again when one is")]
+    NotActive,
     /// Nobody is known to be active, or it is not active any more: nothing was done.
-    #[error("{0}")]
+    #[error("no replica is known to be active: run the command again when one is ({0})")]
     NoActive(String),
-    /// The active refused.
+    /// The active refused; its answer is passed on.
     #[error("{message}")]
     Refused {
         /// gRPC code.

@@ -82,6 +82,9 @@ pub trait RotationOfActive: Send + Sync {
 
 /// Those who follow the trust bundle live.
 pub trait Followers: Send + Sync {
+    /// A term of this replica has begun: who follows at others is not known yet.
+    fn begin_term(&self);
+
     /// Each of them, with the sequence that it said last is in effect.
     fn reached(&self) -> Vec<Reached>;
 }

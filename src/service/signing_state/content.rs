@@ -240,18 +240,20 @@ impl TrustContent {
         self.sequence
     }
 
-    /// Publishes these from now on. Returns whether that is anything new. The sequence has grown then if it is another bundle,
-    /// unless nothing has ever been published.
+    /// With each change of anything that is published: by it whoever follows tells what is newer, whichever replica tells it.
+    pub(super) const fn raise_sequence(&mut self) {
+        self.sequence = self.next_sequence();
+    }
+
+    /// Publishes these from now on. Returns whether that is anything new. The sequence has grown then, unless nothing has ever been
+    /// published.
     pub(super) fn publish(&mut self, bundle: &TrustBundle, jwt: &[&JwtAuthority], tainted: Vec<String>) -> bool {
         let bundle = bundle.to_pem();
         let jwt: Vec<_> = jwt.iter().map(|key| key.jwk().clone()).collect();
-        let is_same_bundle = self.bundle == bundle && self.jwt == jwt;
-        if is_same_bundle && self.tainted == tainted {
+        if self.bundle == bundle && self.jwt == jwt && self.tainted == tainted {
             return false;
         }
-        if !is_same_bundle {
-            self.sequence = self.next_sequence();
-        }
+        self.raise_sequence();
         (self.bundle, self.jwt, self.tainted) = (bundle, jwt, tainted);
         true
     }

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    JWT_KEY_LIFETIME, Origin, authority_of, certificate_of,
+    JWT_KEY_LIFETIME, Origin, authority_of,
     content::{StoredAuthority, TrustContent},
     json::encoded,
-    load_trust,
+    load_trust, one_certificate,
     slots::{ActiveContent, JwtKeyContent, RotationContent, SlotContent},
     unusable,
 };
@@ -22,7 +22,7 @@ use crate::{
         leadership::Term,
         x509::{Certificate, PrivateKey, TrustBundle},
     },
-    service::ports::{AuthorityKind, StateError, StateObject, StateStore},
+    service::ports::{AuthorityKind, MAX_OBJECT_BYTES, StateError, StateObject, StateStore},
 };
 
 /// Both as they were read, or will be once they are written.
@@ -83,7 +83,7 @@ impl Objects {
         let next_sequence = self.trust.next_sequence();
         let mut has_changed = false;
         if let StoredAuthority::Own(own) = &mut self.authority {
-            let certificate = certificate_of(own)?;
+            let certificate = one_certificate(&own.certificate)?;
             let rotation = own.rotation.get_or_insert_default();
             if rotation.active.is_none() {
                 // killed between the first two writes of all, there is no bundle yet
@@ -133,7 +133,9 @@ impl Objects {
         let keys: Vec<(Slot, JwtSigner)> = keys.collect::<Result<_, StateError>>()?;
         let x509 = if let StoredAuthority::Own(_) = &self.authority { self.x509_slots()? } else { Vec::new() };
         let tainted = x509.iter().chain(keys.iter().map(|(slot, _)| slot)).filter(|slot| slot.tainted);
-        let tainted = tainted.map(|slot| slot.id.clone()).collect();
+        let mut tainted: Vec<_> = tainted.map(|slot| slot.id.clone()).collect();
+        let roots = if let StoredAuthority::Own(_) = &self.authority { self.tainted_roots()? } else { Vec::new() };
+        tainted.extend(roots);
         let public: Vec<_> = keys.iter().map(|(_, signer)| signer.authority()).collect();
         Ok(self.trust.publish(&bundle, &public, tainted))
     }
@@ -154,6 +156,28 @@ impl Objects {
         }
     }
 
+    /// Whoever signs certificates by these objects, if it is not plugged in, and JWT-SVIDs.
+    pub(super) fn active_ids(&self) -> Result<(Option<String>, Option<String>), StateError> {
+        let authority = match &self.authority {
+            StoredAuthority::Own(own) => Some(authority_id(&one_certificate(&own.certificate)?)),
+            StoredAuthority::PluggedIn(_) => None,
+        };
+        let jwt = self.rotation()?.jwt.iter().find(|key| key.signs());
+        Ok((authority, jwt.map(|key| key.slot().map(|slot| slot.id)).transpose()?))
+    }
+
+    /// Before anything is written: one object without the other would say half of it.
+    pub(super) fn check_room(&self) -> Result<(), StateError> {
+        let size = encoded(&self.trust)?.len();
+        if size <= MAX_OBJECT_BYTES {
+            return Ok(());
+        }
+        Err(StateError::Unusable(format!(
+            "the trust object would have {size} bytes with these roots, and {MAX_OBJECT_BYTES} are possible: end a federation, allow \
+             again what need not be denied any more, or plug an authority in with fewer roots"
+        )))
+    }
+
     /// What signs JWT-SVIDs by these objects.
     pub(super) fn jwt_signer(&self) -> Result<Option<JwtSigner>, StateError> {
         self.rotation()?.jwt.iter().find(|key| key.signs()).map(JwtKeyContent::signer).transpose()
@@ -167,7 +191,7 @@ impl Objects {
             AuthorityKind::X509 => {
                 let StoredAuthority::Own(own) = &self.authority else { return Err(plugged_in()) };
                 let prepared = rotation.others.iter().find(|slot| slot.phase() == Phase::Prepared);
-                let certificate = certificate_of(own)?;
+                let certificate = one_certificate(&own.certificate)?;
                 let lifetime = certificate.not_after().since(certificate.not_before());
                 (self.x509_slots()?, rotation.handed_out(), prepared.map(|slot| since(slot.standing.since)), lifetime)
             }
@@ -233,18 +257,35 @@ impl Objects {
 
     /// The roots of all authorities, in the order in which these were published.
     fn own_roots(&self) -> Result<Vec<Certificate>, StateError> {
+        self.roots_of(|_whichever| true)
+    }
+
+    /// Those above intermediates that are tainted, and above no other authority.
+    fn tainted_roots(&self) -> Result<Vec<String>, StateError> {
+        let (sound, tainted) = (self.roots_of(|is_tainted| !is_tainted)?, self.roots_of(|is_tainted| is_tainted)?);
+        let named: Vec<_> = self.x509_slots()?.into_iter().map(|slot| slot.id).collect();
+        let roots = tainted.iter().filter(|root| !sound.contains(root)).map(authority_id);
+        Ok(roots.filter(|root| !named.contains(root)).collect())
+    }
+
+    /// The roots of those authorities that count, by whether they are tainted.
+    fn roots_of(&self, counts: impl Fn(bool) -> bool) -> Result<Vec<Certificate>, StateError> {
         let StoredAuthority::Own(own) = &self.authority else { return Err(plugged_in()) };
         let rotation = self.rotation()?;
         let active = rotation.active.as_ref().ok_or_else(|| unusable(&"its standing is missing"))?;
-        let others = rotation.others.iter().map(|slot| (&slot.standing, &slot.certificate));
-        let mut all: Vec<_> = others.chain([(active, &own.certificate)]).collect();
+        let others = rotation.others.iter().filter(|slot| counts(slot.is_tainted()));
+        let others = others.map(|slot| (&slot.standing, &slot.certificate));
+        let mut all: Vec<_> = others.chain(counts(false).then_some((active, &own.certificate))).collect();
         all.sort_by_key(|(standing, _)| standing.published_in);
         let pems = all.into_iter().flat_map(|(standing, certificate)| {
             let roots = standing.roots.as_slice();
             if roots.is_empty() { std::slice::from_ref(certificate) } else { roots }
         });
-        Certificate::all_from_pem(pems.map(String::as_str).collect::<String>().as_bytes())
-            .map_err(|error| unusable(&error))
+        let pem: String = pems.map(String::as_str).collect();
+        if pem.is_empty() {
+            return Ok(Vec::new());
+        }
+        Certificate::all_from_pem(pem.as_bytes()).map_err(|error| unusable(&error))
     }
 
     fn x509_slots(&self) -> Result<Vec<Slot>, StateError> {
@@ -258,7 +299,7 @@ impl Objects {
             tainted,
             published_in,
         };
-        let mut slots = vec![slot(&certificate_of(own)?, Phase::Active, false, active.published_in)];
+        let mut slots = vec![slot(&one_certificate(&own.certificate)?, Phase::Active, false, active.published_in)];
         for other in &rotation.others {
             let certificate = one_certificate(&other.certificate)?;
             slots.push(slot(&certificate, other.phase(), other.is_tainted(), other.standing.published_in));
@@ -291,12 +332,6 @@ impl Objects {
         rotation.others = others;
         Ok(())
     }
-}
-
-fn one_certificate(pem: &str) -> Result<Certificate, StateError> {
-    let certificates = Certificate::all_from_pem(pem.as_bytes()).map_err(|error| unusable(&error))?;
-    let [certificate] = certificates.try_into().map_err(|_other_number| unusable(&"it is not one certificate"))?;
-    Ok(certificate)
 }
 
 fn plugged_in() -> StateError {

@@ -311,3 +311,52 @@ fn a_root_that_ended_while_nobody_was_there_gives_way_to_the_one_that_was_prepar
     world.fail_over();
     assert_eq!(world.claimed.authority.borrow().id(), next);
 }
+
+#[test]
+fn a_step_whose_answer_was_lost_is_in_effect_as_soon_as_the_state_is_read_again() {
+    for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
+        let mut world = World::new();
+        world.happens(&Happening::Prepare(kind));
+        let next = world.named(kind, Phase::Prepared, false).unwrap();
+        world.clock.forward(TTL * 2);
+        world.store.loses_answers(true);
+        assert!(matches!(world.step(kind, &WantedStep::Activate(next.clone())), Err(Failed::State(StateError::Io(_)))));
+        world.store.loses_answers(false);
+        world.state().settle().unwrap();
+        let signs = match kind {
+            AuthorityKind::X509 => world.claimed.authority.borrow().id().to_owned(),
+            AuthorityKind::Jwt => world.claimed.jwt_signer.borrow().clone().unwrap().key_id().to_owned(),
+        };
+        assert_eq!(signs, next, "{kind:?}");
+        world.check();
+    }
+}
+
+#[test]
+fn of_an_intermediate_that_is_tainted_the_root_proves_nothing_either() {
+    let mut world = World::new();
+    // the authority that signs is said to be one that was imported, below a root of its own
+    let above = crate::domain::authority::testing::authority();
+    let root = above.certificate().to_pem();
+    world.happens(&Happening::Prepare(AuthorityKind::X509));
+    let mut stored = world.store.json(StateObject::Authority);
+    assert!(stored["rotation"]["active"].is_object(), "{stored}");
+    stored["rotation"]["active"]["roots"] = serde_json::json!([root]);
+    world.store.set_text(StateObject::Authority, &stored.to_string());
+    let first = world.named(AuthorityKind::X509, Phase::Active, false).unwrap();
+    let next = world.named(AuthorityKind::X509, Phase::Prepared, false).unwrap();
+    let by_force = |world: &World, wanted: WantedStep| {
+        let now = world.clock.now();
+        let done = world.state().step(AuthorityKind::X509, &wanted, |found, step| {
+            Ok::<_, Failed>(Some(found.authorities.after_by_force(step, now)?))
+        });
+        done.unwrap();
+    };
+    by_force(&world, WantedStep::Activate(next.clone()));
+    assert_eq!(world.published().proving_roots().unwrap().roots().len(), 2);
+    by_force(&world, WantedStep::Taint(first.clone()));
+    let trust = world.published();
+    assert_eq!(trust.tainted, [first, authority_id(above.certificate())]);
+    let proving: Vec<_> = trust.proving_roots().unwrap().roots().iter().map(authority_id).collect();
+    assert_eq!((proving, trust.own.x509_authorities.len()), (vec![next], 2));
+}

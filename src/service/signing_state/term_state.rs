@@ -67,8 +67,8 @@ enum Touched {
     Authorities,
 }
 
-/// A token that was signed by a key which signs no more may have been on its way.
-const JWT_SLACK: Duration = Duration::from_secs(10);
+/// A key goes on signing until the state is written that says that it doesn't.
+const JWT_SLACK: Duration = Duration::from_secs(60);
 
 impl TermState {
     pub(super) fn claimed(
@@ -162,8 +162,9 @@ impl TermState {
         decide: impl FnOnce(&KindState, &Step) -> Result<Option<Authorities>, E>,
     ) -> Result<(), E> {
         let now = self.parts.clock.now();
-        let last_jwt_end = now.plus(self.parts.settings.jwt_ttl + JWT_SLACK);
         self.change(|objects| {
+            // others may have changed the state first
+            let last_jwt_end = self.parts.clock.now().plus(self.parts.settings.jwt_ttl + JWT_SLACK);
             let state = objects.kind_state(kind)?;
             let (step, new) = match wanted {
                 WantedStep::Prepare => {
@@ -239,7 +240,8 @@ impl TermState {
         let touched = change(&mut objects)?;
         let is_published_anew = objects.publish(origin, trust_domain)? || was_behind;
         let now = clock.now();
-        let is_signing_anew = touched == Touched::Authorities || is_published_anew;
+        // also what a write has changed whose answer never came
+        let is_signing_anew = touched == Touched::Authorities || is_published_anew || !self.signs_by(&objects)?;
         let authority = is_signing_anew.then(|| objects.signing_authority(origin, trust_domain, now)).transpose()?;
         let own_authority = authority.as_ref().filter(|_| matches!(origin, Origin::SelfSigned));
         if let Some(authority) = own_authority {
@@ -248,6 +250,9 @@ impl TermState {
         }
         let published = objects.trust.published(trust_domain, settings.refresh_hint)?;
         let jwt_signer = objects.jwt_signer()?;
+        if is_published_anew {
+            objects.check_room()?;
+        }
         if touched != Touched::Nothing || own_authority.is_some() {
             objects.write_authority(store.as_ref(), *term)?;
         }
@@ -268,6 +273,14 @@ impl TermState {
 }
 
 impl TermState {
+    /// Whether those sign that do so by these objects.
+    fn signs_by(&self, objects: &Objects) -> Result<bool, StateError> {
+        let (authority, jwt) = objects.active_ids()?;
+        let is_own = matches!(self.parts.origin, Origin::SelfSigned);
+        let signs_x509 = !is_own || authority.as_deref() == Some(self.authority.borrow().id());
+        Ok(signs_x509 && jwt.as_deref() == self.jwt_signer.borrow().as_ref().map(|signer| signer.key_id()))
+    }
+
     /// The trust object as it is stored. Blocks.
     pub(super) fn stored_trust(&self) -> Result<TrustContent, StateError> {
         let gone = || StateError::Unusable("there is no trust object in the state".into());
@@ -284,7 +297,11 @@ impl TermState {
         let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = || StateError::Unusable("there is no trust object in the state".into());
         let (version, mut trust) = load_trust(store.as_ref())?.ok_or_else(gone)?;
+        let federated = trust.federation().bundles()?;
         if change(&mut trust)? {
+            if trust.federation().bundles()? != federated {
+                trust.raise_sequence();
+            }
             let published = trust.published(trust_domain, settings.refresh_hint)?;
             store.compare_and_swap(StateObject::Trust, version, *term, &encoded(&trust)?)?;
             self.trust.send_replace(Some(Arc::new(published)));

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
 };
 
 use zeroize::Zeroizing;
@@ -21,11 +21,13 @@ pub(crate) struct Memory {
     objects: Mutex<HashMap<StateObject, Versioned>>,
     claimed: Mutex<Term>,
     writes_left: AtomicUsize,
+    loses_answers: AtomicBool,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { objects: Mutex::default(), claimed: Mutex::new(Term::NONE), writes_left: AtomicUsize::new(usize::MAX) }
+        let (claimed, writes_left) = (Mutex::new(Term::NONE), AtomicUsize::new(usize::MAX));
+        Self { objects: Mutex::default(), claimed, writes_left, loses_answers: AtomicBool::default() }
     }
 }
 
@@ -33,6 +35,11 @@ impl Memory {
     /// So many writes from now on succeed.
     pub(crate) fn dies_after(&self, writes: usize) {
         self.writes_left.store(writes, Ordering::Relaxed);
+    }
+
+    /// Whether what is written is there, and nobody hears of it.
+    pub(crate) fn loses_answers(&self, does: bool) {
+        self.loses_answers.store(does, Ordering::Relaxed);
     }
 
     pub(crate) fn text(&self, object: StateObject) -> String {
@@ -78,6 +85,9 @@ impl StateStore for Memory {
             return Err(StateError::Conflict { object, expected, found });
         }
         objects.insert(object, Versioned { version: found + 1, term, content: Zeroizing::new(new.to_vec()) });
+        if self.loses_answers.load(Ordering::Relaxed) {
+            return Err(StateError::Io("no answer".into()));
+        }
         Ok(found + 1)
     }
 }

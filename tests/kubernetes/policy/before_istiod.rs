@@ -240,7 +240,7 @@ fn a_replica_and_istiod_leave(stage: &mut Stage, envoy: &Gateway) {
     let heir = [folders(stage)[1 - active].clone()];
     set_label(stage, None);
     wait_until(TAKE_OVER + START, "no objects without the label, by the other one", || objects_are_gone(stage));
-    soon("an answer without the label, for a minute", envoy, answers);
+    soon("an answer without the label, for a while", envoy, answers);
     set_label(stage, Some("enabled"));
     wait_until(SOON, "objects again", || objects_are_right(stage));
     in_force_at(&heir, ENFORCED);

@@ -270,7 +270,7 @@ impl Stage {
         self.put_pod("three", "v1");
         soon("an answer by a new pod of the account", gateway, answers);
         self.set_label(None);
-        soon("an answer without the label, for a minute", gateway, answers);
+        soon("an answer without the label, for a while", gateway, answers);
         self.set_label(Some("enabled"));
         soon("an answer with the label again", gateway, answers);
     }

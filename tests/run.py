@@ -347,6 +347,8 @@ def plan() -> List[Step]:
              cargo("build", "--locked", "--release", *WITH_KUBERNETES)),
         Step(3, "chart", "2 min, the first time 15", 60 * MINUTE,
              lambda step: run(step, [sys.executable, str(ROOT / "tests" / "chart.py")], env=released)),
+        Step(3, "docs", "25 s", 10 * MINUTE,
+             lambda step: run(step, [sys.executable, str(ROOT / "tests" / "docs.py")], env=released)),
         Step(3, "alerts", "15 s, the first time 15 min", 60 * MINUTE,
              lambda step: run(step, [sys.executable, str(ROOT / "tests" / "alerts.py")])),
         # What mostly waits, together; what is held to limits of time, one by one.

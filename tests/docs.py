@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Runs every command of README.md and docs, verbatim, in a clean folder; those that need a cluster are checked as far as that goes: ours by
+the program's own parser, helm's by the chart and its schema, the others by the files and objects that they name. What is not run is said.
+
+COUNTERSIGN_TEST_BINARY names the program, of a build with Kubernetes; the release build if not.
+"""
+
+import sys
+
+sys.dont_write_bytecode = True
+
+import os
+import time
+from pathlib import Path
+from typing import Callable, Dict, Optional, Tuple, TypeVar
+
+import apart
+from chart_checks.helm import Broken, provide
+from docs_checks import versions
+from docs_checks.follow import Folder
+from docs_checks.pages import Block, blocks, inline, pages, simple_commands
+from docs_checks.parse import Parser, Reader, known_values
+from run import RELEASE, ROOT, Failed, say
+
+# What else a block needs, by page and beginning.
+NEEDS: Dict[Tuple[str, str], Callable[[Folder], None]] = {
+    ("docs/issuance.md", "countersign issuance deny"): Folder.start_pair,
+    ("docs/operations.md", "countersign authority export --out backup  "): Folder.start_pair,
+    ("docs/operations.md", "countersign authority import"): Folder.lose_pair,
+}
+NOT_RUN: Dict[Tuple[str, str], str] = {
+    ("README.md", "python3 tests/run.py"): "this is a step of it",
+    ("CONTRIBUTING.md", "cargo build"): "tests/run.py has these steps",
+    ("RELEASING.md", "export SOURCE_DATE_EPOCH"): "builds and pushes an image; tests/image.py reads the Containerfile",
+    ("RELEASING.md", "podman manifest"): "pushes an image",
+    ("RELEASING.md", "python3 tests/sbom.py"): "tests/image.py checks what comes of it",
+    ("RELEASING.md", "cosign"): "publishes",
+    ("docs/policy.md", "countersign policy list"): "needs a cluster",
+    ("docs/testing.md", "cargo test --lib"): "tests/run.py has these tests",
+    ("docs/why-not-pilot-agent.md", "cargo build"): "tests/run.py has that test",
+    ("docs/federation.md", "countersign federation create"): "needs another trust domain; tests/federation.rs has one",
+    ("docs/root-rotation.md", "countersign authority x509 show"): "steps wait for hours; tests/rotation takes them",
+    ("docs/outputs.md", "countersign agent …"): "the rest of it stands elsewhere; tests/outputs has all of it",
+    ("docs/istiod.md", "countersign agent --ca-address istiod"): "needs a cluster",
+}
+NEEDS_A_CLUSTER = {"kubectl", "helm"}
+T = TypeVar("T")
+
+
+def row_of(table: Dict[Tuple[str, str], T], block: Block) -> Optional[T]:
+    return next((what for (page, begin), what in table.items() if page == block.page and block.text.startswith(begin)), None)
+
+
+def reason(block: Block) -> str:
+    """Why it isn't run; empty if it is."""
+    why = row_of(NOT_RUN, block)
+    if why:
+        return why
+    words = [words[0] for command in block.commands() for words in simple_commands(command)]
+    return "needs a cluster" if NEEDS_A_CLUSTER & set(words) or "--state kubernetes" in block.text else ""
+
+
+def follow_pages(binary: Path, reader: Reader) -> None:
+    matched = set()
+    for page in pages():
+        with Folder(binary) as folder:
+            for block in blocks(page):
+                if not block.commands():
+                    raise Broken(f"{block.where}: no command")
+                matched |= {row for row in [*NOT_RUN, *NEEDS] if row[0] == block.page and block.text.startswith(row[1])}
+                why = reason(block)
+                if why:
+                    say(f"  {block.where}: {reader.check(block)} commands read, not run: {why}")
+                    continue
+                needs = row_of(NEEDS, block)
+                if needs:
+                    needs(folder)
+                begun = time.monotonic()
+                folder.follow(block)
+                say(f"  {block.where}: {len(block.commands())} commands run ({time.monotonic() - begun:.1f} s)")
+    unused = {*NOT_RUN, *NEEDS} - matched
+    if unused:
+        raise Broken(f"no block begins so: {sorted(unused)}")
+
+
+def read_sentences(reader: Reader) -> int:
+    return sum(reader.check(block) for page in pages() for block in inline(page))
+
+
+def main() -> int:
+    binary = Path(os.environ.get("COUNTERSIGN_TEST_BINARY") or RELEASE).resolve()
+    try:
+        if not os.access(binary, os.X_OK):
+            raise Broken(f"{binary} is not there: build it, or name another one by COUNTERSIGN_TEST_BINARY")
+        if not apart.is_apart():
+            provide()
+        apart.begin("net")  # the pages name ports; whoever else has them here must not matter
+        parser = Parser(binary)
+        reader = Reader(parser)
+        follow_pages(binary, reader)
+        say(f"{read_sentences(reader)} commands within sentences read")
+        say(f"{versions.check(ROOT / 'docs' / 'compatibility.md')} versions are those of the tests")
+        say(f"{versions.migrations(parser.all_flags(), known_values())} settings of the pages for those who come from elsewhere are there")
+    except (Broken, Failed) as error:
+        say(f"FAILED: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Checks the image as far as that goes without a container engine: the Containerfile by what the chart runs, the binary by its headers and in
+an empty root (certificates and configuration, read-only, nobody's user), where it signs, fetches and verifies; and the list of what is in it.
+
+COUNTERSIGN_TEST_BINARY names the program, linked statically; the release build if not.
+"""
+
+import sys
+
+sys.dont_write_bytecode = True
+
+import os
+from pathlib import Path
+
+import apart
+from chart_checks.helm import Broken, provide
+from image_checks import containerfile, contents, elf, empty_root
+from run import RELEASE, Failed, say
+
+
+def main() -> int:
+    binary = Path(os.environ.get("COUNTERSIGN_TEST_BINARY") or RELEASE).resolve()
+    try:
+        if not os.access(binary, os.X_OK):
+            raise Broken(f"{binary} is not there: build it, or name another one by COUNTERSIGN_TEST_BINARY")
+        if not apart.is_apart():
+            provide()
+            containerfile.check()
+            say("the Containerfile has what the chart runs, and all that its build needs")
+            elf.check(binary)
+            say(f"{binary}: static, at an address of the kernel's choice, {binary.stat().st_size >> 20} MiB")
+            say(f"{contents.check(binary)} crates in the list, all that the binary names among them")
+        apart.begin("mount", "net")
+        empty_root.check(binary)
+    except (Broken, Failed) as error:
+        say(f"FAILED: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

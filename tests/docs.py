@@ -46,6 +46,14 @@ NOT_RUN: Dict[Tuple[str, str], str] = {
 NEEDS_A_CLUSTER = {"kubectl", "helm"}
 T = TypeVar("T")
 
+# Each must be refused.
+BROKEN = [
+    "countersign serve --no-such-flag", "countersign issuance denyy", "countersign policy explain a/b c",
+    "helm install countersign charts/countersign --set image.registri=a", "helm upgrade countersign charts/elsewhere",
+    "kubectl apply -f charts/countersign/rbac-none.yaml", "kubectl exec deployment/countersign-b -- countersign policy list",
+    "kubectl exec deployment/countersign -- countersign policy lst", "cargo test --test nowhere", "python3 tests/nothing.py", "somebody else",
+]
+
 
 def row_of(table: Dict[Tuple[str, str], T], block: Block) -> Optional[T]:
     return next((what for (page, begin), what in table.items() if page == block.page and block.text.startswith(begin)), None)
@@ -83,6 +91,16 @@ def follow_pages(binary: Path, reader: Reader) -> None:
         raise Broken(f"no block begins so: {sorted(unused)}")
 
 
+def can_fail(reader: Reader, folder: Folder) -> None:
+    for command in [*BROKEN, "false"]:
+        block = Block("a broken page", 1, command + "\n")
+        try:
+            folder.follow(block) if command == "false" else reader.check(block)
+        except Broken:
+            continue
+        raise Broken(f"not noticed: {command}")
+
+
 def read_sentences(reader: Reader) -> int:
     return sum(reader.check(block) for page in pages() for block in inline(page))
 
@@ -101,6 +119,9 @@ def main() -> int:
         say(f"{read_sentences(reader)} commands within sentences read")
         say(f"{versions.check(ROOT / 'docs' / 'compatibility.md')} versions are those of the tests")
         say(f"{versions.migrations(parser.all_flags(), known_values())} settings of the pages for those who come from elsewhere are there")
+        with Folder(binary) as folder:
+            can_fail(reader, folder)
+        say(f"{len(BROKEN) + 1} broken commands are noticed")
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")
         return 1

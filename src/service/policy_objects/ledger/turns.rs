@@ -11,8 +11,12 @@ use crate::domain::{clock::BootInstant, policy::ObjectName};
 const INTERVAL: Duration = Duration::from_millis(150);
 /// Until the other proxies have it as well, once one is heard to have it.
 const MARGIN: Duration = Duration::from_millis(50);
-/// Who has not said by then that it has the change, does not say it at all or waits for something else.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Who has not said by then that it has the change, waits for something else or is very busy.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The same of the second in a row: what came too fast for Envoy is in use by then, 15 s after it asked for the endpoints in vain.
+const SECOND_PATIENCE: Duration = Duration::from_secs(16);
+/// The same of others after them, until one is heard again.
+const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 /// Of more than these it is sooner done with all if they come at once.
 const CROWD: usize = 200;
 
@@ -22,8 +26,8 @@ pub(in crate::service::policy_objects) struct Turns {
     free_at: Option<BootInstant>,
     /// Of whom it is to be heard that proxies use its policy, or use it no more.
     awaited: Option<(ObjectName, bool)>,
-    /// Nobody said so the last time.
-    is_silent: bool,
+    /// How often in a row nobody said so.
+    silences: u32,
 }
 
 impl Turns {
@@ -34,7 +38,9 @@ impl Turns {
 
     /// One begins, of a Service; with what proxies are expected to do, if they can be heard to do it.
     pub(super) fn begin(&mut self, service: ObjectName, expected: Option<bool>, now: BootInstant) {
-        self.is_silent |= self.awaited.is_some();
+        if self.awaited.is_some() {
+            self.silences = self.silences.saturating_add(1);
+        }
         self.awaited = expected.map(|is_used| (service, is_used));
         self.free_at = Some(now.plus(INTERVAL));
     }
@@ -44,7 +50,12 @@ impl Turns {
         if !is_written {
             self.awaited = None;
         }
-        let pause = if self.awaited.is_some() && !self.is_silent { PATIENCE } else { MARGIN };
+        let pause = match (&self.awaited, self.silences) {
+            (None, _) => MARGIN,
+            (Some(_), 0) => PATIENCE,
+            (Some(_), 1) => SECOND_PATIENCE,
+            (Some(_), _) => LITTLE_PATIENCE,
+        };
         self.free_at = self.free_at.max(Some(now.plus(pause)));
     }
 
@@ -61,7 +72,7 @@ impl Turns {
     /// It was heard.
     pub(in crate::service::policy_objects) fn heard(&mut self, now: BootInstant) {
         self.awaited = None;
-        self.is_silent = false;
+        self.silences = 0;
         self.free_at = Some(now.plus(MARGIN));
     }
 }

@@ -8,6 +8,7 @@ pub mod identity;
 pub mod issuance;
 pub mod jwt;
 pub mod leadership;
+pub mod object_version;
 pub mod pace;
 pub mod policy;
 pub mod random;

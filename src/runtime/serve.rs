@@ -145,7 +145,7 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let issuers = proofs::configured_issuers(&config.token_issuers)?;
     let mut surroundings = surroundings(&config, issuers, &seams).await?;
     let mut supervisor = Supervisor::default();
-    let tasks = std::mem::take(&mut surroundings.tasks);
+    let (tasks, finding) = (std::mem::take(&mut surroundings.tasks), std::mem::take(&mut surroundings.finding));
     tasks.into_iter().for_each(|(name, task)| supervisor.spawn(name, until(&shutdown, task)));
     let endpoint = BundleEndpoint::bind(config.bundle_endpoint.as_ref(), &seams.clock).await?;
     let greeting = greeting(&config, &surroundings, endpoint.as_ref());
@@ -171,8 +171,9 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
         start_workload_socket(socket, &config.workload, &identities, &trust, (&shutdown, &mut supervisor)).await?;
     let published = trust.agents.trust.clone();
     federation::start(&signing.announcer.federation, (&shutdown, &mut supervisor));
-    let Started { serving, slot, left } =
+    let Started { serving, slot, left, all_answered } =
         start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
+    finding.into_iter().for_each(|(name, task)| supervisor.spawn(name, until_gone(task, all_answered.clone())));
     let clock = Arc::clone(&identities.clock);
     let of = bundle_endpoint::Of { trust: published, serving: serving.identity.clone(), clock, left };
     bundle_endpoint::start(endpoint, of, (&shutdown, &mut supervisor));
@@ -247,6 +248,8 @@ struct Started {
     slot: ReplicaSlot,
     /// Turns true when the term is released and the drain is over.
     left: watch::Receiver<bool>,
+    /// Turns true when what was in progress then is answered.
+    all_answered: watch::Receiver<bool>,
 }
 
 fn start_signing(
@@ -283,7 +286,7 @@ fn start_signing(
     let left = start_election(leadership, drain, shutdown, control, supervisor);
     let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
-    supervisor.spawn("health", on(control, until_gone(health, left.clone())));
+    supervisor.spawn("health", on(control, until_gone(health.run(), left.clone())));
     supervisor.spawn("issuance log", on(control, until_unwritable(log.writable(), shutdown)));
     // what is still in progress after that needs to know who is active
     let (answered, all_answered) = watch::channel(false);
@@ -298,21 +301,14 @@ fn start_signing(
     let services = PairServices { create, mint, history, denial, rotation, federation, enforcement };
     let pair_server = serve_others(pair_port, services, replicas, gone(left.clone()));
     supervisor.spawn("pair", cut_after_grace(pair_server, left.clone()));
-    supervisor.spawn(
-        "pair watch",
-        on(control, async move {
-            tokio::select! {
-                () = pair.follow(own_sessions) => Err(ServeFailed("it came to its end".into())),
-                () = gone(all_answered) => Ok(()),
-            }
-        }),
-    );
-    Started { serving: follower, slot, left }
+    let watching = async move { pair.follow(own_sessions).await };
+    supervisor.spawn("pair watch", on(control, until_gone(watching, all_answered.clone())));
+    Started { serving: follower, slot, left, all_answered }
 }
 
-async fn until_gone(health: Health, left: watch::Receiver<bool>) -> Result<(), ServeFailed> {
+async fn until_gone(task: impl Future<Output = ()>, left: watch::Receiver<bool>) -> Result<(), ServeFailed> {
     tokio::select! {
-        () = health.run() => Err(ServeFailed("it came to its end".into())),
+        () = task => Err(ServeFailed("it came to its end".into())),
         () = gone(left) => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Attempts, FoundRoots, OwnRoots, Reversals, Verdict};
-use crate::domain::clock::BootInstant;
+use crate::domain::{clock::BootInstant, object_version::is_older};
 
 /// There may be thousands of places that can't be written, all for one reason.
 const LONGEST_IN_VAIN: Duration = Duration::from_secs(64);
@@ -254,7 +254,7 @@ impl Distribution {
             && self.roots.are_source_of(&before.found)
             && !self.roots.are_source_of(&after.found)
             && self.roots.verdict(&after.found) != Verdict::Right
-            && !after.is_older_than(before)
+            && !is_older(&after.version, &before.version)
         {
             place.reversals.count(now);
         }
@@ -290,14 +290,6 @@ impl Distribution {
         if self.places.get(name).is_some_and(Place::is_empty) {
             self.places.remove(name);
         }
-    }
-}
-
-impl PlacedObject {
-    /// Whether this state was overtaken by what a write of ours was answered with. Versions of one object grow.
-    fn is_older_than(&self, other: &Self) -> bool {
-        let number = |object: &Self| object.version.parse::<u64>().ok();
-        number(self).zip(number(other)).is_some_and(|(own, other)| own < other)
     }
 }
 

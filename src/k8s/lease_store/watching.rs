@@ -1,4 +1,4 @@
-//! A watch of the Lease: nothing but hints, so that a release and a renewal are seen at once and not at the next look.
+//! A watch of the Lease: who holds it, and hints, so that a release and a renewal are seen at once and not at the next look.
 
 use std::{pin::pin, sync::Arc, sync::PoisonError, time::Duration};
 
@@ -11,8 +11,8 @@ use kube::{
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::{LeaseStore, failures::Failure};
-use crate::service::leadership::Hints;
+use super::{LeaseStore, failures::Failure, record};
+use crate::{domain::object_version::is_older, service::leadership::Hints};
 
 /// The API server ends a watch after this.
 const WATCH_SECONDS: u32 = 290;
@@ -21,8 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl LeaseStore {
-    /// Hints whenever the object becomes another one than was last read or written here. Without a watch everything works, only
-    /// later. Never returns.
+    /// Publishes who holds it, and hints, whenever the object becomes another one than was last read or written here. Without a watch
+    /// everything works, only later. Never returns.
     pub async fn watch(self: Arc<Self>, hints: Hints) {
         let (mut pause, mut failed) = (FIRST_PAUSE, false);
         loop {
@@ -58,6 +58,8 @@ impl LeaseStore {
                 WatchEvent::Error(status) => return Err(Error::Api(status).into()),
             };
             if self.is_news(seen.as_ref()) {
+                // a replica that leaves drives no election any more, and passes on to who is active by then
+                self.publish(seen.as_ref().and_then(record::holder));
                 hints.lease_changed();
             }
         }
@@ -65,10 +67,13 @@ impl LeaseStore {
     }
 
     /// Each renewal is news too: the wait for a lease that is renewed no more begins at its last renewal then, and not at a
-    /// look that came later.
+    /// look that came later. What is older than that is none.
     fn is_news(&self, seen: Option<&Lease>) -> bool {
         let version = |lease: &Lease| lease.metadata.resource_version.clone();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().and_then(version) != seen.and_then(version)
+        match (last.as_ref().and_then(version), seen.and_then(version)) {
+            (Some(last), Some(seen)) => last != seen && !is_older(&seen, &last),
+            (last, seen) => last != seen,
+        }
     }
 }

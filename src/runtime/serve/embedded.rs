@@ -42,8 +42,8 @@ pub(super) async fn join(
     let ca = listeners::bind("listen", config.listen, &directory, slot.slot()).await.map_err(ServeFailed::of)?;
     let admin = listeners::bind("adminListen", config.admin_listen, &directory, slot.slot());
     let Bound { listener: admin, address: admin_address, .. } = admin.await.map_err(ServeFailed::of)?;
-    let socket = WorkloadListener::bind(&data_dir.pair_socket(slot.slot()), private()).await;
-    let pair_port = PairPort::Socket(socket.map_err(ServeFailed::of)?);
+    let socket =
+        WorkloadListener::bind(&data_dir.pair_socket(slot.slot()), private()).await.map_err(ServeFailed::of)?;
     let replica = slot.replica().to_owned();
     let entry = ReplicaEntry {
         replica: replica.clone(),
@@ -69,7 +69,7 @@ pub(super) async fn join(
         replica,
         gave_way: ca.gave_way,
         ports: Ports { ca: ca.listener, ca_address: ca.address, admin, admin_address },
-        pair_port,
+        pair_port: PairPort::Socket(socket),
         tenure: Tenure::Lock,
         election: Arc::new(election),
         hints: Hints::new(),
@@ -88,6 +88,7 @@ pub(super) async fn join(
         announced: Announced::InDataDir(directory.clone(), entry),
         histories: Box::new(move |own| Arc::new(all_histories(logs_of, own_slot, own))),
         tasks: Vec::new(),
+        finding: Vec::new(),
         readiness: Readiness::default(),
         leave: Box::new(move || directory.withdraw(own_slot)),
     })

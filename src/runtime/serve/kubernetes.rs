@@ -73,9 +73,11 @@ pub(super) async fn join(
     let (port, _) = listen("pairListen", kubernetes.pair.listen).await.map_err(ServeFailed::of)?;
     let replica = format!("{}-{}", kubernetes.replica_uid, suffix(seams.random.as_ref())?);
     let readiness = Readiness::default();
-    let mut tasks = Tasks::new();
-    let Tenancy { namespace, lease, store, hints } = tenancy(kubernetes, seams, &readiness, &mut tasks).await?;
-    let Others { pair, tls, peers } = others(config, kubernetes, &replica, &lease, &store, seams, &mut tasks)?;
+    let (mut tasks, mut finding) = (Tasks::new(), Tasks::new());
+    let Tenancy { namespace, lease, store, hints } =
+        tenancy(kubernetes, seams, &readiness, (&mut tasks, &mut finding)).await?;
+    let Others { pair, tls, peers } =
+        others(config, kubernetes, &replica, &lease, &store, seams, (&mut tasks, &mut finding))?;
     let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
     let (policy, policy_objects) = policies(&client, kubernetes, &replica, &pair, seams, &mut tasks);
     let publisher = policy.as_ref().map(|access| Arc::clone(&access.publisher));
@@ -112,6 +114,7 @@ pub(super) async fn join(
         policy_events,
         announced: Announced::InLease,
         tasks,
+        finding,
         readiness,
         leave: Box::new(|| Ok(())),
     })
@@ -130,7 +133,7 @@ async fn tenancy(
     kubernetes: &KubernetesConfig,
     seams: &Seams,
     readiness: &Readiness,
-    tasks: &mut Tasks,
+    (tasks, finding): (&mut Tasks, &mut Tasks),
 ) -> Result<Tenancy, ServeFailed> {
     let Seams { clock, metrics, control, .. } = seams;
     let kubeconfig = kubernetes.kubeconfig.clone();
@@ -144,7 +147,7 @@ async fn tenancy(
     let lease = Arc::new(lease);
     let store = SecretStateStore::new(client, control.clone(), &namespace, timing.step_down(), manifest, root_of);
     let hints = Hints::new();
-    tasks.push(("lease watch", on(control, Arc::clone(&lease).watch(hints.clone()))));
+    finding.push(("lease watch", on(control, Arc::clone(&lease).watch(hints.clone()))));
     tasks.push(("state watch", on(control, store.clone().watch())));
     tasks.push(("state fences", Box::pin(pass_on_terms(store.higher_term(), hints.clone()))));
     let latch = readiness.latch("stored state", "not looked at yet");
@@ -166,7 +169,7 @@ fn others(
     lease: &LeaseStore,
     store: &SecretStateStore,
     seams: &Seams,
-    tasks: &mut Tasks,
+    (tasks, finding): (&mut Tasks, &mut Tasks),
 ) -> Result<Others, ServeFailed> {
     let Seams { clock, random, .. } = seams;
     let id = ReplicaId::new(&config.trust_domain, &kubernetes.replica_uid).map_err(ServeFailed::of)?;
@@ -178,7 +181,7 @@ fn others(
     let known = Arc::new(KnownPeers::new(lease.observed(), kubernetes.pair.address));
     if let Some((name, port)) = kubernetes.pair.service.clone() {
         let known = Arc::clone(&known);
-        tasks.push(("pair Service", Box::pin(async move { known.resolve(&name, port).await })));
+        finding.push(("pair Service", Box::pin(async move { known.resolve(&name, port).await })));
     }
     let directory = Arc::clone(&known) as _;
     let pair = Arc::new(PairClient::over_network(directory, replica.to_owned(), kubernetes.pair.address, dial));

@@ -68,6 +68,8 @@ pub(super) struct Surroundings {
     pub(super) histories: AllLogs,
     /// What goes on beside everything else until shutdown.
     pub(super) tasks: Tasks,
+    /// How the other replicas are found: goes on while anything is answered, which is passed on until then.
+    pub(super) finding: Tasks,
     pub(super) readiness: Readiness,
     /// The last thing of all, before the slot is let go. Blocks.
     pub(super) leave: Box<dyn FnOnce() -> io::Result<()> + Send>,

@@ -23,12 +23,12 @@ pub(super) use self::entry::{Todo, Trouble};
 use self::{
     entry::{Entry, Rank, State},
     flow::Flow,
-    sight::is_older,
     turns::Turns,
 };
 use super::ports::{ObjectKey, Print, Removed, SeenObject, Wanted, WriteError};
 use crate::domain::{
     clock::BootInstant,
+    object_version::is_older,
     policy::{ObjectKind, ObjectName},
 };
 

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     domain::{
         clock::BootInstant,
+        object_version::is_older,
         policy::{ObjectKind, ObjectName},
     },
     service::policy_objects::ports::{ObjectKey, Seen, SeenObject},
@@ -127,10 +128,4 @@ impl Ledger {
             self.attend(&secret, now);
         }
     }
-}
-
-/// Versions of one kind grow.
-pub(super) fn is_older(one: &str, other: &str) -> bool {
-    let number = |version: &str| version.parse::<u64>().ok();
-    number(one).zip(number(other)).is_some_and(|(one, other)| one < other)
 }

@@ -39,6 +39,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("rights", "templates/rbac/policy-objects.yaml", "variables.marked", "true", "is not as in the plain files"),
     ("rights", "templates/rbac/istiod.yaml", "{{- if .Values.policy }}", "{{- if true }}", "other objects than in the plain files"),
     ("rights", "templates/rbac/_binding.tpl", "namespace: {{ .chart.Release.Namespace }}", "namespace: countersign", "is not as in"),
+    ("services", "templates/services.yaml", "  publishNotReadyAddresses: true\n", "", "leads to nobody"),
     ("API server", "templates/deployment.yaml", "enableServiceLinks: false", "serviceLinks: false", "is refused"),
     ("API server", "templates/services.yaml", "targetPort: tls-ca", "targetPort: -1", "is refused"),
     ("API server", "templates/_helpers.tpl", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "PodSecurity"),
@@ -59,7 +60,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
     "stable": [], "refusals": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
-    "alerts": ["all that can be added"],
+    "alerts": ["all that can be added"], "services": ["all that can be added"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names"],
     "API server": ["the mesh's only CA"], "kubeconform": ["all that can be added"],
 }
@@ -107,6 +108,7 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
         "stable": lambda it: objects.stable(it.chart),
         "secrets": lambda it: it.each(lambda one, items: objects.without_secrets(items)),
         "rights": lambda it: it.each(objects.same_rights),
+        "services": lambda it: it.each(objects.found_unready),
         "kubeconform": lambda it: conform.conform(schemas, {one.name: it.text(one) for one in it.sets}),
         "API server": lambda it: it.each(lambda one, items: live.accepted(cluster, items)),
         "program": lambda it: it.each(lambda one, items: objects.taken_by_the_program(binary, items)),

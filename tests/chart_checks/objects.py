@@ -125,6 +125,14 @@ def same_rights(one: Set, items: List[dict]) -> None:
                          f"\n  plain    {json.dumps(item, sort_keys=True)}")
 
 
+def found_unready(_: Set, items: List[dict]) -> None:
+    """Policies and the trust bundle are told also by replicas that can't have anything signed."""
+    for item in of_kind(items, "Service"):
+        component = item["metadata"]["labels"]["app.kubernetes.io/component"]
+        if component in ("bundle", "policy") and not item["spec"].get("publishNotReadyAddresses"):
+            raise Broken(f"{key(item)} leads to nobody while nobody can sign")
+
+
 def refused(chart: Path = CHART, rows: List = REFUSED) -> None:
     def of(row: Tuple[dict, str]) -> None:
         values, text = row

@@ -31,6 +31,7 @@ mod envoy;
 mod envoy_config;
 mod envoy_gateway;
 mod faults;
+mod federation;
 mod gateway_secret;
 mod hands;
 mod istio;

@@ -12,11 +12,11 @@ mod instead;
 mod order;
 pub(crate) mod pair;
 pub(crate) mod pod;
-mod roots;
+pub(crate) mod roots;
 mod secret;
 mod socket;
 mod strict;
-mod traffic;
+pub(crate) mod traffic;
 
 use std::{
     fs,
@@ -164,7 +164,8 @@ impl Mesh {
             place.cluster.account(APPS, "backend").await
         });
         let roots = roots_of(&place.cluster, APPS, MESH_ROOTS);
-        let wanted = pod::Wanted { istiod: &control_plane.name_and_port(), roots: &roots, ttl, grpc: None };
+        let (istiod, metadata) = (control_plane.name_and_port(), control_plane.proxy_metadata());
+        let wanted = pod::Wanted { istiod: &istiod, roots: &roots, ttl, metadata, grpc: None };
         let backend = Pod::start("backend", host, &place.cluster, &account, &wanted);
         Self { backend, control_plane, place }
     }

@@ -10,6 +10,9 @@ const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3
 /// The listener of either.
 pub(crate) const LISTENER: &str = "http";
 
+/// The resource with the roots of the own trust domain.
+const OWN: &str = "ROOTCA";
+
 /// Which variant of the discovery protocol is spoken on the socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sds {
@@ -28,12 +31,18 @@ enum Secrets<'a> {
 /// Takes plain HTTP. `/local` it answers itself; everything else goes to `backend` over mutual TLS, each request on a
 /// connection of its own, because a pooled connection would hide rotation.
 pub(crate) fn gateway(socket: &Path, sds: Sds, backend: u16, backend_id: &str) -> Value {
-    gateway_with(Secrets::Socket(sds), json!([sds_cluster(socket)]), backend, backend_id)
+    gateway_with(Secrets::Socket(sds), OWN, json!([sds_cluster(socket)]), backend, backend_id)
+}
+
+/// The same with the backend verified by that resource of the socket.
+pub(crate) fn gateway_by(resource: &str, socket: &Path, backend: u16, backend_id: &str) -> Value {
+    let secrets = Secrets::Socket(Sds::StateOfTheWorld);
+    gateway_with(secrets, resource, json!([sds_cluster(socket)]), backend, backend_id)
 }
 
 /// The same with secrets from the files of a folder.
 pub(crate) fn gateway_of_files(folder: &Path, backend: u16, backend_id: &str) -> Value {
-    gateway_with(Secrets::Folder(folder), json!([]), backend, backend_id)
+    gateway_with(Secrets::Folder(folder), OWN, json!([]), backend, backend_id)
 }
 
 /// Secrets for such a folder that name the files of another one, as the kubelet mounts a Secret of type `kubernetes.io/tls`.
@@ -51,7 +60,7 @@ pub(crate) fn secrets_of_mounted(mount: &Path) -> [(&'static str, Value); 2] {
     ]
 }
 
-fn gateway_with(secrets: Secrets<'_>, mut clusters: Value, backend: u16, backend_id: &str) -> Value {
+fn gateway_with(secrets: Secrets<'_>, resource: &str, mut clusters: Value, backend: u16, backend_id: &str) -> Value {
     let to_backend = json!({
         "name": "backend", "type": "STATIC", "connect_timeout": "2s",
         "load_assignment": endpoint("backend", json!({"socket_address": loopback(backend)})),
@@ -62,7 +71,7 @@ fn gateway_with(secrets: Secrets<'_>, mut clusters: Value, backend: u16, backend
             "@type": format!("{TLS}.UpstreamTlsContext"),
             // a resumed session looks at no certificate
             "max_session_keys": 0,
-            "common_tls_context": tls_context(secrets, &json!({"exact": backend_id})),
+            "common_tls_context": tls_context(secrets, resource, &json!({"exact": backend_id})),
         }},
     });
     let routes = json!([
@@ -75,6 +84,11 @@ fn gateway_with(secrets: Secrets<'_>, mut clusters: Value, backend: u16, backend
 
 /// Demands a client certificate of a name that starts with `clients`, and logs what it was shown.
 pub(crate) fn backend(socket: &Path, clients: &str, access_log: &Path) -> Value {
+    backend_by(OWN, socket, clients, access_log)
+}
+
+/// The same with its clients verified by that resource of the socket.
+pub(crate) fn backend_by(resource: &str, socket: &Path, clients: &str, access_log: &Path) -> Value {
     let log = json!([{"name": "file", "typed_config": {
         "@type": format!("{TYPES}/envoy.extensions.access_loggers.file.v3.FileAccessLog"),
         "path": access_log,
@@ -94,7 +108,9 @@ pub(crate) fn backend(socket: &Path, clients: &str, access_log: &Path) -> Value 
         "transport_socket": {"name": "tls", "typed_config": {
             "@type": format!("{TLS}.DownstreamTlsContext"),
             "require_client_certificate": true,
-            "common_tls_context": tls_context(Secrets::Socket(Sds::StateOfTheWorld), &json!({"prefix": clients})),
+            "common_tls_context": tls_context(
+                Secrets::Socket(Sds::StateOfTheWorld), resource, &json!({"prefix": clients})
+            ),
         }},
     });
     bootstrap(chain, json!([sds_cluster(socket)]))
@@ -115,12 +131,12 @@ fn bootstrap(filter_chain: Value, clusters: Value) -> Value {
     })
 }
 
-fn tls_context(secrets: Secrets<'_>, peer: &Value) -> Value {
+fn tls_context(secrets: Secrets<'_>, resource: &str, peer: &Value) -> Value {
     json!({
         "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": sds_config(secrets, "sds-default.yaml")}],
         "combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": peer}]},
-            "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": sds_config(secrets, "sds-rootca.yaml")},
+            "validation_context_sds_secret_config": {"name": resource, "sds_config": sds_config(secrets, "sds-rootca.yaml")},
         },
     })
 }
@@ -156,11 +172,19 @@ fn http_options(protocol: Value, common: Value) -> Value {
     }})
 }
 
+/// Whatever fails is answered with the reason that TLS gave, if it was that.
 fn http_filter(routes: &Value, access_log: &Value) -> Value {
+    let reason = json!({
+        "filter": {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "none"}}}},
+        "body_format_override": {
+            "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%: %UPSTREAM_TRANSPORT_FAILURE_REASON%"},
+        },
+    });
     json!({"name": "http", "typed_config": {
         "@type": format!("{TYPES}/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "http",
         "access_log": access_log,
+        "local_reply_config": {"mappers": [reason]},
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [{"name": "router", "typed_config": {
             "@type": format!("{TYPES}/envoy.extensions.filters.http.router.v3.Router"),

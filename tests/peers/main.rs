@@ -19,6 +19,7 @@ mod support;
 mod envoy;
 #[allow(dead_code, reason = "shared with tests/kubernetes, which uses all of it")]
 mod envoy_config;
+mod federation;
 mod gateway;
 mod go_spiffe;
 mod load;

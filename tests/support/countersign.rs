@@ -95,11 +95,24 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts one with a token of its own for `account` and waits until its socket is there.
     pub(crate) fn start(name: &str, logs: &Path, data: &Path, account: &str, cas: &[String], ttl: &str) -> Self {
+        Self::start_with(name, logs, data, account, cas, ttl, &[])
+    }
+
+    /// The same with further flags.
+    pub(crate) fn start_with(
+        name: &str,
+        logs: &Path,
+        data: &Path,
+        account: &str,
+        cas: &[String],
+        ttl: &str,
+        flags: &[&str],
+    ) -> Self {
         let (socket, token) = (logs.join(format!("{name}.sock")), logs.join(format!("{name}.token")));
         write_token(data, account, &token);
         let mut command = countersign();
         command.arg("agent").arg("--socket").arg(&socket).arg("--token-file").arg(&token);
-        command.arg("--root-file").arg(root_file(data)).args(["--svid-ttl", ttl]);
+        command.arg("--root-file").arg(root_file(data)).args(["--svid-ttl", ttl]).args(flags);
         for ca in cas {
             command.args(["--ca-address", ca]);
         }

@@ -205,7 +205,8 @@ fn start_pod(place: &mut Place, istiod: &ControlPlane, name: &str, grpc: Option<
     let host = place.network.host(name);
     let account = block_on(place.cluster.account(TEAM, name));
     let roots = roots_of(&place.cluster, TEAM, MESH_ROOTS);
-    let wanted = Wanted { istiod: &istiod.name_and_port(), roots: &roots, ttl: TTL, grpc };
+    let metadata = istiod.proxy_metadata();
+    let wanted = Wanted { istiod: &istiod.name_and_port(), roots: &roots, ttl: TTL, metadata, grpc };
     Pod::start(name, host, &place.cluster, &account, &wanted)
 }
 

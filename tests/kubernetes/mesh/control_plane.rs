@@ -1,8 +1,14 @@
 //! istiod that comes, goes, and comes back, with files of its CA that are replaced.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use super::access_log::sidecar_fields;
 use crate::{
@@ -34,6 +40,9 @@ pub(crate) struct ControlPlane {
     /// Plain gRPC, HTTP, HTTPS, metrics.
     ports: [u16; 4],
     starts: u32,
+    mesh_config: Value,
+    /// The CAs that its system knows, if not those of this machine.
+    system_roots: Option<PathBuf>,
 }
 
 impl ControlPlane {
@@ -56,18 +65,54 @@ impl ControlPlane {
         let name = if revision.is_empty() { "istiod".to_owned() } else { format!("istiod-{revision}") };
         let folder = cluster.folder().join("control-plane").join(&name);
         fs::create_dir_all(&folder).unwrap();
-        let mesh = serde_json::json!({
+        let mesh_config = json!({
             "trustDomain": trust_domain,
             "rootNamespace": istiod::NAMESPACE,
             "accessLogFile": "access.log",
             "accessLogEncoding": "JSON",
             "accessLogFormat": sidecar_fields().to_string(),
         });
-        fs::write(folder.join("mesh.yaml"), mesh.to_string()).unwrap();
         let ports = std::array::from_fn(|_| free_port());
         let cacerts = CaDir::mounted(files);
-        let revision = revision.to_owned();
-        Self { name, revision, process: None, account: None, cacerts, folder, address, ports, starts: 0 }
+        let control_plane = Self {
+            name,
+            revision: revision.to_owned(),
+            process: None,
+            account: None,
+            cacerts,
+            folder,
+            address,
+            ports,
+            starts: 0,
+            mesh_config,
+            system_roots: None,
+        };
+        control_plane.write_mesh_config();
+        control_plane
+    }
+
+    fn write_mesh_config(&self) {
+        let new = self.folder.join("mesh.yaml.new");
+        fs::write(&new, self.mesh_config.to_string()).unwrap();
+        fs::rename(new, self.folder.join("mesh.yaml")).unwrap();
+    }
+
+    /// Sets a field of its MeshConfig, which it follows.
+    pub(crate) fn configure(&mut self, field: &str, value: Value) {
+        self.mesh_config[field] = value;
+        self.write_mesh_config();
+    }
+
+    /// Has its system know the CAs in that file, from its next start on.
+    pub(crate) fn set_system_roots(&mut self, roots: &Path) {
+        self.system_roots = Some(roots.to_owned());
+    }
+
+    /// What the injector would put into the environment of sidecars.
+    pub(crate) fn proxy_metadata(&self) -> Vec<(String, String)> {
+        let metadata = self.mesh_config["defaultConfig"]["proxyMetadata"].as_object();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        metadata.into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect()
     }
 
     /// Makes its namespace, its rights and its kinds of objects.
@@ -103,6 +148,7 @@ impl ControlPlane {
             // or it would not take another root without a restart
             ("ISTIO_MULTIROOT_MESH", "true"),
         ]);
+        command.envs(self.system_roots.as_ref().map(|roots| ("SSL_CERT_FILE", roots)));
         self.starts += 1;
         let name = format!("{}-{}", self.name, self.starts);
         self.process = Some(Process::start(&name, cluster.folder(), &mut command));
@@ -116,6 +162,12 @@ impl ControlPlane {
             assert_eq!(process.ended(), None, "istiod does not run");
             http::get(loopback(http_port), "/ready")
         });
+    }
+
+    /// What it logged since its last start.
+    pub(crate) fn log(&self) -> String {
+        let process = self.process.as_ref().expect("it was started");
+        process.output() + &process.errors()
     }
 
     /// `kill -9`: connections are reset and new ones refused.

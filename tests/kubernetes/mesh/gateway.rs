@@ -29,7 +29,9 @@ const START: Duration = Duration::from_secs(10);
 pub(crate) enum Expected<'a> {
     /// By this SPIFFE ID alone; it shows its own certificate.
     Id(&'a str),
-    /// The same, and it shows none.
+    /// By this SPIFFE ID alone, verified by the bundle of its trust domain; it shows its own certificate.
+    ForeignId(&'a str),
+    /// By this SPIFFE ID alone, and it shows none.
     IdButShowNothing(&'a str),
     /// As the validation context of this name on the socket says.
     Context(&'a str),
@@ -120,6 +122,7 @@ fn config(source: &Source<'_>, backend: SocketAddr, expected: &Expected<'_>, log
     let exactly = |id: &str| json!({"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": id}}]});
     let (context, bundle, shows) = match expected {
         Expected::Id(id) => (exactly(id), "ROOTCA", true),
+        Expected::ForeignId(id) => (exactly(id), id.split_once("/ns/").unwrap().0, true),
         Expected::IdButShowNothing(id) => (exactly(id), "ROOTCA", false),
         Expected::Context(name) => (json!({}), *name, true),
     };

@@ -52,6 +52,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) istiod: &'a str,
     pub(crate) roots: &'a str,
     pub(crate) ttl: Duration,
+    /// What the mesh has in the environment of its sidecars.
+    pub(crate) metadata: Vec<(String, String)>,
     /// Who answers for its service, if it is a server of gRPC elsewhere and not itself.
     pub(crate) grpc: Option<SocketAddr>,
 }
@@ -88,6 +90,7 @@ impl Pod {
         let asked =
             pilot_agent::Wanted { ca: wanted.istiod, istiod: wanted.istiod, roots: wanted.roots, ttl: wanted.ttl };
         let mut command = pilot_agent::command(name, &folder, cluster, account, &asked, &proxy);
+        command.envs(wanted.metadata.iter().cloned());
         let sidecar = Process::start("sidecar", &folder, &mut command);
         let mut pod = Self { sidecar, _service: service, command, host, name: name.to_owned(), folder };
         pod.wait_for_the_sidecar();

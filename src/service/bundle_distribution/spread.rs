@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -25,6 +25,7 @@ use crate::{
     service::{
         metrics::{Metrics, RootPlaceState, RootWriteOutcome},
         signing_session::SigningSession,
+        waiting::pause,
     },
 };
 
@@ -219,12 +220,4 @@ fn added(old: &[String], new: &[String]) -> Option<String> {
     let old: BTreeSet<&String> = old.iter().collect();
     let added: Vec<String> = new.iter().filter(|place| !old.contains(place)).cloned().collect();
     (!added.is_empty()).then(|| named(&added))
-}
-
-/// Waits; for ever without a time.
-async fn pause(time: Option<Duration>) {
-    match time {
-        Some(time) => sleep(time).await,
-        None => std::future::pending().await,
-    }
 }

@@ -9,11 +9,7 @@ use countersign::proto::{
 use rustix::process::Signal;
 use spiffe::{JwtSource, WorkloadApiClient};
 use tokio::runtime::{Builder, Runtime};
-use tonic::{
-    Code, Request, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     pair::{Pair, Place, role},
@@ -21,6 +17,7 @@ use crate::{
         countersign::{Agent, Serve},
         http::free_port,
         wait::wait_until,
+        workload_api::{self, secured},
     },
 };
 
@@ -37,9 +34,8 @@ struct Workload {
 impl Workload {
     fn at(socket: &Path) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
-        let channel = runtime.block_on(endpoint.connect()).unwrap();
-        Self { runtime, client: SpiffeWorkloadApiClient::new(channel) }
+        let client = runtime.block_on(workload_api::connect(socket)).unwrap();
+        Self { runtime, client }
     }
 
     fn fetch(&self, audience: &[&str]) -> Result<Jwtsvid, Status> {
@@ -59,12 +55,6 @@ impl Workload {
         let request = ValidateJwtsvidRequest { audience: audience.to_owned(), svid: token.svid.clone() };
         self.runtime.block_on(self.client.clone().validate_jwtsvid(secured(request))).map(tonic::Response::into_inner)
     }
-}
-
-fn secured<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    request
 }
 
 fn start() -> ([Serve; 2], Agent, Place) {

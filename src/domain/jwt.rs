@@ -13,7 +13,7 @@ pub(in crate::domain) mod testing;
 mod unverified;
 mod validate;
 
-pub use audiences::{Audiences, AudiencesError};
+pub use audiences::{Audiences, AudiencesError, PROOF_AUDIENCE};
 pub use es256::MintError;
 pub use jwks::{JwkError, KeySet};
 pub use jwt_authority::{JwtAuthority, JwtAuthorityError};

@@ -39,6 +39,7 @@ use crate::{
     domain::{
         attestation::{DeniedSubject, Reason},
         identity::{ServiceAccount, SpiffeId},
+        jwt::PROOF_AUDIENCE,
         x509::SerialNumber,
     },
 };
@@ -221,7 +222,7 @@ pub struct TokenArgs {
     #[command(flatten)]
     pub data_dir: DataDir,
     /// Whom the token is for
-    #[arg(long, value_name = "NAME", default_value = "istio-ca")]
+    #[arg(long, value_name = "NAME", default_value = PROOF_AUDIENCE)]
     pub audience: String,
     /// How long it is valid
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse_whole_seconds)]

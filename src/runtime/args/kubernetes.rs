@@ -3,6 +3,8 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::domain::jwt::PROOF_AUDIENCE;
+
 /// Who this replica is in the cluster, whom it asks there, and what it writes.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KubernetesArgs {
@@ -92,7 +94,7 @@ impl KubernetesArgs {
             lease_step_down: Some("3s500ms".into()),
             lease_duration: Some("5s".into()),
             cluster_id: Some("Kubernetes".into()),
-            token_audiences: Some(vec!["istio-ca".into()]),
+            token_audiences: Some(vec![PROOF_AUDIENCE.into()]),
             token_cache: Some("10s".into()),
             mesh_trust_domain: Some("cluster.local".into()),
             mesh_ca: Some("false".into()),

@@ -2,6 +2,7 @@
 //! issuer.
 
 mod audiences;
+mod compact_jws;
 mod es256;
 mod jwks;
 mod jwt_authority;
@@ -14,6 +15,7 @@ mod unverified;
 mod validate;
 
 pub use audiences::{Audiences, AudiencesError, PROOF_AUDIENCE};
+pub use compact_jws::{CompactJws, JwsError};
 pub use es256::MintError;
 pub use jwks::{JwkError, KeySet};
 pub use jwt_authority::{JwtAuthority, JwtAuthorityError};

@@ -1,6 +1,6 @@
 //! JWT-SVIDs of a pair, by an agent's socket.
 
-use std::{path::Path, time::Duration};
+use std::{io::Write, path::Path, process::Stdio, time::Duration};
 
 use countersign::proto::{
     Jwtsvid, JwtsvidRequest, ValidateJwtsvidRequest, ValidateJwtsvidResponse,
@@ -14,7 +14,7 @@ use tonic::{Code, Status, transport::Channel};
 use crate::{
     pair::{Pair, Place, role},
     support::{
-        countersign::{Agent, Serve},
+        countersign::{Agent, Serve, countersign},
         http::free_port,
         wait::wait_until,
         workload_api::{self, secured},
@@ -57,6 +57,19 @@ impl Workload {
     }
 }
 
+/// What `inspect` says of a token by the bundles of a socket.
+fn inspected(token: &str, socket: &Path) -> String {
+    let bundle = format!("unix://{}", socket.display());
+    let mut command = countersign();
+    let child =
+        command.args(["inspect", "-", "--bundle", &bundle]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    child.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 fn start() -> ([Serve; 2], Agent, Place) {
     let place = Place::new();
     let replicas = ["serve-0", "serve-1"].map(|name| {
@@ -81,6 +94,12 @@ fn tokens_are_minted_by_the_pair_and_served_until_they_expire_when_it_is_gone() 
         let valid = wait_until(SOON, "the pair's key", || workload.validate(audience, &first));
         assert_eq!(valid.spiffe_id, ID);
     }
+    let inspected = inspected(&first.svid, &agent.socket);
+    assert!(
+        inspected.contains("verifies to the bundle of unix:") && inspected.contains("audiences   a, b"),
+        "{inspected}"
+    );
+    assert!(!inspected.contains(first.svid.rsplit('.').next().unwrap()), "{inspected}");
     let other = workload.validate("c", &first).unwrap_err();
     assert!(other.code() == Code::InvalidArgument && other.message().starts_with("expected audience in"), "{other}");
     let refused = workload.fetch(&["istio-ca"]).unwrap_err();

@@ -193,7 +193,7 @@ impl BundleContent {
             let der = STANDARD.decode(text).map_err(|error| format!("x509: {error}"))?;
             Certificate::from_der(&der).map_err(|error| format!("x509: {error}"))
         };
-        let jwt = self.jwt.iter().map(|jwk| JwtAuthority::from_jwk(jwk, "jwt-svid"));
+        let jwt = self.jwt.iter().map(JwtAuthority::from_jwk);
         Ok(SpiffeBundle {
             trust_domain: trust_domain.clone(),
             x509_authorities: self.x509.iter().map(certificate).collect::<Result<_, _>>()?,

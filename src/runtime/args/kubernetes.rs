@@ -17,11 +17,12 @@ pub struct KubernetesArgs {
     /// UID of this replica's pod, its name among the replicas. Required in Kubernetes
     #[arg(long, value_name = "UID")]
     pub replica_uid: Option<String>,
-    /// Address for the other replicas
+    /// Address for the other replicas. If not given, every interface, by IPv6 if pair-address is
     #[arg(long, value_name = "IP:PORT")]
     pub pair_listen: Option<String>,
-    /// Where the other replicas reach that address. Required in Kubernetes; with source istiod if there is policy
-    #[arg(long, value_name = "IP:PORT")]
+    /// Where the other replicas reach that address: this pod's IP, with the port of pair-listen unless another is given. Required
+    /// in Kubernetes; with source istiod if there is policy
+    #[arg(long, value_name = "IP[:PORT]")]
     pub pair_address: Option<String>,
     /// Headless Service of the replicas, by which they find each other while the API server is away
     #[arg(long, value_name = "HOST:PORT")]

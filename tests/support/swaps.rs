@@ -120,7 +120,8 @@ fn swap(ca: &CaDir, files: &Files, caller: &Caller, replicas: &[Serve; 2], expec
     println!("new chain after {:?}", begun.elapsed());
 }
 
-/// Waits until a replica's own certificates are new ones, and what it serves with is by `signer`.
+/// Waits until a replica's own certificates are new ones, or else exactly `roots` are published without a renewal, and what it
+/// serves with is by `signer`.
 fn check_own(serve: &Serve, before: Option<u64>, signer: &Authority, roots: &str) {
     if let Some(before) = before {
         wait_until(SOON, "new own certificates", || match renewals(serve) {

@@ -141,7 +141,7 @@ impl Spread {
         if !distribution.is_known() && report.problems.is_empty() {
             return;
         }
-        let Some(status) = report.change(distribution.summary()) else { return };
+        let Some(status) = report.change(distribution.roots(), distribution.summary()) else { return };
         let Summary { wanted, right, conflicts, fights, failing } = &status.summary;
         self.metrics.set_places(self.places.kind(), |state| match state {
             RootPlaceState::Wanted => *wanted,
@@ -164,7 +164,8 @@ struct Report {
 
 impl Report {
     fn new(name: &str) -> Self {
-        let last = SpreadStatus { name: name.to_owned(), summary: Summary::default(), problem: None };
+        let (name, roots) = (name.to_owned(), BTreeSet::new());
+        let last = SpreadStatus { name, roots, summary: Summary::default(), problem: None };
         Self { last, is_first: true, problems: BTreeMap::new(), told_failure_at: None }
     }
 
@@ -185,9 +186,9 @@ impl Report {
     }
 
     /// The status, if it is another one; log lines about what is new in it.
-    fn change(&mut self, summary: Summary) -> Option<SpreadStatus> {
-        let status =
-            SpreadStatus { name: self.last.name.clone(), summary, problem: self.problems.values().next().cloned() };
+    fn change(&mut self, roots: &OwnRoots, summary: Summary) -> Option<SpreadStatus> {
+        let (name, problem) = (self.last.name.clone(), self.problems.values().next().cloned());
+        let status = SpreadStatus { name, roots: roots.fingerprints().clone(), summary, problem };
         if !std::mem::take(&mut self.is_first) && status == self.last {
             return None;
         }

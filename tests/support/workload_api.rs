@@ -1,8 +1,12 @@
 //! A client of a SPIFFE Workload API socket.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
-use countersign::proto::{X509svidRequest, X509svidResponse, spiffe_workload_api_client::SpiffeWorkloadApiClient};
+use bytes::Bytes;
+use countersign::proto::{
+    X509BundlesRequest, X509svidRequest, X509svidResponse, spiffe_workload_api_client::SpiffeWorkloadApiClient,
+};
+use tokio::runtime::Builder;
 use tonic::{
     Request, Status, Streaming,
     metadata::MetadataValue,
@@ -26,4 +30,14 @@ pub(crate) async fn connect(socket: &Path) -> Result<SpiffeWorkloadApiClient<Cha
 /// The identity now, and each later one, on a new connection.
 pub(crate) async fn x509_svids(socket: &Path) -> Result<Streaming<X509svidResponse>, Status> {
     Ok(connect(socket).await?.fetch_x509svid(secured(X509svidRequest {})).await?.into_inner())
+}
+
+/// The bundles now, DER by trust domain, for callers without a runtime.
+pub(crate) fn x509_bundles(socket: &Path) -> Result<HashMap<String, Bytes>, Status> {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let request = secured(X509BundlesRequest {});
+        let answer = connect(socket).await?.fetch_x509_bundles(request).await?.into_inner().message().await?;
+        answer.map(|answer| answer.bundles).ok_or_else(|| Status::unavailable("the stream ended"))
+    })
 }

@@ -34,6 +34,7 @@ mod policy_places;
 pub mod policy_report;
 mod policy_service;
 mod raw_message;
+mod reasons;
 mod reflection;
 mod rotation_messages;
 pub mod rotation_service;

@@ -57,3 +57,4 @@ pub mod token_reviews;
 pub mod trust_follower;
 pub mod trust_followers;
 pub mod under_way;
+pub(crate) mod waiting;

@@ -14,6 +14,7 @@ pub mod data_dir;
 pub mod embedded_election;
 pub mod endpoint_files;
 mod engine;
+mod exposed_key;
 mod files;
 mod frame;
 pub mod history;

@@ -1,15 +1,29 @@
-//! `countersign inspect`: the certificates of a file, of stdin, of a workload socket or of a TLS endpoint, what they say,
-//! how long they still hold, and whether they verify. Never a private key.
+//! `countersign inspect`: the certificates of a file, of stdin, of a workload socket or of a TLS endpoint, a JWT-SVID or a
+//! SPIFFE bundle document: what they say, how long they still hold, and whether they verify. Never a private key, and never what
+//! makes a token one that can be used.
 
+mod bundle_document;
+mod certificate_document;
+mod content;
 mod document;
+mod endpoint;
+mod error;
+mod found;
+mod socket;
 mod source;
+mod token_document;
 mod tree;
+mod trust;
 
 use clap::ValueEnum;
 
 pub use self::{
-    document::{CertificateDocument, ChainDocument, Document, FindingDocument, ValidityState, Verification},
-    source::{Source, SourceError},
+    bundle_document::{BundleDocument, JwtAuthorityDocument},
+    certificate_document::{CertificateDocument, ChainDocument, FindingDocument, ValidityState, Verification},
+    document::Document,
+    error::SourceError,
+    source::{BundleSource, Source},
+    token_document::TokenDocument,
 };
 use super::render::Palette;
 use crate::domain::{clock::Timestamp, x509::Certificate};
@@ -30,10 +44,10 @@ pub enum Format {
 /// What to look at, and how to show it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Where the certificates are.
+    /// Where it is.
     pub source: Source,
-    /// PEM file with the roots to verify to; goes over what the source brings.
-    pub bundle: Option<std::path::PathBuf>,
+    /// What to verify to; goes over what the source brings.
+    pub bundle: Option<BundleSource>,
     /// Name to ask a TLS endpoint for; its host if `None`.
     pub server_name: Option<String>,
     /// How to print.
@@ -57,18 +71,21 @@ pub struct Inspection {
 ///
 /// # Errors
 ///
-/// When the source or the bundle can't be read or holds no certificate.
+/// When the source or the bundle can't be read, or holds nothing of the kind.
 pub async fn inspect(request: &Request, now: Timestamp) -> Result<Inspection, SourceError> {
     let mut found = request.source.load(request.server_name.as_deref()).await?;
-    if let Some(path) = &request.bundle {
-        found.use_bundle(source::roots_of_file(path).await?, path.display().to_string());
+    if let Some(bundle) = &request.bundle {
+        found.trust = Some(bundle.load(found.token.is_some()).await?);
     }
     let document = Document::new(&request.source, &found, now);
     let output = match request.format {
         Format::Table => tree::draw(&document, request.palette),
         Format::Json => serde_json::to_string_pretty(&document).map_err(SourceError::printing)? + "\n",
         Format::Yaml => serde_yaml_ng::to_string(&document).map_err(SourceError::printing)?,
-        Format::Pem => found.chains.iter().flat_map(|chain| &chain.certificates).map(Certificate::to_pem).collect(),
+        Format::Pem if found.token.is_some() => {
+            return Err(SourceError::printing("a token holds no certificate for PEM"));
+        }
+        Format::Pem => found.chains.iter().flatten().map(Certificate::to_pem).collect(),
     };
     Ok(Inspection { output, is_sound: document.is_sound(), notes: found.notes })
 }

@@ -2,6 +2,7 @@
 //! issuer.
 
 mod audiences;
+mod compact_jws;
 mod es256;
 mod jwks;
 mod jwt_authority;
@@ -13,7 +14,8 @@ pub(in crate::domain) mod testing;
 mod unverified;
 mod validate;
 
-pub use audiences::{Audiences, AudiencesError};
+pub use audiences::{Audiences, AudiencesError, PROOF_AUDIENCE};
+pub use compact_jws::{CompactJws, JwsError};
 pub use es256::MintError;
 pub use jwks::{JwkError, KeySet};
 pub use jwt_authority::{JwtAuthority, JwtAuthorityError};

@@ -2,7 +2,10 @@
 
 use tonic::{Response, Status};
 
-use super::status::status_of_order;
+use super::{
+    reasons::{optional_reason, reason_of},
+    status::status_of_order,
+};
 use crate::{
     domain::{
         attestation::{Denial, Denied, DeniedSubject, Reason},
@@ -23,8 +26,7 @@ pub(super) fn deny_of(request: DenyRequest) -> Result<DenialChange, Status> {
 /// The end of one as it is asked for.
 pub(super) fn allow_of(request: AllowRequest) -> Result<DenialChange, Status> {
     let AllowRequest { subject, reason } = request;
-    let reason = (!reason.is_empty()).then(|| reason_of(&reason)).transpose()?;
-    Ok(DenialChange::Allow { subject: subject_of(subject)?, reason })
+    Ok(DenialChange::Allow { subject: subject_of(subject)?, reason: optional_reason(&reason)? })
 }
 
 /// Asks for a denial.
@@ -72,10 +74,6 @@ fn subject_of(subject: Option<wire::DeniedSubject>) -> Result<DeniedSubject, Sta
         Kind::Serial(serial) => serial.parse().map(DeniedSubject::Serial).map_err(|error| format!("serial: {error}")),
     }
     .map_err(Status::invalid_argument)
-}
-
-fn reason_of(text: &str) -> Result<Reason, Status> {
-    text.parse().map_err(|error| Status::invalid_argument(format!("reason: {error}")))
 }
 
 fn wire_subject(subject: &DeniedSubject) -> wire::DeniedSubject {

@@ -3,7 +3,7 @@
 
 use tonic::{Response, Status};
 
-use super::status::status_of_order;
+use super::{reasons::optional_reason, status::status_of_order};
 use crate::{
     domain::{
         attestation::Reason,
@@ -38,8 +38,7 @@ pub(super) fn wire_order(order: &FederationOrder) -> wire::FederationOrder {
 /// An order as it was sent.
 pub(super) fn order_of(order: wire::FederationOrder) -> Result<FederationOrder, Status> {
     let wire::FederationOrder { order, reason } = order;
-    let reason = (!reason.is_empty()).then(|| reason.parse()).transpose();
-    let reason = reason.map_err(|error| Status::invalid_argument(format!("reason: {error}")))?;
+    let reason = optional_reason(&reason)?;
     Ok(match order.ok_or_else(|| Status::invalid_argument("order is missing"))? {
         Order::Create(NewFederation { relationship, bundle }) => {
             let relationship = relationship_of(relationship.unwrap_or_default()).map_err(Status::invalid_argument)?;

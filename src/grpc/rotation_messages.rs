@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-use super::status::status_of_order;
+use super::{reasons::optional_reason, status::status_of_order};
 use crate::{
     domain::{
         authority::rotation::{self, Slot},
@@ -29,9 +29,7 @@ pub(super) fn order_of(request: RotateRequest) -> Result<RotationOrder, Status> 
         rotate_request::Step::Taint(id) => WantedStep::Taint(id),
         rotate_request::Step::Revoke(id) => WantedStep::Revoke(id),
     });
-    let reason = (!reason.is_empty()).then(|| reason.parse()).transpose();
-    let reason = reason.map_err(|error| Status::invalid_argument(format!("reason: {error}")))?;
-    Ok(RotationOrder { kind, step, dry_run, force, reason })
+    Ok(RotationOrder { kind, step, dry_run, force, reason: optional_reason(&reason)? })
 }
 
 /// Asks for it.

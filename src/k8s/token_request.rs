@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::following::text_of;
 use crate::{
-    domain::identity::ServiceAccount,
+    domain::{identity::ServiceAccount, jwt::PROOF_AUDIENCE},
     service::{gateway_secrets::AccountTokens, ports::BoxFuture},
 };
 
@@ -20,8 +20,6 @@ pub struct RequestedTokens {
     client: Client,
 }
 
-/// What istiod takes a token for.
-const AUDIENCE: &str = "istio-ca";
 /// The shortest that the API server makes.
 const LIFETIME_SECONDS: i64 = 600;
 
@@ -38,7 +36,7 @@ impl AccountTokens for RequestedTokens {
             let named = |problem: &dyn Display| format!("token of service account {account}: {problem}");
             let request = TokenRequest {
                 spec: TokenRequestSpec {
-                    audiences: vec![AUDIENCE.to_owned()],
+                    audiences: vec![PROOF_AUDIENCE.to_owned()],
                     expiration_seconds: Some(LIFETIME_SECONDS),
                     bound_object_ref: None,
                 },

@@ -39,6 +39,7 @@ use crate::{
     domain::{
         attestation::{DeniedSubject, Reason},
         identity::{ServiceAccount, SpiffeId},
+        jwt::PROOF_AUDIENCE,
         x509::SerialNumber,
     },
 };
@@ -59,7 +60,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// Run the sidecar that keeps a gateway's identity and serves it on a socket
     Agent(AgentArgs),
-    /// Show certificates: of a file, of stdin, of a workload socket, of a TLS endpoint
+    /// Show certificates, a JWT-SVID or a SPIFFE bundle: of a file, of stdin, of a workload socket, of a TLS endpoint
     Inspect(InspectArgs),
     /// Look into the record of what was issued, and deny what must not be
     #[command(subcommand)]
@@ -101,15 +102,20 @@ pub struct DataDir {
                         to the bundle, or breaks a rule of SPIFFE; 64 bad usage."
 )]
 pub struct InspectArgs {
-    /// A PEM or DER file, `-` for stdin, unix:///PATH of a workload socket, or HOST:PORT of a TLS endpoint
+    /// A file, `-` for stdin, unix:///PATH of a workload socket, or HOST:PORT of a TLS endpoint
+    ///
+    /// A file holds certificates (PEM or DER), one token in compact form, or a SPIFFE bundle document (JSON). A token's signature
+    /// is never printed.
     #[arg(value_name = "SOURCE")]
     pub source: inspect::Source,
     /// How to print
     #[arg(short, long, value_enum, default_value_t = inspect::Format::Table)]
     pub output: inspect::Format,
-    /// PEM file with the roots to verify to; a workload socket brings its own
-    #[arg(long, value_name = "FILE")]
-    pub bundle: Option<PathBuf>,
+    /// What to verify to: a PEM file with roots, a SPIFFE bundle document, or unix:///PATH of a workload socket
+    ///
+    /// A workload socket as SOURCE brings its own. Tokens are verified to a bundle document or a socket.
+    #[arg(long, value_name = "BUNDLE")]
+    pub bundle: Option<inspect::BundleSource>,
     /// Name to ask a TLS endpoint for; the host of SOURCE if not given
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
@@ -221,7 +227,7 @@ pub struct TokenArgs {
     #[command(flatten)]
     pub data_dir: DataDir,
     /// Whom the token is for
-    #[arg(long, value_name = "NAME", default_value = "istio-ca")]
+    #[arg(long, value_name = "NAME", default_value = PROOF_AUDIENCE)]
     pub audience: String,
     /// How long it is valid
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse_whole_seconds)]

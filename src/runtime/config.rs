@@ -143,8 +143,10 @@ pub struct CaAddress {
 impl CaAddress {
     /// As whoever connects to it takes it.
     pub fn endpoint(&self) -> CaEndpoint {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        CaEndpoint { address: format!("{host}:{}", self.port), server_name: self.server_name.to_str().into_owned() }
+        CaEndpoint {
+            address: parse::host_and_port(&self.host, self.port),
+            server_name: self.server_name.to_str().into_owned(),
+        }
     }
 }
 
@@ -206,8 +208,8 @@ impl ServeConfig {
         }
         let data_dir = from.one("data_dir", parse::data_dir);
         let ca_dir = from.one("ca_dir", parse::path);
-        let listen = listen_address(from, "listen", in_kubernetes.then_some(15012));
-        let admin_listen = listen_address(from, "admin_listen", in_kubernetes.then_some(15020));
+        let pod = in_kubernetes.then(|| pod_address(kubernetes.as_ref(), istiod.as_ref()));
+        let (listen, admin_listen) = listen_addresses(from, pod);
         let trust_domain = from.one("trust_domain", parse::displayed);
         let (ttl, jwt_svid_ttl) = (ttl::ttl_bounds(from), ttl::jwt_svid_ttl(from));
         let dns_names = from.many("dns_names", parse::dns_name);
@@ -359,15 +361,27 @@ impl AgentConfig {
     }
 }
 
-/// In a pod the default is the given port of every interface, and nothing gives way.
-fn listen_address(from: &mut Sources, field: &str, in_pod: Option<u16>) -> Option<ListenAddress> {
-    let chosen = from.is_chosen(field);
-    match in_pod {
-        Some(port) if !chosen => {
-            Some(ListenAddress { address: (std::net::Ipv4Addr::UNSPECIFIED, port).into(), chosen: true })
-        }
-        _ => from.one(field, parse::socket_address).map(|address| ListenAddress { address, chosen }),
-    }
+/// Of this pod, if it has told the others one.
+fn pod_address(
+    kubernetes: Option<&Option<KubernetesConfig>>,
+    istiod: Option<&Option<IstiodConfig>>,
+) -> Option<SocketAddr> {
+    let cluster = istiod.and_then(|istiod| istiod.as_ref()?.cluster.as_ref()?.policy.as_ref());
+    let pair = kubernetes.and_then(|kubernetes| Some(&kubernetes.as_ref()?.pair));
+    pair.or(cluster.map(|policy| &policy.pair)).map(|pair| pair.address)
+}
+
+/// Of the CA API, and of health and metrics. In a pod, `Some` even if its address is not known, the default is every interface, and
+/// nothing gives way.
+fn listen_addresses(
+    from: &mut Sources,
+    pod: Option<Option<SocketAddr>>,
+) -> (Option<ListenAddress>, Option<ListenAddress>) {
+    let mut read = |field, port| match (pod, from.is_chosen(field)) {
+        (Some(pod), false) => Some(ListenAddress { address: kubernetes::any_as(pod, port), chosen: true }),
+        (_, chosen) => from.one(field, parse::socket_address).map(|address| ListenAddress { address, chosen }),
+    };
+    (read("listen", 15012), read("admin_listen", 15020))
 }
 
 impl fmt::Display for LogFormat {

@@ -1,7 +1,7 @@
 //! The rotation of the authorities, step by step: by operators, on the active alone, and by the clock. A step is taken when
 //! nobody is known to break by it, or when an operator takes that risk.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::spawn_blocking};
 use tracing::info;
@@ -22,6 +22,7 @@ use crate::domain::{
         Authorities, DueStep, Evidence, Obstacle, Offered, Phase, Reached, Slot, Step, StepRefused, due_step,
     },
     clock::{Clock, Timestamp},
+    x509::Certificate,
 };
 
 /// The use case. A step that has begun is brought to its end, also if nobody waits for the answer any more.
@@ -130,7 +131,7 @@ impl AuthorityRotation {
                     found.authorities.after_by_force(step, now)?
                 }
                 DueStep::Prepare | DueStep::Activate(_) => {
-                    found.authorities.after(step, &found.handed_out, &self.evidence(kind, found), now)?
+                    found.authorities.after(step, &found.handed_out, &self.evidence(kind, found, state), now)?
                 }
             };
             Ok::<_, RotationError>(Some(after))
@@ -158,13 +159,14 @@ impl AuthorityRotation {
                 step.id().clone_into(&mut id);
                 before = standing(found.authorities.slot(&id));
                 let after = found.authorities.after_by_force(step, now)?;
-                obstacles = found.authorities.obstacles(step, &found.handed_out, &self.evidence(kind, found), now);
+                obstacles =
+                    found.authorities.obstacles(step, &found.handed_out, &self.evidence(kind, found, state), now);
                 done = !order.dry_run && (obstacles.is_empty() || order.force);
                 Ok::<_, RotationError>(done.then_some(after))
             });
             taken.map_err(not_active_if_fenced)?;
         }
-        let report = self.report(kind, &state.kind_state(kind)?, now);
+        let report = self.report(kind, &state.kind_state(kind)?, state, now);
         let obstacles: Vec<String> = obstacles.iter().map(Obstacle::to_string).collect();
         if let (Some(wanted), true) = (&order.step, done) {
             let slots = report.iter().map(|report| &report.slot);
@@ -184,8 +186,14 @@ impl AuthorityRotation {
         Ok(RotationReport { sequence, authorities: report, id, done, obstacles })
     }
 
-    fn report(&self, kind: AuthorityKind, found: &KindState, now: Timestamp) -> Vec<AuthorityReport> {
-        let evidence = self.evidence(kind, found);
+    fn report(
+        &self,
+        kind: AuthorityKind,
+        found: &KindState,
+        state: &TermState,
+        now: Timestamp,
+    ) -> Vec<AuthorityReport> {
+        let evidence = self.evidence(kind, found, state);
         let slots = found.authorities.slots().iter();
         let reports = slots.map(|slot| {
             let next = match slot.phase {
@@ -204,13 +212,13 @@ impl AuthorityRotation {
     }
 
     /// ConfigMaps hold no keys of JWT-SVIDs.
-    fn evidence(&self, kind: AuthorityKind, found: &KindState) -> Evidence {
+    fn evidence(&self, kind: AuthorityKind, found: &KindState, state: &TermState) -> Evidence {
         let Propagation { followers, places, endpoint } = &self.propagation;
         let status = places.as_ref().filter(|_| kind == AuthorityKind::X509).map(|places| places.borrow().clone());
         let offered = endpoint.zip(found.prepared_since).map(|(hint, since)| Offered { since, hint });
         Evidence {
             followers: followers.reached(),
-            places: status.map(|status| places_behind(&status)).unwrap_or_default(),
+            places: status.map(|status| places_behind(&status, &published_roots(state))).unwrap_or_default(),
             endpoint: offered,
         }
     }
@@ -246,11 +254,19 @@ fn has_ended(authorities: &Authorities, now: Timestamp) -> bool {
     authorities.slots().iter().any(|slot| slot.phase == Phase::Active && slot.not_after <= now)
 }
 
-/// Where not everything is right yet, nobody knows which bundle is there.
-fn places_behind(status: &DistributionStatus) -> Vec<Reached> {
+/// SHA-256 of each.
+fn published_roots(state: &TermState) -> BTreeSet<[u8; 32]> {
+    let trust = state.trust().borrow().clone();
+    trust.iter().flat_map(|trust| &trust.own.x509_authorities).map(Certificate::fingerprint).collect()
+}
+
+/// Where not everything is right yet, nobody knows which bundle is there; nor where what was read back is of other roots than those
+/// that are published by now.
+fn places_behind(status: &DistributionStatus, published: &BTreeSet<[u8; 32]>) -> Vec<Reached> {
     let parts = [&status.config_maps, &status.cluster_trust_bundle].into_iter().flatten();
-    let behind =
-        parts.filter(|SpreadStatus { summary, problem, .. }| summary.right < summary.wanted || problem.is_some());
+    let behind = parts.filter(|SpreadStatus { roots, summary, problem, .. }| {
+        summary.right < summary.wanted || problem.is_some() || roots != published
+    });
     let behind = behind.map(|status| Reached { who: status.to_string(), sequence: 0 });
     let unseen = || Reached { who: "the ConfigMaps, which nobody has looked at yet,".into(), sequence: 0 };
     behind.chain(status.config_maps.is_none().then(unseen)).collect()

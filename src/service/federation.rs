@@ -22,7 +22,7 @@ use super::{
     metrics::Metrics,
     ports::BoxFuture,
     signing_session::SigningSession,
-    signing_state::{Partners, TermState},
+    signing_state::{Partners, TermState, check_room_for},
 };
 use crate::domain::{
     bundle::{EndpointProfile, EndpointUrl, Relationship, SpiffeBundle, handed_over},
@@ -79,11 +79,13 @@ impl Bootstrap {
     ///
     /// # Errors
     ///
-    /// When it is no bundle, in words.
+    /// When it is no bundle, or more than can be kept, in words.
     pub fn read(trust_domain: TrustDomain, content: &[u8]) -> Result<Self, String> {
         let bundle = handed_over(trust_domain, content)?;
         let digest = digest(&SHA256, content);
-        Ok(Self { bundle, digest: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect() })
+        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        check_room_for(&bundle, &digest).map_err(|error| error.to_string())?;
+        Ok(Self { bundle, digest })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The roots of a mesh whose istiod signs, for what the active keeps: those of the object in which the mesh keeps them, in each
 //! term as they were read in it. What came with a certificate would be as old as that.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
@@ -10,6 +10,7 @@ use super::{
     bundle_distribution::{Trust, Trusted},
     ca_roots::FollowedRoots,
     istiod_pass_on::KnownRoots,
+    waiting::next,
 };
 use crate::domain::{identity::TrustDomain, x509::TrustBundle};
 
@@ -64,13 +65,6 @@ pub(crate) async fn tell_terms<T: Clone + Send + Sync>(
             }
         }
         next(&mut terms).await;
-    }
-}
-
-/// Whoever tells no more has ended, and says so itself.
-async fn next<T: Send + Sync>(receiver: &mut watch::Receiver<T>) {
-    if receiver.changed().await.is_err() {
-        pending().await
     }
 }
 

@@ -17,11 +17,8 @@ use crate::domain::{
     attestation::{Caller, Denied, EntitlementError, Evidence, OwnIdentity, Proof, entitled_id},
     clock::Clock,
     identity::SpiffeId,
-    jwt::Audiences,
+    jwt::{Audiences, PROOF_AUDIENCE},
 };
-
-/// What tokens for certificates are for, whatever is configured.
-const PROOF_AUDIENCE: &str = "istio-ca";
 
 /// The use case.
 pub struct MintJwtSvid {
@@ -39,6 +36,7 @@ impl MintJwtSvid {
     pub fn new(create: Arc<CreateCertificate>, lifetime: Duration) -> Self {
         let (clock, metrics) = (Arc::clone(create.clock()), Arc::clone(create.metrics()));
         let mut of_proofs = create.proof_audiences();
+        // whatever is configured: the mesh takes such a token
         of_proofs.push(PROOF_AUDIENCE.to_owned());
         Self { create, lifetime, of_proofs, clock, metrics }
     }

@@ -18,6 +18,7 @@ use super::{
     published_trust::{PublishedTrust, TrustReceiver},
     signing_session::SigningSession,
     trust_followers::{Follower, TrustFollowers},
+    waiting::next,
 };
 use crate::domain::leadership::Term;
 
@@ -252,13 +253,6 @@ impl PairTrust {
             }
             sleep(LONG_PAUSE).await;
         }
-        pending().await
-    }
-}
-
-/// Whoever tells no more has ended, and says so itself.
-async fn next<T>(receiver: &mut watch::Receiver<T>) {
-    if receiver.changed().await.is_err() {
         pending().await
     }
 }

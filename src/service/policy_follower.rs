@@ -16,7 +16,10 @@ use tracing::{info, warn};
 use self::accepted_peers::Gathering;
 pub use self::accepted_peers::{AcceptedPeers, ServiceKey};
 use super::{metrics::Metrics, policy_view::PolicyUpdate, ports::BoxFuture};
-use crate::domain::{clock::Clock, random::SecureRandom};
+use crate::domain::{
+    clock::Clock,
+    random::{SecureRandom, part_of},
+};
 
 /// Where policies are from.
 pub trait PolicySource: Send + Sync {
@@ -145,9 +148,7 @@ impl PolicyFollower {
 
     /// Up to a quarter less, so that the gateways of a pair that comes back don't all ask in the same moment.
     fn jittered(&self, pause: Duration) -> Duration {
-        let mut bytes = [0; 2];
-        let part = self.random.fill(&mut bytes).map_or(0, |()| u16::from_be_bytes(bytes));
-        pause - pause / 4 * u32::from(part) / u32::from(u16::MAX)
+        pause - part_of(pause / 4, self.random.as_ref())
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{Notify, watch},
-    time::{MissedTickBehavior, error::Elapsed, interval, sleep, timeout},
+    time::{MissedTickBehavior, error::Elapsed, interval, timeout},
 };
 use tracing::info;
 
@@ -38,6 +38,7 @@ use super::{
     metrics::{Metrics, ObjectWriteOutcome},
     policy_enforcement::PolicyEnforcement,
     readiness::Latch,
+    waiting::pause,
 };
 use crate::domain::{
     clock::{BootInstant, Clock},
@@ -251,14 +252,6 @@ fn answered<T>(answer: Result<Result<T, WriteError>, Elapsed>) -> Result<T, Writ
     answer.unwrap_or_else(|_elapsed| {
         Err(WriteError::Unavailable { why: format!("no answer within {WRITE_LIMIT:?}"), pause: None })
     })
-}
-
-/// Waits; for ever without a time.
-async fn pause(time: Option<Duration>) {
-    match time {
-        Some(time) => sleep(time).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ mod schedule;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::time::sleep;
 use tracing::debug;
 
 use self::schedule::{Schedule, Turn, Wish};
@@ -16,13 +15,14 @@ use super::{
     policy_objects::Plans,
     policy_publisher::{PodChanges, PolicyPublisher},
     ports::BoxFuture,
+    waiting::pause,
 };
 use crate::domain::{
     clock::{BootInstant, Clock},
     identity::{ServiceAccount, SpiffeId},
     pace::Pace,
     policy::{GatewayPlan, PortSight, ProbeFinding, ProbeSight, ServicePlan, Verification},
-    random::SecureRandom,
+    random::{SecureRandom, jitter},
 };
 
 /// 20 Services a second: 5,000 of them are asked within little more than four minutes, and hold less than a connection each.
@@ -92,10 +92,9 @@ impl PolicyProbes {
     }
 
     fn take(&self, schedule: &mut Schedule, turn: &Turn, sight: Option<ProbeSight>) {
-        let mut jitter = [0; 2];
         // without one all wait as long as they may
-        let _unavailable = self.random.fill(&mut jitter);
-        schedule.done(&turn.service, &turn.wish, sight.as_ref(), self.clock.boot(), u16::from_ne_bytes(jitter));
+        let jitter = jitter(self.random.as_ref()).unwrap_or(0);
+        schedule.done(&turn.service, &turn.wish, sight.as_ref(), self.clock.boot(), jitter);
         if let Some(sight) = sight {
             self.publisher.enforcement().see(&turn.service, &turn.wish.accounts, sight);
         }
@@ -138,12 +137,4 @@ fn wish(plan: &ServicePlan) -> Option<Wish> {
     let ports = plan.uptake.as_ref()?.ports.clone();
     let is_any = !accounts.is_empty() && !ports.is_empty();
     is_any.then(|| Wish { accounts: accounts.clone(), ports })
-}
-
-/// Waits; for ever without a time.
-async fn pause(time: Option<Duration>) {
-    match time {
-        Some(time) => sleep(time).await,
-        None => std::future::pending().await,
-    }
 }

@@ -25,7 +25,7 @@ use tracing::warn;
 
 pub use self::{
     claimed::ClaimedState,
-    federation::{Partners, PartnersError},
+    federation::{Partners, PartnersError, check_room_for},
     imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
     objects::KindState,
     pair::pair_authority,

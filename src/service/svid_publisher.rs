@@ -28,7 +28,7 @@ use crate::domain::{
     authority::renewal::{due_after_receipt, life_at_receipt},
     clock::{BootInstant, Clock},
     identity::SpiffeId,
-    random::SecureRandom,
+    random::{SecureRandom, jitter},
     x509::{PrivateKey, TrustBundle, X509Svid},
 };
 
@@ -346,8 +346,7 @@ impl SvidPublisher {
 
     /// Uniform over `u16`; the middle when there is no randomness, which is no reason to miss a renewal.
     fn jitter(&self) -> u16 {
-        let mut bytes = [0; 2];
-        self.random.fill(&mut bytes).map_or(u16::MAX / 2, |()| u16::from_be_bytes(bytes))
+        jitter(self.random.as_ref()).unwrap_or(u16::MAX / 2)
     }
 }
 

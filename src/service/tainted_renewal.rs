@@ -1,10 +1,10 @@
 //! That an SVID is renewed at once when whoever has signed it is tainted. All who hold one hear of it in the same moment, so
 //! their requests are spread.
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{sleep, timeout},
 };
 use tracing::info;
@@ -12,10 +12,11 @@ use tracing::info;
 use super::{
     published_trust::TrustReceiver,
     svid_publisher::{IdentityReceiver, WorkloadIdentity},
+    waiting::next,
 };
 use crate::domain::{
     clock::{Clock, Timestamp},
-    random::SecureRandom,
+    random::{SecureRandom, part_of},
     x509::Certificate,
 };
 
@@ -43,7 +44,7 @@ pub async fn renew_when_tainted(
             }
             continue;
         };
-        sleep(spread / u32::from(u16::MAX) * part(random.as_ref())).await;
+        sleep(part_of(spread, random.as_ref())).await;
         if spread_if_tainted(&mut trust, &mut identity, clock.now()).is_some() {
             info!(event = "svid_tainted", "its signing authority is tainted: it is renewed");
             renew.notify_one();
@@ -64,21 +65,9 @@ fn spread_of(leaf: &Certificate, now: Timestamp) -> Duration {
     (leaf.not_after().since(now) / PART_OF_LIFE).min(LONGEST_SPREAD)
 }
 
-fn part(random: &dyn SecureRandom) -> u32 {
-    let mut bytes = [0; 2];
-    random.fill(&mut bytes).map_or(0, |()| u16::from_be_bytes(bytes)).into()
-}
-
-/// Whoever tells no more has ended, and says so itself.
-async fn next<T>(receiver: &mut watch::Receiver<T>) {
-    if receiver.changed().await.is_err() {
-        pending().await
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
+    use tokio::{sync::watch, time::Instant};
 
     use super::*;
     use crate::{

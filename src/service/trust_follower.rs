@@ -16,7 +16,11 @@ use super::{
     ports::BoxFuture,
     published_trust::{PublishedTrust, TrustReceiver},
 };
-use crate::domain::{identity::TrustDomain, random::SecureRandom, x509::BundleError};
+use crate::domain::{
+    identity::TrustDomain,
+    random::{SecureRandom, part_of},
+    x509::BundleError,
+};
 
 /// Where the trust is from.
 pub trait TrustSource: Send + Sync {
@@ -173,9 +177,7 @@ impl TrustFollower {
 
     /// Up to a quarter less, so that the agents of a pair that comes back don't all ask in the same moment.
     fn jittered(&self, pause: Duration) -> Duration {
-        let mut bytes = [0; 2];
-        let part = self.random.fill(&mut bytes).map_or(0, |()| u16::from_be_bytes(bytes));
-        pause - pause / 4 * u32::from(part) / u32::from(u16::MAX)
+        pause - part_of(pause / 4, self.random.as_ref())
     }
 }
 

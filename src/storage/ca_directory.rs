@@ -5,12 +5,9 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
-use tracing::warn;
-
-use super::files::read_bounded;
+use super::{exposed_key::ExposedKey, files::read_bounded};
 use crate::{
     domain::authority::{AuthorityFiles, Layout},
     service::ports::{AuthoritySource, SourceError},
@@ -20,23 +17,13 @@ use crate::{
 #[derive(Debug)]
 pub struct CaDirectory {
     path: PathBuf,
-    /// Of the key file; said once for each that it has.
-    exposed_mode: AtomicU32,
+    exposed: ExposedKey,
 }
 
 impl CaDirectory {
     /// Nothing is read yet.
     pub const fn new(path: PathBuf) -> Self {
-        Self { path, exposed_mode: AtomicU32::new(0) }
-    }
-
-    /// Secrets are mounted readable for all in a pod, so this can't be an error.
-    fn warn_of_exposed_key(&self, name: &str, mode: u32) {
-        let exposed = if mode & 0o077 == 0 { 0 } else { mode };
-        if self.exposed_mode.swap(exposed, Ordering::Relaxed) != exposed && exposed != 0 {
-            let file = self.path.join(name);
-            warn!(event = "ca_key_exposed", file = %file.display(), mode = %format_args!("{mode:04o}"), "the signing key is open to others: outside a pod run `chmod 600` on it");
-        }
+        Self { path, exposed: ExposedKey::new("ca_key_exposed") }
     }
 }
 
@@ -54,7 +41,7 @@ impl AuthoritySource for CaDirectory {
             let path = self.path.join(name);
             if let Some((content, mode)) = read_bounded(&path).map_err(|error| failed(&path, error))? {
                 if *name == layout.key() {
-                    self.warn_of_exposed_key(name, mode);
+                    self.exposed.warn_of_exposed_key(&path, mode);
                 }
                 contents.insert(*name, content);
             }
@@ -133,7 +120,7 @@ mod tests {
         for (mode, noted) in [(0o600, 0), (0o644, 0o644), (0o400, 0)] {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             directory.read().unwrap();
-            assert_eq!(directory.exposed_mode.load(Ordering::Relaxed), noted);
+            assert_eq!(directory.exposed.noted(), noted);
         }
     }
 }

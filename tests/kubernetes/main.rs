@@ -48,6 +48,7 @@ mod pair;
 mod policy;
 mod policy_objects;
 mod rights;
+mod root_rotation;
 mod rotations;
 mod state;
 mod tokens;

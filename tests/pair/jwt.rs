@@ -1,6 +1,6 @@
 //! JWT-SVIDs of a pair, by an agent's socket.
 
-use std::{path::Path, time::Duration};
+use std::{io::Write, path::Path, process::Stdio, time::Duration};
 
 use countersign::proto::{
     Jwtsvid, JwtsvidRequest, ValidateJwtsvidRequest, ValidateJwtsvidResponse,
@@ -9,18 +9,15 @@ use countersign::proto::{
 use rustix::process::Signal;
 use spiffe::{JwtSource, WorkloadApiClient};
 use tokio::runtime::{Builder, Runtime};
-use tonic::{
-    Code, Request, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     pair::{Pair, Place, role},
     support::{
-        countersign::{Agent, Serve},
+        countersign::{Agent, Serve, countersign},
         http::free_port,
         wait::wait_until,
+        workload_api::{self, secured},
     },
 };
 
@@ -37,9 +34,8 @@ struct Workload {
 impl Workload {
     fn at(socket: &Path) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
-        let channel = runtime.block_on(endpoint.connect()).unwrap();
-        Self { runtime, client: SpiffeWorkloadApiClient::new(channel) }
+        let client = runtime.block_on(workload_api::connect(socket)).unwrap();
+        Self { runtime, client }
     }
 
     fn fetch(&self, audience: &[&str]) -> Result<Jwtsvid, Status> {
@@ -61,10 +57,17 @@ impl Workload {
     }
 }
 
-fn secured<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    request
+/// What `inspect` says of a token by the bundles of a socket.
+fn inspected(token: &str, socket: &Path) -> String {
+    let bundle = format!("unix://{}", socket.display());
+    let mut command = countersign();
+    let child =
+        command.args(["inspect", "-", "--bundle", &bundle]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    child.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn start() -> ([Serve; 2], Agent, Place) {
@@ -91,6 +94,12 @@ fn tokens_are_minted_by_the_pair_and_served_until_they_expire_when_it_is_gone() 
         let valid = wait_until(SOON, "the pair's key", || workload.validate(audience, &first));
         assert_eq!(valid.spiffe_id, ID);
     }
+    let inspected = inspected(&first.svid, &agent.socket);
+    assert!(
+        inspected.contains("verifies to the bundle of unix:") && inspected.contains("audiences   a, b"),
+        "{inspected}"
+    );
+    assert!(!inspected.contains(first.svid.rsplit('.').next().unwrap()), "{inspected}");
     let other = workload.validate("c", &first).unwrap_err();
     assert!(other.code() == Code::InvalidArgument && other.message().starts_with("expected audience in"), "{other}");
     let refused = workload.fetch(&["istio-ca"]).unwrap_err();

@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use countersign::proto::{X509svid, X509svidRequest, spiffe_workload_api_client::SpiffeWorkloadApiClient};
+use countersign::proto::X509svid;
 use tokio::runtime::{Builder, Runtime};
-use tonic::{Request, Status, Streaming, metadata::MetadataValue, transport::Endpoint};
+use tonic::Status;
 
-use crate::support::wait::wait_until;
+use crate::support::{wait::wait_until, workload_api::x509_svids};
 
 /// A stream of identities that is watched for as long as this lives.
 pub(crate) struct Watch {
@@ -63,7 +63,7 @@ impl Watch {
 
 impl Shared {
     async fn follow(&self, socket: &Path) -> String {
-        let mut stream = match open(socket).await {
+        let mut stream = match x509_svids(socket).await {
             Ok(stream) => stream,
             Err(status) => return format!("no stream: {status}"),
         };
@@ -99,16 +99,8 @@ pub(crate) fn fetch_first(socket: &Path) -> X509svid {
 }
 
 async fn first(socket: &Path) -> Result<X509svid, Status> {
-    let response = open(socket).await?.message().await?;
+    let response = x509_svids(socket).await?.message().await?;
     response.and_then(|response| response.svids.into_iter().next()).ok_or_else(|| Status::not_found("no identity"))
-}
-
-async fn open(socket: &Path) -> Result<Streaming<countersign::proto::X509svidResponse>, Status> {
-    let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
-    let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let mut request = Request::new(X509svidRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    Ok(SpiffeWorkloadApiClient::new(channel).fetch_x509svid(request).await?.into_inner())
 }
 
 fn runtime() -> Runtime {

@@ -10,7 +10,8 @@ fn swaps_under_load_fail_no_call() {
     let (place, swaps) = (Place::new(), GoodSwaps::new());
     let ca = swaps.directory();
     let replicas = [place.start("serve-0", &ca), place.start("serve-1", &ca)];
-    swaps.run(&[ca], &replicas, |roots| place.caller(roots));
+    let socket = place.data().join("workload.sock");
+    swaps.run(&[ca], &replicas, &[socket], |roots| place.caller(roots));
 }
 
 #[test]

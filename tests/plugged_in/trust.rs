@@ -9,11 +9,7 @@ use countersign::{
     },
 };
 use tokio::runtime::Runtime;
-use tonic::{
-    Request,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
+use tonic::transport::Channel;
 
 use crate::{
     place::Place,
@@ -23,6 +19,7 @@ use crate::{
         http::{self, loopback},
         process::Process,
         wait::wait_until,
+        workload_api::{self, secured},
     },
 };
 
@@ -33,45 +30,37 @@ const TRUST_DOMAIN: &str = "spiffe://cluster.local";
 /// A client of a workload socket.
 struct Client {
     runtime: Runtime,
-    channel: Channel,
+    api: SpiffeWorkloadApiClient<Channel>,
 }
 
 impl Client {
     fn new(socket: &Path) -> Self {
         let runtime = Runtime::new().unwrap();
-        let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
-        let channel = runtime.block_on(async { endpoint.connect_lazy() });
-        Self { runtime, channel }
-    }
-
-    fn request<T>(message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-        request
+        let api = runtime.block_on(workload_api::connect(socket)).unwrap();
+        Self { runtime, api }
     }
 
     /// The serial of the SVID; it tells whether there was a renewal.
     fn leaf(&self) -> Vec<u8> {
-        let mut client = SpiffeWorkloadApiClient::new(self.channel.clone());
-        let request = Self::request(X509svidRequest {});
-        let answer =
-            self.runtime.block_on(async { client.fetch_x509svid(request).await?.into_inner().message().await });
+        let mut api = self.api.clone();
+        let request = secured(X509svidRequest {});
+        let answer = self.runtime.block_on(async { api.fetch_x509svid(request).await?.into_inner().message().await });
         answer.unwrap().unwrap().svids[0].x509_svid.to_vec()
     }
 
     fn roots(&self) -> Vec<u8> {
-        let mut client = SpiffeWorkloadApiClient::new(self.channel.clone());
-        let request = Self::request(X509BundlesRequest {});
+        let mut api = self.api.clone();
+        let request = secured(X509BundlesRequest {});
         let answer =
-            self.runtime.block_on(async { client.fetch_x509_bundles(request).await?.into_inner().message().await });
+            self.runtime.block_on(async { api.fetch_x509_bundles(request).await?.into_inner().message().await });
         answer.unwrap().unwrap().bundles[TRUST_DOMAIN].to_vec()
     }
 
     fn jwks(&self) -> HashMap<String, serde_json::Value> {
-        let mut client = SpiffeWorkloadApiClient::new(self.channel.clone());
-        let request = Self::request(JwtBundlesRequest {});
+        let mut api = self.api.clone();
+        let request = secured(JwtBundlesRequest {});
         let answer =
-            self.runtime.block_on(async { client.fetch_jwt_bundles(request).await?.into_inner().message().await });
+            self.runtime.block_on(async { api.fetch_jwt_bundles(request).await?.into_inner().message().await });
         let bundles = answer.unwrap().unwrap().bundles.into_iter();
         bundles.map(|(domain, jwks)| (domain, serde_json::from_slice(&jwks).unwrap())).collect()
     }

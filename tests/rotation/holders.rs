@@ -16,17 +16,14 @@ use countersign::{
         clock::Clock as _,
         x509::{Certificate, CertificateChain, PrivateKey, TrustBundle},
     },
-    proto::{
-        X509svidRequest,
-        istio::v1::auth::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient},
-        spiffe_workload_api_client::SpiffeWorkloadApiClient,
+    proto::istio::v1::auth::{
+        IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
     },
     runtime::seams::SystemClock,
 };
 use tokio::runtime::{Builder, Runtime};
 use tonic::{
     Request,
-    metadata::MetadataValue,
     transport::{Certificate as Root, ClientTlsConfig, Endpoint},
 };
 
@@ -35,6 +32,7 @@ use crate::{
     support::{
         countersign::{Agent, root_file, write_token},
         wait::wait_until,
+        workload_api::x509_svids,
     },
 };
 
@@ -185,13 +183,7 @@ impl Shared {
 
 /// `None` while the agent has none yet.
 fn fetched(runtime: &Runtime, who: &'static str, socket: &Path) -> Option<Held> {
-    let response = runtime.block_on(async {
-        let channel = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap().connect().await.ok()?;
-        let mut request = Request::new(X509svidRequest {});
-        request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-        let stream = SpiffeWorkloadApiClient::new(channel).fetch_x509svid(request).await.ok()?;
-        stream.into_inner().message().await.ok()?
-    });
+    let response = runtime.block_on(async { x509_svids(socket).await.ok()?.message().await.ok()? });
     let svid = response?.svids.into_iter().next()?;
     let chain = CertificateChain::new(certificates(&svid.x509_svid)).unwrap();
     let bundle = TrustBundle::new("cluster.local".parse().unwrap(), certificates(&svid.bundle)).unwrap();

@@ -31,3 +31,4 @@ pub(crate) mod svid_set;
 pub(crate) mod swaps;
 pub(crate) mod wait;
 pub(crate) mod workers;
+pub(crate) mod workload_api;

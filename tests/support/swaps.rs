@@ -1,9 +1,12 @@
 //! Files of a plugged-in authority that change while certificates are signed: what must follow from it, wherever the state is.
 
 use std::{
+    path::{Path, PathBuf},
     slice, thread,
     time::{Duration, Instant},
 };
+
+use countersign::domain::x509::Certificate;
 
 use super::{
     authority::{Authority, CaDir, Files, Kind},
@@ -13,6 +16,7 @@ use super::{
     observe::{metric, readiness, refused, said, wait_for},
     openssl,
     wait::wait_until,
+    workload_api,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -45,8 +49,14 @@ impl GoodSwaps {
     }
 
     /// Swaps the files of all `cas`, one directory clearly before the other, in turn. `caller` makes a caller that trusts some
-    /// roots.
-    pub(crate) fn run(&self, cas: &[CaDir], replicas: &[Serve; 2], caller: impl Fn(&str) -> Caller) {
+    /// roots; workloads have what is published from `sockets`.
+    pub(crate) fn run(
+        &self,
+        cas: &[CaDir],
+        replicas: &[Serve; 2],
+        sockets: &[PathBuf],
+        caller: impl Fn(&str) -> Caller,
+    ) {
         let load = Load::default();
         thread::scope(|scope| {
             let stop = Stop(&load);
@@ -80,6 +90,7 @@ impl GoodSwaps {
                 for (serve, before) in replicas.iter().zip(before) {
                     check_own(serve, is_renewed.then_some(before), signer, roots);
                 }
+                sockets.iter().for_each(|socket| wait_until_published(socket, roots));
                 in_turn.reverse();
                 caller.trust(roots);
                 load.wait_for_more(50);
@@ -131,6 +142,16 @@ fn check_own(serve: &Serve, before: Option<u64>, signer: &Authority, roots: &str
     wait_until(SOON, "a serving certificate by the new chain", || {
         let served = openssl::served(serve.port, "localhost", roots)?;
         if served.contains(&signer.certificate) { Ok(()) } else { Err(served) }
+    });
+}
+
+/// Waits until a socket has exactly `roots`, in their order.
+fn wait_until_published(socket: &Path, roots: &str) {
+    let roots = Certificate::all_from_pem(roots.as_bytes()).unwrap();
+    let expected = roots.iter().flat_map(|root| root.der()).copied().collect::<Vec<u8>>();
+    wait_until(SOON, "the roots on the socket", || match workload_api::x509_bundles(socket) {
+        Ok(bundles) if bundles.values().eq([&expected]) => Ok(()),
+        other => Err(format!("{other:?}")),
     });
 }
 

@@ -15,3 +15,7 @@ mod support;
 mod trust;
 #[cfg(test)]
 mod workload_api;
+#[allow(dead_code, reason = "its sockets are connected to by their own part")]
+#[cfg(test)]
+#[path = "../support/workload_api.rs"]
+mod workload_api_client;

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming, transport::Channel};
 
 use crate::{
     support::{DEADLINE, Socket},
-    workload_api::secured,
+    workload_api_client::secured,
 };
 
 const CONNECTIONS: usize = 100;

@@ -28,7 +28,8 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     secret_discovery::{acknowledge, ask, inline, secret, stream},
     support::{Behaviour, DEADLINE, Socket, TRUST_DOMAIN, TestClock, TestRandom, id},
-    workload_api::{next, secured},
+    workload_api::next,
+    workload_api_client::secured,
 };
 
 const OTHER: &str = "other.example";

@@ -15,14 +15,10 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-use crate::support::{Behaviour, DEADLINE, ID, Socket, TRUST_DOMAIN, id};
-
-/// A request with the security header.
-pub(crate) fn secured<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    request
-}
+use crate::{
+    support::{Behaviour, DEADLINE, ID, Socket, TRUST_DOMAIN, id},
+    workload_api_client::secured,
+};
 
 pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> T {
     timeout(DEADLINE, stream.message()).await.expect("a message comes").unwrap().expect("the stream goes on")

@@ -2,15 +2,11 @@
 
 use serde::Serialize;
 
-use super::source::{Found, FoundChain, Source};
-use crate::{
-    cli::render,
-    domain::{
-        clock::Timestamp,
-        identity::TrustDomain,
-        x509::{Certificate, CertificateChain, TrustBundle, lint},
-    },
+use super::{
+    bundle_document::BundleDocument, certificate_document::ChainDocument, found::Found, source::Source,
+    token_document::TokenDocument,
 };
+use crate::domain::clock::Timestamp;
 
 /// Everything that was found at one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,183 +16,27 @@ pub struct Document {
     pub source: String,
     /// One for each leaf, and for each authority that stands alone.
     pub chains: Vec<ChainDocument>,
-}
-
-/// A chain and whether it verifies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ChainDocument {
-    /// To the bundle.
-    pub verification: Verification,
-    /// Leaf first.
-    pub certificates: Vec<CertificateDocument>,
-}
-
-/// Whether a chain verifies to its bundle.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "camelCase")]
-pub enum Verification {
-    /// It does.
-    Verified {
-        /// Where the roots are from.
-        bundle: String,
-    },
-    /// It does not.
-    Failed {
-        /// Where the roots are from.
-        bundle: String,
-        /// Why.
-        reason: String,
-    },
-    /// There is nothing to verify to.
-    NoBundle,
-}
-
-/// One certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CertificateDocument {
-    /// One line; empty if there is none.
-    pub subject: String,
-    /// One line.
-    pub issuer: String,
-    /// The workload's ID, if the certificate is an SVID's.
-    pub spiffe_id: Option<String>,
-    /// All URI names.
-    pub uri_names: Vec<String>,
-    /// All DNS names.
-    pub dns_names: Vec<String>,
-    /// Whether it may sign certificates.
-    pub authority: bool,
-    /// RFC 3339, UTC.
-    pub not_before: String,
-    /// RFC 3339, UTC: the last second of validity.
-    pub not_after: String,
-    /// At the time of the look.
-    pub validity: ValidityState,
-    /// Until `notAfter`; below zero once it has passed.
-    pub seconds_left: i64,
-    /// `notAfter` minus `notBefore`.
-    pub seconds_total: i64,
-    /// Algorithm and size.
-    pub key: String,
-    /// Hex.
-    pub serial: String,
-    /// SHA-256 of the DER bytes, hex with colons.
-    pub fingerprint: String,
-    /// Broken rules of SPIFFE's X509-SVID standard.
-    pub findings: Vec<FindingDocument>,
-}
-
-/// Where a certificate stands in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ValidityState {
-    /// `notBefore` lies ahead.
-    NotYetValid,
-    /// Within its validity.
-    Valid,
-    /// `notAfter` has passed.
-    Expired,
-}
-
-/// A broken rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FindingDocument {
-    /// Stable name.
-    pub rule: String,
-    /// What was seen.
-    pub detail: String,
+    /// If the source is a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenDocument>,
+    /// If the source is a SPIFFE bundle document, whose X.509 authorities stand in `chains`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleDocument>,
 }
 
 impl Document {
     pub(super) fn new(source: &Source, found: &Found, now: Timestamp) -> Self {
-        let chains = found.chains.iter().map(|chain| ChainDocument::new(chain, now)).collect();
-        Self { source: source.to_string(), chains }
+        let trust = found.trust.as_ref();
+        Self {
+            source: source.to_string(),
+            chains: found.chains.iter().map(|chain| ChainDocument::new(chain, trust, now)).collect(),
+            token: found.token.as_ref().map(|token| TokenDocument::new(token, trust, now)),
+            bundle: found.bundle.as_ref().map(BundleDocument::new),
+        }
     }
 
     /// Whether nothing has expired, fails to verify, or breaks a rule.
     pub fn is_sound(&self) -> bool {
-        self.chains.iter().all(|chain| {
-            !matches!(chain.verification, Verification::Failed { .. })
-                && chain
-                    .certificates
-                    .iter()
-                    .all(|certificate| certificate.validity == ValidityState::Valid && certificate.findings.is_empty())
-        })
-    }
-}
-
-impl ChainDocument {
-    fn new(chain: &FoundChain, now: Timestamp) -> Self {
-        let certificates = chain.certificates.iter().map(|certificate| CertificateDocument::new(certificate, now));
-        Self { verification: Verification::of(chain, now), certificates: certificates.collect() }
-    }
-}
-
-impl Verification {
-    fn of(chain: &FoundChain, now: Timestamp) -> Self {
-        let Some(bundle) = &chain.bundle else { return Self::NoBundle };
-        let origin = bundle.origin.clone();
-        match verify(&chain.certificates, &bundle.roots, now) {
-            Ok(()) => Self::Verified { bundle: origin },
-            Err(reason) => Self::Failed { bundle: origin, reason },
-        }
-    }
-}
-
-/// A leaf by its path to a root. An authority at the head of a chain is as good as the bundle says: a root of it or not.
-fn verify(certificates: &[Certificate], roots: &[Certificate], now: Timestamp) -> Result<(), String> {
-    let chain = CertificateChain::new(certificates.to_vec()).map_err(|error| error.to_string())?;
-    if chain.leaf().is_ca() {
-        let is_root = roots.contains(chain.leaf());
-        return if is_root { Ok(()) } else { Err("an authority that is no root of the bundle".to_owned()) };
-    }
-    let own_domain = chain.leaf().spiffe_id().map(|id| Ok(id.trust_domain().clone()));
-    // Only names the bundle; a path is verified to its roots alone.
-    let domain: TrustDomain = own_domain.unwrap_or_else(|| "unnamed".parse()).map_err(|error| error.to_string())?;
-    let bundle = TrustBundle::new(domain, roots.to_vec()).map_err(|error| error.to_string())?;
-    chain.verify(&bundle, now).map_err(|error| error.to_string())
-}
-
-impl CertificateDocument {
-    fn new(certificate: &Certificate, now: Timestamp) -> Self {
-        let (not_before, not_after) = (certificate.not_before(), certificate.not_after());
-        let lint = if certificate.is_ca() { lint::check_authority } else { lint::check_leaf };
-        let findings = lint(certificate.der());
-        Self {
-            subject: certificate.subject().to_owned(),
-            issuer: certificate.issuer().to_owned(),
-            spiffe_id: certificate.spiffe_id().map(|id| id.to_string()),
-            uri_names: certificate.uri_names().to_vec(),
-            dns_names: certificate.dns_names().to_vec(),
-            authority: certificate.is_ca(),
-            not_before: not_before.to_string(),
-            not_after: not_after.to_string(),
-            validity: ValidityState::at(now.seconds(), not_before.seconds(), not_after.seconds()),
-            seconds_left: not_after.seconds().saturating_sub(now.seconds()),
-            seconds_total: not_after.seconds().saturating_sub(not_before.seconds()),
-            key: certificate.key_algorithm().to_owned(),
-            serial: certificate.serial().to_string(),
-            fingerprint: render::colon_hex(&certificate.fingerprint()),
-            findings: findings
-                .into_iter()
-                .map(|finding| FindingDocument { rule: finding.rule.to_owned(), detail: finding.detail })
-                .collect(),
-        }
-    }
-}
-
-impl ValidityState {
-    /// In seconds since the epoch; the last second still counts.
-    const fn at(now: i64, not_before: i64, not_after: i64) -> Self {
-        if now < not_before {
-            Self::NotYetValid
-        } else if now > not_after {
-            Self::Expired
-        } else {
-            Self::Valid
-        }
+        self.chains.iter().all(ChainDocument::is_sound) && self.token.as_ref().is_none_or(TokenDocument::is_sound)
     }
 }

@@ -55,6 +55,11 @@ impl OwnRoots {
         Self { text: text.into(), certificates, publisher: publisher.into(), mark }
     }
 
+    /// SHA-256 of each.
+    pub const fn fingerprints(&self) -> &BTreeSet<[u8; 32]> {
+        &self.certificates
+    }
+
     /// What is written, PEM.
     pub fn text(&self) -> &str {
         &self.text

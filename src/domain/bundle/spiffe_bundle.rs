@@ -98,6 +98,17 @@ impl SpiffeBundle {
         Ok(bundle)
     }
 
+    /// The trust domain that the CAs of a document say they are of, for who has the document alone. It need not be a bundle.
+    pub fn trust_domain_named_in(json: &[u8]) -> Option<TrustDomain> {
+        let document: Document = serde_json::from_slice(json).ok()?;
+        let certificates = document.keys.iter().filter_map(certificate_of).filter_map(Result::ok);
+        let mut named = certificates.filter_map(|certificate| {
+            let id = certificate.uri_names().iter().find_map(|name| name.strip_prefix("spiffe://"))?;
+            id.split('/').next()?.parse().ok()
+        });
+        named.next()
+    }
+
     /// The document: as SPIRE, go-spiffe and istiod read it. X.509 authorities whose kind of key no JWK can tell are left out;
     /// there are none among those that this program makes or accepts for signing.
     pub fn to_json(&self) -> String {
@@ -124,13 +135,8 @@ impl SpiffeBundle {
     }
 
     fn add_certificate(&mut self, position: usize, key: &Map<String, Value>) -> Result<(), SpiffeBundleError> {
-        let Some(first) = key.get("x5c").and_then(Value::as_array).and_then(|chain| chain.first()) else {
-            return Ok(());
-        };
-        let failed = |error| SpiffeBundleError::Certificate { position, error };
-        let der = first.as_str().and_then(|text| STANDARD.decode(text).ok());
-        let der = der.ok_or_else(|| failed(CertificateError::Der("x5c is not base64".into())))?;
-        let certificate = Certificate::from_der(&der).map_err(failed)?;
+        let Some(certificate) = certificate_of(key) else { return Ok(()) };
+        let certificate = certificate.map_err(|error| SpiffeBundleError::Certificate { position, error })?;
         if !certificate.is_ca() {
             return Err(SpiffeBundleError::NotCa(position));
         }
@@ -145,7 +151,7 @@ impl SpiffeBundle {
     }
 
     fn add_key(&mut self, position: usize, key: &Map<String, Value>) -> Result<(), SpiffeBundleError> {
-        match JwtAuthority::from_jwk(key, JWT) {
+        match JwtAuthority::from_jwk(key) {
             Ok(authority) if self.jwt_authorities.iter().any(|known| known.key_id() == authority.key_id()) => {
                 Err(SpiffeBundleError::KeyIdTwice(position))
             }
@@ -160,7 +166,14 @@ impl SpiffeBundle {
 }
 
 const X509: &str = "x509-svid";
-const JWT: &str = "jwt-svid";
+const JWT: &str = JwtAuthority::USE;
+
+fn certificate_of(key: &Map<String, Value>) -> Option<Result<Certificate, CertificateError>> {
+    let first = key.get("x5c").and_then(Value::as_array).and_then(|chain| chain.first())?;
+    let der = first.as_str().and_then(|text| STANDARD.decode(text).ok());
+    let der = der.ok_or_else(|| CertificateError::Der("x5c is not base64".into()));
+    Some(der.and_then(|der| Certificate::from_der(&der)))
+}
 
 /// The trust domain that a CA says it is of, if that is another one.
 fn foreign_domain(certificate: &Certificate, expected: &TrustDomain) -> Option<String> {

@@ -30,6 +30,9 @@ pub enum AudiencesError {
     OfProofs(String),
 }
 
+/// Of tokens that prove an identity to istiod, and here unless another one is configured.
+pub const PROOF_AUDIENCE: &str = "istio-ca";
+
 /// As many as clients read at most.
 const MAX_COUNT: usize = 32;
 /// In JSON twice that much at most, and a third more in base64: with all else within the 16 KiB of a token.

@@ -4,6 +4,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::Deserialize;
 
+use crate::domain::x509::KeyAlgorithm;
+
 /// The verification keys of one issuer: EC P-256 and P-384, RSA of at least 2048 bits, Ed25519. Keys for other uses or of
 /// other kinds are skipped, as the standard asks.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +116,15 @@ impl VerificationKey {
         !matches!(self.material, Material::Ed25519(_))
     }
 
+    pub(super) fn kind(&self) -> KeyAlgorithm {
+        match &self.material {
+            Material::P256(_) => KeyAlgorithm::EcdsaP256,
+            Material::P384(_) => KeyAlgorithm::EcdsaP384,
+            Material::Ed25519(_) => KeyAlgorithm::Ed25519,
+            Material::Rsa(key) => KeyAlgorithm::Rsa(bits(&key.n)),
+        }
+    }
+
     /// Whether a token with this `alg` may be verified by this key.
     pub(super) fn accepts(&self, algorithm: Algorithm) -> bool {
         self.pinned.is_none_or(|pinned| pinned == algorithm) && self.material.accepts(algorithm)
@@ -213,12 +224,17 @@ impl Numbers {
     /// 2048 to 8192 bits with an odd exponent of 3 to 2^33: what ring verifies with.
     fn rsa(&self) -> Option<RsaPublicKeyComponents<Vec<u8>>> {
         let (n, e) = (unsigned(self.n.as_deref()?)?, unsigned(self.e.as_deref()?)?);
-        let top = n.first()?;
-        let bits = n.len().checked_mul(8)?.checked_sub(usize::try_from(top.leading_zeros()).ok()?)?;
         let exponent = e.iter().try_fold(0u64, |sum, byte| sum.checked_mul(256)?.checked_add(u64::from(*byte)))?;
-        let usable = (2048..=8192).contains(&bits) && (3..1 << 33).contains(&exponent) && exponent % 2 == 1;
+        let usable = (2048..=8192).contains(&bits(&n)) && (3..1 << 33).contains(&exponent) && exponent % 2 == 1;
         usable.then_some(RsaPublicKeyComponents { n, e })
     }
+}
+
+/// Of a number without leading zeros.
+fn bits(number: &[u8]) -> u16 {
+    let unused = number.first().map_or(0, |top| top.leading_zeros());
+    let bits = u32::try_from(number.len()).unwrap_or(u32::MAX).saturating_mul(8).saturating_sub(unused);
+    u16::try_from(bits).unwrap_or(u16::MAX)
 }
 
 fn octets(text: &str, length: usize) -> Option<Vec<u8>> {

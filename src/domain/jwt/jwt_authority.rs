@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::jwks::VerificationKey;
+use crate::domain::x509::KeyAlgorithm;
 
 /// A JWK with a key identifier, as it stands in a bundle (JWT-SVID 5, SPIFFE Trust Domain and Bundle 4.2).
 #[derive(Clone, Debug)]
@@ -27,15 +28,18 @@ pub enum JwtAuthorityError {
 const MEMBERS: [&str; 8] = ["kty", "kid", "alg", "crv", "x", "y", "n", "e"];
 
 impl JwtAuthority {
-    /// From a JWK whose `use` is this one or not there.
+    /// `use` of such a key in a bundle.
+    pub const USE: &str = "jwt-svid";
+
+    /// From a JWK whose `use` is [`Self::USE`] or not there.
     ///
     /// # Errors
     ///
     /// When it has no key identifier, or is no key that can be used.
-    pub fn from_jwk(jwk: &Map<String, Value>, expected_use: &str) -> Result<Self, JwtAuthorityError> {
+    pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, JwtAuthorityError> {
         let key_id = jwk.get("kid").and_then(Value::as_str).filter(|id| !id.is_empty());
         let key_id = key_id.ok_or(JwtAuthorityError::NoKeyId)?.to_owned();
-        let key = VerificationKey::from_json(Value::Object(jwk.clone()), expected_use);
+        let key = VerificationKey::from_json(Value::Object(jwk.clone()), Self::USE);
         let key = key.filter(VerificationKey::may_sign_svids).ok_or(JwtAuthorityError::Unusable)?;
         let jwk = jwk.iter().filter(|(name, _)| MEMBERS.contains(&name.as_str()));
         Ok(Self { key_id, jwk: jwk.map(|(name, value)| (name.clone(), value.clone())).collect(), key })
@@ -49,6 +53,11 @@ impl JwtAuthority {
     /// The public JWK without `use`.
     pub const fn jwk(&self) -> &Map<String, Value> {
         &self.jwk
+    }
+
+    /// The kind of key.
+    pub fn key_algorithm(&self) -> KeyAlgorithm {
+        self.key.kind()
     }
 
     pub(super) const fn key(&self) -> &VerificationKey {

@@ -39,7 +39,7 @@ impl JwtSigner {
     }
 
     fn new(key: Es256Key, not_after: Timestamp) -> Result<Self, MintError> {
-        let authority = JwtAuthority::from_jwk(&key.jwk(), "jwt-svid");
+        let authority = JwtAuthority::from_jwk(&key.jwk());
         Ok(Self { key, authority: authority.map_err(|error| MintError::Key(error.to_string()))?, not_after })
     }
 

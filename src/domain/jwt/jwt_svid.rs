@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::{
     JwtAuthority,
+    compact_jws::{CompactJws, JwsError},
     jwks::Algorithm,
-    validate::{MAX_TOKEN_BYTES, NumericDate, decode},
 };
 use crate::domain::{
     clock::Timestamp,
@@ -114,25 +114,31 @@ impl JwtSvid {
         authorities: &impl JwtAuthorities,
         now: Timestamp,
     ) -> Result<Self, JwtSvidError> {
-        let parts = Parts::read(token)?;
+        let token = CompactJws::read(token)?;
+        let parts = Parts::of(&token)?;
         let svid = parts.unverified()?;
         if svid.expires <= now {
             return Err(JwtSvidError::Expired);
         }
-        if parts.not_before()?.is_some_and(|time| time > now.plus(LEEWAY)) {
+        if token.time("nbf")?.is_some_and(|time| time > now.plus(LEEWAY)) {
             return Err(JwtSvidError::NotYetValid);
         }
         if !svid.audiences.iter().any(|found| found == audience) {
             return Err(JwtSvidError::Audience { expected: vec![shown(audience)], found: svid.audiences });
         }
-        let trust_domain = svid.spiffe_id.trust_domain();
-        let keys = authorities.of(trust_domain).ok_or_else(|| JwtSvidError::NoBundle(trust_domain.to_string()))?;
-        let key = keys.iter().find(|key| key.key_id() == parts.key_id).ok_or_else(|| JwtSvidError::NoAuthority {
-            key_id: shown(&parts.key_id),
-            trust_domain: trust_domain.to_string(),
-        })?;
-        let is_signed = key.key().verifies(parts.algorithm, parts.message.as_bytes(), &parts.signature);
-        if is_signed { Ok(svid) } else { Err(JwtSvidError::Signature) }
+        parts.verify(svid, authorities)
+    }
+
+    /// Checks form, algorithm and signature as [`Self::validate`] does, and neither times nor audience: whose it is, not whether
+    /// it may be accepted.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the token breaks.
+    pub fn verify_signature(token: &CompactJws, authorities: &impl JwtAuthorities) -> Result<Self, JwtSvidError> {
+        let parts = Parts::of(token)?;
+        let svid = parts.unverified()?;
+        parts.verify(svid, authorities)
     }
 
     /// What a token says of itself, before anybody has verified it: good for knowing how long one's own will last.
@@ -141,17 +147,24 @@ impl JwtSvid {
     ///
     /// When it has not the form of a JWT-SVID.
     pub fn unverified(token: &str) -> Result<Self, JwtSvidError> {
-        Parts::read(token)?.unverified()
+        Self::read(&CompactJws::read(token)?)
+    }
+
+    /// [`Self::unverified`] of a token that was taken apart.
+    ///
+    /// # Errors
+    ///
+    /// When it is no JWT-SVID.
+    pub fn read(token: &CompactJws) -> Result<Self, JwtSvidError> {
+        Parts::of(token)?.unverified()
     }
 }
 
+/// A token whose header is right.
 struct Parts<'a> {
     algorithm: Algorithm,
     key_id: String,
-    claims: Map<String, Value>,
-    /// What is signed: header and claims as they were sent.
-    message: &'a str,
-    signature: Vec<u8>,
+    token: &'a CompactJws,
 }
 
 #[derive(Deserialize)]
@@ -164,45 +177,43 @@ struct Header {
 }
 
 impl<'a> Parts<'a> {
-    fn read(token: &'a str) -> Result<Self, JwtSvidError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(JwtSvidError::Malformed("over 16 KiB"));
-        }
-        let not_three = JwtSvidError::Malformed("not three parts");
-        let (message, signature) = token.rsplit_once('.').ok_or_else(|| not_three.clone())?;
-        let (header, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.')).ok_or(not_three)?;
-        let header = object(header).ok_or(JwtSvidError::Malformed("the header is not base64url of a JSON object"))?;
-        let header: Header = serde_json::from_value(Value::Object(header))
+    fn of(token: &'a CompactJws) -> Result<Self, JwtSvidError> {
+        let header: Header = serde_json::from_value(Value::Object(token.header().clone()))
             .map_err(|_of_its_type| JwtSvidError::Malformed("a header parameter is no text"))?;
         let (algorithm, key_id) = header.check()?;
-        let claims = object(claims).ok_or(JwtSvidError::Malformed("the claims are not base64url of a JSON object"))?;
-        let signature = decode(signature).ok_or(JwtSvidError::Malformed("the signature is not base64url"))?;
-        Ok(Self { algorithm, key_id, claims, message, signature })
+        Ok(Self { algorithm, key_id, token })
     }
 
     fn unverified(&self) -> Result<JwtSvid, JwtSvidError> {
-        let subject = self.claims.get("sub").ok_or(JwtSvidError::NoSubject)?;
+        let subject = self.token.claims().get("sub").ok_or(JwtSvidError::NoSubject)?;
         let subject = subject.as_str().ok_or(JwtSvidError::Claim("sub"))?;
         let spiffe_id = match subject {
             "" => return Err(JwtSvidError::NoSubject),
             text => text.parse().map_err(|error: crate::domain::identity::SpiffeIdError| error.to_string()),
         };
         let spiffe_id = spiffe_id.map_err(JwtSvidError::Subject)?;
-        let expires = self.time("exp")?.ok_or(JwtSvidError::NoExpiry)?;
+        let expires = self.token.time("exp")?.ok_or(JwtSvidError::NoExpiry)?;
         let audiences = self.audiences()?;
-        let mut claims = self.claims.clone();
+        let mut claims = self.token.claims().clone();
         claims.insert("aud".into(), audiences.clone().into());
         Ok(JwtSvid { spiffe_id, key_id: self.key_id.clone(), audiences, expires, claims })
     }
 
-    fn not_before(&self) -> Result<Option<Timestamp>, JwtSvidError> {
-        self.time("nbf")
+    fn verify(&self, svid: JwtSvid, authorities: &impl JwtAuthorities) -> Result<JwtSvid, JwtSvidError> {
+        let trust_domain = svid.spiffe_id.trust_domain();
+        let keys = authorities.of(trust_domain).ok_or_else(|| JwtSvidError::NoBundle(trust_domain.to_string()))?;
+        let key = keys.iter().find(|key| key.key_id() == self.key_id).ok_or_else(|| JwtSvidError::NoAuthority {
+            key_id: shown(&self.key_id),
+            trust_domain: trust_domain.to_string(),
+        })?;
+        let is_signed = key.key().verifies(self.algorithm, self.token.message(), self.token.signature());
+        if is_signed { Ok(svid) } else { Err(JwtSvidError::Signature) }
     }
 
     /// RFC 7519 4.1.3: one text, or a list of them.
     fn audiences(&self) -> Result<Vec<String>, JwtSvidError> {
         let texts = |values: &[Value]| values.iter().map(|value| value.as_str().map(str::to_owned)).collect();
-        let audiences: Option<Vec<String>> = match self.claims.get("aud") {
+        let audiences: Option<Vec<String>> = match self.token.claims().get("aud") {
             None | Some(Value::Null) => return Err(JwtSvidError::NoAudience),
             Some(Value::String(one)) => Some(vec![one.clone()]),
             Some(Value::Array(several)) => texts(several),
@@ -211,11 +222,14 @@ impl<'a> Parts<'a> {
         let audiences = audiences.ok_or(JwtSvidError::Claim("aud"))?;
         if audiences.is_empty() { Err(JwtSvidError::NoAudience) } else { Ok(audiences) }
     }
+}
 
-    fn time(&self, claim: &'static str) -> Result<Option<Timestamp>, JwtSvidError> {
-        let Some(value) = self.claims.get(claim).filter(|value| !value.is_null()) else { return Ok(None) };
-        let date: NumericDate = NumericDate::deserialize(value).map_err(|_no_number| JwtSvidError::Claim(claim))?;
-        Ok(Some(date.0))
+impl From<JwsError> for JwtSvidError {
+    fn from(error: JwsError) -> Self {
+        match error {
+            JwsError::Malformed(complaint) => Self::Malformed(complaint),
+            JwsError::Time(claim) => Self::Claim(claim),
+        }
     }
 }
 
@@ -233,38 +247,6 @@ impl Header {
         let algorithm = algorithm.ok_or_else(|| JwtSvidError::Algorithm(shown(&name)))?;
         let key_id = self.kid.filter(|id| !id.is_empty()).ok_or(JwtSvidError::NoKeyId)?;
         Ok((algorithm, key_id))
-    }
-}
-
-/// A JSON object in which no member stands twice: readers differ in which one they would believe.
-fn object(part: &str) -> Option<Map<String, Value>> {
-    let members: OnceEach = serde_json::from_slice(&decode(part)?).ok()?;
-    Some(members.0)
-}
-
-struct OnceEach(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for OnceEach {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> serde::de::Visitor<'de> for Members {
-            type Value = OnceEach;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<OnceEach, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(serde::de::Error::custom("a member stands there twice"));
-                    }
-                }
-                Ok(OnceEach(members))
-            }
-        }
-        deserializer.deserialize_map(Members)
     }
 }
 

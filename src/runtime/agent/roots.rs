@@ -9,7 +9,7 @@ use tokio::{
 
 use super::AgentFailed;
 use crate::{
-    domain::random::SecureRandom,
+    domain::random::{SecureRandom, part_of},
     grpc::ca_client::{CaRoots, RootSets},
     runtime::config::{AuthorityConfig, BundleSource, FollowedRootsConfig},
     service::{ca_roots::FollowedRoots, ports::BoxFuture},
@@ -56,9 +56,7 @@ pub(super) async fn renew_on_change(roots: Arc<CaRoots>, renew_now: Arc<Notify>,
         let had_none = known.is_empty();
         roots.changed(&mut known).await;
         if !had_none {
-            let mut bytes = [0; 2];
-            let part = random.fill(&mut bytes).map_or(0, |()| u16::from_be_bytes(bytes));
-            sleep(SPREAD / u32::from(u16::MAX) * u32::from(part)).await;
+            sleep(part_of(SPREAD, random.as_ref())).await;
         }
         renew_now.notify_one();
     }

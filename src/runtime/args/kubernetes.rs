@@ -3,6 +3,8 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::domain::jwt::PROOF_AUDIENCE;
+
 /// Who this replica is in the cluster, whom it asks there, and what it writes.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KubernetesArgs {
@@ -15,11 +17,12 @@ pub struct KubernetesArgs {
     /// UID of this replica's pod, its name among the replicas. Required in Kubernetes
     #[arg(long, value_name = "UID")]
     pub replica_uid: Option<String>,
-    /// Address for the other replicas
+    /// Address for the other replicas. If not given, every interface, by IPv6 if pair-address is
     #[arg(long, value_name = "IP:PORT")]
     pub pair_listen: Option<String>,
-    /// Where the other replicas reach that address. Required in Kubernetes; with source istiod if there is policy
-    #[arg(long, value_name = "IP:PORT")]
+    /// Where the other replicas reach that address: this pod's IP, with the port of pair-listen unless another is given. Required
+    /// in Kubernetes; with source istiod if there is policy
+    #[arg(long, value_name = "IP[:PORT]")]
     pub pair_address: Option<String>,
     /// Headless Service of the replicas, by which they find each other while the API server is away
     #[arg(long, value_name = "HOST:PORT")]
@@ -92,7 +95,7 @@ impl KubernetesArgs {
             lease_step_down: Some("3s500ms".into()),
             lease_duration: Some("5s".into()),
             cluster_id: Some("Kubernetes".into()),
-            token_audiences: Some(vec!["istio-ca".into()]),
+            token_audiences: Some(vec![PROOF_AUDIENCE.into()]),
             token_cache: Some("10s".into()),
             mesh_trust_domain: Some("cluster.local".into()),
             mesh_ca: Some("false".into()),

@@ -27,11 +27,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub ca_dir: Option<String>,
     /// Address of the CA API. While a replica of the same data directory holds the default port, a free one is taken. In
-    /// Kubernetes the default is 0.0.0.0:15012
+    /// Kubernetes the default is port 15012 of every interface
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
     /// Address of /livez, /readyz and /metrics. The default port gives way as that of the CA API does. In Kubernetes the
-    /// default is 0.0.0.0:15020
+    /// default is port 15020 of every interface
     #[arg(long, value_name = "IP:PORT")]
     pub admin_listen: Option<String>,
     /// Trust domain of the identities that are issued

@@ -145,8 +145,7 @@ impl IstiodConfig {
 
     /// The same as texts.
     pub(super) fn to_args(&self) -> IstiodArgs {
-        let host = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let address = |address: &CaAddress| format!("{}:{}", host(&address.host), address.port);
+        let address = |address: &CaAddress| parse::host_and_port(&address.host, address.port);
         let are_given = !self.cluster.as_ref().is_some_and(|cluster| cluster.finds_istiods);
         IstiodArgs {
             istiod_addresses: are_given.then(|| self.addresses.iter().map(address).collect()),

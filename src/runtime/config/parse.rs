@@ -77,6 +77,11 @@ pub(super) fn ca_address(text: &str, server_name: Option<&ServerName<'static>>) 
     Ok(CaAddress { host: host.to_owned(), port, server_name: server_name.cloned().unwrap_or(own_name) })
 }
 
+/// As [`ca_address`] reads it: an IPv6 address in brackets.
+pub(super) fn host_and_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Four digits with a zero in front, so that a number that a YAML reader has converted already is never taken for one.
 pub(super) fn file_mode(text: &str) -> Result<u32, String> {
     let mode = (text.len() == 4 && text.starts_with('0')).then(|| u32::from_str_radix(text, 8).ok()).flatten();

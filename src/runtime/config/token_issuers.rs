@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_yaml_ng::Value;
 
 use super::{parse, sources::Sources};
-use crate::domain::{identity::ServiceAccount, jwt::IssuerRules};
+use crate::domain::{
+    identity::ServiceAccount,
+    jwt::{IssuerRules, PROOF_AUDIENCE},
+};
 
 /// Their key in the file.
 pub(super) const TOKEN_ISSUERS: &str = "tokenIssuers";
@@ -33,7 +36,7 @@ pub(super) struct TokenIssuerFile {
 }
 
 fn istios_audience() -> Vec<String> {
-    vec!["istio-ca".to_owned()]
+    vec![PROOF_AUDIENCE.to_owned()]
 }
 
 pub(super) fn token_issuers(from: &mut Sources) -> Vec<TokenIssuerConfig> {

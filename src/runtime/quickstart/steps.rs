@@ -21,7 +21,7 @@ use crate::{
         inspect::{self, Format, Request, Source},
         render::Palette,
     },
-    domain::{clock::Clock, identity::ServiceAccount, leadership::Term, x509::Certificate},
+    domain::{clock::Clock, identity::ServiceAccount, jwt::PROOF_AUDIENCE, leadership::Term, x509::Certificate},
     runtime::{
         args::{self, TokenArgs},
         operate,
@@ -107,7 +107,7 @@ async fn write_token(stage: &mut Stage, data: &DataDir) -> Result<(), Quickstart
     let work = async {
         let written = spawn_blocking(move || {
             let account = ServiceAccount::new(NAMESPACE, ACCOUNT).map_err(|error| error.to_string())?;
-            let args = TokenArgs { account, data_dir, audience: "istio-ca".into(), lifetime: TOKEN_LIFETIME };
+            let args = TokenArgs { account, data_dir, audience: PROOF_AUDIENCE.into(), lifetime: TOKEN_LIFETIME };
             let token = operate::token(&args).map_err(|error| error.to_string())?;
             write_atomically(&path, 0o600, token.as_bytes()).map_err(|error| error.to_string())
         });

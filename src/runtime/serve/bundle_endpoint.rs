@@ -23,7 +23,7 @@ use crate::{
     http::bundle_endpoint,
     runtime::{config::BundleEndpointConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::{published_trust::TrustReceiver, svid_publisher::IdentityReceiver},
-    storage::endpoint_files::{EndpointContents, EndpointFiles},
+    storage::endpoint_files::{EndpointContents, EndpointFiles, EndpointReader},
 };
 
 /// How often certificate files are looked at.
@@ -42,7 +42,7 @@ enum Certificate {
     /// Profile `https_spiffe`: the serving SVID.
     Serving,
     /// Profile `https_web`.
-    Files { files: EndpointFiles, used: Box<EndpointContents>, config: Arc<ServerConfig> },
+    Files { files: Arc<EndpointReader>, used: Box<EndpointContents>, config: Arc<ServerConfig> },
 }
 
 /// What it takes from the rest of a replica.
@@ -63,9 +63,10 @@ impl BundleEndpoint {
         let (listener, address) = take_port(config).await.map_err(ServeFailed::of)?;
         let certificate = match &config.files {
             Some(files) => {
-                let used = read(files).await.map_err(ServeFailed::of)?;
+                let reader = Arc::new(EndpointReader::new(files.clone()));
+                let used = read(&reader).await.map_err(ServeFailed::of)?;
                 let config = made_of(&used, clock).map_err(|error| in_files(files, &error))?;
-                Certificate::Files { files: files.clone(), used: Box::new(used), config }
+                Certificate::Files { files: reader, used: Box::new(used), config }
             }
             None => Certificate::Serving,
         };
@@ -118,7 +119,7 @@ async fn take_port(config: &BundleEndpointConfig) -> Result<(TcpListener, Socket
 
 /// Takes files that have changed, once they are whole and of one another; until then the last good ones stay.
 async fn follow(
-    files: EndpointFiles,
+    files: Arc<EndpointReader>,
     mut used: EndpointContents,
     tls: watch::Sender<Option<Arc<ServerConfig>>>,
     clock: Arc<dyn Clock>,
@@ -132,7 +133,7 @@ async fn follow(
             Ok(None) => None,
             Ok(Some(newer)) => match made_of(&newer, &clock) {
                 Ok(config) => {
-                    info!(event = "bundle_endpoint_certificate", file = %files.certificate.display());
+                    info!(event = "bundle_endpoint_certificate", file = %files.files().certificate.display());
                     used = newer;
                     tls.send_replace(Some(config));
                     None
@@ -149,7 +150,7 @@ async fn follow(
 }
 
 /// What is there now if it is something else, and two reads agree on it.
-async fn changed(files: &EndpointFiles, used: &EndpointContents) -> io::Result<Option<EndpointContents>> {
+async fn changed(files: &Arc<EndpointReader>, used: &EndpointContents) -> io::Result<Option<EndpointContents>> {
     let newer = read(files).await?;
     if newer == *used {
         return Ok(None);
@@ -158,8 +159,8 @@ async fn changed(files: &EndpointFiles, used: &EndpointContents) -> io::Result<O
     Ok((read(files).await? == newer).then_some(newer))
 }
 
-async fn read(files: &EndpointFiles) -> io::Result<EndpointContents> {
-    let files = files.clone();
+async fn read(files: &Arc<EndpointReader>) -> io::Result<EndpointContents> {
+    let files = Arc::clone(files);
     spawn_blocking(move || files.read()).await.map_err(io::Error::other)?
 }
 

@@ -11,6 +11,7 @@ use super::{
     announce::Announced,
     listeners::listen,
     policy::{self, Followed},
+    signing::refresh_hint,
     surroundings::{AllLogs, PairPort, PlannedObjects, PlannedSecrets, Ports, Surroundings, Tasks},
 };
 use crate::{
@@ -101,7 +102,11 @@ pub(super) async fn join(
         election: lease,
         hints,
         kept_state: Some(Arc::new(store.clone())),
-        kept_trust: Arc::new(StoredTrust::new(Arc::new(store.clone()), config.trust_domain.clone())),
+        kept_trust: Arc::new(StoredTrust::new(
+            Arc::new(store.clone()),
+            config.trust_domain.clone(),
+            refresh_hint(config),
+        )),
         open_state: Box::new(move || Ok(Arc::new(store.clone()))),
         issuers,
         cluster: Some(cluster),

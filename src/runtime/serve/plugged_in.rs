@@ -2,10 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Notify, watch},
-    time::sleep,
-};
+use tokio::sync::{Notify, watch};
 
 use super::{Seams, ServeFailed};
 use crate::{
@@ -15,6 +12,7 @@ use crate::{
         signing_session::SigningSession,
         signing_state::AuthorityReceiver,
         svid_publisher::IdentityReceiver,
+        waiting::pause,
     },
     storage::ca_directory::CaDirectory,
 };
@@ -89,12 +87,5 @@ pub(super) async fn renew_after_changes(
                 look_in = (!is_settled).then_some(next);
             }
         }
-    }
-}
-
-async fn pause(length: Option<Duration>) {
-    match length {
-        Some(length) => sleep(length).await,
-        None => std::future::pending().await,
     }
 }

@@ -6,7 +6,7 @@ use super::ServeFailed;
 use crate::{
     domain::{
         identity::{ServiceAccount, SpiffeId, TrustDomain},
-        jwt::{IssuerRules, KeySet, TokenIssuer, TokenIssuerKey},
+        jwt::{IssuerRules, KeySet, PROOF_AUDIENCE, TokenIssuer, TokenIssuerKey},
     },
     runtime::config::TokenIssuerConfig,
     storage::{
@@ -17,8 +17,6 @@ use crate::{
 
 /// The `iss` of tokens from the data directory's own key.
 pub(in crate::runtime) const EMBEDDED_ISSUER: &str = "countersign:embedded";
-/// The audience of tokens for the signing API, as istiod's.
-const AUDIENCE: &str = "istio-ca";
 
 /// The issuers that are configured. Read before anything is bound: a file that can't be used is an error of configuration.
 pub(super) fn configured_issuers(configured: &[TokenIssuerConfig]) -> Result<Vec<TokenIssuer>, ServeFailed> {
@@ -37,8 +35,11 @@ pub(super) fn embedded_issuer(data_dir: &DataDir) -> Result<TokenIssuer, ServeFa
         }
     };
     let key = issuer_key(&file, &pem).map_err(ServeFailed::of)?;
-    let rules =
-        IssuerRules { issuer: EMBEDDED_ISSUER.to_owned(), audiences: vec![AUDIENCE.to_owned()], namespaces: None };
+    let rules = IssuerRules {
+        issuer: EMBEDDED_ISSUER.to_owned(),
+        audiences: vec![PROOF_AUDIENCE.to_owned()],
+        namespaces: None,
+    };
     Ok(TokenIssuer::new(rules, key.key_set().map_err(ServeFailed::of)?))
 }
 

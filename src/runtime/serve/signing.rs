@@ -1,6 +1,6 @@
 //! The signing side of a replica, wired: log, use case, election.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -132,11 +132,12 @@ fn state(config: &ServeConfig, open: OpenStore, origin: Origin, seams: &Seams) -
 fn settings(config: &ServeConfig) -> StateSettings {
     let (default_ttl, max_ttl) = (config.ttl.default_ttl(), config.ttl.max_ttl());
     let jwt_ttl = config.jwt_svid_ttl;
-    let mut settings = StateSettings { default_ttl, max_ttl, jwt_ttl, ..StateSettings::default() };
-    if let Some(endpoint) = &config.bundle_endpoint {
-        settings.refresh_hint = endpoint.refresh_hint;
-    }
-    settings
+    StateSettings { refresh_hint: refresh_hint(config), default_ttl, max_ttl, jwt_ttl }
+}
+
+/// Of the bundle that is published.
+pub(super) fn refresh_hint(config: &ServeConfig) -> Duration {
+    config.bundle_endpoint.as_ref().map_or(StateSettings::default().refresh_hint, |endpoint| endpoint.refresh_hint)
 }
 
 fn policy(config: &ServeConfig, surroundings: &mut Surroundings) -> SigningPolicy {

@@ -15,6 +15,7 @@ use crate::{
         published_trust::TrustReceiver,
         tainted_renewal::renew_when_tainted,
         trust_followers::{self, TrustFollowers},
+        waiting::next,
     },
 };
 
@@ -106,9 +107,7 @@ async fn tell_proving_roots(mut trust: TrustReceiver, proving: watch::Sender<Opt
         if let Some(roots) = known.and_then(|known| known.proving_roots().ok()) {
             proving.send_replace(Some(Arc::new(roots)));
         }
-        if trust.changed().await.is_err() {
-            return std::future::pending().await;
-        }
+        next(&mut trust).await;
     }
 }
 

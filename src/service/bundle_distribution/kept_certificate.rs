@@ -8,7 +8,7 @@ mod tests;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
@@ -26,6 +26,7 @@ use crate::{
     service::{
         metrics::{Metrics, OutputOutcome},
         ports::{CertificateAuthority, SelfCheck},
+        waiting::pause,
     },
 };
 
@@ -368,12 +369,5 @@ impl KeptCertificate {
             | CertificateStatus::Making { .. }
             | CertificateStatus::Failing { .. } => {}
         }
-    }
-}
-
-async fn pause(length: Option<Duration>) {
-    match length {
-        Some(length) => sleep(length).await,
-        None => std::future::pending().await,
     }
 }

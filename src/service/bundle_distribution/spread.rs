@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -25,6 +25,7 @@ use crate::{
     service::{
         metrics::{Metrics, RootPlaceState, RootWriteOutcome},
         signing_session::SigningSession,
+        waiting::pause,
     },
 };
 
@@ -140,7 +141,7 @@ impl Spread {
         if !distribution.is_known() && report.problems.is_empty() {
             return;
         }
-        let Some(status) = report.change(distribution.summary()) else { return };
+        let Some(status) = report.change(distribution.roots(), distribution.summary()) else { return };
         let Summary { wanted, right, conflicts, fights, failing } = &status.summary;
         self.metrics.set_places(self.places.kind(), |state| match state {
             RootPlaceState::Wanted => *wanted,
@@ -163,7 +164,8 @@ struct Report {
 
 impl Report {
     fn new(name: &str) -> Self {
-        let last = SpreadStatus { name: name.to_owned(), summary: Summary::default(), problem: None };
+        let (name, roots) = (name.to_owned(), BTreeSet::new());
+        let last = SpreadStatus { name, roots, summary: Summary::default(), problem: None };
         Self { last, is_first: true, problems: BTreeMap::new(), told_failure_at: None }
     }
 
@@ -184,9 +186,9 @@ impl Report {
     }
 
     /// The status, if it is another one; log lines about what is new in it.
-    fn change(&mut self, summary: Summary) -> Option<SpreadStatus> {
-        let status =
-            SpreadStatus { name: self.last.name.clone(), summary, problem: self.problems.values().next().cloned() };
+    fn change(&mut self, roots: &OwnRoots, summary: Summary) -> Option<SpreadStatus> {
+        let (name, problem) = (self.last.name.clone(), self.problems.values().next().cloned());
+        let status = SpreadStatus { name, roots: roots.fingerprints().clone(), summary, problem };
         if !std::mem::take(&mut self.is_first) && status == self.last {
             return None;
         }
@@ -219,12 +221,4 @@ fn added(old: &[String], new: &[String]) -> Option<String> {
     let old: BTreeSet<&String> = old.iter().collect();
     let added: Vec<String> = new.iter().filter(|place| !old.contains(place)).cloned().collect();
     (!added.is_empty()).then(|| named(&added))
-}
-
-/// Waits; for ever without a time.
-async fn pause(time: Option<Duration>) {
-    match time {
-        Some(time) => sleep(time).await,
-        None => std::future::pending().await,
-    }
 }

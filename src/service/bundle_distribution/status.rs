@@ -1,6 +1,6 @@
 //! How the distribution stands, for readiness and people.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use super::places::TLS_TYPE;
 use crate::domain::{
@@ -24,6 +24,8 @@ pub struct DistributionStatus {
 pub struct SpreadStatus {
     /// What they are called.
     pub name: String,
+    /// SHA-256 of each of the roots that those which are right hold.
+    pub roots: BTreeSet<[u8; 32]>,
     /// How many there are, and which of them are not right.
     pub summary: Summary,
     /// Why they can't be followed.
@@ -91,7 +93,7 @@ impl fmt::Display for DistributionStatus {
 
 impl fmt::Display for SpreadStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, summary, problem } = self;
+        let Self { name, roots: _, summary, problem } = self;
         write!(f, "{name}: {} of {}", summary.right, summary.wanted)?;
         for (what, places) in
             [("RootConflict", &summary.conflicts), ("fought over", &summary.fights), ("failing", &summary.failing)]
@@ -156,7 +158,12 @@ mod tests {
         let names = |count: usize| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>();
         let summary = Summary { wanted: 20, right: 7, conflicts: names(2), fights: Vec::new(), failing: names(11) };
         let name = "ConfigMap countersign-root-cert".to_owned();
-        status.config_maps = Some(SpreadStatus { name, summary, problem: Some("namespaces is forbidden".into()) });
+        status.config_maps = Some(SpreadStatus {
+            name,
+            roots: BTreeSet::new(),
+            summary,
+            problem: Some("namespaces is forbidden".into()),
+        });
         status.istiod = Some(CertificateStatus::Waiting("namespace istio-system is not there yet".into()));
         assert_eq!(
             status.to_string(),

@@ -1,10 +1,13 @@
 //! What kept certificates have to lead to, as it changes.
 
-use std::{future::pending, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::{domain::x509::TrustBundle, service::signing_state::AuthorityReceiver};
+use crate::{
+    domain::x509::TrustBundle,
+    service::{signing_state::AuthorityReceiver, waiting::next},
+};
 
 /// The roots of now.
 #[derive(Clone, Debug)]
@@ -44,11 +47,5 @@ impl Trusted for watch::Receiver<Option<Arc<TrustBundle>>> {
 
     fn changed(&mut self) -> impl Future<Output = ()> + Send {
         next(self)
-    }
-}
-
-async fn next<T: Send + Sync>(receiver: &mut watch::Receiver<T>) {
-    if receiver.changed().await.is_err() {
-        pending().await
     }
 }

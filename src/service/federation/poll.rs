@@ -18,6 +18,7 @@ use crate::{
         },
         clock::Timestamp,
         identity::TrustDomain,
+        random::part_of,
     },
     service::{
         metrics::FetchOutcome,
@@ -282,10 +283,7 @@ impl Federation {
 
     /// Up to a tenth shorter, so that replicas of many pairs don't ask in step.
     fn jittered(&self, pause: Duration) -> Duration {
-        let mut byte = [0];
-        // without randomness there is no jitter, and nothing else is missing
-        let drawn = self.parts.random.fill(&mut byte).map_or(0, |()| u32::from(byte[0]));
-        pause.saturating_sub(pause / 2560 * drawn)
+        pause - part_of(pause / 10, self.parts.random.as_ref())
     }
 
     pub(super) async fn change<E: From<PartnersError> + From<StateError> + Send + 'static>(

@@ -328,6 +328,17 @@ async fn what_is_configured_is_not_an_operators_to_change_and_without_a_term_not
     assert_eq!(world.federation.order(FederationOrder::List, passed_on).await, Err(OrderError::NotActive.into()));
 }
 
+#[test]
+fn what_is_handed_over_by_a_configuration_has_the_roots_of_a_rotation_and_no_more_than_can_be_kept() {
+    let read = |count: usize| {
+        let pem: String = (0..count).map(|_| authority_of("other").to_pem()).collect();
+        Bootstrap::read("other".parse().unwrap(), pem.as_bytes()).map(|read| read.bundle.x509_authorities.len())
+    };
+    assert_eq!(read(16), Ok(16));
+    let refused = read(40).unwrap_err();
+    assert!(refused.contains("what is kept of other would take") && refused.contains("at most 12288"), "{refused}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn bundles_take_no_more_room_than_there_is() {
     let world = World::new(Box::new(|_| None), Vec::new());
@@ -335,7 +346,7 @@ async fn bundles_take_no_more_room_than_there_is() {
         x509_authorities: (0..count).map(|_| authority_of("other")).collect(),
         ..bundle(1, &authority_of("other"))
     };
-    let too_large = world.order(create(EndpointProfile::HttpsWeb, Some(many(20)))).await.unwrap_err();
+    let too_large = world.order(create(EndpointProfile::HttpsWeb, Some(many(40)))).await.unwrap_err();
     assert!(matches!(too_large, FederationError::Partners(PartnersError::TooLarge { .. })), "{too_large}");
     let large = many(12);
     let mut refused = None;

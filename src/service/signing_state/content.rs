@@ -269,7 +269,7 @@ impl TrustContent {
             "" => Vec::new(),
             pem => Certificate::all_from_pem(pem.as_bytes()).map_err(|error| unusable(error.to_string()))?,
         };
-        let jwt = self.jwt.iter().map(|jwk| JwtAuthority::from_jwk(jwk, "jwt-svid"));
+        let jwt = self.jwt.iter().map(JwtAuthority::from_jwk);
         let own = SpiffeBundle {
             trust_domain: trust_domain.clone(),
             x509_authorities,

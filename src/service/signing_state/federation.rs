@@ -22,8 +22,8 @@ use crate::{
 /// By trust domain.
 pub type Partners = BTreeMap<TrustDomain, Partner>;
 
-/// Of one partner: three RSA roots with their keys, or ten of ECDSA.
-const MAX_PARTNER_BYTES: usize = 8 << 10;
+/// Of one partner: in the midst of a rotation, six roots of RSA 4096 or a dozen and a half of ECDSA, with their keys.
+const MAX_PARTNER_BYTES: usize = 12 << 10;
 /// Of the object: the rest is for the roots and keys of a rotation, and for denials.
 pub(super) const MAX_FILLED_BYTES: usize = MAX_OBJECT_BYTES - (4 << 10);
 
@@ -52,6 +52,17 @@ pub enum PartnersError {
     /// The store refused or failed.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// Whether there could ever be room for what is handed over, of this digest, in a configuration: beside others there may be none.
+///
+/// # Errors
+///
+/// When there couldn't.
+pub fn check_room_for(bundle: &SpiffeBundle, digest: &str) -> Result<(), PartnersError> {
+    let (fetched_at, bootstrap) = (Some(Timestamp::from_seconds(i64::from(u32::MAX))), Some(digest.to_owned()));
+    let partner = Partner { commanded: None, bundle: Some(bundle.clone()), fetched_at, bootstrap };
+    PartnerContent::new(&partner).check_size(&bundle.trust_domain)
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -129,10 +140,7 @@ impl FederationContent {
             }
             let unknown = self.0.remove(trust_domain.as_str()).map(|content| content.unknown).unwrap_or_default();
             let content = PartnerContent { unknown, ..PartnerContent::new(partner) };
-            let size = encoded(&content)?.len();
-            if size > MAX_PARTNER_BYTES {
-                return Err(PartnersError::TooLarge { trust_domain: trust_domain.clone(), size });
-            }
+            content.check_size(trust_domain)?;
             self.0.insert(trust_domain.to_string(), content);
         }
         Ok(())
@@ -154,6 +162,14 @@ impl PartnerContent {
             bootstrap: partner.bootstrap.clone(),
             unknown: UnknownFields::default(),
         }
+    }
+
+    fn check_size(&self, trust_domain: &TrustDomain) -> Result<(), PartnersError> {
+        let size = encoded(self)?.len();
+        if size > MAX_PARTNER_BYTES {
+            return Err(PartnersError::TooLarge { trust_domain: trust_domain.clone(), size });
+        }
+        Ok(())
     }
 
     fn read(&self, trust_domain: &TrustDomain) -> Result<Partner, String> {
@@ -193,7 +209,7 @@ impl BundleContent {
             let der = STANDARD.decode(text).map_err(|error| format!("x509: {error}"))?;
             Certificate::from_der(&der).map_err(|error| format!("x509: {error}"))
         };
-        let jwt = self.jwt.iter().map(|jwk| JwtAuthority::from_jwk(jwk, "jwt-svid"));
+        let jwt = self.jwt.iter().map(JwtAuthority::from_jwk);
         Ok(SpiffeBundle {
             trust_domain: trust_domain.clone(),
             x509_authorities: self.x509.iter().map(certificate).collect::<Result<_, _>>()?,

@@ -49,7 +49,8 @@ fn swaps_under_load_fail_no_call() {
     let swaps = GoodSwaps::new();
     let cas = [swaps.directory(), swaps.directory()];
     let place = Place::start(&cas);
-    swaps.run(&cas, &place.replicas.serves, |roots| place.caller(roots));
+    let sockets = [0, 1].map(|number| place.cluster.folder().join(format!("{number}.sock")));
+    swaps.run(&cas, &place.replicas.serves, &sockets, |roots| place.caller(roots));
     wait_until(SOON, "the new root alone in the ConfigMap", || match roots(&place.cluster) {
         roots if roots.trim() == swaps.last_roots().trim() => Ok(()),
         roots => Err(roots),

@@ -10,26 +10,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countersign::proto::{
-    X509svidRequest,
-    envoy::{
-        config::core::v3::{Node, data_source::Specifier},
-        extensions::transport_sockets::tls::v3::{Secret, secret},
-        service::{
-            discovery::v3::DiscoveryRequest, secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient,
-        },
+use countersign::proto::envoy::{
+    config::core::v3::{Node, data_source::Specifier},
+    extensions::transport_sockets::tls::v3::{Secret, secret},
+    service::{
+        discovery::v3::DiscoveryRequest, secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient,
     },
-    spiffe_workload_api_client::SpiffeWorkloadApiClient,
 };
 use prost::Message as _;
 use tokio::time::timeout;
 use tonic::{
-    Code, Request, Status,
-    metadata::MetadataValue,
+    Code, Status,
     transport::{Channel, Endpoint},
 };
 
-use crate::{cluster::block_on, support::certificate::Certificate};
+use crate::{
+    cluster::block_on,
+    support::{certificate::Certificate, workload_api::x509_svids},
+};
 
 const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// Of one look; a stream that says nothing for so long has nothing.
@@ -47,13 +45,7 @@ pub(crate) fn leaf_by_workload_api(socket: &Path) -> Result<Certificate, Status>
 }
 
 async fn x509_stream(socket: &Path) -> Result<tonic::Streaming<countersign::proto::X509svidResponse>, Status> {
-    let mut request = Request::new(X509svidRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    let asked = async {
-        let channel = connect(socket).await?;
-        Ok(SpiffeWorkloadApiClient::new(channel).fetch_x509svid(request).await?.into_inner())
-    };
-    timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(silent()))
+    timeout(PATIENCE, x509_svids(socket)).await.unwrap_or_else(|_| Err(silent()))
 }
 
 async fn first(stream: &mut tonic::Streaming<countersign::proto::X509svidResponse>) -> Result<Certificate, Status> {

@@ -153,11 +153,32 @@ fn the_rest_of_a_document_has_its_form() {
 }
 
 #[test]
+fn a_document_says_whose_it_is_by_its_cas_alone() {
+    let named = |keys: Vec<Value>| {
+        SpiffeBundle::trust_domain_named_in(json!({ "keys": keys }).to_string().as_bytes()).map(|name| name.to_string())
+    };
+    let ca = |name| x509(&root(None, name, true));
+    for (keys, expected) in [
+        (vec![ca(Some("spiffe://td"))], Some("td")),
+        (vec![ca(Some("spiffe://TD/a"))], Some("td")),
+        (vec![jwt("a"), ca(None), ca(Some("https://a")), ca(Some("spiffe://td"))], Some("td")),
+        (vec![with(ca(None), "x5c", json!(["%"])), ca(Some("spiffe://td"))], Some("td")),
+        (vec![ca(Some("spiffe:///a"))], None),
+        (vec![ca(None), jwt("a")], None),
+        (vec![], None),
+    ] {
+        assert_eq!(named(keys).as_deref(), expected);
+    }
+    assert_eq!(SpiffeBundle::trust_domain_named_in(b"{}"), None);
+}
+
+#[test]
 fn what_is_written_is_read_as_the_same_by_the_strictest_reader_s_rules() {
     let keys = [None, Some(rsa_key()), Some(p384_key()), Some(ed25519_key())];
     let roots: Vec<Certificate> = keys.iter().map(|key| root(key.as_deref().map(Vec::as_slice), None, true)).collect();
     let keys = Keys::new().jwks();
-    let jwt = [&keys["keys"][0], &keys["keys"][3]].map(|key| JwtAuthority::from_jwk(key.as_object().unwrap(), "sig"));
+    let jwt = [&keys["keys"][0], &without(keys["keys"][3].clone(), "use")]
+        .map(|key| JwtAuthority::from_jwk(key.as_object().unwrap()));
     let bundle = SpiffeBundle {
         trust_domain: "td".parse().unwrap(),
         x509_authorities: roots,

@@ -2,7 +2,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::domain::jwt::testing::{Keys, b64};
+use crate::domain::jwt::{
+    testing::{Keys, b64},
+    validate::MAX_TOKEN_BYTES,
+};
 
 const NOW: i64 = 1_800_000_000;
 const OWN: &str = "spiffe://own.example/ns/default/sa/gateway";
@@ -27,8 +30,8 @@ fn authorities(keys: &Keys) -> Vec<JwtAuthority> {
     let jwks = keys.jwks();
     let jwks = jwks["keys"].as_array().unwrap().iter().map(|key| key.as_object().unwrap().clone());
     jwks.map(|mut key| {
-        key.insert("use".into(), "jwt-svid".into());
-        JwtAuthority::from_jwk(&key, "jwt-svid")
+        key.insert("use".into(), JwtAuthority::USE.into());
+        JwtAuthority::from_jwk(&key)
     })
     .filter_map(Result::ok)
     .collect()
@@ -191,6 +194,25 @@ fn what_has_not_the_form_is_refused() {
         let error = validate(&token, &known).unwrap_err().to_string();
         assert!(error.ends_with(complaint), "{token}: {error}");
     }
+}
+
+#[test]
+fn a_signature_is_verified_whatever_time_and_audience_are() {
+    let (keys, other) = (Keys::new(), Keys::new());
+    let known = Known { own: authorities(&keys), foreign: authorities(&other) };
+    let header = r#"{"alg":"ES256","kid":"p256"}"#;
+    let verify = |signer: &Keys, changes: Value| {
+        let token = CompactJws::read(&signer.sign(header, &claims(changes).to_string())).unwrap();
+        assert!(!format!("{token:?}").contains("signature"), "{token:?}");
+        JwtSvid::verify_signature(&token, &known).map(|svid| svid.key_id)
+    };
+    for changes in [json!({}), json!({ "exp": 1 }), json!({ "nbf": NOW * 2 }), json!({ "aud": "another" })] {
+        assert_eq!(verify(&keys, changes.clone()).as_deref(), Ok("p256"), "{changes}");
+        assert_eq!(verify(&other, changes.clone()), Err(JwtSvidError::Signature), "{changes}");
+    }
+    assert_eq!(verify(&keys, json!({ "exp": null })), Err(JwtSvidError::NoExpiry));
+    let third = verify(&keys, json!({ "sub": "spiffe://third.example/a" }));
+    assert_eq!(third, Err(JwtSvidError::NoBundle("third.example".into())));
 }
 
 #[test]

@@ -16,6 +16,33 @@ fn a_pod_has_defaults_of_its_own() {
 }
 
 #[test]
+fn a_pod_s_address_may_be_bare_and_of_either_family() {
+    for (written, more, address, listen) in [
+        ("10.0.0.7", "", "10.0.0.7:15013", "0.0.0.0:15013"),
+        ("10.0.0.7:8443", "", "10.0.0.7:8443", "0.0.0.0:15013"),
+        ("fd00::7", "", "[fd00::7]:15013", "[::]:15013"),
+        ("'[fd00::7]:8443'", "", "[fd00::7]:8443", "[::]:15013"),
+        ("fd00::7", "pairListen: 127.0.0.1:9000\n", "[fd00::7]:9000", "127.0.0.1:9000"),
+        ("'::1'", "pairService: '[::1]:15013'\n", "[::1]:15013", "[::]:15013"),
+    ] {
+        let file = format!(
+            "state: kubernetes\nreplicaUid: 5f3c\npairAddress: {written}\ntrustDomain: gateways.example\n{more}"
+        );
+        let config = load_file(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let pair = &config.kubernetes.as_ref().unwrap().pair;
+        assert_eq!((pair.address, pair.listen), (address.parse().unwrap(), listen.parse().unwrap()), "{file}");
+        assert_eq!(config.listen.address.is_ipv6(), pair.address.is_ipv6(), "{file}");
+        assert_eq!(config.admin_listen.address.is_ipv6(), pair.address.is_ipv6(), "{file}");
+        assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+    }
+    for wrong in ["'::'", "0.0.0.0", "fd00::7:15013", "pod:15013", "'[fd00::7]'", "10.0.0.7:0"] {
+        let file =
+            format!("state: kubernetes\nreplicaUid: 5f3c\npairAddress: {wrong}\ntrustDomain: gateways.example\n");
+        assert!(problem_of(&file).starts_with("pairAddress in FILE: "), "{wrong}");
+    }
+}
+
+#[test]
 fn what_is_for_kubernetes_is_refused_elsewhere_and_its_bad_values_there() {
     assert_eq!(
         problem_of("pairListen: 127.0.0.1:0"),

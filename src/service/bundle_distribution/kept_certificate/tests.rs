@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use super::*;

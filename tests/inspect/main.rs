@@ -3,6 +3,9 @@
 #![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, in their own functions too")]
 
+mod bundles;
+mod tokens;
+
 use std::{
     convert::Infallible,
     future::{Ready, ready},

@@ -60,7 +60,6 @@ pub(super) async fn join(
 
     let issuers = std::iter::once(proofs::embedded_issuer(&data_dir)?).chain(configured).collect();
     let election = EmbeddedElection::new(data_dir.clone());
-    let opener = election.clone();
     let (own_slot, logs_of) = (slot.slot(), data_dir.clone());
     Ok(Surroundings {
         data_dir,
@@ -71,11 +70,11 @@ pub(super) async fn join(
         ports: Ports { ca: ca.listener, ca_address: ca.address, admin, admin_address },
         pair_port: PairPort::Socket(socket),
         tenure: Tenure::Lock,
-        election: Arc::new(election),
+        election: Arc::new(election.clone()),
         hints: Hints::new(),
         kept_state: None,
         kept_trust: Arc::new(TrustFile::new(&logs_of)),
-        open_state: Box::new(move || opener.open_store(root_of)),
+        open_state: Box::new(move || election.open_store(root_of)),
         issuers,
         cluster: None,
         server_names: config.dns_names.clone(),

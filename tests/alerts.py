@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Tests each alert of the chart with promtool: quiet while all is well, there once what it is about has gone on for long enough, and on
-whom. promtool is built once and kept with the other peers.
+whom. And that alerts and dashboard ask for what real processes show. promtool is built once and kept with the other peers.
 """
 
 import sys
@@ -12,11 +12,12 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict
 
 from chart_checks.helm import Broken, provide, render
 from chart_checks.helm import documents as read
 from chart_checks.objects import of_kind
+from chart_checks.scrapes import answers, is_as_told, scraped
 from run import PEERS, Failed, Step, install_go, say
 
 PROMTOOL = ("github.com/prometheus/prometheus", "v0.316.0")
@@ -89,6 +90,11 @@ CASES = [
     Case("CountersignCertificateExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="istiod",{HERE},pod="a"}}': f"{DAY}x600",
                                                        f'{EXPIRY}{{certificate="istiod",{HERE},pod="b"}}': f"_x144 {DAY * 3 // 2}x456"},
          quiet="27h", fires="29h", labels={"certificate": "istiod", "namespace": "countersign"}, interval="5m"),
+    Case("CountersignCertificateExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="pair",{HERE},pod="a"}}': RENEWED_ONCE},
+         quiet="27h", fires="29h", labels={"certificate": "pair", **OURS}, interval="5m"),
+    # also where istiod has them
+    Case("CountersignRootExpiring", ISTIOD, {f'{EXPIRY}{{certificate="root",{HERE},pod="a"}}': f"{100 * DAY}x500"},
+         quiet="9d", fires="11d", labels={"certificate": "root", "namespace": "countersign"}, interval="1h"),
     Case("CountersignRootExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="root",{HERE},pod="a"}}': f"{100 * DAY}x500"},
          quiet="9d", fires="11d", labels={"certificate": "root", "namespace": "countersign"}, interval="1h"),
     Case("CountersignRootExpiresSoon", PLUGGED_IN, {f'{EXPIRY}{{certificate="root",{HERE},pod="a"}}': f"{40 * DAY}x500"},
@@ -99,6 +105,15 @@ CASES = [
          {f'countersign_root_places{{kind="config_map",state="conflict",{HERE}}}': "0x10 2x60",
           f'countersign_root_places{{kind="config_map",state="wanted",{HERE}}}': "9x70"},
          quiet="20m", fires="22m", labels={"kind": "config_map", "state": "conflict"}),
+    Case("CountersignTrustNotAcknowledged", PLUGGED_IN,
+         {f'countersign_trust_followers{{state="behind",{HERE},pod="a"}}': "0x10 1x60",
+          f'countersign_trust_followers{{state="current",{HERE},pod="a"}}': "4x70"},
+         quiet="19m", fires="22m"),
+    # last answered at 10 minutes, each 5 minutes
+    Case("CountersignFederatedBundleStale", PLUGGED_IN,
+         {f'countersign_federated_bundle_fetched_timestamp_seconds{{trust_domain="other.example",{HERE},pod="a"}}': "0+60x10 600x80",
+          f'countersign_federated_bundle_interval_seconds{{trust_domain="other.example",{HERE},pod="a"}}': "300x90"},
+         quiet="29m", fires="32m", labels={"namespace": "countersign", "trust_domain": "other.example"}),
     Case("CountersignIstiodUnreachable", ISTIOD, {f'countersign_istiod_reachable{{{HERE},pod="a"}}': "1x10 0x60"},
          quiet="15m", fires="17m", labels=OURS),
     Case("CountersignIstiodBadAnswer", ISTIOD,
@@ -137,8 +152,8 @@ def test_of(case: Case, described: Dict[str, dict]) -> dict:
                                 {"alertname": case.alert, "eval_time": case.fires, "exp_alerts": [alert]}]}
 
 
-def check(values: dict, folder: Path) -> List[str]:
-    """Which alerts there are with these values; each has a case."""
+def check(values: dict, folder: Path) -> Dict[str, str]:
+    """What the alerts that there are with these values ask for; each has a case."""
     spec = rules(values)
     described = {rule["alert"]: rule for rule in spec["groups"][0]["rules"]}
     (folder / "rules.json").write_text(json.dumps(spec))
@@ -150,24 +165,27 @@ def check(values: dict, folder: Path) -> List[str]:
         file = folder / f"tests-{interval}.json"
         file.write_text(json.dumps({"rule_files": ["rules.json"], "evaluation_interval": interval, "tests": tests}))
         promtool("test", "rules", str(file))
-    return list(described)
+    return {alert: rule["expr"] for alert, rule in described.items()}
 
 
 def main() -> int:
     try:
         provide()
         install_go("promtool", *PROMTOOL, "cmd")(Step(3, "promtool", "6 min, once", 40 * 60, lambda _: None))
-        alerts = set()
+        alerts: Dict[str, str] = {}
         for values in (ISTIOD, PLUGGED_IN):
             with tempfile.TemporaryDirectory() as folder:
-                alerts |= set(check(values, Path(folder)))
-        untested = alerts - {case.alert for case in CASES}
+                alerts.update(check(values, Path(folder)))
+        untested = alerts.keys() - {case.alert for case in CASES}
         if untested:
             raise Broken(f"no case tests {', '.join(sorted(untested))}")
+        scrapes = scraped()
+        is_as_told(scrapes)
+        queries = answers(scrapes, alerts, promtool)
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")
         return 1
-    say(f"{len(CASES)} cases of {len(alerts)} alerts")
+    say(f"{len(CASES)} cases of {len(alerts)} alerts; {queries}, {len(scrapes.series)} series of real processes")
     return 0
 
 

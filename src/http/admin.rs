@@ -12,7 +12,10 @@ use axum::{
 use tokio::net::TcpListener;
 
 use super::connections::Connections;
-use crate::service::{metrics::Metrics, readiness::Readiness};
+use crate::{
+    domain::clock::Clock,
+    service::{metrics::Metrics, readiness::Readiness},
+};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -23,14 +26,14 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    metrics: Arc<Metrics>,
+    (metrics, clock): (Arc<Metrics>, Arc<dyn Clock>),
     readiness: Readiness,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let routes = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(metrics_page).with_state(metrics));
+        .route("/metrics", get(metrics_page).with_state((metrics, clock)));
     axum::serve(Connections::of(listener), routes).with_graceful_shutdown(shutdown).await
 }
 
@@ -40,8 +43,8 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
     (status, report.to_string()).into_response()
 }
 
-async fn metrics_page(State(metrics): State<Arc<Metrics>>) -> Response {
-    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.encode()).into_response()
+async fn metrics_page(State((metrics, clock)): State<(Arc<Metrics>, Arc<dyn Clock>)>) -> Response {
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.page(clock.now())).into_response()
 }
 
 #[cfg(test)]
@@ -55,6 +58,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::runtime::seams::SystemClock;
 
     async fn ask(address: SocketAddr, request_line: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -72,7 +76,8 @@ mod tests {
         let readiness = Readiness::default();
         let latch = readiness.latch("ca", "no term yet");
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, Arc::new(Metrics::new()), readiness, async {
+        let shown = (Arc::new(Metrics::new()), Arc::new(SystemClock) as _);
+        let server = tokio::spawn(serve(listener, shown, readiness, async {
             let _sender_gone = stopped.await;
         }));
 

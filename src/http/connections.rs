@@ -114,6 +114,7 @@ mod tests {
     use super::*;
     use crate::{
         http::admin,
+        runtime::seams::SystemClock,
         service::{metrics::Metrics, readiness::Readiness},
     };
 
@@ -121,7 +122,8 @@ mod tests {
     async fn silent_and_half_asking_clients_are_cut_and_hold_nobody_up_for_long() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let served = admin::serve(listener, Arc::new(Metrics::new()), Readiness::default(), pending());
+        let shown = (Arc::new(Metrics::new()), Arc::new(SystemClock) as _);
+        let served = admin::serve(listener, shown, Readiness::default(), pending());
         let server = tokio::spawn(served);
         let mut idle = Vec::new();
         for number in 0..CONNECTIONS * 2 {

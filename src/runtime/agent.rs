@@ -23,6 +23,7 @@ use super::{
     telemetry,
 };
 use crate::{
+    domain::clock::Clock,
     grpc::{
         ca_client::{CaClient, CaEndpoint, CaRoots},
         jwt_client::PairMinter,
@@ -115,7 +116,9 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let shown = output.run(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
     spawn(&mut supervisor, "readiness", async move { match shown.await {} }, &shutdown);
     metrics.follow(ExpiringCertificate::Svid, stats);
-    start_admin(config.admin_listen, metrics, readiness, &shutdown, &mut supervisor).await?;
+    metrics.follow_identity(identity.clone());
+    metrics.follow_trust(trust.trust.clone(), None);
+    start_admin(config.admin_listen, (metrics, clock), readiness, &shutdown, &mut supervisor).await?;
     spawn(&mut supervisor, "roots", renew_on_change(client.roots(), publisher.renew_now(), random), &shutdown);
     let keep = async move {
         await_first(&client.roots()).await;
@@ -161,7 +164,7 @@ fn spawn(
 
 async fn start_admin(
     address: Option<SocketAddr>,
-    metrics: Arc<Metrics>,
+    shown: (Arc<Metrics>, Arc<dyn Clock>),
     readiness: Readiness,
     shutdown: &Shutdown,
     supervisor: &mut Supervisor,
@@ -170,6 +173,6 @@ async fn start_admin(
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| AgentFailed(format!("adminListen {address}: {error}")))?;
     let asked = shutdown.clone();
-    supervisor.spawn("admin port", admin::serve(listener, metrics, readiness, async move { asked.requested().await }));
+    supervisor.spawn("admin port", admin::serve(listener, shown, readiness, async move { asked.requested().await }));
     Ok(())
 }

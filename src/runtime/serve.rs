@@ -160,6 +160,8 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
     let followers = Arc::default();
     let trust = ReplicaTrust::start(&signing, kept_trust, Arc::clone(&followers), (&shutdown, &mut supervisor));
+    let published = trust.agents.trust.clone();
+    seams.metrics.follow_trust(published.clone(), Some(Arc::clone(&trust.agents.followers)));
     let places = distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
     rotation::start(&mut signing, (followers, places), (&config, &seams), (&shutdown, &mut supervisor));
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
@@ -169,7 +171,6 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let socket = config.workload_socket.clone().map(|path| WorkloadSocket { path, pair });
     let workload =
         start_workload_socket(socket, &config.workload, &identities, &trust, (&shutdown, &mut supervisor)).await?;
-    let published = trust.agents.trust.clone();
     federation::start(&signing.announcer.federation, (&shutdown, &mut supervisor));
     let Started { serving, slot, left, all_answered } =
         start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
@@ -284,7 +285,12 @@ fn start_signing(
     supervisor.spawn("announcements", on(control, until(shutdown, announcer.run(sessions))));
 
     let left = start_election(leadership, drain, shutdown, control, supervisor);
-    let admin = admin::serve(ports.admin, Arc::clone(&identities.metrics), readiness, gone(left.clone()));
+    let admin = admin::serve(
+        ports.admin,
+        (Arc::clone(&identities.metrics), Arc::clone(&identities.clock)),
+        readiness,
+        gone(left.clone()),
+    );
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
     supervisor.spawn("health", on(control, until_gone(health.run(), left.clone())));
     supervisor.spawn("issuance log", on(control, until_unwritable(log.writable(), shutdown)));

@@ -32,7 +32,7 @@ pub(crate) use self::{
 };
 use super::{
     create_certificate::{CreateCertificate, IstiodServing},
-    metrics::Metrics,
+    metrics::{ExpiringCertificate, Metrics},
     own_identity::OwnAuthority,
     ports::SelfCheck,
     readiness::Latch,
@@ -122,6 +122,7 @@ impl BundleDistribution {
                 };
                 self.status.send_replace(DistributionStatus::default());
                 self.metrics.forget_places();
+                self.metrics.forget_expiry(ExpiringCertificate::Istiod);
                 if changed.is_err() {
                     // an election that has ended says so itself
                     std::future::pending::<()>().await;

@@ -1,211 +1,86 @@
-//! What is counted and measured. Families are registered once, all with the prefix `countersign_`; labels are enums, so
-//! that no caller's text ever becomes a time series.
+//! What is counted and measured. Every family stands in [`MetricName`], and is registered by that.
 
-mod expiring;
+mod citadel;
 mod federation;
 mod istiod;
+mod label_values;
+mod names;
+mod outputs;
 mod policies;
+mod policy_objects;
+#[cfg(test)]
+mod reference;
+mod registry;
 mod renewals;
+mod trust;
 
-use std::{
-    fmt,
-    fmt::Write,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
+    encoding::{EncodeLabelSet, EncodeLabelValue, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
-pub use self::{
-    expiring::ExpiringCertificate,
-    istiod::IstiodOutcome,
-    outputs::{NoticeOutcome, OutputOutcome},
-    policy_objects::{EventOutcome, ObjectWriteOutcome, PolicyObjectState},
-    renewals::RenewalOutcome,
-};
 use self::{
-    federation::FederationMetrics, istiod::IstiodMetrics, outputs::Outputs, policies::PolicyMetrics,
-    policy_objects::PolicyObjectMetrics, renewals::RenewalMetrics,
+    citadel::CitadelMetrics, federation::FederationMetrics, istiod::IstiodMetrics, names::PAIR, outputs::Outputs,
+    policies::PolicyMetrics, policy_objects::PolicyObjectMetrics, renewals::RenewalMetrics, trust::TrustMetrics,
 };
-use super::svid_publisher::RenewalStats;
+pub use self::{
+    label_values::{
+        EventOutcome, ExpiringCertificate, FetchOutcome, FollowerState, ForwardOutcome, IstiodOutcome, NoticeOutcome,
+        ObjectWriteOutcome, OutputOutcome, PlaceKind, PolicyObjectState, ReloadOutcome, RenewalOutcome, RequestOutcome,
+        ReviewOutcome, RootPlaceState, RootWriteOutcome, SignError,
+    },
+    names::{Described, Label, LabelValues, MetricName, Process},
+};
+use super::{
+    replica_identity::ReplicaIdentityReceiver,
+    svid_publisher::{IdentityReceiver, RenewalStats},
+};
 use crate::domain::{clock::Timestamp, leadership::Term};
 
 /// The metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: Family<Label<RequestOutcome>, Counter>,
-    jwt_svids: Family<Label<RequestOutcome>, Counter>,
-    forwarded: Family<Label<ForwardOutcome>, Counter>,
-    token_reviews: Family<Label<ReviewOutcome>, Counter>,
+    build: Family<[(&'static str, &'static str); 1], Gauge>,
+    requests: Family<ByLabel<RequestOutcome>, Counter>,
+    jwt_svids: Family<ByLabel<RequestOutcome>, Counter>,
+    forwarded: Family<ByLabel<ForwardOutcome>, Counter>,
+    token_reviews: Family<ByLabel<ReviewOutcome>, Counter>,
     istiod: IstiodMetrics,
     held: Gauge,
     active: Gauge,
     state_altered: Gauge,
     term: Gauge<u64, AtomicU64>,
     renewals: RenewalMetrics,
-    authority_reloads: Family<Label<ReloadOutcome>, Counter>,
-    root_writes: Family<Label<RootWriteOutcome>, Counter>,
+    authority_reloads: Family<ByLabel<ReloadOutcome>, Counter>,
+    root_writes: Family<ByLabel<RootWriteOutcome>, Counter>,
     root_places: Family<PlaceLabels, Gauge>,
-    expiry: Family<Label<ExpiringCertificate>, Gauge>,
+    expiry: Family<ByLabel<ExpiringCertificate>, Gauge>,
     outputs: Outputs,
     policies: PolicyMetrics,
     policy_objects: PolicyObjectMetrics,
+    trust: TrustMetrics,
     federation: FederationMetrics,
+    citadel: CitadelMetrics,
+    replica: Mutex<Option<ReplicaIdentityReceiver>>,
+    identity: Mutex<Option<IdentityReceiver>>,
+    /// Held while a page is made: what is read for one is not half replaced in another.
+    page: Mutex<()>,
 }
 
 /// A request that waits for somebody to become active; counted until it is dropped.
 #[derive(Debug)]
 pub struct HeldRequest(Gauge);
 
-/// One label with its name.
-type Label<V> = [(&'static str, V); 1];
-
-/// An enum of outcomes, each with its text as a label value.
-macro_rules! outcomes {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
-
-        impl $name {
-            const ALL: &'static [Self] = &[$(Self::$variant),+];
-        }
-
-        impl EncodeLabelValue for $name {
-            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-                encoder.write_str(match self { $(Self::$variant => $text),+ })
-            }
-        }
-    };
-}
-
-// they need the macro
-mod outputs;
-mod policy_objects;
-
-outcomes! {
-    /// How a request for an SVID ended here: with one, withheld, or refused with a gRPC code.
-    RequestOutcome {
-        /// It was sent.
-        Issued = "issued",
-        /// It was signed, but the term had ended before it could be sent.
-        Withheld = "withheld",
-        /// The proof was refused.
-        Unauthenticated = "unauthenticated",
-        /// The request was refused.
-        InvalidArgument = "invalid_argument",
-        /// Nobody could sign in time.
-        Unavailable = "unavailable",
-        /// Signing failed.
-        Internal = "internal",
-        /// It was passed on, and the active refused it.
-        RefusedByActive = "refused_by_active",
-        /// It was passed on, and istiod refused it.
-        RefusedByIstiod = "refused_by_istiod",
-    }
-}
-
-outcomes! {
-    /// How passing a request on to the active replica ended.
-    ForwardOutcome {
-        /// It answered, whatever the answer.
-        Answered = "answered",
-        /// It could not be reached, or did not answer in time.
-        Failed = "failed",
-    }
-}
-
-outcomes! {
-    /// How a token that only the API server can judge was judged.
-    ReviewOutcome {
-        /// The API server accepted it.
-        Accepted = "accepted",
-        /// The API server refused it.
-        Refused = "refused",
-        /// There was no answer, or no place to wait for one.
-        Unavailable = "unavailable",
-        /// An answer that was kept.
-        Kept = "kept",
-    }
-}
-
-outcomes! {
-    /// What came of a change of the plugged-in authority's files.
-    ReloadOutcome {
-        /// What is there now signs.
-        Loaded = "loaded",
-        /// The last good ones stay in use.
-        Refused = "refused",
-    }
-}
-
-outcomes! {
-    /// What came of fetching another trust domain's bundle.
-    FetchOutcome {
-        /// It is another one than before.
-        Updated = "updated",
-        /// It is the same.
-        Unchanged = "unchanged",
-        /// The endpoint could not be asked, or is not who it should be.
-        Unreachable = "unreachable",
-        /// It answered no bundle of that trust domain.
-        Invalid = "invalid",
-        /// It answered an old one.
-        Outdated = "outdated",
-        /// It could not be kept.
-        NotKept = "not_kept",
-    }
-}
-
-outcomes! {
-    /// What came of writing the roots into one place of the cluster.
-    RootWriteOutcome {
-        /// They stand there.
-        Written = "written",
-        /// What stood there had just been changed; it is looked at again.
-        Outdated = "outdated",
-        /// It was refused, or there was no answer.
-        Failed = "failed",
-    }
-}
-
-outcomes! {
-    /// How it stands with the places of the cluster that are to hold the roots.
-    RootPlaceState {
-        /// All of them.
-        Wanted = "wanted",
-        /// They hold the roots.
-        Right = "right",
-        /// They hold other people's roots.
-        Conflict = "conflict",
-        /// Another writer insists on other roots.
-        Fight = "fight",
-        /// They could not be written.
-        Failing = "failing",
-    }
-}
-
-/// Kinds of places that hold the roots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PlaceKind {
-    /// One in each namespace.
-    ConfigMap,
-    /// One for the cluster.
-    ClusterTrustBundle,
-}
-
-impl EncodeLabelValue for PlaceKind {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        encoder.write_str(match self {
-            Self::ConfigMap => "config_map",
-            Self::ClusterTrustBundle => "cluster_trust_bundle",
-        })
-    }
-}
+/// One label, of an enum.
+type ByLabel<V> = [(&'static str, V); 1];
+/// One label, of what an operator has named.
+type ByName = [(&'static str, String); 1];
+/// No label: a family nevertheless, for it may have no value.
+type Unlabelled = [(&'static str, &'static str); 0];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PlaceLabels {
@@ -214,79 +89,55 @@ struct PlaceLabels {
 }
 
 impl Metrics {
-    /// The families of a certificate authority at zero; expiries appear when they are known.
+    /// Of a replica with an authority. What is counted begins at zero; the rest appears when it is known.
     pub fn new() -> Self {
-        let mut metrics = Self::of_agent();
-        let registry = &mut metrics.registry;
-        registry.register("certificate_requests", "CreateCertificate requests by outcome", metrics.requests.clone());
-        registry.register("jwt_svid_requests", "Requests for JWT-SVIDs by outcome", metrics.jwt_svids.clone());
-        registry.register(
-            "forwarded_requests",
-            "Requests passed on to the active by outcome",
-            metrics.forwarded.clone(),
-        );
-        registry.register("token_reviews", "Tokens for the API server by outcome", metrics.token_reviews.clone());
-        registry.register(
-            "authority_reloads",
-            "Changes of the plugged-in authority's files by outcome",
-            metrics.authority_reloads.clone(),
-        );
-        registry.register(
-            "root_writes",
-            "Writes of the roots into the cluster by outcome",
-            metrics.root_writes.clone(),
-        );
-        registry.register(
-            "root_places",
-            "Objects of the cluster that are to hold the roots, by kind and state; on the active replica",
-            metrics.root_places.clone(),
-        );
-        metrics.policy_objects.register(registry);
-        metrics.federation.register(registry);
-        metrics.policies.register_probes(registry);
-        registry.register("held_requests", "Requests that wait for an active replica", metrics.held.clone());
-        registry.register("active", "1 while this replica holds the term, else 0", metrics.active.clone());
-        registry.register(
-            "state_altered",
-            "1 while the stored state is not what this replica acknowledged, else 0",
-            metrics.state_altered.clone(),
-        );
-        registry.register("term", "The highest term that this replica knows", metrics.term.clone());
-        metrics
+        Self::of(PAIR)
     }
 
-    /// The families of an agent, which signs nothing.
+    /// Of a replica in front of istiod.
+    pub fn before_istiod() -> Self {
+        Self::of(&[Process::BeforeIstiod])
+    }
+
+    /// Of an agent, which signs nothing.
     pub fn of_agent() -> Self {
+        Self::of(&[Process::Agent])
+    }
+
+    fn of(processes: &[Process]) -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("countersign"),
+            registry: Registry::default(),
+            build: Family::default(),
             requests: zeroed(RequestOutcome::ALL),
             jwt_svids: zeroed(RequestOutcome::ALL),
             forwarded: zeroed(ForwardOutcome::ALL),
             token_reviews: zeroed(ReviewOutcome::ALL),
-            istiod: IstiodMetrics::default(),
+            istiod: IstiodMetrics::new(),
             held: Gauge::default(),
             active: Gauge::default(),
             state_altered: Gauge::default(),
             term: Gauge::default(),
-            renewals: RenewalMetrics::default(),
+            renewals: RenewalMetrics::new(),
             authority_reloads: zeroed(ReloadOutcome::ALL),
             root_writes: zeroed(RootWriteOutcome::ALL),
             root_places: Family::default(),
             expiry: Family::default(),
             outputs: Outputs::new(),
-            policies: PolicyMetrics::default(),
+            policies: PolicyMetrics::new(),
             policy_objects: PolicyObjectMetrics::new(),
+            trust: TrustMetrics::default(),
             federation: FederationMetrics::new(),
+            citadel: CitadelMetrics::default(),
+            replica: Mutex::default(),
+            identity: Mutex::default(),
+            page: Mutex::default(),
         };
-        let registry = &mut metrics.registry;
-        metrics.renewals.register(registry);
-        registry.register(
-            "certificate_expiry_timestamp_seconds",
-            "NotAfter of the certificates that this process depends on, as Unix time",
-            metrics.expiry.clone(),
-        );
-        metrics.outputs.register(registry);
-        metrics.policies.register(registry);
+        metrics.build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        for name in MetricName::ALL {
+            if name.described().on.iter().any(|process| processes.contains(process)) {
+                metrics.register(*name);
+            }
+        }
         metrics
     }
 
@@ -360,18 +211,62 @@ impl Metrics {
         self.renewals.follow(certificate, stats);
     }
 
+    /// Shows what this replica shows the others of its pair from now on.
+    pub fn follow_replica(&self, identity: ReplicaIdentityReceiver) {
+        *self.replica.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+    }
+
+    /// Shows the trust bundle that is served with this identity from now on, whatever the pair publishes.
+    pub fn follow_identity(&self, identity: IdentityReceiver) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+    }
+
     /// Shows when a certificate ends.
     pub fn set_expiry(&self, certificate: ExpiringCertificate, not_after: Timestamp) {
         self.expiry.get_or_create(&[("certificate", certificate)]).set(not_after.seconds());
     }
 
-    /// Everything in the OpenMetrics text format.
-    pub fn encode(&self) -> String {
+    /// Shows nothing of a certificate any more: it is another replica's.
+    pub fn forget_expiry(&self, certificate: ExpiringCertificate) {
+        self.expiry.remove(&[("certificate", certificate)]);
+    }
+
+    /// Everything in the OpenMetrics text format, as it is at `now`.
+    pub fn page(&self, now: Timestamp) -> String {
+        let _alone = self.page.lock().unwrap_or_else(PoisonError::into_inner);
         self.renewals.read(|certificate, not_after| self.set_expiry(certificate, not_after));
+        let published = self.trust.read();
+        if let Some(root) = self.read_identity().or(published) {
+            self.set_expiry(ExpiringCertificate::Root, root);
+        }
+        self.read_replica();
+        self.citadel.read(&self.requests, |certificate| self.expiry(certificate), now);
         let mut page = String::new();
         // Writing to a string can't fail.
         let _infallible = text::encode(&mut page, &self.registry);
         page
+    }
+
+    /// Returns when the first of the roots that are served ends.
+    fn read_identity(&self) -> Option<Timestamp> {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = identity.as_ref()?.borrow().clone()?;
+        self.trust.show_roots(identity.bundle.roots());
+        trust::first_to_end(identity.bundle.roots())
+    }
+
+    fn read_replica(&self) {
+        let replica = self.replica.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(identity) = replica.as_ref().and_then(|replica| replica.borrow().clone()) else { return };
+        self.set_expiry(ExpiringCertificate::Pair, identity.svid.leaf().not_after());
+        if let Some(not_after) = trust::first_to_end(identity.bundle.roots()) {
+            self.set_expiry(ExpiringCertificate::PairAuthority, not_after);
+        }
+    }
+
+    fn expiry(&self, certificate: ExpiringCertificate) -> Option<Timestamp> {
+        let seconds = self.expiry.get(&[("certificate", certificate)])?.get();
+        Some(Timestamp::from_seconds(seconds))
     }
 }
 
@@ -388,7 +283,7 @@ impl Drop for HeldRequest {
 }
 
 /// With every label value present, so that a rate over the first event is not lost.
-fn zeroed<O: EncodeLabelValue + Copy + Eq + std::hash::Hash>(outcomes: &[O]) -> Family<Label<O>, Counter> {
+fn zeroed<O: EncodeLabelValue + Copy + Eq + std::hash::Hash>(outcomes: &[O]) -> Family<ByLabel<O>, Counter> {
     let family = Family::default();
     for outcome in outcomes {
         drop(family.get_or_create(&[("outcome", *outcome)]));
@@ -399,6 +294,13 @@ fn zeroed<O: EncodeLabelValue + Copy + Eq + std::hash::Hash>(outcomes: &[O]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Metrics {
+        /// The page, whenever.
+        pub fn encode(&self) -> String {
+            self.page(Timestamp::from_seconds(0))
+        }
+    }
 
     fn line(metrics: &Metrics, start: &str) -> Option<String> {
         metrics.encode().lines().find(|line| line.starts_with(start)).map(str::to_owned)
@@ -412,7 +314,8 @@ mod tests {
             assert!(page.contains(&line), "{page}");
         }
         assert!(!page.contains("countersign_certificate_expiry_timestamp_seconds{"), "{page}");
-        assert!(page.lines().all(|line| line.starts_with('#') || line.starts_with("countersign_")), "{page}");
+        let is_ours = |line: &str| ["#", "countersign_", "citadel_server_"].iter().any(|start| line.starts_with(start));
+        assert!(page.lines().all(is_ours), "{page}");
         assert!(page.ends_with("# EOF\n"));
     }
 

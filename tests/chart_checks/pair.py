@@ -12,12 +12,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
+from run import PEERS
+
 from .cluster import Cluster, free_port
 from .helm import CHART, Broken, documents, must, with_values
 from .istiod import Istiod
 from .live import objects
 from .objects import environment, of_kind
 
+# What replicas at an API server showed, for tests/alerts.py.
+SCRAPES = PEERS / "scrapes"
 LIMIT = 40  # seconds until the replicas are ready, or the test's pod is
 NAMESPACE = "countersign"
 # What outlives the chart, as docs/policy.md says.
@@ -162,6 +166,7 @@ def runs(binary: Path, cluster: Cluster) -> None:
             process.wait_until(admin, 200)
         for at, (_, ca, _) in enumerate(replicas):
             tested(binary, cluster, hooks, ca, folder / f"test-{at}")
+        keep("self-signed", replicas, ["countersign_root_places{", "countersign_policy_services{"])
 
 
 def waits_for_istiod(binary: Path, cluster: Cluster) -> None:
@@ -184,11 +189,28 @@ def waits_for_istiod(binary: Path, cluster: Cluster) -> None:
                 process.wait_until(admin, 200)
             for at, (_, ca, _) in enumerate(replicas):
                 tested(binary, cluster, hooks, ca, place / f"test-{at}")
+            keep("istiod", replicas, ["countersign_policy_objects{", "countersign_policy_services{"])
 
 
 def metrics(admin: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=5) as answer:
         return answer.read().decode()
+
+
+def keep(name: str, replicas: List[tuple], families: List[str]) -> None:
+    """What the active shows, once it shows all of these."""
+    limit = time.monotonic() + LIMIT
+    while True:
+        pages = [metrics(admin) for _, _, admin in replicas]
+        shown = [page for page in pages if all(family in page for family in families)]
+        if shown:
+            break
+        if time.monotonic() > limit:
+            missing = [[family for family in families if family not in page] for page in pages]
+            raise Broken(f"replicas do not show {missing} within {LIMIT} s")
+        time.sleep(0.1)
+    SCRAPES.mkdir(exist_ok=True)
+    (SCRAPES / f"{name}.txt").write_text(shown[0])
 
 
 @contextmanager

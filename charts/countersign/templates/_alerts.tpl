@@ -2,13 +2,13 @@
 The alerts, as a list. How long a certificate lives is no metric: it is the most that was left of it in a window up to now. So what is
 left is compared with a share of that. Of a certificate that lives longer than the window the share is of the window and what is left.
 
-Who is not active any more goes on showing what the active alone knows, as it was then: of those certificates the latest counts.
+What the active alone shows is another pod's after a change of the active, for a moment of both: of those certificates the latest counts.
 */}}
 {{- define "countersign.alerts" -}}
 {{- $here := printf "namespace=%q" .Release.Namespace -}}
 {{- $expiry := "countersign_certificate_expiry_timestamp_seconds" -}}
 {{- $ofActive := printf "max by (namespace, certificate) (%s{certificate=%%q,%s})" $expiry $here -}}
-{{- $left := printf "((%s{certificate=~\"svid|serving\"} or %s) - time())" $expiry (printf $ofActive "istiod") -}}
+{{- $left := printf "((%s{certificate=~\"svid|serving|pair\"} or %s) - time())" $expiry (printf $ofActive "istiod") -}}
 {{- $outputLeft := "(countersign_output_expiry_timestamp_seconds - time())" -}}
 {{- $authorityLeft := printf "(%s - time())" (printf $ofActive "authority") -}}
 {{- $rootLeft := printf "(%s - time())" (printf $ofActive "root") -}}
@@ -68,12 +68,6 @@ Who is not active any more goes on showing what the active alone knows, as it wa
   for: 5m
   severity: warning
   summary: "More than one of twenty requests for certificates fails without being at fault itself"
-{{- if $hasAuthority }}
-- alert: CountersignAuthorityExpiring
-  expr: {{ printf "%s < 0.2 * max_over_time(%s[30d:12h])" $authorityLeft $authorityLeft | quote }}
-  for: 15m
-  severity: warning
-  summary: "Less than a fifth of the life of the signing authority is left"
 - alert: CountersignRootExpiring
   expr: {{ printf "%s < 90 * 86400" $rootLeft | quote }}
   for: 1h
@@ -84,6 +78,12 @@ Who is not active any more goes on showing what the active alone knows, as it wa
   for: 1h
   severity: critical
   summary: "A root of the trust bundle expires within 30 days"
+{{- if $hasAuthority }}
+- alert: CountersignAuthorityExpiring
+  expr: {{ printf "%s < 0.2 * max_over_time(%s[30d:12h])" $authorityLeft $authorityLeft | quote }}
+  for: 15m
+  severity: warning
+  summary: "Less than a fifth of the life of the signing authority is left"
 - alert: CountersignStateAltered
   expr: {{ printf "max(countersign_state_altered{%s}) > 0" $here | quote }}
   for: 1m
@@ -94,6 +94,16 @@ Who is not active any more goes on showing what the active alone knows, as it wa
   for: 10m
   severity: warning
   summary: "The trust bundle is not where it should be"
+- alert: CountersignTrustNotAcknowledged
+  expr: {{ printf "sum(countersign_trust_followers{state=\"behind\",%s}) > 0" $here | quote }}
+  for: 10m
+  severity: warning
+  summary: "Somebody who follows the trust bundle has not taken up the newest"
+- alert: CountersignFederatedBundleStale
+  expr: {{ printf "time() - max by (namespace, trust_domain) (countersign_federated_bundle_fetched_timestamp_seconds{%s}) > 3 * max by (namespace, trust_domain) (countersign_federated_bundle_interval_seconds{%s})" $here $here | quote }}
+  for: 5m
+  severity: warning
+  summary: "The bundle of another trust domain has not been fetched three times in a row"
 {{- else }}
 - alert: CountersignIstiodUnreachable
   expr: {{ printf "countersign_istiod_reachable{%s} == 0" $here | quote }}

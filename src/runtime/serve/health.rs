@@ -11,10 +11,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
-    domain::{
-        leadership::{Role, Term},
-        x509::Certificate,
-    },
+    domain::leadership::{Role, Term},
     grpc::pair_client::PairClient,
     service::{
         leadership::Standing,
@@ -101,32 +98,32 @@ impl Health {
         match (role, term) {
             (Role::Active, Some(term)) => {
                 self.metrics.set_role(true, term);
-                self.show_expiries();
+                self.show_expiry();
                 if *self.announced.borrow() == Some(term) {
                     latch.ready(format!("active in term {term}{own}"));
                 } else {
                     latch.not_ready(format!("active in term {term}; its trust bundle is not written yet"));
                 }
             }
-            _ => match self.pair.active_or_why_not() {
-                Ok(active) => {
-                    self.metrics.set_role(false, active.term);
-                    latch.ready(format!("standby; {} is active in term {}{own}", active.replica, active.term));
+            _ => {
+                self.metrics.forget_expiry(ExpiringCertificate::Authority);
+                match self.pair.active_or_why_not() {
+                    Ok(active) => {
+                        self.metrics.set_role(false, active.term);
+                        latch.ready(format!("standby; {} is active in term {}{own}", active.replica, active.term));
+                    }
+                    Err(reason) => {
+                        self.metrics.set_inactive();
+                        latch.not_ready(format!("standby, and no replica is active: {reason}{own}"));
+                    }
                 }
-                Err(reason) => {
-                    self.metrics.set_inactive();
-                    latch.not_ready(format!("standby, and no replica is active: {reason}{own}"));
-                }
-            },
+            }
         }
     }
 
-    fn show_expiries(&self) {
+    fn show_expiry(&self) {
         let Some(authority) = self.sessions.borrow().as_ref().map(|session| session.authority()) else { return };
         self.metrics.set_expiry(ExpiringCertificate::Authority, authority.certificate().not_after());
-        if let Some(not_after) = authority.bundle().roots().iter().map(Certificate::not_after).min() {
-            self.metrics.set_expiry(ExpiringCertificate::Root, not_after);
-        }
     }
 }
 
@@ -136,7 +133,10 @@ mod tests {
     use tokio::{task::yield_now, time::timeout};
 
     use super::*;
-    use crate::storage::{data_dir::DataDir, pair_directory::PairDirectory};
+    use crate::{
+        domain::clock::Timestamp,
+        storage::{data_dir::DataDir, pair_directory::PairDirectory},
+    };
 
     async fn wait_for(what: &str, holds: impl Fn() -> bool) {
         let wait = async {
@@ -182,10 +182,12 @@ mod tests {
         serve.send_replace(Some(some_config()));
         wait_for("ready", || readiness.report().is_ready()).await;
         assert!(metrics.encode().contains("countersign_active 1"));
+        metrics.set_expiry(ExpiringCertificate::Authority, Timestamp::from_seconds(9));
 
         stand.send_replace(Standing { role: Role::Standby, term: None, trouble: None });
         wait_for("not ready", || says("signing: not ready (standby, and no replica is active")).await;
         assert!(metrics.encode().contains("countersign_active 0"));
+        assert!(!metrics.encode().contains("certificate=\"authority\""), "{}", metrics.encode());
         running.abort();
     }
 }

@@ -93,6 +93,7 @@ pub(super) async fn serve(
     let own = start_serving_certificate(config, istiod, &pass_on, &roots, &seams, &shutdown, &mut supervisor);
     let tls = own.tls;
     let trust = published_roots::published(roots.known.clone(), (&shutdown, &mut supervisor));
+    seams.metrics.follow_trust(trust.clone(), None);
     let (serving, clock) = (own.identity.clone(), Arc::clone(&seams.clock));
     let of = bundle_endpoint::Of { trust, serving, clock, left: left.clone() };
     bundle_endpoint::start(endpoint, of, (&shutdown, &mut supervisor));
@@ -115,7 +116,8 @@ pub(super) async fn serve(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health { readiness: readiness.clone(), serving: tls.clone(), reporter };
     supervisor.spawn("health", on(control, until(&shutdown, health.run())));
-    let admin = admin::serve(admin, Arc::clone(&seams.metrics), readiness, gone(left.clone()));
+    let admin =
+        admin::serve(admin, (Arc::clone(&seams.metrics), Arc::clone(&seams.clock)), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
     supervisor.spawn("signing API", serve_pass_on(ca, tls, pass_on, health_service, policy, gone(left)));
     greet(&format!(

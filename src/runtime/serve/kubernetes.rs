@@ -176,10 +176,11 @@ fn others(
     seams: &Seams,
     (tasks, finding): (&mut Tasks, &mut Tasks),
 ) -> Result<Others, ServeFailed> {
-    let Seams { clock, random, .. } = seams;
+    let Seams { clock, random, metrics, .. } = seams;
     let id = ReplicaId::new(&config.trust_domain, &kubernetes.replica_uid).map_err(ServeFailed::of)?;
     let readable: Arc<dyn StateStore> = Arc::new(store.clone());
     let (keeper, identities) = ReplicaIdentityKeeper::new(readable, id, Arc::clone(clock), Arc::clone(random));
+    metrics.follow_replica(identities.clone());
     tasks.push(("replica certificate", Box::pin(keeper.run())));
     let (PairTls { server: tls, client: dial }, follow) = pair_tls(identities, Arc::clone(clock));
     tasks.push(("pair TLS", Box::pin(follow)));

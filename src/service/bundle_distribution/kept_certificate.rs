@@ -24,7 +24,7 @@ use crate::{
         x509::Certificate,
     },
     service::{
-        metrics::{Metrics, OutputOutcome},
+        metrics::{ExpiringCertificate, Metrics, OutputOutcome},
         ports::{CertificateAuthority, SelfCheck},
         waiting::pause,
     },
@@ -230,21 +230,24 @@ impl KeptCertificate {
             if was_sound && found == Some(false) {
                 known.reversals.count(self.clock.boot());
             }
-            if found == Some(true) && self.holder == Holder::Gateway {
-                self.verified(known, secret.as_ref());
+            if found == Some(true) {
+                self.found_sound(known, secret.as_ref());
             }
         }
         known.secret = Some(secret);
     }
 
-    fn verified(&self, known: &mut Known, secret: Option<&StoredSecret>) {
+    fn found_sound(&self, known: &mut Known, secret: Option<&StoredSecret>) {
         let leaf = secret.and_then(|secret| Certificate::all_from_pem(&secret.certificate).ok()?.into_iter().next());
         let now = self.clock.now();
         // one that has expired is still ours, and right no more
-        if let Some(leaf) = leaf.filter(|leaf| now < leaf.not_after()) {
+        let Some(leaf) = leaf.filter(|leaf| now < leaf.not_after()) else { return };
+        if self.holder == Holder::Gateway {
             let serial = leaf.serial().to_string();
             self.metrics.output_verified(&self.name, &serial, leaf.not_after(), now);
             known.verified = Some((serial, now));
+        } else {
+            self.metrics.set_expiry(ExpiringCertificate::Istiod, leaf.not_after());
         }
     }
 

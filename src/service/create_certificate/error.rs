@@ -106,10 +106,10 @@ impl CreateError {
     pub(in crate::service) const fn outcome(&self) -> RequestOutcome {
         match self {
             Self::Unattested(_) | Self::NotEntitled(_) => RequestOutcome::Unauthenticated,
-            Self::Csr(_)
-            | Self::Issue(IssueError::Ttl(TtlError::OverMax { .. }))
-            | Self::Audiences(_)
-            | Self::Lifetime { .. } => RequestOutcome::InvalidArgument,
+            Self::Csr(_) | Self::Audiences(_) => RequestOutcome::InvalidArgument,
+            Self::Issue(IssueError::Ttl(TtlError::OverMax { .. })) | Self::Lifetime { .. } => {
+                RequestOutcome::TtlOverMax
+            }
             Self::Issue(_) | Self::Jwt(_) => RequestOutcome::Internal,
             Self::Undecided(_)
             | Self::Log(_)

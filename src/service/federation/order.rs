@@ -253,6 +253,7 @@ impl Federation {
             (order, order.trust_domain())
         {
             self.polling().remove(trust_domain);
+            self.parts.metrics.forget_federated(trust_domain);
         }
         self.look.notify_one();
         let concerned = |domain: &FederatedDomain| Some(&domain.relationship.trust_domain) == order.trust_domain();

@@ -163,6 +163,9 @@ impl Federation {
                 }
                 is_kept
             });
+            for one in relationships.iter().filter(|one| !polling.contains_key(&one.trust_domain)) {
+                self.show_kept(&partners, &one.trust_domain);
+            }
             let is_due = |one: &&Relationship| polling.get(&one.trust_domain).is_none_or(|polled| polled.next <= now);
             relationships.iter().filter(is_due).cloned().collect()
         };
@@ -250,10 +253,18 @@ impl Federation {
         Ok((bundle, true))
     }
 
+    /// How old what is kept is, should its endpoint not answer: it is no younger than that.
+    fn show_kept(&self, partners: &Partners, trust_domain: &TrustDomain) {
+        let Some(Partner { bundle: Some(bundle), fetched_at: Some(at), .. }) = partners.get(trust_domain) else {
+            return;
+        };
+        self.parts.metrics.set_bundle_fetched(trust_domain, *at, interval_after(Some(bundle)));
+    }
+
     fn succeeded(&self, trust_domain: &TrustDomain, bundle: &SpiffeBundle) {
-        let now = self.parts.clock.now();
-        self.parts.metrics.set_bundle_fetched(trust_domain, now);
-        let next = Instant::now() + self.jittered(interval_after(Some(bundle)));
+        let (now, interval) = (self.parts.clock.now(), interval_after(Some(bundle)));
+        self.parts.metrics.set_bundle_fetched(trust_domain, now, interval);
+        let next = Instant::now() + self.jittered(interval);
         let polled = Polling { next, failures: 0, last_success: Some(now), last_error: None };
         let before = self.polling().insert(trust_domain.clone(), polled);
         if before.is_some_and(|before| before.failures > 0) {

@@ -259,6 +259,11 @@ async fn what_is_configured_is_published_at_once_outlasts_a_restart_and_ends_wit
     let running = world.run();
     sleep(Duration::from_secs(5)).await;
     assert!(is_fetched(&world), "what was handed over once does not come back");
+    let page = world.metrics.encode();
+    for (family, value) in [("fetched_timestamp", NOW.seconds()), ("interval", 60)] {
+        let line = format!("countersign_federated_bundle_{family}_seconds{{trust_domain=\"other\"}} {value}\n");
+        assert!(page.contains(&line), "how old it is shows although nobody answers: {line} is not in\n{page}");
+    }
     running.abort();
 
     let world = World::over(&store, silent(), vec![configured(Some(bundle(2, &root)))]);
@@ -271,6 +276,7 @@ async fn what_is_configured_is_published_at_once_outlasts_a_restart_and_ends_wit
     let running = world.run();
     sleep(Duration::from_secs(5)).await;
     assert_eq!(world.published(), []);
+    assert!(!world.metrics.encode().contains("trust_domain="), "{}", world.metrics.encode());
     running.abort();
 }
 
@@ -300,6 +306,7 @@ async fn operators_make_and_end_relationships() {
 
     let [fetched] = world.order(FederationOrder::Refresh(other.clone())).await.unwrap().try_into().unwrap();
     assert_eq!((fetched.bundle, fetched.fetched_at), (Some(bundle(3, &root)), Some(NOW)));
+    assert!(world.metrics.encode().contains("trust_domain=\"other\""), "{}", world.metrics.encode());
     let error = world.order(FederationOrder::Refresh(other.clone())).await.unwrap_err();
     assert_eq!(error, FederationError::NotFetched { trust_domain: other.clone(), error: "no route".into() });
     let [listed] = world.order(FederationOrder::List).await.unwrap().try_into().unwrap();
@@ -310,6 +317,7 @@ async fn operators_make_and_end_relationships() {
     assert_eq!(world.published(), [bundle(3, &root)], "another endpoint takes no bundle away");
     assert_eq!(world.order(delete()).await, Ok(Vec::new()));
     assert_eq!(world.published(), []);
+    assert!(!world.metrics.encode().contains("trust_domain="), "{}", world.metrics.encode());
     assert_eq!(world.order(FederationOrder::List).await, Ok(Vec::new()));
 }
 

@@ -1,36 +1,23 @@
 //! What is shown of other trust domains' bundles.
 
-use prometheus_client::{
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
-};
+use std::time::Duration;
 
-use super::{FetchOutcome, Label, Metrics, zeroed};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+
+use super::{ByLabel, ByName, FetchOutcome, Metrics, zeroed};
 use crate::domain::{clock::Timestamp, identity::TrustDomain};
 
 #[derive(Debug)]
 pub(super) struct FederationMetrics {
-    fetches: Family<Label<FetchOutcome>, Counter>,
+    pub(super) fetches: Family<ByLabel<FetchOutcome>, Counter>,
     /// By trust domain: operators name them, and not many.
-    fetched: Family<[(&'static str, String); 1], Gauge>,
+    pub(super) fetched: Family<ByName, Gauge>,
+    pub(super) interval: Family<ByName, Gauge>,
 }
 
 impl FederationMetrics {
     pub(super) fn new() -> Self {
-        Self { fetches: zeroed(FetchOutcome::ALL), fetched: Family::default() }
-    }
-
-    pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "federated_bundle_fetches",
-            "Fetches of other trust domains' bundles by outcome",
-            self.fetches.clone(),
-        );
-        registry.register(
-            "federated_bundle_fetched_timestamp_seconds",
-            "When another trust domain's endpoint last answered a good bundle, as Unix time; on the active replica",
-            self.fetched.clone(),
-        );
+        Self { fetches: zeroed(FetchOutcome::ALL), fetched: Family::default(), interval: Family::default() }
     }
 }
 
@@ -40,19 +27,24 @@ impl Metrics {
         self.federation.fetches.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// Shows when the bundle of a trust domain was last known to be current.
-    pub fn set_bundle_fetched(&self, trust_domain: &TrustDomain, at: Timestamp) {
+    /// Shows when the bundle of a trust domain was last known to be current, and how long after that it is asked for again.
+    pub fn set_bundle_fetched(&self, trust_domain: &TrustDomain, at: Timestamp, interval: Duration) {
         let label = [("trust_domain", trust_domain.to_string())];
         self.federation.fetched.get_or_create(&label).set(at.seconds());
+        let seconds = i64::try_from(interval.as_secs()).unwrap_or(i64::MAX);
+        self.federation.interval.get_or_create(&label).set(seconds);
     }
 
     /// Shows that no more: it is another replica that fetches, or the federation has ended.
     pub fn forget_federation(&self) {
         self.federation.fetched.clear();
+        self.federation.interval.clear();
     }
 
     /// The same for one trust domain.
     pub fn forget_federated(&self, trust_domain: &TrustDomain) {
-        self.federation.fetched.remove(&[("trust_domain", trust_domain.to_string())]);
+        let label = [("trust_domain", trust_domain.to_string())];
+        self.federation.fetched.remove(&label);
+        self.federation.interval.remove(&label);
     }
 }

@@ -2,53 +2,31 @@
 
 use std::{
     collections::HashMap,
-    fmt::{self, Write},
     sync::{Mutex, PoisonError},
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
 };
 
-use super::{Metrics, zeroed};
+use super::{ByLabel, ByName, Metrics, NoticeOutcome, OutputOutcome, zeroed};
 use crate::domain::clock::Timestamp;
-
-outcomes! {
-    /// What came of writing an SVID where a gateway reads it.
-    OutputOutcome {
-        /// It stands there, and was read back.
-        Written = "written",
-        /// What stood there before still does.
-        Failed = "failed",
-    }
-}
-
-outcomes! {
-    /// What came of telling a gateway that its files have changed.
-    NoticeOutcome {
-        /// It was told.
-        Given = "given",
-        /// It was not, or said that it failed.
-        Failed = "failed",
-    }
-}
 
 /// Families by output: `socket`, `files`, or a Secret as `NAMESPACE/NAME`.
 #[derive(Debug)]
 pub(super) struct Outputs {
-    writes: Family<WriteLabels, Counter>,
-    notices: Family<[(&'static str, NoticeOutcome); 1], Counter>,
-    expiry: Family<[(&'static str, String); 1], Gauge>,
-    verified: Family<[(&'static str, String); 1], Gauge>,
-    held: Family<[(&'static str, String); 2], Gauge>,
+    pub(super) writes: Family<WriteLabels, Counter>,
+    pub(super) notices: Family<ByLabel<NoticeOutcome>, Counter>,
+    pub(super) expiry: Family<ByName, Gauge>,
+    pub(super) verified: Family<ByName, Gauge>,
+    pub(super) held: Family<[(&'static str, String); 2], Gauge>,
     /// The serial number that is shown of each output: only one is.
     serials: Mutex<HashMap<String, String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WriteLabels {
+pub(super) struct WriteLabels {
     output: String,
     outcome: OutputOutcome,
 }
@@ -57,26 +35,6 @@ impl Outputs {
     pub(super) fn new() -> Self {
         let (writes, expiry, verified, held, serials) = Default::default();
         Self { writes, notices: zeroed(NoticeOutcome::ALL), expiry, verified, held, serials }
-    }
-
-    pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("output_writes", "Writes of an SVID into an output by outcome", self.writes.clone());
-        registry.register(
-            "output_notices",
-            "Commands and signals after a change of the files by outcome",
-            self.notices.clone(),
-        );
-        registry.register(
-            "output_expiry_timestamp_seconds",
-            "NotAfter of the SVID that an output holds, as Unix time",
-            self.expiry.clone(),
-        );
-        registry.register(
-            "output_verified_timestamp_seconds",
-            "When an output was last verified and found to hold the SVID that it should, as Unix time",
-            self.verified.clone(),
-        );
-        registry.register("output_svid", "1 for the serial number of the SVID that an output holds", self.held.clone());
     }
 
     /// Shows this serial number of an output in place of the one before.

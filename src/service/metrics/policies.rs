@@ -1,43 +1,29 @@
 //! What is shown of policies: by an agent of those that it follows, by a replica of how many are in force. Nothing before they
 //! are known.
 
-use prometheus_client::{
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
-};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
-use super::Metrics;
+use super::{Metrics, Unlabelled};
 use crate::domain::{clock::Timestamp, policy::ProbeFinding};
 
-type NoLabels = [(&'static str, &'static str); 0];
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PolicyMetrics {
-    confirmed: Family<NoLabels, Gauge>,
+    pub(super) confirmed: Family<Unlabelled, Gauge>,
     /// Without a label on an agent, by whether they are in force on a replica.
-    services: Family<Vec<(&'static str, &'static str)>, Gauge>,
-    probes: Family<[(&'static str, &'static str); 1], Counter>,
+    pub(super) services: Family<Vec<(&'static str, &'static str)>, Gauge>,
+    pub(super) probes: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl PolicyMetrics {
-    pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "policy_confirmed_timestamp_seconds",
-            "When the policies that the socket serves were last known to be current, as Unix time",
-            self.confirmed.clone(),
-        );
-        registry.register("policy_services", "Services that require mutual TLS", self.services.clone());
-    }
-
-    /// What a replica alone counts.
-    pub(super) fn register_probes(&self, registry: &mut Registry) {
-        OUTCOMES.iter().for_each(|outcome| drop(self.probes.get_or_create(&[("outcome", *outcome)])));
-        registry.register("policy_probes", "Connections to pods by what they showed", self.probes.clone());
+    pub(super) fn new() -> Self {
+        let (confirmed, services, probes) = (Family::default(), Family::default(), Family::<_, Counter>::default());
+        PROBE_OUTCOMES.iter().for_each(|outcome| drop(probes.get_or_create(&[("outcome", *outcome)])));
+        Self { confirmed, services, probes }
     }
 }
 
 /// Of a probe's outcomes.
-const OUTCOMES: [&str; 9] = [
+pub(super) const PROBE_OUTCOMES: &[&str] = &[
     "mutual",
     "unreachable",
     "silent",

@@ -1,80 +1,31 @@
 //! What the active counts of the objects that it keeps for gateways.
 
-use std::fmt::{self, Write};
-
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
 };
 
-use super::{Metrics, zeroed};
+use super::{ByLabel, EventOutcome, Metrics, ObjectWriteOutcome, PolicyObjectState, zeroed};
 use crate::domain::policy::ObjectKind;
-
-outcomes! {
-    /// What came of writing or removing an object.
-    ObjectWriteOutcome {
-        /// It is as it is wanted.
-        Applied = "applied",
-        /// It is gone, or going.
-        Removed = "removed",
-        /// It had just been changed; it is looked at again.
-        Outdated = "outdated",
-        /// It was not taken as it is.
-        Refused = "refused",
-        /// Nothing of its kind is taken now.
-        Unavailable = "unavailable",
-    }
-}
-
-outcomes! {
-    /// What became of an Event.
-    EventOutcome {
-        /// It stands in the cluster.
-        Written = "written",
-        /// It was not taken, or there was no answer.
-        Failed = "failed",
-        /// There were too many at once.
-        Dropped = "dropped",
-    }
-}
-
-outcomes! {
-    /// How it stands with the objects.
-    PolicyObjectState {
-        /// Those that are to be there.
-        Wanted = "wanted",
-        /// They are there, as they are to be.
-        Right = "right",
-        /// To be written or removed.
-        Pending = "pending",
-    }
-}
 
 /// Families by kind.
 #[derive(Debug)]
 pub(super) struct PolicyObjectMetrics {
-    writes: Family<WriteLabels, Counter>,
-    objects: Family<ObjectLabels, Gauge>,
-    events: Family<[(&'static str, EventOutcome); 1], Counter>,
+    pub(super) writes: Family<WriteLabels, Counter>,
+    pub(super) objects: Family<ObjectLabels, Gauge>,
+    pub(super) events: Family<ByLabel<EventOutcome>, Counter>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WriteLabels {
+pub(super) struct WriteLabels {
     kind: ObjectKind,
     outcome: ObjectWriteOutcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ObjectLabels {
+pub(super) struct ObjectLabels {
     kind: ObjectKind,
     state: PolicyObjectState,
-}
-
-impl EncodeLabelValue for ObjectKind {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        encoder.write_str(self.as_str())
-    }
 }
 
 impl PolicyObjectMetrics {
@@ -87,20 +38,6 @@ impl PolicyObjectMetrics {
             }
         }
         metrics
-    }
-
-    pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "policy_object_writes",
-            "Writes and removals of objects for gateways by kind and outcome",
-            self.writes.clone(),
-        );
-        registry.register(
-            "policy_objects",
-            "Objects for gateways by kind and state; on the active replica",
-            self.objects.clone(),
-        );
-        registry.register("policy_events", "Events about policies by outcome", self.events.clone());
     }
 }
 

@@ -1,5 +1,6 @@
 //! The ConfigMap in the namespaces that ask for it.
 
+use countersign::domain::clock::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api,
@@ -83,7 +84,7 @@ async fn the_roots_are_kept_right_where_they_are_asked_for_and_nowhere_else() {
     let before = writes(&cluster);
     replica.stand_by();
     until(SOON, "no places on the page of a standby", async || {
-        let page = replica.metrics.encode();
+        let page = replica.metrics.page(Timestamp::from_seconds(0));
         if page.contains("countersign_root_places{") { Err(page) } else { Ok(()) }
     })
     .await;
@@ -110,7 +111,7 @@ async fn other_peoples_roots_are_a_conflict_and_other_writers_no_match() {
     let replica = Replica::start(&cluster, config()).await;
     replica.activate(1, &authority);
     replica.says_soon("3 of 5, RootConflict: conflict garbage").await;
-    let page = replica.metrics.encode();
+    let page = replica.metrics.page(Timestamp::from_seconds(0));
     assert!(page.contains("countersign_root_places{kind=\"config_map\",state=\"conflict\"} 2"), "{page}");
     has(&cluster, "fought", OWN, &roots, SOON).await;
 

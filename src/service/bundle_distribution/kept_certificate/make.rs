@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Holder, KeptCertificate, Known, Made};
+use super::{KeptCertificate, Known, Made};
 use crate::{
     domain::{
         bundle::{FoundRoots, Judgement},
@@ -16,7 +16,6 @@ use crate::{
             places::{ServingFiles, StoredSecret, TLS_TYPE},
             trusted::Trust,
         },
-        metrics::ExpiringCertificate,
         ports::SignError,
     },
 };
@@ -65,7 +64,6 @@ impl KeptCertificate {
         if leaf.not_before() > now {
             return Err(MakeError::NotYetValid(leaf.not_before()));
         }
-        let not_after = leaf.not_after();
         let svid = X509Svid::new(signed.chain, key)?;
         let files = ServingFiles {
             certificate: svid.chain().to_pem(),
@@ -78,9 +76,6 @@ impl KeptCertificate {
             return Err(MakeError::Unusable);
         }
         self.check.check(&svid, &trust.bundle).map_err(MakeError::SelfCheck)?;
-        if let Holder::Istiod { .. } = self.holder {
-            self.metrics.set_expiry(ExpiringCertificate::Istiod, not_after);
-        }
         known.made = Some(made);
         Ok(files)
     }

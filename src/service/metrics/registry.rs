@@ -1,0 +1,75 @@
+//! Which value is whose: the compiler sees to it that none is left out.
+
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+use super::{Metrics, names::MetricName as Name};
+
+impl Metrics {
+    /// Has a family on the page.
+    pub(super) fn register(&mut self, name: Name) {
+        let registry = &mut self.registry;
+        match name {
+            Name::BuildInfo => put(registry, name, &self.build),
+            Name::Active => put(registry, name, &self.active),
+            Name::Term => put(registry, name, &self.term),
+            Name::StateAltered => put(registry, name, &self.state_altered),
+            Name::CertificateRequests => put(registry, name, &self.requests),
+            Name::JwtSvidRequests => put(registry, name, &self.jwt_svids),
+            Name::HeldRequests => put(registry, name, &self.held),
+            Name::ForwardedRequests => put(registry, name, &self.forwarded),
+            Name::TokenReviews => put(registry, name, &self.token_reviews),
+            Name::AuthorityReloads => put(registry, name, &self.authority_reloads),
+            Name::IstiodRequests => put(registry, name, &self.istiod.requests),
+            Name::IstiodReachable => put(registry, name, &self.istiod.reachable),
+            Name::CertificateExpiry => put(registry, name, &self.expiry),
+            Name::SvidRenewals => put(registry, name, &self.renewals.renewals),
+            Name::SvidRejections => put(registry, name, &self.renewals.rejections),
+            Name::ClockSkew => put(registry, name, &self.renewals.skew),
+            Name::OutputWrites => put(registry, name, &self.outputs.writes),
+            Name::OutputNotices => put(registry, name, &self.outputs.notices),
+            Name::OutputExpiry => put(registry, name, &self.outputs.expiry),
+            Name::OutputVerified => put(registry, name, &self.outputs.verified),
+            Name::OutputSvid => put(registry, name, &self.outputs.held),
+            Name::TrustBundleSequence => put(registry, name, &self.trust.sequence),
+            Name::TrustBundleRoots => put(registry, name, &self.trust.roots),
+            Name::TrustFollowers => put(registry, name, &self.trust.followers),
+            Name::TrustAcknowledged => put(registry, name, &self.trust.acknowledged),
+            Name::RootWrites => put(registry, name, &self.root_writes),
+            Name::RootPlaces => put(registry, name, &self.root_places),
+            Name::FederatedFetches => put(registry, name, &self.federation.fetches),
+            Name::FederatedFetched => put(registry, name, &self.federation.fetched),
+            Name::FederatedInterval => put(registry, name, &self.federation.interval),
+            Name::FederatedSequence => put(registry, name, &self.trust.federated_sequence),
+            Name::FederatedRootExpiry => put(registry, name, &self.trust.federated_root_expiry),
+            Name::PolicyConfirmed => put(registry, name, &self.policies.confirmed),
+            Name::PolicyServices => put(registry, name, &self.policies.services),
+            Name::PolicyProbes => put(registry, name, &self.policies.probes),
+            Name::PolicyObjectWrites => put(registry, name, &self.policy_objects.writes),
+            Name::PolicyObjects => put(registry, name, &self.policy_objects.objects),
+            Name::PolicyEvents => put(registry, name, &self.policy_objects.events),
+            Name::CitadelCsrs => put(registry, name, &self.citadel.csrs),
+            Name::CitadelIssued => put(registry, name, &self.citadel.issued),
+            Name::CitadelAuthentication => put(registry, name, &self.citadel.authentication),
+            Name::CitadelCsrParsing => put(registry, name, &self.citadel.never),
+            Name::CitadelIdExtraction => put(registry, name, &self.citadel.never),
+            Name::CitadelSigning => put(registry, name, &self.citadel.signing),
+            Name::CitadelRootExpiry => put(registry, name, &self.citadel.root.not_after),
+            Name::CitadelRootLeft => put(registry, name, &self.citadel.root.left),
+            Name::CitadelChainExpiry => put(registry, name, &self.citadel.chain.not_after),
+            Name::CitadelChainLeft => put(registry, name, &self.citadel.chain.left),
+        }
+    }
+}
+
+fn put(registry: &mut Registry, name: Name, metric: &(impl Metric + Clone)) {
+    let described = name.described();
+    match described.name.strip_suffix("_seconds").filter(|_| is_own(described.name)) {
+        Some(rest) => registry.register_with_unit(rest, described.help, Unit::Seconds, metric.clone()),
+        None => registry.register(described.name, described.help, metric.clone()),
+    }
+}
+
+/// Names of istiod's are taken as they are.
+fn is_own(name: &str) -> bool {
+    name.starts_with("countersign_")
+}

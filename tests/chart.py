@@ -15,16 +15,20 @@ import json
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from chart_checks import conform, documents, live, objects, pair
+from chart_checks import conform, documents, live, objects, pair, traffic
 from chart_checks.cluster import Cluster
 from chart_checks.helm import CHART, Broken, copy_chart, provide, render, side_by_side
 from chart_checks.helm import documents as read
 from chart_checks.sets import REFUSED, SETS, Set
 from run import RELEASE, Failed, say
 
+ROLLING = """type: RollingUpdate
+    # a new replica is ready before an old one leaves
+    rollingUpdate: {maxSurge: 1, maxUnavailable: 0}"""
 # Each breaks one thing in a copy of the chart, by a text in a file and what takes its place; the check of that name must say so.
 BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("stable", "templates/configmap.yaml", "data:", "data:\n  at: {{ now | quote }}", "calls now"),
@@ -54,12 +58,14 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("alerts", "templates/_alerts.tpl", "countersign_active{", "countersign_leader{", "which no replica shows"),
     ("alerts", "dashboards/countersign.json", "countersign_term{", "countersign_epoch{", "which no replica shows"),
     ("alerts", "templates/_alerts.tpl", "alert: CountersignNoActive", "alert: CountersignNobodyActive", "the alerts differ"),
+    # the old replicas leave before there are new ones
+    ("traffic", "templates/deployment.yaml", ROLLING, "type: Recreate", "requests failed beside"),
     ("refusals", "templates/_helpers.tpl", "{{- if $of.meshCa -}}", "{{- if false -}}", "is not refused"),
     ("refusals", "values.schema.json", '"additionalProperties": false', '"additionalProperties": true', "is not refused"),
 ]
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
-    "stable": [], "refusals": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
+    "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
     "alerts": ["all that can be added"], "services": ["all that can be added"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names"],
     "API server": ["the mesh's only CA"], "kubeconform": ["all that can be added"],
@@ -115,6 +121,7 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
         "alerts": lambda it: objects.alerts_and_queries({one.name: it.items(one) for one in it.sets}, it.sets == SETS),
         "same bytes": lambda it: it.each(it.again),
         "refusals": lambda it: objects.refused(it.chart),
+        "traffic": lambda it: say(f"no request failed: {traffic.unnoticed(binary, it.chart)}"),
     }
 
 
@@ -161,18 +168,22 @@ def main() -> int:
         if not os.access(binary, os.X_OK):
             raise Broken(f"{binary} is not there: build it, or name another one by COUNTERSIGN_TEST_BINARY")
         step("docs and schema", lambda: (documents.check(), objects.values_are_in_the_schema()))
-        with Cluster() as cluster, tempfile.TemporaryDirectory() as schemas:
+        with ThreadPoolExecutor(1) as beside, Cluster() as cluster, tempfile.TemporaryDirectory() as schemas:
             for name in live.NAMESPACES:
                 cluster.namespace(name)
             conform.write_schemas(cluster, Path(schemas))
             named, whole = checks(binary, cluster, Path(schemas)), Rendered(CHART)
             say(f"{len(SETS)} sets of values, {len(REFUSED)} refused ones")
+            # it has a cluster of its own, and mostly waits
+            under_load = beside.submit(named["traffic"], whole)
             for name, check in named.items():
-                step(name, lambda: check(whole))
+                if name != "traffic":
+                    step(name, lambda: check(whole))
             step("gateways", lambda: live.gateways(cluster))
             step("install, upgrade, rollback, uninstall", lambda: live.installed(cluster))
             step("two replicas and the test's pod as processes", lambda: pair.runs(binary, cluster))
             step("two replicas before istiod, and with it", lambda: pair.waits_for_istiod(binary, cluster))
+            step("traffic, beside all of that", under_load.result)
             step(f"{len(BREAKS)} breaks are noticed", lambda: can_fail(named))
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")

@@ -5,11 +5,11 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 from run import ROOT
 
-from .helm import CHART, KUBERNETES, Broken, documents, must
+from .helm import CHART, KUBERNETES, Broken, documents, must, with_values
 
 PARENT = Path(__file__).parent / "parent"
 SCHEMA = CHART / "values.schema.json"
@@ -105,12 +105,12 @@ def parent(chart: Path, folder: Path) -> Path:
     return target
 
 
-def of_parent(name: str, chart: Path = CHART) -> str:
-    """What a template of the parent chart renders."""
+def of_parent(name: str, chart: Path = CHART, values: Optional[dict] = None) -> str:
+    """What a template of the parent chart renders, with these values of this one."""
     with tempfile.TemporaryDirectory() as folder:
-        text = must("template", "countersign", str(parent(chart, Path(folder))), "--namespace", "countersign",
-                    "--kube-version", KUBERNETES, "--show-only", f"templates/{name}.yaml")
-    return re.sub(r"^---\n# Source: .*\n", "", text, flags=re.MULTILINE).strip()
+        text = must("template", "countersign", str(parent(chart, Path(folder))), "--namespace", "countersign", "--kube-version", KUBERNETES,
+                    "--show-only", f"templates/{name}.yaml", *with_values({"countersign": values or {}}, Path(folder)))
+    return re.sub(r"^# Source: .*\n", "", text, flags=re.MULTILINE).strip().removeprefix("---\n")
 
 
 def with_parts(page: Path, parts: Dict[str, str]) -> str:

@@ -21,6 +21,8 @@ RIGHTS = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ServiceAc
 # Such functions give another result each time, or look at a cluster that `helm template` has not.
 UNSTABLE = r"\b(lookup|now|date|rand\w+|gen(CA|SelfSignedCert|SignedCert|PrivateKey)\w*|uuidv4|htpasswd|derivePassword|getHostByName|env)\b"
 BAD_USAGE = 64
+# What the kubelet would say of a pod.
+SOME_POD = {"metadata.uid": "0b0e1c8a-1111-4222-8333-444455556666", "status.podIP": "10.0.0.7"}
 ALERTS_PAGE = ROOT / "docs" / "alerts.md"
 METRICS_PAGE = ROOT / "docs" / "metrics.md"
 
@@ -158,9 +160,8 @@ def pods(items: List[dict]) -> List[dict]:
     return made + of_kind(items, "Pod")
 
 
-def environment(container: dict) -> Dict[str, str]:
-    """As the kubelet gives it."""
-    told = {"metadata.uid": "0b0e1c8a-1111-4222-8333-444455556666", "status.podIP": "10.0.0.7"}
+def environment(container: dict, told: Dict[str, str] = SOME_POD) -> Dict[str, str]:
+    """As the kubelet gives it, with these fields of the pod."""
     found: Dict[str, str] = {}
     for variable in container.get("env", []):
         value = variable.get("value")

@@ -67,14 +67,15 @@ class Process:
 
 def token(cluster: Cluster, pod: dict, audience: str = "") -> str:
     """Of the pod, as the kubelet asks for it."""
-    code, made = cluster.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", pod)
+    namespace = pod["metadata"]["namespace"]
+    code, made = cluster.ask("POST", f"/api/v1/namespaces/{namespace}/pods", pod)
     if code not in (201, 409):
         raise Broken(f"pod {pod['metadata']['name']} can't be made: {made}")
     uid = cluster.ask("GET", cluster.path(pod))[1]["metadata"]["uid"]
     spec = {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": uid},
             **({"audiences": [audience]} if audience else {})}
     account = pod["spec"]["serviceAccountName"]
-    code, made = cluster.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token",
+    code, made = cluster.ask("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token",
                              {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec})
     if code != 201:
         raise Broken(f"there is no token of {account}: {made}")

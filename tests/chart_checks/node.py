@@ -1,0 +1,206 @@
+"""A node for pods, as far as one can be had without a kubelet: the processes of a pod's containers, sidecars first, each in a file system of
+its own in which volumes lie where the pod's spec mounts them. Pods and Services have loopback addresses, of a network drawn by lot,
+and the names of Services are in everybody's file of hosts."""
+
+import base64
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from .cluster import Cluster
+from .helm import Broken
+from .objects import environment
+from .pair import LIMIT, Process, token
+
+# Of the machine in a container: all but these, and these are the container's own.
+OWN = ["etc", "run", "var"]
+NAMES = "hosts: files\n"
+
+
+class Node:
+    def __init__(self, cluster: Cluster, executables: Dict[str, Path], folder: Path) -> None:
+        """The executables by the names of images."""
+        self.cluster, self.executables, self.folder = cluster, executables, folder
+        self.network = f"127.{random.randrange(1, 255)}.{random.randrange(256)}"
+        self.numbers = itertools.count(1)
+        self.names = folder / "names"
+        self.names.mkdir()
+        self.tell([])
+
+    def tell(self, hosts: List[str]) -> None:
+        """Lines of everybody's file of hosts. Whoever reads it has it whole."""
+        (self.names / "new").write_text("".join(f"{line}\n" for line in hosts))
+        (self.names / "new").rename(self.names / "hosts")
+
+    def address(self) -> str:
+        return f"{self.network}.{next(self.numbers)}"
+
+
+class Pod:
+    """Made in the cluster at once, started by `start`. Ends with its `with`."""
+
+    def __init__(self, node: Node, name: str, namespace: str, template: dict, address: Optional[str] = None) -> None:
+        self.node, self.name, self.address = node, name, address or node.address()
+        self.folder = node.folder / name
+        # one that is on a node is there until that says that its processes have ended
+        spec = {**template["spec"], "nodeName": "node"}
+        self.item = {"apiVersion": "v1", "kind": "Pod", "spec": spec,
+                     "metadata": {**template["metadata"], "name": name, "namespace": namespace}}
+        code, made = node.cluster.ask("POST", f"/api/v1/namespaces/{namespace}/pods", self.item)
+        if code != 201:
+            raise Broken(f"pod {name} can't be made: {made}")
+        self.spec = made["spec"]
+        self.fields = {"metadata.uid": made["metadata"]["uid"], "metadata.namespace": namespace, "status.podIP": self.address}
+        self.is_ready = self.is_gone = False
+        self.processes: List[Process] = []
+        self.volumes = {volume["name"]: self._volume(volume) for volume in self.spec["volumes"]}
+
+    def __enter__(self) -> "Pod":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.__exit__()
+
+    def start(self, env: Dict[str, str]) -> None:
+        """Its sidecars, each once the one before has started, and then its containers. `env` goes to all, beside what the spec says."""
+        for container in self.spec.get("initContainers", []):
+            self._run(container, env)
+            self._probe(container, "startupProbe")
+        for container in self.spec["containers"]:
+            self._run(container, env)
+
+    def wait_until_ready(self) -> None:
+        for container in self.spec["containers"]:
+            self._probe(container, "readinessProbe")
+        self.is_ready = True
+
+    def terminate(self) -> None:
+        """As a pod is deleted: it stays in the cluster, being deleted, and its processes get SIGTERM."""
+        self.node.cluster.ask("DELETE", self.node.cluster.path(self.item))
+        for process in self.processes:
+            process.child.terminate()
+
+    def wait_until_gone(self) -> None:
+        """Its processes end, in the time that the spec gives them, and then the pod is deleted."""
+        grace = self.spec["terminationGracePeriodSeconds"]
+        for process in self.processes:
+            try:
+                code = process.child.wait(timeout=grace)
+            except subprocess.TimeoutExpired as error:
+                raise Broken(f"{process.log.stem} has not ended {grace} s after SIGTERM") from error
+            if code != 0:
+                raise Broken(f"{process.log.stem} ended with {code} after SIGTERM: {process.log.read_text()[-2000:]}")
+        self.is_gone = True
+        self.node.cluster.ask("DELETE", f"{self.node.cluster.path(self.item)}?gracePeriodSeconds=0")
+
+    def execute(self, *arguments: str) -> str:
+        """As `kubectl exec` in its first container."""
+        container = self.spec["containers"][0]
+        done = subprocess.run(self._inside(container, arguments), env=self._environment(container, {}), capture_output=True, text=True,
+                              timeout=LIMIT)
+        if done.returncode != 0:
+            raise Broken(f"{' '.join(arguments)} in {self.name} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def log(self, container: str) -> str:
+        return (self.folder / f"{self.name}-{container}.log").read_text()
+
+    def _run(self, container: dict, env: Dict[str, str]) -> None:
+        # all pods share the machine's network
+        arguments = [part.replace("0.0.0.0:", f"{self.address}:") for part in container["args"]]
+        inside = self._inside(container, arguments)
+        self.processes.append(Process(Path(inside[0]), inside[1:], self._environment(container, env),
+                                      self.folder / f"{self.name}-{container['name']}.log"))
+
+    def _environment(self, container: dict, env: Dict[str, str]) -> Dict[str, str]:
+        host, port = re.fullmatch(r"https://(.*):(\d+)", self.node.cluster.url).groups()
+        return {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, **environment(container, self.fields), **env}
+
+    def _probe(self, container: dict, kind: str) -> None:
+        if kind not in container:
+            return
+        asked, process = container[kind]["httpGet"], self.processes[-1]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        url = f"http://{self.address}:{ports.get(asked['port'], asked['port'])}{asked['path']}"
+        limit, seen = time.monotonic() + LIMIT, "nothing"
+        while time.monotonic() < limit and process.child.poll() is None:
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+                return
+            except urllib.error.HTTPError as error:
+                seen = error.read().decode()
+            except OSError as error:
+                seen = str(error)
+            time.sleep(0.05)
+        raise Broken(f"{kind} of {self.name} fails for {LIMIT} s: {seen}\n{process.log.read_text()[-3000:]}")
+
+    def _inside(self, container: dict, arguments: object) -> List[str]:
+        """A command in a file system with the container's mounts."""
+        name = re.search(r"([^/:@]+)(?::[^/]+)?(?:@.*)?$", container["image"])[1]
+        root = self.folder / f"root-{container['name']}"
+        # the machine's folders first, then the container's own, which may lie in those
+        script = ["set -e", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+        for path in Path("/").iterdir():
+            target = root / path.name
+            if path.name in OWN:
+                continue
+            if path.is_symlink():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.is_symlink():
+                    target.symlink_to(os.readlink(path))
+            elif path.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                script.append(f"mount --rbind '{path}' '{target}'")
+        (root / "etc").mkdir(parents=True, exist_ok=True)
+        (root / "etc" / "nsswitch.conf").write_text(NAMES)
+        if not (root / "etc" / "hosts").is_symlink():
+            (root / "etc" / "hosts").symlink_to("/etc/names/hosts")
+        binds = [(self.node.names, "/etc/names")]
+        for mount in container["volumeMounts"]:
+            source = self.volumes[mount["name"]]
+            binds.append((source / mount["subPath"] if "subPath" in mount else source, mount["mountPath"]))
+        for source, place in binds:
+            target = root / place.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.mkdir(exist_ok=True) if source.is_dir() else target.touch()
+            script.append(f"mount --bind '{source}' '{target}'")
+        script.append(f"exec chroot '{root}' \"$@\"")
+        user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        return [str(shutil.which("unshare")), *user, "--mount", "/bin/sh", "-c", "\n".join(script), "enter",
+                str(self.node.executables[name]), *arguments]
+
+    def _volume(self, volume: dict) -> Path:
+        place = self.folder / "volumes" / volume["name"]
+        place.mkdir(parents=True)
+        if "emptyDir" not in volume:
+            for source in volume["projected"]["sources"] if "projected" in volume else [volume]:
+                for name, content in self._files(source).items():
+                    (place / name).write_bytes(content)
+        return place
+
+    def _files(self, source: dict) -> Dict[str, bytes]:
+        if "serviceAccountToken" in source:
+            asked = source["serviceAccountToken"]
+            return {asked["path"]: token(self.node.cluster, self.item, asked.get("audience", "")).encode()}
+        if "downwardAPI" in source:
+            return {item["path"]: self.fields[item["fieldRef"]["fieldPath"]].encode() for item in source["downwardAPI"]["items"]}
+        kind = "configMap" if "configMap" in source else "secret"
+        asked = source[kind]
+        name = asked.get("name") or asked["secretName"]
+        code, found = self.node.cluster.ask("GET", f"/api/v1/namespaces/{self.fields['metadata.namespace']}/{kind.lower()}s/{name}")
+        if code == 404 and asked.get("optional"):
+            return {}
+        if code != 200:
+            raise Broken(f"{kind} {name}, which {self.name} mounts, is not there: {json.dumps(found)}")
+        data = {key: value.encode() if kind == "configMap" else base64.b64decode(value) for key, value in found["data"].items()}
+        return {item["path"]: data[item["key"]] for item in asked["items"]} if "items" in asked else data

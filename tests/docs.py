@@ -16,7 +16,7 @@ from typing import Callable, Dict, Optional, Tuple, TypeVar
 
 import apart
 from chart_checks.helm import Broken, provide
-from docs_checks import versions
+from docs_checks import names, versions
 from docs_checks.follow import Folder
 from docs_checks.pages import Block, blocks, inline, pages, simple_commands
 from docs_checks.parse import Parser, Reader, known_values
@@ -34,6 +34,7 @@ NOT_RUN: Dict[Tuple[str, str], str] = {
     ("RELEASING.md", "export SOURCE_DATE_EPOCH"): "builds and pushes an image; tests/image.py reads the Containerfile",
     ("RELEASING.md", "podman manifest"): "pushes an image",
     ("RELEASING.md", "python3 tests/sbom.py"): "tests/image.py checks what comes of it",
+    ("RELEASING.md", "helm package"): "publishes",
     ("RELEASING.md", "cosign"): "publishes",
     ("docs/policy.md", "countersign policy list"): "needs a cluster",
     ("docs/testing.md", "cargo test --lib"): "tests/run.py has these tests",
@@ -119,6 +120,7 @@ def main() -> int:
         say(f"{read_sentences(reader)} commands within sentences read")
         say(f"{versions.check(ROOT / 'docs' / 'compatibility.md')} versions are those of the tests")
         say(f"{versions.migrations(parser.all_flags(), known_values())} settings of the pages for those who come from elsewhere are there")
+        say(f"{names.check_flags(parser)} flags are some command's, {names.check_index()} pages are in README.md")
         with Folder(binary) as folder:
             can_fail(reader, folder)
         say(f"{len(BROKEN) + 1} broken commands are noticed")

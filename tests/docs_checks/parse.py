@@ -31,6 +31,11 @@ class Parser:
     def flags(self, *command: str) -> Set[str]:
         return set(re.findall(r"--[a-z0-9-]+", self._help(*command)))
 
+    @lru_cache(maxsize=None)
+    def commands(self, *above: str) -> Set[str]:
+        listed = re.search(r"^Commands:\n(.*?)\n\n", self._help(*above), re.MULTILINE | re.DOTALL)
+        return set(re.findall(r"^  ([a-z0-9-]+)  ", listed[1], re.MULTILINE)) - {"help"} if listed else set()
+
     def check(self, words: List[str]) -> None:
         """`--help` at the end runs nothing, and comes after everything before it was read."""
         given = [PLACEHOLDERS.get(word, word) for word in words[1:] if word != "…"]

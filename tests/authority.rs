@@ -14,6 +14,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Output,
+    thread,
     time::Duration,
 };
 
@@ -24,6 +25,8 @@ use crate::support::countersign::{Serve, countersign, root_file};
 const DENIED: &str = "spiffe://cluster.local/ns/default/sa/lost";
 
 const END: Duration = Duration::from_secs(10);
+/// Longer than an export takes to find the state held.
+const HELD: Duration = Duration::from_millis(500);
 
 struct Folder(tempfile::TempDir);
 
@@ -87,6 +90,22 @@ fn text(output: &Output) -> String {
 
 fn import(file: &str) -> [&str; 5] {
     ["authority", "import", file, "--passphrase-file", "passphrase"]
+}
+
+/// Who has just become active holds the state, and can't be asked yet.
+#[test]
+fn an_export_at_the_start_of_a_term_waits_for_its_answer() {
+    let folder = Folder::new();
+    folder.root("one");
+    let lock = fs::File::open(folder.path("one").join("lock")).unwrap();
+    lock.lock().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(HELD);
+            drop(lock);
+        });
+        folder.export("one", "backup");
+    });
 }
 
 #[test]

@@ -40,6 +40,7 @@ NOT_RUN: Dict[Tuple[str, str], str] = {
     ("docs/testing.md", "cargo test --lib"): "tests/run.py has these tests",
     ("docs/why-not-pilot-agent.md", "cargo build"): "tests/run.py has that test",
     ("docs/federation.md", "countersign federation create"): "needs another trust domain; tests/federation.rs has one",
+    ("docs/inspect.md", "countersign inspect svid.token"): "files of a reader's own; tests/inspect.rs has such",
     ("docs/root-rotation.md", "countersign authority x509 show"): "steps wait for hours; tests/rotation takes them",
     ("docs/outputs.md", "countersign agent …"): "the rest of it stands elsewhere; tests/outputs has all of it",
     ("docs/istiod.md", "countersign agent --ca-address istiod"): "needs a cluster",

@@ -90,7 +90,7 @@ class Reader:
         check = known.get(words[0])
         if check:
             check(words)
-        elif words[0] not in {"export", "umask", "podman", "git", "cosign", "istioctl", "sha256sum"}:
+        elif words[0] not in {"export", "umask", "podman", "git", "cosign", "curl"}:
             raise Broken(f"nothing here knows {words[0]}")
 
     def _kubectl(self, words: List[str]) -> None:

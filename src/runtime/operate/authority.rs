@@ -1,10 +1,10 @@
 //! `authority export`, `authority import`, and `recover` in Kubernetes.
 
-use std::{fmt::Write as _, io, path::Path};
+use std::{fmt::Write as _, io, path::Path, time::Duration};
 
 use tokio::{
     runtime::{Builder, Runtime},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use zeroize::Zeroizing;
 
@@ -24,7 +24,7 @@ use crate::{
     },
     storage::{
         self,
-        authority_transfer::StoppedState,
+        authority_transfer::{StoppedState, TransferError},
         data_dir::{DataDir, DataDirError},
     },
 };
@@ -33,6 +33,10 @@ use crate::{
     k8s::{client::client, istio_ca_secret, state_recovery::StateRecovery},
     runtime::args::SecretName,
 };
+
+/// How often somebody is asked who holds the state and does not answer yet, and after which time again: five seconds in all.
+const ATTEMPTS: u32 = 50;
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Saves the signing authority. Says so.
 ///
@@ -45,13 +49,7 @@ pub fn export(args: &ExportArgs) -> Result<String, OperateError> {
         return Err(OperateError::Refused(format!("{out} exists: give another --out")));
     }
     let passphrase = read_passphrase(&args.passphrase, Ask::Twice)?;
-    let Exported { file, is_of_ended_term } = match from_memory(&args.place, &passphrase)? {
-        ExportAnswer::Backup(exported) => exported,
-        ExportAnswer::NotActive(why) => {
-            stored_sealed(&args.place, &passphrase).map_err(|error| OperateError::Refused(format!("{error}; {why}")))?
-        }
-        ExportAnswer::NoReplica => stored_sealed(&args.place, &passphrase)?,
-    };
+    let Exported { file, is_of_ended_term } = in_memory_or_stored(&args.place, &passphrase)?;
     let (Backup { standing, .. }, Cover { root, .. }) = Backup::open(&file, &checked(&passphrase)?).map_err(refused)?;
     if !storage::write_new_private_file(&args.out, &file)? {
         return Err(OperateError::Refused(format!("{out} exists: give another --out")));
@@ -161,6 +159,27 @@ pub(super) fn recover_in_kubernetes(place: &StatePlace, new_root: bool) -> Resul
         }
     }
     Ok((text, findings.damage.is_none()))
+}
+
+/// What the replica on this machine has in memory or, while none is active, what is stored. Who has just become active holds the
+/// state before it can be asked, so it is asked again.
+fn in_memory_or_stored(place: &StatePlace, passphrase: &str) -> Result<Exported, OperateError> {
+    let mut attempts = 0;
+    loop {
+        let (stored, why) = match from_memory(place, passphrase)? {
+            ExportAnswer::Backup(exported) => return Ok(exported),
+            ExportAnswer::NotActive(why) => (stored_sealed(place, passphrase), Some(why)),
+            ExportAnswer::NoReplica => (stored_sealed(place, passphrase), None),
+        };
+        match (stored, why) {
+            (Err(OperateError::Transfer(TransferError::Running)), _) if attempts < ATTEMPTS => {
+                attempts += 1;
+                runtime()?.block_on(async { sleep(ASK_AGAIN).await });
+            }
+            (Err(error), Some(why)) => return Err(OperateError::Refused(format!("{error}; {why}"))),
+            (stored, _) => return stored,
+        }
+    }
 }
 
 /// What the replica on this machine has in memory, if one runs.

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use crate::{
@@ -60,6 +61,16 @@ impl Envoy {
         self.counted("^cluster.backend.ssl.session_reused$")
     }
 
+    /// How many certificates of callers it has refused.
+    pub(crate) fn callers_refused(&self) -> u64 {
+        self.counted("^listener.*ssl.fail_verify_error$")
+    }
+
+    /// What it holds by SDS.
+    pub(crate) fn secrets(&self) -> Result<Secrets, String> {
+        Secrets::of(self.admin)
+    }
+
     /// The sum of its counters of such names, of which there is one at least.
     fn counted(&self, names: &str) -> u64 {
         let stats = http::get(self.admin, &format!("/stats?filter={names}")).unwrap();
@@ -74,6 +85,38 @@ fn listener_port(listeners: &str) -> Option<u16> {
     let listeners: Value = serde_json::from_str(listeners).ok()?;
     let ours = listeners["listener_statuses"].as_array()?.iter().find(|status| status["name"] == LISTENER)?;
     u16::try_from(ours["local_address"]["socket_address"]["port_value"].as_u64()?).ok()
+}
+
+/// What an Envoy got by SDS.
+pub(crate) struct Secrets {
+    /// Leaf first, as PEM.
+    pub(crate) chain: String,
+    /// PEM.
+    pub(crate) roots: String,
+}
+
+impl Secrets {
+    /// What the Envoy with this admin port holds now.
+    pub(crate) fn of(admin: SocketAddr) -> Result<Self, String> {
+        let dump = http::get(admin, "/config_dump")?;
+        let dump: Value = serde_json::from_str(&dump).map_err(|error| error.to_string())?;
+        let part = |kind: &str| -> Option<&Value> {
+            let parts = dump["configs"].as_array()?;
+            parts.iter().find(|part| part["@type"].as_str().is_some_and(|name| name.ends_with(kind)))
+        };
+        let secrets = part("SecretsConfigDump").ok_or("no secrets in the dump")?;
+        let text = |name: &str, path: &str| -> Result<String, String> {
+            let all = secrets["dynamic_active_secrets"].as_array();
+            let one = all.into_iter().flatten().find(|secret| secret["name"] == name);
+            let bytes = one.and_then(|secret| secret["secret"].pointer(path)?.as_str());
+            let bytes = bytes.ok_or_else(|| format!("no secret {name}: {secrets}"))?;
+            Ok(String::from_utf8(STANDARD.decode(bytes).unwrap()).unwrap())
+        };
+        Ok(Self {
+            chain: text("default", "/tls_certificate/certificate_chain/inline_bytes")?,
+            roots: text("ROOTCA", "/validation_context/trusted_ca/inline_bytes")?,
+        })
+    }
 }
 
 /// One request as the backend saw it.

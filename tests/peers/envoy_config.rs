@@ -71,7 +71,7 @@ fn gateway_with(secrets: Secrets<'_>, resource: &str, mut clusters: Value, backe
             "@type": format!("{TLS}.UpstreamTlsContext"),
             // a resumed session looks at no certificate
             "max_session_keys": 0,
-            "common_tls_context": tls_context(secrets, resource, &json!({"exact": backend_id})),
+            "common_tls_context": tls_context(secrets, resource, &[json!({"exact": backend_id})]),
         }},
     });
     let routes = json!([
@@ -82,6 +82,14 @@ fn gateway_with(secrets: Secrets<'_>, resource: &str, mut clusters: Value, backe
     bootstrap(json!({"filters": [http_filter(&routes, &Value::Null)]}), clusters)
 }
 
+/// A gateway that shows its certificate to whoever is at the other end.
+pub(crate) fn gateway_of_all(socket: &Path, sds: Sds, backend: u16) -> Value {
+    let mut gateway = gateway(socket, sds, backend, "");
+    let context = gateway.pointer_mut("/static_resources/clusters/1/transport_socket/typed_config/common_tls_context");
+    context.unwrap().as_object_mut().unwrap().remove("combined_validation_context").expect("what it is verified by");
+    gateway
+}
+
 /// Demands a client certificate of a name that starts with `clients`, and logs what it was shown.
 pub(crate) fn backend(socket: &Path, clients: &str, access_log: &Path) -> Value {
     backend_by(OWN, socket, clients, access_log)
@@ -89,6 +97,16 @@ pub(crate) fn backend(socket: &Path, clients: &str, access_log: &Path) -> Value 
 
 /// The same with its clients verified by that resource of the socket.
 pub(crate) fn backend_by(resource: &str, socket: &Path, clients: &str, access_log: &Path) -> Value {
+    backend_with(socket, resource, &[json!({"prefix": clients})], access_log)
+}
+
+/// The same for these clients alone.
+pub(crate) fn backend_of(socket: &Path, resource: &str, clients: &[&str], access_log: &Path) -> Value {
+    let clients: Vec<Value> = clients.iter().map(|id| json!({"exact": id})).collect();
+    backend_with(socket, resource, &clients, access_log)
+}
+
+fn backend_with(socket: &Path, resource: &str, clients: &[Value], access_log: &Path) -> Value {
     let log = json!([{"name": "file", "typed_config": {
         "@type": format!("{TYPES}/envoy.extensions.access_loggers.file.v3.FileAccessLog"),
         "path": access_log,
@@ -108,9 +126,7 @@ pub(crate) fn backend_by(resource: &str, socket: &Path, clients: &str, access_lo
         "transport_socket": {"name": "tls", "typed_config": {
             "@type": format!("{TLS}.DownstreamTlsContext"),
             "require_client_certificate": true,
-            "common_tls_context": tls_context(
-                Secrets::Socket(Sds::StateOfTheWorld), resource, &json!({"prefix": clients})
-            ),
+            "common_tls_context": tls_context(Secrets::Socket(Sds::StateOfTheWorld), resource, clients),
         }},
     });
     bootstrap(chain, json!([sds_cluster(socket)]))
@@ -131,11 +147,12 @@ fn bootstrap(filter_chain: Value, clusters: Value) -> Value {
     })
 }
 
-fn tls_context(secrets: Secrets<'_>, resource: &str, peer: &Value) -> Value {
+fn tls_context(secrets: Secrets<'_>, resource: &str, peers: &[Value]) -> Value {
+    let names: Vec<Value> = peers.iter().map(|peer| json!({"san_type": "URI", "matcher": peer})).collect();
     json!({
         "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": sds_config(secrets, "sds-default.yaml")}],
         "combined_validation_context": {
-            "default_validation_context": {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": peer}]},
+            "default_validation_context": {"match_typed_subject_alt_names": names},
             "validation_context_sds_secret_config": {"name": resource, "sds_config": sds_config(secrets, "sds-rootca.yaml")},
         },
     })

@@ -30,11 +30,17 @@ struct Shared {
 
 impl Load {
     /// Starts to ask `address` for `path`.
-    pub(crate) fn start(address: SocketAddr, path: &'static str) -> Self {
-        let shared = Arc::new(Shared::default());
-        let workers = Workers::start(WORKERS, PAUSE, || {
-            let (shared, begin, mut connection) = (Arc::clone(&shared), Instant::now(), None);
-            move || shared.work(begin, &mut connection, address, path)
+    pub(crate) fn start(address: SocketAddr, path: &str) -> Self {
+        Self::start_with(WORKERS, address, path)
+    }
+
+    /// The same by so many workers, where several such loads run side by side.
+    pub(crate) fn start_with(workers: usize, address: SocketAddr, path: &str) -> Self {
+        let (shared, path) = (Arc::new(Shared::default()), Arc::<str>::from(path));
+        let workers = Workers::start(workers, PAUSE, || {
+            let (shared, path) = (Arc::clone(&shared), Arc::clone(&path));
+            let (begin, mut connection) = (Instant::now(), None);
+            move || shared.work(begin, &mut connection, address, &path)
         });
         Self { shared, workers }
     }
@@ -62,7 +68,7 @@ impl Shared {
         match ask(connection, address, path) {
             Ok(()) => _ = self.requests.fetch_add(1, Ordering::Relaxed),
             Err(failure) => {
-                self.fail(format!("after {:?}: {failure}", begin.elapsed()));
+                self.fail(format!("{path} after {:?}: {failure}", begin.elapsed()));
                 *connection = None;
             }
         }

@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "test code: it stops at the first surprise, blocks, and has no runtime to pause"
 )]
@@ -15,6 +16,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod all_trust_domains;
 #[allow(dead_code, reason = "shared with tests/kubernetes, which uses all of it")]
 mod envoy;
 #[allow(dead_code, reason = "shared with tests/kubernetes, which uses all of it")]
@@ -23,4 +25,10 @@ mod federation;
 mod gateway;
 mod go_spiffe;
 mod load;
+#[allow(dead_code, reason = "shared with tests/rotation, which uses all of it")]
+#[path = "../rotation/pair.rs"]
+mod pair;
 mod pilot_agent;
+mod root_rotation;
+mod sidecar;
+mod traffic;

@@ -16,33 +16,18 @@
 mod support;
 
 mod holders;
+#[allow(dead_code, reason = "shared with tests/peers, which uses all of it")]
 mod pair;
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Instant};
 
 use countersign::domain::x509::Certificate;
-use serde_json::Value;
 
-use self::{holders::Holders, pair::Pair};
+use self::{
+    holders::Holders,
+    pair::{GATE, Pair},
+};
 use crate::support::{countersign::root_file, wait::wait_until};
-
-/// The longest that a step waits: for what was handed out before, a quarter of a life longer than that.
-const GATE: Duration = Duration::from_secs(30);
-
-fn ids(pair: &Pair, kind: &str, phase: &str) -> Vec<String> {
-    let shown: Value = serde_json::from_str(&pair.done(kind, &["show", "-o", "json"])).unwrap();
-    let all = shown["authorities"].as_array().unwrap().iter();
-    all.filter(|one| one["phase"] == phase).map(|one| one["id"].as_str().unwrap().to_owned()).collect()
-}
-
-fn only(pair: &Pair, kind: &str, phase: &str) -> String {
-    let found = ids(pair, kind, phase);
-    assert_eq!(found.len(), 1, "{phase}: {found:?}");
-    found.into_iter().next().unwrap()
-}
 
 fn roots(pair: &Pair) -> usize {
     Certificate::all_from_pem(&fs::read(root_file(&pair.data())).unwrap()).unwrap().len()
@@ -59,41 +44,46 @@ fn when_it_may(pair: &Pair, step: &[&str]) {
     wait_until(GATE, &format!("{step:?}"), || pair.run("x509", step));
 }
 
+fn kill_active(pair: &mut Pair, holders: &Holders) {
+    pair.kill_active();
+    holders.verify();
+}
+
 #[test]
 fn a_root_is_rotated_under_load_with_the_active_killed_after_each_step_and_nobody_is_refused() {
     let begun = Instant::now();
     let mut pair = Pair::start();
     let holders = Holders::start(&pair);
-    let first = only(&pair, "x509", "active");
+    let first = pair.only("x509", "active");
 
     let dry = pair.done("x509", &["prepare", "--dry-run"]);
-    assert!(dry.contains("nothing was done") && ids(&pair, "x509", "prepared").is_empty(), "{dry}");
+    assert!(dry.contains("nothing was done") && pair.ids("x509", "prepared").is_empty(), "{dry}");
     let said = pair.done("x509", &["prepare", "--reason", "yearly"]);
-    let next = only(&pair, "x509", "prepared");
+    let next = pair.only("x509", "prepared");
     assert!(said.contains(&next) && said.contains("activate waits"), "{said}");
     not_yet(&pair, &["activate", &next]);
-    pair.kill_active(&holders);
+    kill_active(&mut pair, &holders);
     wait_until(GATE, "both roots published", || if roots(&pair) == 2 { Ok(()) } else { Err(roots(&pair).to_string()) });
 
     when_it_may(&pair, &["activate", &next]);
-    pair.kill_active(&holders);
-    assert_eq!((only(&pair, "x509", "active"), only(&pair, "x509", "old")), (next.clone(), first.clone()));
+    kill_active(&mut pair, &holders);
+    assert_eq!((pair.only("x509", "active"), pair.only("x509", "old")), (next.clone(), first.clone()));
 
     // half way, and back
     pair.done("x509", &["activate", &first]);
-    pair.kill_active(&holders);
-    assert_eq!(only(&pair, "x509", "active"), first);
+    kill_active(&mut pair, &holders);
+    assert_eq!(pair.only("x509", "active"), first);
     holders.renew();
     pair.done("x509", &["activate", &next]);
     let told = pair.done("x509", &["taint", &first, "--reason", "yearly"]);
     assert!(told.contains("revoke waits"), "{told}");
     not_yet(&pair, &["revoke", &first]);
     holders.renew();
-    pair.kill_active(&holders);
+    kill_active(&mut pair, &holders);
 
     when_it_may(&pair, &["revoke", &first]);
-    pair.kill_active(&holders);
-    assert!(ids(&pair, "x509", "old").is_empty());
+    kill_active(&mut pair, &holders);
+    assert!(pair.ids("x509", "old").is_empty());
     wait_until(GATE, "one root published", || if roots(&pair) == 1 { Ok(()) } else { Err(roots(&pair).to_string()) });
     holders.renew();
     let (handshakes, renewals) = holders.end();
@@ -103,9 +93,9 @@ fn a_root_is_rotated_under_load_with_the_active_killed_after_each_step_and_nobod
 #[test]
 fn a_key_of_jwt_svids_is_rotated_by_the_same_steps() {
     let pair = Pair::start();
-    let first = only(&pair, "jwt", "active");
+    let first = pair.only("jwt", "active");
     pair.done("jwt", &["prepare"]);
-    let next = only(&pair, "jwt", "prepared");
+    let next = pair.only("jwt", "prepared");
     assert!(pair.refused("jwt", &["prepare"]).contains("prepared already"));
     assert!(pair.refused("jwt", &["revoke", &first]).contains("only an old one can be revoked"));
     wait_until(GATE, "activate", || pair.run("jwt", &["activate", &next]));
@@ -115,7 +105,7 @@ fn a_key_of_jwt_svids_is_rotated_by_the_same_steps() {
     assert!(waits.contains("end at"), "tokens of five minutes may be out: {waits}");
     let forced = pair.done("jwt", &["revoke", &first, "--force"]);
     assert!(forced.contains("by force; this breaks:"), "{forced}");
-    assert_eq!(only(&pair, "jwt", "active"), next);
+    assert_eq!(pair.only("jwt", "active"), next);
     let log = pair.active_log();
     let audit: Vec<_> = log.lines().filter(|line| line.contains("authority jwt ")).collect();
     assert_eq!(audit.len(), 4, "{audit:#?}");

@@ -27,6 +27,8 @@ pub(crate) mod observe;
 pub(crate) mod openssl;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod service;
+pub(crate) mod sidecar;
 pub(crate) mod svid_set;
 pub(crate) mod swaps;
 pub(crate) mod wait;

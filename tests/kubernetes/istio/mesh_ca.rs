@@ -8,13 +8,13 @@ use std::{
 use super::{
     istiod::{self, Ca, Istiod},
     objects::{Files, MESH_ROOTS, check_nothing_was_refused, delete_serving_files, roots_of, serving_files},
-    pilot_agent::{PilotAgent, Wanted},
+    pilot_agent::PilotAgent,
     replicas::Replicas,
 };
 use crate::{
     cluster::{Cluster, block_on},
     pair::{install, shipped},
-    support::{certificate::Certificate, openssl, wait::wait_until},
+    support::{certificate::Certificate, openssl, sidecar::Wanted, wait::wait_until},
 };
 
 /// Of a proxy's certificate, which is renewed at half of it; a take-over must fit into the rest.

@@ -1,25 +1,17 @@
 //! pilot-agent as in a sidecar: it asks a CA for its certificate, hands it to a real Envoy by SDS, and carries the Envoy's xDS to
 //! istiod.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
-
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Value, json};
+use std::{net::Ipv4Addr, path::Path, process::Command, time::Duration};
 
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
+    envoy::Secrets,
     support::{
         certificate::Certificate,
-        http::{self, free_port, loopback},
-        peer::{peer, peer_path},
+        http::{free_port, loopback},
+        peer::peer_path,
         process::Process,
+        sidecar::{self, Pod, Proxy, Wanted, write_proxy},
         wait::wait_until,
     },
 };
@@ -28,30 +20,11 @@ use crate::{
 pub(crate) const BOOTSTRAP: &str = include_str!("envoy_bootstrap.json");
 const START: Duration = Duration::from_secs(30);
 
-/// Where it is pointed at, and what it asks for.
-pub(crate) struct Wanted<'a> {
-    /// `HOST:PORT` of the CA.
-    pub(crate) ca: &'a str,
-    /// `HOST:PORT` of istiod.
-    pub(crate) istiod: &'a str,
-    /// What both are verified to.
-    pub(crate) roots: &'a str,
-    pub(crate) ttl: Duration,
-}
-
 /// A pilot-agent and its Envoy, which ends with it.
 pub(crate) struct PilotAgent {
     process: Process,
     admin_port: u16,
     name: String,
-}
-
-/// What Envoy got by SDS.
-pub(crate) struct Secrets {
-    /// Leaf first, as PEM.
-    pub(crate) chain: String,
-    /// PEM.
-    pub(crate) roots: String,
 }
 
 impl PilotAgent {
@@ -112,42 +85,6 @@ impl PilotAgent {
     }
 }
 
-impl Secrets {
-    /// What the Envoy with this admin port holds now.
-    pub(crate) fn of(admin: SocketAddr) -> Result<Self, String> {
-        let dump = http::get(admin, "/config_dump")?;
-        let dump: Value = serde_json::from_str(&dump).map_err(|error| error.to_string())?;
-        let part = |kind: &str| -> Option<&Value> {
-            let parts = dump["configs"].as_array()?;
-            parts.iter().find(|part| part["@type"].as_str().is_some_and(|name| name.ends_with(kind)))
-        };
-        let secrets = part("SecretsConfigDump").ok_or("no secrets in the dump")?;
-        let text = |name: &str, path: &str| -> Result<String, String> {
-            let all = secrets["dynamic_active_secrets"].as_array();
-            let one = all.into_iter().flatten().find(|secret| secret["name"] == name);
-            let bytes = one.and_then(|secret| secret["secret"].pointer(path)?.as_str());
-            let bytes = bytes.ok_or_else(|| format!("no secret {name}: {secrets}"))?;
-            Ok(String::from_utf8(STANDARD.decode(bytes).unwrap()).unwrap())
-        };
-        Ok(Self {
-            chain: text("default", "/tls_certificate/certificate_chain/inline_bytes")?,
-            roots: text("ROOTCA", "/validation_context/trusted_ca/inline_bytes")?,
-        })
-    }
-}
-
-/// What a pilot-agent runs as its Envoy, and how.
-pub(crate) struct Proxy {
-    pub(crate) executable: PathBuf,
-    /// A template of its configuration.
-    pub(crate) bootstrap: String,
-    /// The pod's own.
-    pub(crate) address: Ipv4Addr,
-    pub(crate) admin_port: u16,
-    /// Where pilot-agent answers probes and shows metrics. It listens there on all addresses, and does not start without.
-    pub(crate) status_port: u16,
-}
-
 /// The command of one in pod `name` of `account`, which is there; its files are laid out in `folder`.
 pub(crate) fn command(
     name: &str,
@@ -158,38 +95,7 @@ pub(crate) fn command(
     proxy: &Proxy,
 ) -> Command {
     let asked = TokenFor { audiences: &["istio-ca"], pod: Some(name), ..TokenFor::default() };
-    put(&folder.join("var/run/secrets/tokens/istio-token"), &block_on(cluster.token(account, &asked)));
-    put(&folder.join(ROOTS), wanted.roots);
-    put(&folder.join("bootstrap.json"), &proxy.bootstrap);
-
-    let mut command = peer("pilot-agent");
-    command.args(["proxy", "sidecar", "--templateFile", "bootstrap.json", "--concurrency", "1"]);
-    command.current_dir(folder);
-    command.env("CA_ADDR", wanted.ca).env("SECRET_TTL", format!("{}s", wanted.ttl.as_secs()));
-    command.env("POD_NAME", name).env("POD_NAMESPACE", &account.namespace).env("SERVICE_ACCOUNT", &account.name);
-    command.env("INSTANCE_IP", proxy.address.to_string()).env("ISTIO_META_CLUSTER_ID", "Kubernetes");
-    let config = json!({
-        "discoveryAddress": wanted.istiod,
-        "binaryPath": proxy.executable,
-        "proxyAdminPort": proxy.admin_port,
-        "statusPort": proxy.status_port,
-    });
-    command.env("PROXY_CONFIG", config.to_string());
-    command
-}
-
-/// Where the roots that pilot-agent verifies istiod and the CA by lie, below its folder.
-pub(crate) const ROOTS: &str = "var/run/secrets/istio/root-cert.pem";
-
-fn put(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
-}
-
-/// An executable that is `words`, and ends when its parent has been killed.
-pub(crate) fn write_proxy(folder: &Path, words: &[&str]) -> PathBuf {
-    let path = folder.join("envoy.sh");
-    put(&path, &format!("#!/bin/sh\nexec setpriv --pdeathsig KILL {} \"$@\"\n", words.join(" ")));
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    let token = block_on(cluster.token(account, &asked));
+    let pod = Pod { name, namespace: &account.namespace, account: &account.name, token: &token };
+    sidecar::command(folder, &pod, wanted, proxy)
 }

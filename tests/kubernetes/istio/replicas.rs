@@ -1,20 +1,17 @@
 //! A pair on loopback, with the shipped rights, and a Service before it.
 
-use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
-    thread,
-    time::Duration,
-};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
-    pair::{NAMESPACE, TAKE_OVER, citadel::join},
+    pair::{NAMESPACE, TAKE_OVER},
     support::{
         countersign::Serve,
         http::{free_port, loopback},
         observe::readiness,
+        service::service,
         wait::wait_until,
     },
 };
@@ -83,27 +80,10 @@ impl Replicas {
         });
     }
 
-    /// An address behind which both are. Each connection goes to the next one in turn, and to the other one if that refuses it, as
-    /// with a Service that has noticed.
+    /// An address behind which both are.
     pub(crate) fn service(&self) -> String {
-        let replicas = self.serves.each_ref().map(|serve| loopback(serve.port));
-        let listener = TcpListener::bind(loopback(0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            for (turn, client) in listener.incoming().map(Result::unwrap).enumerate() {
-                thread::spawn(move || {
-                    if let Some(server) = connect(replicas[turn % 2]).or_else(|| connect(replicas[(turn + 1) % 2])) {
-                        join(client, server);
-                    }
-                });
-            }
-        });
-        format!("localhost:{}", address.port())
+        service(self.serves.each_ref().map(|serve| loopback(serve.port)))
     }
-}
-
-fn connect(replica: SocketAddr) -> Option<TcpStream> {
-    TcpStream::connect_timeout(&replica, Duration::from_secs(1)).ok()
 }
 
 fn is_active(readiness: &str) -> bool {

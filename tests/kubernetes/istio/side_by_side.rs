@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use super::{
     istiod::{self, Ca, Istiod},
     objects::{MESH_ROOTS, check_nothing_of_istio_was_asked_for, check_nothing_was_refused, istios_own, roots_of},
-    pilot_agent::{PilotAgent, Wanted},
+    pilot_agent::PilotAgent,
     replicas::Replicas,
 };
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
         openssl,
         peer::peer,
         process::Process,
+        sidecar::Wanted,
         wait::wait_until,
     },
 };

@@ -11,12 +11,13 @@ use std::{
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     istio::istiod::{self, Ca, Istiod, SERVER_NAME},
-    pair::{NAMESPACE, citadel::join, shipped},
+    pair::{NAMESPACE, shipped},
     support::{
         authority::{Authority, Kind},
         countersign::Serve,
         http::{self, free_port, loopback},
         observe::{readiness, wait_for},
+        service::join,
         wait::wait_until,
     },
 };

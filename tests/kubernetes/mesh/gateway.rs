@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::access_log::{self, AccessLog};
 use crate::{
-    istio::pilot_agent::Secrets,
+    envoy::Secrets,
     support::{
         http::{self, loopback},
         peer::peer,

@@ -15,13 +15,14 @@ use crate::{
     cluster::{Account, block_on},
     istio::{
         objects::{MESH_ROOTS, roots_of},
-        pilot_agent::{self, BOOTSTRAP, Proxy, ROOTS, Wanted, write_proxy},
+        pilot_agent::{self, BOOTSTRAP},
     },
     network::in_own_network,
     support::{
         countersign::is_released,
         http::{self, free_port, loopback},
         process::Process,
+        sidecar::{Proxy, ROOTS, Wanted, write_proxy},
         wait::wait_until,
     },
 };

@@ -18,12 +18,14 @@ use serde_json::{Value, json};
 use super::access_log::{self, AccessLog};
 use crate::{
     cluster::{Account, Cluster, block_on},
-    istio::pilot_agent::{self, Proxy, ROOTS, Secrets, write_proxy},
+    envoy::Secrets,
+    istio::pilot_agent,
     network::Host,
     support::{
         http::{self, free_port},
         peer::{peer, peer_path},
         process::Process,
+        sidecar::{self, Proxy, ROOTS, write_proxy},
         wait::wait_until,
     },
 };
@@ -87,8 +89,7 @@ impl Pod {
             admin_port: ADMIN,
             status_port: free_port(),
         };
-        let asked =
-            pilot_agent::Wanted { ca: wanted.istiod, istiod: wanted.istiod, roots: wanted.roots, ttl: wanted.ttl };
+        let asked = sidecar::Wanted { ca: wanted.istiod, istiod: wanted.istiod, roots: wanted.roots, ttl: wanted.ttl };
         let mut command = pilot_agent::command(name, &folder, cluster, account, &asked, &proxy);
         command.envs(wanted.metadata.iter().cloned());
         let sidecar = Process::start("sidecar", &folder, &mut command);

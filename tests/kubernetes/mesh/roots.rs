@@ -6,10 +6,8 @@ use super::{
     BACKEND, GATEWAY, Mesh, Roots, WARM_UP, gateway::Gateway, pair::Pair, traffic::Traffic, wait_until_through,
 };
 use crate::{
-    istio::{
-        objects::{MESH_ROOTS, roots_of},
-        pilot_agent::Secrets,
-    },
+    envoy::Secrets,
+    istio::objects::{MESH_ROOTS, roots_of},
     network::in_own_network,
     support::{
         authority::{Authority, Kind},

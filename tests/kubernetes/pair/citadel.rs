@@ -18,6 +18,7 @@ use crate::{
         http::loopback,
         peer::{lines, peer},
         process::Process,
+        service::join,
         wait::wait_until,
     },
 };
@@ -86,19 +87,6 @@ fn by_chance() -> usize {
     let mut byte = [0];
     RingRandom::new().fill(&mut byte).unwrap();
     usize::from(byte[0] & 1)
-}
-
-/// Forwards bytes between the two until either ends.
-pub(crate) fn join(client: TcpStream, server: TcpStream) {
-    let pump = |mut from: TcpStream, mut to: TcpStream| {
-        let _broken = std::io::copy(&mut from, &mut to);
-        for stream in [from, to] {
-            let _closed_already = stream.shutdown(Shutdown::Both);
-        }
-    };
-    let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-    thread::spawn(move || pump(from, to));
-    pump(client, server);
 }
 
 /// A client that asks again and again.

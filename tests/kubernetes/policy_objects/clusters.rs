@@ -18,12 +18,13 @@ use crate::{
     istio::{
         istiod::{self, Ca, Istiod},
         objects::{MESH_ROOTS, roots_of},
-        pilot_agent::{PilotAgent, Wanted},
+        pilot_agent::PilotAgent,
     },
     network::in_own_network,
     support::{
         authority::{Authority, Kind},
         http::free_port,
+        sidecar::Wanted,
         wait::wait_until,
     },
 };

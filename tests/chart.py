@@ -33,6 +33,7 @@ ROLLING = """type: RollingUpdate
 BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("stable", "templates/configmap.yaml", "data:", "data:\n  at: {{ now | quote }}", "calls now"),
     ("stable", "Chart.yaml", "appVersion: ", "appVersion: 9", "appVersion of the chart is not"),
+    ("stable", "Chart.yaml", "\nversion: ", "\nversion: 9", "version of the chart is not"),
     ("stable", ".helmignore", "rbac*.yaml", "", "the package holds the plain files"),
     ("stable", "templates/services.yaml", "{{- $name :=", "{{- $other :=", "lint"),
     ("same bytes", "templates/configmap.yaml", "data:", "data:\n  at: {{ randAlpha 9 }}", "gives other bytes"),
@@ -61,6 +62,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     # the old replicas leave before there are new ones
     ("traffic", "templates/deployment.yaml", ROLLING, "type: Recreate", "requests failed beside"),
     ("refusals", "templates/_helpers.tpl", "{{- if $of.meshCa -}}", "{{- if false -}}", "is not refused"),
+    ("refusals", "values.schema.json", "\"checksum/config\"", "\"checksum\"", "is not refused"),
     ("refusals", "values.schema.json", '"additionalProperties": false', '"additionalProperties": true', "is not refused"),
 ]
 # Sets of values in which what is broken for a check shows.

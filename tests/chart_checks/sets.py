@@ -110,6 +110,10 @@ REFUSED: List[Tuple[dict, str]] = [
     ({"networkPolicy": {"apiServerPorts": []}}, "/networkPolicy/apiServerPorts"),
     ({"networkPolicy": {"apiServerPorts": [70000]}}, "/networkPolicy/apiServerPorts/0"),
     ({"fullnameOverride": "Big"}, "/fullnameOverride"),
+    ({"podLabels": {"sidecar.istio.io/inject": "true"}}, "sidecar.istio.io/inject"),
+    ({"podLabels": {"istio.io/dataplane-mode": "ambient"}}, "istio.io/dataplane-mode"),
+    ({"podLabels": {"app.kubernetes.io/component": "x"}}, "app.kubernetes.io/component"),
+    ({"podAnnotations": {"checksum/config": "x"}}, "checksum/config"),
     # by the templates
     ({"mode": "self-signed"}, "mode self-signed needs trustDomain: a trust domain of its own"),
     ({"mode": "self-signed", "trustDomain": "cluster.local"}, "trustDomain cluster.local is the mesh's own, which has a CA"),

@@ -52,8 +52,9 @@ def stable(chart: Path = CHART) -> None:
                 if found:
                     raise Broken(f"{file.name} calls {found[0]}, which does not render the same each time")
     version = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
-    if documents((chart / "Chart.yaml").read_text())[0]["appVersion"] != version:
-        raise Broken(f"appVersion of the chart is not {version}, as in Cargo.toml")
+    for name in ("version", "appVersion"):
+        if documents((chart / "Chart.yaml").read_text())[0][name] != version:
+            raise Broken(f"{name} of the chart is not {version}, as in Cargo.toml")
 
 
 def without_secrets(items: List[dict]) -> None:

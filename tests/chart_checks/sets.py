@@ -8,6 +8,7 @@ IDENTITY = "spiffe://cluster.local/ns/gateways/sa/edge"
 OWN_ROOT = {"mode": "self-signed", "trustDomain": "gateways.example"}
 MONITORED = {
     "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
+    "agents": {"podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
     "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "runbookUrl": "https://docs.example/alerts"},
     "grafanaDashboard": {"enabled": True},
 }

@@ -47,6 +47,10 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("rights", "templates/rbac/istiod.yaml", "{{- if .Values.policy }}", "{{- if true }}", "other objects than in the plain files"),
     ("rights", "templates/rbac/_binding.tpl", "namespace: {{ .chart.Release.Namespace }}", "namespace: countersign", "is not as in"),
     ("services", "templates/services.yaml", "  publishNotReadyAddresses: true\n", "", "leads to nobody"),
+    ("addresses", "templates/_config.tpl", '"%s:8443" (default "0.0.0.0" $of.listenAddress)', '"0.0.0.0:8443"', "it listens at"),
+    ("addresses", "templates/_config.tpl", '(printf "%s:15020" .)', '"0.0.0.0:15020"', "it listens at"),
+    ("addresses", "templates/_agent.tpl", '{{ default "0.0.0.0" $chart.Values.listenAddress }}', "0.0.0.0", "it listens at"),
+    ("addresses", "templates/tests/certificate.yaml", '{{ default "0.0.0.0" .Values.listenAddress }}', "0.0.0.0", "it listens at"),
     ("API server", "templates/deployment.yaml", "enableServiceLinks: false", "serviceLinks: false", "is refused"),
     ("API server", "templates/services.yaml", "targetPort: tls-ca", "targetPort: -1", "is refused"),
     ("API server", "templates/_helpers.tpl", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "PodSecurity"),
@@ -56,6 +60,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("writes", "templates/rbac/policy-objects.yaml", "check('get').allowed()\n    - name: marked",
      "check('patch').allowed()\n    - name: marked", "kubernetes.io/tls may be written by a replica"),
     ("kubeconform", "templates/monitors.yaml", "  - port: http-admin", "  - ports: http-admin", "ServiceMonitor countersign is invalid"),
+    ("kubeconform", "templates/monitors.yaml", "    any: true", "    all: true", "PodMonitor countersign-agents is invalid"),
     ("kubeconform", "templates/deployment.yaml", "enableServiceLinks: false", "serviceLinks: false", "Deployment countersign is invalid"),
     ("kubeconform", "templates/services.yaml", "  clusterIP: None", "  clusterIP: None\n  clusterIP: None", "already set in map"),
     ("program", "templates/deployment.yaml", "args: [serve, ", "args: [serve, --port=1, ", "ended with 64"),
@@ -74,7 +79,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
     "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
-    "alerts": ["all that can be added"], "services": ["all that can be added"],
+    "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "services": ["all that can be added"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names"],
     "API server": ["the mesh's only CA"], "writes": ["istiod, with objects"], "kubeconform": ["all that can be added"],
 }
@@ -102,6 +107,10 @@ class Rendered:
     def once(self, one: Set) -> str:
         return render(one.values, one.release, one.namespace, self.chart)
 
+    def gateway(self, one: Set) -> str:
+        """A patch with the agent."""
+        return documents.of_parent("plain-envoy", self.chart, one.values)
+
     def again(self, one: Set, _: List[dict]) -> None:
         if self.once(one) != self.text(one):
             raise Broken("another rendering gives other bytes")
@@ -123,6 +132,7 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
         "secrets": lambda it: it.each(lambda one, items: objects.without_secrets(items)),
         "rights": lambda it: it.each(objects.same_rights),
         "services": lambda it: it.each(objects.found_unready),
+        "addresses": lambda it: it.each(lambda one, _: objects.listens_where_told(one, it.text(one) + it.gateway(one))),
         "kubeconform": lambda it: conform.conform(schemas, {one.name: it.text(one) for one in it.sets}),
         "API server": lambda it: it.each(lambda one, items: live.accepted(cluster, items)),
         "writes": lambda it: it.each(lambda one, _: writes.of_secrets(cluster, it.chart, one)),

@@ -137,6 +137,16 @@ def found_unready(_: Set, items: List[dict]) -> None:
             raise Broken(f"{key(item)} leads to nobody while nobody can sign")
 
 
+def listens_where_told(one: Set, text: str) -> None:
+    """Whatever has a port of its own, where an address is given for all."""
+    given = one.values.get("listenAddress")
+    if given:
+        found = set(re.findall(r"(0\.0\.0\.0|\[::\]):(\d+)", text))
+        wanted = {(given, port) for port in re.findall(r"containerPort: (\d+)", text)}
+        if found != wanted:
+            raise Broken(f"it listens at {sorted(found)}, and not at {sorted(wanted)}")
+
+
 def refused(chart: Path = CHART, rows: List = REFUSED) -> None:
     def of(row: Tuple[dict, str]) -> None:
         values, text = row

@@ -8,6 +8,7 @@ IDENTITY = "spiffe://cluster.local/ns/gateways/sa/edge"
 OWN_ROOT = {"mode": "self-signed", "trustDomain": "gateways.example"}
 MONITORED = {
     "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
+    "agents": {"podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
     "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "runbookUrl": "https://docs.example/alerts"},
     "grafanaDashboard": {"enabled": True},
 }
@@ -78,8 +79,17 @@ SETS = [
         ["", "policy"]),
     Set("plugged-in, monitored by pods",
         {"mode": "plugged-in", "policyObjects": True, "metrics": {"podMonitor": {"enabled": True, "interval": "1m"},
+                                                                 "agents": {"namespaces": ["edge", "gateways"],
+                                                                            "podMonitor": {"enabled": True}},
                                                                  "prometheusRule": {"enabled": True}}},
         ["", "policy", "policy-objects"]),
+    Set("pods without IPv4",
+        {"mode": "plugged-in", "listenAddress": "[::]", "bundleEndpoint": {"enabled": True}, "terminationGracePeriodSeconds": 106,
+         "settings": {"drain": "1m30s500ms", "logFormat": "text"}},
+        ["", "policy"]),
+    Set("pods without IPv4, before istiod",
+        {"policy": False, "listenAddress": "[::]", "settings": {"istiodAddresses": ["[2001:db8::1]:15012", "istiod.example:15012"]}},
+        ["istiod"]),
     Set("istiod, monitored", {"metrics": MONITORED, "bundleEndpoint": {"enabled": True}}, ["istiod", "istiod-policy", "policy"]),
 ]
 
@@ -117,6 +127,13 @@ REFUSED: List[Tuple[dict, str]] = [
     ({"podLabels": {"istio.io/dataplane-mode": "ambient"}}, "istio.io/dataplane-mode"),
     ({"podLabels": {"app.kubernetes.io/component": "x"}}, "app.kubernetes.io/component"),
     ({"podAnnotations": {"checksum/config": "x"}}, "checksum/config"),
+    ({"listenAddress": "::"}, "/listenAddress"),
+    ({"settings": {"listen": "[::]:15012"}}, "listen"),
+    ({"settings": {"logFormat": "yaml"}}, "/settings/logFormat"),
+    ({"settings": {"istiodAddresses": ["istiod.example"]}}, "/settings/istiodAddresses/0"),
+    ({"settings": {"istiodAddresses": ["2001:db8::1:15012"]}}, "/settings/istiodAddresses/0"),
+    *(({**OWN_ROOT, "settings": {"svidTtl": wrong}}, "/settings/svidTtl") for wrong in ("abc", "90", "1.5h", "30m1h", "")),
+    ({"metrics": {"agents": {"namespaces": ["Gateways"]}}}, "/metrics/agents/namespaces/0"),
     # by the templates
     ({"mode": "self-signed"}, "mode self-signed needs trustDomain: a trust domain of its own"),
     ({"mode": "self-signed", "trustDomain": "cluster.local"}, "trustDomain cluster.local is the mesh's own, which has a CA"),
@@ -135,5 +152,7 @@ REFUSED: List[Tuple[dict, str]] = [
     ({"policy": False, "settings": {"policyMembership": "auto"}}, "settings.policyMembership counts with policy only"),
     ({"policy": False, "settings": {"tokenCache": "1s"}}, "settings.tokenCache counts with policy, or modes"),
     ({"gatewaySecrets": [GATEWAY, {**GATEWAY, "serviceAccount": "other"}]}, "gateways/mesh-certificate is for two"),
+    ({"settings": {"drain": "60s"}, "terminationGracePeriodSeconds": 20}, "raise that to 75"),
+    ({"settings": {"drain": "1m30s500ms"}, "terminationGracePeriodSeconds": 105}, "raise that to 106"),
     ({"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable one of them"),
 ]

@@ -18,7 +18,7 @@ args:
 - --trust-domain={{ include "countersign.trustDomain" $chart }}
 - --socket={{ default "/var/run/countersign" .socketDir }}/{{ default "workload.sock" .socketName }}
 - --root-config-map={{ include "countersign.rootsOfWorkloads" $chart }}
-- --admin-listen=0.0.0.0:{{ $admin }}
+- --admin-listen={{ default "0.0.0.0" $chart.Values.listenAddress }}:{{ $admin }}
 - --log-format=json
 {{- if eq $chart.Values.mode "istiod" }}
 - --ca-address=istiod.{{ $chart.Values.istioNamespace }}.svc:15012

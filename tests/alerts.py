@@ -23,6 +23,8 @@ from run import PEERS, Failed, Step, install_go, say
 PROMTOOL = ("github.com/prometheus/prometheus", "v0.316.0")
 MONITORED = {"metrics": {"prometheusRule": {"enabled": True}}}
 ISTIOD, PLUGGED_IN = MONITORED, {**MONITORED, "mode": "plugged-in", "policyObjects": True}
+SCOPED = {"metrics": {"prometheusRule": {"enabled": True}, "agents": {"namespaces": ["gateways"]}}}
+OWN_ROOT = {**MONITORED, "mode": "self-signed", "trustDomain": "gateways.example"}
 HERE = 'namespace="countersign"'
 EXPIRY = "countersign_certificate_expiry_timestamp_seconds"
 DAY = 86400
@@ -43,14 +45,27 @@ class Case:
 
 # A certificate of 24 h, renewed at half once, and then not any more: it ends at 36 h. A sample each five minutes.
 RENEWED_ONCE = f"{DAY}x144 {DAY * 3 // 2}x400"
+# The same, and at 12 h another life is configured: from then on one of an hour each half hour, the last one at 17 h.
+SHORTENED = " ".join([f"{DAY}x143", *(f"{DAY // 2 + 1800 * n}x5" for n in range(2, 12)), f"{DAY // 2 + 1800 * 12}x400"])
 POD = {"pod": "a"}
-OURS = {"namespace": "countersign", **POD}
+RELEASE = {"namespace": "countersign"}
+OURS = {**RELEASE, **POD}
 CASES = [
     Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="serving",pod="a"}}': RENEWED_ONCE},
          quiet="27h", fires="29h", labels={"certificate": "serving", **POD}, interval="5m"),
     # one of an hour has minutes
     Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': "3600x30 5400x30 7200x200"},
          quiet="99m", fires="110m", labels={"certificate": "svid", **POD}),
+    Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': SHORTENED},
+         quiet="16h55m", fires="17h50m", labels={"certificate": "svid", **POD}, interval="5m"),
+    Case("CountersignCertificateExpiresNow", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': SHORTENED},
+         quiet="16h55m", fires="18h", labels={"certificate": "svid", **POD}, interval="5m"),
+    Case("CountersignOutputExpiring", ISTIOD, {'countersign_output_expiry_timestamp_seconds{output="files",pod="a"}': SHORTENED},
+         quiet="16h55m", fires="17h50m", labels={"output": "files", **POD}, interval="5m"),
+    # those of gateways that another release is told of are none of this one's
+    Case("CountersignCertificateExpiring", SCOPED, {f'{EXPIRY}{{certificate="svid",namespace="gateways",pod="a"}}': RENEWED_ONCE,
+                                                    f'{EXPIRY}{{certificate="svid",namespace="others",pod="b"}}': RENEWED_ONCE},
+         quiet="27h", fires="29h", labels={"certificate": "svid", "namespace": "gateways", **POD}, interval="5m"),
     Case("CountersignCertificateExpiresNow", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': RENEWED_ONCE},
          quiet="32h", fires="33h", labels={"certificate": "svid", **POD}, interval="5m"),
     Case("CountersignOutputExpiring", ISTIOD,
@@ -69,23 +84,36 @@ CASES = [
          quiet="14m", fires="17m", labels=POD),
     Case("CountersignNoActive", ISTIOD,
          {f'countersign_active{{{HERE},pod="a"}}': "1x10 0x60", f'countersign_active{{{HERE},pod="b"}}': "0x70"},
-         quiet="11m", fires="13m"),
+         quiet="11m", fires="13m", labels=RELEASE),
+    # of neither is there anything left
+    Case("CountersignNoActive", ISTIOD,
+         {f'countersign_active{{{HERE},pod="a"}}': "1x10 stale", f'countersign_active{{{HERE},pod="b"}}': "0x10 stale"},
+         quiet="11m", fires="13m", labels=RELEASE),
     Case("CountersignTwoActive", ISTIOD,
          {f'countersign_active{{{HERE},pod="a"}}': "1x70", f'countersign_active{{{HERE},pod="b"}}': "0x10 1x60"},
-         quiet="12m", fires="14m"),
+         quiet="12m", fires="14m", labels=RELEASE),
     Case("CountersignReplicaMissing", ISTIOD,
          {f'countersign_active{{{HERE},pod="a"}}': "1x70", f'countersign_active{{{HERE},pod="b"}}': "0x10 stale"},
-         quiet="19m", fires="23m"),
+         quiet="19m", fires="23m", labels=RELEASE),
     # of both there is nothing left
-    Case("CountersignReplicaMissing", ISTIOD, {f'countersign_active{{{HERE},pod="a"}}': "1x10 stale"}, quiet="9m", fires="23m"),
+    Case("CountersignReplicaMissing", ISTIOD, {f'countersign_active{{{HERE},pod="a"}}': "1x10 stale"},
+         quiet="9m", fires="23m", labels=RELEASE),
     Case("CountersignRequestsFailing", ISTIOD,
          {f'countersign_certificate_requests_total{{outcome="issued",{HERE}}}': "0+60x70",
           f'countersign_certificate_requests_total{{outcome="unauthenticated",{HERE}}}': "0+60x70",
           f'countersign_certificate_requests_total{{outcome="unavailable",{HERE}}}': "0x20 60+60x50"},
-         quiet="22m", fires="32m"),
-    Case("CountersignAuthorityExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{20 * DAY}x500",
-                                                        f'{EXPIRY}{{certificate="authority",{HERE},pod="b"}}': f"{5 * DAY}x500"},
-         quiet="15d", fires="17d", labels={"certificate": "authority", "namespace": "countersign"}, interval="1h"),
+         quiet="22m", fires="32m", labels=RELEASE),
+    # one of years
+    Case("CountersignAuthorityExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{60 * DAY}x1000",
+                                                      f'{EXPIRY}{{certificate="authority",{HERE},pod="b"}}': f"{5 * DAY}x1000"},
+         quiet="30d", fires="31d", labels={"certificate": "authority", **RELEASE}, interval="1h"),
+    # one of 60 days, which its maker replaces when a third is left, once
+    Case("CountersignAuthorityExpiring", PLUGGED_IN,
+         {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{40 * DAY}x479 {80 * DAY}x1900"},
+         quiet="67d", fires="69d", labels={"certificate": "authority", **RELEASE}, interval="1h"),
+    # the next one signs 7 days before the end, if all is well
+    Case("CountersignAuthorityExpiring", OWN_ROOT, {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{40 * DAY}x1000"},
+         quiet="34d", fires="35d", labels={"certificate": "authority", **RELEASE}, interval="1h"),
     # what the one that was active before has made, and the other has renewed
     Case("CountersignCertificateExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="istiod",{HERE},pod="a"}}': f"{DAY}x600",
                                                        f'{EXPIRY}{{certificate="istiod",{HERE},pod="b"}}': f"_x144 {DAY * 3 // 2}x456"},
@@ -100,15 +128,15 @@ CASES = [
     Case("CountersignRootExpiresSoon", PLUGGED_IN, {f'{EXPIRY}{{certificate="root",{HERE},pod="a"}}': f"{40 * DAY}x500"},
          quiet="9d", fires="11d", labels={"certificate": "root", "namespace": "countersign"}, interval="1h"),
     Case("CountersignStateAltered", PLUGGED_IN, {f'countersign_state_altered{{{HERE},pod="a"}}': "0x10 1x20"},
-         quiet="11m", fires="13m"),
+         quiet="11m", fires="13m", labels=RELEASE),
     Case("CountersignRootsNotDistributed", PLUGGED_IN,
          {f'countersign_root_places{{kind="config_map",state="conflict",{HERE}}}': "0x10 2x60",
           f'countersign_root_places{{kind="config_map",state="wanted",{HERE}}}': "9x70"},
-         quiet="20m", fires="22m", labels={"kind": "config_map", "state": "conflict"}),
+         quiet="20m", fires="22m", labels={"kind": "config_map", "state": "conflict", **RELEASE}),
     Case("CountersignTrustNotAcknowledged", PLUGGED_IN,
          {f'countersign_trust_followers{{state="behind",{HERE},pod="a"}}': "0x10 1x60",
           f'countersign_trust_followers{{state="current",{HERE},pod="a"}}': "4x70"},
-         quiet="19m", fires="22m"),
+         quiet="19m", fires="22m", labels=RELEASE),
     # last answered at 10 minutes, each 5 minutes
     Case("CountersignFederatedBundleStale", PLUGGED_IN,
          {f'countersign_federated_bundle_fetched_timestamp_seconds{{trust_domain="other.example",{HERE},pod="a"}}': "0+60x10 600x80",
@@ -128,7 +156,7 @@ CASES = [
     Case("CountersignPolicyObjectsBehind", PLUGGED_IN,
          {f'countersign_policy_objects{{kind="Secret",state="wanted",{HERE},pod="a"}}': "5x90",
           f'countersign_policy_objects{{kind="Secret",state="right",{HERE},pod="a"}}': "5x10 4x80"},
-         quiet="25m", fires="28m", labels={"kind": "Secret"}),
+         quiet="25m", fires="28m", labels={"kind": "Secret", **RELEASE}),
 ]
 
 
@@ -173,7 +201,7 @@ def main() -> int:
         provide()
         install_go("promtool", *PROMTOOL, "cmd")(Step(3, "promtool", "6 min, once", 40 * 60, lambda _: None))
         alerts: Dict[str, str] = {}
-        for values in (ISTIOD, PLUGGED_IN):
+        for values in (ISTIOD, PLUGGED_IN, OWN_ROOT, SCOPED):
             with tempfile.TemporaryDirectory() as folder:
                 alerts.update(check(values, Path(folder)))
         untested = alerts.keys() - {case.alert for case in CASES}

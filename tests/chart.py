@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from chart_checks import conform, documents, live, objects, pair, traffic
+from chart_checks import conform, documents, live, objects, pair, traffic, writes
 from chart_checks.cluster import Cluster
 from chart_checks.helm import CHART, Broken, copy_chart, provide, render, side_by_side
 from chart_checks.helm import documents as read
@@ -33,6 +33,7 @@ ROLLING = """type: RollingUpdate
 BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("stable", "templates/configmap.yaml", "data:", "data:\n  at: {{ now | quote }}", "calls now"),
     ("stable", "Chart.yaml", "appVersion: ", "appVersion: 9", "appVersion of the chart is not"),
+    ("stable", "Chart.yaml", "\nversion: ", "\nversion: 9", "version of the chart is not"),
     ("stable", ".helmignore", "rbac*.yaml", "", "the package holds the plain files"),
     ("stable", "templates/services.yaml", "{{- $name :=", "{{- $other :=", "lint"),
     ("same bytes", "templates/configmap.yaml", "data:", "data:\n  at: {{ randAlpha 9 }}", "gives other bytes"),
@@ -41,14 +42,25 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("rights", "templates/rbac/replica.yaml", "verbs: [get, update]", "verbs: [get, list, update]", "is not as in the plain files"),
     ("rights", "templates/rbac/policy.yaml", "apiGroups: [events.k8s.io]", "apiGroups: ['*']", "is not as in the plain files"),
     ("rights", "templates/rbac/policy-objects.yaml", "variables.marked", "true", "is not as in the plain files"),
+    ("rights", "templates/rbac/cluster-trust-bundle.yaml", ".Values.meshCa | ternary \"istio.io/istiod-ca\" $own", "$own",
+     "is not as in"),
     ("rights", "templates/rbac/istiod.yaml", "{{- if .Values.policy }}", "{{- if true }}", "other objects than in the plain files"),
     ("rights", "templates/rbac/_binding.tpl", "namespace: {{ .chart.Release.Namespace }}", "namespace: countersign", "is not as in"),
     ("services", "templates/services.yaml", "  publishNotReadyAddresses: true\n", "", "leads to nobody"),
+    ("addresses", "templates/_config.tpl", '"%s:8443" (default "0.0.0.0" $of.listenAddress)', '"0.0.0.0:8443"', "it listens at"),
+    ("addresses", "templates/_config.tpl", '(printf "%s:15020" .)', '"0.0.0.0:15020"', "it listens at"),
+    ("addresses", "templates/_agent.tpl", '{{ default "0.0.0.0" $chart.Values.listenAddress }}', "0.0.0.0", "it listens at"),
+    ("addresses", "templates/tests/certificate.yaml", '{{ default "0.0.0.0" .Values.listenAddress }}', "0.0.0.0", "it listens at"),
     ("API server", "templates/deployment.yaml", "enableServiceLinks: false", "serviceLinks: false", "is refused"),
     ("API server", "templates/services.yaml", "targetPort: tls-ca", "targetPort: -1", "is refused"),
     ("API server", "templates/_helpers.tpl", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "PodSecurity"),
     ("API server", "templates/rbac/policy-objects.yaml", "request.operation == 'DELETE' ||", "operation == 'DELETE' ||", "is refused"),
+    ("writes", "templates/rbac/policy-objects.yaml", "check('watch').allowed()", "check('patch').allowed()",
+     "istiod-tls of type kubernetes.io/tls may be written"),
+    ("writes", "templates/rbac/policy-objects.yaml", "check('get').allowed()\n    - name: marked",
+     "check('patch').allowed()\n    - name: marked", "kubernetes.io/tls may be written by a replica"),
     ("kubeconform", "templates/monitors.yaml", "  - port: http-admin", "  - ports: http-admin", "ServiceMonitor countersign is invalid"),
+    ("kubeconform", "templates/monitors.yaml", "    any: true", "    all: true", "PodMonitor countersign-agents is invalid"),
     ("kubeconform", "templates/deployment.yaml", "enableServiceLinks: false", "serviceLinks: false", "Deployment countersign is invalid"),
     ("kubeconform", "templates/services.yaml", "  clusterIP: None", "  clusterIP: None\n  clusterIP: None", "already set in map"),
     ("program", "templates/deployment.yaml", "args: [serve, ", "args: [serve, --port=1, ", "ended with 64"),
@@ -61,14 +73,15 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     # the old replicas leave before there are new ones
     ("traffic", "templates/deployment.yaml", ROLLING, "type: Recreate", "requests failed beside"),
     ("refusals", "templates/_helpers.tpl", "{{- if $of.meshCa -}}", "{{- if false -}}", "is not refused"),
+    ("refusals", "values.schema.json", "\"checksum/config\"", "\"checksum\"", "is not refused"),
     ("refusals", "values.schema.json", '"additionalProperties": false', '"additionalProperties": true', "is not refused"),
 ]
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
     "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
-    "alerts": ["all that can be added"], "services": ["all that can be added"],
+    "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "services": ["all that can be added"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names"],
-    "API server": ["the mesh's only CA"], "kubeconform": ["all that can be added"],
+    "API server": ["the mesh's only CA"], "writes": ["istiod, with objects"], "kubeconform": ["all that can be added"],
 }
 
 
@@ -94,6 +107,10 @@ class Rendered:
     def once(self, one: Set) -> str:
         return render(one.values, one.release, one.namespace, self.chart)
 
+    def gateway(self, one: Set) -> str:
+        """A patch with the agent."""
+        return documents.of_parent("plain-envoy", self.chart, one.values)
+
     def again(self, one: Set, _: List[dict]) -> None:
         if self.once(one) != self.text(one):
             raise Broken("another rendering gives other bytes")
@@ -115,8 +132,10 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
         "secrets": lambda it: it.each(lambda one, items: objects.without_secrets(items)),
         "rights": lambda it: it.each(objects.same_rights),
         "services": lambda it: it.each(objects.found_unready),
+        "addresses": lambda it: it.each(lambda one, _: objects.listens_where_told(one, it.text(one) + it.gateway(one))),
         "kubeconform": lambda it: conform.conform(schemas, {one.name: it.text(one) for one in it.sets}),
         "API server": lambda it: it.each(lambda one, items: live.accepted(cluster, items)),
+        "writes": lambda it: it.each(lambda one, _: writes.of_secrets(cluster, it.chart, one)),
         "program": lambda it: it.each(lambda one, items: objects.taken_by_the_program(binary, items)),
         "alerts": lambda it: objects.alerts_and_queries({one.name: it.items(one) for one in it.sets}, it.sets == SETS),
         "same bytes": lambda it: it.each(it.again),

@@ -7,6 +7,7 @@ use axum::{
     Router,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -22,6 +23,8 @@ use crate::{domain::bundle::SpiffeBundle, service::published_trust::TrustReceive
 /// reaches everybody, and steps of a rotation count that time.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-cache");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Nobody keeps a place that somebody else may need: each asks seldom.
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// Seconds, while the bundle is not known yet.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -38,7 +41,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (rendered, document) = watch::channel(None);
-    let routes = Router::new().route("/", get(bundle)).with_state(document);
+    let routes = Router::new().route("/", get(bundle)).layer(map_response(close)).with_state(document);
     let serving = axum::serve(TlsConnections::of(listener, tls), routes).with_graceful_shutdown(shutdown);
     tokio::select! {
         result = serving.into_future() => result,
@@ -91,6 +94,11 @@ async fn bundle(State(document): State<DocumentReceiver>, asked: HeaderMap) -> R
         return (StatusCode::NOT_MODIFIED, told).into_response();
     }
     (told, [(header::CONTENT_TYPE, JSON)], newest.json.clone()).into_response()
+}
+
+async fn close(mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::CONNECTION, CLOSE);
+    answer
 }
 
 /// Whether `If-None-Match` names it, by the weak comparison (RFC 9110 13.1.2).

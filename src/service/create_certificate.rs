@@ -10,6 +10,7 @@ mod server_names;
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, watch};
+use tracing::{info, warn};
 
 pub(super) use self::asked::Asked;
 use self::{asked::CertificateAsked, server_names::ServingNames};
@@ -228,14 +229,17 @@ impl CreateCertificate {
         let not_after = issued.leaf.not_after();
         session.record_handed_out(authority.id(), sequence, not_after, signed_at).await?;
         let issuance = self.issuance(session.term(), &issued, id, signed_at, caller, authority.id());
-        let serial = issuance.serial.clone();
-        self.log.append(IssuanceEvent::Issued(issuance)).await?;
+        self.log.append(IssuanceEvent::Issued(issuance.clone())).await?;
+        let Issuance { id, serial, not_after, proof, authority: key, term, replica, .. } = issuance;
         if !session.covers(self.clock.boot()) {
             // on record, so it must be marked; whoever is active now signs another one
-            self.log.append(IssuanceEvent::Withheld { serial, term: session.term() }).await?;
+            warn!(event = "certificate_withheld", %id, %serial, term = term.number(), replica);
+            self.log.append(IssuanceEvent::Withheld { serial, term }).await?;
             self.metrics.request_ended(RequestOutcome::Withheld);
             return Err(CreateError::NotActive);
         }
+        // outlives the issuance log of a replica whose data directory goes with its pod
+        info!(event = "certificate_issued", %id, %serial, %not_after, %proof, authority = key, term = term.number(), replica);
         Ok(issued.response_chain(&authority))
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::domain::{
-    authority::authority_id,
     bundle::SpiffeBundle,
     identity::TrustDomain,
     jwt::{JwtAuthorities, JwtAuthority},
@@ -52,17 +51,6 @@ impl PublishedTrust {
     /// When there is none.
     pub fn own_roots(&self) -> Result<TrustBundle, BundleError> {
         TrustBundle::new(self.own.trust_domain.clone(), self.own.x509_authorities.clone())
-    }
-
-    /// By what client certificates are verified: one of a tainted authority proves nothing any more.
-    ///
-    /// # Errors
-    ///
-    /// When no root is left.
-    pub fn proving_roots(&self) -> Result<TrustBundle, BundleError> {
-        let sound = |root: &&Certificate| !self.tainted.contains(&authority_id(root));
-        let roots = self.own.x509_authorities.iter().filter(sound).cloned().collect();
-        TrustBundle::new(self.own.trust_domain.clone(), roots)
     }
 
     /// Whether these are its roots of the own trust domain, in whatever order.

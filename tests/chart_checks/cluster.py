@@ -103,11 +103,11 @@ class Cluster:
             time.sleep(0.1)
         raise Broken(f"the API server is not ready after {START} s: {seen}")
 
-    def ask(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Tuple[int, object]:
-        """Status and answer, the latter as JSON where it is that."""
-        request = urllib.request.Request(self.url + path, method=method,
-                                         data=None if body is None else json.dumps(body).encode(),
-                                         headers={"Authorization": f"Bearer {self.token}", "Content-Type": kind})
+    def ask(self, method: str, path: str, body: object = None, kind: str = "application/json", user: str = "") -> Tuple[int, object]:
+        """Status and answer, the latter as JSON where it is that; as `user`, with that one's rights."""
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind, **({"Impersonate-User": user} if user else {})}
+        request = urllib.request.Request(self.url + path, method=method, headers=headers,
+                                         data=None if body is None else json.dumps(body).encode())
         context = ssl.create_default_context(cafile=str(self._root()))
         # what the API server signs for itself lacks what is asked of authorities since Python 3.13
         context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)

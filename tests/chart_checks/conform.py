@@ -19,11 +19,12 @@ PLACE = "{{ .ResourceKind }}{{ .KindSuffix }}.json"
 STRING = {"type": "string"}
 METADATA = {"type": "object", "required": ["name", "namespace"], "additionalProperties": False, "properties": {
     "name": STRING, "namespace": STRING, "labels": {"type": "object", "additionalProperties": STRING}}}
+OPTIONAL = {"interval", "namespaceSelector"}
 
 
 def closed(properties: Dict[str, dict]) -> dict:
     """An object with these and no others."""
-    return {"type": "object", "properties": properties, "required": [name for name in properties if name != "interval"],
+    return {"type": "object", "properties": properties, "required": [name for name in properties if name not in OPTIONAL],
             "additionalProperties": False}
 
 
@@ -31,11 +32,12 @@ def closed(properties: Dict[str, dict]) -> dict:
 SELECTOR = closed({"matchLabels": {"type": "object", "additionalProperties": STRING}})
 ENDPOINTS = {"type": "array", "minItems": 1, "items": closed({
     "port": STRING, "path": STRING, "interval": {"type": "string", "pattern": "^([0-9]+(ms|s|m|h))+$"}})}
+NAMESPACES = {"oneOf": [closed({"any": {"const": True}}), closed({"matchNames": {"type": "array", "minItems": 1, "items": STRING}})]}
 RULE = closed({"alert": STRING, "expr": STRING, "for": STRING, "labels": closed({"severity": {"enum": ["warning", "critical"]}}),
                "annotations": {"type": "object", "required": ["summary"], "additionalProperties": STRING}})
 MONITORING = {
     "ServiceMonitor": closed({"selector": SELECTOR, "endpoints": ENDPOINTS}),
-    "PodMonitor": closed({"selector": SELECTOR, "podMetricsEndpoints": ENDPOINTS}),
+    "PodMonitor": closed({"selector": SELECTOR, "namespaceSelector": NAMESPACES, "podMetricsEndpoints": ENDPOINTS}),
     "PrometheusRule": closed({"groups": {"type": "array", "minItems": 1, "items": closed({
         "name": STRING, "rules": {"type": "array", "minItems": 1, "items": RULE}})}}),
 }

@@ -26,6 +26,14 @@ OF_THE_CHART = {
     "adminListen", "pairListen", "pairAddress", "pairService", "replicaUid", "namespace", "kubeconfig", "workloadSocket",
     "workload", "istiodRootFile", "istiodTokenFile", "bundleEndpoint", "bundleEndpointCert", "bundleEndpointKey",
 }
+TEXT = {"type": "string", "minLength": 1}
+# What is known of a setting by the kind of its value; the rest is any text.
+KINDS = {
+    "BOOL": {"type": "boolean"},
+    "NUMBER": {"type": "integer"},
+    "DURATION": {**TEXT, "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"},
+    "HOST:PORT": {**TEXT, "pattern": r"^([^:\[\]/]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$"},
+}
 
 
 def settings_of_serve() -> Dict[str, dict]:
@@ -34,7 +42,7 @@ def settings_of_serve() -> Dict[str, dict]:
     rows = page[page.index("\n## serve\n"):page.index("\n### Token issuers\n")]
     found = {}
     for kind, name, meaning in re.findall(r"^\| `--[a-z0-9-]+ ([^`]+)` \| `(\w+)` \| `\w+` \| (.*) \|$", rows, re.MULTILINE):
-        one = {"BOOL": {"type": "boolean"}, "NUMBER": {"type": "integer"}}.get(kind, {"type": "string", "minLength": 1})
+        one = {"enum": re.search(r": (\w+ or \w+)\.", meaning)[1].split(" or ")} if kind == "FORMAT" else KINDS.get(kind, TEXT)
         found[name] = {"type": "array", "items": one, "minItems": 1} if "Repeatable" in meaning else one
     if not OF_THE_CHART <= set(found):
         raise Broken(f"{CONFIGURATION_PAGE.name} has no {OF_THE_CHART - set(found)}, which the chart sets")

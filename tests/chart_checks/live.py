@@ -1,15 +1,18 @@
 """What the real API server says of what is rendered, and what helm does to it."""
 
 import json
+import re
+import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Dict, List
 
 from run import ISTIO, ISTIO_VERSION, ROOT, Step, module_folder
 
 from .cluster import Cluster
-from .documents import of_parent
-from .helm import CHART, KUBERNETES, Broken, documents, must, with_values
+from .documents import GATEWAYS_PAGE, of_parent
+from .helm import CHART, KUBERNETES, Broken, call, documents, must, with_values
 from .objects import key, of_kind, pods
 
 # Not served: there is no Prometheus operator here.
@@ -39,7 +42,8 @@ def deployment(name: str, container: str, user: int) -> dict:
 
 
 def gateways(cluster: Cluster) -> None:
-    """The patches of docs/gateways.md fit a Deployment of the gateway, and come to a native sidecar in a pod that may run."""
+    """The patches of docs/gateways.md fit a Deployment of the gateway, and come to a native sidecar in a pod that may run;
+    its rights to the gateway's account, and to another one of the namespace."""
     envoy = documents(of_parent("plain-envoy"))[0]
     patched(cluster, deployment("plain-envoy", "envoy", 101), envoy)
     overlay = documents(of_parent("kgateway"))[0]["spec"]["kube"]["deploymentOverlay"]
@@ -56,6 +60,26 @@ def gateways(cluster: Cluster) -> None:
     for item in of_kind(documents(rendered), "Deployment"):
         has_agent(cluster.apply(item))
     as_rendered_by_the_program()
+    rights_of_each(cluster)
+
+
+def rights_of_each(cluster: Cluster) -> None:
+    """As the page has them applied, once for each of two gateways."""
+    command = re.search(r"^(sed .* charts/countersign/rbac-agent.yaml) \| kubectl apply -f -$", GATEWAYS_PAGE.read_text(), re.MULTILINE)[1]
+    for account in ("edge", "other"):
+        done = subprocess.run(["sh", "-c", command.replace("edge", account)], cwd=ROOT, capture_output=True, text=True, check=True)
+        for item in documents(done.stdout):
+            cluster.apply(item, is_dry=False)
+    # rights count a moment after they are written
+    limit, path = time.monotonic() + 10, "/api/v1/namespaces/gateways/configmaps?fieldSelector=metadata.name%3Distio-ca-root-cert"
+    for account in ("edge", "other"):
+        while True:
+            code, answer = cluster.ask("GET", path, user=f"system:serviceaccount:gateways:{account}")
+            if code == 200:
+                break
+            if time.monotonic() > limit:
+                raise Broken(f"the agent beside gateways/{account} may not follow the roots: {code} {answer}")
+            time.sleep(0.05)
 
 
 def patched(cluster: Cluster, item: dict, patch: dict) -> None:
@@ -87,7 +111,7 @@ def as_rendered_by_the_program() -> None:
     pairs = [(spec["initContainers"], ours["deployment"]["initContainers"]), (spec["volumes"], ours["deployment"]["additionalVolumes"])]
     for theirs, own in json.loads(json.dumps(pairs)):
         for container in theirs + own:
-            [container.pop(name, None) for name in ("args", "image")]
+            [container.pop(name, None) for name in ("args", "image", "imagePullPolicy")]
         if theirs != own:
             raise Broken(f"the agent is another one than `countersign render gateway` prints:\n  {theirs}\n  {own}")
 
@@ -97,6 +121,9 @@ def installed(cluster: Cluster) -> None:
     before = objects(cluster)
     where = ["--kubeconfig", str(cluster.kubeconfig), "--namespace", "countersign"]
     must("install", "countersign", str(CHART), *where)
+    code, _, said = call("install", "countersign", str(CHART), "--kubeconfig", str(cluster.kubeconfig), "--namespace", "platform")
+    if code == 0 or "ClusterRole" not in said or "invalid ownership metadata" not in said:
+        raise Broken(f"a release of the same name in another namespace is not refused for its cluster roles: {said}")
     must("upgrade", "countersign", str(CHART), *where, "--set", "image.tag=other", "--set", "policyObjects=true")
     item = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "countersign", "namespace": "countersign"}}
     images = []

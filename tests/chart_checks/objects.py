@@ -52,8 +52,9 @@ def stable(chart: Path = CHART) -> None:
                 if found:
                     raise Broken(f"{file.name} calls {found[0]}, which does not render the same each time")
     version = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
-    if documents((chart / "Chart.yaml").read_text())[0]["appVersion"] != version:
-        raise Broken(f"appVersion of the chart is not {version}, as in Cargo.toml")
+    for name in ("version", "appVersion"):
+        if documents((chart / "Chart.yaml").read_text())[0][name] != version:
+            raise Broken(f"{name} of the chart is not {version}, as in Cargo.toml")
 
 
 def without_secrets(items: List[dict]) -> None:
@@ -134,6 +135,16 @@ def found_unready(_: Set, items: List[dict]) -> None:
         component = item["metadata"]["labels"]["app.kubernetes.io/component"]
         if component in ("bundle", "policy") and not item["spec"].get("publishNotReadyAddresses"):
             raise Broken(f"{key(item)} leads to nobody while nobody can sign")
+
+
+def listens_where_told(one: Set, text: str) -> None:
+    """Whatever has a port of its own, where an address is given for all."""
+    given = one.values.get("listenAddress")
+    if given:
+        found = set(re.findall(r"(0\.0\.0\.0|\[::\]):(\d+)", text))
+        wanted = {(given, port) for port in re.findall(r"containerPort: (\d+)", text)}
+        if found != wanted:
+            raise Broken(f"it listens at {sorted(found)}, and not at {sorted(wanted)}")
 
 
 def refused(chart: Path = CHART, rows: List = REFUSED) -> None:

@@ -2,6 +2,7 @@
 them, while `helm upgrade` and `helm rollback` replace the replicas; all of it as pods whose containers are processes here."""
 
 import json
+import re
 import tempfile
 import time
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ AT_LEAST = 300  # requests
 ROOTS = {f"ConfigMap {namespace}/countersign-root-cert" for namespace, _ in (GATEWAY, SERVER)}
 # Of the gateways, not of the chart.
 OTHERS = {f"{kind} {namespace}/{name}" for namespace, account in (GATEWAY, SERVER) for kind, name in (
-    ("ConfigMap", account), ("Deployment", account), ("Role", "countersign-agent"), ("RoleBinding", "countersign-agent"))}
+    ("ConfigMap", account), ("Deployment", account), ("Role", f"countersign-agent-{account}"), ("RoleBinding", f"countersign-agent-{account}"))}
 DEPLOYMENT = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "countersign", "namespace": NAMESPACE}}
 VALUES = {"mode": "self-signed", "trustDomain": TRUST_DOMAIN,
           "gatewayIdentities": [f"spiffe://{TRUST_DOMAIN}/ns/{GATEWAY[0]}/sa/{GATEWAY[1]}"]}
@@ -101,7 +102,7 @@ def with_agent(node: Node, chart: Path, of: tuple, address: str, config: dict) -
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {
         "pod-security.kubernetes.io/enforce": "restricted", "countersign.io/root-cert": "true"}}}, is_dry=False)
     rights = of_parent("rights", chart, VALUES).replace("namespace: default", f"namespace: {namespace}")
-    for item in documents(rights.replace("name: gateway", f"name: {account}")):
+    for item in documents(re.sub(r"gateway$", account, rights, flags=re.MULTILINE)):
         cluster.apply(item, is_dry=False)
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": account, "namespace": namespace},
                    "data": {Path(envoys.CONFIG).name: json.dumps(config)}}, is_dry=False)

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tempfile
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import List, Set, Tuple
 from chart_checks.helm import CHART, KUBERNETES, Broken, call, documents, render
 from run import ROOT
 
-from .pages import Block, simple_commands
+from .pages import Block, pages, simple_commands
 
 # What stands for something that a reader has of his own.
 PLACEHOLDERS = {
@@ -86,7 +87,7 @@ class Reader:
     def _words(self, words: List[str]) -> None:
         while words and re.match(r"^[A-Z_]+=", words[0]):
             words = words[1:]
-        known = {"countersign": self.parser.check, "kubectl": self._kubectl, "helm": helm, "cargo": cargo, "python3": python}
+        known = {"countersign": self.parser.check, "kubectl": self._kubectl, "helm": helm, "cargo": cargo, "python3": python, "sed": sed}
         check = known.get(words[0])
         if check:
             check(words)
@@ -117,12 +118,38 @@ def helm(words: List[str]) -> None:
     if any(word.startswith("charts/") and not (ROOT / word).is_dir() for word in words):
         raise Broken("there is no such chart")
     given = [word for pair in zip(words, words[1:]) if pair[0] in ("--set", "--set-string") for word in pair]
+    files = [file for flag, file in zip(words, words[1:]) if flag == "--values"]
+    if words[1] == "upgrade" and any(re.search(r"=\{|\[\d+\]", word) for word in given):
+        raise Broken("--set replaces the list that the release has: give a file with all of it")
     if words[1] in ("install", "upgrade"):
-        code, _, error = call("template", words[2], str(CHART), "--namespace", "countersign", "--kube-version", KUBERNETES, *given)
-        if code != 0:
-            raise Broken(error.strip().splitlines()[-1])
+        with tempfile.TemporaryDirectory() as folder:
+            for text in (text for file in files for text in shown(file)):
+                (Path(folder) / "values.yaml").write_text(text)
+                rendered(words[2], ["--values", f"{folder}/values.yaml", *given])
+        if not files:
+            rendered(words[2], given)
     elif given:
         raise Broken(f"nothing reads --set of helm {words[1]}")
+
+
+def shown(file: str) -> List[str]:
+    """What the pages have such a file be: YAML that begins with its name."""
+    block = re.compile(rf"^```yaml\n# {re.escape(file)}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    found = [text for page in pages() for text in block.findall(page.read_text())]
+    if not found:
+        raise Broken(f"no page shows {file}")
+    return found
+
+
+def rendered(release: str, values: List[str]) -> None:
+    code, _, error = call("template", release, str(CHART), "--namespace", "countersign", "--kube-version", KUBERNETES, *values)
+    if code != 0:
+        raise Broken(error.strip().splitlines()[-1])
+
+
+def sed(words: List[str]) -> None:
+    if not (ROOT / words[-1]).is_file():
+        raise Broken(f"there is no {words[-1]}")
 
 
 def cargo(words: List[str]) -> None:

@@ -79,6 +79,12 @@ const MESH_CA: &[Row] = &[
 /// Refused by both, allowed with `rbac-cluster-trust-bundle.yaml`.
 const TRUST_BUNDLE: &[Row] = &[
     ("create", CERTIFICATES, "clustertrustbundles", "", ""),
+    ("patch", CERTIFICATES, "clustertrustbundles", "", "countersign.io:cluster.local:root-cert"),
+    ("attest", CERTIFICATES, "signers", "", "countersign.io/cluster.local"),
+];
+
+/// Refused with that too, allowed with `rbac-mesh-trust-bundle.yaml`.
+const MESH_TRUST_BUNDLE: &[Row] = &[
     ("patch", CERTIFICATES, "clustertrustbundles", "", "istio.io:istiod-ca:root-cert"),
     ("attest", CERTIFICATES, "signers", "", "istio.io/istiod-ca"),
 ];
@@ -122,7 +128,7 @@ const POLICY_OBJECTS: &[Row] = &[
 ];
 
 /// As the admission policy says it.
-const NO_SUCH_SECRET: &str = "a replica of Countersign writes no Secret of this type";
+const NO_SUCH_SECRET: &str = "a replica of Countersign writes no Secret of this type and name";
 
 /// Refused with it as well.
 const OF_USERS: &[Row] = &[
@@ -169,6 +175,9 @@ async fn a_replica_has_the_rights_it_needs_and_no_more() {
     check(&cluster, TRUST_BUNDLE, false).await;
     cluster.apply_file(&shipped("rbac-cluster-trust-bundle.yaml")).await;
     check(&cluster, TRUST_BUNDLE, true).await;
+    check(&cluster, MESH_TRUST_BUNDLE, false).await;
+    cluster.apply_file(&shipped("rbac-mesh-trust-bundle.yaml")).await;
+    check(&cluster, MESH_TRUST_BUNDLE, true).await;
     check(&cluster, GATEWAY, false).await;
     cluster.namespace_named(GATEWAYS, &[]).await;
     cluster.apply_file(&shipped("rbac-gateway-secret.yaml")).await;
@@ -193,7 +202,13 @@ async fn of_secrets_only_those_for_gateways_can_be_written_anywhere() {
     cluster.apply_file(&shipped("rbac-policy-objects.yaml")).await;
     check(&cluster, POLICY_OBJECTS, true).await;
     check(&cluster, OF_USERS, false).await;
-    cluster.namespace_named("anywhere", &[]).await;
+    // two namespaces with gateways, whose Secrets are granted by name
+    let rights = fs::read_to_string(shipped("rbac-gateway-secret.yaml")).unwrap();
+    for namespace in [GATEWAYS, "anywhere"] {
+        cluster.namespace_named(namespace, &[]).await;
+        cluster.apply(&rights.replace(GATEWAYS, namespace)).await;
+    }
+    cluster.namespace_named(ISTIO, &[]).await;
     cluster.secret("anywhere", "theirs", &[("a", b"b")]).await;
     let client = client_of(&cluster.kubeconfig(&account).await);
     let secrets = |namespace: &str| Api::<Secret>::namespaced(client.clone(), namespace);
@@ -217,10 +232,10 @@ async fn of_secrets_only_those_for_gateways_can_be_written_anywhere() {
     let (sds, tls, none) = ("gateway.envoyproxy.io/sds", "kubernetes.io/tls", json!({}));
     apply("anywhere", "one", sds, none.clone()).await.unwrap();
     apply("anywhere", "one", sds, json!({ "a": "b" })).await.unwrap();
-    apply("anywhere", "gateway", tls, json!({ "countersign.io/published": "x" })).await.unwrap();
-    apply("anywhere", "gateway", tls, json!({ "countersign.io/published": "y" })).await.unwrap();
+    apply(GATEWAYS, "mesh-certificate", tls, json!({ "countersign.io/published": "x" })).await.unwrap();
+    apply(GATEWAYS, "mesh-certificate", tls, json!({ "countersign.io/published": "y" })).await.unwrap();
     apply(NAMESPACE, "countersign-trust", "Opaque", none.clone()).await.unwrap();
-    apply("anywhere", "unmarked", tls, none.clone()).await.unwrap();
+    apply("anywhere", "mesh-certificate", tls, none.clone()).await.unwrap();
     let marked = Patch::Apply(json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": { "name": "theirs", "annotations": { "countersign.io/published": "x" } },
@@ -228,11 +243,18 @@ async fn of_secrets_only_those_for_gateways_can_be_written_anywhere() {
     let theirs = secrets("anywhere").patch("theirs", &PatchParams::apply("countersign"), &marked).await;
     let refused = [
         theirs.map(drop),
-        apply("anywhere", "unmarked", tls, json!({ "countersign.io/published": "x" })).await.map(drop),
+        // without the mark before
+        apply("anywhere", "mesh-certificate", tls, json!({ "countersign.io/published": "x" })).await.map(drop),
+        // not granted by name
+        apply("anywhere", "unmarked", tls, none.clone()).await.map(drop),
+        apply("anywhere", "countersign-svid", tls, none.clone()).await.map(drop),
+        apply("anywhere", "countersign-trust", "Opaque", none.clone()).await.map(drop),
+        // without rbac-mesh-ca.yaml
+        apply(ISTIO, "istiod-tls", tls, none.clone()).await.map(drop),
         apply("anywhere", "other", "Opaque", none.clone()).await.map(drop),
         apply(NAMESPACE, "other", "Opaque", none).await.map(drop),
         secrets("anywhere").delete("theirs", &DeleteParams::default()).await.map(drop),
-        secrets("anywhere").delete("gateway", &DeleteParams::default()).await.map(drop),
+        secrets(GATEWAYS).delete("mesh-certificate", &DeleteParams::default()).await.map(drop),
         secrets(NAMESPACE).delete("countersign-trust", &DeleteParams::default()).await.map(drop),
     ];
     for (at, answer) in refused.into_iter().enumerate() {

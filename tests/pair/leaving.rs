@@ -1,6 +1,9 @@
 //! SIGTERM of the active under load.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 
@@ -22,7 +25,7 @@ const LONGER: Duration = Duration::from_millis(200);
 fn a_replica_that_leaves_fails_no_call_and_delays_none_for_long() {
     let _turn = turn::alone();
     let mut pair = Pair::start();
-    let mut serials = Vec::new();
+    let (mut serials, mut said) = (Vec::new(), String::new());
     println!("departure  calls  longest before  longest around it");
     for departure in 1..=DEPARTURES {
         let (active, _) = pair.active();
@@ -37,6 +40,7 @@ fn a_replica_that_leaves_fails_no_call_and_delays_none_for_long() {
         let asked_at = Instant::now();
         pair.replicas[active].process.signal(Signal::TERM);
         pair.replicas[active].process.wait_for_success(END);
+        said += &pair.replicas[active].process.errors();
         load.wait_for_more(AFTER);
         pair.wait_until_active(standby);
         let calls = load.stop_without_failure();
@@ -58,6 +62,16 @@ fn a_replica_that_leaves_fails_no_call_and_delays_none_for_long() {
     let by_serial = issued.by_serial();
     let missing: Vec<&String> = serials.iter().filter(|serial| !by_serial.contains_key(serial.as_str())).collect();
     assert!(missing.is_empty(), "in no log: {missing:?}");
+    said.extend(pair.replicas.iter().map(|replica| replica.process.errors()));
+    let audited = audited(&said);
+    let unsaid: Vec<_> = by_serial.keys().filter(|serial| !audited.contains(*serial)).collect();
+    assert!(unsaid.is_empty(), "without a line of who signed them: {unsaid:?}");
+}
+
+/// The serials of which what replicas said tells that they were issued.
+fn audited(said: &str) -> HashSet<&str> {
+    let issued = said.lines().filter(|line| line.contains(r#"event="certificate_issued""#));
+    issued.filter_map(|line| line.split_once(" serial=")?.1.split(' ').next()).collect()
 }
 
 #[test]

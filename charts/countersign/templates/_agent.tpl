@@ -12,12 +12,13 @@ The agent in a gateway's pod, for charts that have this one as a dependency. All
 {{- $service := printf "%s.%s.svc:15012" (include "countersign.fullname" $chart) $chart.Release.Namespace -}}
 name: countersign-agent
 image: {{ include "countersign.image" $chart }}
+imagePullPolicy: {{ $chart.Values.image.pullPolicy }}
 args:
 - agent
 - --trust-domain={{ include "countersign.trustDomain" $chart }}
 - --socket={{ default "/var/run/countersign" .socketDir }}/{{ default "workload.sock" .socketName }}
 - --root-config-map={{ include "countersign.rootsOfWorkloads" $chart }}
-- --admin-listen=0.0.0.0:{{ $admin }}
+- --admin-listen={{ default "0.0.0.0" $chart.Values.listenAddress }}:{{ $admin }}
 - --log-format=json
 {{- if eq $chart.Values.mode "istiod" }}
 - --ca-address=istiod.{{ $chart.Values.istioNamespace }}.svc:15012
@@ -69,12 +70,12 @@ volumeMounts:
 {name: {{ default "countersign-socket" .socketVolume }}, mountPath: {{ default "/var/run/countersign" .socketDir }}, readOnly: true}
 {{- end -}}
 
-{{/* What the agent may do: follow the roots. `namespace` and `serviceAccount` are the gateway's. */}}
+{{/* What the agent may do: follow the roots. `namespace` and `serviceAccount` are the gateway's. Each account has a role of its own. */}}
 {{- define "countersign.agent.rbac" -}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
-  name: countersign-agent
+  name: countersign-agent-{{ .serviceAccount }}
   namespace: {{ .namespace }}
 rules:
   # By name: a list or a watch of anything else is refused.
@@ -86,12 +87,12 @@ rules:
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
-  name: countersign-agent
+  name: countersign-agent-{{ .serviceAccount }}
   namespace: {{ .namespace }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: Role
-  name: countersign-agent
+  name: countersign-agent-{{ .serviceAccount }}
 subjects:
   - kind: ServiceAccount
     name: {{ .serviceAccount }}

@@ -1,70 +1,85 @@
 {{/*
-The alerts, as a list. How long a certificate lives is no metric: it is the most that was left of it in a window up to now. So what is
-left is compared with a share of that. Of a certificate that lives longer than the window the share is of the window and what is left.
+The alerts, as a list. How long a certificate lives is no metric: it is the most that has been left, in a window up to now, of the very one
+that is there. Those before it end at other times and don't count, however long they lived. So what is left is compared with a share of
+that. Of a certificate that lives longer than the window the share is of the window and what is left.
 
 What the active alone shows is another pod's after a change of the active, for a moment of both: of those certificates the latest counts.
+
+Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and outputs are of those namespaces and the release's own.
 */}}
 {{- define "countersign.alerts" -}}
 {{- $here := printf "namespace=%q" .Release.Namespace -}}
+{{- $none := printf "label_replace(vector(0), \"namespace\", %q, \"\", \"\")" .Release.Namespace -}}
+{{- $followed := "" -}}
+{{- with .Values.metrics.agents.namespaces -}}
+{{- $followed = printf "namespace=~%q" (append . $.Release.Namespace | uniq | join "|") -}}
+{{- end -}}
+{{- $and := empty $followed | ternary "" (printf ",%s" $followed) -}}
 {{- $expiry := "countersign_certificate_expiry_timestamp_seconds" -}}
-{{- $ofActive := printf "max by (namespace, certificate) (%s{certificate=%%q,%s})" $expiry $here -}}
-{{- $left := printf "((%s{certificate=~\"svid|serving|pair\"} or %s) - time())" $expiry (printf $ofActive "istiod") -}}
-{{- $outputLeft := "(countersign_output_expiry_timestamp_seconds - time())" -}}
-{{- $authorityLeft := printf "(%s - time())" (printf $ofActive "authority") -}}
-{{- $rootLeft := printf "(%s - time())" (printf $ofActive "root") -}}
+{{- $ofActive := printf "max by (namespace, certificate) (%s{certificate=%%q,%s}@)" $expiry $here -}}
+{{- $ends := printf "(%s{certificate=~\"svid|serving|pair\"%s}@ or %s)" $expiry $and (printf $ofActive "istiod") -}}
+{{- $left := include "countersign.alerts.left" $ends -}}
+{{- $life := include "countersign.alerts.life" (dict "ends" $ends "window" "2d:5m") -}}
+{{- $outputEnds := printf "countersign_output_expiry_timestamp_seconds{%s}@" $followed -}}
+{{- $outputLeft := include "countersign.alerts.left" $outputEnds -}}
+{{- $outputLife := include "countersign.alerts.life" (dict "ends" $outputEnds "window" "2d:5m") -}}
+{{- $authorityEnds := printf $ofActive "authority" -}}
+{{- $authorityLeft := include "countersign.alerts.left" $authorityEnds -}}
+{{- $authorityLife := include "countersign.alerts.life" (dict "ends" $authorityEnds "window" "60d:12h") -}}
+{{- $rootLeft := include "countersign.alerts.left" (printf $ofActive "root") -}}
 {{- $hasAuthority := ne .Values.mode "istiod" -}}
 - alert: CountersignCertificateExpiring
-  expr: {{ printf "%s < 0.33 * max_over_time(%s[2d:30m])" $left $left | quote }}
+  expr: {{ printf "%s < 0.33 * %s" $left $life | quote }}
   for: 5m
   severity: warning
   summary: "Less than a third of the life of a certificate is left, and it has not been renewed"
 - alert: CountersignCertificateExpiresNow
-  expr: {{ printf "%s < 0.15 * max_over_time(%s[2d:30m])" $left $left | quote }}
+  expr: {{ printf "%s < 0.15 * %s" $left $life | quote }}
   for: 1m
   severity: critical
   summary: "Less than 15 % of the life of a certificate is left, and it has not been renewed"
 - alert: CountersignOutputExpiring
-  expr: {{ printf "%s < 0.33 * max_over_time(%s[2d:30m])" $outputLeft $outputLeft | quote }}
+  expr: {{ printf "%s < 0.33 * %s" $outputLeft $outputLife | quote }}
   for: 5m
   severity: warning
   summary: "Less than a third of the life of what a socket, a folder or a Secret holds is left"
 - alert: CountersignOutputNotVerified
-  expr: "time() - countersign_output_verified_timestamp_seconds > 300"
+  expr: {{ printf "time() - countersign_output_verified_timestamp_seconds{%s} > 300" $followed | quote }}
   for: 5m
   severity: warning
   summary: "What a socket, a folder or a Secret holds has not been found right for five minutes"
 - alert: CountersignRenewalFailing
-  expr: "increase(countersign_svid_renewals_total{outcome=\"failed\"}[15m]) > 0 unless ignoring(outcome) increase(countersign_svid_renewals_total{outcome=\"renewed\"}[15m]) > 0"
+  expr: {{ printf "increase(countersign_svid_renewals_total{outcome=\"failed\"%s}[15m]) > 0 unless ignoring(outcome) increase(countersign_svid_renewals_total{outcome=\"renewed\"%s}[15m]) > 0" $and $and | quote }}
   for: 15m
   severity: warning
   summary: "An SVID can't be renewed"
 - alert: CountersignSvidRejected
-  expr: "increase(countersign_svid_rejections_total[15m]) > 0"
+  expr: {{ printf "increase(countersign_svid_rejections_total{%s}[15m]) > 0" $followed | quote }}
   for: 5m
   severity: warning
   summary: "An authority gives SVIDs that a check does not let through"
 - alert: CountersignClockSkew
-  expr: "countersign_clock_skew_seconds > 10"
+  expr: {{ printf "countersign_clock_skew_seconds{%s} > 10" $followed | quote }}
   for: 5m
   severity: warning
   summary: "The newest SVID is not valid yet by the clock of its host"
 - alert: CountersignNoActive
-  expr: {{ printf "max(countersign_active{%s}) < 1" $here | quote }}
+  expr: {{ printf "(max by (namespace) (countersign_active{%s}) or %s) < 1" $here $none | quote }}
   for: 1m
   severity: critical
-  summary: "No replica is active"
+  summary: "No replica is active, or none is there"
 - alert: CountersignTwoActive
-  expr: {{ printf "sum(countersign_active{%s}) > 1" $here | quote }}
+  expr: {{ printf "sum by (namespace) (countersign_active{%s}) > 1" $here | quote }}
   for: 2m
   severity: critical
   summary: "More than one replica says that it is active"
 - alert: CountersignReplicaMissing
-  expr: {{ printf "(count(countersign_active{%s}) or vector(0)) < %d" $here (int .Values.replicas) | quote }}
+  expr: {{ printf "(count by (namespace) (countersign_active{%s}) or %s) < %d" $here $none (int .Values.replicas) | quote }}
   for: 10m
   severity: warning
   summary: "There are fewer replicas than there should be"
 - alert: CountersignRequestsFailing
-  expr: {{ printf "sum(rate(countersign_certificate_requests_total{outcome=~\"unavailable|internal|withheld\",%s}[5m])) > 0.05 * sum(rate(countersign_certificate_requests_total{%s}[5m]))" $here $here | quote }}
+  expr: {{ printf "sum by (namespace) (rate(countersign_certificate_requests_total{outcome=~\"unavailable|internal|withheld\",%s}[5m])) > 0.05 * sum by (namespace) (rate(countersign_certificate_requests_total{%s}[5m]))" $here $here | quote }}
   for: 5m
   severity: warning
   summary: "More than one of twenty requests for certificates fails without being at fault itself"
@@ -80,22 +95,30 @@ What the active alone shows is another pod's after a change of the active, for a
   summary: "A root of the trust bundle expires within 30 days"
 {{- if $hasAuthority }}
 - alert: CountersignAuthorityExpiring
-  expr: {{ printf "%s < 0.2 * max_over_time(%s[30d:12h])" $authorityLeft $authorityLeft | quote }}
-  for: 15m
+{{- if eq .Values.mode "self-signed" }}
+  # its successor signs from 7 days before the end on
+  expr: {{ printf "%s < 6 * 86400" $authorityLeft | quote }}
+  severity: critical
+  summary: "The root that signs ends within 6 days, and has not been replaced by itself"
+{{- else }}
+  # one that has been replaced within the window lives for as short as that, and is to be replaced by its maker
+  expr: {{ printf "%s < 30 * 86400 unless (%s >= 0.2 * %s and changes((%s)[60d:12h]) > 0)" $authorityLeft $authorityLeft $authorityLife (replace "@" "" $authorityEnds) | quote }}
   severity: warning
-  summary: "Less than a fifth of the life of the signing authority is left"
+  summary: "The plugged-in authority ends within 30 days, and nobody has replaced it"
+{{- end }}
+  for: 1h
 - alert: CountersignStateAltered
-  expr: {{ printf "max(countersign_state_altered{%s}) > 0" $here | quote }}
+  expr: {{ printf "max by (namespace) (countersign_state_altered{%s}) > 0" $here | quote }}
   for: 1m
   severity: critical
   summary: "The stored state is not what the active acknowledged"
 - alert: CountersignRootsNotDistributed
-  expr: {{ printf "sum by (kind, state) (countersign_root_places{state=~\"conflict|fight|failing\",%s}) > 0" $here | quote }}
+  expr: {{ printf "sum by (namespace, kind, state) (countersign_root_places{state=~\"conflict|fight|failing\",%s}) > 0" $here | quote }}
   for: 10m
   severity: warning
   summary: "The trust bundle is not where it should be"
 - alert: CountersignTrustNotAcknowledged
-  expr: {{ printf "sum(countersign_trust_followers{state=\"behind\",%s}) > 0" $here | quote }}
+  expr: {{ printf "sum by (namespace) (countersign_trust_followers{state=\"behind\",%s}) > 0" $here | quote }}
   for: 10m
   severity: warning
   summary: "Somebody who follows the trust bundle has not taken up the newest"
@@ -130,9 +153,18 @@ What the active alone shows is another pod's after a change of the active, for a
 {{- end }}
 {{- if .Values.policyObjects }}
 - alert: CountersignPolicyObjectsBehind
-  expr: {{ printf "sum by (kind) (countersign_policy_objects{state=\"wanted\",%s}) - sum by (kind) (countersign_policy_objects{state=\"right\",%s}) > 0" $here $here | quote }}
+  expr: {{ printf "sum by (namespace, kind) (countersign_policy_objects{state=\"wanted\",%s}) - sum by (namespace, kind) (countersign_policy_objects{state=\"right\",%s}) > 0" $here $here | quote }}
   for: 15m
   severity: warning
   summary: "Objects for gateways are not what they should be"
 {{- end }}
+{{- end -}}
+{{/* What is left until the times of a query, in which `@` stands for when it is asked. */}}
+{{- define "countersign.alerts.left" -}}
+({{ replace "@" "" . }} - time())
+{{- end -}}
+
+{{/* The most that has been left in a `window` of what ends at the times that query `ends` gives now. */}}
+{{- define "countersign.alerts.life" -}}
+max_over_time((({{ replace "@" "" .ends }} == {{ replace "@" " @ end()" .ends }}) - time())[{{ .window }}])
 {{- end -}}

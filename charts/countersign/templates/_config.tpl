@@ -4,6 +4,13 @@
 {{- $name := include "countersign.fullname" . -}}
 {{- $here := printf "%s.svc" .Release.Namespace -}}
 {{- $file := dict "state" "kubernetes" "source" $of.mode "trustDomain" (include "countersign.trustDomain" .) "logFormat" "json" -}}
+{{- with $of.listenAddress -}}
+{{- $_ := set $file "listen" (printf "%s:15012" .) -}}
+{{- $_ := set $file "adminListen" (printf "%s:15020" .) -}}
+{{- if include "countersign.hasPairPort" $ -}}
+{{- $_ := set $file "pairListen" (printf "%s:15013" .) -}}
+{{- end -}}
+{{- end -}}
 {{- if eq $of.mode "istiod" -}}
 {{- $asksGivenOnes := hasKey $of.settings "istiodAddresses" -}}
 {{- if or $of.policy (not $asksGivenOnes) -}}
@@ -35,7 +42,7 @@
 {{- end -}}
 {{- end -}}
 {{- if $of.bundleEndpoint.enabled -}}
-{{- $_ := set $file "bundleEndpoint" "0.0.0.0:8443" -}}
+{{- $_ := set $file "bundleEndpoint" (printf "%s:8443" (default "0.0.0.0" $of.listenAddress)) -}}
 {{- if $of.bundleEndpoint.certificateSecret -}}
 {{- $_ := set $file "bundleEndpointCert" "/etc/countersign/bundle-endpoint/tls.crt" -}}
 {{- $_ := set $file "bundleEndpointKey" "/etc/countersign/bundle-endpoint/tls.key" -}}

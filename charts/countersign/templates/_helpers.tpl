@@ -102,6 +102,16 @@ runAsNonRoot: true
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
+{{/* A duration such as 1m30s, which the schema has let through: whole seconds, rounded up. */}}
+{{- define "countersign.seconds" -}}
+{{- $ms := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|d|h|m|s)" . -1 -}}
+{{- $unit := regexFind "[a-z]+$" . -}}
+{{- $ms = add $ms (mul (trimSuffix $unit . | int64) (get (dict "d" 86400000 "h" 3600000 "m" 60000 "s" 1000 "ms" 1) $unit)) -}}
+{{- end -}}
+{{- div (add $ms 999) 1000 -}}
+{{- end -}}
+
 {{/* Refuses what the schema can't see, with the fix. Every template that depends on the mode begins with it. */}}
 {{- define "countersign.check" -}}
 {{- $of := .Values -}}
@@ -165,6 +175,12 @@ seccompProfile: {type: RuntimeDefault}
 {{- range $name, $_ := $of.settings -}}
 {{- with get $without $name -}}
 {{- fail (printf "settings.%s counts with %s only: leave it out" $name .) -}}
+{{- end -}}
+{{- end -}}
+{{- with $of.settings.drain -}}
+{{- $needed := add 15 (include "countersign.seconds" .) -}}
+{{- if gt $needed (int64 $of.terminationGracePeriodSeconds) -}}
+{{- fail (printf "settings.drain %s, and 15 s that a replica may need after it, end later than terminationGracePeriodSeconds %d: raise that to %d" . (int $of.terminationGracePeriodSeconds) $needed) -}}
 {{- end -}}
 {{- end -}}
 {{- $places := list -}}

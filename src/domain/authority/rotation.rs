@@ -189,6 +189,11 @@ impl Authorities {
                 let believers = handed_out.last_end_before_sequence(*published_in);
                 evidence.not_reached(*published_in, now).into_iter().chain(still_held(believers, now)).collect()
             }
+            // back again; if it was activated by force, not everybody believes it yet
+            (Step::Activate(_), Some(Slot { phase: Phase::Old, published_in, .. })) => {
+                let believers = handed_out.last_end_before_sequence(*published_in);
+                evidence.behind(*published_in).chain(still_held(believers, now)).collect()
+            }
             (Step::Revoke(id), Some(Slot { phase: Phase::Old, .. })) => {
                 still_held(handed_out.last_end_of(id), now).into_iter().collect()
             }

@@ -72,7 +72,7 @@ impl Endpoint {
         .expect("the document is rendered");
     }
 
-    /// The answer to one request with these further lines of a header.
+    /// The answer to one request with these further lines of a header. It ends with the connection: nobody keeps his place.
     async fn ask(&self, request_line: &str, lines: &str) -> String {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
@@ -82,7 +82,7 @@ impl Endpoint {
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-        let request = format!("{request_line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
+        let request = format!("{request_line} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

@@ -104,7 +104,7 @@ impl OwnSocketTrust {
 async fn tell_proving_roots(mut trust: TrustReceiver, proving: watch::Sender<Option<Arc<TrustBundle>>>) -> Infallible {
     loop {
         let known = trust.borrow_and_update().clone();
-        if let Some(roots) = known.and_then(|known| known.proving_roots().ok()) {
+        if let Some(roots) = known.and_then(|known| known.own_roots().ok()) {
             proving.send_replace(Some(Arc::new(roots)));
         }
         next(&mut trust).await;

@@ -137,7 +137,7 @@ fn a_thousand_namespaces_have_the_roots_within_half_a_minute_at_fifty_requests_a
     let cluster = Cluster::start();
     let account = block_on(install(&cluster));
     block_on(cluster.namespace_named("istio-system", &[]));
-    for rights in ["rbac-mesh-ca.yaml", "rbac-cluster-trust-bundle.yaml"] {
+    for rights in ["rbac-mesh-ca.yaml", "rbac-cluster-trust-bundle.yaml", "rbac-mesh-trust-bundle.yaml"] {
         block_on(cluster.apply_file(&shipped(rights)));
     }
     let (old, new) = (Authority::root("old"), Authority::root("new"));

@@ -10,7 +10,8 @@ use crate::{
     pair::shipped,
 };
 
-const FILES: [&str; 3] = ["rbac.yaml", "rbac-mesh-ca.yaml", "rbac-cluster-trust-bundle.yaml"];
+const FILES: [&str; 4] =
+    ["rbac.yaml", "rbac-mesh-ca.yaml", "rbac-cluster-trust-bundle.yaml", "rbac-mesh-trust-bundle.yaml"];
 
 /// As much as matters here of a Role, a ClusterRole, or something else.
 #[derive(Deserialize)]

@@ -54,7 +54,9 @@ async fn it_is_kept_under_the_name_of_its_signer() {
 
     // in a mesh, istiod's
     cluster.namespace_named("istio-system", &[]).await;
-    cluster.apply_file(&shipped("rbac-mesh-ca.yaml")).await;
+    for rights in ["rbac-mesh-ca.yaml", "rbac-mesh-trust-bundle.yaml"] {
+        cluster.apply_file(&shipped(rights)).await;
+    }
     let mut mesh = mesh_config();
     mesh.cluster_trust_bundle = true;
     let replica = Replica::start(&cluster, mesh).await;

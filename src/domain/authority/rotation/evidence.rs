@@ -65,17 +65,25 @@ pub type WhoWouldBreak = String;
 const HINTS: u32 = 3;
 
 impl Evidence {
+    /// Who has said to have an older bundle than that of this sequence.
+    pub(super) fn behind(&self, sequence: u64) -> impl Iterator<Item = Obstacle> {
+        self.unreached(sequence).filter(|obstacle| !matches!(obstacle, Obstacle::NotReached { has: 0, .. }))
+    }
+
     /// Who has not been reached by the bundle of this sequence.
     pub(super) fn not_reached(&self, sequence: u64, now: Timestamp) -> Vec<Obstacle> {
-        let known = self.followers.iter().chain(&self.places).filter(|reached| reached.sequence < sequence);
-        let known = known.map(|reached| Obstacle::NotReached {
+        let fetched_by = self.endpoint.map(|offered| offered.since.plus(offered.hint.saturating_mul(HINTS)));
+        let strangers = fetched_by.filter(|until| *until > now).map(|until| Obstacle::NotFetched { until });
+        self.unreached(sequence).chain(strangers).collect()
+    }
+
+    fn unreached(&self, sequence: u64) -> impl Iterator<Item = Obstacle> {
+        let behind = self.followers.iter().chain(&self.places).filter(move |reached| reached.sequence < sequence);
+        behind.map(move |reached| Obstacle::NotReached {
             who: reached.who.clone(),
             has: reached.sequence,
             needs: sequence,
-        });
-        let fetched_by = self.endpoint.map(|offered| offered.since.plus(offered.hint.saturating_mul(HINTS)));
-        let strangers = fetched_by.filter(|until| *until > now).map(|until| Obstacle::NotFetched { until });
-        known.chain(strangers).collect()
+        })
     }
 }
 

@@ -223,14 +223,14 @@ impl Client {
             token: pair.logs().join("client.token"),
             data: pair.data(),
             csr: PrivateKey::generate_p256().unwrap().certificate_request(&id).unwrap(),
-            roots: std::fs::read_to_string(root_file(&pair.data())).unwrap(),
+            roots: fs::read_to_string(root_file(&pair.data())).unwrap(),
             runtime: runtime(),
         }
     }
 
     fn renewed(&mut self) -> Result<Held, String> {
         write_token(&self.data, "default/client", &self.token);
-        let token = std::fs::read_to_string(&self.token).unwrap();
+        let token = fs::read_to_string(&self.token).unwrap();
         let mut failures = Vec::new();
         for port in [self.ports[0], self.ports[1], self.ports[0]] {
             match self.runtime.block_on(ask(port, token.trim(), &self.csr, &self.roots)) {

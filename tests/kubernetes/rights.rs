@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     core::v1::Secret,
 };
 use kube::{
-    Api,
+    Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
@@ -197,20 +197,7 @@ async fn a_replica_has_the_rights_it_needs_and_no_more() {
 #[tokio::test]
 async fn of_secrets_only_those_for_gateways_can_be_written_anywhere() {
     let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
-    let account = install(&cluster).await;
-    check(&cluster, POLICY_OBJECTS, false).await;
-    cluster.apply_file(&shipped("rbac-policy-objects.yaml")).await;
-    check(&cluster, POLICY_OBJECTS, true).await;
-    check(&cluster, OF_USERS, false).await;
-    // two namespaces with gateways, whose Secrets are granted by name
-    let rights = fs::read_to_string(shipped("rbac-gateway-secret.yaml")).unwrap();
-    for namespace in [GATEWAYS, "anywhere"] {
-        cluster.namespace_named(namespace, &[]).await;
-        cluster.apply(&rights.replace(GATEWAYS, namespace)).await;
-    }
-    cluster.namespace_named(ISTIO, &[]).await;
-    cluster.secret("anywhere", "theirs", &[("a", b"b")]).await;
-    let client = client_of(&cluster.kubeconfig(&account).await);
+    let client = who_writes_policy_objects(&cluster).await;
     let secrets = |namespace: &str| Api::<Secret>::namespaced(client.clone(), namespace);
     let apply = async |namespace: &str, name: &str, kind: &str, annotations: serde_json::Value| {
         let object = json!({
@@ -329,4 +316,21 @@ async fn check_for(cluster: &Cluster, user: &str, rows: &[Row], allowed: bool) {
         }
     }
     assert!(wrong.is_empty(), "{}: {wrong:#?}", if allowed { "refused" } else { "allowed" });
+}
+
+/// A replica with these rights, and two namespaces with gateways, whose Secrets are granted by name.
+async fn who_writes_policy_objects(cluster: &Cluster) -> Client {
+    let account = install(cluster).await;
+    check(cluster, POLICY_OBJECTS, false).await;
+    cluster.apply_file(&shipped("rbac-policy-objects.yaml")).await;
+    check(cluster, POLICY_OBJECTS, true).await;
+    check(cluster, OF_USERS, false).await;
+    let rights = fs::read_to_string(shipped("rbac-gateway-secret.yaml")).unwrap();
+    for namespace in [GATEWAYS, "anywhere"] {
+        cluster.namespace_named(namespace, &[]).await;
+        cluster.apply(&rights.replace(GATEWAYS, namespace)).await;
+    }
+    cluster.namespace_named(ISTIO, &[]).await;
+    cluster.secret("anywhere", "theirs", &[("a", b"b")]).await;
+    client_of(&cluster.kubeconfig(&account).await)
 }

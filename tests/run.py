@@ -310,6 +310,8 @@ def plan() -> List[Step]:
     # The tests themselves are built for debugging; what they start in stage 3 is what users run.
     released = {"COUNTERSIGN_PEERS": str(PEERS), "COUNTERSIGN_TEST_BINARY": str(RELEASE)}
     one_by_one = ["--no-fail-fast", "--", "--test-threads=1"]
+    # As the image has it; only the last link is another one.
+    static = ["--bin", "countersign", "--", "-C", "target-feature=+crt-static"]
     return [
         Step(1, "format", "1 s", 2 * MINUTE, cargo("fmt", "--check")),
         Step(1, "core alone", "20 s cold", 10 * MINUTE, cargo("check", "--locked", "--lib", "--no-default-features")),
@@ -334,7 +336,7 @@ def plan() -> List[Step]:
         Step(2, "Envoy Gateway", "11 min, once", 60 * MINUTE,
              install_go("envoy-gateway", *ENVOY_GATEWAY, "cmd")),
         Step(2, "network tools", "1 s", 10 * MINUTE, provide_network_tools),
-        Step(3, "release build", "5 min cold", 25 * MINUTE, cargo("build", "--locked", "--release")),
+        Step(3, "release build, static", "5 min cold", 25 * MINUTE, cargo("rustc", "--locked", "--release", *static)),
         Step(3, "benchmark", "2 min cold", 20 * MINUTE,
              cargo("bench", "--locked", "--no-default-features", "--bench", "issue", "--bench", "plan")),
         # One after the other: they hold processes to limits of time and memory. The tests with peers wait for rotations.
@@ -343,9 +345,9 @@ def plan() -> List[Step]:
         Step(3, "tests with peers", "3 min", 15 * MINUTE,
              cargo("test", "--locked", *WITH_PEERS, "--test", "peers", "--no-fail-fast", "--", "--test-threads=4",
                    env=released)),
-        # As the image has it: all that follows runs with this one.
+        # All that follows runs with this one.
         Step(3, "release, Kubernetes, static", "5 min cold", 25 * MINUTE,
-             cargo("rustc", "--locked", "--release", *WITH_KUBERNETES, "--bin", "countersign", "--", "-C", "target-feature=+crt-static")),
+             cargo("rustc", "--locked", "--release", *WITH_KUBERNETES, *static)),
         Step(3, "chart", "2 min, the first time 15", 60 * MINUTE,
              lambda step: run(step, [sys.executable, str(ROOT / "tests" / "chart.py")], env=released)),
         Step(3, "image", "5 s", 10 * MINUTE,

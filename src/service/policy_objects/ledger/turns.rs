@@ -9,14 +9,18 @@ use crate::domain::{clock::BootInstant, policy::ObjectName};
 
 /// Until a change has come by way of a gateway's controller to its proxies, where nobody says when it has.
 const INTERVAL: Duration = Duration::from_millis(150);
-/// Until the other proxies have it as well, once one is heard to have it.
-const MARGIN: Duration = Duration::from_millis(50);
-/// Who has not said by then that it has the change, waits for something else or is very busy.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// The same of the second in a row: what came too fast for Envoy is in use by then, 15 s after it asked for the endpoints in vain.
-const SECOND_PATIENCE: Duration = Duration::from_secs(16);
+/// Until the other proxies have it as well, once one is heard to have it, and until that one takes what comes next: half of what it
+/// took to be heard, within these.
+const MARGINS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Who has not said by then that it has the change waits for something else, or is very busy. Longer than a proxy waits for
+/// endpoints in vain, for one that began to when the change came.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The same of the second in a row: that one may have come while the proxy waited, and has it wait once more.
+const SECOND_PATIENCE: Duration = Duration::from_secs(35);
 /// The same of others after them, until one is heard again.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
+/// After so many of these there is a long one again: who waits and is given something to wait for each second is never heard.
+const REST_EVERY: u32 = 32;
 /// Of more than these it is sooner done with all if they come at once.
 const CROWD: usize = 200;
 
@@ -26,6 +30,8 @@ pub(in crate::service::policy_objects) struct Turns {
     free_at: Option<BootInstant>,
     /// Of whom it is to be heard that proxies use its policy, or use it no more.
     awaited: Option<(ObjectName, bool)>,
+    /// When that began.
+    begun_at: Option<BootInstant>,
     /// How often in a row nobody said so.
     silences: u32,
 }
@@ -42,6 +48,7 @@ impl Turns {
             self.silences = self.silences.saturating_add(1);
         }
         self.awaited = expected.map(|is_used| (service, is_used));
+        self.begun_at = Some(now);
         self.free_at = Some(now.plus(INTERVAL));
     }
 
@@ -51,9 +58,9 @@ impl Turns {
             self.awaited = None;
         }
         let pause = match (&self.awaited, self.silences) {
-            (None, _) => MARGIN,
+            (None, _) => MARGINS.0,
             (Some(_), 0) => PATIENCE,
-            (Some(_), 1) => SECOND_PATIENCE,
+            (Some(_), silences) if silences % REST_EVERY == 1 => SECOND_PATIENCE,
             (Some(_), _) => LITTLE_PATIENCE,
         };
         self.free_at = self.free_at.max(Some(now.plus(pause)));
@@ -73,6 +80,7 @@ impl Turns {
     pub(in crate::service::policy_objects) fn heard(&mut self, now: BootInstant) {
         self.awaited = None;
         self.silences = 0;
-        self.free_at = Some(now.plus(MARGIN));
+        let took = self.begun_at.map_or(Duration::ZERO, |begun_at| now.since(begun_at));
+        self.free_at = Some(now.plus((took / 2).clamp(MARGINS.0, MARGINS.1)));
     }
 }

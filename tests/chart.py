@@ -45,6 +45,8 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("rights", "templates/rbac/cluster-trust-bundle.yaml", ".Values.meshCa | ternary \"istio.io/istiod-ca\" $own", "$own",
      "is not as in"),
     ("rights", "templates/rbac/istiod.yaml", "{{- if .Values.policy }}", "{{- if true }}", "other objects than in the plain files"),
+    ("rights", "templates/rbac/policy.yaml", "and .Values.rbac.create .Values.policy", ".Values.policy", "other objects than in the plain files"),
+    ("rights", "templates/rbac/_binding.tpl", "printf \"%s.%s\" $name .chart.Release.Namespace", "$name", "other objects than in the plain files"),
     ("rights", "templates/rbac/_binding.tpl", "namespace: {{ .chart.Release.Namespace }}", "namespace: countersign", "is not as in"),
     ("services", "templates/services.yaml", "  publishNotReadyAddresses: true\n", "", "leads to nobody"),
     ("addresses", "templates/_config.tpl", '"%s:8443" (default "0.0.0.0" $of.listenAddress)', '"0.0.0.0:8443"', "it listens at"),
@@ -72,7 +74,8 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("alerts", "templates/_alerts.tpl", "alert: CountersignNoActive", "alert: CountersignNobodyActive", "the alerts differ"),
     # the old replicas leave before there are new ones
     ("traffic", "templates/deployment.yaml", ROLLING, "type: Recreate", "requests failed beside"),
-    ("refusals", "templates/_helpers.tpl", "{{- if $of.meshCa -}}", "{{- if false -}}", "is not refused"),
+    ("refusals", "templates/_check.tpl", "{{- if $of.meshCa -}}", "{{- if false -}}", "is not refused"),
+    ("refusals", "templates/_flags.tpl", '--listen: ""', '--listen: "listen"', "is not refused"),
     ("refusals", "values.schema.json", "\"checksum/config\"", "\"checksum\"", "is not refused"),
     ("refusals", "values.schema.json", '"additionalProperties": false', '"additionalProperties": true', "is not refused"),
 ]
@@ -80,7 +83,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 SHOWN_IN = {
     "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
     "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "services": ["all that can be added"],
-    "rights": ["istiod without policies", "the mesh's only CA", "other names"],
+    "rights": ["istiod without policies", "the mesh's only CA", "other names", "rights from elsewhere"],
     "API server": ["the mesh's only CA"], "writes": ["istiod, with objects"], "kubeconform": ["all that can be added"],
 }
 

@@ -21,8 +21,15 @@ fn policies(account: &str) -> Option<Arc<PolicySnapshot>> {
     }])));
     let labels: Arc<Labels> = Arc::new([("app", "s")].into_iter().collect());
     let backing = Backing::Selector((*labels).clone());
-    let facts =
-        ServiceFacts { object: service(), uid: "s".into(), backing, ports: [].into(), opt_out: None, tag: None };
+    let facts = ServiceFacts {
+        object: service(),
+        uid: "s".into(),
+        created: 0,
+        backing,
+        ports: [].into(),
+        opt_out: None,
+        tag: None,
+    };
     index.apply(ClusterChange::Services(Change::Reset(vec![facts])));
     let pod = PodFacts {
         object: ObjectName::new("n", "p"),

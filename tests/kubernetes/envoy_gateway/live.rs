@@ -1,6 +1,8 @@
 //! Live sidecars behind the gateway: the real istiod configures them by way of the real pilot-agent, and nobody has written down
 //! what it would do.
 
+mod refusals;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -230,7 +232,7 @@ fn set_strict(place: &Place, is_strict: bool) {
 fn live_sidecars_take_mutual_tls_whatever_peer_authentication_says() {
     in_own_network("envoy_gateway::live::live_sidecars_take_mutual_tls_whatever_peer_authentication_says", |network| {
         let begin = Instant::now();
-        let live = Live::start(network);
+        let mut live = Live::start(network);
         println!("ready after {:?}", begin.elapsed());
         live.wait_until_mutual();
         let begin = Instant::now();
@@ -264,5 +266,6 @@ fn live_sidecars_take_mutual_tls_whatever_peer_authentication_says() {
             let requests = load.check_since(begin, &format!("from STRICT to STRICT again, {host}"));
             println!("{host}: {requests} requests in {:?}, none failed", begin.elapsed());
         }
+        refusals::check(&mut live);
     });
 }

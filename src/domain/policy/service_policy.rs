@@ -157,6 +157,19 @@ fn behind<'a>(
     (behind, others)
 }
 
+/// Whether requests to a Service can get anywhere, as far as is seen: endpoints that somebody else writes may be there.
+pub(super) fn has_ready_pods<'a>(service: &ServiceFacts, mut pods: impl Iterator<Item = &'a PodFacts>) -> bool {
+    match &service.backing {
+        Backing::Selector(selector) => pods.any(|pod| is_ready(pod) && selector.selects(&pod.labels)),
+        Backing::Slices => true,
+        Backing::ExternalName => false,
+    }
+}
+
+fn is_ready(pod: &PodFacts) -> bool {
+    !pod.finished && pod.ready_at.is_some()
+}
+
 /// Ready pods behind these ports of a Service. None behind one without a selector: what its EndpointSlices name need not take
 /// connections where the Service says.
 pub(super) fn probe_targets<'a>(
@@ -165,7 +178,7 @@ pub(super) fn probe_targets<'a>(
     pods: impl Iterator<Item = &'a PodFacts>,
 ) -> Vec<ProbeTarget> {
     let Backing::Selector(selector) = &service.backing else { return Vec::new() };
-    let ready = pods.filter(|pod| !pod.finished && pod.ready_at.is_some() && selector.selects(&pod.labels));
+    let ready = pods.filter(|pod| is_ready(pod) && selector.selects(&pod.labels));
     let asked = |port: &&PortFacts| ports.contains(&port.number);
     let targets = ready.flat_map(|pod| {
         service.ports.iter().filter(asked).filter_map(|port| {

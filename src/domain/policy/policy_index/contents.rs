@@ -10,7 +10,7 @@ use crate::domain::policy::{
     PodFacts, PolicySettings, ProbeTarget, ServiceFacts, ServicePolicy, SliceEndpoint, SliceFacts, membership,
     peer_authentication::{NamespacePeers, widest},
     port_decider::may_share_pods,
-    service_policy::{Beside, probe_targets, refuses_plaintext},
+    service_policy::{Beside, has_ready_pods, probe_targets, refuses_plaintext},
 };
 
 /// The objects of a namespace, of which it need not be known that it exists.
@@ -206,6 +206,10 @@ impl Contents {
     pub(super) fn probe_targets(&self, service: &str, ports: &[u16]) -> Vec<ProbeTarget> {
         let Some(service) = self.services.get(service) else { return Vec::new() };
         probe_targets(service, ports, self.pods.values())
+    }
+
+    pub(super) fn has_ready_pods(&self, service: &str) -> bool {
+        self.services.get(service).is_some_and(|service| has_ready_pods(service, self.pods.values()))
     }
 
     /// What would hold here with these labels. What is as in `old` is that.

@@ -39,6 +39,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("same bytes", "templates/configmap.yaml", "data:", "data:\n  at: {{ randAlpha 9 }}", "gives other bytes"),
     ("secrets", "templates/configmap.yaml", "kind: ConfigMap", "kind: Secret", "neither creates nor owns Secrets"),
     ("secrets", "templates/configmap.yaml", "data:", "data:\n  x: 'password: x'", "something secret"),
+    ("hooks", "templates/tests/certificate.yaml", "helm.sh/hook: test", "helm.sh/hook: post-install", "is a hook of post-install"),
     ("rights", "templates/rbac/replica.yaml", "verbs: [get, update]", "verbs: [get, list, update]", "is not as in the plain files"),
     ("rights", "templates/rbac/policy.yaml", "apiGroups: [events.k8s.io]", "apiGroups: ['*']", "is not as in the plain files"),
     ("rights", "templates/rbac/policy-objects.yaml", "variables.marked", "true", "is not as in the plain files"),
@@ -81,7 +82,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 ]
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
-    "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
+    "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "hooks": ["as it comes"], "program": ["as it comes"],
     "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "services": ["all that can be added"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names", "rights from elsewhere"],
     "API server": ["the mesh's only CA"], "writes": ["istiod, with objects"], "kubeconform": ["all that can be added"],
@@ -133,6 +134,7 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
     return {
         "stable": lambda it: objects.stable(it.chart),
         "secrets": lambda it: it.each(lambda one, items: objects.without_secrets(items)),
+        "hooks": lambda it: it.each(lambda one, items: objects.without_hooks(items)),
         "rights": lambda it: it.each(objects.same_rights),
         "services": lambda it: it.each(objects.found_unready),
         "addresses": lambda it: it.each(lambda one, _: objects.listens_where_told(one, it.text(one) + it.gateway(one))),

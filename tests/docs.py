@@ -21,7 +21,7 @@ from chart_checks.helm import Broken, provide
 from docs_checks import cluster, names, versions
 from docs_checks.follow import Folder
 from docs_checks.pages import Block, blocks, inline, pages, simple_commands
-from docs_checks.parse import Parser, Reader, known_values
+from docs_checks.parse import Parser, Reader, check_continuous_delivery, known_values
 from run import RELEASE, ROOT, Failed, Step, build_driver, kubernetes_version, say
 
 # What else a block needs, by page and beginning.
@@ -136,6 +136,7 @@ def main() -> int:
         reader = Reader(parser)
         follow_pages(binary, reader)
         say(f"{read_sentences(reader)} commands within sentences read")
+        say(f"{check_continuous_delivery()} files for Argo CD and Flux have values that the chart takes")
         say(f"{versions.check(ROOT / 'docs' / 'compatibility.md')} versions are those of the tests")
         say(f"{versions.migrations(parser.all_flags(), known_values())} settings of the pages for those who come from elsewhere are there")
         say(f"{names.check_flags(parser)} flags are some command's, {names.check_index()} pages are in README.md")

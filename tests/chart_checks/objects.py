@@ -66,6 +66,14 @@ def without_secrets(items: List[dict]) -> None:
             raise Broken(f"{key(item)} has something secret in it: {found[0]}")
 
 
+def without_hooks(items: List[dict]) -> None:
+    """But those of `helm test`: an Argo CD has other ones, and would run them at another time or never."""
+    for item in items:
+        hook = item["metadata"].get("annotations", {}).get("helm.sh/hook", "test")
+        if hook != "test":
+            raise Broken(f"{key(item)} is a hook of {hook}")
+
+
 def named(value: object, one: Set) -> object:
     """A plain file's object as these values name it."""
     if isinstance(value, dict):

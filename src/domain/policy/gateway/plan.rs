@@ -15,6 +15,8 @@ pub const CA_CONFIG_MAP: &str = "countersign-mesh-ca";
 const PREFIX: &str = "countersign-";
 /// Where the agent's socket is in the pods of an Envoy Gateway.
 const SOCKET: &str = "/var/run/countersign/workload.sock";
+/// Envoy would take none whose path does not fit into `sockaddr_un`, with the byte that ends it.
+const _: () = assert!(SOCKET.len() < 108);
 /// Before namespace and name of a Service, the name by which the agent serves its identities over SDS.
 const RESOURCE: &str = "validation/";
 
@@ -276,7 +278,7 @@ impl SdsSecretFacts {
 }
 
 impl SdsUrl {
-    /// The value of `url`. Its path has fewer than the 108 bytes that a socket's may have.
+    /// The value of `url`.
     pub fn text(self) -> String {
         match self {
             Self::Path => SOCKET.to_owned(),

@@ -78,7 +78,7 @@ fn plan(pods: usize) -> GatewayPlan {
         (service.name, Arc::new(plan))
     });
     let namespace = NamespacePlan { name: "app".into(), services: services.collect() };
-    let carriers = (pods > 0).then(|| ("edge/envoy".parse().unwrap(), pods)).into_iter().collect();
+    let carriers = (pods > 0).then(|| ("edge/envoy".parse().unwrap(), [gateway.clone()].into())).into_iter().collect();
     let state =
         GatewayState { gateway: gateway.clone(), uid: "g".into(), is_ready: true, carriers, conditions: [].into() };
     GatewayPlan {

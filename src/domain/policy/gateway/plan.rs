@@ -1,7 +1,11 @@
 //! What follows for gateways: the objects that are to be there, and what is to be said of each Service and Gateway. What did not change
 //! from one plan to the next is shared between them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use super::SdsSecretFacts;
 use crate::domain::{
@@ -134,8 +138,8 @@ pub struct GatewayState {
     pub uid: Box<str>,
     /// Whether it can send requests to Services of the mesh, as far as is seen.
     pub is_ready: bool,
-    /// Whom its pods run as, and how many run as each.
-    pub carriers: BTreeMap<ServiceAccount, usize>,
+    /// Whom its pods run as, and which run as each.
+    pub carriers: BTreeMap<ServiceAccount, BTreeSet<ObjectName>>,
     /// What is worth knowing.
     pub conditions: Box<[Condition]>,
 }

@@ -29,16 +29,21 @@ impl RenewalMetrics {
 
     /// Takes over what the publishers have counted, and shows when each certificate ends.
     pub(super) fn read(&self, show_expiry: impl Fn(ExpiringCertificate, Timestamp)) {
-        for (certificate, stats) in self.followed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            if stats.not_after_seconds() > 0 {
-                show_expiry(*certificate, Timestamp::from_seconds(stats.not_after_seconds()));
-            }
-            if *certificate == ExpiringCertificate::Svid {
-                self.raise(RenewalOutcome::Renewed, stats.renewals());
-                self.raise(RenewalOutcome::Failed, stats.failures());
-                self.rejections.inc_by(stats.rejections().saturating_sub(self.rejections.get()));
-                self.skew.set(stats.skew_seconds());
-            }
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        // the one that ends last first: of several SVIDs the one that ends first is shown
+        let mut ends: Vec<_> =
+            followed.iter().map(|(certificate, stats)| (stats.not_after_seconds(), *certificate)).collect();
+        ends.sort_by_key(|(end, _)| std::cmp::Reverse(*end));
+        for (end, certificate) in ends.into_iter().filter(|(end, _)| *end > 0) {
+            show_expiry(certificate, Timestamp::from_seconds(end));
+        }
+        let svids = || followed.iter().filter(|(certificate, _)| *certificate == ExpiringCertificate::Svid);
+        let total = |count: fn(&RenewalStats) -> u64| svids().map(|(_, stats)| count(stats)).sum::<u64>();
+        self.raise(RenewalOutcome::Renewed, total(RenewalStats::renewals));
+        self.raise(RenewalOutcome::Failed, total(RenewalStats::failures));
+        self.rejections.inc_by(total(RenewalStats::rejections).saturating_sub(self.rejections.get()));
+        if let Some(skew) = svids().map(|(_, stats)| stats.skew_seconds()).max() {
+            self.skew.set(skew);
         }
     }
 

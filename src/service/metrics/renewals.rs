@@ -30,12 +30,13 @@ impl RenewalMetrics {
     /// Takes over what the publishers have counted, and shows when each certificate ends.
     pub(super) fn read(&self, show_expiry: impl Fn(ExpiringCertificate, Timestamp)) {
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        // the one that ends last first: of several SVIDs the one that ends first is shown
-        let mut ends: Vec<_> =
-            followed.iter().map(|(certificate, stats)| (stats.not_after_seconds(), *certificate)).collect();
-        ends.sort_by_key(|(end, _)| std::cmp::Reverse(*end));
-        for (end, certificate) in ends.into_iter().filter(|(end, _)| *end > 0) {
-            show_expiry(certificate, Timestamp::from_seconds(end));
+        for (certificate, _) in followed.iter() {
+            let all = || followed.iter().filter(|(other, _)| other == certificate).map(|(_, stats)| stats);
+            // of several the one that ends first is shown, and goes on being shown when it has ended
+            let end = all().map(|stats| stats.not_after_seconds()).filter(|end| *end > 0).min();
+            if let Some(end) = end.filter(|_| !all().any(|stats| stats.is_withdrawn())) {
+                show_expiry(*certificate, Timestamp::from_seconds(end));
+            }
         }
         let svids = || followed.iter().filter(|(certificate, _)| *certificate == ExpiringCertificate::Svid);
         let total = |count: fn(&RenewalStats) -> u64| svids().map(|(_, stats)| count(stats)).sum::<u64>();

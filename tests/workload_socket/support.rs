@@ -284,7 +284,7 @@ impl Socket {
         let (stop, stopped) = oneshot::channel::<()>();
         let identity = publisher.identity.clone();
         let known = trust.as_ref().map(|served| served.trust.clone());
-        let jwt = ServedJwt { svids: None, trust: known, clock: TestClock::new() };
+        let jwt = ServedJwt { svids: Vec::new(), trust: known, clock: TestClock::new() };
         let server = tokio::spawn(workload_server::serve(listener, identity, trust, policies, jwt, async {
             _ = stopped.await;
         }));

@@ -54,7 +54,12 @@ impl RenewalStats {
         self.not_after.load(Ordering::Relaxed)
     }
 
-    pub(super) fn renewed(&self, not_after: Timestamp) {
+    /// Whether the last one has ended without a successor.
+    pub fn is_withdrawn(&self) -> bool {
+        self.renewals() > 0 && self.not_after_seconds() == 0
+    }
+
+    pub(in crate::service) fn renewed(&self, not_after: Timestamp) {
         self.renewed.fetch_add(1, Ordering::Relaxed);
         self.not_after.store(not_after.seconds(), Ordering::Relaxed);
         self.skewed(Duration::ZERO);
@@ -84,7 +89,7 @@ impl RenewalStats {
         })
     }
 
-    pub(super) fn withdrawn(&self) {
+    pub(in crate::service) fn withdrawn(&self) {
         self.not_after.store(0, Ordering::Relaxed);
     }
 }

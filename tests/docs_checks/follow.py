@@ -77,7 +77,9 @@ class Folder:
     def start_pair(self) -> None:
         self._start("countersign serve", ["countersign", "serve"])
         child, log = self.background[-1], self.path / "terminal-0.log"
-        wait("an identity of its own", child, log, lambda: self._quiet("countersign", "inspect", f"unix://{self.path}/countersign-data/workload.sock"))
+        socket = f"unix://{self.path}/countersign-data/workload.sock"
+        wait("an identity of its own", child, log, lambda: self._quiet("countersign", "inspect", socket))
+        wait("an answer to operators", child, log, lambda: self._quiet("countersign", "authority", "x509", "show"))
 
     def _start(self, command: str, words: List[str]) -> None:
         log = self.path / f"terminal-{len(self.background)}.log"

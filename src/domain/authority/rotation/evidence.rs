@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::domain::clock::Timestamp;
+use crate::domain::{bundle::SHORTEST_INTERVAL, clock::Timestamp};
 
 /// How far the bundle has come, as far as anybody has said so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,9 @@ impl Evidence {
 
     /// Who has not been reached by the bundle of this sequence.
     pub(super) fn not_reached(&self, sequence: u64, now: Timestamp) -> Vec<Obstacle> {
-        let fetched_by = self.endpoint.map(|offered| offered.since.plus(offered.hint.saturating_mul(HINTS)));
+        // nobody has to read more often than our own kind does, whatever the hint
+        let period = |offered: Offered| offered.hint.max(SHORTEST_INTERVAL);
+        let fetched_by = self.endpoint.map(|offered| offered.since.plus(period(offered).saturating_mul(HINTS)));
         let strangers = fetched_by.filter(|until| *until > now).map(|until| Obstacle::NotFetched { until });
         self.unreached(sequence).chain(strangers).collect()
     }

@@ -96,7 +96,9 @@ fn status_of(error: &RotationError) -> Status {
     let text = error.to_string();
     match error {
         RotationError::Order(error) => status_of_order(error),
-        RotationError::Refused(_) | RotationError::State(StateError::Unusable(_)) => Status::invalid_argument(text),
+        RotationError::Refused(_) | RotationError::Intermediate(_) | RotationError::State(StateError::Unusable(_)) => {
+            Status::invalid_argument(text)
+        }
         RotationError::State(StateError::Damaged(_)) => Status::data_loss(text),
         RotationError::State(StateError::Conflict { .. } | StateError::Fenced { .. } | StateError::Io(_)) => {
             Status::unavailable(text)

@@ -95,9 +95,8 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let publisher = publisher.checked_by(check).with_bundle_of(bundle.roots.clone());
     client.renew_by(identity.clone());
     let renewed = (identity.clone(), publisher.renew_now());
-    let trust = bundle.follow(&client, endpoints, config.trust_domain.clone(), renewed, |name, task| {
-        spawn(&mut supervisor, name, task, &shutdown);
-    })?;
+    let trust_domain = config.trust_domain.clone();
+    let trust = bundle.follow(&client, endpoints, trust_domain, renewed, (&shutdown, &mut supervisor))?;
     let minter = Arc::new(PairMinter::new(Arc::clone(&client)));
     let jwt = ServedJwt::by(minter, config.trust_domain, trust.trust.clone(), Arc::clone(&clock) as _);
 

@@ -87,4 +87,7 @@ pub trait Followers: Send + Sync {
 
     /// Each of them, with the sequence that it said last is in effect.
     fn reached(&self) -> Vec<Reached>;
+
+    /// Agents that were lost sight of without having said that they end.
+    fn lost_agents(&self) -> Vec<Reached>;
 }

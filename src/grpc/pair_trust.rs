@@ -140,8 +140,11 @@ impl Passing {
         let too_many = |error: TooManyFollowers| Status::resource_exhausted(error.to_string());
         self.passed.are(all).map_err(too_many)?;
         if self.itself.is_none() && !message.replica.is_empty() {
-            let name = if self.certified.is_empty() { &message.replica } else { &self.certified };
-            self.itself = Some(self.followers.open_replica(name).map_err(too_many)?);
+            let opened = match self.certified.as_str() {
+                "" => self.followers.open_process(&message.replica),
+                uid => self.followers.open_pod(uid),
+            };
+            self.itself = Some(opened.map_err(too_many)?);
         }
         if let Some(itself) = &self.itself {
             itself.says(message.known);

@@ -22,6 +22,7 @@ use crate::domain::{
         Authorities, AuthorityId, DueStep, Evidence, Obstacle, Offered, Phase, Reached, Slot, Step, StepRefused,
         due_step,
     },
+    bundle::SHORTEST_INTERVAL,
     clock::{Clock, Timestamp},
     x509::Certificate,
 };
@@ -201,7 +202,9 @@ impl AuthorityRotation {
             );
         }
         let sequence = state.trust().borrow().as_ref().and_then(|trust| trust.own.sequence).unwrap_or_default();
-        Ok(RotationReport { sequence, authorities: report, id, done, obstacles })
+        let behind = Evidence { followers: self.propagation.followers.reached(), ..Evidence::default() };
+        let behind = behind.unreached(sequence).map(|one| one.to_string()).collect();
+        Ok(RotationReport { sequence, authorities: report, id, done, obstacles, behind })
     }
 
     fn report(
@@ -234,7 +237,9 @@ impl AuthorityRotation {
     fn evidence(&self, kind: AuthorityKind, found: &KindState, state: &TermState) -> Evidence {
         let Propagation { followers, places, endpoint } = &self.propagation;
         let status = places.as_ref().filter(|_| kind == AuthorityKind::X509).map(|places| places.borrow().clone());
-        let offered = endpoint.zip(found.prepared_since).map(|(hint, since)| Offered { since, hint });
+        // our own kind reads no more often, whatever the hint
+        let hint = endpoint.map(|hint| hint.max(SHORTEST_INTERVAL));
+        let offered = hint.zip(found.prepared_since).map(|(hint, since)| Offered { since, hint });
         let mut reached = followers.reached();
         if kind == AuthorityKind::Jwt {
             reached.extend(followers.lost_agents());

@@ -4,6 +4,7 @@
 
 mod lost;
 mod streams;
+mod who;
 
 use std::{
     collections::HashMap,
@@ -14,7 +15,10 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 pub use self::streams::TooManyFollowers;
-use self::streams::{Origin, Streams, Who};
+use self::{
+    streams::{Origin, Streams},
+    who::Who,
+};
 use super::ports::Followers;
 use crate::domain::{authority::rotation::Reached, identity::SpiffeId};
 
@@ -91,13 +95,22 @@ impl TrustFollowers {
         self.open_from(Origin::Here, Who::Agent(follower))
     }
 
-    /// The replica of this name has opened a stream here: its bundle endpoint and its agents go by what it knows.
+    /// The replica in the pod of this UID has opened a stream here: its bundle endpoint and its agents go by what it knows.
     ///
     /// # Errors
     ///
     /// When there are too many.
-    pub fn open_replica(self: &Arc<Self>, name: &str) -> Result<FollowerStream, TooManyFollowers> {
-        self.open_from(Origin::OtherReplica, Who::replica(name))
+    pub fn open_pod(self: &Arc<Self>, uid: &str) -> Result<FollowerStream, TooManyFollowers> {
+        self.open_from(Origin::OtherReplica, Who::Replica(uid.into()))
+    }
+
+    /// The same of a replica that only says itself how its process is called.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many.
+    pub fn open_process(self: &Arc<Self>, name: &str) -> Result<FollowerStream, TooManyFollowers> {
+        self.open_from(Origin::OtherReplica, Who::process(name))
     }
 
     /// Another replica has begun to tell of its own.
@@ -113,7 +126,7 @@ impl TrustFollowers {
         streams.gather_until(Instant::now() + GATHERING);
         streams.forget_lost();
         if let Some((name, sequence)) = before {
-            streams.lose(Who::replica(name), sequence);
+            streams.lose(Who::process(name), sequence);
         }
     }
 

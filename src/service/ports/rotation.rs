@@ -57,6 +57,8 @@ pub struct RotationReport {
     pub done: bool,
     /// Who would break, or has been taken the risk of, if it was forced.
     pub obstacles: Vec<String>,
+    /// Who follows the bundle and has an older one.
+    pub behind: Vec<String>,
 }
 
 /// One authority.

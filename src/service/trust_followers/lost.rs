@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::streams::Who;
+use super::who::Who;
 use crate::domain::authority::rotation::Reached;
 
 /// How long one counts. Its SVIDs live for a day unless another life was asked for; a replica that hears of nothing for so long

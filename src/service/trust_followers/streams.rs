@@ -2,14 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::{Follower, Standing, lost::Lost};
+use super::{Follower, Standing, lost::Lost, who::Who};
 use crate::domain::authority::rotation::Reached;
 
 /// A follower comes back to some replica within this, if it comes back.
@@ -21,14 +19,6 @@ const STREAMS_AT_MOST: usize = 16_384;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{STREAMS_AT_MOST} streams follow the trust already")]
 pub struct TooManyFollowers;
-
-/// Who follows.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Who {
-    Agent(Follower),
-    /// By its place, a pod or a slot: a process that was started anew there follows in its stead.
-    Replica(Arc<str>),
-}
 
 /// Whose a stream is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,22 +50,6 @@ struct Gone {
     at: Instant,
     /// Whether it has said that it ends.
     has_left: bool,
-}
-
-impl Who {
-    /// A replica is called by its place and a random part behind it.
-    pub(super) fn replica(name: &str) -> Self {
-        Self::Replica(name.rsplit_once('-').map_or(name, |(place, _)| place).into())
-    }
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Agent(Follower { identity, instance }) => write!(f, "agent {instance} of {identity}"),
-            Self::Replica(place) => write!(f, "replica {place}"),
-        }
-    }
 }
 
 impl Streams {

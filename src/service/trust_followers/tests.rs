@@ -120,7 +120,7 @@ async fn who_has_said_at_another_replica_that_it_ends_is_lost_nowhere() {
 #[tokio::test(start_paused = true)]
 async fn a_replica_counts_while_it_follows_and_for_a_day_after_it_was_lost_unless_another_process_takes_its_place() {
     let followers = Arc::new(TrustFollowers::default());
-    let replica = followers.open_replica("pod-b-11").unwrap();
+    let replica = followers.open_process("pod-b-11").unwrap();
     replica.says(4);
     assert_eq!((reached(&followers), followers.here()), (vec![("replica pod-b".into(), 4)], Vec::new()));
     drop(replica);
@@ -128,12 +128,18 @@ async fn a_replica_counts_while_it_follows_and_for_a_day_after_it_was_lost_unles
     let [(who, 4)] = &reached(&followers)[..] else { panic!("{:?}", reached(&followers)) };
     assert!(who.starts_with("replica pod-b, lost sight of 1 min ago and waited for 1440 min longer"), "{who}");
     assert_eq!(lost(&followers), [], "it is no agent");
-    let anew = followers.open_replica("pod-b-22").unwrap();
+    let anew = followers.open_pod("pod-b").unwrap();
     assert_eq!(reached(&followers), [("replica pod-b".into(), 0)]);
     anew.leaves();
     assert_eq!(reached(&followers), []);
 
     followers.take_over(Some(("pod-c-33", 2)));
+    advance(GATHERING).await;
+    assert_eq!(reached(&followers).len(), 1);
+    let back = followers.open_pod("pod-c").unwrap();
+    assert_eq!(reached(&followers), [("replica pod-c".into(), 0)]);
+    back.leaves();
+    followers.take_over(Some(("pod-c-44", 2)));
     advance(GATHERING).await;
     assert_eq!(reached(&followers).len(), 1);
     followers.take_over(None);

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::domain::{bundle::SHORTEST_INTERVAL, clock::Timestamp};
+use crate::domain::clock::Timestamp;
 
 /// How far the bundle has come, as far as anybody has said so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Reached {
 pub struct Offered {
     /// Since when.
     pub since: Timestamp,
-    /// `spiffe_refresh_hint`.
+    /// `spiffe_refresh_hint`, unless that is shorter than any reader's pause.
     pub hint: Duration,
 }
 
@@ -72,14 +72,13 @@ impl Evidence {
 
     /// Who has not been reached by the bundle of this sequence.
     pub(super) fn not_reached(&self, sequence: u64, now: Timestamp) -> Vec<Obstacle> {
-        // nobody has to read more often than our own kind does, whatever the hint
-        let period = |offered: Offered| offered.hint.max(SHORTEST_INTERVAL);
-        let fetched_by = self.endpoint.map(|offered| offered.since.plus(period(offered).saturating_mul(HINTS)));
+        let fetched_by = self.endpoint.map(|offered| offered.since.plus(offered.hint.saturating_mul(HINTS)));
         let strangers = fetched_by.filter(|until| *until > now).map(|until| Obstacle::NotFetched { until });
         self.unreached(sequence).chain(strangers).collect()
     }
 
-    fn unreached(&self, sequence: u64) -> impl Iterator<Item = Obstacle> {
+    /// Whoever has not said to have the bundle of this sequence, or a newer one.
+    pub fn unreached(&self, sequence: u64) -> impl Iterator<Item = Obstacle> {
         let behind = self.followers.iter().chain(&self.places).filter(move |reached| reached.sequence < sequence);
         behind.map(move |reached| Obstacle::NotReached {
             who: reached.who.clone(),

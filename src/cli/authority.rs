@@ -21,6 +21,8 @@ struct Shown {
     sequence: u64,
     /// In the order in which they were published.
     authorities: Vec<Entry>,
+    /// Who follows the bundle and has an older one.
+    behind: Vec<String>,
 }
 
 /// One of them. Times are RFC 3339.
@@ -50,7 +52,7 @@ struct Entry {
 /// When a serializer fails.
 pub fn render(report: &RotationReport, form: ListForm) -> io::Result<String> {
     let authorities = report.authorities.iter().map(entry).collect();
-    form.render(&Shown { sequence: report.sequence, authorities }, table)
+    form.render(&Shown { sequence: report.sequence, authorities, behind: report.behind.clone() }, table)
 }
 
 /// What came of a step, with a newline at its end.
@@ -59,7 +61,7 @@ pub fn render(report: &RotationReport, form: ListForm) -> io::Result<String> {
 ///
 /// In words, when the step was wanted and not taken.
 pub fn outcome(step: &WantedStep, dry_run: bool, report: &RotationReport) -> Result<String, String> {
-    let RotationReport { sequence, authorities, id, done, obstacles } = report;
+    let RotationReport { sequence, authorities, id, done, obstacles, .. } = report;
     let waits = obstacles.join("\n  ");
     if dry_run {
         return Ok(match obstacles.as_slice() {
@@ -118,7 +120,7 @@ fn entry(report: &AuthorityReport) -> Entry {
     }
 }
 
-fn table(Shown { sequence, authorities }: &Shown) -> Result<String, fmt::Error> {
+fn table(Shown { sequence, authorities, behind }: &Shown) -> Result<String, fmt::Error> {
     let widest = authorities.iter().map(|entry| entry.id.len()).max().unwrap_or(0).max("AUTHORITY".len());
     let mut text = String::new();
     writeln!(text, "{:widest$}  {:13}  {:20}  {:>9}  LAST SIGNED ENDS", "AUTHORITY", "PHASE", "ENDS", "PUBLISHED")?;
@@ -128,6 +130,9 @@ fn table(Shown { sequence, authorities }: &Shown) -> Result<String, fmt::Error> 
         writeln!(text, "{id:widest$}  {phase:13}  {not_after:20}  {published_in:>9}  {last_end}")?;
     }
     writeln!(text, "bundle {sequence}")?;
+    for one in behind {
+        writeln!(text, "  {one}")?;
+    }
     for Entry { id, waits_for, .. } in authorities.iter().filter(|entry| !entry.waits_for.is_empty()) {
         writeln!(text, "the next step of {id} waits:\n  {}", waits_for.join("\n  "))?;
     }
@@ -154,7 +159,14 @@ mod tests {
         };
         let active = AuthorityReport { slot: slot("bb", Phase::Active, false), last_end: None, waits_for: Vec::new() };
         let obstacles = obstacles.iter().map(|text| (*text).to_owned()).collect();
-        RotationReport { sequence: 4, authorities: vec![old, active], id: "aa".into(), done, obstacles }
+        RotationReport {
+            sequence: 4,
+            authorities: vec![old, active],
+            id: "aa".into(),
+            done,
+            obstacles,
+            behind: vec!["replica b has bundle 3, not 4".into()],
+        }
     }
 
     #[test]
@@ -165,7 +177,8 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("bb         active ") && text.ends_with("bundle 4\nthe next step of aa waits:\n  leaves\n"),
+            text.contains("bb         active ")
+                && text.ends_with("bundle 4\n  replica b has bundle 3, not 4\nthe next step of aa waits:\n  leaves\n"),
             "{text}"
         );
         let json: serde_json::Value =

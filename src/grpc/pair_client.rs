@@ -98,7 +98,7 @@ impl PairClient {
 
     /// For following what the active publishes, on channels of its own. They belong to the runtime on which that is done.
     pub fn trust(&self) -> PairTrustClient {
-        PairTrustClient(self.asking.with_own_channels())
+        PairTrustClient { channels: self.asking.with_own_channels(), replica: self.replica.clone() }
     }
 
     fn over(

@@ -1,9 +1,9 @@
 //! What is published for others to verify by, between replicas: who is active tells the others, and they tell who follows at them.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream::unfold;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,9 +19,9 @@ use crate::{
         pair_trust_service_server::PairTrustService,
     },
     service::{
-        pair_trust::{PairTrustStream, TermTrust, TermTrustReceiver, TrustOfActive},
+        pair_trust::{ActiveSays, PairTrustStream, StandbySays, TermTrustReceiver, TrustOfActive},
         ports::{ActiveReplica, BoxFuture},
-        trust_followers::{Follower, PassedFollowers, TrustFollowers},
+        trust_followers::{FollowerStream, PassedFollowers, TooManyFollowers, TrustFollowers},
     },
 };
 
@@ -58,13 +58,16 @@ impl PairTrustService for PassedTrust {
     type FollowStream = PairTrustUpdates;
 
     async fn follow(&self, request: Request<Streaming<PassedMessage>>) -> Result<Response<PairTrustUpdates>, Status> {
-        self.peers.name(request.extensions(), String::new())?;
+        let certified = self.peers.name(request.extensions(), String::new())?;
         let mut known = self.access.known.clone();
         known.mark_changed();
         let passing = Passing {
             messages: request.into_inner(),
-            known,
+            known: Some(known),
+            certified,
             passed: self.access.followers.passed(),
+            followers: Arc::clone(&self.access.followers),
+            itself: None,
             rendered: Arc::clone(&self.rendered),
         };
         Ok(Response::new(Box::pin(unfold(Some(passing), |passing: Option<Passing>| async move {
@@ -81,22 +84,47 @@ impl PairTrustService for PassedTrust {
 /// Another replica's stream.
 struct Passing {
     messages: Streaming<PassedMessage>,
-    known: TermTrustReceiver,
+    /// `None` when this replica has said that it ends.
+    known: Option<TermTrustReceiver>,
+    /// Where the other one runs, by its certificate; empty on one machine.
+    certified: String,
     passed: PassedFollowers,
+    followers: Arc<TrustFollowers>,
+    /// The other one, once it has said what it knows.
+    itself: Option<FollowerStream>,
     rendered: Arc<Rendered>,
+}
+
+impl Drop for Passing {
+    /// On one machine nobody is cut off: whoever is gone serves nobody.
+    fn drop(&mut self) {
+        if let Some(itself) = self.itself.take().filter(|_| self.certified.is_empty()) {
+            itself.leaves();
+        }
+    }
 }
 
 impl Passing {
     async fn next(&mut self) -> Result<Option<PairTrust>, Status> {
         loop {
+            let Some(known) = &mut self.known else { return Ok(None) };
             tokio::select! {
                 message = self.messages.message() => {
                     let Some(message) = message? else { return Ok(None) };
+                    if message.leaves {
+                        if let Some(itself) = self.itself.take() {
+                            itself.leaves();
+                        }
+                        return Ok(None);
+                    }
                     self.take(&message)?;
                 }
-                changed = self.known.changed() => {
-                    changed.map_err(|_closed| Status::unavailable("this replica is leaving"))?;
-                    if let Some(known) = &*self.known.borrow_and_update() {
+                changed = known.changed() => {
+                    if changed.is_err() {
+                        self.known = None;
+                        return Ok(Some(PairTrust { leaves: true, ..PairTrust::default() }));
+                    }
+                    if let Some(known) = &*known.borrow_and_update() {
                         return Ok(Some(pair_message(known, &self.rendered)));
                     }
                 }
@@ -109,14 +137,34 @@ impl Passing {
             return Err(Status::resource_exhausted(format!("over {FOLLOWERS_AT_MOST} followers")));
         }
         let all = message.followers.iter().map(passed_of).collect::<Result<Vec<_>, _>>()?;
-        self.passed.are(all).map_err(|error| Status::resource_exhausted(error.to_string()))
+        let too_many = |error: TooManyFollowers| Status::resource_exhausted(error.to_string());
+        self.passed.are(all).map_err(too_many)?;
+        if self.itself.is_none() && !message.replica.is_empty() {
+            let opened = match self.certified.as_str() {
+                "" => self.followers.open_process(&message.replica),
+                uid => self.followers.open_pod(uid),
+            };
+            self.itself = Some(opened.map_err(too_many)?);
+        }
+        if let Some(itself) = &self.itself {
+            itself.says(message.known);
+        }
+        Ok(())
     }
 }
 
 /// The other replicas, as they are asked.
-pub struct PairTrustClient(pub(super) PairChannels);
+pub struct PairTrustClient {
+    pub(super) channels: PairChannels,
+    /// In whose name.
+    pub(super) replica: String,
+}
+
+/// A replica that ends waits for so long until that is heard.
+const HEARD_WITHIN: Duration = Duration::from_millis(200);
 
 struct FromActive {
+    replica: String,
     messages: mpsc::Sender<PassedMessage>,
     updates: Streaming<PairTrust>,
 }
@@ -124,13 +172,16 @@ struct FromActive {
 impl TrustOfActive for PairTrustClient {
     fn open<'a>(&'a self, active: &'a ActiveReplica) -> BoxFuture<'a, Result<Box<dyn PairTrustStream>, String>> {
         Box::pin(async move {
-            let line = self.0.to(&active.endpoint)?;
+            let line = self.channels.to(&active.endpoint)?;
             let (messages, passed) = mpsc::channel(1);
             let mut client = PairTrustServiceClient::new(line.channel.clone()).max_decoding_message_size(MAX_TRUST);
             match client.follow(ReceiverStream::new(passed)).await {
-                Ok(updates) => Ok(Box::new(FromActive { messages, updates: updates.into_inner() }) as _),
+                Ok(updates) => {
+                    let (replica, updates) = (self.replica.clone(), updates.into_inner());
+                    Ok(Box::new(FromActive { replica, messages, updates }) as _)
+                }
                 Err(status) => {
-                    self.0.forget(&line);
+                    self.channels.forget(&line);
                     Err(said_by(&status))
                 }
             }
@@ -139,15 +190,29 @@ impl TrustOfActive for PairTrustClient {
 }
 
 impl PairTrustStream for FromActive {
-    fn next(&mut self) -> BoxFuture<'_, Result<TermTrust, String>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<ActiveSays, String>> {
         Box::pin(async {
             let message = self.updates.message().await.map_err(|status| said_by(&status))?;
             pair_trust_of(message.ok_or("the replica has ended the stream")?)
         })
     }
 
-    fn tell(&mut self, followers: Vec<(Follower, u64)>) -> BoxFuture<'_, Result<(), String>> {
-        let message = PassedMessage { followers: followers.into_iter().map(passed_message).collect() };
+    fn tell(&mut self, here: StandbySays) -> BoxFuture<'_, Result<(), String>> {
+        let StandbySays { known, followers } = here;
+        let followers = followers.into_iter().map(passed_message).collect();
+        let message = PassedMessage { followers, replica: self.replica.clone(), known, leaves: false };
         Box::pin(async { self.messages.send(message).await.map_err(|_closed| "the stream has ended".to_owned()) })
+    }
+
+    fn leave(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let said = async {
+                let message = PassedMessage { leaves: true, ..PassedMessage::default() };
+                if self.messages.send(message).await.is_ok() {
+                    while self.updates.message().await.is_ok_and(|update| update.is_some()) {}
+                }
+            };
+            let _heard = timeout(HEARD_WITHIN, said).await.is_ok();
+        })
     }
 }

@@ -55,7 +55,8 @@ pub(super) fn request_for(order: &RotationOrder) -> RotateRequest {
 
 /// The answer.
 pub(super) fn answer(result: Result<RotationReport, RotationError>) -> Result<Rotation, Status> {
-    let RotationReport { sequence, authorities, id, done, obstacles } = result.map_err(|error| status_of(&error))?;
+    let RotationReport { sequence, authorities, id, done, obstacles, behind } =
+        result.map_err(|error| status_of(&error))?;
     let authorities = authorities.into_iter().map(|AuthorityReport { slot, last_end, waits_for }| {
         let phase = match slot.phase {
             rotation::Phase::Prepared => Phase::Prepared,
@@ -72,12 +73,12 @@ pub(super) fn answer(result: Result<RotationReport, RotationError>) -> Result<Ro
             waits_for,
         }
     });
-    Ok(Rotation { sequence, authorities: authorities.collect(), id, done, obstacles })
+    Ok(Rotation { sequence, authorities: authorities.collect(), id, done, obstacles, behind })
 }
 
 /// What was answered.
 pub(super) fn report_of(rotation: Rotation) -> Result<RotationReport, Status> {
-    let Rotation { sequence, authorities, id, done, obstacles } = rotation;
+    let Rotation { sequence, authorities, id, done, obstacles, behind } = rotation;
     let authorities = authorities.into_iter().map(|authority| {
         let phase = match authority.phase() {
             Phase::Prepared => rotation::Phase::Prepared,
@@ -89,14 +90,16 @@ pub(super) fn report_of(rotation: Rotation) -> Result<RotationReport, Status> {
         let slot = Slot { id, phase, not_after: Timestamp::from_seconds(not_after), tainted, published_in };
         Ok(AuthorityReport { slot, last_end: last_end.map(Timestamp::from_seconds), waits_for })
     });
-    Ok(RotationReport { sequence, authorities: authorities.collect::<Result<_, _>>()?, id, done, obstacles })
+    Ok(RotationReport { sequence, authorities: authorities.collect::<Result<_, _>>()?, id, done, obstacles, behind })
 }
 
 fn status_of(error: &RotationError) -> Status {
     let text = error.to_string();
     match error {
         RotationError::Order(error) => status_of_order(error),
-        RotationError::Refused(_) | RotationError::State(StateError::Unusable(_)) => Status::invalid_argument(text),
+        RotationError::Refused(_) | RotationError::Intermediate(_) | RotationError::State(StateError::Unusable(_)) => {
+            Status::invalid_argument(text)
+        }
         RotationError::State(StateError::Damaged(_)) => Status::data_loss(text),
         RotationError::State(StateError::Conflict { .. } | StateError::Fenced { .. } | StateError::Io(_)) => {
             Status::unavailable(text)
@@ -130,7 +133,8 @@ mod tests {
             AuthorityReport { slot, last_end: Some(not_after), waits_for: vec!["x".into()] }
         });
         let obstacles = vec!["y".into()];
-        let report = RotationReport { sequence: 5, authorities: authorities.to_vec(), id: id(), done: true, obstacles };
+        let (authorities, behind) = (authorities.to_vec(), vec!["z".into()]);
+        let report = RotationReport { sequence: 5, authorities, id: id(), done: true, obstacles, behind };
         assert_eq!(report_of(answer(Ok(report.clone())).unwrap()).unwrap(), report);
         assert!(order_of(RotateRequest::default()).is_err());
     }

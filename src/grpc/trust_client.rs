@@ -1,8 +1,8 @@
 //! Following what a pair publishes for others to verify by: the agent's side.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 
@@ -26,6 +26,9 @@ pub struct FollowedAuthority {
     instance: String,
 }
 
+/// A process that ends waits for so long until that is heard.
+const HEARD_WITHIN: Duration = Duration::from_millis(200);
+
 struct Followed {
     /// The connection is this stream's alone, and goes with it.
     _connection: CaClient,
@@ -48,7 +51,8 @@ impl TrustSource for FollowedAuthority {
             let call = |question: Question| {
                 let (requests, told) = mpsc::channel(1);
                 // there is room for the first
-                let first = requests.try_send(FollowRequest { instance: self.instance.clone(), in_effect });
+                let first =
+                    requests.try_send(FollowRequest { instance: self.instance.clone(), in_effect, leaves: false });
                 let (channel, request) = question.bring(Request::new(ReceiverStream::new(told)));
                 let heard = &heard;
                 async move {
@@ -82,8 +86,20 @@ impl TrustStream for Followed {
 
     fn says(&mut self, in_effect: u64) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
-            let message = FollowRequest { instance: String::new(), in_effect };
+            let message = FollowRequest { in_effect, ..FollowRequest::default() };
             self.requests.send(message).await.map_err(|_closed| "the stream has ended".to_owned())
+        })
+    }
+
+    fn leave(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let said = async {
+                let message = FollowRequest { leaves: true, ..FollowRequest::default() };
+                if self.requests.send(message).await.is_ok() {
+                    while self.updates.message().await.is_ok_and(|update| update.is_some()) {}
+                }
+            };
+            let _heard = timeout(HEARD_WITHIN, said).await.is_ok();
         })
     }
 }

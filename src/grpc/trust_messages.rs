@@ -12,7 +12,11 @@ use crate::{
         leadership::Term,
     },
     proto::countersign::trust::v1::{Bundle, PairTrust, PassedFollower, Trust},
-    service::{pair_trust::TermTrust, published_trust::PublishedTrust, trust_followers::Follower},
+    service::{
+        pair_trust::{ActiveSays, TermTrust},
+        published_trust::PublishedTrust,
+        trust_followers::{Follower, Standing},
+    },
 };
 
 /// A message holds bundles of other trust domains, of which there may be many.
@@ -71,15 +75,18 @@ fn bundle_of(message: &Bundle) -> Result<SpiffeBundle, String> {
 }
 
 pub(super) fn pair_message(known: &TermTrust, rendered: &Rendered) -> PairTrust {
-    PairTrust { term: known.term.number(), trust: Some(rendered.message(&known.trust)) }
+    PairTrust { term: known.term.number(), trust: Some(rendered.message(&known.trust)), leaves: false }
 }
 
 /// # Errors
 ///
 /// As [`trust_of`].
-pub(super) fn pair_trust_of(message: PairTrust) -> Result<TermTrust, String> {
+pub(super) fn pair_trust_of(message: PairTrust) -> Result<ActiveSays, String> {
+    if message.leaves {
+        return Ok(ActiveSays::Leaves);
+    }
     let trust = Arc::new(trust_of(message.trust.ok_or("there is no trust")?)?);
-    Ok(TermTrust { term: Term::new(message.term), trust })
+    Ok(ActiveSays::Trust(TermTrust { term: Term::new(message.term), trust }))
 }
 
 /// # Errors
@@ -94,18 +101,23 @@ pub(super) fn follower(identity: SpiffeId, instance: &str) -> Result<Follower, S
     Ok(Follower { identity, instance: instance.into() })
 }
 
-pub(super) fn passed_message((follower, in_effect): (Follower, u64)) -> PassedFollower {
+pub(super) fn passed_message((follower, standing): (Follower, Standing)) -> PassedFollower {
     let Follower { identity, instance } = follower;
-    PassedFollower { identity: identity.to_string(), instance: instance.to_string(), in_effect }
+    let (in_effect, leaves) = match standing {
+        Standing::Follows(in_effect) => (in_effect, false),
+        Standing::Left => (0, true),
+    };
+    PassedFollower { identity: identity.to_string(), instance: instance.to_string(), in_effect, leaves }
 }
 
 /// # Errors
 ///
 /// `InvalidArgument` when it names nobody.
-pub(super) fn passed_of(message: &PassedFollower) -> Result<(Follower, u64), Status> {
+pub(super) fn passed_of(message: &PassedFollower) -> Result<(Follower, Standing), Status> {
     let identity = message.identity.parse();
     let identity = identity.map_err(|error| Status::invalid_argument(format!("identity: {error}")))?;
-    Ok((follower(identity, &message.instance)?, message.in_effect))
+    let standing = if message.leaves { Standing::Left } else { Standing::Follows(message.in_effect) };
+    Ok((follower(identity, &message.instance)?, standing))
 }
 
 #[cfg(test)]
@@ -138,7 +150,9 @@ mod tests {
         let rendered = Rendered::default();
         assert_eq!(trust_of(rendered.message(&trust)).as_ref(), Ok(&*trust));
         let known = TermTrust { term: Term::new(3), trust };
-        assert_eq!(pair_trust_of(pair_message(&known, &rendered)), Ok(known));
+        assert_eq!(pair_trust_of(pair_message(&known, &rendered)), Ok(ActiveSays::Trust(known)));
+        let leaves = PairTrust { leaves: true, ..PairTrust::default() };
+        assert_eq!(pair_trust_of(leaves), Ok(ActiveSays::Leaves));
     }
 
     #[test]
@@ -159,6 +173,8 @@ mod tests {
             assert_eq!(follower(id.clone(), bad).unwrap_err().code(), tonic::Code::InvalidArgument, "{bad:?}");
         }
         let named = follower(id, "a-1").unwrap();
-        assert_eq!(passed_of(&passed_message((named.clone(), 4))).unwrap(), (named, 4));
+        for standing in [Standing::Follows(4), Standing::Left] {
+            assert_eq!(passed_of(&passed_message((named.clone(), standing))).unwrap(), (named.clone(), standing));
+        }
     }
 }

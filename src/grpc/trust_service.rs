@@ -100,7 +100,8 @@ impl TrustService for FollowedTrust {
         Ok(Response::new(Box::pin(unfold(Some(following), |following: Option<Following>| async move {
             let mut following = following?;
             match following.next().await {
-                Ok(message) => Some((Ok(message), Some(following))),
+                Ok(Some(message)) => Some((Ok(message), Some(following))),
+                Ok(None) => None,
                 Err(status) => Some((Err(status), None)),
             }
         }))))
@@ -122,20 +123,27 @@ struct Following {
 }
 
 impl Following {
-    async fn next(&mut self) -> Result<Trust, Status> {
+    /// `None` when the follower has said that it ends.
+    async fn next(&mut self) -> Result<Option<Trust>, Status> {
         if self.stream.is_none() {
             self.begin().await?;
         }
         loop {
             tokio::select! {
                 request = said(self.requests.as_mut()) => match (request?, &self.stream) {
+                    (Some(FollowRequest { leaves: true, .. }), _) => {
+                        if let Some(stream) = self.stream.take() {
+                            stream.leaves();
+                        }
+                        return Ok(None);
+                    }
                     (Some(request), Some(stream)) => stream.says(request.in_effect),
                     _ => self.requests = None,
                 },
                 changed = self.trust.changed() => {
                     changed.map_err(|_closed| leaving())?;
                     if let Some(trust) = &*self.trust.borrow_and_update() {
-                        return Ok(self.rendered.message(trust));
+                        return Ok(Some(self.rendered.message(trust)));
                     }
                 }
                 () = sleep_until(self.deadline) => {

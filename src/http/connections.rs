@@ -1,9 +1,11 @@
-//! The connections of a port: not many, and none that keeps its place without asking anything.
+//! The connections of a port: not many, of no source more than a part of these, and none that keeps its place without asking anything.
 
 use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
     future::{Future as _, pending},
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -14,13 +16,15 @@ use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, Sleep, sleep},
 };
 use tracing::debug;
 
 /// Open at the same time; others wait in the kernel's queue until one of these ends.
 const CONNECTIONS: usize = 64;
+/// Of one source: beyond these its oldest is closed, so that it takes no place from others, and its next one may ask.
+const OF_ONE_SOURCE: usize = CONNECTIONS / 4;
 /// From the connection, or from the last bytes of an answer, to the next ones.
 pub(super) const UNANSWERED_LIMIT: Duration = Duration::from_secs(5);
 
@@ -28,11 +32,35 @@ pub(super) const UNANSWERED_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Connections {
     tcp: TcpListener,
     places: Arc<Semaphore>,
+    /// Those of each source that are open, the oldest first: each is closed when its sender is dropped.
+    sources: BTreeMap<IpAddr, VecDeque<oneshot::Sender<Infallible>>>,
 }
 
 impl Connections {
     pub(super) fn of(tcp: TcpListener) -> Self {
-        Self { tcp, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self { tcp, places: Arc::new(Semaphore::new(CONNECTIONS)), sources: BTreeMap::new() }
+    }
+
+    fn room_for(&mut self, source: IpAddr) -> oneshot::Receiver<Infallible> {
+        self.sources.retain(|_, open| {
+            open.retain(|one| !one.is_closed());
+            !open.is_empty()
+        });
+        let (close, closed) = oneshot::channel();
+        let open = self.sources.entry(source).or_default();
+        if open.len() >= OF_ONE_SOURCE {
+            open.pop_front();
+        }
+        open.push_back(close);
+        closed
+    }
+}
+
+/// Whoever has an address of version 6 has the 64 bits behind its network's besides.
+fn source_of(address: SocketAddr) -> IpAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
     }
 }
 
@@ -46,7 +74,8 @@ impl Listener for Connections {
             match self.tcp.accept().await {
                 Ok((stream, address)) => {
                     let limit = Box::pin(sleep(UNANSWERED_LIMIT));
-                    return (Connection { stream, limit, _place: place }, address);
+                    let closed = self.room_for(source_of(address));
+                    return (Connection { stream, limit, closed, _place: place }, address);
                 }
                 Err(error) => {
                     // out of descriptors, most likely, which the signing API says: give connections time to close
@@ -66,6 +95,7 @@ impl Listener for Connections {
 pub(super) struct Connection {
     stream: TcpStream,
     limit: Pin<Box<Sleep>>,
+    closed: oneshot::Receiver<Infallible>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -74,7 +104,9 @@ impl Connection {
         if polled.is_ready() {
             return polled;
         }
-        ready!(self.limit.as_mut().poll(cx));
+        if Pin::new(&mut self.closed).poll(cx).is_pending() {
+            ready!(self.limit.as_mut().poll(cx));
+        }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -108,6 +140,7 @@ impl AsyncWrite for Connection {
 mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpSocket,
         time::timeout,
     };
 
@@ -118,6 +151,20 @@ mod tests {
         service::{metrics::Metrics, readiness::Readiness},
     };
 
+    /// From an address of this machine that ends so.
+    async fn connect(to: SocketAddr, from: u8) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, from], 0).into()).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
     #[tokio::test]
     async fn silent_and_half_asking_clients_are_cut_and_hold_nobody_up_for_long() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -127,25 +174,46 @@ mod tests {
         let server = tokio::spawn(served);
         let mut idle = Vec::new();
         for number in 0..CONNECTIONS * 2 {
-            let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut stream = connect(address, 1 + u8::try_from(number % 8).unwrap()).await;
             if number % 2 == 0 {
                 stream.write_all(b"GET /livez HTTP/1.1\r\nHost").await.unwrap();
             }
             idle.push(stream);
         }
-        let answered = async {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            answer
-        };
-        let answer = timeout(UNANSWERED_LIMIT * 4, answered).await.expect("an answer after the silent ones are cut");
+        let answer = timeout(UNANSWERED_LIMIT * 4, answer(connect(address, 9).await))
+            .await
+            .expect("an answer after the silent ones are cut");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         for stream in &mut idle {
             let ended = timeout(UNANSWERED_LIMIT * 4, stream.read_to_end(&mut Vec::new())).await;
             let _reset_or_closed = ended.expect("a connection that asks nothing is cut").is_ok();
         }
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn one_source_that_says_nothing_takes_no_place_from_others_nor_from_its_own_later_ones() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shown = (Arc::new(Metrics::new()), Arc::new(SystemClock) as _);
+        let server = tokio::spawn(admin::serve(listener, shown, Readiness::default(), pending()));
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS * 2 {
+            silent.push(connect(address, 1).await);
+        }
+        for from in [2, 1] {
+            let answer = timeout(UNANSWERED_LIMIT / 2, answer(connect(address, from).await)).await;
+            let answer = answer.expect("an answer before the silent ones are cut for their silence");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        server.abort();
+    }
+
+    #[test]
+    fn a_source_is_an_address_or_a_network_of_version_6() {
+        let source = |text: &str| source_of(format!("{text}:1").parse().unwrap()).to_string();
+        assert_eq!(source("10.0.0.1"), "10.0.0.1");
+        assert_eq!(source("[::ffff:10.0.0.1]"), "10.0.0.1");
+        assert_eq!(source("[2001:db8:1:2:3:4:5:6]"), "2001:db8:1:2::");
     }
 }

@@ -84,9 +84,8 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let asked = Asked::by(&config, bundle.roots.clone());
     let (publisher, identity) = asked.of(&client);
     let renewed = (identity.clone(), publisher.renew_now());
-    let trust = bundle.follow(&client, endpoints, config.trust_domain.clone(), renewed, |name, task| {
-        spawn(&mut supervisor, name, task, &shutdown);
-    })?;
+    let trust_domain = config.trust_domain.clone();
+    let trust = bundle.follow(&client, endpoints, trust_domain, renewed, (&shutdown, &mut supervisor))?;
     let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
     let first = First { client: &client, identity: identity.clone(), trust: &trust.trust };
     let (identities, jwt) = asked.all(config.identities, first, (&metrics, &readiness), |name, task| {

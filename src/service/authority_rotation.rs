@@ -19,8 +19,10 @@ use super::{
 use crate::domain::{
     attestation::Reason,
     authority::rotation::{
-        Authorities, DueStep, Evidence, Obstacle, Offered, Phase, Reached, Slot, Step, StepRefused, due_step,
+        Authorities, AuthorityId, DueStep, Evidence, Obstacle, Offered, Phase, Reached, Slot, Step, StepRefused,
+        due_step,
     },
+    bundle::SHORTEST_INTERVAL,
     clock::{Clock, Timestamp},
     x509::Certificate,
 };
@@ -52,9 +54,22 @@ pub enum RotationError {
     /// There is no such step from here, or it waits.
     #[error(transparent)]
     Refused(#[from] StepRefused),
+    /// Only whoever has the root above it can make the one that follows.
+    #[error(
+        "authority {0} comes to its end, and is an intermediate under somebody else's root: import the next one, or prepare a \
+         root of this pair's own by command"
+    )]
+    Intermediate(AuthorityId),
     /// The state can't be used or written.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+impl RotationError {
+    /// Whether the step is only not taken yet.
+    pub const fn is_wait(&self) -> bool {
+        matches!(self, Self::Refused(StepRefused::Obstacles(_)))
+    }
 }
 
 impl AuthorityRotation {
@@ -117,6 +132,10 @@ impl AuthorityRotation {
         let now = self.clock.now();
         let Some(due) = due_step(&found.authorities, found.lifetime, now) else { return Ok(()) };
         let wanted = match &due {
+            DueStep::Prepare if found.is_intermediate => {
+                let active = found.authorities.slots().iter().find(|slot| slot.phase == Phase::Active);
+                return Err(RotationError::Intermediate(active.map(|slot| slot.id.clone()).unwrap_or_default()));
+            }
             DueStep::Prepare => WantedStep::Prepare,
             DueStep::Activate(id) => WantedStep::Activate(id.clone()),
             DueStep::Retire(id) => WantedStep::Revoke(id.clone()),
@@ -183,7 +202,9 @@ impl AuthorityRotation {
             );
         }
         let sequence = state.trust().borrow().as_ref().and_then(|trust| trust.own.sequence).unwrap_or_default();
-        Ok(RotationReport { sequence, authorities: report, id, done, obstacles })
+        let behind = Evidence { followers: self.propagation.followers.reached(), ..Evidence::default() };
+        let behind = behind.unreached(sequence).map(|one| one.to_string()).collect();
+        Ok(RotationReport { sequence, authorities: report, id, done, obstacles, behind })
     }
 
     fn report(
@@ -211,13 +232,20 @@ impl AuthorityRotation {
         reports.collect()
     }
 
-    /// ConfigMaps hold no keys of JWT-SVIDs.
+    /// ConfigMaps hold no keys of JWT-SVIDs. An agent that is cut off goes by the roots that it has for as long as its certificate
+    /// lives, which is on record; how long it goes by keys of JWT-SVIDs is not.
     fn evidence(&self, kind: AuthorityKind, found: &KindState, state: &TermState) -> Evidence {
         let Propagation { followers, places, endpoint } = &self.propagation;
         let status = places.as_ref().filter(|_| kind == AuthorityKind::X509).map(|places| places.borrow().clone());
-        let offered = endpoint.zip(found.prepared_since).map(|(hint, since)| Offered { since, hint });
+        // our own kind reads no more often, whatever the hint
+        let hint = endpoint.map(|hint| hint.max(SHORTEST_INTERVAL));
+        let offered = hint.zip(found.prepared_since).map(|(hint, since)| Offered { since, hint });
+        let mut reached = followers.reached();
+        if kind == AuthorityKind::Jwt {
+            reached.extend(followers.lost_agents());
+        }
         Evidence {
-            followers: followers.reached(),
+            followers: reached,
             places: status.map(|status| places_behind(&status, &published_roots(state))).unwrap_or_default(),
             endpoint: offered,
         }

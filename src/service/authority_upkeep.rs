@@ -10,26 +10,40 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{authority_rotation::AuthorityRotation, ports::AuthorityKind, signing_session::SigningSession};
+use super::{
+    authority_rotation::AuthorityRotation,
+    metrics::Metrics,
+    ports::{AuthorityKind, StateError},
+    signing_session::SigningSession,
+};
 
 /// How often it is looked whether a step is due: as SPIRE does.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows the sessions of this replica. Never returns.
-pub async fn keep(mut sessions: watch::Receiver<Option<Arc<SigningSession>>>, rotation: Arc<AuthorityRotation>) {
+pub async fn keep(
+    mut sessions: watch::Receiver<Option<Arc<SigningSession>>>,
+    rotation: Arc<AuthorityRotation>,
+    metrics: Arc<Metrics>,
+) {
     loop {
         let session = sessions.borrow_and_update().clone();
         let changed = tokio::select! {
             changed = sessions.changed() => changed,
-            never = keep_session(session, &rotation) => match never {},
+            never = keep_session(session, &rotation, &metrics) => match never {},
         };
+        metrics.forget_rotation();
         if changed.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-async fn keep_session(session: Option<Arc<SigningSession>>, rotation: &Arc<AuthorityRotation>) -> Infallible {
+async fn keep_session(
+    session: Option<Arc<SigningSession>>,
+    rotation: &Arc<AuthorityRotation>,
+    metrics: &Metrics,
+) -> Infallible {
     let Some(session) = session else { return std::future::pending().await };
     let Some(state) = session.state().cloned() else { return std::future::pending().await };
     rotation.begin_term();
@@ -40,12 +54,16 @@ async fn keep_session(session: Option<Arc<SigningSession>>, rotation: &Arc<Autho
         let done = spawn_blocking(move || {
             state.settle()?;
             // a step of one kind that waits, or can't be taken, keeps nothing of the other from being taken
-            let [x509, jwt] =
-                [AuthorityKind::X509, AuthorityKind::Jwt].map(|kind| rotation.take_due_step(&state, kind));
-            x509.and(jwt)
+            let kinds = [AuthorityKind::X509, AuthorityKind::Jwt];
+            Ok::<_, StateError>(kinds.map(|kind| (kind, rotation.take_due_step(&state, kind))))
         });
         let trouble = match done.await {
-            Ok(Ok(())) => None,
+            Ok(Ok(taken)) => {
+                for (kind, taken) in &taken {
+                    metrics.set_rotation_refused(*kind, taken.as_ref().is_err_and(|error| !error.is_wait()));
+                }
+                taken.into_iter().find_map(|(_, taken)| taken.err()).map(|error| error.to_string())
+            }
             Ok(Err(error)) => Some(error.to_string()),
             Err(panicked) => Some(panicked.to_string()),
         };
@@ -71,8 +89,11 @@ mod tests {
             leadership::Term,
         },
         service::{
-            authority_rotation::Propagation,
-            ports::{BoxFuture, ByActive, Followers, OrderError, RotationOfActive, RotationOrder, RotationReport},
+            authority_rotation::{Propagation, RotationError},
+            ports::{
+                BoxFuture, ByActive, Followers, OrderError, RotationOfActive, RotationOrder, RotationReport,
+                StateObject,
+            },
             signing_state::{
                 Origin,
                 testing::{HandClock, Memory, claim, state},
@@ -88,6 +109,10 @@ mod tests {
 
         fn reached(&self) -> Vec<Reached> {
             vec![Reached { who: "an agent".into(), sequence: 0 }]
+        }
+
+        fn lost_agents(&self) -> Vec<Reached> {
+            Vec::new()
         }
     }
 
@@ -120,7 +145,7 @@ mod tests {
         let (_session, sessions) = watch::channel(Some(session));
         let propagation = Propagation { followers: Arc::new(Laggard), places: None, endpoint: None };
         let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
-        tokio::spawn(keep(sessions, Arc::new(rotation)));
+        tokio::spawn(keep(sessions, Arc::new(rotation), Arc::default()));
         for _ in 0..20 {
             if active(AuthorityKind::Jwt) != key {
                 break;
@@ -129,5 +154,40 @@ mod tests {
         }
         assert_ne!(active(AuthorityKind::Jwt), key);
         assert_eq!(active(AuthorityKind::X509), root, "somebody does not have the other one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_imported_intermediate_is_not_followed_by_a_root_that_nobody_asked_for_and_an_alert_can_see_it() {
+        let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+        drop(claim(&state(&store, Origin::SelfSigned, &clock), 1));
+        // as an import leaves it
+        let mut content = store.json(StateObject::Authority);
+        let root = content["certificate"].clone();
+        content["rotation"]["active"]["roots"] = serde_json::json!([root]);
+        store.set_text(StateObject::Authority, &content.to_string());
+        let claimed = claim(&state(&store, Origin::SelfSigned, &clock), 2);
+        let state = claimed.state.clone().unwrap();
+        clock.forward(Duration::from_secs(24 * 3600) * (3650 - 20));
+        let session = Arc::new(SigningSession::new(Term::new(2), claimed, None));
+        let (publish, sessions) = watch::channel(Some(session));
+        let propagation = Propagation { followers: Arc::new(Laggard), places: None, endpoint: None };
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
+        let rotation = Arc::new(rotation);
+        let refused = rotation.take_due_step(&state, AuthorityKind::X509).unwrap_err();
+        assert!(matches!(refused, RotationError::Intermediate(_)) && !refused.is_wait(), "{refused}");
+        let metrics = Arc::new(Metrics::new());
+        tokio::spawn(keep(sessions, rotation, Arc::clone(&metrics)));
+        let shown = |value: u8| format!("countersign_rotation_refused{{authority=\"x509\"}} {value}\n");
+        for _ in 0..20 {
+            if metrics.encode().contains(&shown(1)) {
+                break;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        assert!(metrics.encode().contains(&shown(1)), "{}", metrics.encode());
+        assert_eq!(state.kind_state(AuthorityKind::X509).unwrap().authorities.slots().len(), 1);
+        publish.send_replace(None);
+        sleep(LOOK_EVERY).await;
+        assert!(!metrics.encode().contains("countersign_rotation_refused{"), "another replica is to say so now");
     }
 }

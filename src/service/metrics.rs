@@ -30,11 +30,12 @@ pub use self::{
     label_values::{
         EventOutcome, ExpiringCertificate, FetchOutcome, FollowerState, ForwardOutcome, IstiodOutcome, NoticeOutcome,
         ObjectWriteOutcome, OutputOutcome, PlaceKind, PolicyObjectState, ReloadOutcome, RenewalOutcome, RequestOutcome,
-        ReviewOutcome, RootPlaceState, RootWriteOutcome, SignError,
+        ReviewOutcome, RootPlaceState, RootWriteOutcome, SignError, SvidKind,
     },
     names::{Described, Label, LabelValues, MetricName, Process},
 };
 use super::{
+    ports::AuthorityKind,
     replica_identity::ReplicaIdentityReceiver,
     svid_publisher::{IdentityReceiver, RenewalStats},
 };
@@ -56,6 +57,7 @@ pub struct Metrics {
     term: Gauge<u64, AtomicU64>,
     renewals: RenewalMetrics,
     authority_reloads: Family<ByLabel<ReloadOutcome>, Counter>,
+    rotation_refused: Family<ByLabel<SvidKind>, Gauge>,
     root_writes: Family<ByLabel<RootWriteOutcome>, Counter>,
     root_places: Family<PlaceLabels, Gauge>,
     expiry: Family<ByLabel<ExpiringCertificate>, Gauge>,
@@ -117,6 +119,7 @@ impl Metrics {
             active: Gauge::default(),
             state_altered: Gauge::default(),
             term: Gauge::default(),
+            rotation_refused: Family::default(),
             renewals: RenewalMetrics::new(),
             authority_reloads: zeroed(ReloadOutcome::ALL),
             root_writes: zeroed(RootWriteOutcome::ALL),
@@ -204,6 +207,20 @@ impl Metrics {
     /// Shows whether somebody else has changed the state that this replica signs from.
     pub fn set_state_altered(&self, altered: bool) {
         self.state_altered.set(i64::from(altered));
+    }
+
+    /// Shows whether the authority of one kind is to be replaced by itself and can't be, other than by waiting.
+    pub fn set_rotation_refused(&self, kind: AuthorityKind, refused: bool) {
+        let kind = match kind {
+            AuthorityKind::X509 => SvidKind::X509,
+            AuthorityKind::Jwt => SvidKind::Jwt,
+        };
+        self.rotation_refused.get_or_create(&[("authority", kind)]).set(i64::from(refused));
+    }
+
+    /// Shows that no more: it is for another replica to say.
+    pub fn forget_rotation(&self) {
+        self.rotation_refused.clear();
     }
 
     /// Shows the renewals of a certificate from now on, as its publisher counts them.

@@ -3,7 +3,14 @@
 
 mod stored;
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -14,10 +21,10 @@ use tracing::{debug, info, warn};
 
 pub use self::stored::StoredTrust;
 use super::{
-    ports::{ActiveReplica, BoxFuture, Pair},
+    ports::{ActiveReplica, BoxFuture, Pair, PairEndpoint},
     published_trust::{PublishedTrust, TrustReceiver},
     signing_session::SigningSession,
-    trust_followers::{Follower, TrustFollowers},
+    trust_followers::{Follower, Standing, TrustFollowers},
     waiting::next,
 };
 use crate::domain::leadership::Term;
@@ -70,14 +77,35 @@ pub trait PairTrustStream: Send {
     /// # Errors
     ///
     /// Why there is none any more.
-    fn next(&mut self) -> BoxFuture<'_, Result<TermTrust, String>>;
+    fn next(&mut self) -> BoxFuture<'_, Result<ActiveSays, String>>;
 
-    /// Tells who follows here: all of them.
+    /// Tells how it stands here.
     ///
     /// # Errors
     ///
     /// When the stream has ended.
-    fn tell(&mut self, followers: Vec<(Follower, u64)>) -> BoxFuture<'_, Result<(), String>>;
+    fn tell(&mut self, here: StandbySays) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Tells that this replica ends, and waits a moment until that is heard.
+    fn leave(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// What comes from the replica that is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActiveSays {
+    /// The whole of it.
+    Trust(TermTrust),
+    /// It ends: whatever it served, it serves no more.
+    Leaves,
+}
+
+/// What it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandbySays {
+    /// The sequence that is known here, and served; 0 if none is.
+    pub known: u64,
+    /// Those who follow here, all of them.
+    pub followers: Vec<(Follower, Standing)>,
 }
 
 /// What is left of the trust while nobody is active.
@@ -105,6 +133,16 @@ pub struct PairTrust {
     followers: Arc<TrustFollowers>,
     known: watch::Sender<Option<TermTrust>>,
     published: watch::Sender<Option<Arc<PublishedTrust>>>,
+    /// Whether what is known is of the own term, or comes from the active.
+    is_live: AtomicBool,
+}
+
+/// Whom this replica follows, or did last.
+#[derive(Default)]
+struct Followed {
+    stream: Option<Box<dyn PairTrustStream>>,
+    /// Its name, unless it has said that it ends.
+    active: Option<String>,
 }
 
 /// For a stream to be there, and for what is told on it.
@@ -126,7 +164,8 @@ impl PairTrust {
         followers: Arc<TrustFollowers>,
     ) -> (Self, TrustReceiver) {
         let (published, receiver) = watch::channel(None);
-        (Self { pair, source, kept, followers, known: watch::Sender::new(None), published }, receiver)
+        let known = watch::Sender::new(None);
+        (Self { pair, source, kept, followers, known, published, is_live: AtomicBool::new(false) }, receiver)
     }
 
     /// The same with terms, for other replicas.
@@ -134,31 +173,49 @@ impl PairTrust {
         self.known.subscribe()
     }
 
-    /// Follows the own terms in `sessions`, and the active while there is none. Never returns.
-    pub async fn run<S: TrustSession>(self, mut sessions: watch::Receiver<Option<Arc<S>>>) -> Infallible {
-        let following = async {
-            loop {
-                let session = sessions.borrow_and_update().clone();
-                tokio::select! {
-                    () = next(&mut sessions) => {}
-                    never = self.follow(session) => match never {},
-                }
-            }
-        };
+    /// Follows the own terms in `sessions`, and the active while there is none, until `leaving`; then it says so to the active.
+    pub async fn run<S: TrustSession>(
+        self,
+        sessions: watch::Receiver<Option<Arc<S>>>,
+        leaving: impl Future<Output = ()>,
+    ) {
+        let mut followed = Followed::default();
         tokio::select! {
-            never = following => never,
+            never = self.follow_all(sessions, &mut followed) => match never {},
             never = self.look_at_kept() => match never {},
+            () = leaving => {}
+        }
+        if let Some(mut stream) = followed.stream {
+            stream.leave().await;
         }
     }
 
-    async fn follow<S: TrustSession>(&self, session: Option<Arc<S>>) -> Infallible {
-        let Some(session) = session else { return self.follow_active().await };
-        self.followers.begin_term();
+    async fn follow_all<S: TrustSession>(
+        &self,
+        mut sessions: watch::Receiver<Option<Arc<S>>>,
+        followed: &mut Followed,
+    ) -> Infallible {
+        loop {
+            let session = sessions.borrow_and_update().clone();
+            tokio::select! {
+                () = next(&mut sessions) => {}
+                never = self.follow(session, followed) => match never {},
+            }
+            followed.stream = None;
+            self.is_live.store(false, Ordering::Relaxed);
+        }
+    }
+
+    async fn follow<S: TrustSession>(&self, session: Option<Arc<S>>, followed: &mut Followed) -> Infallible {
+        let Some(session) = session else { return self.follow_active(followed).await };
+        let known = self.known.borrow().as_ref().map_or(0, |known| known.trust.sequence());
+        self.followers.take_over(followed.active.take().as_deref().map(|active| (active, known)));
         let (term, mut trust) = (session.term(), session.trust());
         loop {
             let now = trust.borrow_and_update().clone();
             if let Some(trust) = now {
                 let trust = TermTrust { term, trust };
+                self.is_live.store(true, Ordering::Relaxed);
                 self.take(trust.clone());
                 self.keep(trust).await;
             }
@@ -166,7 +223,7 @@ impl PairTrust {
         }
     }
 
-    async fn follow_active(&self) -> Infallible {
+    async fn follow_active(&self, followed: &mut Followed) -> Infallible {
         let mut active = self.pair.active();
         let mut said = String::new();
         loop {
@@ -176,9 +233,12 @@ impl PairTrust {
                 continue;
             };
             let why = tokio::select! {
-                why = self.follow_at(&now) => why,
-                () = next(&mut active) => continue,
+                why = self.follow_at(&now, followed) => Some(why),
+                () = next(&mut active) => None,
             };
+            followed.stream = None;
+            self.is_live.store(false, Ordering::Relaxed);
+            let Some(why) = why else { continue };
             let is_news = why != said;
             debug!(event = "pair_trust_not_followed", active = now.replica, why, is_news);
             sleep(if is_news { PAUSE } else { LONG_PAUSE }).await;
@@ -187,23 +247,34 @@ impl PairTrust {
     }
 
     /// Until the stream ends; returns why.
-    async fn follow_at(&self, active: &ActiveReplica) -> String {
-        let mut stream = match timeout(ANSWER_LIMIT, self.source.open(active)).await {
+    async fn follow_at(&self, active: &ActiveReplica, followed: &mut Followed) -> String {
+        let opened = match timeout(ANSWER_LIMIT, self.source.open(active)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(why)) => return why,
             Err(_elapsed) => return format!("no answer within {ANSWER_LIMIT:?}"),
         };
+        let stream = followed.stream.insert(opened);
+        // on one machine whoever is gone serves nobody
+        followed.active = matches!(active.endpoint, PairEndpoint::Tcp(_)).then(|| active.replica.clone());
         let mut changes = self.followers.changes();
         let mut tell_at = Instant::now();
         loop {
             tokio::select! {
                 said = stream.next() => match said {
-                    Ok(trust) => self.take(trust),
+                    Ok(ActiveSays::Trust(trust)) => {
+                        self.is_live.store(true, Ordering::Relaxed);
+                        self.take(trust);
+                        tell_at = tell_at.min(Instant::now() + PACE);
+                    }
+                    Ok(ActiveSays::Leaves) => {
+                        followed.active = None;
+                        return "it ends".into();
+                    }
                     Err(why) => return why,
                 },
                 Ok(()) = changes.changed() => tell_at = tell_at.min(Instant::now() + PACE),
                 () = sleep_until(tell_at) => {
-                    match timeout(ANSWER_LIMIT, stream.tell(self.followers.here())).await {
+                    match timeout(ANSWER_LIMIT, stream.tell(self.here())).await {
                         Ok(Ok(())) => tell_at = Instant::now() + CONFIRM_EVERY,
                         Ok(Err(why)) => return why,
                         Err(_elapsed) => return format!("nothing is taken within {ANSWER_LIMIT:?}"),
@@ -211,6 +282,11 @@ impl PairTrust {
                 }
             }
         }
+    }
+
+    fn here(&self) -> StandbySays {
+        let known = self.known.borrow().as_ref().map_or(0, |known| known.trust.sequence());
+        StandbySays { known, followers: self.followers.here() }
     }
 
     /// What is older than what is known is left alone.
@@ -242,18 +318,19 @@ impl PairTrust {
         }
     }
 
-    /// Until anything is known. Never returns.
+    /// While nobody active is heard: whoever is cut off from the others alone learns of what they publish by what is stored.
     async fn look_at_kept(&self) -> Infallible {
-        while self.known.borrow().is_none() {
-            let kept = Arc::clone(&self.kept);
-            match spawn_blocking(move || kept.load()).await.map_err(|error| error.to_string()).flatten() {
-                Ok(Some(trust)) if self.known.borrow().is_none() => self.take(trust),
-                Ok(_) => {}
-                Err(error) => debug!(event = "kept_trust_not_read", error),
+        loop {
+            if !self.is_live.load(Ordering::Relaxed) {
+                let kept = Arc::clone(&self.kept);
+                match spawn_blocking(move || kept.load()).await.map_err(|error| error.to_string()).flatten() {
+                    Ok(Some(trust)) => self.take(trust),
+                    Ok(None) => {}
+                    Err(error) => debug!(event = "kept_trust_not_read", error),
+                }
             }
             sleep(LONG_PAUSE).await;
         }
-        pending().await
     }
 }
 

@@ -47,6 +47,9 @@ pub trait TrustStream: Send {
     ///
     /// When the stream has ended.
     fn says(&mut self, in_effect: u64) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Says that this process ends, and waits a moment until that is heard.
+    fn leave(&mut self) -> BoxFuture<'_, ()>;
 }
 
 /// The task that follows.
@@ -90,15 +93,27 @@ impl TrustFollower {
         (Self { source, trust_domain, roots, published, served, random }, receiver)
     }
 
-    /// Follows for ever.
-    pub async fn run(mut self) -> Infallible {
+    /// Follows until `leaving`, and then says so.
+    pub async fn run(mut self, leaving: impl Future<Output = ()>) {
+        let mut stream = None;
+        tokio::select! {
+            never = self.follow_on(&mut stream) => match never {},
+            () = leaving => {}
+        }
+        if let Some(mut stream) = stream {
+            stream.leave().await;
+        }
+    }
+
+    async fn follow_on(&mut self, opened: &mut Option<Box<dyn TrustStream>>) -> Infallible {
         let (mut pause, mut said) = (FIRST_PAUSE, String::new());
         loop {
             let in_effect = *self.served.borrow_and_update();
             let why = match self.source.open(in_effect).await {
-                Ok(Some(mut stream)) => {
+                Ok(Some(stream)) => {
                     let begun = Instant::now();
-                    let why = self.follow(stream.as_mut()).await;
+                    let why = self.follow(opened.insert(stream).as_mut()).await;
+                    *opened = None;
                     if begun.elapsed() > LONGEST_PAUSE {
                         pause = FIRST_PAUSE;
                         said.clear();

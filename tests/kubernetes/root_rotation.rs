@@ -8,7 +8,7 @@ use std::{
 };
 
 use countersign::domain::x509::Certificate;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
@@ -143,4 +143,41 @@ fn a_new_root_waits_for_each_config_map_and_stands_alone_in_the_end_though_the_a
     let new = PLACES.map(|namespace| wait_for_roots(&cluster, namespace, 1));
     assert!(new.iter().all(|roots| *roots == new[0]) && new[0] != old[0], "the new root alone, everywhere");
     println!("{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_replica_that_hears_of_nothing_is_waited_for_by_name_until_it_does() {
+    let cluster = Cluster::start();
+    let account = block_on(install(&cluster));
+    let replicas = Replicas::start(&cluster, &account, [&FLAGS, &FLAGS]);
+    let active = replicas.active();
+    let standby = &replicas.serves[1 - active].process;
+    wait_until(GATE, "what the active publishes, at the standby", || match standby.errors() {
+        log if log.contains("trust_known") => Ok(()),
+        log => Err(log),
+    });
+    wait_for_roots(&cluster, NAMESPACE, 1);
+    let operator = Operator(data_of(cluster.folder(), active));
+    let name = format!("countersign-{}", 1 - active);
+    let pod = block_on(async { Api::<Pod>::namespaced(cluster.admin(), NAMESPACE).get(&name).await }).unwrap();
+    let named = format!("replica {}", pod.metadata.uid.unwrap());
+
+    standby.pause();
+    operator.done(&["prepare"]);
+    let next = operator.only("prepared");
+    let activate = ["activate", next.as_str()];
+    // once everything else is out of the way, it holds it alone
+    let held = wait_until(GATE, "one obstacle", || match operator.order(&activate) {
+        Ok(done) => panic!("{named} has not heard of it: {done}"),
+        Err(held) if held.contains(&named) && held.matches("bundle 2").count() == 1 && !held.contains("end at") => {
+            Ok(held)
+        }
+        Err(held) => Err(held),
+    });
+    println!("{held}");
+    let shown = operator.done(&["show"]);
+    assert!(shown.contains(&named), "{shown}");
+    standby.resume();
+    operator.done(&activate);
+    assert_eq!(operator.only("active"), next);
 }

@@ -3,3 +3,4 @@
 mod domain;
 mod envoys;
 mod go_spiffe;
+mod rotation;

@@ -22,6 +22,7 @@ mod pair;
 use std::{fs, time::Instant};
 
 use countersign::domain::x509::Certificate;
+use rustix::process::Signal;
 
 use self::{
     holders::Holders,
@@ -110,4 +111,28 @@ fn a_key_of_jwt_svids_is_rotated_by_the_same_steps() {
     let audit: Vec<_> = log.lines().filter(|line| line.contains("authority jwt ")).collect();
     assert_eq!(audit.len(), 4, "{audit:#?}");
     assert!(audit[3].contains("authority jwt revoke") && audit[3].contains("forced=\"SVIDs"), "{}", audit[3]);
+}
+
+#[test]
+fn an_agent_that_is_killed_before_it_has_a_new_key_of_jwt_svids_is_waited_for_and_one_that_is_told_to_end_is_not() {
+    let pair = Pair::start();
+    let [mut killed, mut told] = ["killed", "told"].map(|name| pair.agent(name));
+    for agent in [&killed, &told] {
+        wait_until(GATE, "an agent that follows", || match agent.process.errors() {
+            log if log.contains("trust_changed") => Ok(()),
+            log => Err(log),
+        });
+    }
+    told.process.signal(Signal::TERM);
+    told.process.wait_for_success(GATE);
+    killed.process.pause();
+    pair.done("jwt", &["prepare"]);
+    killed.process.kill();
+    let next = pair.only("jwt", "prepared");
+    wait_until(GATE, "the killed one, alone", || match pair.run("jwt", &["activate", &next, "--dry-run"])? {
+        held if held.contains("sa/killed, lost sight of") && held.lines().count() == 2 => Ok(()),
+        held => Err(held),
+    });
+    let forced = pair.done("jwt", &["activate", &next, "--force"]);
+    assert!(forced.contains("sa/killed") && !forced.contains("sa/told"), "{forced}");
 }

@@ -107,6 +107,11 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   summary: "The plugged-in authority ends within 30 days, and nobody has replaced it"
 {{- end }}
   for: 1h
+- alert: CountersignRotationRefused
+  expr: {{ printf "max by (namespace, authority) (countersign_rotation_refused{%s}) > 0" $here | quote }}
+  for: 10m
+  severity: warning
+  summary: "An authority comes to its end, and its successor can't be made or used by itself"
 - alert: CountersignStateAltered
   expr: {{ printf "max by (namespace) (countersign_state_altered{%s}) > 0" $here | quote }}
   for: 1m

@@ -194,8 +194,11 @@ impl Authorities {
                 let believers = handed_out.last_end_before_sequence(*published_in);
                 evidence.behind(*published_in).chain(still_held(believers, now)).collect()
             }
+            // whoever has an older bundle than that of the one that signs is left with nothing to believe
             (Step::Revoke(id), Some(Slot { phase: Phase::Old, .. })) => {
-                still_held(handed_out.last_end_of(id), now).into_iter().collect()
+                let active = self.slots.iter().find(|slot| slot.phase == Phase::Active);
+                let behind = active.into_iter().flat_map(|active| evidence.behind(active.published_in));
+                behind.chain(still_held(handed_out.last_end_of(id), now)).collect()
             }
             _ => Vec::new(),
         }

@@ -93,7 +93,8 @@ pub struct FallingSequence {
 
 /// Without a hint (SPIFFE Trust Domain and Bundle 4.1.2).
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(60);
+/// However often it is asked for.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(5);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(86_400);
 /// After the first failure; twice as long after each further one, up to the interval.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -337,7 +338,7 @@ mod tests {
 
     #[test]
     fn it_is_fetched_at_the_hint_within_bounds_and_after_failures_sooner() {
-        for (hint, seconds) in [(None, 300), (Some(0), 60), (Some(61), 61), (Some(u64::MAX), 86_400)] {
+        for (hint, seconds) in [(None, 300), (Some(0), 5), (Some(6), 6), (Some(u64::MAX), 86_400)] {
             assert_eq!(interval_after(Some(&bundle(None, hint))), Duration::from_secs(seconds), "{hint:?}");
         }
         for (failures, seconds) in [(1, 5), (2, 10), (3, 20), (6, 160), (7, 300), (40, 300), (u32::MAX, 300)] {

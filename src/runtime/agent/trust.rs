@@ -1,10 +1,10 @@
 //! What the pair publishes for others to verify by, followed by the agent, wired.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use tokio::sync::{Notify, watch};
 
-use super::AgentFailed;
+use super::{AgentFailed, spawn};
 use crate::{
     domain::{identity::TrustDomain, random::SecureRandom},
     grpc::{
@@ -12,10 +12,13 @@ use crate::{
         trust_client::FollowedAuthority,
         workload_server::ServedTrust,
     },
-    runtime::seams::{RingRandom, SystemClock},
+    runtime::{
+        seams::{RingRandom, SystemClock},
+        shutdown::Shutdown,
+        supervisor::Supervisor,
+    },
     service::{
         ca_roots::{FollowedRoots, RootsFollower, followed_roots},
-        ports::BoxFuture,
         svid_publisher::IdentityReceiver,
         tainted_renewal::renew_when_tainted,
         trust_follower::TrustFollower,
@@ -48,7 +51,7 @@ impl BundleRoots {
         endpoints: Vec<CaEndpoint>,
         trust_domain: TrustDomain,
         (identity, renew_now): (IdentityReceiver, Arc<Notify>),
-        mut spawn: impl FnMut(&'static str, BoxFuture<'static, ()>),
+        (shutdown, supervisor): (&Shutdown, &mut Supervisor),
     ) -> Result<ServedTrust, AgentFailed> {
         let random = Arc::new(RingRandom::new());
         let source = FollowedAuthority::new(Arc::clone(authority), endpoints, instance(random.as_ref())?);
@@ -56,15 +59,20 @@ impl BundleRoots {
         let (seen, shared) = (served.subscribe(), Arc::clone(&random) as _);
         let (follower, trust) = TrustFollower::new(Arc::new(source), trust_domain, self.follower, seen, shared);
         let mut first = identity.clone();
-        let follow = async move {
-            if first.wait_for(Option::is_some).await.is_err() {
-                std::future::pending::<()>().await;
+        let asked = shutdown.clone();
+        supervisor.spawn("trust", async move {
+            let has_identity = tokio::select! {
+                first = first.wait_for(Option::is_some) => first.is_ok(),
+                () = asked.requested() => false,
+            };
+            if has_identity {
+                follower.run(asked.requested()).await;
             }
-            match follower.run().await {}
-        };
-        spawn("trust", Box::pin(follow));
+            asked.requested().await;
+            Ok::<_, Infallible>(())
+        });
         let renew = renew_when_tainted(trust.clone(), identity, renew_now, (Arc::new(SystemClock), random));
-        spawn("tainted renewal", Box::pin(async move { match renew.await {} }));
+        spawn(supervisor, "tainted renewal", async move { match renew.await {} }, shutdown);
         Ok(ServedTrust { trust, served })
     }
 }

@@ -28,5 +28,8 @@ pub(super) fn start(
     let rotation = AuthorityRotation::new(sessions.clone(), pair, propagation, Arc::clone(&seams.clock));
     let rotation = Arc::new(rotation);
     signing.announcer.rotation = Some(Arc::clone(&rotation));
-    supervisor.spawn("authority upkeep", until(shutdown, authority_upkeep::keep(sessions, rotation)));
+    supervisor.spawn(
+        "authority upkeep",
+        until(shutdown, authority_upkeep::keep(sessions, rotation, Arc::clone(&seams.metrics))),
+    );
 }

@@ -41,7 +41,11 @@ impl ReplicaTrust {
         let (task, trust) = PairTrust::new(pair, source, kept, Arc::clone(&followers));
         let known = task.with_terms();
         let sessions = signing.sessions.clone();
-        supervisor.spawn("trust", until(shutdown, async move { match task.run(sessions).await {} }));
+        let asked = shutdown.clone();
+        supervisor.spawn("trust", async move {
+            task.run(sessions, asked.requested()).await;
+            Ok::<_, Infallible>(())
+        });
         let proving = tell_proving_roots(trust.clone(), signing.proving.clone());
         supervisor.spawn("proving roots", until(shutdown, async move { match proving.await {} }));
         Self {

@@ -1,8 +1,8 @@
 //! When which bundle is fetched, and what becomes of the answer.
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, future::pending, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep_until, timeout},
@@ -34,6 +34,9 @@ pub(super) const FETCH_LIMIT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 /// After a configuration that could not be taken up whole.
 const TAKE_UP_AGAIN: Duration = Duration::from_secs(60);
+/// How often it is put on record that a bundle which stays the same was fetched: whoever is active next says so then, should the
+/// endpoint not answer any more.
+const RECORD_EVERY: Duration = Duration::from_secs(3600);
 /// While there is nobody to ask.
 const NOBODY: Duration = Duration::from_secs(3600);
 
@@ -96,15 +99,26 @@ impl Federation {
             return pending().await;
         };
         let mut not_taken_up = None;
+        let (mut under_way, mut fetching) = (FuturesUnordered::new(), BTreeSet::new());
         loop {
             let trouble = self.take_configuration(&state).await.err();
             if let Some(error) = trouble.as_ref().filter(|error| not_taken_up.as_ref() != Some(*error)) {
                 warn!(event = "federation_not_taken_up", %error);
             }
             not_taken_up = trouble;
-            let next = match self.round(&session, &state).await {
-                Ok(next) if not_taken_up.is_none() => next,
-                Ok(next) => next.min(Instant::now() + TAKE_UP_AGAIN),
+            let next = match self.due(&state, &fetching).await {
+                Ok((partners, due, next)) => {
+                    // one that answers slowly holds no other up
+                    for one in due {
+                        fetching.insert(one.trust_domain.clone());
+                        let (partners, session, state) = (Arc::clone(&partners), &session, &state);
+                        under_way.push(async move {
+                            let _noted = self.fetch(&one, &partners, session, state).await.is_ok();
+                            one.trust_domain
+                        });
+                    }
+                    if not_taken_up.is_none() { next } else { next.min(Instant::now() + TAKE_UP_AGAIN) }
+                }
                 Err(error) => {
                     warn!(event = "federation_not_read", %error);
                     Instant::now() + RETRY
@@ -113,6 +127,7 @@ impl Federation {
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = self.look.notified() => {}
+                Some(fetched) = under_way.next() => { fetching.remove(&fetched); }
             }
         }
     }
@@ -149,29 +164,32 @@ impl Federation {
         taken
     }
 
-    /// Fetches what is due. Returns when something is due again.
-    async fn round(&self, session: &SigningSession, state: &Arc<TermState>) -> Result<Instant, StateError> {
-        let partners = read(state).await?;
+    /// What is to be fetched now of what is not being fetched, by what is kept; and when something will be.
+    async fn due(
+        &self,
+        state: &Arc<TermState>,
+        fetching: &BTreeSet<TrustDomain>,
+    ) -> Result<(Arc<Partners>, Vec<Relationship>, Instant), StateError> {
+        let partners = Arc::new(read(state).await?);
         let relationships = self.relationships(&partners);
         let now = Instant::now();
-        let due: Vec<_> = {
-            let mut polling = self.polling();
-            polling.retain(|trust_domain, _| {
-                let is_kept = relationships.iter().any(|one| one.trust_domain == *trust_domain);
-                if !is_kept {
-                    self.parts.metrics.forget_federated(trust_domain);
-                }
-                is_kept
-            });
-            for one in relationships.iter().filter(|one| !polling.contains_key(&one.trust_domain)) {
-                self.show_kept(&partners, &one.trust_domain);
+        let mut polling = self.polling();
+        polling.retain(|trust_domain, _| {
+            let is_kept = relationships.iter().any(|one| one.trust_domain == *trust_domain);
+            if !is_kept {
+                self.parts.metrics.forget_federated(trust_domain);
             }
-            let is_due = |one: &&Relationship| polling.get(&one.trust_domain).is_none_or(|polled| polled.next <= now);
-            relationships.iter().filter(is_due).cloned().collect()
-        };
-        join_all(due.iter().map(|one| self.fetch(one, &partners, session, state))).await;
-        let next = self.polling().values().map(|polled| polled.next).min();
-        Ok(next.unwrap_or_else(|| Instant::now() + NOBODY))
+            is_kept
+        });
+        for one in relationships.iter().filter(|one| !polling.contains_key(&one.trust_domain)) {
+            self.show_kept(&partners, &one.trust_domain);
+        }
+        let idle = relationships.into_iter().filter(|one| !fetching.contains(&one.trust_domain));
+        let (due, later): (Vec<_>, Vec<_>) =
+            idle.partition(|one| polling.get(&one.trust_domain).is_none_or(|polled| polled.next <= now));
+        let next = later.iter().filter_map(|one| polling.get(&one.trust_domain)).map(|polled| polled.next).min();
+        drop(polling);
+        Ok((partners, due, next.unwrap_or(now + NOBODY)))
     }
 
     /// Fetches one bundle now, and notes when it is due again.
@@ -232,10 +250,15 @@ impl Federation {
         let bundle = SpiffeBundle::from_json(trust_domain.clone(), &document)?;
         let known = partners.get(trust_domain).and_then(|partner| partner.bundle.as_ref());
         check_order(known, &bundle)?;
+        let now = self.parts.clock.now();
         if known == Some(&bundle) {
+            let recorded = partners.get(trust_domain).and_then(|partner| partner.fetched_at);
+            if recorded.is_none_or(|at| now.since(at) >= RECORD_EVERY) {
+                self.record_fetch(trust_domain, now, state).await;
+            }
             return Ok((bundle, false));
         }
-        let (kept, of, fetched_at) = (bundle.clone(), relationship.clone(), self.parts.clock.now());
+        let (kept, of, fetched_at) = (bundle.clone(), relationship.clone(), now);
         let is_configured = self.configured(trust_domain).is_some();
         self.change(state, move |partners: &mut Partners| {
             // what an operator has done meanwhile goes before it
@@ -251,6 +274,20 @@ impl Federation {
         })
         .await?;
         Ok((bundle, true))
+    }
+
+    /// That the same bundle was fetched again. What comes of it is of no weight: it is tried again after the next fetch.
+    async fn record_fetch(&self, trust_domain: &TrustDomain, now: Timestamp, state: &Arc<TermState>) {
+        let of = trust_domain.clone();
+        let recorded = self.change(state, move |partners: &mut Partners| {
+            if let Some(partner) = partners.get_mut(&of) {
+                partner.fetched_at = Some(Timestamp::from_seconds(now.seconds()));
+            }
+            Ok::<_, PartnersError>(())
+        });
+        if let Err(error) = recorded.await {
+            debug!(event = "federated_fetch_not_recorded", %trust_domain, %error);
+        }
     }
 
     /// How old what is kept is, should its endpoint not answer: it is no younger than that.

@@ -56,11 +56,12 @@ impl StateStore for Memory {
     }
 }
 
-struct Still;
+/// As late after `NOW` as it was made ago.
+struct SinceNow(Instant);
 
-impl Clock for Still {
+impl Clock for SinceNow {
     fn now(&self) -> Timestamp {
-        NOW
+        NOW.plus(self.0.elapsed())
     }
 
     fn boot(&self) -> BootInstant {
@@ -88,12 +89,18 @@ struct Scripted {
     calls: AtomicU64,
 }
 
+/// A host that never answers, whatever the script.
+const HANGS: &str = "hangs.example";
+
 impl BundleFetcher for Scripted {
     fn fetch<'a>(
         &'a self,
-        _url: &'a EndpointUrl,
+        url: &'a EndpointUrl,
         authentication: EndpointAuthentication,
     ) -> BoxFuture<'a, Result<Vec<u8>, String>> {
+        if url.host() == HANGS {
+            return Box::pin(std::future::pending());
+        }
         if let EndpointAuthentication::Spiffe { id, bundle } = authentication {
             assert_eq!(id.trust_domain(), bundle.trust_domain());
         }
@@ -122,7 +129,8 @@ impl World {
     }
 
     fn over(store: &Arc<Memory>, script: Script, configured: Vec<ConfiguredPartner>) -> Self {
-        let (clock, random): (Arc<dyn Clock>, Arc<dyn SecureRandom>) = (Arc::new(Still), Arc::new(TestRandom));
+        let (clock, random): (Arc<dyn Clock>, Arc<dyn SecureRandom>) =
+            (Arc::new(SinceNow(Instant::now())), Arc::new(TestRandom));
         let (store, own) = (Arc::clone(store), "own".parse::<TrustDomain>().unwrap());
         let open = Box::new(move || Ok(Arc::clone(&store) as Arc<dyn StateStore>));
         let state = SigningState::new(open, Origin::SelfSigned, own.clone(), Arc::clone(&clock), Arc::clone(&random));
@@ -278,6 +286,53 @@ async fn what_is_configured_is_published_at_once_outlasts_a_restart_and_ends_wit
     assert_eq!(world.published(), []);
     assert!(!world.metrics.encode().contains("trust_domain="), "{}", world.metrics.encode());
     running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_holds_no_other_up() {
+    let served = authority_of("other");
+    let script: Script = Box::new(move |call| {
+        Some(if call == 0 { Err("no route".into()) } else { Ok(bundle(3, &served).to_json().into_bytes()) })
+    });
+    let hanging = Relationship {
+        trust_domain: "hangs".parse().unwrap(),
+        url: format!("https://{HANGS}/").parse().unwrap(),
+        profile: EndpointProfile::HttpsWeb,
+    };
+    let world =
+        World::new(script, vec![ConfiguredPartner { relationship: hanging, bootstrap: None }, configured(None)]);
+    let running = world.run();
+    // it is tried again 5 s after its failure, while the other one is still waited for
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(world.published().len(), 1);
+    assert_eq!(world.fetches("unreachable"), 1);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.fetches("unreachable"), 2);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_bundle_was_fetched_again_unchanged_is_on_record_to_within_an_hour_and_written_no_oftener() {
+    let (store, root) = (Arc::<Memory>::default(), authority_of("other"));
+    let served = root.clone();
+    let script: Script = Box::new(move |_| Some(Ok(bundle(5, &served).to_json().into_bytes())));
+    let world = World::over(&store, script, vec![configured(None)]);
+    let version = || store.load(StateObject::Trust).unwrap().unwrap().version;
+    let (running, before) = (world.run(), version());
+    const HOUR: Duration = Duration::from_secs(3600);
+    sleep(HOUR * 3).await;
+    assert!(world.fetches("unchanged") > 100);
+    let writes = version() - before;
+    assert!((3..=5).contains(&writes), "{writes} writes");
+    let sequence = world.session.trust().borrow().as_ref().unwrap().sequence();
+    running.abort();
+
+    let next = World::over(&store, Box::new(|_| None), vec![configured(None)]);
+    let [shown] = next.order(FederationOrder::List).await.unwrap().try_into().unwrap();
+    let fetched_at = shown.fetched_at.expect("it was fetched");
+    assert!(fetched_at > NOW.plus(HOUR * 2 - Duration::from_secs(120)), "{fetched_at}");
+    let published = next.session.trust().borrow().as_ref().unwrap().sequence();
+    assert_eq!(published, sequence, "nobody has anything to hear of it");
 }
 
 #[tokio::test(start_paused = true)]

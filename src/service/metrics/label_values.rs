@@ -226,6 +226,14 @@ label_values! {
         Unknown = "UNKNOWN",
     }
 
+    /// Of which SVIDs an authority is.
+    SvidKind {
+        /// X.509-SVIDs.
+        X509 = "x509",
+        /// JWT-SVIDs.
+        Jwt = "jwt",
+    }
+
     /// How far those are who follow the trust bundle.
     FollowerState {
         /// They have said that the newest is in effect.

@@ -11,7 +11,7 @@ use super::{
     label_values::{
         EventOutcome, ExpiringCertificate, FetchOutcome, FollowerState, ForwardOutcome, IstiodOutcome, NoticeOutcome,
         ObjectWriteOutcome, OutputOutcome, PlaceKind, PolicyObjectState, ReloadOutcome, RenewalOutcome, RequestOutcome,
-        ReviewOutcome, RootPlaceState, RootWriteOutcome, SignError,
+        ReviewOutcome, RootPlaceState, RootWriteOutcome, SignError, SvidKind,
     },
     policies::PROBE_OUTCOMES,
 };
@@ -153,6 +153,8 @@ names! {
         "Those who follow the trust bundle at this replica, its own socket among them, by whether they have acknowledged the newest sequence";
     TrustAcknowledged: Gauge "countersign_trust_acknowledged_sequence" {} PAIR,
         "The lowest sequence that a follower at this replica has acknowledged; nothing while there is none";
+    RotationRefused: Gauge "countersign_rotation_refused" { authority: OneOf(SvidKind::TEXTS) } &[Active],
+        "1 while an authority is to be replaced by itself and can't be, other than by waiting, else 0";
     RootWrites: Counter "countersign_root_writes" { outcome: OneOf(RootWriteOutcome::TEXTS) } PAIR,
         "Writes of the roots into the cluster by outcome";
     RootPlaces: Gauge "countersign_root_places" { kind: OneOf(PlaceKind::TEXTS), state: OneOf(RootPlaceState::TEXTS) } &[Active],

@@ -34,6 +34,7 @@ impl Metrics {
             Name::TrustBundleRoots => put(registry, name, &self.trust.roots),
             Name::TrustFollowers => put(registry, name, &self.trust.followers),
             Name::TrustAcknowledged => put(registry, name, &self.trust.acknowledged),
+            Name::RotationRefused => put(registry, name, &self.rotation_refused),
             Name::RootWrites => put(registry, name, &self.root_writes),
             Name::RootPlaces => put(registry, name, &self.root_places),
             Name::FederatedFetches => put(registry, name, &self.federation.fetches),

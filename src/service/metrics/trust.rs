@@ -9,7 +9,7 @@ use crate::{
     domain::{clock::Timestamp, x509::Certificate},
     service::{
         published_trust::{PublishedTrust, TrustReceiver},
-        trust_followers::TrustFollowers,
+        trust_followers::{Standing, TrustFollowers},
     },
 };
 
@@ -62,7 +62,11 @@ impl TrustMetrics {
     }
 
     fn show_followers(&self, followers: &TrustFollowers, newest: u64) {
-        let acknowledged: Vec<u64> = followers.here().into_iter().map(|(_, sequence)| sequence).collect();
+        let follows = |(_, standing)| match standing {
+            Standing::Follows(sequence) => Some(sequence),
+            Standing::Left => None,
+        };
+        let acknowledged: Vec<u64> = followers.here().into_iter().filter_map(follows).collect();
         let behind = acknowledged.iter().filter(|sequence| **sequence < newest).count();
         for (state, number) in [(FollowerState::Current, acknowledged.len() - behind), (FollowerState::Behind, behind)]
         {

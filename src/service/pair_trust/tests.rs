@@ -3,7 +3,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::*;
 use crate::{
@@ -36,30 +36,32 @@ impl Pair for Known {
     }
 }
 
-type Said = Result<TermTrust, String>;
+type Said = Result<ActiveSays, String>;
 
-type Told = Arc<Mutex<Vec<Vec<(Follower, u64)>>>>;
+type Told = Arc<Mutex<Vec<StandbySays>>>;
 
 /// Streams of the active, in the order in which they are opened; afterwards it does not answer.
 #[derive(Default)]
 struct Streams {
     scripted: Mutex<VecDeque<mpsc::UnboundedReceiver<Said>>>,
     told: Told,
+    has_left: Arc<Mutex<bool>>,
 }
 
 struct Scripted {
     said: mpsc::UnboundedReceiver<Said>,
     told: Told,
+    has_left: Arc<Mutex<bool>>,
 }
 
 impl TrustOfActive for Streams {
     fn open<'a>(&'a self, _active: &'a ActiveReplica) -> BoxFuture<'a, Result<Box<dyn PairTrustStream>, String>> {
         let next = self.scripted.lock().unwrap().pop_front();
-        let told = Arc::clone(&self.told);
+        let (told, has_left) = (Arc::clone(&self.told), Arc::clone(&self.has_left));
         Box::pin(async move {
             match next {
-                Some(said) => Ok(Box::new(Scripted { said, told }) as Box<dyn PairTrustStream>),
-                None => pending().await,
+                Some(said) => Ok(Box::new(Scripted { said, told, has_left }) as Box<dyn PairTrustStream>),
+                None => std::future::pending().await,
             }
         })
     }
@@ -70,9 +72,14 @@ impl PairTrustStream for Scripted {
         Box::pin(async { self.said.recv().await.unwrap_or_else(|| Err("ended".into())) })
     }
 
-    fn tell(&mut self, followers: Vec<(Follower, u64)>) -> BoxFuture<'_, Result<(), String>> {
-        self.told.lock().unwrap().push(followers);
+    fn tell(&mut self, here: StandbySays) -> BoxFuture<'_, Result<(), String>> {
+        self.told.lock().unwrap().push(here);
         Box::pin(async { Ok(()) })
+    }
+
+    fn leave(&mut self) -> BoxFuture<'_, ()> {
+        *self.has_left.lock().unwrap() = true;
+        Box::pin(async {})
     }
 }
 
@@ -118,8 +125,17 @@ fn of(term: u64, trust: &Arc<PublishedTrust>) -> TermTrust {
 }
 
 fn active(term: u64) -> ActiveReplica {
-    let endpoint = PairEndpoint::Unix("/nowhere".into());
-    ActiveReplica { replica: format!("replica-{term}"), term: Term::new(term), endpoint }
+    let endpoint = PairEndpoint::Tcp(([127, 0, 0, 1], 1).into());
+    ActiveReplica { replica: format!("pod-{term}-ab"), term: Term::new(term), endpoint }
+}
+
+fn known(term: u64, trust: &Arc<PublishedTrust>) -> Said {
+    Ok(ActiveSays::Trust(of(term, trust)))
+}
+
+fn says(known: u64, followers: &[(&Follower, u64)]) -> StandbySays {
+    let follows = |(follower, sequence): &(&Follower, u64)| ((*follower).clone(), Standing::Follows(*sequence));
+    StandbySays { known, followers: followers.iter().map(follows).collect() }
 }
 
 /// A replica.
@@ -131,6 +147,7 @@ struct World {
     sessions: watch::Sender<Option<Arc<Session>>>,
     trust: TrustReceiver,
     known: TermTrustReceiver,
+    leave: Arc<Notify>,
 }
 
 impl World {
@@ -141,8 +158,10 @@ impl World {
         let (task, trust) = PairTrust::new(shared.0, shared.1, shared.2, Arc::clone(&followers));
         let (known, sessions) = (task.with_terms(), watch::Sender::new(None));
         let receiver = sessions.subscribe();
-        tokio::spawn(async move { match task.run::<Session>(receiver).await {} });
-        Self { pair, streams, kept, followers, sessions, trust, known }
+        let leave = Arc::new(Notify::new());
+        let asked = Arc::clone(&leave);
+        tokio::spawn(task.run::<Session>(receiver, async move { asked.notified().await }));
+        Self { pair, streams, kept, followers, sessions, trust, known, leave }
     }
 
     /// The next stream of the active.
@@ -176,7 +195,7 @@ async fn the_own_term_counts_then_the_active_and_the_last_one_stays_while_there_
     world.sessions.send_replace(None);
     let say = world.stream();
     world.pair.0.send_replace(Some(active(2)));
-    say.send(Ok(of(2, &third))).unwrap();
+    say.send(known(2, &third)).unwrap();
     world.has(2, &third).await;
     world.pair.0.send_replace(None);
     sleep(Duration::from_secs(60)).await;
@@ -189,18 +208,18 @@ async fn within_a_term_the_sequence_never_falls_and_of_two_terms_the_later_is_ri
     let [old, new, other] = [4, 5, 3].map(trust);
     let say = world.stream();
     world.pair.0.send_replace(Some(active(7)));
-    for said in [of(7, &new), of(7, &old), of(6, &trust(9))] {
-        say.send(Ok(said)).unwrap();
+    for said in [known(7, &new), known(7, &old), known(6, &trust(9))] {
+        say.send(said).unwrap();
     }
     world.has(7, &new).await;
     sleep(Duration::from_secs(1)).await;
     world.has(7, &new).await;
-    say.send(Ok(of(8, &other))).unwrap();
+    say.send(known(8, &other)).unwrap();
     world.has(8, &other).await;
     // the same sequence may come with another bundle of somebody else
     let federated = vec![SpiffeBundle { trust_domain: "other.example".parse().unwrap(), ..other.own.clone() }];
     let with_other = Arc::new(PublishedTrust { federated, ..(*other).clone() });
-    say.send(Ok(of(8, &with_other))).unwrap();
+    say.send(known(8, &with_other)).unwrap();
     world.has(8, &with_other).await;
 }
 
@@ -212,25 +231,80 @@ async fn what_was_kept_counts_until_somebody_says_more_and_a_stream_that_ends_is
     let (first, second) = (world.stream(), world.stream());
     world.pair.0.send_replace(Some(active(4)));
     drop(first);
-    second.send(Ok(of(4, &new))).unwrap();
+    second.send(known(4, &new)).unwrap();
     world.has(4, &new).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_active_is_told_who_follows_here_after_each_change_and_now_and_then() {
     let world = World::start(None);
-    let _say = world.stream();
+    let say = world.stream();
     world.pair.0.send_replace(Some(active(1)));
     let follower = Follower { identity: "spiffe://td/gateway".parse().unwrap(), instance: "a".into() };
     let stream = world.followers.open(follower.clone()).unwrap();
     stream.says(3);
     sleep(PACE * 3).await;
     let last = || world.streams.told.lock().unwrap().last().cloned();
-    assert_eq!(last(), Some(vec![(follower.clone(), 3)]));
+    assert_eq!(last(), Some(says(0, &[(&follower, 3)])));
     stream.says(4);
     sleep(PACE * 3).await;
-    assert_eq!(last(), Some(vec![(follower, 4)]));
+    assert_eq!(last(), Some(says(0, &[(&follower, 4)])));
+    say.send(known(1, &trust(5))).unwrap();
+    sleep(PACE * 3).await;
+    assert_eq!(last(), Some(says(5, &[(&follower, 4)])), "and what is known here");
     let before = world.streams.told.lock().unwrap().len();
     sleep(CONFIRM_EVERY * 3).await;
     assert!((before + 2..=before + 3).contains(&world.streams.told.lock().unwrap().len()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_cut_off_from_the_active_goes_by_what_is_stored_and_who_ends_says_so() {
+    let [first, new, newest, last] = [1, 2, 3, 4].map(trust);
+    let mut world = World::start(Some(of(1, &first)));
+    world.has(1, &first).await;
+    let say = world.stream();
+    world.pair.0.send_replace(Some(active(1)));
+    say.send(known(1, &new)).unwrap();
+    world.has(1, &new).await;
+    let store = |trust: &Arc<PublishedTrust>| world.kept.keep(&of(1, trust)).unwrap();
+    store(&newest);
+    sleep(LONG_PAUSE * 2).await;
+    assert_eq!(world.trust.borrow().as_ref(), Some(&new), "what the active says is waited for");
+    drop(say);
+    world.has(1, &newest).await;
+    world.pair.0.send_replace(None);
+    world.kept.keep(&of(1, &last)).unwrap();
+    world.has(1, &last).await;
+
+    assert!(!*world.streams.has_left.lock().unwrap());
+    let _say = world.stream();
+    world.pair.0.send_replace(Some(active(2)));
+    sleep(PACE * 3).await;
+    world.leave.notify_one();
+    sleep(PACE).await;
+    assert!(*world.streams.has_left.lock().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_replica_that_was_active_before_is_waited_for_unless_it_said_that_it_ends() {
+    for (last_words, waited_for) in [(None, 1), (Some(ActiveSays::Leaves), 0)] {
+        let mut world = World::start(None);
+        let ([theirs, own], say) = ([6, 7].map(trust), world.stream());
+        world.pair.0.send_replace(Some(active(1)));
+        say.send(known(1, &theirs)).unwrap();
+        world.has(1, &theirs).await;
+        if let Some(words) = last_words {
+            say.send(Ok(words)).unwrap();
+            sleep(PACE).await;
+        }
+        drop(say);
+        world.pair.0.send_replace(None);
+        let session = Session(Term::new(2), watch::Sender::new(Some(Arc::clone(&own))));
+        world.sessions.send_replace(Some(Arc::new(session)));
+        world.has(2, &own).await;
+        let reached = world.followers.reached();
+        let before: Vec<_> = reached.iter().filter(|one| one.who.starts_with("replica pod-1, lost")).collect();
+        assert_eq!(before.len(), waited_for, "{reached:?}");
+        assert!(before.iter().all(|one| one.sequence == 6), "{before:?}");
+    }
 }

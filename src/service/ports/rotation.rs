@@ -57,6 +57,8 @@ pub struct RotationReport {
     pub done: bool,
     /// Who would break, or has been taken the risk of, if it was forced.
     pub obstacles: Vec<String>,
+    /// Who follows the bundle and has an older one.
+    pub behind: Vec<String>,
 }
 
 /// One authority.
@@ -87,4 +89,7 @@ pub trait Followers: Send + Sync {
 
     /// Each of them, with the sequence that it said last is in effect.
     fn reached(&self) -> Vec<Reached>;
+
+    /// Agents that were lost sight of without having said that they end.
+    fn lost_agents(&self) -> Vec<Reached>;
 }

@@ -44,6 +44,8 @@ pub struct KindState {
     pub prepared_since: Option<Timestamp>,
     /// The whole life of the one that signs.
     pub lifetime: Duration,
+    /// Whether the one that signs is an intermediate, imported with the roots that it leads to.
+    pub is_intermediate: bool,
 }
 
 /// An authority that was made just now.
@@ -187,6 +189,8 @@ impl Objects {
     pub(super) fn kind_state(&self, kind: AuthorityKind) -> Result<KindState, StateError> {
         let rotation = self.rotation()?;
         let since = |seconds: i64| Timestamp::from_seconds(seconds);
+        let leads_to_others = rotation.active.as_ref().is_some_and(|active| !active.roots.is_empty());
+        let is_intermediate = kind == AuthorityKind::X509 && leads_to_others;
         let (slots, handed_out, prepared_since, lifetime) = match kind {
             AuthorityKind::X509 => {
                 let StoredAuthority::Own(own) = &self.authority else { return Err(plugged_in()) };
@@ -207,7 +211,7 @@ impl Objects {
         };
         let authorities = Authorities::restored(slots, self.trust.sequence())
             .ok_or_else(|| unusable(&"the phases of the authorities make no sense"))?;
-        Ok(KindState { authorities, handed_out, prepared_since, lifetime })
+        Ok(KindState { authorities, handed_out, prepared_since, lifetime, is_intermediate })
     }
 
     /// Puts a new one beside the others.

@@ -1,6 +1,9 @@
 use std::{collections::VecDeque, sync::Mutex};
 
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
 
 use super::*;
 use crate::{
@@ -20,10 +23,12 @@ struct Source {
     scripted: Mutex<VecDeque<Opened>>,
     /// What was said to be in effect: at the beginning of a stream, or later.
     said: Arc<Mutex<Vec<(bool, u64)>>>,
+    has_left: Arc<Mutex<bool>>,
 }
 
 struct Stream {
     said: Arc<Mutex<Vec<(bool, u64)>>>,
+    has_left: Arc<Mutex<bool>>,
     updates: mpsc::UnboundedReceiver<Said>,
 }
 
@@ -31,8 +36,8 @@ impl TrustSource for Source {
     fn open(&self, in_effect: u64) -> BoxFuture<'_, Result<Option<Box<dyn TrustStream>>, String>> {
         let next = self.scripted.lock().unwrap().pop_front().unwrap_or_else(|| Err("nobody is there".into()));
         self.said.lock().unwrap().push((true, in_effect));
-        let said = Arc::clone(&self.said);
-        let stream = |updates| Box::new(Stream { said, updates }) as Box<dyn TrustStream>;
+        let (said, has_left) = (Arc::clone(&self.said), Arc::clone(&self.has_left));
+        let stream = |updates| Box::new(Stream { said, has_left, updates }) as Box<dyn TrustStream>;
         Box::pin(std::future::ready(next.map(|updates| updates.map(stream))))
     }
 }
@@ -45,6 +50,11 @@ impl TrustStream for Stream {
     fn says(&mut self, in_effect: u64) -> BoxFuture<'_, Result<(), String>> {
         self.said.lock().unwrap().push((false, in_effect));
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn leave(&mut self) -> BoxFuture<'_, ()> {
+        *self.has_left.lock().unwrap() = true;
+        Box::pin(std::future::ready(()))
     }
 }
 
@@ -68,18 +78,21 @@ struct World {
     trust: TrustReceiver,
     roots: FollowedRoots,
     served: watch::Sender<u64>,
+    leave: Arc<Notify>,
 }
 
 impl World {
     fn start(scripted: Vec<Opened>) -> Self {
-        let source = Arc::new(Source { scripted: Mutex::new(scripted.into()), said: Arc::default() });
+        let source = Arc::new(Source { scripted: Mutex::new(scripted.into()), ..Source::default() });
         let (follower, roots) = followed_roots("the pair's trust");
         let served = watch::Sender::new(0);
         let (shared, seen) = (Arc::clone(&source) as _, served.subscribe());
         let trust_domain = "cluster.local".parse().unwrap();
         let (task, trust) = TrustFollower::new(shared, trust_domain, Some(follower), seen, Arc::new(TestRandom));
-        tokio::spawn(async move { match task.run().await {} });
-        Self { source, trust, roots, served }
+        let leave = Arc::new(Notify::new());
+        let asked = Arc::clone(&leave);
+        tokio::spawn(task.run(async move { asked.notified().await }));
+        Self { source, trust, roots, served, leave }
     }
 
     async fn has(&mut self, wanted: &PublishedTrust) {
@@ -179,4 +192,17 @@ async fn an_authority_that_publishes_nothing_is_asked_rarely() {
     say.send(Ok(good.clone())).unwrap();
     sleep(RARELY).await;
     world.has(&good).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_ends_says_so_on_the_stream_that_is_open() {
+    let ([say], opened) = streams();
+    let mut world = World::start(opened);
+    let published = trust(1);
+    say.send(Ok(published.clone())).unwrap();
+    world.has(&published).await;
+    assert!(!*world.source.has_left.lock().unwrap());
+    world.leave.notify_one();
+    sleep(Duration::from_millis(1)).await;
+    assert!(*world.source.has_left.lock().unwrap());
 }

@@ -16,17 +16,28 @@ pub(super) struct Domain {
     serve: Serve,
     endpoint: u16,
     folder: PathBuf,
+    /// That agents ask for.
+    svid_ttl: &'static str,
 }
 
 impl Domain {
     pub(super) fn start(folder: &Path, name: &'static str, flags: &[&str]) -> Self {
+        Self::start_with(folder, name, "1h", flags)
+    }
+
+    /// One in which no SVID lives longer than so.
+    pub(super) fn start_short_lived(folder: &Path, name: &'static str, ttl: &'static str) -> Self {
+        Self::start_with(folder, name, ttl, &["--svid-ttl", ttl, "--max-svid-ttl", ttl])
+    }
+
+    fn start_with(folder: &Path, name: &'static str, svid_ttl: &'static str, flags: &[&str]) -> Self {
         let folder = folder.join(name);
         fs::create_dir(&folder).unwrap();
         let endpoint = free_port();
         let own = ["--trust-domain", name, "--bundle-endpoint", &loopback(endpoint).to_string()];
         let flags = [&own, ["--bundle-refresh-hint", "1s"].as_slice(), flags].concat();
         let serve = Serve::start("serve", &folder, &folder.join("data"), &flags);
-        Self { name, serve, endpoint, folder }
+        Self { name, serve, endpoint, folder, svid_ttl }
     }
 
     /// Where its bundle is.
@@ -53,7 +64,7 @@ impl Domain {
     pub(super) fn agent(&self, name: &str, account: &str) -> Agent {
         let flags = ["--trust-domain", self.name];
         let cas = [self.serve.address()];
-        Agent::start_with(name, &self.folder, &self.folder.join("data"), account, &cas, "1h", &flags)
+        Agent::start_with(name, &self.folder, &self.folder.join("data"), account, &cas, self.svid_ttl, &flags)
     }
 
     /// The SPIFFE ID of `NAMESPACE/ACCOUNT`.
@@ -62,10 +73,16 @@ impl Domain {
         format!("spiffe://{}/ns/{namespace}/sa/{account}", self.name)
     }
 
-    /// Has a command succeed.
-    pub(super) fn done(&self, words: &[&str]) {
+    /// Has a command succeed: what it prints.
+    pub(super) fn done(&self, words: &[&str]) -> String {
+        self.run(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// What a command prints, or why it fails.
+    pub(super) fn run(&self, words: &[&str]) -> Result<String, String> {
         let output = countersign().args(words).arg("--data-dir").arg(self.folder.join("data")).output().unwrap();
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let [out, error] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        if output.status.success() { Ok(out) } else { Err(error) }
     }
 
     /// Believes `other` from now on, as its endpoint says.

@@ -25,7 +25,7 @@ const ALL: &str = "ALL";
 const UNKNOWN_CA: &str = "TLSV1_ALERT_UNKNOWN_CA";
 const UNKNOWN: &str = "SSLV3_ALERT_CERTIFICATE_UNKNOWN";
 /// Envoy gives up waiting for a secret after 15 s, and only then listens.
-const WARM_UP: Duration = Duration::from_secs(20);
+pub(super) const WARM_UP: Duration = Duration::from_secs(20);
 
 #[test]
 fn envoys_of_two_trust_domains_accept_each_other_and_nobody_of_a_third() {
@@ -80,7 +80,7 @@ fn envoys_of_two_trust_domains_accept_each_other_and_nobody_of_a_third() {
 }
 
 /// A service of one trust domain that takes callers of another one.
-struct Backend {
+pub(super) struct Backend {
     envoy: Envoy,
     id: String,
     log: PathBuf,
@@ -88,7 +88,7 @@ struct Backend {
 }
 
 impl Backend {
-    fn start(dir: &Path, domain: &Domain, resource: &str, clients: &str) -> Self {
+    pub(super) fn start(dir: &Path, domain: &Domain, resource: &str, clients: &str) -> Self {
         let (agent, log) = (domain.agent("backend", BACKEND), dir.join(format!("{}.log", domain.name)));
         let config = envoy_config::backend_by(resource, &agent.socket, clients, &log);
         let envoy = Envoy::start(&format!("backend-{}", domain.name), dir, &config);
@@ -109,14 +109,14 @@ impl Backend {
 }
 
 /// A caller of a service, with an agent of its own.
-struct Gateway {
-    envoy: Envoy,
+pub(super) struct Gateway {
+    pub(super) envoy: Envoy,
     _agent: Agent,
 }
 
 impl Gateway {
     /// One that verifies the service by that resource of its socket.
-    fn start(dir: &Path, domain: &Domain, resource: &str, backend: &Backend) -> Self {
+    pub(super) fn start(dir: &Path, domain: &Domain, resource: &str, backend: &Backend) -> Self {
         let port = backend.envoy.address.port();
         let agent = domain.agent(&format!("gateway-{port}"), GATEWAY);
         let config = envoy_config::gateway_by(resource, &agent.socket, port, &backend.id);

@@ -30,7 +30,7 @@ pub struct Reached {
 pub struct Offered {
     /// Since when.
     pub since: Timestamp,
-    /// `spiffe_refresh_hint`.
+    /// `spiffe_refresh_hint`, unless that is shorter than any reader's pause.
     pub hint: Duration,
 }
 
@@ -77,7 +77,8 @@ impl Evidence {
         self.unreached(sequence).chain(strangers).collect()
     }
 
-    fn unreached(&self, sequence: u64) -> impl Iterator<Item = Obstacle> {
+    /// Whoever has not said to have the bundle of this sequence, or a newer one.
+    pub fn unreached(&self, sequence: u64) -> impl Iterator<Item = Obstacle> {
         let behind = self.followers.iter().chain(&self.places).filter(move |reached| reached.sequence < sequence);
         behind.map(move |reached| Obstacle::NotReached {
             who: reached.who.clone(),

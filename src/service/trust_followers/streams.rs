@@ -1,0 +1,165 @@
+//! The streams of followers, by number.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Follower, Standing, lost::Lost, who::Who};
+use crate::domain::authority::rotation::Reached;
+
+/// A follower comes back to some replica within this, if it comes back.
+pub(super) const KNOWN_FOR: Duration = Duration::from_secs(12);
+/// Streams that are open or just gone. Room for as many as are served, and for as many again that come back.
+const STREAMS_AT_MOST: usize = 16_384;
+
+/// There is no room for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{STREAMS_AT_MOST} streams follow the trust already")]
+pub struct TooManyFollowers;
+
+/// Whose a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Here,
+    OtherReplica,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    opened: u64,
+    /// By number: of one follower the last counts.
+    known: BTreeMap<u64, Known>,
+    lost: Lost,
+    /// Until when it is not known who there is.
+    gathering_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Known {
+    who: Who,
+    in_effect: u64,
+    origin: Origin,
+    gone: Option<Gone>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    at: Instant,
+    /// Whether it has said that it ends.
+    has_left: bool,
+}
+
+impl Streams {
+    pub(super) fn open(&mut self, origin: Origin, who: Who) -> Result<u64, TooManyFollowers> {
+        self.forget();
+        if self.known.len() >= STREAMS_AT_MOST {
+            return Err(TooManyFollowers);
+        }
+        self.lost.found(&who);
+        self.opened += 1;
+        self.known.insert(self.opened, Known { who, in_effect: 0, origin, gone: None });
+        Ok(self.opened)
+    }
+
+    /// As all changes: whether it is of those here.
+    pub(super) fn says(&mut self, number: u64, in_effect: u64) -> bool {
+        self.known.get_mut(&number).is_some_and(|known| {
+            known.in_effect = in_effect;
+            known.origin == Origin::Here
+        })
+    }
+
+    pub(super) fn end(&mut self, number: u64) -> bool {
+        self.known.get_mut(&number).is_some_and(|known| {
+            known.gone.get_or_insert_with(|| Gone { at: Instant::now(), has_left: false });
+            known.origin == Origin::Here
+        })
+    }
+
+    pub(super) fn leaves(&mut self, number: u64) -> bool {
+        let who = self.known.get(&number).map(|known| known.who.clone());
+        who.is_some_and(|who| self.left(&who))
+    }
+
+    /// Wherever it followed: a process that ends does so as a whole.
+    pub(super) fn left(&mut self, who: &Who) -> bool {
+        self.lost.found(who);
+        let mut is_here = false;
+        for known in self.known.values_mut().filter(|known| known.who == *who) {
+            known.gone = Some(Gone { at: Instant::now(), has_left: true });
+            is_here |= known.origin == Origin::Here;
+        }
+        is_here
+    }
+
+    pub(super) fn lose(&mut self, who: Who, in_effect: u64) {
+        self.lost.lose(who, in_effect, Instant::now());
+    }
+
+    pub(super) fn forget_lost(&mut self) {
+        self.lost = Lost::default();
+    }
+
+    pub(super) const fn gather_until(&mut self, until: Instant) {
+        self.gathering_until = Some(until);
+    }
+
+    pub(super) fn gathering_for(&self) -> Option<Duration> {
+        let left = self.gathering_until?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    pub(super) fn here(&mut self) -> Vec<(Follower, Standing)> {
+        self.forget();
+        let here = self.known.values().filter(|known| known.origin == Origin::Here);
+        let newest: BTreeMap<_, _> = here.map(|known| (&known.who, known.standing())).collect();
+        let agents = newest.into_iter().filter_map(|(who, standing)| match who {
+            Who::Agent(follower) => Some((follower.clone(), standing)),
+            Who::Replica(_) => None,
+        });
+        agents.collect()
+    }
+
+    /// Of each follower what it said on the stream that it opened last.
+    pub(super) fn reached(&mut self) -> Vec<Reached> {
+        self.forget();
+        let newest: BTreeMap<_, _> = self.known.values().map(|known| (&known.who, known.standing())).collect();
+        let reached = newest.into_iter().filter_map(|(who, standing)| match standing {
+            Standing::Follows(sequence) => Some(Reached { who: who.to_string(), sequence }),
+            Standing::Left => None,
+        });
+        reached.collect()
+    }
+
+    /// Those that were lost sight of.
+    pub(super) fn lost(&mut self) -> &Lost {
+        self.forget();
+        &self.lost
+    }
+
+    fn forget(&mut self) {
+        let is_over = |gone: Gone| gone.at.elapsed() >= KNOWN_FOR;
+        let over: Vec<_> = self.known.extract_if(.., |_, known| known.gone.is_some_and(is_over)).collect();
+        let there: BTreeSet<_> = self.known.values().map(|known| &known.who).collect();
+        for (_, Known { who, in_effect, gone, .. }) in over {
+            if let Some(Gone { at, has_left: false }) = gone
+                && !there.contains(&who)
+            {
+                self.lost.lose(who, in_effect, at);
+            }
+        }
+        self.lost.forget();
+    }
+}
+
+impl Known {
+    const fn standing(&self) -> Standing {
+        match self.gone {
+            Some(Gone { has_left: true, .. }) => Standing::Left,
+            _ => Standing::Follows(self.in_effect),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+use tokio::time::advance;
+
+use super::{
+    lost::{LOST_FOR, NAMED_AT_MOST},
+    streams::KNOWN_FOR,
+    *,
+};
+
+fn follower(name: &str) -> Follower {
+    Follower { identity: "spiffe://td/gateway".parse().unwrap(), instance: name.into() }
+}
+
+fn reached(followers: &TrustFollowers) -> Vec<(String, u64)> {
+    followers.reached().into_iter().map(|Reached { who, sequence }| (who, sequence)).collect()
+}
+
+fn one(name: &str, sequence: u64) -> (String, u64) {
+    (format!("agent {name} of spiffe://td/gateway"), sequence)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_stays_known_for_a_while_and_what_it_said_last_counts() {
+    let followers = Arc::new(TrustFollowers::default());
+    let first = followers.open(follower("a")).unwrap();
+    assert_eq!(reached(&followers), [one("a", 0)]);
+    first.says(3);
+    let second = followers.open(follower("a")).unwrap();
+    assert_eq!(reached(&followers), [one("a", 0)], "the new stream has said nothing yet");
+    second.says(4);
+    drop(first);
+    assert_eq!(reached(&followers), [one("a", 4)]);
+    drop(second);
+    advance(KNOWN_FOR - Duration::from_millis(1)).await;
+    assert_eq!(reached(&followers), [one("a", 4)]);
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(reached(&followers), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_replica_passes_on_is_known_here_and_not_passed_on_again() {
+    let followers = Arc::new(TrustFollowers::default());
+    let (_own, mut passed) = (followers.open(follower("own")).unwrap(), followers.passed());
+    passed.are(vec![(follower("a"), Standing::Follows(1)), (follower("b"), Standing::Follows(2))]).unwrap();
+    assert_eq!(reached(&followers), [one("a", 1), one("b", 2), one("own", 0)]);
+    assert_eq!(followers.here(), [(follower("own"), Standing::Follows(0))]);
+    passed.are(vec![(follower("a"), Standing::Follows(2))]).unwrap();
+    assert_eq!(reached(&followers), [one("a", 2), one("b", 2), one("own", 0)], "b may be on its way here");
+    advance(KNOWN_FOR).await;
+    assert_eq!(reached(&followers), [one("a", 2), one("own", 0)]);
+    drop(passed);
+    advance(KNOWN_FOR).await;
+    assert_eq!(reached(&followers), [one("own", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_change_of_the_active_nobody_counts_as_reached_for_a_while() {
+    let followers = TrustFollowers::default();
+    followers.take_over(None);
+    let [(who, 0)] = &reached(&followers)[..] else { panic!("nothing is waited for") };
+    assert!(who.contains("15 s left") || who.contains("16 s left"), "{who}");
+    advance(GATHERING).await;
+    assert_eq!(reached(&followers), []);
+}
+
+#[tokio::test]
+async fn changes_of_those_here_are_told() {
+    let followers = Arc::new(TrustFollowers::default());
+    let mut changes = followers.changes();
+    let mut passed = followers.passed();
+    passed.are(vec![(follower("a"), Standing::Follows(1))]).unwrap();
+    assert!(!changes.has_changed().unwrap(), "it is told of elsewhere");
+    let stream = followers.open(follower("b")).unwrap();
+    stream.says(1);
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    drop(stream);
+    assert!(changes.has_changed().unwrap());
+}
+
+fn lost(followers: &TrustFollowers) -> Vec<(String, u64)> {
+    followers.lost_agents().into_iter().map(|Reached { who, sequence }| (who, sequence)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_is_lost_without_a_word_is_remembered_for_a_day_and_one_that_ends_is_not() {
+    let followers = Arc::new(TrustFollowers::default());
+    let [cut_off, back, ends] = ["cut-off", "back", "ends"].map(|name| followers.open(follower(name)).unwrap());
+    for stream in [&cut_off, &back, &ends] {
+        stream.says(3);
+    }
+    ends.leaves();
+    assert!(followers.here().contains(&(follower("ends"), Standing::Left)), "other replicas are told");
+    drop((cut_off, back));
+    advance(KNOWN_FOR).await;
+    assert_eq!((reached(&followers), lost(&followers).len()), (Vec::new(), 2));
+    let _again = followers.open(follower("back")).unwrap();
+    advance(LOST_FOR - KNOWN_FOR - Duration::from_secs(1)).await;
+    let [(who, 3)] = &lost(&followers)[..] else { panic!("{:?}", lost(&followers)) };
+    assert!(who.starts_with("agent cut-off of spiffe://td/gateway, lost sight of 1440 min ago"), "{who}");
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(lost(&followers), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_said_at_another_replica_that_it_ends_is_lost_nowhere() {
+    let followers = Arc::new(TrustFollowers::default());
+    let (here, mut passed) = (followers.open(follower("a")).unwrap(), followers.passed());
+    here.says(1);
+    drop(here);
+    let follows = Standing::Follows(1);
+    passed.are(vec![(follower("a"), follows), (follower("b"), follows), (follower("c"), follows)]).unwrap();
+    passed.are(vec![(follower("a"), Standing::Left), (follower("b"), Standing::Left)]).unwrap();
+    assert_eq!(reached(&followers), [one("c", 1)]);
+    advance(KNOWN_FOR).await;
+    assert_eq!(lost(&followers).len(), 1, "c was lost there");
+    passed.are(vec![(follower("c"), Standing::Left)]).unwrap();
+    assert_eq!(lost(&followers), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_counts_while_it_follows_and_for_a_day_after_it_was_lost_unless_another_process_takes_its_place() {
+    let followers = Arc::new(TrustFollowers::default());
+    let replica = followers.open_process("pod-b-11").unwrap();
+    replica.says(4);
+    assert_eq!((reached(&followers), followers.here()), (vec![("replica pod-b".into(), 4)], Vec::new()));
+    drop(replica);
+    advance(KNOWN_FOR).await;
+    let [(who, 4)] = &reached(&followers)[..] else { panic!("{:?}", reached(&followers)) };
+    assert!(who.starts_with("replica pod-b, lost sight of 1 min ago and waited for 1440 min longer"), "{who}");
+    assert_eq!(lost(&followers), [], "it is no agent");
+    let anew = followers.open_pod("pod-b").unwrap();
+    assert_eq!(reached(&followers), [("replica pod-b".into(), 0)]);
+    anew.leaves();
+    assert_eq!(reached(&followers), []);
+
+    followers.take_over(Some(("pod-c-33", 2)));
+    advance(GATHERING).await;
+    assert_eq!(reached(&followers).len(), 1);
+    let back = followers.open_pod("pod-c").unwrap();
+    assert_eq!(reached(&followers), [("replica pod-c".into(), 0)]);
+    back.leaves();
+    followers.take_over(Some(("pod-c-44", 2)));
+    advance(GATHERING).await;
+    assert_eq!(reached(&followers).len(), 1);
+    followers.take_over(None);
+    advance(GATHERING).await;
+    assert_eq!(reached(&followers), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_those_that_have_room_by_name_the_furthest_behind_counts() {
+    let followers = Arc::new(TrustFollowers::default());
+    let names: Vec<_> = (0..NAMED_AT_MOST + 2).map(|number| number.to_string()).collect();
+    for (number, name) in names.iter().enumerate() {
+        let stream = followers.open(follower(name)).unwrap();
+        stream.says(if number == 1 { 5 } else { 6 });
+        drop(stream);
+        advance(Duration::from_millis(1)).await;
+    }
+    advance(KNOWN_FOR).await;
+    let lost = lost(&followers);
+    assert_eq!(lost.len(), NAMED_AT_MOST + 1);
+    assert_eq!(lost.iter().map(|(_, sequence)| *sequence).min(), Some(5));
+    assert!(lost.last().is_some_and(|(who, sequence)| who.contains("before others") && *sequence == 5), "{lost:?}");
+}

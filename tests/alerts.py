@@ -192,6 +192,7 @@ FAULTS = [
     Fault("CountersignRootExpiring", PLUGGED_IN, "near_its_end", 61),
     Fault("CountersignRootExpiresSoon", PLUGGED_IN, "near_its_end", 61),
     Fault("CountersignAuthorityExpiring", PLUGGED_IN, "near_its_end", 61),
+    Fault("CountersignRotationRefused", OWN_ROOT, "imported_at_its_end", 12),
     Fault("CountersignStateAltered", PLUGGED_IN, "state_deleted", 2),
     Fault("CountersignRootsNotDistributed", PLUGGED_IN, "roots_of_others", 11),
     Fault("CountersignTrustNotAcknowledged", PLUGGED_IN, "deaf_follower", 11),
@@ -250,7 +251,7 @@ def check_faults(alerts: Dict[str, str]) -> None:
     missing = {fault.recording for fault in FAULTS} - found.keys()
     if missing:
         raise Broken(f"no test has left a recording of {', '.join(sorted(missing))}: python3 tests/run.py has all of them run before")
-    for values in (ISTIOD, PLUGGED_IN):
+    for values in (ISTIOD, PLUGGED_IN, OWN_ROOT):
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             (place / "rules.json").write_text(json.dumps(rules(values)))

@@ -19,7 +19,13 @@ use crate::{
     cluster::{Cluster, block_on},
     istio::replicas::Replicas,
     pair::{NAMESPACE, TRUST_DOMAIN, install, roots_in},
-    support::{countersign::countersign, wait::wait_until},
+    support::{
+        authority::Authority,
+        countersign::countersign,
+        http::{self, loopback},
+        observe::leave_for_alerts,
+        wait::wait_until,
+    },
 };
 
 const OBJECT: &str = "countersign-root-cert";
@@ -180,4 +186,43 @@ fn a_replica_that_hears_of_nothing_is_waited_for_by_name_until_it_does() {
     standby.resume();
     operator.done(&activate);
     assert_eq!(operator.only("active"), next);
+}
+
+/// Also leaves what it shows for the test of the alert.
+#[test]
+fn an_imported_intermediate_at_its_end_is_followed_by_nothing_and_that_is_said() {
+    let cluster = Cluster::start();
+    let account = block_on(install(&cluster));
+    let replicas = Replicas::start(&cluster, &account, [&FLAGS, &FLAGS]);
+    let refused = |page: &str| {
+        let line = page.lines().find(|line| line.starts_with("countersign_rotation_refused{authority=\"x509\"}"));
+        line.map(ToOwned::to_owned).unwrap_or_default()
+    };
+    let page_with = |end: &str| {
+        let metrics = || http::get(loopback(replicas.serves[replicas.active()].admin_port), "/metrics").unwrap();
+        wait_until(GATE, end, || match metrics() {
+            page if refused(&page).ends_with(end) => Ok(page),
+            page => Err(refused(&page)),
+        })
+    };
+    let before = page_with(" 0");
+
+    // of which more than half is over
+    let root = Authority::root("mesh");
+    let intermediate = root.below_for("intermediate", Duration::from_secs(1800));
+    let texts = [&intermediate.certificate, &intermediate.key, &intermediate.chain.concat(), &root.certificate];
+    let names = ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"];
+    let files: Vec<(&str, &[u8])> = names.into_iter().zip(texts.map(|text| text.as_bytes())).collect();
+    block_on(async {
+        cluster.namespace_named("istio-system", &[]).await;
+        cluster.secret("istio-system", "cacerts", &files).await;
+    });
+    let mut import = countersign();
+    import.args(["authority", "import", "--istio-secret", "istio-system/cacerts", "--trust-domain", TRUST_DOMAIN]);
+    import.args(["--replace", "--state", "kubernetes", "--namespace", NAMESPACE, "--kubeconfig"]);
+    let imported = import.arg(cluster.admin_kubeconfig()).output().unwrap();
+    assert!(imported.status.success(), "{imported:?}");
+    leave_for_alerts("imported_at_its_end", &before, &page_with(" 1"));
+    let operator = Operator(data_of(cluster.folder(), 0));
+    assert_eq!((operator.ids("active").len(), operator.ids("prepared").len()), (1, 0));
 }

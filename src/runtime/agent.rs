@@ -30,14 +30,14 @@ use crate::{
         self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
         workload_jwt::ServedJwt,
-        workload_server,
+        workload_server::{self, ServedTrust},
     },
     http::admin,
     service::{
         metrics::{ExpiringCertificate, Metrics},
         readiness::Readiness,
         socket_output::{NOBODY_YET, SocketOutput},
-        svid_publisher::{Expectation, SvidPublisher},
+        svid_publisher::{Expectation, IdentityReceiver, RenewalStats, SvidPublisher},
     },
 };
 
@@ -61,11 +61,17 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 ///
 /// When the socket can't be had, or a critical task ended.
 pub fn run(config: AgentConfig, environment: &Environment) -> Result<(), AgentFailed> {
-    telemetry::start(config.log_format, environment).map_err(AgentFailed::of)?;
     // a sidecar has its gateway's cores to share: one thread serves thousands of streams, and each more costs memory
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(AgentFailed::of)?;
-    let work = async |shutdown| keep_and_serve(config, shutdown).await;
+    let format = config.log_format;
+    let traces =
+        telemetry::start("countersign-agent", format, environment, runtime.handle()).map_err(AgentFailed::of)?;
+    let work = async |shutdown| {
+        let result = keep_and_serve(config, shutdown).await;
+        traces.end().await;
+        result
+    };
     let result = runtime.block_on(shutdown::run(work)).map_err(AgentFailed::of).flatten();
     runtime.shutdown_background();
     result
@@ -115,10 +121,8 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let output = SocketOutput { clock: Arc::clone(&clock) as _, metrics: Arc::clone(&metrics) };
     let shown = output.run(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
     spawn(&mut supervisor, "readiness", async move { match shown.await {} }, &shutdown);
-    metrics.follow(ExpiringCertificate::Svid, stats);
-    metrics.follow_identity(identity.clone());
-    metrics.follow_trust(trust.trust.clone(), None);
-    start_admin(config.admin_listen, (metrics, clock), readiness, &shutdown, &mut supervisor).await?;
+    follow(&metrics, (stats, &identity, &trust));
+    start_admin(config.admin_listen, (Arc::clone(&metrics), clock), readiness, &shutdown, &mut supervisor).await?;
     spawn(&mut supervisor, "roots", renew_on_change(client.roots(), publisher.renew_now(), random), &shutdown);
     let keep = async move {
         await_first(&client.roots()).await;
@@ -126,11 +130,16 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     };
     spawn(&mut supervisor, "identity", keep, &shutdown);
     let asked = shutdown.clone();
-    supervisor.spawn(
-        "socket",
-        workload_server::serve(listener, identity, Some(trust), policies, jwt, async move { asked.requested().await }),
-    );
+    let asked = async move { asked.requested().await };
+    let served = workload_server::serve(listener, identity, Some(trust), policies, jwt, metrics, asked);
+    supervisor.spawn("socket", served);
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
+}
+
+fn follow(metrics: &Metrics, (stats, identity, trust): (Arc<RenewalStats>, &IdentityReceiver, &ServedTrust)) {
+    metrics.follow(ExpiringCertificate::Svid, stats);
+    metrics.follow_identity(identity.clone());
+    metrics.follow_trust(trust.trust.clone(), None);
 }
 
 fn client(config: &AgentConfig, roots: CaRoots, endpoints: Vec<CaEndpoint>) -> Arc<CaClient> {

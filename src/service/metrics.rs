@@ -1,6 +1,8 @@
 //! What is counted and measured. Every family stands in [`MetricName`], and is registered by that.
 
 mod citadel;
+mod discovery;
+mod durations;
 mod federation;
 mod istiod;
 mod label_values;
@@ -23,10 +25,12 @@ use prometheus_client::{
 };
 
 use self::{
-    citadel::CitadelMetrics, federation::FederationMetrics, istiod::IstiodMetrics, names::PAIR, outputs::Outputs,
-    policies::PolicyMetrics, policy_objects::PolicyObjectMetrics, renewals::RenewalMetrics, trust::TrustMetrics,
+    citadel::CitadelMetrics, discovery::DiscoveryMetrics, durations::Durations, federation::FederationMetrics,
+    istiod::IstiodMetrics, names::PAIR, outputs::Outputs, policies::PolicyMetrics, policy_objects::PolicyObjectMetrics,
+    renewals::RenewalMetrics, trust::TrustMetrics,
 };
 pub use self::{
+    discovery::OpenStream,
     label_values::{
         EventOutcome, ExpiringCertificate, FetchOutcome, FollowerState, ForwardOutcome, IstiodOutcome, NoticeOutcome,
         ObjectWriteOutcome, OutputOutcome, PlaceKind, PolicyObjectState, ReloadOutcome, RenewalOutcome, RequestOutcome,
@@ -50,6 +54,8 @@ pub struct Metrics {
     forwarded: Family<ByLabel<ForwardOutcome>, Counter>,
     token_reviews: Family<ByLabel<ReviewOutcome>, Counter>,
     istiod: IstiodMetrics,
+    durations: Durations,
+    discovery: DiscoveryMetrics,
     held: Gauge,
     active: Gauge,
     state_altered: Gauge,
@@ -113,6 +119,8 @@ impl Metrics {
             forwarded: zeroed(ForwardOutcome::ALL),
             token_reviews: zeroed(ReviewOutcome::ALL),
             istiod: IstiodMetrics::new(),
+            durations: Durations::new(),
+            discovery: DiscoveryMetrics::default(),
             held: Gauge::default(),
             active: Gauge::default(),
             state_altered: Gauge::default(),

@@ -14,13 +14,15 @@ pub(super) struct RenewalMetrics {
     pub(super) renewals: Family<ByLabel<RenewalOutcome>, Counter>,
     pub(super) rejections: Counter,
     pub(super) skew: Gauge<u64, AtomicU64>,
+    pub(super) not_before: Family<ByLabel<ExpiringCertificate>, Gauge>,
+    pub(super) due: Family<ByLabel<ExpiringCertificate>, Gauge>,
     followed: Mutex<Vec<(ExpiringCertificate, Arc<RenewalStats>)>>,
 }
 
 impl RenewalMetrics {
     pub(super) fn new() -> Self {
-        let (rejections, skew, followed) = Default::default();
-        Self { renewals: zeroed(RenewalOutcome::ALL), rejections, skew, followed }
+        let (rejections, skew, not_before, due, followed) = Default::default();
+        Self { renewals: zeroed(RenewalOutcome::ALL), rejections, skew, not_before, due, followed }
     }
 
     pub(super) fn follow(&self, certificate: ExpiringCertificate, stats: Arc<RenewalStats>) {
@@ -32,6 +34,12 @@ impl RenewalMetrics {
         for (certificate, stats) in self.followed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if stats.not_after_seconds() > 0 {
                 show_expiry(*certificate, Timestamp::from_seconds(stats.not_after_seconds()));
+            }
+            for (family, seconds) in [(&self.not_before, stats.not_before_seconds()), (&self.due, stats.due_seconds())]
+            {
+                if seconds > 0 {
+                    family.get_or_create(&[("certificate", *certificate)]).set(seconds);
+                }
             }
             if *certificate == ExpiringCertificate::Svid {
                 self.raise(RenewalOutcome::Renewed, stats.renewals());

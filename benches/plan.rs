@@ -182,6 +182,7 @@ fn service(number: usize) -> ServiceFacts {
         backing: Backing::Selector([("app", object.name.to_string())].into_iter().collect()),
         object,
         uid: number.to_string().into(),
+        created: 0,
         ports: [port].into(),
         opt_out: None,
         tag: None,

@@ -41,6 +41,7 @@ pub mod rotation_service;
 mod rustls_parts;
 mod secret_discovery;
 pub mod self_handshake;
+pub mod served_identities;
 pub mod server_tls;
 mod status;
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub mod line_limit;
 pub(crate) mod mesh_trust;
 pub mod metrics;
 pub mod mint_jwt_svid;
+pub mod other_identities;
 pub mod own_identity;
 pub mod pair_trust;
 pub mod plugged_in_authority;

@@ -48,6 +48,7 @@ use tonic::{
 use crate::support::{
     countersign::countersign,
     http::{self, free_port, loopback},
+    observe::leave_for_alerts,
     process::Process,
     wait::wait_until,
 };
@@ -157,6 +158,10 @@ impl World {
         });
     }
 
+    fn metrics(&self) -> String {
+        http::get(loopback(self.admin_port), "/metrics").unwrap()
+    }
+
     fn metric(&self, name: &str) -> Result<i64, String> {
         let page = http::get(loopback(self.admin_port), "/metrics")?;
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
@@ -210,6 +215,9 @@ fn five_minutes_behind_its_svid_is_held_back_and_the_difference_is_shown() {
     world.says("ClockSkew: the new SVID is not valid yet by the clock of this host");
     let skew = world.metric("countersign_clock_skew_seconds").unwrap();
     assert!((165..=180).contains(&skew), "{skew}");
+    let right = World::start(0, true, "1h");
+    right.wait_for_another(None);
+    leave_for_alerts("clock_behind", &right.metrics(), &world.metrics());
     world.nothing_for(Duration::from_secs(3));
 }
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Tests each alert of the chart with promtool: quiet while all is well, there once what it is about has gone on for long enough, and on
-whom. And that alerts and dashboard ask for what real processes show. promtool is built once and kept with the other peers.
+whom. Then by what real processes show while the fault is there; and that alerts and dashboard ask for what they show. promtool is built
+once and kept with the other peers; what needs a cluster has been left in target/peers/scrapes by tests/chart.py and the tests with an API
+server.
 """
 
 import sys
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict
 
+from chart_checks import faults, recordings
 from chart_checks.helm import Broken, provide, render
 from chart_checks.helm import documents as read
 from chart_checks.objects import of_kind
@@ -160,6 +163,45 @@ CASES = [
 ]
 
 
+@dataclass
+class Fault:
+    """An alert, what it is made to fire by (a function of chart_checks/faults.py, or a recording of another test), and after how many
+    minutes it must be there."""
+
+    alert: str
+    values: dict
+    recording: str
+    after: int
+
+
+FAULTS = [
+    Fault("CountersignCertificateExpiring", ISTIOD, "without_authority", 40),
+    Fault("CountersignCertificateExpiresNow", ISTIOD, "without_authority", 42),
+    Fault("CountersignOutputExpiring", ISTIOD, "without_authority", 33),
+    Fault("CountersignRenewalFailing", ISTIOD, "without_authority", 42),
+    Fault("CountersignOutputNotVerified", ISTIOD, "lost_output", 12),
+    Fault("CountersignSvidRejected", ISTIOD, "of_another_domain", 10),
+    Fault("CountersignClockSkew", ISTIOD, "clock_behind", 6),
+    Fault("CountersignNoActive", ISTIOD, "hanging_active", 2),
+    Fault("CountersignTwoActive", ISTIOD, "two_pairs", 3),
+    Fault("CountersignReplicaMissing", ISTIOD, "hanging_active", 11),
+    Fault("CountersignRequestsFailing", ISTIOD, "without_istiod", 15),
+    Fault("CountersignRootExpiring", PLUGGED_IN, "near_its_end", 61),
+    Fault("CountersignRootExpiresSoon", PLUGGED_IN, "near_its_end", 61),
+    Fault("CountersignAuthorityExpiring", PLUGGED_IN, "near_its_end", 61),
+    Fault("CountersignStateAltered", PLUGGED_IN, "state_deleted", 2),
+    Fault("CountersignRootsNotDistributed", PLUGGED_IN, "roots_of_others", 11),
+    Fault("CountersignTrustNotAcknowledged", PLUGGED_IN, "deaf_follower", 11),
+    # three of its intervals, which are a minute, and five
+    Fault("CountersignFederatedBundleStale", PLUGGED_IN, "without_the_other", 9),
+    Fault("CountersignIstiodUnreachable", ISTIOD, "without_istiod", 8),
+    Fault("CountersignIstiodBadAnswer", ISTIOD, "of_another_domain", 5),
+    Fault("CountersignIstiodLimited", ISTIOD, "too_many", 28),
+    Fault("CountersignAuthorityNotTaken", PLUGGED_IN, "unusable_authority", 2),
+    Fault("CountersignPolicyObjectsBehind", PLUGGED_IN, "objects_not_taken", 16),
+]
+
+
 def rules(values: dict) -> dict:
     return of_kind(read(render(values)), "PrometheusRule")[0]["spec"]
 
@@ -196,6 +238,24 @@ def check(values: dict, folder: Path) -> Dict[str, str]:
     return {alert: rule["expr"] for alert, rule in described.items()}
 
 
+def check_faults(alerts: Dict[str, str]) -> None:
+    """Each alert by what was there while its fault was."""
+    unfaulted = alerts.keys() ^ {fault.alert for fault in FAULTS}
+    if unfaulted:
+        raise Broken(f"no row, or one too many, of FAULTS is about {', '.join(sorted(unfaulted))}")
+    found = {**recordings.left(), **faults.recorded()}
+    missing = {fault.recording for fault in FAULTS} - found.keys()
+    if missing:
+        raise Broken(f"no test has left a recording of {', '.join(sorted(missing))}: python3 tests/run.py has all of them run before")
+    for values in (ISTIOD, PLUGGED_IN):
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            (place / "rules.json").write_text(json.dumps(rules(values)))
+            tests = [recordings.replay(fault.alert, found[fault.recording], fault.after) for fault in FAULTS if fault.values is values]
+            (place / "faults.json").write_text(json.dumps({"rule_files": ["rules.json"], "evaluation_interval": "1m", "tests": tests}))
+            promtool("test", "rules", str(place / "faults.json"))
+
+
 def main() -> int:
     try:
         provide()
@@ -207,13 +267,14 @@ def main() -> int:
         untested = alerts.keys() - {case.alert for case in CASES}
         if untested:
             raise Broken(f"no case tests {', '.join(sorted(untested))}")
+        check_faults(alerts)
         scrapes = scraped()
         is_as_told(scrapes)
         queries = answers(scrapes, alerts, promtool)
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")
         return 1
-    say(f"{len(CASES)} cases of {len(alerts)} alerts; {queries}, {len(scrapes.series)} series of real processes")
+    say(f"{len(CASES)} cases of {len(alerts)} alerts, each by a fault of real processes as well; {queries}, {len(scrapes.series)} series")
     return 0
 
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from chart_checks import conform, documents, live, objects, pair, traffic, writes
+from chart_checks import conform, documents, live, mesh, objects, pair, traffic, writes
 from chart_checks.cluster import Cluster
 from chart_checks.helm import CHART, Broken, copy_chart, provide, render, side_by_side
 from chart_checks.helm import documents as read
@@ -39,12 +39,15 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("same bytes", "templates/configmap.yaml", "data:", "data:\n  at: {{ randAlpha 9 }}", "gives other bytes"),
     ("secrets", "templates/configmap.yaml", "kind: ConfigMap", "kind: Secret", "neither creates nor owns Secrets"),
     ("secrets", "templates/configmap.yaml", "data:", "data:\n  x: 'password: x'", "something secret"),
+    ("hooks", "templates/tests/certificate.yaml", "helm.sh/hook: test", "helm.sh/hook: post-install", "is a hook of post-install"),
     ("rights", "templates/rbac/replica.yaml", "verbs: [get, update]", "verbs: [get, list, update]", "is not as in the plain files"),
     ("rights", "templates/rbac/policy.yaml", "apiGroups: [events.k8s.io]", "apiGroups: ['*']", "is not as in the plain files"),
     ("rights", "templates/rbac/policy-objects.yaml", "variables.marked", "true", "is not as in the plain files"),
     ("rights", "templates/rbac/cluster-trust-bundle.yaml", ".Values.meshCa | ternary \"istio.io/istiod-ca\" $own", "$own",
      "is not as in"),
     ("rights", "templates/rbac/istiod.yaml", "{{- if .Values.policy }}", "{{- if true }}", "other objects than in the plain files"),
+    ("rights", "templates/rbac/policy.yaml", "and .Values.rbac.create .Values.policy", ".Values.policy", "other objects than in the plain files"),
+    ("rights", "templates/rbac/_binding.tpl", "printf \"%s.%s\" $name .chart.Release.Namespace", "$name", "other objects than in the plain files"),
     ("rights", "templates/rbac/_binding.tpl", "namespace: {{ .chart.Release.Namespace }}", "namespace: countersign", "is not as in"),
     ("services", "templates/services.yaml", "  publishNotReadyAddresses: true\n", "", "leads to nobody"),
     ("addresses", "templates/_config.tpl", '"%s:8443" (default "0.0.0.0" $of.listenAddress)', '"0.0.0.0:8443"', "it listens at"),
@@ -72,15 +75,16 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("alerts", "templates/_alerts.tpl", "alert: CountersignNoActive", "alert: CountersignNobodyActive", "the alerts differ"),
     # the old replicas leave before there are new ones
     ("traffic", "templates/deployment.yaml", ROLLING, "type: Recreate", "requests failed beside"),
-    ("refusals", "templates/_helpers.tpl", "{{- if $of.meshCa -}}", "{{- if false -}}", "is not refused"),
+    ("refusals", "templates/_check.tpl", "{{- if $of.meshCa -}}", "{{- if false -}}", "is not refused"),
+    ("refusals", "templates/_flags.tpl", '--listen: ""', '--listen: "listen"', "is not refused"),
     ("refusals", "values.schema.json", "\"checksum/config\"", "\"checksum\"", "is not refused"),
     ("refusals", "values.schema.json", '"additionalProperties": false', '"additionalProperties": true', "is not refused"),
 ]
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
-    "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "program": ["as it comes"],
+    "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "hooks": ["as it comes"], "program": ["as it comes"],
     "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "services": ["all that can be added"],
-    "rights": ["istiod without policies", "the mesh's only CA", "other names"],
+    "rights": ["istiod without policies", "the mesh's only CA", "other names", "rights from elsewhere"],
     "API server": ["the mesh's only CA"], "writes": ["istiod, with objects"], "kubeconform": ["all that can be added"],
 }
 
@@ -130,6 +134,7 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
     return {
         "stable": lambda it: objects.stable(it.chart),
         "secrets": lambda it: it.each(lambda one, items: objects.without_secrets(items)),
+        "hooks": lambda it: it.each(lambda one, items: objects.without_hooks(items)),
         "rights": lambda it: it.each(objects.same_rights),
         "services": lambda it: it.each(objects.found_unready),
         "addresses": lambda it: it.each(lambda one, _: objects.listens_where_told(one, it.text(one) + it.gateway(one))),
@@ -187,14 +192,15 @@ def main() -> int:
         if not os.access(binary, os.X_OK):
             raise Broken(f"{binary} is not there: build it, or name another one by COUNTERSIGN_TEST_BINARY")
         step("docs and schema", lambda: (documents.check(), objects.values_are_in_the_schema()))
-        with ThreadPoolExecutor(1) as beside, Cluster() as cluster, tempfile.TemporaryDirectory() as schemas:
+        with ThreadPoolExecutor(2) as beside, Cluster() as cluster, tempfile.TemporaryDirectory() as schemas:
             for name in live.NAMESPACES:
                 cluster.namespace(name)
             conform.write_schemas(cluster, Path(schemas))
             named, whole = checks(binary, cluster, Path(schemas)), Rendered(CHART)
             say(f"{len(SETS)} sets of values, {len(REFUSED)} refused ones")
-            # it has a cluster of its own, and mostly waits
+            # they have clusters of their own, and mostly wait
             under_load = beside.submit(named["traffic"], whole)
+            by_istiod = beside.submit(mesh.certified_by_istiod, binary, CHART)
             for name, check in named.items():
                 if name != "traffic":
                     step(name, lambda: check(whole))
@@ -203,6 +209,7 @@ def main() -> int:
             step("two replicas and the test's pod as processes", lambda: pair.runs(binary, cluster))
             step("two replicas before istiod, and with it", lambda: pair.waits_for_istiod(binary, cluster))
             step("traffic, beside all of that", under_load.result)
+            step("traffic by istiod's certificates, beside it", lambda: say(f"no request failed: {by_istiod.result()}"))
             step(f"{len(BREAKS)} breaks are noticed", lambda: can_fail(named))
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")

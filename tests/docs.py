@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Runs every command of README.md and docs, verbatim, in a clean folder; those that need a cluster are checked as far as that goes: ours by
-the program's own parser, helm's by the chart and its schema, the others by the files and objects that they name. What is not run is said.
+"""Runs every command of README.md and docs, verbatim, in a clean folder, those of kubectl and helm against a real API server. What can't
+be run is checked as far as that goes: ours by the program's own parser, helm's by the chart and its schema, the others by the files and
+objects that they name; and it is said, with the reason.
 
-COUNTERSIGN_TEST_BINARY names the program, of a build with Kubernetes; the release build if not.
+COUNTERSIGN_TEST_BINARY names the program, of a build with Kubernetes; the release build if not. kubectl is built once and kept with the
+other peers, as helm is.
 """
 
 import sys
@@ -16,11 +18,11 @@ from typing import Callable, Dict, Optional, Tuple, TypeVar
 
 import apart
 from chart_checks.helm import Broken, provide
-from docs_checks import names, versions
+from docs_checks import cluster, names, versions
 from docs_checks.follow import Folder
 from docs_checks.pages import Block, blocks, inline, pages, simple_commands
-from docs_checks.parse import Parser, Reader, known_values
-from run import RELEASE, ROOT, Failed, say
+from docs_checks.parse import Parser, Reader, check_continuous_delivery, known_values
+from run import RELEASE, ROOT, Failed, Step, build_driver, kubernetes_version, say
 
 # What else a block needs, by page and beginning.
 NEEDS: Dict[Tuple[str, str], Callable[[Folder], None]] = {
@@ -39,7 +41,7 @@ NOT_RUN: Dict[Tuple[str, str], str] = {
     ("docs/quick-start.md", "podman build"): "builds and pushes an image; tests/image.py reads the Containerfile",
     ("docs/policy.md", "countersign policy list"): "needs a cluster",
     ("docs/testing.md", "cargo test --lib"): "tests/run.py has these tests",
-    ("docs/why-not-pilot-agent.md", "cargo build"): "tests/run.py has that test",
+    ("docs/why-not-pilot-agent.md", "cargo rustc"): "tests/run.py has that test",
     ("docs/federation.md", "countersign federation create"): "needs another trust domain; tests/federation.rs has one",
     ("docs/inspect.md", "countersign inspect svid.token"): "files of a reader's own; tests/inspect.rs has such",
     ("docs/root-rotation.md", "countersign authority x509 show"): "steps wait for hours; tests/rotation takes them",
@@ -70,6 +72,8 @@ def reason(block: Block) -> str:
     if why:
         return why
     words = [words[0] for command in block.commands() for words in simple_commands(command)]
+    if block.page in cluster.PAGES and NEEDS_A_CLUSTER & set(words):
+        return "followed in a cluster, as said above"
     return "needs a cluster" if NEEDS_A_CLUSTER & set(words) or "--state kubernetes" in block.text else ""
 
 
@@ -96,6 +100,14 @@ def follow_pages(binary: Path, reader: Reader) -> None:
         raise Broken(f"no block begins so: {sorted(unused)}")
 
 
+def follow_in_cluster(binary: Path) -> None:
+    begun = time.monotonic()
+    count, left_out = cluster.follow_pages(binary, cluster.quick_start_is_done)
+    say(f"{count} commands run against an API server ({time.monotonic() - begun:.1f} s)")
+    for why, commands in left_out.items():
+        say(f"{len(commands)} of those not, since each {why}:" + "".join(f"\n  {one}" for one in commands))
+
+
 def can_fail(reader: Reader, folder: Folder) -> None:
     for command in [*BROKEN, "false"]:
         block = Block("a broken page", 1, command + "\n")
@@ -117,11 +129,14 @@ def main() -> int:
             raise Broken(f"{binary} is not there: build it, or name another one by COUNTERSIGN_TEST_BINARY")
         if not apart.is_apart():
             provide()
+            build_driver("kubectl", f"-s -w {kubernetes_version()}")(Step(3, "kubectl", "1 min, once", 30 * 60, lambda _: None))
+            follow_in_cluster(binary)
         apart.begin("net")  # the pages name ports; whoever else has them here must not matter
         parser = Parser(binary)
         reader = Reader(parser)
         follow_pages(binary, reader)
         say(f"{read_sentences(reader)} commands within sentences read")
+        say(f"{check_continuous_delivery()} files for Argo CD and Flux have values that the chart takes")
         say(f"{versions.check(ROOT / 'docs' / 'compatibility.md')} versions are those of the tests")
         say(f"{versions.migrations(parser.all_flags(), known_values())} settings of the pages for those who come from elsewhere are there")
         say(f"{names.check_flags(parser)} flags are some command's, {names.check_index()} pages are in README.md")

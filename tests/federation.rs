@@ -12,18 +12,23 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Output,
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
+use spiffe::{JwtBundle, TrustDomain, WorkloadApiClient, X509Bundle};
+use tokio::runtime::Builder;
 
 use crate::support::{
     authority::Authority,
     countersign::{Serve, countersign, root_file},
     http::{free_port, loopback},
+    openssl,
     process::Process,
     wait::wait_until,
 };
@@ -148,32 +153,89 @@ fn two_trust_domains_federate_both_ways_and_the_bundle_outlasts_the_active_and_t
     assert!(one.listed().is_empty());
 }
 
+/// Of the web: a certificate for `localhost`, its key and its root, in files that can be written anew.
+struct Web {
+    certificate: PathBuf,
+    key: PathBuf,
+    root: PathBuf,
+}
+
+impl Web {
+    fn new(folder: &Path) -> Self {
+        let [certificate, key, root] = ["web.pem", "web.key", "web-root.pem"].map(|name| folder.join(name));
+        let web = Self { certificate, key, root };
+        web.renew("web");
+        web
+    }
+
+    /// By another CA each time, which alone is believed then.
+    fn renew(&self, name: &str) {
+        let web = Authority::root(name);
+        let (chain, key_pem) = web.server("localhost");
+        fs::write(&self.certificate, chain).unwrap();
+        fs::write(&self.key, key_pem).unwrap();
+        fs::write(&self.root, &web.certificate).unwrap();
+    }
+
+    fn flags(&self) -> [&str; 4] {
+        let [certificate, key] = [&self.certificate, &self.key].map(|file| file.to_str().unwrap());
+        ["--bundle-endpoint-cert", certificate, "--bundle-endpoint-key", key]
+    }
+}
+
+/// Parsed by the `spiffe` crate, which has no reader of whole documents, key by key.
+#[test]
+fn what_an_endpoint_says_is_what_the_spiffe_crate_has_from_the_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let (domain, web, port) = (Domain::new(folder.path(), "one.example"), Web::new(folder.path()), free_port());
+    let _serve = domain.serve("a", port, &web.flags());
+    let document = wait_until(LIMIT, "the document", || openssl::get(port, "localhost", &web.root));
+    let document: Value = serde_json::from_str(&document).unwrap();
+    let name = TrustDomain::new(domain.name).unwrap();
+    let (mut x509, mut jwt) = (X509Bundle::new(name.clone()), JwtBundle::new(name.clone()));
+    for key in document["keys"].as_array().unwrap() {
+        match key["use"].as_str() {
+            Some("x509-svid") => {
+                let [root] = &key["x5c"].as_array().unwrap()[..] else { panic!("one certificate: {key}") };
+                x509.add_authority(&STANDARD.decode(root.as_str().unwrap()).unwrap()).unwrap();
+            }
+            Some("jwt-svid") => jwt.add_jwk_authority_json(key.to_string().as_bytes()).unwrap(),
+            other => panic!("{other:?} is neither"),
+        }
+    }
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let (of_x509, of_jwt, token) = runtime.block_on(async {
+        let socket = format!("unix://{}", domain.data.join("workload.sock").display());
+        let client = WorkloadApiClient::connect_to(socket).await.unwrap();
+        let token = client.fetch_jwt_svid(["a"], None).await.unwrap();
+        (client.fetch_x509_bundles().await.unwrap(), client.fetch_jwt_bundles().await.unwrap(), token)
+    });
+    assert!(!x509.authorities().is_empty());
+    assert_eq!(x509.authorities(), of_x509.get(&name).unwrap().authorities());
+    let keys =
+        |bundle: &JwtBundle| bundle.jwt_authorities().map(|key| key.key_id().to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(keys(&jwt), keys(&of_jwt.get(&name).unwrap()));
+    assert!(
+        jwt.find_jwt_authority(token.key_id()).is_some(),
+        "{} signs, and is not among {:?}",
+        token.key_id(),
+        keys(&jwt)
+    );
+}
+
 #[test]
 fn an_endpoint_of_the_web_is_believed_by_the_systems_roots_and_takes_a_new_certificate_from_its_files() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (Domain::new(folder.path(), "one.example"), Domain::new(folder.path(), "two.example"));
-    let [certificate, key, roots, config] =
-        ["web.pem", "web.key", "web-root.pem", "one.yaml"].map(|name| folder.path().join(name));
-    // by another CA each time, which alone is believed then
-    let renew = |name: &str| {
-        let web = Authority::root(name);
-        let (chain, key_pem) = web.server("localhost");
-        fs::write(&certificate, chain).unwrap();
-        fs::write(&key, key_pem).unwrap();
-        fs::write(&roots, &web.certificate).unwrap();
-    };
-    renew("web");
-    let port = free_port();
-    let files =
-        ["--bundle-endpoint-cert", certificate.to_str().unwrap(), "--bundle-endpoint-key", key.to_str().unwrap()];
-    let _other = two.serve("a", port, &files);
+    let (web, config, port) = (Web::new(folder.path()), folder.path().join("one.yaml"), free_port());
+    let _other = two.serve("a", port, &web.flags());
     let entry = format!("federation:\n  - trustDomain: two.example\n    url: https://localhost:{port}/\n");
     fs::write(&config, entry).unwrap();
 
     let mut command = countersign();
     command.arg("serve").arg("--data-dir").arg(&one.data).args(["--trust-domain", one.name, "--config"]).arg(&config);
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--bundle-endpoint", "127.0.0.1:0"]);
-    command.env("SSL_CERT_FILE", &roots);
+    command.env("SSL_CERT_FILE", &web.root);
     let _serve = Process::start("one.example", folder.path(), &mut command);
     wait_until(LIMIT, "one.example answers", || {
         let output = one.run(&["list"]);
@@ -184,7 +246,7 @@ fn an_endpoint_of_the_web_is_believed_by_the_systems_roots_and_takes_a_new_certi
     assert_eq!(one.roots_of("two.example"), two.own_roots());
     one.refused(&["delete", "two.example"], "stands in the configuration");
 
-    renew("another web");
+    web.renew("another web");
     wait_until(LIMIT, "the new certificate is shown", || {
         let output = one.run(&["refresh", "two.example"]);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }

@@ -20,7 +20,7 @@ const HANDED_ON: [(&str, &str); 5] = [
     ("ExposedKey::new(", "storage/exposed_key.rs"),
     ("event: ", "k8s/list_watch.rs"),
     ("self.lacks(", "k8s/mesh_roots.rs"),
-    ("self.refusal(&error, ", "grpc/pair_service.rs"),
+    ("self.refusal((&error, status), ", "grpc/pair_service.rs"),
     ("for event in [", "runtime/shutdown.rs"),
 ];
 

@@ -51,6 +51,8 @@ pub struct Agent {
     pub policy_addresses: Vec<HostPort>,
     /// ConfigMap with the roots that all those are verified by.
     pub root_config_map: Name,
+    /// Where its probes and metrics listen, as in a URL.
+    pub listen_address: String,
 }
 
 /// How to print.

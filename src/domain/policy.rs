@@ -16,6 +16,7 @@ mod peer_authentication;
 mod policy_index;
 mod policy_snapshot;
 mod port_class;
+mod port_decider;
 mod probe;
 mod reach;
 mod release;

@@ -129,6 +129,19 @@ impl CaClient {
         }
     }
 
+    /// The same for another identity, which the token in this file proves.
+    #[must_use]
+    pub fn with_token(&self, token_file: PathBuf) -> Self {
+        let endpoints = self.endpoints.clone();
+        Self {
+            token_file,
+            extras: self.extras.clone(),
+            identity: OnceLock::new(),
+            keeps_streams: self.keeps_streams,
+            ..self.at(endpoints)
+        }
+    }
+
     /// Takes a CA that has one of these IDs for the right one, whatever its DNS names.
     #[must_use]
     pub fn accepting(self, identities: Vec<SpiffeId>) -> Self {

@@ -46,7 +46,13 @@ impl JwtMinter for PairMinter {
             let accept = |answer: MintResponse| minted_of(answer).map_err(SignError::Answer);
             let answer = self.0.ask_anywhere(call, accept).await;
             answer.map_err(|error| {
-                if heard.is_that_none_is_offered() { NotMinted::NotOffered(error.to_string()) } else { error.into() }
+                if heard.is_that_none_is_offered() {
+                    NotMinted::NotOffered(error.to_string())
+                } else if heard.is_that_it_is_denied() {
+                    NotMinted::Denied(error.to_string())
+                } else {
+                    error.into()
+                }
             })
         })
     }

@@ -9,7 +9,7 @@ use zeroize::Zeroize as _;
 
 use super::{
     authentication::{PeerConnection, evidence_of},
-    status::status_of,
+    status::status_of_mint,
     trace_context::{MINT, answering, callers_context},
 };
 use crate::{
@@ -45,7 +45,7 @@ impl JwtMint {
         match self.mint.answer(&jwt_svid_request(message)?, &evidence, held).await {
             Ok(minted) => Ok(Response::new(mint_response(&minted))),
             Err(error) => {
-                let status = status_of(&error);
+                let status = status_of_mint(&error);
                 say(self.lines.line(error.kind(), evidence.source), peer, status.code(), &error);
                 Err(status)
             }

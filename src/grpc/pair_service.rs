@@ -17,7 +17,7 @@ use super::{
     jwt_service::{jwt_svid_request, mint_response},
     known_peers::KnownPeers,
     policy_report::PassedReports,
-    status::status_of,
+    status::{status_of, status_of_mint},
     trace_context::{FORWARD_CERTIFICATE, FORWARD_MINT, answering, callers_context},
 };
 use crate::{
@@ -127,7 +127,10 @@ impl ReplicaService {
         let evidence = self.believed(forwarded, &replica)?;
         match self.create.answer_forwarded(&signing_request(request), &evidence, &replica).await {
             Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
-            Err(error) => Err(self.refusal(&error, "create_certificate_refused", replica, evidence.source)),
+            Err(error) => {
+                let status = status_of(&error);
+                Err(self.refusal((&error, status), "create_certificate_refused", replica, evidence.source))
+            }
         }
     }
 
@@ -139,7 +142,10 @@ impl ReplicaService {
         let request = jwt_svid_request(request.unwrap_or_default()).map_err(answered)?;
         match self.mint.answer_forwarded(&request, &evidence, &replica).await {
             Ok(minted) => Ok(Response::new(mint_response(&minted))),
-            Err(error) => Err(self.refusal(&error, "jwt_svid_refused", replica, evidence.source)),
+            Err(error) => {
+                let status = status_of_mint(&error);
+                Err(self.refusal((&error, status), "jwt_svid_refused", replica, evidence.source))
+            }
         }
     }
 
@@ -154,8 +160,13 @@ impl ReplicaService {
     }
 
     /// The other replica gets the public text alone.
-    fn refusal(&self, error: &CreateError, event: &'static str, replica: String, source: Option<IpAddr>) -> Status {
-        let status = status_of(error);
+    fn refusal(
+        &self,
+        (error, status): (&CreateError, Status),
+        event: &'static str,
+        replica: String,
+        source: Option<IpAddr>,
+    ) -> Status {
         if status.code() == tonic::Code::Unavailable {
             return if *error == CreateError::NotActive { status } else { still_active(status) };
         }

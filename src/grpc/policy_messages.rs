@@ -404,6 +404,7 @@ mod tests {
         ServiceFacts {
             object: ObjectName::new("n", &format!("s{number:04}")),
             uid: number.to_string().into(),
+            created: 0,
             backing: Backing::Slices,
             ports: [].into(),
             opt_out: opt_out.map(Into::into),

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use self::{accepted::Accepted, delta::Delta, served_secret::SECRET_TYPE_URL, state_of_world::StateOfWorld};
 pub(super) use self::{
-    resources::{SecretSet, Validation},
+    resources::{Identities, SecretSet, Validation},
     validation::ValidationContexts,
 };
 use super::phase::Phases;

@@ -44,6 +44,12 @@ pub(super) fn status_of(error: &CreateError) -> Status {
     }
 }
 
+/// The status that a caller of `JwtService.Mint` gets. Whoever is known and denied is told so there: istiod has no such call, and a
+/// client that is told that it is not known tries its other proof.
+pub(super) fn status_of_mint(error: &CreateError) -> Status {
+    if let CreateError::NotEntitled(_) = error { Status::permission_denied(NO_IDENTITY) } else { status_of(error) }
+}
+
 /// The status that an operator gets whose order was not decided on here.
 pub(super) fn status_of_order(error: &OrderError) -> Status {
     let text = error.to_string();
@@ -58,6 +64,8 @@ pub(super) fn status_of_order(error: &OrderError) -> Status {
 pub(super) const NOT_AUTHENTICATED: &str = "request authenticate failure";
 /// Of a caller who wants to be somebody else.
 pub(super) const NO_IMPERSONATION: &str = "request impersonation authentication failure";
+/// Of a caller who is believed, and may not have what it asks for. SPIFFE's own agent says it, and clients look for it.
+pub(super) const NO_IDENTITY: &str = "no identity issued";
 /// Said by a replica to another one only.
 const NOT_ACTIVE: &str = "this replica is not active";
 
@@ -170,6 +178,19 @@ mod tests {
         let text = "client certificate: the pods of this cluster are not known";
         assert_said(AttestationError::PodsUnknown, Code::Unavailable, text);
         assert_eq!(status_of(&AttestationError::NoBundle.into()).code(), Code::Unavailable);
+    }
+
+    #[test]
+    fn who_may_have_no_token_is_told_so_and_who_is_not_believed_is_not() {
+        let id = || "spiffe://cluster.local/ns/a/sa/b".parse().unwrap();
+        let denied = EntitlementError::Denied { id: id(), reason: "stolen".parse().unwrap() };
+        let other = EntitlementError::Impersonation { caller: id(), requested: "x".into() };
+        for error in [denied, other, EntitlementError::Reserved(id())] {
+            let status = status_of_mint(&error.into());
+            assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "no identity issued"));
+        }
+        let status = status_of_mint(&AttestationError::UnknownIssuer.into());
+        assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "request authenticate failure"));
     }
 
     #[test]

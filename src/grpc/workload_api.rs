@@ -1,7 +1,7 @@
 //! The SPIFFE Workload API over the published identity and what the pair publishes. `FetchJWTBundles` answers also where there
 //! are no JWT-SVIDs, because clients wait for it before they use the X.509 half. WIT-SVIDs are not offered.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -9,19 +9,16 @@ use serde_json::json;
 use tonic::{Request, Response, Status, service::interceptor::InterceptedService};
 use zeroize::Zeroizing;
 
-use super::{phase::Phases, workload_jwt::ServedJwt};
+use super::{phase::Phases, served_identities::ServedIdentities, workload_jwt::ServedJwt};
 use crate::{
-    domain::{bundle::SpiffeBundle, jwt::JwtAuthority, x509::X509Svid},
+    domain::{bundle::SpiffeBundle, identity::Hint, jwt::JwtAuthority, x509::X509Svid},
     proto::{
         JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
         ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest, WitsvidResponse,
         X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
         spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
     },
-    service::{
-        published_trust::PublishedTrust,
-        svid_publisher::{IdentityReceiver, WorkloadIdentity},
-    },
+    service::{published_trust::PublishedTrust, svid_publisher::WorkloadIdentity},
 };
 
 /// The messages that say what an identity is, built once per change. They hold its key, so they have no `Debug`.
@@ -35,7 +32,7 @@ pub(super) struct WorkloadMessages {
 pub(super) struct WorkloadApi {
     messages: Phases<WorkloadMessages>,
     /// Whose socket it is.
-    identity: IdentityReceiver,
+    identities: ServedIdentities,
     jwt: ServedJwt,
 }
 
@@ -46,8 +43,13 @@ pub(super) type GuardedWorkloadApi =
 type Updates<M> = BoxStream<'static, Result<M, Status>>;
 
 impl WorkloadMessages {
-    /// What is served of an identity, and of what else there is to verify others by.
-    pub(super) fn new(identity: &WorkloadIdentity, trust: Option<&PublishedTrust>) -> Self {
+    /// What is served of the identities, the first one and those of the others that there are, and of what else there is to verify
+    /// others by.
+    pub(super) fn new(
+        (hint, identity): (&Hint, &WorkloadIdentity),
+        other_identities: &[(Hint, Arc<WorkloadIdentity>)],
+        trust: Option<&PublishedTrust>,
+    ) -> Self {
         let own = identity.bundle.trust_domain();
         let bundle = Bytes::from(identity.bundle.to_der());
         let others: Vec<&SpiffeBundle> = trust.iter().flat_map(|trust| trust.others(own)).collect();
@@ -60,7 +62,14 @@ impl WorkloadMessages {
         let others_keys = others.iter().map(|bundle| (bundle.trust_domain.id(), jwks_of(&bundle.jwt_authorities)));
         let jwt_bundles = others_keys.chain([(own.id(), jwks_of(own_keys))]).collect();
         Self {
-            svid: identity.svid.as_deref().map(|svid| svid_response(svid, bundle.clone(), federated.clone())),
+            svid: identity.svid.as_deref().map(|svid| {
+                let others = other_identities.iter().filter_map(|(hint, other)| {
+                    let svid = other.svid.as_deref()?;
+                    Some(svid_item(hint, svid, other.bundle.to_der().into()))
+                });
+                let svids = std::iter::once(svid_item(hint, svid, bundle.clone())).chain(others).collect();
+                X509svidResponse { svids, federated_bundles: federated.clone(), ..X509svidResponse::default() }
+            }),
             bundles: X509BundlesResponse {
                 crl: Vec::new(),
                 bundles: federated.into_iter().chain([(own.id(), bundle)]).collect(),
@@ -70,15 +79,14 @@ impl WorkloadMessages {
     }
 }
 
-fn svid_response(svid: &X509Svid, bundle: Bytes, federated_bundles: HashMap<String, Bytes>) -> X509svidResponse {
-    let svid = X509svid {
+fn svid_item(hint: &Hint, svid: &X509Svid, bundle: Bytes) -> X509svid {
+    X509svid {
         spiffe_id: svid.id().to_string(),
         x509_svid: svid.chain().to_der().into(),
         x509_svid_key: Bytes::from_owner(Zeroizing::new(svid.key().pkcs8().to_vec())),
         bundle,
-        hint: String::new(),
-    };
-    X509svidResponse { svids: vec![svid], federated_bundles, ..X509svidResponse::default() }
+        hint: hint.to_string(),
+    }
 }
 
 fn roots_of(bundle: &SpiffeBundle) -> Bytes {
@@ -97,10 +105,10 @@ fn jwks_of(keys: &[JwtAuthority]) -> Bytes {
 impl WorkloadApi {
     pub(super) fn guarded(
         messages: Phases<WorkloadMessages>,
-        identity: IdentityReceiver,
+        identities: ServedIdentities,
         jwt: ServedJwt,
     ) -> GuardedWorkloadApi {
-        SpiffeWorkloadApiServer::with_interceptor(Self { messages, identity, jwt }, require_security_header)
+        SpiffeWorkloadApiServer::with_interceptor(Self { messages, identities, jwt }, require_security_header)
     }
 
     /// A stream of what `pick` takes from each state: the first at once, later ones when they differ from the one before.
@@ -158,7 +166,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
     }
 
     async fn fetch_jwtsvid(&self, request: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
-        self.jwt.fetch(request.into_inner(), &self.identity).await.map(Response::new)
+        self.jwt.fetch(request.into_inner(), &self.identities).await.map(Response::new)
     }
 
     async fn fetch_jwt_bundles(

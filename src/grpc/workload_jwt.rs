@@ -3,10 +3,15 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde_json::{Map, Number};
 use tonic::Status;
 
+use super::{
+    served_identities::{ServedIdentities, ServedIdentity},
+    status::NO_IDENTITY,
+};
 use crate::{
     domain::{
         clock::Clock,
@@ -16,42 +21,46 @@ use crate::{
     proto::{Jwtsvid, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest, ValidateJwtsvidResponse},
     service::{
         jwt_svids::{FetchError, JwtSvids},
-        ports::{JwtMinter, NotMinted},
+        ports::{JwtMinter, NotMinted, SignError},
         published_trust::TrustReceiver,
-        svid_publisher::IdentityReceiver,
     },
 };
 
 /// What JWT-SVIDs are served from.
 pub struct ServedJwt {
-    /// The workload's own; `None` where there are none.
-    pub svids: Option<JwtSvids>,
+    /// Those of each of the socket's identities, in their order; empty where there are none.
+    pub svids: Vec<JwtSvids>,
     /// Whose tokens are believed, by which keys.
     pub trust: Option<TrustReceiver>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
 
+/// The method that has a bound of its own.
+const FETCH_JWT_SVID: &str = "/SpiffeWorkloadAPI/FetchJWTSVID";
+
 /// The claims of another trust domain's token that a caller is told.
 const FOREIGN_CLAIMS: [&str; 3] = ["sub", "exp", "aud"];
 
 impl ServedJwt {
-    /// Tokens that `minter` mints for a workload in `trust_domain`, and all that are by a key in `trust`.
+    /// Tokens that `minters` mint, one for each identity in `trust_domain`, and all that are by a key in `trust`.
     pub fn by(
-        minter: Arc<dyn JwtMinter>,
-        trust_domain: TrustDomain,
+        minters: impl IntoIterator<Item = Arc<dyn JwtMinter>>,
+        trust_domain: &TrustDomain,
         trust: TrustReceiver,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let svids = JwtSvids::new(minter, trust_domain, Some(trust.clone()), Arc::clone(&clock));
-        Self { svids: Some(svids), trust: Some(trust), clock }
+        let of_one = |minter| JwtSvids::new(minter, trust_domain.clone(), Some(trust.clone()), Arc::clone(&clock));
+        let svids = minters.into_iter().map(of_one).collect();
+        Self { svids, trust: Some(trust), clock }
     }
 
-    /// Answers `FetchJWTSVID` for the workload whose identity this is, as far as it is known.
+    /// Answers `FetchJWTSVID` for the workload whose identities these are, as far as they are known: as SPIFFE's own agent does, with a
+    /// token for each, or with none if one can't be had.
     pub(super) async fn fetch(
         &self,
         request: JwtsvidRequest,
-        identity: &IdentityReceiver,
+        identities: &ServedIdentities,
     ) -> Result<JwtsvidResponse, Status> {
         let audiences =
             Audiences::new(request.audience).map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -59,17 +68,34 @@ impl ServedJwt {
         let wanted = wanted.map_err(|error: SpiffeIdError| {
             Status::invalid_argument(format!("invalid requested SPIFFE ID: {error}"))
         })?;
-        let is_other = |id: &SpiffeId| wanted.as_ref().is_some_and(|wanted| wanted != id);
-        if identity.borrow().as_ref().is_some_and(|identity| is_other(&identity.id)) {
+        let is_wanted = |id: &SpiffeId| wanted.as_ref().is_none_or(|wanted| wanted == id);
+        let known = |served: &ServedIdentity| served.identity.borrow().as_ref().map(|identity| identity.id.clone());
+        let is_named = wanted.is_some() && identities.iter().filter_map(known).any(|id| is_wanted(&id));
+        let may_be_wanted = |served: &ServedIdentity| known(served).map_or(!is_named, |id| is_wanted(&id));
+        if !identities.iter().any(may_be_wanted) {
             return Err(no_identity());
         }
-        let svids = self.svids.as_ref().ok_or_else(not_offered)?;
-        let svid = svids.fetch(&audiences).await.map_err(|error| not_fetched(&error))?;
-        if is_other(&svid.id) {
-            return Err(no_identity());
+        if self.svids.is_empty() {
+            return Err(not_offered());
         }
-        let svid = Jwtsvid { spiffe_id: svid.id.to_string(), svid: svid.token.to_string(), hint: String::new() };
-        Ok(JwtsvidResponse { svids: vec![svid] })
+        let asked = identities.iter().zip(&self.svids).filter(|(served, _)| may_be_wanted(served));
+        let fetched = asked.map(|(served, svids)| {
+            let fetched = svids.fetch(&audiences);
+            async { (&served.hint, fetched.await) }
+        });
+        let mut svids = Vec::new();
+        for (hint, fetched) in join_all(fetched).await {
+            match fetched {
+                Ok(svid) if is_wanted(&svid.id) => svids.push(Jwtsvid {
+                    spiffe_id: svid.id.to_string(),
+                    svid: svid.token.to_string(),
+                    hint: hint.to_string(),
+                }),
+                Err(error) if !error.is_denial() => return Err(not_fetched(&error)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if svids.is_empty() { Err(no_identity()) } else { Ok(JwtsvidResponse { svids }) }
     }
 
     /// Answers `ValidateJWTSVID`.
@@ -98,19 +124,30 @@ impl ServedJwt {
 }
 
 fn no_identity() -> Status {
-    Status::permission_denied("no identity issued")
+    Status::permission_denied(NO_IDENTITY)
 }
 
 fn not_offered() -> Status {
     Status::unimplemented("JWT-SVIDs are not offered, only X.509-SVIDs")
 }
 
+/// It is the pair that attests a workload, by what its agent brings.
 fn not_fetched(error: &FetchError) -> Status {
-    if let FetchError::Mint(NotMinted::NotOffered(_)) = error {
-        return Status::unimplemented(error.to_string());
+    match error {
+        FetchError::Mint(NotMinted::NotOffered(_)) => Status::unimplemented(error.to_string()),
+        FetchError::Mint(NotMinted::Denied(_)) => no_identity(),
+        FetchError::Mint(NotMinted::Failed(SignError::Unauthenticated(_) | SignError::NoProof(_))) => {
+            Status::unavailable(format!("workload attestation failed: {error}"))
+        }
+        FetchError::Busy => Status::unavailable(format!("rate limit exceeded for {FETCH_JWT_SVID}: {error}")),
+        FetchError::Mint(NotMinted::Failed(_))
+        | FetchError::Unreadable(_)
+        | FetchError::Other { .. }
+        | FetchError::NoAnswer => {
+            let text = format!("could not fetch JWT-SVID: {error}");
+            if error.is_of_request() { Status::invalid_argument(text) } else { Status::unavailable(text) }
+        }
     }
-    let text = format!("could not fetch JWT-SVID: {error}");
-    if error.is_of_request() { Status::invalid_argument(text) } else { Status::unavailable(text) }
 }
 
 fn fields(object: Map<String, serde_json::Value>) -> Struct {

@@ -12,7 +12,8 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::{
     phase::{Phase, Phases},
     reflection::add_reflection,
-    secret_discovery::{SecretDiscovery, SecretSet, Validation, ValidationContexts},
+    secret_discovery::{Identities, SecretDiscovery, SecretSet, Validation, ValidationContexts},
+    served_identities::ServedIdentities,
     unix_listener::WorkloadListener,
     workload_api::{WorkloadApi, WorkloadMessages},
     workload_jwt::ServedJwt,
@@ -24,7 +25,8 @@ use crate::{
         metrics::Metrics,
         policy_follower::PeersReceiver,
         published_trust::{PublishedTrust, TrustReceiver},
-        svid_publisher::{IdentityReceiver, WorkloadIdentity},
+        svid_publisher::WorkloadIdentity,
+        waiting,
     },
 };
 
@@ -62,10 +64,10 @@ const MAX_STREAMS: u32 = 100_000;
 /// How long clients have to take notice when the socket closes.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Serves `identity`, `trust` beside it, JWT-SVIDs from `jwt`, and validation contexts if policies are followed, on `listener` until
+/// Serves `identities`, `trust` beside them, JWT-SVIDs from `jwt`, and validation contexts if policies are followed, on `listener` until
 /// `shutdown` resolves; then every stream ends with `Unavailable`. Streams of secret discovery are counted in `metrics`.
 ///
-/// Health of the whole server (`""`) is `SERVING` while an SVID is held that has not expired, `NOT_SERVING` before and
+/// Health of the whole server (`""`) is `SERVING` while an SVID of the first is held that has not expired, `NOT_SERVING` before and
 /// after: a probe that passes means that a caller gets an identity. That the socket accepts shows in any answer at all.
 ///
 /// No keepalive and no timeouts: the kernel tells both sides when the other is gone, and streams are idle between rotations.
@@ -75,13 +77,14 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// When the server can't be set up.
 pub async fn serve(
     listener: WorkloadListener,
-    identity: IdentityReceiver,
+    identities: impl Into<ServedIdentities>,
     trust: Option<ServedTrust>,
     policies: Option<ServedPolicies>,
     jwt: ServedJwt,
     metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let identities = identities.into();
     let (peers, book) = policies.map_or_else(Default::default, |policies| (Some(policies.peers), policies.book));
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_service_status("", ServingStatus::NotServing).await;
@@ -89,7 +92,7 @@ pub async fn serve(
     let secrets = watch::Sender::new(Phase::Starting);
     let mut routes = RoutesBuilder::default();
     routes
-        .add_service(WorkloadApi::guarded(Phases::new(messages.subscribe()), identity.clone(), jwt))
+        .add_service(WorkloadApi::guarded(Phases::new(messages.subscribe()), identities.clone(), jwt))
         .add_service(SecretDiscovery::server(Phases::new(secrets.subscribe()), book, metrics))
         .add_service(health_server);
     add_reflection(&mut routes, WORKLOAD_DESCRIPTORS)?;
@@ -99,7 +102,7 @@ pub async fn serve(
     let stopping = async move {
         tokio::select! {
             () = shutdown => {}
-            () = prepare(Sources { identity, trust, peers }, &messages, &secrets, &health) => {}
+            () = prepare(Sources { identities, trust, peers }, &messages, &secrets, &health) => {}
         }
         health.set_service_status("", ServingStatus::NotServing).await;
         messages.send_replace(Phase::Stopping);
@@ -114,7 +117,7 @@ pub async fn serve(
 
 /// What is served, as it comes.
 struct Sources {
-    identity: IdentityReceiver,
+    identities: ServedIdentities,
     trust: Option<ServedTrust>,
     peers: Option<PeersReceiver>,
 }
@@ -123,19 +126,18 @@ impl Sources {
     /// Waits for a change of anything. Never returns when nothing can change any more: what was published last stays when its
     /// publisher is gone.
     async fn changed(&mut self) {
-        let Self { identity, trust, peers } = self;
+        let Self { identities, trust, peers } = self;
         tokio::select! {
-            Ok(()) = identity.changed() => {}
-            Ok(()) = next(trust.as_mut().map(|served| &mut served.trust)) => {}
-            Ok(()) = next(peers.as_mut()) => {}
-            else => std::future::pending::<()>().await,
+            () = identities.changed() => {}
+            () = next(trust.as_mut().map(|served| &mut served.trust)) => {}
+            () = next(peers.as_mut()) => {}
         }
     }
 }
 
-async fn next<T>(receiver: Option<&mut watch::Receiver<T>>) -> Result<(), watch::error::RecvError> {
+async fn next<T>(receiver: Option<&mut watch::Receiver<T>>) {
     match receiver {
-        Some(receiver) => receiver.changed().await,
+        Some(receiver) => waiting::next(receiver).await,
         None => std::future::pending().await,
     }
 }
@@ -149,7 +151,10 @@ async fn prepare(
 ) {
     let (mut contexts, mut changes, mut last) = (None, 0, None);
     loop {
-        let published = sources.identity.borrow_and_update().clone();
+        let others = sources.identities.known_others();
+        let awaits_others = others.len() < sources.identities.others.len();
+        let first = &mut sources.identities.first;
+        let (hint, published) = (first.hint.clone(), first.identity.borrow_and_update().clone());
         let trust = sources.trust.as_mut().and_then(|served| served.trust.borrow_and_update().clone());
         if trust != last {
             changes += 1;
@@ -157,9 +162,11 @@ async fn prepare(
         }
         let trust = trust.as_deref();
         if let Some(identity) = &published {
-            messages.send_replace(Phase::Serving(WorkloadMessages::new(identity, trust).into()));
+            messages.send_replace(Phase::Serving(WorkloadMessages::new((&hint, identity), &others, trust).into()));
             let validation = validation(sources.peers.as_mut(), identity, &mut contexts);
-            let secret_set = SecretSet::new(identity, trust.map(|trust| (trust, changes)), validation);
+            let held = others.iter().map(|(_, other)| &**other).collect::<Vec<_>>();
+            let held = Identities { first: identity, others: &held, awaits_others };
+            let secret_set = SecretSet::new(&held, trust.map(|trust| (trust, changes)), validation);
             secrets.send_replace(Phase::Serving(secret_set.into()));
             let status = if identity.svid.is_some() { ServingStatus::Serving } else { ServingStatus::NotServing };
             health.set_service_status("", status).await;

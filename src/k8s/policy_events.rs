@@ -27,6 +27,8 @@ const CONTROLLER: &str = "countersign.io/policy";
 const ACTION: &str = "RequireMutualTls";
 /// Bytes of a note that the API server takes.
 const NOTE: usize = 1024;
+/// Behind the last word that a note has room for.
+const CUT: &str = " … (whole by countersign policy)";
 
 /// Writes them. Needs the rights of `charts/countersign/rbac-policy.yaml`.
 pub struct ClusterPolicyEvents {
@@ -113,8 +115,6 @@ fn render(event: &PolicyEvent, name: &str, replica: &str, now: Timestamp) -> Val
         SubjectKind::Service => ("v1", "Service"),
         SubjectKind::Gateway => ("gateway.networking.k8s.io/v1", "Gateway"),
     };
-    let mut note = event.message.clone();
-    note.truncate(note.floor_char_boundary(NOTE));
     json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event",
         "metadata": { "name": name, "namespace": &*object.namespace },
@@ -127,8 +127,18 @@ fn render(event: &PolicyEvent, name: &str, replica: &str, now: Timestamp) -> Val
         "regarding": {
             "apiVersion": api, "kind": kind, "namespace": &*object.namespace, "name": &*object.name, "uid": &**uid,
         },
-        "note": note,
+        "note": note(&event.message),
     })
+}
+
+fn note(message: &str) -> String {
+    if message.len() <= NOTE {
+        return message.to_owned();
+    }
+    let (room, _) = message.split_at(message.floor_char_boundary(NOTE - CUT.len()));
+    // half of a name is another one's
+    let (words, _) = room.rsplit_once(' ').unwrap_or((room, ""));
+    format!("{words}{CUT}")
 }
 
 #[cfg(test)]
@@ -155,9 +165,16 @@ mod tests {
 
     #[test]
     fn a_note_is_cut_where_the_api_server_would_not_take_it() {
-        let long = "ä".repeat(600);
+        let long = "äß ".repeat(300);
         let rendered = render(&event("NoPods", Severity::Notice, &long), "n", "r", Timestamp::from_seconds(0));
-        assert_eq!(rendered["note"].as_str().unwrap().len(), 1024);
+        let note = rendered["note"].as_str().unwrap();
+        assert!(
+            note.len() <= 1024 && note.len() > 1010 && note.ends_with(" äß … (whole by countersign policy)"),
+            "{note}"
+        );
+        let short = "ä".repeat(512);
+        assert_eq!(super::note(&short), short);
+        assert!(super::note(&"ä".repeat(513)).len() <= 1024);
         assert_eq!(rendered["type"], "Normal");
         assert_eq!(rendered["eventTime"], "1970-01-01T00:00:00.000000Z");
     }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, convert::Infallible};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -78,6 +79,7 @@ struct Metadata<L, A> {
     name: String,
     uid: Box<str>,
     resource_version: String,
+    creation_timestamp: Option<Time>,
     labels: L,
     annotations: A,
 }
@@ -241,6 +243,7 @@ fn service_facts(service: &TrimmedService) -> ServiceFacts {
     ServiceFacts {
         object: ObjectName::new(&metadata.namespace, &metadata.name),
         uid: metadata.uid.clone(),
+        created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         backing,
         ports: ports.collect(),
         opt_out: metadata.annotations.mtls.clone(),
@@ -276,12 +279,13 @@ mod tests {
     #[test]
     fn a_service_is_read_as_the_api_server_writes_it() {
         let json = r#"{"metadata": {"name": "s", "namespace": "n", "resourceVersion": "7", "uid": "u",
+            "creationTimestamp": "2027-01-15T08:00:00Z",
             "annotations": {"other": "x", "countersign.io/mtls": "disabled"}, "labels": {"app": "a"}},
             "spec": {"type": "ClusterIP", "clusterIP": "None", "ipFamilies": ["IPv4", "IPv6"], "selector": {"app": "a"},
             "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080},
             {"name": "dns", "port": 53, "protocol": "UDP"}, {"port": 81, "targetPort": "web", "appProtocol": "kubernetes.io/h2c"}]}}"#;
         let facts = service_facts(&serde_json::from_str(json).unwrap());
-        assert_eq!(facts.object, ObjectName::new("n", "s"));
+        assert_eq!((facts.object, facts.created), (ObjectName::new("n", "s"), 1_800_000_000));
         assert_eq!(facts.backing, Backing::Selector([("app", "a")].into_iter().collect()));
         assert_eq!(facts.ports.iter().map(|port| port.number).collect::<Vec<_>>(), [80, 81]);
         assert_eq!(facts.ports[1].app_protocol.as_deref(), Some("kubernetes.io/h2c"));

@@ -1,5 +1,6 @@
 //! `countersign agent`: the sidecar that keeps a gateway's identity and serves it on a socket.
 
+mod identities;
 mod outputs;
 #[cfg(feature = "kubernetes")]
 mod policies;
@@ -12,6 +13,7 @@ use tokio::{net::TcpListener, runtime::Builder};
 use tracing::info;
 
 use self::{
+    identities::{Asked, First},
     roots::{Roots, await_first, renew_on_change},
     trust::BundleRoots,
 };
@@ -26,18 +28,14 @@ use crate::{
     domain::clock::Clock,
     grpc::{
         ca_client::{CaClient, CaEndpoint, CaRoots},
-        jwt_client::PairMinter,
-        self_handshake::SelfHandshake,
         unix_listener::{SocketAccess, WorkloadListener},
-        workload_jwt::ServedJwt,
-        workload_server::{self, ServedTrust},
+        workload_server,
     },
     http::admin,
     service::{
-        metrics::{ExpiringCertificate, Metrics},
+        metrics::Metrics,
         readiness::Readiness,
         socket_output::{NOBODY_YET, SocketOutput},
-        svid_publisher::{Expectation, IdentityReceiver, RenewalStats, SvidPublisher},
     },
 };
 
@@ -88,26 +86,18 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     }
     let endpoints: Vec<_> = config.authority.addresses.iter().map(CaAddress::endpoint).collect();
     let client = client(&config, roots.ca, endpoints.clone());
-    let ttl = i64::try_from(config.svid_ttl.as_secs()).unwrap_or(i64::MAX);
-    let (publisher, identity) = SvidPublisher::new(
-        Arc::clone(&client) as _,
-        Expectation::AnyIn(config.trust_domain.clone()),
-        ttl,
-        Arc::clone(&clock) as _,
-        Arc::clone(&random) as _,
-    );
     let bundle = BundleRoots::new(roots.bundle);
-    let check = Arc::new(SelfHandshake::new(Arc::clone(&clock) as _));
-    let publisher = publisher.checked_by(check).with_bundle_of(bundle.roots.clone());
-    client.renew_by(identity.clone());
+    let asked = Asked::by(&config, bundle.roots.clone());
+    let (publisher, identity) = asked.of(&client);
     let renewed = (identity.clone(), publisher.renew_now());
     let trust = bundle.follow(&client, endpoints, config.trust_domain.clone(), renewed, |name, task| {
         spawn(&mut supervisor, name, task, &shutdown);
     })?;
-    let minter = Arc::new(PairMinter::new(Arc::clone(&client)));
-    let jwt = ServedJwt::by(minter, config.trust_domain, trust.trust.clone(), Arc::clone(&clock) as _);
-
     let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
+    let first = First { client: &client, identity: identity.clone(), trust: &trust.trust };
+    let (identities, jwt) = asked.all(config.identities, first, (&metrics, &readiness), |name, task| {
+        spawn(&mut supervisor, name, task, &shutdown);
+    });
     #[cfg(not(feature = "kubernetes"))]
     let policies = None;
     #[cfg(feature = "kubernetes")]
@@ -121,7 +111,8 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let output = SocketOutput { clock: Arc::clone(&clock) as _, metrics: Arc::clone(&metrics) };
     let shown = output.run(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
     spawn(&mut supervisor, "readiness", async move { match shown.await {} }, &shutdown);
-    follow(&metrics, (stats, &identity, &trust));
+    metrics.follow_identity(identity);
+    metrics.follow_trust(trust.trust.clone(), None);
     start_admin(config.admin_listen, (Arc::clone(&metrics), clock), readiness, &shutdown, &mut supervisor).await?;
     spawn(&mut supervisor, "roots", renew_on_change(client.roots(), publisher.renew_now(), random), &shutdown);
     let keep = async move {
@@ -130,21 +121,15 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     };
     spawn(&mut supervisor, "identity", keep, &shutdown);
     let asked = shutdown.clone();
-    let asked = async move { asked.requested().await };
-    let served = workload_server::serve(listener, identity, Some(trust), policies, jwt, metrics, asked);
-    supervisor.spawn("socket", served);
+    let leaving = async move { asked.requested().await };
+    let socket = workload_server::serve(listener, identities, Some(trust), policies, jwt, metrics, leaving);
+    supervisor.spawn("socket", socket);
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
-}
-
-fn follow(metrics: &Metrics, (stats, identity, trust): (Arc<RenewalStats>, &IdentityReceiver, &ServedTrust)) {
-    metrics.follow(ExpiringCertificate::Svid, stats);
-    metrics.follow_identity(identity.clone());
-    metrics.follow_trust(trust.trust.clone(), None);
 }
 
 fn client(config: &AgentConfig, roots: CaRoots, endpoints: Vec<CaEndpoint>) -> Arc<CaClient> {
     let AuthorityConfig { identities, extras, .. } = &config.authority;
-    let client = CaClient::new(endpoints, config.token_file.clone(), roots, Arc::new(SystemClock));
+    let client = CaClient::new(endpoints, config.identities.first.token_file.clone(), roots, Arc::new(SystemClock));
     Arc::new(client.accepting(identities.clone()).sending(extras.clone()))
 }
 

@@ -6,6 +6,7 @@ mod authority;
 mod bundle_endpoint;
 mod federation;
 mod followed_roots;
+mod identities;
 mod istio;
 mod istiod;
 mod kubernetes;
@@ -26,6 +27,7 @@ pub use self::{
     bundle_endpoint::BundleEndpointConfig,
     federation::FederationConfig,
     followed_roots::FollowedRootsConfig,
+    identities::{IdentitiesConfig, IdentityConfig},
     istiod::{FollowedPolicy, IstiodClusterConfig, IstiodConfig},
     kubernetes::{KubernetesConfig, PairPortConfig, PolicyConfig, PolicyMembership, TokenReviewConfig},
     outputs::{NoticeConfig, OutputConfig},
@@ -97,8 +99,8 @@ pub struct ServeConfig {
 pub struct AgentConfig {
     /// Who is asked.
     pub authority: AuthorityConfig,
-    /// The proof.
-    pub token_file: PathBuf,
+    /// Whose.
+    pub identities: IdentitiesConfig,
     /// Path of the socket, at most 107 bytes.
     pub socket: PathBuf,
     /// Its mode, at most 0777.
@@ -335,7 +337,7 @@ impl AgentConfig {
 
     fn read(from: &mut Sources, environment: &Environment) -> Option<Self> {
         let authority = AuthorityConfig::read(from);
-        let token_file = from.one("token_file", parse::path);
+        let identities = IdentitiesConfig::read(from);
         let socket = from.one("socket", parse::socket_path);
         let socket_mode = from.one("socket_mode", parse::file_mode);
         let allow_uids = from.many("allow_uids", parse::numeric_id);
@@ -347,7 +349,7 @@ impl AgentConfig {
         let log_format = from.one("log_format", parse::log_format);
         Some(Self {
             authority: authority?,
-            token_file: token_file?,
+            identities: identities?,
             socket: socket?,
             socket_mode: socket_mode?,
             allow_uids,

@@ -86,7 +86,7 @@ mod tests {
     fn plan(gateways: &[(&str, &str)], services: &[(&str, &[&str])]) -> Arc<GatewayPlan> {
         let gateway = |name: &str| ObjectName::new("infra", name);
         let states = gateways.iter().map(|(name, runs_as)| {
-            let carriers = [(account(runs_as), 1)].into();
+            let carriers = [(account(runs_as), [gateway(name)].into())].into();
             let state = GatewayState {
                 gateway: gateway(name),
                 uid: "u".into(),

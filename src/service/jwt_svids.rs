@@ -1,5 +1,5 @@
 //! The JWT-SVIDs of a socket's workload: minted when one is asked for, then kept until half of its life is over. While none can be
-//! minted, the one that is kept is served until it expires.
+//! minted, the one that is kept is served until it expires; if the identity has been denied, none is any more.
 
 use std::{
     collections::HashMap,
@@ -106,6 +106,11 @@ impl FetchError {
     pub const fn is_of_request(&self) -> bool {
         matches!(self, Self::Mint(NotMinted::Failed(SignError::Refused(_))))
     }
+
+    /// Whether the workload is known, and may have none.
+    pub const fn is_denial(&self) -> bool {
+        matches!(self, Self::Mint(NotMinted::Denied(_)))
+    }
 }
 
 impl JwtSvids {
@@ -196,6 +201,8 @@ impl Shared {
         let svid = minted.map_err(FetchError::from).and_then(|minted| self.checked(minted, &audiences).map(Arc::new));
         match &svid {
             Ok(svid) => self.keep(audiences, Arc::clone(svid)),
+            // whoever minted has decided, and does not only fail: what is kept is not served on
+            Err(error) if error.is_denial() => self.kept().clear(),
             Err(_) => {
                 let next_try = self.clock.boot().plus(RETRY);
                 if let Some(kept) = self.kept().get_mut(&audiences) {

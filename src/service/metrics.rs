@@ -350,6 +350,24 @@ mod tests {
     }
 
     #[test]
+    fn of_several_svids_the_first_end_and_the_sum_of_the_renewals_are_shown() {
+        let metrics = Metrics::of_agent();
+        let stats: [Arc<RenewalStats>; 2] = Default::default();
+        for (stats, end) in stats.iter().zip([1_800_000_000, 1_700_000_000]) {
+            metrics.follow(ExpiringCertificate::Svid, Arc::clone(stats));
+            stats.renewed(Timestamp::from_seconds(0), Timestamp::from_seconds(end));
+        }
+        let first = "countersign_certificate_expiry_timestamp_seconds{certificate=\"svid\"} 1700000000";
+        let sum = "countersign_svid_renewals_total{outcome=\"renewed\"} 2";
+        assert_eq!([first, sum].map(|expected| line(&metrics, expected).unwrap()), [first, sum]);
+        stats[1].withdrawn();
+        assert_eq!(line(&metrics, first).as_deref(), Some(first), "the other one does not hide that it has ended");
+        stats[1].renewed(Timestamp::from_seconds(0), Timestamp::from_seconds(1_900_000_000));
+        let next = "countersign_certificate_expiry_timestamp_seconds{certificate=\"svid\"} 1800000000";
+        assert_eq!(line(&metrics, next).as_deref(), Some(next));
+    }
+
+    #[test]
     fn a_request_is_held_as_long_as_its_guard_lives() {
         let metrics = Metrics::new();
         let (one, two) = (metrics.hold(), metrics.hold());

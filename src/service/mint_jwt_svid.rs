@@ -148,6 +148,8 @@ pub struct OwnMinter {
     held: Semaphore,
 }
 
+/// As the active says it of an identity that may have none.
+const PERMISSION_DENIED: i32 = 7;
 /// Of the own socket, at a time.
 const OWN_HELD: usize = 64;
 
@@ -166,6 +168,10 @@ impl JwtMinter for OwnMinter {
             let answer = self.mint.answer(&request, &evidence, &self.held).await;
             answer.map_err(|error| {
                 let said = error.to_string();
+                if matches!(error, CreateError::NotEntitled(_) | CreateError::ByActive { code: PERMISSION_DENIED, .. })
+                {
+                    return NotMinted::Denied(said);
+                }
                 let is_of_request = matches!(error, CreateError::Audiences(_));
                 if is_of_request { SignError::Refused(said).into() } else { SignError::Unavailable(said).into() }
             })

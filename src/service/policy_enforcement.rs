@@ -267,16 +267,15 @@ impl PolicyEnforcement {
 
     /// Pods by way of which requests come to a Service, where identities come over SDS. One that carries several Gateways counts once.
     fn carriers(&self, plan: &ServicePlan, newest: &GatewayPlan) -> Carriers {
-        let mut carriers = Carriers::new();
+        let mut carriers: BTreeMap<SpiffeId, BTreeSet<&ObjectName>> = BTreeMap::new();
         let is_sds = plan.policy.as_ref().is_some_and(|policy| matches!(policy.verification, Verification::Sds(_)));
         let gateways = plan.routed.iter().filter(|_| is_sds).filter_map(|gateway| newest.gateways.get(gateway));
         for (account, pods) in gateways.flat_map(|gateway| &gateway.carriers) {
             if let Ok(id) = account.spiffe_id(&self.trust_domain) {
-                let known = carriers.entry(id).or_default();
-                *known = (*known).max(*pods);
+                carriers.entry(id).or_default().extend(pods);
             }
         }
-        carriers
+        carriers.into_iter().map(|(id, pods)| (id, pods.len())).collect()
     }
 
     fn set_of(&self, accounts: &[ServiceAccount]) -> IdentitySet {

@@ -55,7 +55,15 @@ pub struct PolicyObjects {
     metrics: Arc<Metrics>,
     ledger: Mutex<Ledger>,
     touched: Notify,
-    enforcement: Arc<PolicyEnforcement>,
+    uptake: Uptake,
+}
+
+/// What is known of how proxies take up what is written.
+pub struct Uptake {
+    /// What they are heard to use.
+    pub enforcement: Arc<PolicyEnforcement>,
+    /// Whether requests to a Service can get anywhere. Gateways' controllers tell proxies nothing of one where they can't.
+    pub has_ready_pods: Box<dyn Fn(&ObjectName) -> bool + Send + Sync>,
 }
 
 /// The newest plan; `None` until the cluster is known.
@@ -79,16 +87,15 @@ struct Known {
 }
 
 impl PolicyObjects {
-    /// The use case over its port, for workloads of `trust_domain`. Nothing is written before it runs. What proxies are heard
-    /// to use comes from `enforcement`.
+    /// The use case over its port, for workloads of `trust_domain`. Nothing is written before it runs.
     pub fn new(
         trust_domain: TrustDomain,
         objects: Arc<dyn GatewayObjects>,
-        enforcement: Arc<PolicyEnforcement>,
+        uptake: Uptake,
         (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>),
     ) -> Self {
         let (ledger, touched) = (Mutex::default(), Notify::new());
-        Self { trust_domain, objects, clock, metrics, ledger, touched, enforcement }
+        Self { trust_domain, objects, clock, metrics, ledger, touched, uptake }
     }
 
     /// Takes up what was seen of the objects.
@@ -126,7 +133,7 @@ impl PolicyObjects {
     async fn write<T: Trusted>(&self, trusted: Option<T>, mut plans: Plans, latch: &Latch) -> Infallible {
         let Some(mut trusted) = trusted else { return std::future::pending().await };
         info!(event = "policy_objects_begin");
-        let mut reports = self.enforcement.changes();
+        let mut reports = self.uptake.enforcement.changes();
         let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot());
         let mut writes = FuturesUnordered::new();
         let (mut known, mut report) = (Known::default(), Report::default());
@@ -203,7 +210,7 @@ impl PolicyObjects {
     fn hear(&self) {
         let mut ledger = self.ledger();
         if let Some((service, is_used)) = ledger.turns.awaited()
-            && self.enforcement.is_used(service) == Some(*is_used)
+            && self.uptake.enforcement.is_used(service) == Some(*is_used)
         {
             ledger.turns.heard(self.clock.boot());
         }
@@ -212,7 +219,9 @@ impl PolicyObjects {
     fn next(&self, known: &Known, now: BootInstant) -> Option<Todo> {
         let mut ledger = self.ledger();
         let todo = ledger.next(now);
-        let is_carried = |service: &ObjectName| known.plan.as_ref().is_some_and(|plan| plan.is_carried(service));
+        let is_carried = |service: &ObjectName| {
+            known.plan.as_ref().is_some_and(|plan| plan.is_carried(service)) && (self.uptake.has_ready_pods)(service)
+        };
         // a policy that nobody's proxies can be heard to use is not waited for; that one is used no more, nobody need say
         if ledger.turns.awaited().is_some_and(|(service, is_used)| *is_used && !is_carried(service)) {
             ledger.turns.expect_nobody();

@@ -191,6 +191,11 @@ impl PolicyPublisher {
         self.index().probe_targets(service, ports)
     }
 
+    /// Whether requests to a Service can get anywhere, as far as is seen.
+    pub fn has_ready_pods(&self, service: &ObjectName) -> bool {
+        self.index().has_ready_pods(service)
+    }
+
     /// What a snapshot is called by who has read it.
     pub fn version(&self, snapshot: &PolicySnapshot) -> String {
         format!("{}/{}", self.epoch, snapshot.revision)

@@ -19,7 +19,7 @@ PLACE = "{{ .ResourceKind }}{{ .KindSuffix }}.json"
 STRING = {"type": "string"}
 METADATA = {"type": "object", "required": ["name", "namespace"], "additionalProperties": False, "properties": {
     "name": STRING, "namespace": STRING, "labels": {"type": "object", "additionalProperties": STRING}}}
-OPTIONAL = {"interval", "namespaceSelector"}
+OPTIONAL = {"interval", "scrapeTimeout", "honorLabels", "relabelings", "metricRelabelings", "namespaceSelector"}
 
 
 def closed(properties: Dict[str, dict]) -> dict:
@@ -30,8 +30,11 @@ def closed(properties: Dict[str, dict]) -> dict:
 
 # The kinds of the Prometheus operator are not served: of its fields those that the chart sets.
 SELECTOR = closed({"matchLabels": {"type": "object", "additionalProperties": STRING}})
+DURATION = {"type": "string", "pattern": "^([0-9]+(ms|s|m|h))+$"}
+RELABELINGS = {"type": "array", "items": closed({"sourceLabels": {"type": "array", "items": STRING}, "targetLabel": STRING})}
 ENDPOINTS = {"type": "array", "minItems": 1, "items": closed({
-    "port": STRING, "path": STRING, "interval": {"type": "string", "pattern": "^([0-9]+(ms|s|m|h))+$"}})}
+    "port": STRING, "path": STRING, "interval": DURATION, "scrapeTimeout": DURATION, "honorLabels": {"const": True},
+    "relabelings": RELABELINGS, "metricRelabelings": RELABELINGS})}
 NAMESPACES = {"oneOf": [closed({"any": {"const": True}}), closed({"matchNames": {"type": "array", "minItems": 1, "items": STRING}})]}
 RULE = closed({"alert": STRING, "expr": STRING, "for": STRING, "labels": closed({"severity": {"enum": ["warning", "critical"]}}),
                "annotations": {"type": "object", "required": ["summary"], "additionalProperties": STRING}})

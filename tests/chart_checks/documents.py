@@ -13,6 +13,7 @@ from .helm import CHART, KUBERNETES, Broken, documents, must, with_values
 
 PARENT = Path(__file__).parent / "parent"
 SCHEMA = CHART / "values.schema.json"
+FLAGS = CHART / "templates" / "_flags.tpl"
 VALUES = CHART / "values.yaml"
 CHART_PAGE = ROOT / "docs" / "chart.md"
 GATEWAYS_PAGE = ROOT / "docs" / "gateways.md"
@@ -26,6 +27,8 @@ OF_THE_CHART = {
     "adminListen", "pairListen", "pairAddress", "pairService", "replicaUid", "namespace", "kubeconfig", "workloadSocket",
     "workload", "istiodRootFile", "istiodTokenFile", "bundleEndpoint", "bundleEndpointCert", "bundleEndpointKey",
 }
+# Settings by which the chart knows what else there must be: a flag would go by it.
+LOOKED_AT = {"dnsNames", "drain", "istiodAddresses", "istiodRootClusterTrustBundle"}
 TEXT = {"type": "string", "minLength": 1}
 # What is known of a setting by the kind of its value; the rest is any text.
 KINDS = {
@@ -36,10 +39,14 @@ KINDS = {
 }
 
 
+def section(begin: str, end: str) -> str:
+    page = CONFIGURATION_PAGE.read_text()
+    return page[page.index(begin):page.index(end)]
+
+
 def settings_of_serve() -> Dict[str, dict]:
     """Each with its schema, as docs/configuration.md has them, which is made from the command line."""
-    page = CONFIGURATION_PAGE.read_text()
-    rows = page[page.index("\n## serve\n"):page.index("\n### Token issuers\n")]
+    rows = section("\n## serve\n", "\n### Token issuers\n")
     found = {}
     for kind, name, meaning in re.findall(r"^\| `--[a-z0-9-]+ ([^`]+)` \| `(\w+)` \| `\w+` \| (.*) \|$", rows, re.MULTILINE):
         one = {"enum": re.search(r": (\w+ or \w+)\.", meaning)[1].split(" or ")} if kind == "FORMAT" else KINDS.get(kind, TEXT)
@@ -47,13 +54,22 @@ def settings_of_serve() -> Dict[str, dict]:
     if not OF_THE_CHART <= set(found):
         raise Broken(f"{CONFIGURATION_PAGE.name} has no {OF_THE_CHART - set(found)}, which the chart sets")
     # what is only in the file has an example each
-    examples = page[page.index("\n### Token issuers\n"):page.index("\n## agent\n")]
+    examples = section("\n### Token issuers\n", "\n## agent\n")
     for example in re.findall(r"^```yaml\n(.*?)^```$", examples, re.MULTILINE | re.DOTALL):
         for name in re.findall(r"^(\w+):$", example, re.MULTILINE):
             found[name] = {"type": "array", "items": {"type": "object"}}
     if "tokenIssuers" not in found:
         raise Broken(f"{CONFIGURATION_PAGE.name} has no example of tokenIssuers")
     return {name: schema for name, schema in sorted(found.items()) if name not in OF_THE_CHART}
+
+
+def flags() -> str:
+    """Of each flag of `serve` its setting; nothing if that is not for a flag."""
+    found = re.findall(r"^\| `(--[a-z0-9-]+) [^`]+` \| `(\w+)` \|", section("\n## serve\n", "\n### Token issuers\n"), re.MULTILINE)
+    settings = {"--config": "", **{flag: "" if name in OF_THE_CHART | LOOKED_AT else name for flag, name in sorted(found)}}
+    rows = [f"{flag}: {json.dumps(name)}" for flag, name in settings.items()]
+    return ("{{/* Flags of `countersign serve`, each with its setting; none if the chart sets it or goes by it. Made by `tests/chart.py --write`. */}}\n"
+            '{{- define "countersign.flags" -}}\n' + "\n".join(rows) + "\n{{- end -}}\n")
 
 
 def schema() -> str:
@@ -135,14 +151,16 @@ def made() -> Dict[Path, str]:
     gateways = {name: f"```yaml\n{of_parent(name)}\n```" for name in GATEWAYS}
     return {
         SCHEMA: schema(),
+        FLAGS: flags(),
         CHART_PAGE: with_parts(CHART_PAGE, {"values": values_table()}),
         GATEWAYS_PAGE: with_parts(GATEWAYS_PAGE, gateways),
     }
 
 
 def write() -> None:
-    # the schema first, by which the rest is rendered
+    # by which the rest is rendered
     SCHEMA.write_text(schema())
+    FLAGS.write_text(flags())
     for path, text in made().items():
         path.write_text(text)
 

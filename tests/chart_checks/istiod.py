@@ -17,8 +17,8 @@ MESH = {"trustDomain": "cluster.local", "rootNamespace": "istio-system"}
 class Istiod:
     """Its address is known before it starts. Ends with its `with`."""
 
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        self.cluster, self.folder, self.port = cluster, folder, free_port()
+    def __init__(self, cluster: Cluster, folder: Path, address: str = "127.0.0.1", port: int = 0) -> None:
+        self.cluster, self.folder, self.address, self.port = cluster, folder, address, port or free_port()
         self.children: List[subprocess.Popen] = []
 
     def __enter__(self) -> "Istiod":
@@ -41,5 +41,5 @@ class Istiod:
         with open(self.folder / "istiod.log", "wb") as log:
             self.children.append(subprocess.Popen(
                 [str(PEERS / "bin" / "pilot-discovery"), "discovery", "--kubeconfig", str(self.cluster.kubeconfig), "--meshConfig",
-                 str(mesh), f"--secureGRPCAddr=127.0.0.1:{self.port}", *addresses, "--ctrlz_port", "0"],
+                 str(mesh), f"--secureGRPCAddr={self.address}:{self.port}", *addresses, "--ctrlz_port", "0"],
                 cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log))

@@ -34,11 +34,12 @@ class Node:
         self.numbers = itertools.count(1)
         self.names = folder / "names"
         self.names.mkdir()
+        self.others: List[str] = []
         self.tell([])
 
     def tell(self, hosts: List[str]) -> None:
-        """Lines of everybody's file of hosts. Whoever reads it has it whole."""
-        (self.names / "new").write_text("".join(f"{line}\n" for line in hosts))
+        """Lines of everybody's file of hosts, beside those of `others`. Whoever reads it has it whole."""
+        (self.names / "new").write_text("".join(f"{line}\n" for line in [*self.others, *hosts]))
         (self.names / "new").rename(self.names / "hosts")
 
     def address(self) -> str:

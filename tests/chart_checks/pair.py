@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from run import PEERS
 
@@ -22,6 +22,7 @@ from .objects import environment, of_kind
 
 # What replicas at an API server showed, for tests/alerts.py.
 SCRAPES = PEERS / "scrapes"
+FAULTS = SCRAPES / "faults"
 LIMIT = 40  # seconds until the replicas are ready, or the test's pod is
 NAMESPACE = "countersign"
 # What outlives the chart, as docs/policy.md says.
@@ -168,6 +169,56 @@ def runs(binary: Path, cluster: Cluster) -> None:
         for at, (_, ca, _) in enumerate(replicas):
             tested(binary, cluster, hooks, ca, folder / f"test-{at}")
         keep("self-signed", replicas, ["countersign_root_places{", "countersign_policy_services{"])
+        roots_of_others(cluster, replicas)
+        state_deleted(cluster, replicas)
+
+
+def roots_of_others(cluster: Cluster, replicas: List[tuple]) -> None:
+    """Somebody else keeps other roots where the trust bundle is to be. It is left in peace, and shown."""
+    item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "countersign-root-cert", "namespace": "gateways"}}
+    cluster.apply({**item, "data": {"root-cert.pem": "somebody's own"}}, is_dry=False)
+    before = pages(replicas)
+
+    def label(value: Optional[str]) -> None:
+        labels = {"metadata": {"labels": {"countersign.io/root-cert": value}}}
+        cluster.ask("PATCH", "/api/v1/namespaces/gateways", labels, "application/merge-patch+json")
+
+    label("true")
+    leave("roots_of_others", before, shown(replicas, r'^countersign_root_places\{.*state="conflict".*\} 1$'))
+    label(None)
+    shown(replicas, r'^countersign_root_places\{.*state="conflict".*\} 0$')
+    cluster.ask("DELETE", cluster.path(item))
+
+
+def state_deleted(cluster: Cluster, replicas: List[tuple]) -> None:
+    """The authority is deleted by hand. It comes back as it was."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+    saved = cluster.ask("GET", f"{path}/countersign-authority")[1]
+    before = pages(replicas)
+    cluster.ask("DELETE", f"{path}/countersign-authority")
+    leave("state_deleted", before, shown(replicas, r"^countersign_state_altered(?:\{\})? 1$"))
+    kept = {name: saved["metadata"][name] for name in ("name", "namespace", "labels", "annotations") if name in saved["metadata"]}
+    code, answer = cluster.ask("POST", path, {**saved, "metadata": kept})
+    if code != 201:
+        raise Broken(f"Secret countersign-authority is not taken back: {code} {answer}")
+    for process, _, admin in replicas:
+        process.wait_until(admin, 200)
+
+
+def pages(replicas: List[tuple]) -> Dict[str, str]:
+    return {process.log.stem: metrics(admin) for process, _, admin in replicas}
+
+
+def shown(replicas: List[tuple], text: str) -> Dict[str, str]:
+    """What they show once one of them has what a regular expression asks for."""
+    limit = time.monotonic() + LIMIT
+    while True:
+        found = pages(replicas)
+        if any(re.search(text, page, re.MULTILINE) for page in found.values()):
+            return found
+        if time.monotonic() > limit:
+            raise Broken(f"no replica shows {text} within {LIMIT} s: {found}")
+        time.sleep(0.1)
 
 
 def waits_for_istiod(binary: Path, cluster: Cluster) -> None:
@@ -200,18 +251,16 @@ def metrics(admin: int) -> str:
 
 def keep(name: str, replicas: List[tuple], families: List[str]) -> None:
     """What the active shows, once it shows all of these."""
-    limit = time.monotonic() + LIMIT
-    while True:
-        pages = [metrics(admin) for _, _, admin in replicas]
-        shown = [page for page in pages if all(family in page for family in families)]
-        if shown:
-            break
-        if time.monotonic() > limit:
-            missing = [[family for family in families if family not in page] for page in pages]
-            raise Broken(f"replicas do not show {missing} within {LIMIT} s")
-        time.sleep(0.1)
+    text = "".join(f"(?=.*^{re.escape(family)})" for family in families)
+    page = next(page for page in shown(replicas, f"(?s){text}").values() if re.search(f"(?s){text}", page, re.MULTILINE))
     SCRAPES.mkdir(exist_ok=True)
-    (SCRAPES / f"{name}.txt").write_text(shown[0])
+    (SCRAPES / f"{name}.txt").write_text(page)
+
+
+def leave(name: str, before: Dict[str, str], fault: Dict[str, str]) -> None:
+    """What there was before a fault, and under it, for tests/alerts.py. Tests in Rust leave theirs in the same form."""
+    FAULTS.mkdir(parents=True, exist_ok=True)
+    (FAULTS / f"{name}.json").write_text(json.dumps({"at": time.time(), "before": before, "fault": fault}))
 
 
 @contextmanager

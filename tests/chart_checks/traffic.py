@@ -64,8 +64,8 @@ def installed(node: Node, chart: Path) -> str:
         wanted = [cluster.ask("GET", cluster.path(DEPLOYMENT))[1]]
         replicas = rollout.to(wanted[0])
         here, there = node.address(), node.address()
-        pods = [with_agent(node, chart, SERVER, there, envoys.server(there, spiffe_id(GATEWAY))),
-                with_agent(node, chart, GATEWAY, here, envoys.gateway(here, there, spiffe_id(SERVER)))]
+        pods = [with_agent(node, chart, VALUES, SERVER, there, envoys.server(there, spiffe_id(GATEWAY))),
+                with_agent(node, chart, VALUES, GATEWAY, here, envoys.gateway(here, there, spiffe_id(SERVER)))]
         for pod in pods:
             running.enter_context(pod)
             pod.start({"COUNTERSIGN_SVID_TTL": f"{TTL}s"})
@@ -96,19 +96,19 @@ def installed(node: Node, chart: Path) -> str:
     return f"{answered} requests, {shown} certificates of the gateway"
 
 
-def with_agent(node: Node, chart: Path, of: tuple, address: str, config: dict) -> Pod:
+def with_agent(node: Node, chart: Path, values: dict, of: tuple, address: str, config: dict) -> Pod:
     """A pod of an Envoy whose Deployment has the patch of docs/gateways.md, and what that page asks for: rights and a label."""
     cluster, (namespace, account) = node.cluster, of
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {
         "pod-security.kubernetes.io/enforce": "restricted", "countersign.io/root-cert": "true"}}}, is_dry=False)
-    rights = of_parent("rights", chart, VALUES).replace("namespace: default", f"namespace: {namespace}")
+    rights = of_parent("rights", chart, values).replace("namespace: default", f"namespace: {namespace}")
     for item in documents(re.sub(r"gateway$", account, rights, flags=re.MULTILINE)):
         cluster.apply(item, is_dry=False)
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": account, "namespace": namespace},
                    "data": {Path(envoys.CONFIG).name: json.dumps(config)}}, is_dry=False)
     item = envoys.deployment(account, namespace, account)
     cluster.apply(item, is_dry=False)
-    patch = documents(of_parent("plain-envoy", chart, VALUES))[0]
+    patch = documents(of_parent("plain-envoy", chart, values))[0]
     code, patched = cluster.ask("PATCH", f"{cluster.path(item)}?fieldValidation=Strict", patch, "application/strategic-merge-patch+json")
     if code != 200:
         raise Broken(f"the patch for {account} is refused: {patched}")
@@ -127,7 +127,7 @@ def renewed_by(replicas: List[Pod], pods: List[Pod], load: envoys.Load) -> None:
     wait_until(missing, f"there is no renewal by {[replica.name for replica in replicas]}")
 
 
-def judged(pods: List[Pod], answered: int) -> int:
+def judged(pods: List[Pod], answered: int, trust_domain: str = TRUST_DOMAIN) -> int:
     """How many certificates the server was shown, each of the gateway's identity, if all of that is as it should be."""
     if answered < AT_LEAST:
         raise Broken(f"there were only {answered} requests")
@@ -135,7 +135,7 @@ def judged(pods: List[Pod], answered: int) -> int:
         if "svid_not_renewed" in pod.log("countersign-agent"):
             raise Broken(f"a renewal failed: {pod.log('countersign-agent')}")
     shown = callers(pods[0])
-    if {line["id"] for line in shown} != {spiffe_id(GATEWAY)}:
+    if {line["id"] for line in shown} != {spiffe_id(GATEWAY, trust_domain)}:
         raise Broken(f"the server was shown {sorted({str(line['id']) for line in shown})}")
     return len({line["serial"] for line in shown})
 
@@ -146,8 +146,8 @@ def callers(server: Pod) -> List[dict]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def spiffe_id(of: tuple) -> str:
-    return f"spiffe://{TRUST_DOMAIN}/ns/{of[0]}/sa/{of[1]}"
+def spiffe_id(of: tuple, trust_domain: str = TRUST_DOMAIN) -> str:
+    return f"spiffe://{trust_domain}/ns/{of[0]}/sa/{of[1]}"
 
 
 def wait_until(missing: Callable[[], str], what: str) -> None:

@@ -35,7 +35,7 @@ releases = itertools.count()
 def of_secrets(cluster: Cluster, chart: Path, one: Set) -> None:
     """What is not granted by name is refused by the policy, and by nothing else: the role by itself lets all of it pass."""
     values = {"policyObjects": False, "meshCa": False, "gatewaySecrets": [], **one.values}
-    if not values["policyObjects"]:
+    if not values["policyObjects"] or "rbac" in values:
         return
     # a name of its own, so that no other set's rights are in the way
     account = f"writes-{next(releases)}"

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import List, Set, Tuple
 
-from chart_checks.helm import CHART, KUBERNETES, Broken, call, documents, render
+from chart_checks.helm import CHART, KUBERNETES, Broken, call, documents, render, with_values
 from run import ROOT
 
 from .pages import Block, pages, simple_commands
@@ -139,6 +139,21 @@ def shown(file: str) -> List[str]:
     if not found:
         raise Broken(f"no page shows {file}")
     return found
+
+
+def check_continuous_delivery() -> int:
+    """What the pages give Argo CD and Flux as values is rendered, and the chart is where they look; how many there are."""
+    files = ("application.yaml", "release.yaml")
+    for file in files:
+        for item in documents(shown(file)[0]):
+            spec = item["spec"]
+            path = spec["source"]["path"] if "source" in spec else spec["chart"]["spec"]["chart"]
+            if not (ROOT / path / "Chart.yaml").is_file():
+                raise Broken(f"{file}: there is no chart in {path}")
+            with tempfile.TemporaryDirectory() as folder:
+                values = spec["source"]["helm"]["valuesObject"] if "source" in spec else spec["values"]
+                rendered("countersign", with_values(values, Path(folder)))
+    return len(files)
 
 
 def rendered(release: str, values: List[str]) -> None:

@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PatchParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams},
 };
+use serde_json::{Value, json};
 
 use self::{
     backend::{App, Backend, Class, Mode},
@@ -57,6 +58,10 @@ const TEAM: &str = "test-infra";
 /// By which the agent knows the replica, as in a cluster.
 const PAIR: &str = "countersign.countersign.svc";
 const POLICIES: Duration = Duration::from_secs(20);
+/// From a label to the first request with mutual TLS, and to what is said.
+const EFFECT: Duration = Duration::from_secs(1);
+/// Pods of a Service that come to run as another account.
+const ROLLED_OUT: usize = 100;
 
 /// All of it, ready.
 struct Place {
@@ -183,6 +188,23 @@ impl Place {
         let output = output.unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits until `countersign policy explain` says so of the Services' namespace.
+    fn wait_until_explained(&self, reason: &str, within: Duration) {
+        wait_until(within, reason, || {
+            let said = self.policy(&["explain", TEAM]);
+            if said.contains(reason) { Ok(()) } else { Err(said) }
+        });
+    }
+
+    /// Sets the names that the gateway offers, or leaves them to Envoy.
+    fn set_alpn(&self, alpn: Option<[&str; 2]>) {
+        let kind = GroupVersionKind::gvk("gateway.envoyproxy.io", "v1alpha1", "EnvoyProxy");
+        let resource = ApiResource::from_gvk(&kind);
+        let all = || Api::<DynamicObject>::namespaced_with(self.cluster.admin(), GATEWAY, &resource);
+        let patch: Patch<Value> = Patch::Merge(json!({ "spec": { "backendTLS": { "alpnProtocols": alpn } } }));
+        block_on(async { all().patch("countersign", &PatchParams::default(), &patch).await.map(drop) }).unwrap();
     }
 
     /// How many writes of policies the API server has taken from the replica.

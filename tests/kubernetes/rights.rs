@@ -64,7 +64,7 @@ const REFUSED: &[Row] = &[
     ("list", "", "configmaps", "", ""),
     ("patch", "", "configmaps", "kube-system", "another"),
     ("impersonate", "", "serviceaccounts", "default", "default"),
-    ("update", "rbac.authorization.k8s.io", "clusterroles", "", "countersign-replica"),
+    ("update", "rbac.authorization.k8s.io", "clusterroles", "", "countersign-replica.countersign"),
 ];
 
 /// Refused by `rbac.yaml` alone, allowed with `rbac-mesh-ca.yaml`.

@@ -132,6 +132,28 @@ fn tokens_are_minted_by_the_pair_and_served_until_they_expire_when_it_is_gone() 
 }
 
 #[test]
+fn a_denied_workload_hears_so_from_either_socket_and_gets_no_token_that_was_kept() {
+    let (_replicas, agent, place) = start();
+    let sockets = [Workload::at(&agent.socket), Workload::at(&place.data().join("workload.sock"))];
+    sockets.iter().for_each(|workload| drop(workload.first(&["kept"])));
+    let issuance = |change: &[&str]| {
+        let data = place.data();
+        let ended = countersign().arg("issuance").args(change).args(["--id", ID, "--data-dir"]).arg(data).output();
+        let ended = ended.unwrap();
+        assert!(ended.status.success(), "{change:?}: {ended:?}");
+    };
+    issuance(&["deny", "--reason", "stolen"]);
+    for workload in &sockets {
+        for audience in ["other", "kept"] {
+            let denied = workload.fetch(&[audience]).expect_err("it is denied");
+            assert_eq!((denied.code(), denied.message()), (Code::PermissionDenied, "no identity issued"), "{audience}");
+        }
+    }
+    issuance(&["allow"]);
+    sockets.iter().for_each(|workload| drop(workload.fetch(&["kept"]).expect("it is allowed again")));
+}
+
+#[test]
 fn the_spiffe_crate_has_tokens_from_the_socket_of_a_replica_whether_active_or_not() {
     let pair = Pair::start();
     let socket = pair.data().join("workload.sock");

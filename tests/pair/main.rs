@@ -19,6 +19,7 @@ mod caller;
 mod crashes;
 mod damage;
 mod failover;
+mod identities;
 mod jwt;
 mod leaving;
 mod load;

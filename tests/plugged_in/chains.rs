@@ -1,6 +1,6 @@
 //! What is answered, for every kind of key and both layouts, and whether others accept it.
 
-use std::{fs, path::Path, process::Command, time::SystemTime};
+use std::{fs, time::SystemTime};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
@@ -11,6 +11,7 @@ use crate::{
     support::{
         authority::{Authority, CaDir, Kind},
         observe::said,
+        openssl,
     },
 };
 
@@ -31,18 +32,6 @@ fn verify_with_webpki(leaf: &str, above: &[String], roots: &str) {
     }
 }
 
-fn verify_with_openssl(folder: &Path, leaf: &str, above: &[String], roots: &str) {
-    for (name, text) in [("leaf", leaf), ("above", &above.concat()), ("roots", roots)] {
-        fs::write(folder.join(name), text).unwrap();
-    }
-    let mut command = Command::new("openssl");
-    command.args(["verify", "-purpose", "sslserver", "-CAfile", "roots", "-untrusted", "above", "leaf"]);
-    match command.current_dir(folder).output() {
-        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => println!("openssl can't be asked: {error}"),
-    }
-}
-
 /// Runs a replica with what `root` and `signer` are, in one of the layouts, and has its answer judged.
 fn answers(root: &Authority, signer: &Authority, is_tls: bool) {
     let place = Place::new();
@@ -56,7 +45,7 @@ fn answers(root: &Authority, signer: &Authority, is_tls: bool) {
     assert_eq!(fs::read_to_string(place.data().join("root-cert.pem")).unwrap(), roots);
     assert_eq!(chain[1..], signer.chain);
     verify_with_webpki(&chain[0], &chain[1..], &roots);
-    verify_with_openssl(place.logs(), &chain[0], &chain[1..], &roots);
+    openssl::verify(&chain[0], &chain[1..].concat(), &roots);
     assert_eq!(said(&serve, "ca_key_exposed"), 1, "the key is readable for all");
     assert!(!serve.process.errors().contains(signer.key.lines().nth(1).unwrap()));
 }

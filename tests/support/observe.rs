@@ -1,10 +1,16 @@
 //! What replicas say of themselves: readiness, metrics, log lines.
 
-use std::time::Duration;
+use std::{
+    fs,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::json;
 
 use super::{
     countersign::Serve,
     http::{self, loopback},
+    peer::peers_folder,
     wait::wait_until,
 };
 
@@ -38,4 +44,13 @@ pub(crate) fn wait_for(what: &str, text: &str, mut source: impl FnMut() -> Strin
 /// How often a replica has said an event.
 pub(crate) fn said(serve: &Serve, event: &str) -> usize {
     serve.process.errors().matches(&format!("event=\"{event}\"")).count()
+}
+
+/// Leaves pages of metrics, before a fault and under it, for `tests/alerts.py`.
+pub(crate) fn leave_for_alerts(name: &str, before: &str, fault: &str) {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let recording = json!({ "at": at, "before": { "pod": before }, "fault": { "pod": fault } });
+    let folder = peers_folder().join("scrapes/faults");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(format!("{name}.json")), recording.to_string()).unwrap();
 }

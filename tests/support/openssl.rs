@@ -1,6 +1,11 @@
 //! OpenSSL as a judge.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use super::http::loopback;
 
@@ -46,12 +51,34 @@ pub(crate) fn served(port: u16, name: &str, roots: &str) -> Result<String, Strin
     }
 }
 
+/// What is answered to `GET /` over TLS on `port`, by a server that `roots` alone vouch for, with a leaf for `name`: the body; anything
+/// but 200 in words.
+pub(crate) fn get(port: u16, name: &str, roots: &Path) -> Result<String, String> {
+    let mut command = openssl();
+    command.args(["s_client", "-quiet", "-connect", &loopback(port).to_string(), "-servername", name]);
+    command.args(["-verify_hostname", name, "-verify_return_error", "-no-CApath", "-no-CAstore", "-CAfile"]).arg(roots);
+    let (input, output) = (Stdio::piped(), Stdio::piped());
+    let mut asking = command.stdin(input).stdout(output).stderr(Stdio::piped()).spawn().expect(MISSING);
+    let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+    let mut input = asking.stdin.take().unwrap();
+    let written = input.write_all(request.as_bytes());
+    let answer = asking.wait_with_output().unwrap();
+    // an end of its input would be one of the connection
+    drop(input);
+    written.map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&answer.stdout);
+    match said.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
+        _ => Err(format!("{said}{}", String::from_utf8_lossy(&answer.stderr))),
+    }
+}
+
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----\n";
 const END: &str = "-----END CERTIFICATE-----\n";
 const MISSING: &str = "the command openssl, which these tests need: install OpenSSL 3";
 
 fn openssl() -> Command {
     let mut command = Command::new("openssl");
-    command.stdin(std::process::Stdio::null());
+    command.stdin(Stdio::null());
     command
 }

@@ -34,7 +34,7 @@ pub(crate) fn peer_file(name: &str) -> PathBuf {
     path
 }
 
-fn peers_folder() -> PathBuf {
+pub(crate) fn peers_folder() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers");
     env::var_os("COUNTERSIGN_PEERS").map_or_else(default, PathBuf::from)
 }

@@ -286,7 +286,7 @@ impl Socket {
         let (stop, stopped) = oneshot::channel::<()>();
         let identity = publisher.identity.clone();
         let known = trust.as_ref().map(|served| served.trust.clone());
-        let jwt = ServedJwt { svids: None, trust: known, clock: TestClock::new() };
+        let jwt = ServedJwt { svids: Vec::new(), trust: known, clock: TestClock::new() };
         let metrics = Arc::new(Metrics::of_agent());
         let shown = Arc::clone(&metrics);
         let server = tokio::spawn(workload_server::serve(listener, identity, trust, policies, jwt, shown, async {

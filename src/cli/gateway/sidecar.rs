@@ -66,7 +66,7 @@ fn arguments(agent: &Agent) -> Vec<String> {
         format!("--trust-domain={}", agent.trust_domain),
         format!("--socket={SOCKET}"),
         format!("--root-config-map={}", agent.root_config_map),
-        format!("--admin-listen=0.0.0.0:{ADMIN_PORT}"),
+        format!("--admin-listen={}:{ADMIN_PORT}", agent.listen_address),
         "--log-format=json".to_owned(),
     ];
     arguments.extend(agent.ca_addresses.iter().map(|address| format!("--ca-address={address}")));

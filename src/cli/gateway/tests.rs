@@ -13,6 +13,7 @@ fn request(envoy_proxy: Option<&str>) -> Request {
             ca_identities: Vec::new(),
             policy_addresses: vec!["countersign.countersign.svc:15012".parse().unwrap()],
             root_config_map: "istio-ca-root-cert".parse().unwrap(),
+            listen_address: "0.0.0.0".to_owned(),
         },
     }
 }
@@ -58,6 +59,14 @@ fn that_of_a_class_has_its_secret_beside_it_and_the_gateway_is_left_alone() {
 fn a_version_before_urls_has_a_bare_path() {
     let request = Request { envoy_gateway_version: EnvoyGatewayVersion::BarePath, ..request(None) };
     assert_eq!(items(&request)[0]["stringData"]["url"], "/var/run/countersign/workload.sock");
+}
+
+#[test]
+fn an_agent_listens_where_its_pods_can_be_reached() {
+    let mut request = request(None);
+    request.agent.listen_address = "[::]".to_owned();
+    let Rendered { output, .. } = render(&request, Form::Yaml).unwrap();
+    assert!(output.contains("--admin-listen=[::]:15020\n") && !output.contains("0.0.0.0"), "{output}");
 }
 
 /// As Envoy Gateway's own tests have them.

@@ -13,6 +13,7 @@ pub use self::{
     portable_shortfall::PortableShortfall,
     shortfall::Shortfall,
 };
+use super::ObjectName;
 
 /// How much a condition matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +97,13 @@ pub enum Condition {
         /// Their numbers.
         ports: Box<[u16]>,
     },
+    /// Of a Service: sidecars take ports for something else than it says, because another one leads there too.
+    PortProtocolConflict {
+        /// Their numbers.
+        ports: Box<[u16]>,
+        /// Which Service; `None` if it is another port of the same.
+        by: Option<ObjectName>,
+    },
     /// Of a Service: pods speak TLS of their own on these ports.
     PortSpeaksTls {
         /// Their numbers.
@@ -137,6 +145,7 @@ impl Condition {
             Self::SidecarMissing { .. } => "SidecarMissing",
             Self::SidecarExcluded { .. } => "SidecarExcluded",
             Self::PortProtocolUndeclared { .. } => "PortProtocolUndeclared",
+            Self::PortProtocolConflict { .. } => "PortProtocolConflict",
             Self::PortSpeaksTls { .. } => "PortSpeaksTls",
             Self::Mesh(condition) => condition.reason(),
             Self::Gateway(condition) => condition.reason(),
@@ -161,7 +170,8 @@ impl Condition {
             | Self::IstioNotDetected
             | Self::RevisionNotDetected { .. }
             | Self::OptOutUnknown { .. }
-            | Self::PortProtocolUndeclared { .. } => Severity::Warning,
+            | Self::PortProtocolUndeclared { .. }
+            | Self::PortProtocolConflict { .. } => Severity::Warning,
             Self::ExternalName
             | Self::EndpointsNotPods { .. }
             | Self::SidecarMissing { .. }
@@ -224,6 +234,14 @@ impl fmt::Display for Condition {
                 "port {} does not say what it speaks, so the sidecar guesses: set appProtocol, or name it http-…, grpc-… or tcp-…",
                 Numbers(ports)
             ),
+            Self::PortProtocolConflict { ports, by } => {
+                write!(f, "port {} leads to where ", Numbers(ports))?;
+                match by {
+                    Some(by) => write!(f, "Service {by} leads, which was made earlier")?,
+                    None => f.write_str("another port of this Service leads, which comes earlier")?,
+                }
+                f.write_str(" and says something else of what is spoken there: sidecars go by that; have both say the same")
+            }
             Self::PortSpeaksTls { ports } => write!(
                 f,
                 "port {} is declared as TLS of the pod itself, which HTTP over mutual TLS of the mesh does not reach: name a port \
@@ -310,6 +328,7 @@ impl Condition {
             | Self::SidecarMissing { .. }
             | Self::SidecarExcluded { .. }
             | Self::PortProtocolUndeclared { .. }
+            | Self::PortProtocolConflict { .. }
             | Self::PortSpeaksTls { .. }
             | Self::Gateway(_)
             | Self::Mesh(_)

@@ -20,6 +20,11 @@ impl Labels {
     pub fn selects(&self, labels: &Self) -> bool {
         !self.is_empty() && self.0.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
+
+    /// Whether there could be a pod that this and `other`, taken as selectors, both select.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        self.0.iter().all(|(key, value)| other.get(key).is_none_or(|of_other| of_other == &**value))
+    }
 }
 
 impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Labels {
@@ -48,6 +53,20 @@ mod tests {
         assert!(labels(&[("version", "v1"), ("app", "a")]).selects(&pod));
         for other in [&[("app", "b")][..], &[("app", "a"), ("tier", "x")], &[("App", "a")], &[("app", "")], &[]] {
             assert!(!labels(other).selects(&pod), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn selectors_agree_unless_a_key_has_two_values() {
+        let one = labels(&[("app", "a"), ("version", "v1")]);
+        for (other, expected) in [
+            (&[("app", "a")][..], true),
+            (&[("tier", "x")], true),
+            (&[("app", "a"), ("version", "v2")], false),
+            (&[("app", "b"), ("tier", "x")], false),
+        ] {
+            let other = labels(other);
+            assert_eq!((one.agrees_with(&other), other.agrees_with(&one)), (expected, expected), "{other:?}");
         }
     }
 

@@ -45,6 +45,8 @@ pub struct ServiceFacts {
     pub object: ObjectName,
     /// Of two Services of one name, one after the other, each has its own.
     pub uid: Box<str>,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
     /// Who stands behind it.
     pub backing: Backing,
     /// Its TCP ports.

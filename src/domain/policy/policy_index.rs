@@ -176,6 +176,11 @@ impl PolicyIndex {
             .unwrap_or_default()
     }
 
+    /// Whether requests to a Service can get anywhere, as far as is seen.
+    pub fn has_ready_pods(&self, service: &ObjectName) -> bool {
+        self.namespaces.get(&service.namespace).is_some_and(|contents| contents.has_ready_pods(&service.name))
+    }
+
     /// What would hold in a namespace if it had these labels; `None` if there is no such namespace.
     pub fn preview(&self, namespace: &str, labels: MeshLabels) -> Option<NamespacePolicy> {
         let (name, contents) = self.namespaces.get_key_value(namespace)?;

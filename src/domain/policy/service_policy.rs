@@ -10,6 +10,7 @@ use super::{
     Backing, Condition, MeshCondition, MtlsMode, ObjectName, PeerMode, PeerModes, PeerRuling, PodFacts, PortClass,
     PortFacts, ProbeTarget, ServiceFacts, Sidecar, SliceEndpoint, SliceFacts,
     peer_authentication::{NamespacePeers, PodPeers},
+    port_decider::{Decision, PortDeciders},
 };
 use crate::domain::identity::ServiceAccount;
 
@@ -50,10 +51,11 @@ pub struct PortPolicy {
 }
 
 /// What a policy is worked out from, besides the Service: objects of its namespace.
-pub(super) struct Beside<'a, Pods, Slices> {
+pub(super) struct Beside<'a, Pods, Services, Slices> {
     /// By name.
     pub(super) pod: &'a dyn Fn(&str) -> Option<&'a PodFacts>,
     pub(super) pods: Pods,
+    pub(super) services: Services,
     pub(super) slices: Slices,
     /// `None` while it is not known.
     pub(super) peers: Option<&'a NamespacePeers<'a>>,
@@ -65,7 +67,12 @@ impl ServicePolicy {
     /// `None` if the Service is no member.
     pub(super) fn of<'a>(
         service: &'a ServiceFacts,
-        beside: Beside<'a, impl Iterator<Item = &'a PodFacts>, impl Iterator<Item = &'a SliceFacts>>,
+        beside: Beside<
+            'a,
+            impl Iterator<Item = &'a PodFacts>,
+            impl Iterator<Item = &'a ServiceFacts>,
+            impl Iterator<Item = &'a SliceFacts>,
+        >,
     ) -> Option<Self> {
         let (behind, others) = behind(service, beside.pod, beside.pods, beside.slices);
         let shows = |pod: &&PodFacts| pod.shows_mutual_tls();
@@ -87,11 +94,14 @@ impl ServicePolicy {
             }
             None => MtlsMode::Required,
         };
+        let deciders = PortDeciders::of(service, beside.services);
+        let decisions: Vec<Decision> = service.ports.iter().map(|port| deciders.decide(port, &behind)).collect();
+        let ports = ports(service, &decisions, &behind, beside.peers);
         if mode == MtlsMode::Required {
             conditions.extend(of_backing(service, &behind, others));
-            conditions.extend(of_ports(&service.ports));
+            conditions.extend(of_ports(&ports));
+            conditions.extend(conflicts(&service.ports, &decisions));
         }
-        let ports = ports(service, &behind, beside.peers);
         if let Some(peers) = beside.peers {
             conditions.extend(match mode {
                 MtlsMode::Required => disabled(service, &behind, peers),
@@ -147,6 +157,19 @@ fn behind<'a>(
     (behind, others)
 }
 
+/// Whether requests to a Service can get anywhere, as far as is seen: endpoints that somebody else writes may be there.
+pub(super) fn has_ready_pods<'a>(service: &ServiceFacts, mut pods: impl Iterator<Item = &'a PodFacts>) -> bool {
+    match &service.backing {
+        Backing::Selector(selector) => pods.any(|pod| is_ready(pod) && selector.selects(&pod.labels)),
+        Backing::Slices => true,
+        Backing::ExternalName => false,
+    }
+}
+
+fn is_ready(pod: &PodFacts) -> bool {
+    !pod.finished && pod.ready_at.is_some()
+}
+
 /// Ready pods behind these ports of a Service. None behind one without a selector: what its EndpointSlices name need not take
 /// connections where the Service says.
 pub(super) fn probe_targets<'a>(
@@ -155,7 +178,7 @@ pub(super) fn probe_targets<'a>(
     pods: impl Iterator<Item = &'a PodFacts>,
 ) -> Vec<ProbeTarget> {
     let Backing::Selector(selector) = &service.backing else { return Vec::new() };
-    let ready = pods.filter(|pod| !pod.finished && pod.ready_at.is_some() && selector.selects(&pod.labels));
+    let ready = pods.filter(|pod| is_ready(pod) && selector.selects(&pod.labels));
     let asked = |port: &&PortFacts| ports.contains(&port.number);
     let targets = ready.flat_map(|pod| {
         service.ports.iter().filter(asked).filter_map(|port| {
@@ -167,17 +190,22 @@ pub(super) fn probe_targets<'a>(
 }
 
 /// With the modes of each; where there is no pod, that which pods would have.
-fn ports(service: &ServiceFacts, behind: &[&PodFacts], peers: Option<&NamespacePeers<'_>>) -> Box<[PortPolicy]> {
+fn ports(
+    service: &ServiceFacts,
+    decisions: &[Decision],
+    behind: &[&PodFacts],
+    peers: Option<&NamespacePeers<'_>>,
+) -> Box<[PortPolicy]> {
     let of_pods: Vec<(&PodFacts, PodPeers<'_>)> = each_with(behind, peers);
-    let policy = |facts: &PortFacts| {
+    let policy = |(facts, decision): (&PortFacts, &Decision)| {
         let mut modes = PeerModes::default();
         of_pods.iter().for_each(|(pod, of)| modes.add(of.at(pod, facts).mode));
         if let (true, Some(peers)) = (behind.is_empty(), peers) {
             modes.add(peers.of_nobody().mode);
         }
-        PortPolicy { facts: facts.clone(), class: facts.class(), peers: modes }
+        PortPolicy { facts: facts.clone(), class: decision.class, peers: modes }
     };
-    service.ports.iter().map(policy).collect()
+    service.ports.iter().zip(decisions).map(policy).collect()
 }
 
 fn each_with<'a, 'p>(behind: &[&'a PodFacts], peers: Option<&NamespacePeers<'p>>) -> Vec<(&'a PodFacts, PodPeers<'p>)> {
@@ -247,12 +275,12 @@ fn of_backing(service: &ServiceFacts, behind: &[&PodFacts], others: usize) -> Ve
     conditions
 }
 
-fn of_ports(ports: &[PortFacts]) -> Vec<Condition> {
-    let numbers = |wanted: fn(&PortFacts) -> bool| -> Box<[u16]> {
-        ports.iter().filter(|port| wanted(port)).map(|port| port.number).collect()
+fn of_ports(ports: &[PortPolicy]) -> Vec<Condition> {
+    let numbers = |wanted: fn(&PortPolicy) -> bool| -> Box<[u16]> {
+        ports.iter().filter(|port| wanted(port)).map(|port| port.facts.number).collect()
     };
-    let undeclared = numbers(|port| port.class() == PortClass::Sniffed);
-    let tls = numbers(PortFacts::is_tls_of_the_pod);
+    let undeclared = numbers(|port| port.class == PortClass::Sniffed);
+    let tls = numbers(|port| port.facts.is_tls_of_the_pod());
     let mut conditions = Vec::new();
     if !undeclared.is_empty() {
         conditions.push(Condition::PortProtocolUndeclared { ports: undeclared });
@@ -261,4 +289,17 @@ fn of_ports(ports: &[PortFacts]) -> Vec<Condition> {
         conditions.push(Condition::PortSpeaksTls { ports: tls });
     }
     conditions
+}
+
+/// One for each Service that decides otherwise.
+fn conflicts(ports: &[PortFacts], decisions: &[Decision]) -> Vec<Condition> {
+    let mut found: BTreeMap<Option<&ObjectName>, Vec<u16>> = BTreeMap::new();
+    for (port, decision) in ports.iter().zip(decisions) {
+        decision.others.iter().for_each(|by| found.entry(by.as_ref()).or_default().push(port.number));
+    }
+    let condition = |(by, ports): (Option<&ObjectName>, Vec<u16>)| {
+        let (ports, by) = (ports.into(), by.cloned());
+        Condition::PortProtocolConflict { ports, by }
+    };
+    found.into_iter().map(condition).collect()
 }

@@ -191,6 +191,7 @@ fn wrong(row: Row) -> Option<String> {
     let of_tag = ServiceFacts {
         object: ObjectName::new("istio-system", "istiod-revision-tag-stable"),
         uid: "".into(),
+        created: 0,
         backing: Backing::Slices,
         ports: [].into(),
         opt_out: None,
@@ -263,7 +264,10 @@ pub(super) fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, Slice
         service: Some("svc".into()),
         endpoints: endpoints.into(),
     };
-    (ServiceFacts { object, uid: "uid-svc".into(), backing, ports: ports.into(), opt_out, tag: None }, slice)
+    (
+        ServiceFacts { object, uid: "uid-svc".into(), created: 0, backing, ports: ports.into(), opt_out, tag: None },
+        slice,
+    )
 }
 
 pub(super) fn pod_facts(namespace: &str, text: &str) -> PodFacts {

@@ -42,11 +42,24 @@ const ALL_BUNDLES: &str = "ALL";
 /// Every secret that can be asked for. It holds a key, so it has no `Debug`.
 pub(in crate::grpc) struct SecretSet {
     revision: u64,
-    id: String,
+    /// The identities' names, the first one's first.
+    ids: Vec<String>,
+    /// Whether there are to be others, whose names are not known yet.
+    awaits_others: bool,
     /// The bundles' names by trust domain, the own one's first.
     trust_domain_ids: Vec<String>,
     secrets: BTreeMap<String, Arc<ServedSecret>>,
     validation: Validation,
+}
+
+/// Whose secrets are served.
+pub(in crate::grpc) struct Identities<'a> {
+    /// The default.
+    pub(in crate::grpc) first: &'a WorkloadIdentity,
+    /// By their IDs alone.
+    pub(in crate::grpc) others: &'a [&'a WorkloadIdentity],
+    /// Whether some of those are not known yet.
+    pub(in crate::grpc) awaits_others: bool,
 }
 
 /// How it stands with the contexts of single Services.
@@ -60,14 +73,14 @@ pub(in crate::grpc) enum Validation {
 }
 
 impl SecretSet {
-    /// What is served of an identity, of what else there is to verify others by, and of policies. `changes` counts those of
+    /// What is served of the identities, of what else there is to verify others by, and of policies. `changes` counts those of
     /// the second.
     pub(in crate::grpc) fn new(
-        identity: &WorkloadIdentity,
+        identities: &Identities<'_>,
         trust: Option<(&PublishedTrust, u64)>,
         validation: Validation,
     ) -> Self {
-        let id = identity.id.to_string();
+        let Identities { first: identity, others: other_identities, awaits_others } = *identities;
         let own = identity.bundle.trust_domain();
         let mut secrets = BTreeMap::new();
         let mut serve = |name: &str, version: &str, content| {
@@ -88,12 +101,18 @@ impl SecretSet {
         if let Some(svid) = identity.svid.as_deref() {
             let svid_version = version(&svid.chain().to_der());
             serve(IDENTITY, &svid_version, key_pair(svid));
-            serve(&id, &svid_version, key_pair(svid));
         }
+        let all_identities: Vec<_> = std::iter::once(&identity).chain(other_identities).copied().collect();
+        for (id, svid) in all_identities.iter().filter_map(|one| Some((&one.id, one.svid.as_deref()?))) {
+            serve(id.as_str(), &version(&svid.chain().to_der()), key_pair(svid));
+        }
+        let ids = all_identities.iter().map(|one| one.id.to_string()).collect();
+        let of_identities: u64 = all_identities.iter().map(|one| one.revision).sum();
         let of_policies = if let Validation::Served(contexts) = &validation { contexts.revision() } else { 0 };
         let of_trust = trust.map_or(0, |(_, changes)| changes);
         let trust_domain_ids = all.iter().map(|roots| roots.trust_domain.id()).collect();
-        Self { revision: identity.revision + of_policies + of_trust, id, trust_domain_ids, secrets, validation }
+        let revision = of_identities + of_policies + of_trust;
+        Self { revision, ids, awaits_others, trust_domain_ids, secrets, validation }
     }
 
     /// Secrets without content, for tests of the protocols: `svid` and `bundle` are the versions.
@@ -111,7 +130,8 @@ impl SecretSet {
         };
         let mut secrets: BTreeMap<_, _> = named([BUNDLE, &trust_domain_id], bundle).into();
         secrets.extend(svid.map(|version| named([IDENTITY, &id], version)).into_iter().flatten());
-        Self { revision, id, trust_domain_ids: vec![trust_domain_id], secrets, validation: Validation::NotServed }
+        let (ids, trust_domain_ids) = (vec![id], vec![trust_domain_id]);
+        Self { revision, ids, awaits_others: false, trust_domain_ids, secrets, validation: Validation::NotServed }
     }
 
     /// Grows with each change of any secret.
@@ -132,14 +152,16 @@ impl SecretSet {
 
     /// Whether the name means something here, withdrawn or not. The bundle of a trust domain may always come, and come again.
     pub(super) fn knows(&self, name: &str) -> bool {
-        [IDENTITY, BUNDLE, ALL_BUNDLES, &self.id].contains(&name)
+        [IDENTITY, BUNDLE, ALL_BUNDLES].contains(&name)
+            || self.ids.iter().any(|id| id == name)
+            || self.awaits_others && name.starts_with("spiffe://")
             || is_trust_domain_id(name)
             || !matches!(self.validation, Validation::NotServed) && service_of(name).is_some()
     }
 
-    /// What a wildcard stands for: the bundles and the identity, each once, by ID.
+    /// What a wildcard stands for: the bundles and the identities, each once, by ID.
     pub(super) fn wildcard(&self) -> impl Iterator<Item = &str> {
-        self.trust_domain_ids.iter().chain([&self.id]).map(String::as_str)
+        self.trust_domain_ids.iter().chain(&self.ids).map(String::as_str)
     }
 }
 

@@ -5,11 +5,12 @@ use tonic::Code;
 
 use super::*;
 use crate::{
-    domain::{bundle::SpiffeBundle, clock::Timestamp, jwt::JwtSigner},
+    domain::{authority::testing::authority, bundle::SpiffeBundle, clock::Timestamp, jwt::JwtSigner},
     grpc::testing::{At, ID},
     service::{
         ports::{BoxFuture, JwtMinter, MintedJwtSvid, NotMinted, SignError},
         published_trust::PublishedTrust,
+        svid_publisher::WorkloadIdentity,
     },
 };
 
@@ -17,8 +18,10 @@ const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
 const FOREIGN: &str = "spiffe://partner.example/ns/a/sa/b";
 
+const OTHER: &str = "spiffe://cluster.local/ns/default/sa/other";
+
 /// Mints for one identity, or says the same to everybody.
-struct TestMinter(JwtSigner, Option<NotMinted>);
+struct TestMinter(JwtSigner, Option<NotMinted>, &'static str);
 
 impl JwtMinter for TestMinter {
     fn mint<'a>(&'a self, audiences: &'a Audiences) -> BoxFuture<'a, Result<MintedJwtSvid, NotMinted>> {
@@ -26,7 +29,7 @@ impl JwtMinter for TestMinter {
             if let Some(said) = &self.1 {
                 return Err(said.clone());
             }
-            let id: SpiffeId = ID.parse().unwrap();
+            let id: SpiffeId = self.2.parse().unwrap();
             Ok(MintedJwtSvid { token: self.0.mint(&id, audiences.as_slice(), NOW, MINUTE).unwrap(), id })
         })
     }
@@ -36,10 +39,12 @@ fn signer() -> JwtSigner {
     JwtSigner::generate(NOW.plus(MINUTE * 60)).unwrap()
 }
 
-fn served(minter: Option<TestMinter>, trust: Option<TrustReceiver>) -> ServedJwt {
+fn served(minter: impl IntoIterator<Item = TestMinter>, trust: Option<TrustReceiver>) -> ServedJwt {
     let clock: Arc<dyn Clock> = Arc::new(At(NOW));
     let svids = minter
+        .into_iter()
         .map(|minter| JwtSvids::new(Arc::new(minter), "cluster.local".parse().unwrap(), None, Arc::clone(&clock)));
+    let svids = svids.collect();
     ServedJwt { svids, trust, clock }
 }
 
@@ -48,8 +53,14 @@ fn asking(audience: &[&str], spiffe_id: &str) -> JwtsvidRequest {
     JwtsvidRequest { audience, spiffe_id: spiffe_id.to_owned() }
 }
 
-fn nobody_yet() -> IdentityReceiver {
-    watch::channel(None).1
+fn nobody_yet() -> ServedIdentities {
+    watch::channel(None).1.into()
+}
+
+fn identity(id: &str, hint: &str) -> ServedIdentity {
+    let bundle = Arc::new(authority().bundle().clone());
+    let identity = WorkloadIdentity { id: id.parse().unwrap(), svid: None, bundle, revision: 1 };
+    ServedIdentity { hint: hint.parse().unwrap(), identity: watch::channel(Some(Arc::new(identity))).1 }
 }
 
 /// What two trust domains verify by.
@@ -71,7 +82,7 @@ fn validating(audience: &str, svid: &str) -> ValidateJwtsvidRequest {
 
 #[tokio::test]
 async fn a_token_is_fetched_for_several_audiences_with_and_without_naming_the_identity() {
-    let jwt = served(Some(TestMinter(signer(), None)), None);
+    let jwt = served(Some(TestMinter(signer(), None, ID)), None);
     for spiffe_id in ["", ID] {
         let answer = jwt.fetch(asking(&["a", "b"], spiffe_id), &nobody_yet()).await.unwrap();
         let [svid] = &answer.svids[..] else { panic!("{answer:?}") };
@@ -82,7 +93,7 @@ async fn a_token_is_fetched_for_several_audiences_with_and_without_naming_the_id
 
 #[tokio::test]
 async fn what_can_not_be_fetched_has_spires_codes_and_texts() {
-    let failed = |said: NotMinted| served(Some(TestMinter(signer(), Some(said))), None);
+    let failed = |said: NotMinted| served(Some(TestMinter(signer(), Some(said), ID)), None);
     let sign = |error: SignError| failed(error.into());
     let rows = [
         (served(None, None), asking(&[], ""), Code::InvalidArgument, "audience must be specified"),
@@ -96,19 +107,20 @@ async fn what_can_not_be_fetched_has_spires_codes_and_texts() {
             "JWT-SVIDs are not offered: x",
         ),
         (
-            served(Some(TestMinter(signer(), None)), None),
+            served(Some(TestMinter(signer(), None, ID)), None),
             asking(&["a"], FOREIGN),
             Code::PermissionDenied,
             "no identity issued",
         ),
         (sign(SignError::Unavailable("x".into())), asking(&["a"], ""), Code::Unavailable, "could not fetch JWT-SVID: "),
-        (sign(SignError::NoProof("x".into())), asking(&["a"], ""), Code::Unavailable, "could not fetch JWT-SVID: "),
+        (sign(SignError::NoProof("x".into())), asking(&["a"], ""), Code::Unavailable, "workload attestation failed: "),
         (
             sign(SignError::Unauthenticated("x".into())),
             asking(&["a"], ""),
             Code::Unavailable,
-            "could not fetch JWT-SVID: ",
+            "workload attestation failed: ",
         ),
+        (failed(NotMinted::Denied("x".into())), asking(&["a"], ""), Code::PermissionDenied, "no identity issued"),
         (sign(SignError::NotDetected("x".into())), asking(&["a"], ""), Code::Unavailable, "could not fetch JWT-SVID: "),
         (sign(SignError::Answer("x".into())), asking(&["a"], ""), Code::Unavailable, "could not fetch JWT-SVID: "),
         (sign(SignError::Refused("x".into())), asking(&["a"], ""), Code::InvalidArgument, "could not fetch JWT-SVID: "),
@@ -117,6 +129,39 @@ async fn what_can_not_be_fetched_has_spires_codes_and_texts() {
         let status = jwt.fetch(request.clone(), &nobody_yet()).await.unwrap_err();
         assert!(status.code() == code && status.message().starts_with(text), "{request:?}: {status}");
     }
+}
+
+#[tokio::test]
+async fn each_identity_has_its_token_and_hint_and_one_that_is_denied_has_none() {
+    let mints = |id| TestMinter(signer(), None, id);
+    let says = |said| TestMinter(signer(), Some(said), OTHER);
+    let (first, other) = (identity(ID, "first"), identity(OTHER, "other"));
+    let known = ServedIdentities { first: first.clone(), others: vec![other] };
+    let unknown = ServedIdentity { hint: "other".parse().unwrap(), identity: watch::channel(None).1 };
+    let half = ServedIdentities { first, others: vec![unknown] };
+    let fetched = async |minters: Vec<TestMinter>, identities: &ServedIdentities, spiffe_id: &str| {
+        let answer = served(minters, None).fetch(asking(&["a"], spiffe_id), identities).await;
+        answer.map(|answer| answer.svids.into_iter().map(|svid| (svid.spiffe_id, svid.hint)).collect::<Vec<_>>())
+    };
+    let (of_first, of_other) = ((ID.to_owned(), "first".to_owned()), (OTHER.to_owned(), "other".to_owned()));
+    for identities in [&known, &half] {
+        for (spiffe_id, expected) in [
+            ("", vec![of_first.clone(), of_other.clone()]),
+            (ID, vec![of_first.clone()]),
+            (OTHER, vec![of_other.clone()]),
+        ] {
+            assert_eq!(fetched(vec![mints(ID), mints(OTHER)], identities, spiffe_id).await.unwrap(), expected);
+        }
+        let third = fetched(vec![mints(ID), mints(OTHER)], identities, "spiffe://cluster.local/x").await.unwrap_err();
+        assert_eq!((third.code(), third.message()), (Code::PermissionDenied, "no identity issued"));
+    }
+    let denied = || says(NotMinted::Denied("no".into()));
+    assert_eq!(fetched(vec![mints(ID), denied()], &known, "").await.unwrap(), std::slice::from_ref(&of_first));
+    let away = || says(SignError::Unavailable("away".into()).into());
+    assert_eq!(fetched(vec![mints(ID), away()], &half, ID).await.unwrap(), std::slice::from_ref(&of_first));
+    let lost = fetched(vec![mints(ID), away()], &known, "").await.unwrap_err();
+    assert_eq!(lost.code(), Code::Unavailable, "none is left out because it failed");
+    assert_eq!(fetched(vec![mints(ID), away()], &known, ID).await.unwrap(), [of_first]);
 }
 
 #[test]

@@ -34,6 +34,13 @@ pub struct AgentArgs {
     /// File with the token that proves the service account; read again for each request
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<String>,
+    /// Hint of that identity, by which clients of the socket find it among others; none if not given
+    #[arg(long, value_name = "HINT")]
+    pub hint: Option<String>,
+    /// Further identity: its hint, and the file with the token that proves it, to the same authority. Repeatable. The socket serves
+    /// it after the first one, which stays the default
+    #[arg(long = "identity", value_name = "HINT=FILE")]
+    pub identities: Option<Vec<String>>,
     /// File with the roots that the authority's own certificate is verified to, PEM; read again for each request
     #[arg(long, value_name = "FILE")]
     pub root_file: Option<String>,

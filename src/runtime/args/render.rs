@@ -49,6 +49,9 @@ pub struct RenderGatewayArgs {
     /// Trust domain of the identity
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     pub trust_domain: TrustDomain,
+    /// Address that the agent's probes and metrics listen on: `[::]` where pods have no IPv4
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0", value_parser = ["0.0.0.0", "[::]"])]
+    pub listen_address: String,
     /// How to print
     #[arg(short, long, value_enum, default_value_t = DocumentFormat::Yaml)]
     pub output: DocumentFormat,
@@ -87,6 +90,7 @@ impl From<&RenderGatewayArgs> for Request {
                 ca_identities: args.ca_identities,
                 policy_addresses: args.policy_addresses,
                 root_config_map: args.root_config_map,
+                listen_address: args.listen_address,
             },
         }
     }
@@ -105,8 +109,11 @@ mod tests {
             &["render", "gateway", "gw/gw"],
             &["render", "gateway", "gw/gw", "--image", "x", "--ca-address", "x"],
             &["render", "gateway", "gw/gw", "--image", "x", "--envoy-gateway-version", "1.7"],
+            &["render", "gateway", "gw/gw", "--image", "x", "--listen-address", "::"],
         ] {
             assert!(Cli::try_parse_from(["countersign"].iter().chain(bad)).is_err(), "{bad:?}");
         }
+        let good = ["countersign", "render", "gateway", "gw/gw", "--image", "x", "--listen-address", "[::]"];
+        assert!(Cli::try_parse_from(good).is_ok());
     }
 }

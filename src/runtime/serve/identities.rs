@@ -83,7 +83,7 @@ impl OwnIdentities {
     /// The JWT-SVIDs of that workload.
     pub(super) fn jwt_of(&self, account: ServiceAccount, trust: TrustReceiver) -> ServedJwt {
         let minter = OwnMinter::new(Arc::clone(&self.mint), OwnIdentity::Workload(account));
-        ServedJwt::by(Arc::new(minter), self.trust_domain.clone(), trust, Arc::clone(&self.clock))
+        ServedJwt::by([Arc::new(minter) as _], &self.trust_domain, trust, Arc::clone(&self.clock))
     }
 
     fn publisher(&self, own: OwnIdentity, ttl_seconds: i64) -> (SvidPublisher, IdentityReceiver) {

@@ -29,7 +29,7 @@ use crate::{
         istio_versions::IstioVersions,
         metrics::Metrics,
         policy_events::PolicyEvents,
-        policy_objects::{Plans, PolicyObjects},
+        policy_objects::{Plans, PolicyObjects, Uptake},
         policy_publisher::{PodChanges, PolicyAccess, PolicyPublisher},
     },
 };
@@ -83,8 +83,12 @@ pub(super) fn start(
         tasks.push(("gateway plan", Box::pin(async move { match planning.run(policies).await {} })));
         let writer = Arc::new(ClusterPolicyObjects::new(client.clone()));
         let of = followed.trust_domain.clone();
-        let (seams, heard) = ((Arc::clone(clock), Arc::clone(metrics)), Arc::clone(publisher.enforcement()));
-        let objects = Arc::new(PolicyObjects::new(of, writer, heard, seams));
+        let (seams, asked) = ((Arc::clone(clock), Arc::clone(metrics)), Arc::clone(&publisher));
+        let uptake = Uptake {
+            enforcement: Arc::clone(publisher.enforcement()),
+            has_ready_pods: Box::new(move |service| asked.has_ready_pods(service)),
+        };
+        let objects = Arc::new(PolicyObjects::new(of, writer, uptake, seams));
         follow_gateway_api(client, &plans, &objects, tasks);
         let (telling, planned) = (Arc::clone(&publisher), plans.follow());
         tasks.push(("reaches of gateways", Box::pin(async move { match telling.reaches().run(planned).await {} })));

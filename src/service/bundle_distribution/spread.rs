@@ -48,13 +48,14 @@ pub(super) enum RootsText {
     CertificatesOnly,
 }
 
-/// 37 writes a second. With what follows the objects and what the Lease needs this stays below 50, and a thousand places take
-/// 27 s.
-const INTERVAL: Duration = Duration::from_millis(27);
-const BURST: u32 = 2;
+/// 40 writes a second. With what follows the objects and what the Lease needs this stays below 50, and a thousand places take
+/// 25 s.
+const INTERVAL: Duration = Duration::from_millis(25);
+/// A busy machine that comes late to its turn has not lost it.
+const BURST: u32 = 5;
 /// What lists and follows the objects at the beginning takes the turns of this time; if both replicas have just started, so does
 /// what each of them asks for once.
-const LISTING: Duration = Duration::from_millis(700);
+const LISTING: Duration = Duration::from_secs(1);
 /// A server that answers slowly must not make it slower than that.
 const AT_ONCE: usize = 8;
 const WRITE_LIMIT: Duration = Duration::from_secs(5);

@@ -242,6 +242,24 @@ async fn a_refusal_is_the_requests_fault_and_nothing_else_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_denial_ends_what_is_kept_for_all_audiences_and_a_failure_does_not() {
+    let world = World::new();
+    for audience in ["a", "b"] {
+        world.fetch(audience).await.unwrap();
+    }
+    advance(LIFETIME / 2).await;
+    world.minter.says.lock().unwrap().push_back(Some(NotMinted::Failed(SignError::Unauthenticated("who?".into()))));
+    world.fetch("a").await.expect("the old one");
+    advance(RETRY).await;
+    *world.minter.down.lock().unwrap() = Some(NotMinted::Denied("no".into()));
+    for audience in ["a", "b"] {
+        assert!(world.fetch(audience).await.unwrap_err().is_denial(), "{audience}");
+    }
+    world.set_down(false);
+    world.fetch("a").await.expect("a new one, once it is allowed again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn as_many_are_kept_as_there_is_room_for_and_those_that_end_soonest_give_way() {
     let world = World::new();
     for n in 0..KEPT + 10 {

@@ -31,22 +31,29 @@ impl RenewalMetrics {
 
     /// Takes over what the publishers have counted, and shows when each certificate ends.
     pub(super) fn read(&self, show_expiry: impl Fn(ExpiringCertificate, Timestamp)) {
-        for (certificate, stats) in self.followed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            if stats.not_after_seconds() > 0 {
-                show_expiry(*certificate, Timestamp::from_seconds(stats.not_after_seconds()));
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (certificate, _) in followed.iter() {
+            let all = || followed.iter().filter(|(other, _)| other == certificate).map(|(_, stats)| stats);
+            // of several the one that ends first is shown, and goes on being shown when it has ended
+            let end = all().map(|stats| stats.not_after_seconds()).filter(|end| *end > 0).min();
+            if let Some(end) = end.filter(|_| !all().any(|stats| stats.is_withdrawn())) {
+                show_expiry(*certificate, Timestamp::from_seconds(end));
             }
-            for (family, seconds) in [(&self.not_before, stats.not_before_seconds()), (&self.due, stats.due_seconds())]
-            {
-                if seconds > 0 {
-                    family.get_or_create(&[("certificate", *certificate)]).set(seconds);
-                }
+            let dates = [
+                (&self.not_before, all().map(|stats| stats.not_before_seconds()).filter(|at| *at > 0).min()),
+                (&self.due, all().map(|stats| stats.due_seconds()).filter(|at| *at > 0).min()),
+            ];
+            for (family, at) in dates.into_iter().filter_map(|(family, at)| Some((family, at?))) {
+                family.get_or_create(&[("certificate", *certificate)]).set(at);
             }
-            if *certificate == ExpiringCertificate::Svid {
-                self.raise(RenewalOutcome::Renewed, stats.renewals());
-                self.raise(RenewalOutcome::Failed, stats.failures());
-                self.rejections.inc_by(stats.rejections().saturating_sub(self.rejections.get()));
-                self.skew.set(stats.skew_seconds());
-            }
+        }
+        let svids = || followed.iter().filter(|(certificate, _)| *certificate == ExpiringCertificate::Svid);
+        let total = |count: fn(&RenewalStats) -> u64| svids().map(|(_, stats)| count(stats)).sum::<u64>();
+        self.raise(RenewalOutcome::Renewed, total(RenewalStats::renewals));
+        self.raise(RenewalOutcome::Failed, total(RenewalStats::failures));
+        self.rejections.inc_by(total(RenewalStats::rejections).saturating_sub(self.rejections.get()));
+        if let Some(skew) = svids().map(|(_, stats)| stats.skew_seconds()).max() {
+            self.skew.set(skew);
         }
     }
 

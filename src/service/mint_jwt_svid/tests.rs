@@ -129,6 +129,23 @@ async fn replicas_themselves_get_no_tokens_but_those_of_their_sockets_workload()
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_own_socket_hears_of_a_denial_by_whichever_replica() {
+    let minting = Minting::new();
+    let account = "default/gateway".parse().unwrap();
+    let own = OwnMinter::new(Arc::clone(&minting.mint), OwnIdentity::Workload(account));
+    let ask = async || own.mint(&audiences(&["a"])).await.unwrap_err();
+    let by_active = |code| Err(ForwardError::Refused { code, message: "no".into() });
+    minting.replica.pair.minted.lock().unwrap().extend([by_active(7), by_active(16)]);
+    assert!(matches!(ask().await, NotMinted::Denied(_)));
+    assert!(matches!(ask().await, NotMinted::Failed(SignError::Unavailable(_))));
+
+    let session = minting.replica.begin();
+    let denial = Denial { reason: "lost".parse().unwrap(), since: minting.clock.now(), actor_uid: 0 };
+    session.set_denied(Denied::from_iter([(DeniedSubject::Identity(ID.parse().unwrap()), denial)]));
+    assert!(matches!(ask().await, NotMinted::Denied(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_standby_has_the_active_mint_and_passes_its_answer_on() {
     let minting = Minting::new();
     let minted = MintedJwtSvid { token: "a.b.c".to_owned().into(), id: ID.parse().unwrap() };

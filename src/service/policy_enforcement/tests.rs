@@ -21,8 +21,15 @@ fn policies(account: &str) -> Option<Arc<PolicySnapshot>> {
     }])));
     let labels: Arc<Labels> = Arc::new([("app", "s")].into_iter().collect());
     let backing = Backing::Selector((*labels).clone());
-    let facts =
-        ServiceFacts { object: service(), uid: "s".into(), backing, ports: [].into(), opt_out: None, tag: None };
+    let facts = ServiceFacts {
+        object: service(),
+        uid: "s".into(),
+        created: 0,
+        backing,
+        ports: [].into(),
+        opt_out: None,
+        tag: None,
+    };
     index.apply(ClusterChange::Services(Change::Reset(vec![facts])));
     let pod = PodFacts {
         object: ObjectName::new("n", "p"),
@@ -118,9 +125,10 @@ async fn what_is_reported_is_put_beside_what_is_wanted_now() {
     running.until("NotEnforced").await;
 }
 
-/// A Route leads to the Service from a Gateway with so many pods, by identities over SDS.
-fn plan(pods: usize) -> Option<Arc<GatewayPlan>> {
-    let gateway = ObjectName::new("infra", "public");
+/// Routes lead to the Service from Gateways with these pods each, which all run as one account, by identities over SDS.
+fn plan(gateways: &[&[&str]]) -> Option<Arc<GatewayPlan>> {
+    let named = |number: usize| ObjectName::new("infra", &format!("public-{number}"));
+    let names: Vec<ObjectName> = (0..gateways.len()).map(named).collect();
     let policy = DesiredPolicy {
         service: service(),
         owner: "s".into(),
@@ -129,27 +137,28 @@ fn plan(pods: usize) -> Option<Arc<GatewayPlan>> {
     };
     let service = ServicePlan {
         service: service(),
-        gateways: [gateway.clone()].into(),
-        routed: [gateway.clone()].into(),
+        gateways: names.clone().into(),
+        routed: names.clone().into(),
         policy: Some(policy),
         uptake: None,
         conditions: [].into(),
     };
     let services = [(Arc::clone(&service.service.name), Arc::new(service))].into();
-    let state = GatewayState {
-        gateway: gateway.clone(),
-        uid: "g".into(),
-        is_ready: true,
-        carriers: [(ServiceAccount::new("infra", "envoy").unwrap(), pods)].into(),
-        conditions: [].into(),
+    let state = |(gateway, pods): (ObjectName, &&[&str])| {
+        let pods = pods.iter().map(|pod| ObjectName::new("infra", pod)).collect();
+        let carriers = [(ServiceAccount::new("infra", "envoy").unwrap(), pods)].into();
+        let state =
+            GatewayState { gateway: gateway.clone(), uid: "g".into(), is_ready: true, carriers, conditions: [].into() };
+        (gateway, Arc::new(state))
     };
+    let gateways = names.into_iter().zip(gateways).map(state).collect();
     let namespaces = [("n".into(), Arc::new(NamespacePlan { name: "n".into(), services }))].into();
-    Some(Arc::new(GatewayPlan { revision: 1, namespaces, gateways: [(gateway, Arc::new(state))].into() }))
+    Some(Arc::new(GatewayPlan { revision: 1, namespaces, gateways }))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_policy_is_in_force_once_every_pod_of_the_gateways_that_lead_there_has_asked() {
-    let (plans, followed) = watch::channel(plan(2));
+    let (plans, followed) = watch::channel(plan(&[&["one", "two"], &["two", "one"]]));
     let mut running = Running::start_with(Some(followed));
     let envoy = |instance: &str| {
         let gateway = "spiffe://td/ns/infra/sa/envoy".parse().unwrap();
@@ -165,9 +174,10 @@ async fn a_policy_is_in_force_once_every_pod_of_the_gateways_that_lead_there_has
     assert_eq!(running.now(), "NotEnforced", "one of two pods has asked");
     take(&running, "two");
     running.until("Enforced").await;
-    plans.send_replace(plan(3));
+    // another Gateway's pods may run as the same account, and are others
+    plans.send_replace(plan(&[&["one", "two"], &["three"]]));
     running.until("NotEnforced").await;
-    plans.send_replace(plan(2));
+    plans.send_replace(plan(&[&["one", "two"]]));
     running.until("Enforced").await;
 }
 

@@ -116,6 +116,7 @@ mod tests {
         index.apply(ClusterChange::Services(Change::Reset(vec![ServiceFacts {
             object: service(),
             uid: "u1".into(),
+            created: 0,
             backing: Backing::ExternalName,
             ports: [].into(),
             opt_out: None,

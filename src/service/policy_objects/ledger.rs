@@ -23,6 +23,7 @@ pub(super) use self::entry::{Todo, Trouble};
 use self::{
     entry::{Entry, Rank, State},
     flow::Flow,
+    places::Places,
     turns::Turns,
 };
 use super::ports::{ObjectKey, Print, Removed, SeenObject, Wanted, WriteError};
@@ -46,6 +47,7 @@ pub(super) struct Ledger {
     failures: u64,
     later: BTreeSet<(BootInstant, ObjectKey)>,
     flows: BTreeMap<ObjectKind, Flow>,
+    places: Places,
     /// Of policies to which Routes lead.
     pub(super) turns: Turns,
     /// Secrets whose policy has gone while somebody else writes, and since when: that one may die before it has removed them.
@@ -102,6 +104,7 @@ impl Ledger {
         self.now.clear();
         self.later.clear();
         self.flows.clear();
+        self.places = Places::default();
         self.turns = Turns::default();
     }
 
@@ -161,6 +164,7 @@ impl Ledger {
         if entry.routed().is_some() {
             self.turns.end(matches!(outcome, Outcome::Applied(_) | Outcome::Removed(_)), now);
         }
+        self.places.leave(&key.object.namespace);
         let flow = self.flows.entry(key.kind).or_default();
         match &outcome {
             Outcome::Failed(WriteError::Unavailable { why, pause }) => {
@@ -204,8 +208,20 @@ impl Ledger {
         self.forget_if_empty(key);
     }
 
+    /// From when on this one may be written, of so many that wait; `None`: not before the API server has answered about others.
+    fn opens_at(&self, key: &ObjectKey, waiting: usize, now: BootInstant) -> Option<BootInstant> {
+        let namespace = &key.object.namespace;
+        if !self.places.has_one_for(namespace) {
+            return None;
+        }
+        let flow = self.flows.get(&key.kind);
+        let open = flow.map_or(Some(now), |flow| flow.opens_at(namespace, now))?;
+        let is_routed = self.entries.get(key).is_some_and(|entry| entry.routed().is_some());
+        Some(if is_routed { open.max(self.turns.next(waiting, now)) } else { open })
+    }
+
     fn may_write(&self) -> bool {
-        self.places_free() > 0
+        !self.places.is_full()
             && self.is_planned
             && self.listed.contains_key(&ObjectKind::ConfigMap)
             && self.listed.contains_key(&ObjectKind::BackendTlsPolicy)
@@ -242,6 +258,7 @@ impl Ledger {
             let service = ObjectName { namespace: Arc::clone(&key.object.namespace), name };
             self.turns.begin(service, will_be_used, now);
         }
+        self.places.take(&key.object.namespace);
         self.flows.entry(key.kind).or_default().begin(&key.object.namespace);
         Some(todo)
     }

@@ -50,6 +50,9 @@ pub enum NotMinted {
     /// Those who were asked mint none for anybody, as istiod.
     #[error("JWT-SVIDs are not offered: {0}")]
     NotOffered(String),
+    /// Whose proof it is was known, and may have none.
+    #[error("the identity is denied: {0}")]
+    Denied(String),
     /// As for certificates.
     #[error(transparent)]
     Failed(#[from] SignError),

@@ -1,226 +1,17 @@
 //! Rotations over the real state, which is killed between any two of its writes.
 
-use proptest::prelude::*;
+mod any_order;
+mod world;
 
-use super::{
-    testing::{HandClock, Memory, state, trust_domain},
-    *,
-};
+use self::world::{Failed, Happening, TTL, World};
+use super::{testing::trust_domain, *};
 use crate::{
-    domain::{
-        authority::{
-            authority_id,
-            rotation::{Evidence, Phase, Slot, StepRefused},
-        },
-        jwt::{JwtAuthorities, JwtAuthority, JwtSvid},
+    domain::authority::{
+        authority_id,
+        rotation::{Phase, StepRefused},
     },
-    service::{
-        ports::{AuthorityKind, WantedStep},
-        published_trust::PublishedTrust,
-    },
+    service::ports::{AuthorityKind, WantedStep},
 };
-
-const TTL: Duration = Duration::from_secs(100);
-const ID: &str = "spiffe://cluster.local/ns/a/sa/b";
-
-/// Somebody who holds an SVID, and goes by the bundle that came with it.
-#[derive(Debug)]
-struct Client {
-    signed_by: String,
-    end: Timestamp,
-    believes: Vec<String>,
-    token: Option<String>,
-}
-
-struct World {
-    store: Arc<Memory>,
-    clock: Arc<HandClock>,
-    term: u64,
-    claimed: ClaimedState,
-    clients: Vec<Client>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Failed {
-    #[error(transparent)]
-    State(#[from] StateError),
-    #[error(transparent)]
-    Refused(#[from] StepRefused),
-}
-
-impl World {
-    fn new() -> Self {
-        let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
-        let claimed = claim(&store, &clock, 1).unwrap();
-        Self { store, clock, term: 1, claimed, clients: Vec::new() }
-    }
-
-    fn state(&self) -> Arc<TermState> {
-        self.claimed.state.clone().unwrap()
-    }
-
-    /// The process is gone, and another one takes over, which may be killed too.
-    fn fail_over(&mut self) {
-        self.term += 1;
-        match claim(&self.store, &self.clock, self.term) {
-            Ok(claimed) => self.claimed = claimed,
-            Err(error) => {
-                assert!(matches!(error, StateError::Io(_)), "{error}");
-                self.store.dies_after(usize::MAX);
-                self.fail_over();
-            }
-        }
-    }
-
-    fn published(&self) -> Arc<PublishedTrust> {
-        self.claimed.trust.borrow().clone().unwrap()
-    }
-
-    /// As an answer to a request is made.
-    fn answer(&self) -> Result<Client, StateError> {
-        let (state, now) = (self.state(), self.clock.now());
-        let sequence = self.published().own.sequence.unwrap();
-        let authority = Arc::clone(&self.claimed.authority.borrow());
-        let end = Timestamp::from_seconds(now.plus(TTL).seconds());
-        if !state.has_on_record(authority.id(), sequence, end) {
-            state.reserve(authority.id(), sequence, end, TTL)?;
-        }
-        let believes = authority.bundle().roots().iter().map(authority_id).collect();
-        let signer = self.claimed.jwt_signer.borrow().clone().unwrap();
-        let token = signer.mint(&ID.parse().unwrap(), &["x".into()], now, TTL).ok().map(|token| token.to_string());
-        Ok(Client { signed_by: authority.id().to_owned(), end, believes, token })
-    }
-
-    fn slots(&self, kind: AuthorityKind) -> Vec<Slot> {
-        self.state().kind_state(kind).unwrap().authorities.slots().to_vec()
-    }
-
-    fn named(&self, kind: AuthorityKind, phase: Phase, tainted: bool) -> Option<String> {
-        let slots = self.slots(kind);
-        slots.iter().rev().find(|slot| slot.phase == phase && slot.tainted == tainted).map(|slot| slot.id.clone())
-    }
-
-    /// Through the gates, with nothing known of anybody but what is on record.
-    fn step(&self, kind: AuthorityKind, wanted: &WantedStep) -> Result<(), Failed> {
-        let now = self.clock.now();
-        self.state().step(kind, wanted, |found, step| {
-            Ok::<_, Failed>(Some(found.authorities.after(step, &found.handed_out, &Evidence::default(), now)?))
-        })
-    }
-
-    fn check(&self) {
-        let now = self.clock.now();
-        let (trust, authority) = (self.published(), self.claimed.authority.borrow().clone());
-        let published: Vec<_> = trust.own.x509_authorities.iter().map(authority_id).collect();
-        assert!(published.contains(&authority.id().to_owned()));
-        assert_eq!(authority.bundle().roots(), trust.own.x509_authorities);
-        let holders: Vec<_> = self.clients.iter().filter(|client| client.end >= now).collect();
-        for shows in &holders {
-            assert!(published.contains(&shows.signed_by), "what is published refuses {shows:?}");
-            for looks in &holders {
-                assert!(looks.believes.contains(&shows.signed_by), "{looks:?} refuses {shows:?} at {now}");
-            }
-            let keys = Keys(trust.own.jwt_authorities.clone());
-            if let Some(token) = shows.token.as_deref().filter(|_| shows.end > now) {
-                JwtSvid::validate(token, "x", &keys, now).unwrap();
-            }
-        }
-    }
-}
-
-struct Keys(Vec<JwtAuthority>);
-
-impl JwtAuthorities for Keys {
-    fn of(&self, _: &TrustDomain) -> Option<&[JwtAuthority]> {
-        Some(&self.0)
-    }
-}
-
-fn claim(store: &Arc<Memory>, clock: &Arc<HandClock>, term: u64) -> Result<ClaimedState, StateError> {
-    let settings = StateSettings { default_ttl: TTL, max_ttl: TTL, jwt_ttl: TTL, ..StateSettings::default() };
-    let state = state(store, Origin::SelfSigned, clock).with_settings(settings);
-    match state.claim(Term::new(term))? {
-        Claim::Claimed(claimed) => Ok(claimed),
-        Claim::Refused { highest } => panic!("term {term} was refused, {highest} has claimed"),
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Happening {
-    Passes(u64),
-    Answers,
-    Step(AuthorityKind, Phase, bool),
-    Prepare(AuthorityKind),
-    FailsOver,
-    /// The process is killed at one of its next writes.
-    DiesAfter(usize),
-}
-
-fn happening() -> impl Strategy<Value = Happening> {
-    let kind = prop_oneof![3 => Just(AuthorityKind::X509), 1 => Just(AuthorityKind::Jwt)];
-    let phase = prop_oneof![
-        3 => Just((Phase::Prepared, false)),
-        2 => Just((Phase::Old, false)),
-        3 => Just((Phase::Old, true)),
-    ];
-    prop_oneof![
-        4 => (1..80_u64).prop_map(Happening::Passes),
-        5 => Just(Happening::Answers),
-        4 => (kind.clone(), phase).prop_map(|(kind, (phase, tainted))| Happening::Step(kind, phase, tainted)),
-        2 => kind.prop_map(Happening::Prepare),
-        1 => Just(Happening::FailsOver),
-        2 => (0..4_usize).prop_map(Happening::DiesAfter),
-    ]
-}
-
-impl World {
-    fn happens(&mut self, happening: &Happening) {
-        let done = match happening {
-            Happening::Passes(seconds) => {
-                self.clock.forward(Duration::from_secs(*seconds));
-                self.state().settle().map_err(Failed::from)
-            }
-            Happening::Answers => self.answer().map(|client| self.clients.push(client)).map_err(Failed::from),
-            Happening::Prepare(kind) => self.step(*kind, &WantedStep::Prepare),
-            Happening::Step(kind, phase, tainted) => match self.named(*kind, *phase, *tainted) {
-                None => Ok(()),
-                Some(id) if *phase == Phase::Prepared => self.step(*kind, &WantedStep::Activate(id)),
-                Some(id) if *tainted => self.step(*kind, &WantedStep::Revoke(id)),
-                Some(id) => self.step(*kind, &WantedStep::Taint(id)),
-            },
-            Happening::FailsOver => {
-                self.fail_over();
-                Ok(())
-            }
-            Happening::DiesAfter(writes) => {
-                self.store.dies_after(*writes);
-                Ok(())
-            }
-        };
-        match done {
-            Ok(()) | Err(Failed::Refused(_) | Failed::State(StateError::Unusable(_))) => {}
-            Err(Failed::State(StateError::Io(_))) => {
-                self.store.dies_after(usize::MAX);
-                self.fail_over();
-            }
-            Err(error) => panic!("{happening:?}: {error}"),
-        }
-        self.check();
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-    #[test]
-    fn what_has_not_ended_verifies_whatever_the_order_of_steps_and_deaths(
-        happenings in prop::collection::vec(happening(), 0..60),
-    ) {
-        let mut world = World::new();
-        for happening in &happenings {
-            world.happens(happening);
-        }
-    }
-}
 
 impl World {
     /// The process is killed after so many writes of this at the latest, and another one takes over.
@@ -259,10 +50,10 @@ fn a_rotation_that_is_killed_at_every_write_comes_to_its_end() {
         world.happens(&Happening::Answers);
         let next = world.prepares(kind, writes);
         let (activate, back) = (WantedStep::Activate(next.clone()), WantedStep::Activate(first.clone()));
-        if kind == AuthorityKind::X509 {
-            world.waits(kind, &activate);
-        }
+        world.waits(kind, &activate);
         world.clock.forward(TTL * 2);
+        world.waits(kind, &activate);
+        world.all_hear();
         world.dies_in(writes, &Happening::Step(kind, Phase::Prepared, false));
         if world.named(kind, Phase::Active, false).as_ref() == Some(&first) {
             world.step(kind, &activate).unwrap();
@@ -290,6 +81,7 @@ fn a_version_without_rotations_finds_the_authority_that_signs_where_it_looks() {
     let mut world = World::new();
     world.happens(&Happening::Prepare(AuthorityKind::X509));
     world.clock.forward(TTL * 2);
+    world.all_hear();
     world.happens(&Happening::Step(AuthorityKind::X509, Phase::Prepared, false));
     let signs = world.claimed.authority.borrow().certificate().clone();
     assert_eq!(world.store.json(StateObject::Authority)["certificate"], signs.to_pem());
@@ -319,6 +111,7 @@ fn a_step_whose_answer_was_lost_is_in_effect_as_soon_as_the_state_is_read_again(
         world.happens(&Happening::Prepare(kind));
         let next = world.named(kind, Phase::Prepared, false).unwrap();
         world.clock.forward(TTL * 2);
+        world.all_hear();
         world.store.loses_answers(true);
         assert!(matches!(world.step(kind, &WantedStep::Activate(next.clone())), Err(Failed::State(StateError::Io(_)))));
         world.store.loses_answers(false);
@@ -345,15 +138,8 @@ fn of_an_intermediate_that_is_tainted_the_root_is_too() {
     world.store.set_text(StateObject::Authority, &stored.to_string());
     let first = world.named(AuthorityKind::X509, Phase::Active, false).unwrap();
     let next = world.named(AuthorityKind::X509, Phase::Prepared, false).unwrap();
-    let by_force = |world: &World, wanted: WantedStep| {
-        let now = world.clock.now();
-        let done = world.state().step(AuthorityKind::X509, &wanted, |found, step| {
-            Ok::<_, Failed>(Some(found.authorities.after_by_force(step, now)?))
-        });
-        done.unwrap();
-    };
-    by_force(&world, WantedStep::Activate(next.clone()));
-    by_force(&world, WantedStep::Taint(first.clone()));
+    world.force(AuthorityKind::X509, &WantedStep::Activate(next)).unwrap();
+    world.force(AuthorityKind::X509, &WantedStep::Taint(first.clone())).unwrap();
     let trust = world.published();
     assert_eq!(trust.tainted, [first, authority_id(above.certificate())]);
     assert_eq!(

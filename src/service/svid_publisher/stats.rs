@@ -70,7 +70,12 @@ impl RenewalStats {
         self.due.store(at.seconds(), Ordering::Relaxed);
     }
 
-    pub(super) fn renewed(&self, not_before: Timestamp, not_after: Timestamp) {
+    /// Whether the last one has ended without a successor.
+    pub fn is_withdrawn(&self) -> bool {
+        self.renewals() > 0 && self.not_after_seconds() == 0
+    }
+
+    pub(in crate::service) fn renewed(&self, not_before: Timestamp, not_after: Timestamp) {
         self.not_before.store(not_before.seconds(), Ordering::Relaxed);
         self.renewed.fetch_add(1, Ordering::Relaxed);
         self.not_after.store(not_after.seconds(), Ordering::Relaxed);
@@ -101,7 +106,7 @@ impl RenewalStats {
         })
     }
 
-    pub(super) fn withdrawn(&self) {
+    pub(in crate::service) fn withdrawn(&self) {
         self.not_after.store(0, Ordering::Relaxed);
     }
 }

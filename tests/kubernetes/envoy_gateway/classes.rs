@@ -9,7 +9,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    GATEWAY, HTTP_PORT, Place, TEAM,
+    GATEWAY, HTTP_PORT, Place, ROLLED_OUT, TEAM,
     backend::{App, Backend, Class, Mode},
     kubelet::{self, GatewayPod},
     load::Load,
@@ -29,7 +29,6 @@ const WRITTEN: Duration = Duration::from_secs(2);
 const STRICT: (Mode, Class, App) = (Mode::Strict, Class::Http, App::Itself);
 const POD: (&str, &str, &str) = ("", "v1", "Pod");
 const FILES: &str = "files";
-const ROLLED_OUT: usize = 20;
 
 /// A place with a second gateway.
 struct Classes {

@@ -1,6 +1,8 @@
 //! Live sidecars behind the gateway: the real istiod configures them by way of the real pilot-agent, and nobody has written down
 //! what it would do.
 
+mod refusals;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tonic::transport::Server;
 
-use super::{HTTP_PORT, Place, TEAM, backend::Class, grpc, load::Load, objects, render};
+use super::{EFFECT, HTTP_PORT, Place, TEAM, backend::Class, grpc, load::Load, objects, render};
 use crate::{
     cluster::block_on,
     istio::objects::{MESH_ROOTS, roots_of},
@@ -174,6 +176,19 @@ impl Live {
         });
     }
 
+    /// A later Service of the same pods names their port otherwise: sidecars go by the older one, as is said.
+    fn an_older_service_decides(&self) {
+        let later = objects::service(TEAM, "later", Class::Http, &[ip(self.pods[0].service())]);
+        let later = later.replace("name: http", "name: tcp").replace("{app: later}", &format!("{{app: {}}}", NAMES[0]));
+        self.place.apply(&later);
+        self.place.wait_until_explained(&format!("leads to where Service {TEAM}/{} leads", NAMES[0]), EFFECT);
+        let said = self.place.policy(&["explain", &format!("{TEAM}/later")]);
+        assert!(said.contains("PortProtocolConflict") && said.contains("port 8080 is http/1"), "{said}");
+        // bytes that are not taken for HTTP are no requests in the log of a sidecar
+        self.check_mutual("beside a later Service");
+        self.place.delete(("", "v1", "Service"), "later");
+    }
+
     /// gRPC by both kinds of Routes, with its status in trailers.
     fn check_grpc(&self, what: &str) {
         let gateway = self.place.pod.at(HTTP_PORT);
@@ -230,7 +245,7 @@ fn set_strict(place: &Place, is_strict: bool) {
 fn live_sidecars_take_mutual_tls_whatever_peer_authentication_says() {
     in_own_network("envoy_gateway::live::live_sidecars_take_mutual_tls_whatever_peer_authentication_says", |network| {
         let begin = Instant::now();
-        let live = Live::start(network);
+        let mut live = Live::start(network);
         println!("ready after {:?}", begin.elapsed());
         live.wait_until_mutual();
         let begin = Instant::now();
@@ -251,6 +266,7 @@ fn live_sidecars_take_mutual_tls_whatever_peer_authentication_says() {
         live.wait_until_mutual();
         live.check_mutual("label back, PERMISSIVE");
         live.check_grpc("label back, PERMISSIVE");
+        live.an_older_service_decides();
 
         set_strict(&live.place, true);
         for port in live.ports() {
@@ -264,5 +280,6 @@ fn live_sidecars_take_mutual_tls_whatever_peer_authentication_says() {
             let requests = load.check_since(begin, &format!("from STRICT to STRICT again, {host}"));
             println!("{host}: {requests} requests in {:?}, none failed", begin.elapsed());
         }
+        refusals::check(&mut live);
     });
 }

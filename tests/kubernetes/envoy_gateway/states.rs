@@ -2,30 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use kube::{
-    Api,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
-};
-use serde_json::{Value, json};
-
 use super::{
-    GATEWAY, HTTP_PORT, Place, TEAM,
+    EFFECT, GATEWAY, HTTP_PORT, Place, ROLLED_OUT, TEAM,
     backend::{App, Backend, Class, Mode},
     load::Load,
     objects,
 };
 use crate::{
-    cluster::block_on,
     network::{Network, in_own_network},
     support::wait::wait_until,
 };
 
 const CHANGE: Duration = Duration::from_secs(40);
-/// From a label to the first request with mutual TLS, and to what is said.
-const EFFECT: Duration = Duration::from_secs(1);
 const NAMES: [&str; 2] = ["backend-v1", "backend-v2"];
 const POD: (&str, &str, &str) = ("", "v1", "Pod");
-const ROLLED_OUT: usize = 100;
 
 type Answer = Result<String, String>;
 
@@ -96,13 +86,6 @@ impl Split {
         println!("{what}: {answers:?}");
         assert!(answers.keys().all(|answer| answer.as_ref().is_err_and(|why| why.contains("status 503"))), "{what}");
     }
-
-    fn wait_until_explained(&self, reason: &str, within: Duration) {
-        wait_until(within, reason, || {
-            let said = self.place.policy(&["explain", TEAM]);
-            if said.contains(reason) { Ok(()) } else { Err(said) }
-        });
-    }
 }
 
 fn check_states(test: &str, class: Class) {
@@ -158,18 +141,11 @@ fn an_unnamed_port_keeps_to_the_table() {
 /// What Envoy offers by itself, sidecars in PERMISSIVE mode don't take for mutual TLS.
 fn without_our_alpn(split: &Split) {
     split.set(Mode::Permissive);
-    let set = |alpn: Value| {
-        let kind = GroupVersionKind::gvk("gateway.envoyproxy.io", "v1alpha1", "EnvoyProxy");
-        let resource = ApiResource::from_gvk(&kind);
-        let all = || Api::<DynamicObject>::namespaced_with(split.place.cluster.admin(), GATEWAY, &resource);
-        let patch = Patch::Merge(json!({ "spec": { "backendTLS": { "alpnProtocols": alpn } } }));
-        block_on(async { all().patch("countersign", &PatchParams::default(), &patch).await.map(drop) }).unwrap();
-    };
-    set(Value::Null);
-    split.wait_until_explained("PermissiveNeedsIstioAlpn", EFFECT);
+    split.place.set_alpn(None);
+    split.place.wait_until_explained("PermissiveNeedsIstioAlpn", EFFECT);
     split.wait_for("refused");
     split.check_refused("labelled, PERMISSIVE, without our ALPN");
-    set(json!(["istio-http/1.1", "istio"]));
+    split.place.set_alpn(Some(["istio-http/1.1", "istio"]));
     split.wait_for("mutual");
 }
 
@@ -185,8 +161,8 @@ fn before_a_restart(split: &Split) {
     let foretold = split.place.policy(&["diff", "--label", TEAM]);
     assert!(foretold.contains("SidecarMissing") && foretold.contains("\n+ BackendTLSPolicy "), "{foretold}");
     split.label(Some("enabled"));
-    split.wait_until_explained("SidecarMissing", EFFECT);
-    split.wait_until_explained("kubectl rollout restart", EFFECT);
+    split.place.wait_until_explained("SidecarMissing", EFFECT);
+    split.place.wait_until_explained("kubectl rollout restart", EFFECT);
     split.wait_for("refused");
     split.check_refused("labelled, pods not restarted");
 }

@@ -11,7 +11,7 @@ use std::{
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -66,6 +66,7 @@ pub(crate) struct Pod {
     _service: Process,
     command: Command,
     host: Host,
+    account: Account,
     name: String,
     folder: PathBuf,
 }
@@ -75,8 +76,8 @@ impl Pod {
     pub(crate) fn start(name: &str, host: Host, cluster: &Cluster, account: &Account, wanted: &Wanted<'_>) -> Self {
         let folder = cluster.folder().join(format!("pod-{name}"));
         fs::create_dir_all(&folder).unwrap();
-        redirect(&host, &folder);
-        block_on(write_object(cluster, account, name, host.address()));
+        set_rules(&host, &folder, REDIRECT);
+        block_on(write_object(cluster, account, name, host.address(), true));
         let service = start_service(name, &host, &folder, wanted.grpc);
 
         let mut words = host.enter();
@@ -93,7 +94,8 @@ impl Pod {
         let mut command = pilot_agent::command(name, &folder, cluster, account, &asked, &proxy);
         command.envs(wanted.metadata.iter().cloned());
         let sidecar = Process::start("sidecar", &folder, &mut command);
-        let mut pod = Self { sidecar, _service: service, command, host, name: name.to_owned(), folder };
+        let (name, account) = (name.to_owned(), account.clone());
+        let mut pod = Self { sidecar, _service: service, command, host, account, name, folder };
         pod.wait_for_the_sidecar();
         pod
     }
@@ -104,6 +106,17 @@ impl Pod {
         self.command.env("SECRET_TTL", format!("{}s", ttl.as_secs()));
         self.sidecar = Process::start("sidecar", &self.folder, &mut self.command);
         self.wait_for_the_sidecar();
+    }
+
+    /// From now on it is another one of that name, and was made before anything was injected: its service is reached itself.
+    pub(crate) fn lose_sidecar(&mut self, cluster: &Cluster) {
+        self.sidecar.kill();
+        set_rules(&self.host, &self.folder, "delete table ip sidecar");
+        block_on(async {
+            let pods: Api<PodObject> = cluster.pods(&self.account.namespace);
+            pods.delete(&self.name, &DeleteParams::default().grace_period(0)).await.unwrap();
+            write_object(cluster, &self.account, &self.name, self.host.address(), false).await;
+        });
     }
 
     fn wait_for_the_sidecar(&mut self) {
@@ -154,18 +167,23 @@ pub(crate) fn service_at(host: &Host) -> SocketAddr {
 
 const SERVICE_LOG: &str = "service.log";
 
-fn redirect(host: &Host, folder: &Path) {
-    let rules = folder.join("redirect.nft");
-    fs::write(&rules, REDIRECT).unwrap();
+fn set_rules(host: &Host, folder: &Path, text: &str) {
+    let rules = folder.join("rules.nft");
+    fs::write(&rules, text).unwrap();
     let output = host.command(Command::new("nft").arg("--file").arg(rules)).output().unwrap();
     assert!(output.status.success(), "nft, of nftables: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Its object as the scheduler and the kubelet would have written it. Its own containers' readiness is said, and its address.
-async fn write_object(cluster: &Cluster, account: &Account, name: &str, address: Ipv4Addr) {
+async fn write_object(cluster: &Cluster, account: &Account, name: &str, address: Ipv4Addr, is_injected: bool) {
     let pods: Api<PodObject> = cluster.pods(&account.namespace);
+    let (labels, annotations) = if is_injected {
+        (json!({"app": name, "security.istio.io/tlsMode": "istio"}), json!({"sidecar.istio.io/status": "{}"}))
+    } else {
+        (json!({"app": name}), json!({}))
+    };
     let object = json!({
-        "metadata": {"name": name, "labels": {"app": name, "security.istio.io/tlsMode": "istio"}},
+        "metadata": {"name": name, "labels": labels, "annotations": annotations},
         "spec": {"serviceAccountName": account.name, "containers": [{"name": "main", "image": "none"}]},
     });
     pods.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();

@@ -111,8 +111,11 @@ fn enforcement(replica: &Replica) -> String {
 
 /// The same of the replica with this data directory.
 pub(super) fn enforcement_at(data: &Path) -> String {
-    let said = said(&policy_at(data, &["explain", &format!("{TEAM}/backend"), "-o", "json"]));
-    let namespace: serde_json::Value = serde_json::from_str(&said).unwrap();
+    enforcement_of(&said(&policy_at(data, &["explain", &format!("{TEAM}/backend"), "-o", "json"])))
+}
+
+fn enforcement_of(explained: &str) -> String {
+    let namespace: serde_json::Value = serde_json::from_str(explained).unwrap();
     let conditions = namespace["services"][0]["conditions"].as_array().cloned().unwrap_or_default();
     let ours = conditions.iter().find(|condition| condition["reason"].as_str().unwrap().ends_with("Enforced"));
     ours.map(|condition| format!("{}: {}", condition["reason"], condition["message"])).unwrap_or_default()
@@ -283,9 +286,13 @@ impl Stage {
         self.delete_pod("three");
         self.put_pod("four", "v2");
         self.runtime.block_on(create(services, &service_of(TEAM, "backend")));
-        wait_until(EFFECT, "a policy of the new Service", || match enforcement(&self.replica) {
-            said if said.is_empty() => Err("none".to_owned()),
-            _ => Ok(()),
+        // there is nothing to explain until the replica has heard of it
+        wait_until(EFFECT, "a policy of the new Service", || {
+            let explained = policy_at(self.replica.data(), &["explain", &format!("{TEAM}/backend"), "-o", "json"]);
+            if !explained.status.success() {
+                return Err(String::from_utf8_lossy(&explained.stderr).into_owned());
+            }
+            if enforcement_of(&said(&explained)).is_empty() { Err("none".to_owned()) } else { Ok(()) }
         });
         soon("a refusal of who is not behind the new Service", gateway, refuses);
         self.put_pod("five", "v1");

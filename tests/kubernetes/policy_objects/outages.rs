@@ -23,7 +23,7 @@ use crate::{
     disturbed::proxy::Disturbance::{self, WritesAnswered, WritesHang},
     network::in_own_network,
     pair::replica::stop_all,
-    support::wait::wait_until,
+    support::{http, observe::leave_for_alerts, wait::wait_until},
 };
 
 const POLICIES: &str = "/backendtlspolicies";
@@ -109,7 +109,8 @@ fn policies_that_are_not_taken_are_tried_again_ever_more_slowly() {
 /// A label is set or removed while no policy can be written.
 fn in_vain(stage: &Stage, disturbance: Disturbance, value: Option<&str>) {
     let (client, proxy) = (stage.client(), stage.proxy.as_ref().unwrap());
-    let begin = Instant::now();
+    let metrics = || http::get(stage.replicas[0].admin(), "/metrics").unwrap();
+    let (begin, before) = (Instant::now(), metrics());
     proxy.disturb(disturbance);
     stage.on(objects::label(&client, value));
     // it is the same replica in the same term all the time: the Lease is not concerned
@@ -118,6 +119,9 @@ fn in_vain(stage: &Stage, disturbance: Disturbance, value: Option<&str>) {
         passed if passed > DISTURBED => Ok(()),
         passed => Err(format!("{passed:?}")),
     });
+    if value.is_some() {
+        leave_for_alerts("objects_not_taken", &before, &metrics());
+    }
     let tried = proxy.writes_since(begin, POLICIES);
     assert!((1..=IN_VAIN).contains(&tried), "{disturbance:?}, {value:?}: {tried} writes in {:?}", begin.elapsed());
     let end = Instant::now();

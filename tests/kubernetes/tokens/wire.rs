@@ -264,7 +264,7 @@ fn strangers_may_not_forward(pair: &Pair, rows: &[Row]) {
 /// The right to have tokens reviewed taken away: unavailable with the reason, by either replica.
 fn without_rights(pair: &Pair, active: usize, roots: &str) {
     let bindings = || Api::<ClusterRoleBinding>::all(pair.cluster.admin());
-    block_on(async { bindings().delete("countersign-replica", &DeleteParams::default()).await }).unwrap();
+    block_on(async { bindings().delete("countersign-replica.countersign", &DeleteParams::default()).await }).unwrap();
     let (_, token) = block_on(caller(&pair.cluster, "late", PodPhase::Running));
     let call = Call::token(&token);
     let both = block_on(async {

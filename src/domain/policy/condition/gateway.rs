@@ -209,9 +209,11 @@ impl fmt::Display for GatewayCondition {
                  notice a new certificate in that Secret: see that the EnvoyProxy has both, then remove the field",
             ),
             Self::ClientCertificateShared { upstreams } => {
-                f.write_str("its SVID is shown to everybody who asks for a client certificate, outside the mesh as well: ")?;
-                list(f, upstreams)?;
-                f.write_str("; let another Gateway lead there if they should not see it")
+                f.write_str(
+                    "its SVID is shown to everybody who asks for a client certificate, outside the mesh as well; let another Gateway \
+                     lead there if they should not see it: ",
+                )?;
+                all(f, upstreams)
             }
             Self::GatewayPodInjected { pod, pods } => write!(
                 f,
@@ -219,9 +221,11 @@ impl fmt::Display for GatewayCondition {
                  label its pods sidecar.istio.io/inject: \"false\""
             ),
             Self::AlpnNoOverlapRisk { upstreams } => {
-                f.write_str("it offers ALPN names of Istio alone, which a TLS server may refuse that wants one of its own: ")?;
-                list(f, upstreams)?;
-                f.write_str("; if it does, let another Gateway lead there")
+                f.write_str(
+                    "it offers ALPN names of Istio alone, which a TLS server may refuse that wants one of its own; if it does, let \
+                     another Gateway lead there: ",
+                )?;
+                all(f, upstreams)
             }
         }
     }
@@ -341,15 +345,41 @@ const HELD: &str = "its policy stays, but no Gateway that leads to it is ready a
 const PLAIN: &str = "no policy is written, and gateways send plaintext, because none that leads to it is ready: see what is said of \
                      Gateway ";
 
-/// The first ten, with commas between them, and how many more there are.
+/// The first ten, and how many more there are.
 fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {
     const SHOWN: usize = 10;
-    let shown = items.iter().take(SHOWN).enumerate();
-    for (at, item) in shown {
-        write!(f, "{}{item}", if at > 0 { ", " } else { "" })?;
+    let (shown, more) = items.split_at_checked(SHOWN).unwrap_or((items, &[]));
+    all(f, shown)?;
+    if more.is_empty() { Ok(()) } else { write!(f, " and {} more", more.len()) }
+}
+
+/// Each, where nothing else names them. They stand at the end of a text, which has to be cut for some readers.
+fn all<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {
+    items.iter().enumerate().try_for_each(|(at, item)| write!(f, "{}{item}", if at > 0 { ", " } else { "" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_upstream_that_sees_the_certificate_is_named() {
+        let upstreams: Box<[Upstream]> =
+            (0..40).map(|number| Upstream::Service(ObjectName::new("outside", &format!("s{number:02}")))).collect();
+        let names: Vec<String> = upstreams.iter().map(ToString::to_string).collect();
+        let end = format!(": {}", names.join(", "));
+        for condition in [
+            GatewayCondition::ClientCertificateShared { upstreams: upstreams.clone() },
+            GatewayCondition::AlpnNoOverlapRisk { upstreams },
+        ] {
+            assert!(condition.to_string().ends_with(&end), "{condition}");
+        }
     }
-    match items.len().saturating_sub(SHOWN) {
-        0 => Ok(()),
-        more => write!(f, " and {more} more"),
+
+    #[test]
+    fn of_many_gateways_the_first_are_named() {
+        let gateways = (0..12).map(|number| ObjectName::new("gw", &format!("g{number:02}"))).collect();
+        let text = GatewayCondition::GatewayNotConfigured { gateways, is_held: false }.to_string();
+        assert!(text.ends_with("gw/g08, gw/g09 and 2 more"), "{text}");
     }
 }

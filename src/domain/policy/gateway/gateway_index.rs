@@ -126,7 +126,8 @@ impl GatewayIndex {
                 |old, new| {
                     if let Some(namespace) = new.or(old).filter(|_| by_labels()) {
                         // a Gateway may take its ListenerSets or not, and these take Routes from elsewhere
-                        touched.all |= self.sets.in_namespace(&namespace.name).next().is_some();
+                        touched.all |= self.sets.in_namespace(&namespace.name).next().is_some()
+                            || self.grants.are_for(&namespace.name);
                         touched.namespaces.insert(Arc::clone(&namespace.name));
                     }
                 },
@@ -304,13 +305,17 @@ fn namespace_plan(
         Anew::These(services) => (old.map(|old| old.services.clone()).unwrap_or_default(), services),
         Anew::All => (BTreeMap::new(), policy.iter().flat_map(|policy| policy.services.keys()).cloned().collect()),
     };
-    let admitting = outlook.topology.admitting(name);
+    // by the namespaces that Routes may be in
+    let mut admitting: BTreeMap<BTreeSet<&Arc<str>>, Arc<[ObjectName]>> = BTreeMap::new();
     for service in anew {
         let Some(policy) = policy_of(&service) else {
             services.remove(&service);
             continue;
         };
-        let plan: ServicePlan = outlook.service(policy, &admitting);
+        let mut sources = outlook.grants.sources(&policy.service);
+        sources.insert(name);
+        let admitting = admitting.entry(sources).or_insert_with_key(|sources| outlook.topology.admitting(sources));
+        let plan: ServicePlan = outlook.service(policy, admitting);
         let same = old_of(&service).filter(|old| ***old == plan).map(Arc::clone);
         services.insert(service, same.unwrap_or_else(|| Arc::new(plan)));
     }

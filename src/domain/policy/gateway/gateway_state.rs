@@ -56,8 +56,10 @@ fn state(
         }
     }
     conditions.extend(injected(pods).filter(|_| standing.ability.is_some()).map(Condition::from));
-    let mut carriers: BTreeMap<ServiceAccount, usize> = BTreeMap::new();
-    pods.iter().for_each(|pod| *carriers.entry(pod.account.clone()).or_default() += 1);
+    let mut carriers: BTreeMap<ServiceAccount, BTreeSet<ObjectName>> = BTreeMap::new();
+    for pod in pods {
+        carriers.entry(pod.account.clone()).or_default().insert(pod.pod.clone());
+    }
     GatewayState {
         gateway: gateway.clone(),
         uid: uid.into(),

@@ -1,6 +1,6 @@
 //! ReferenceGrants: which Routes may lead to Services of another namespace. Without one they lead nowhere.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Known, RouteKind};
 use crate::domain::policy::{Change, ObjectName};
@@ -31,6 +31,16 @@ impl Grants {
         route.namespace == service.namespace || self.0.all().any(|grant| grant.allows(kind, route, service))
     }
 
+    /// Other namespaces whose Routes may lead to a Service.
+    pub(super) fn sources(&self, service: &ObjectName) -> BTreeSet<&Arc<str>> {
+        self.0.all().filter(|grant| grant.covers(service)).flat_map(GrantFacts::sources).collect()
+    }
+
+    /// Whether Routes of a namespace may lead to Services of others.
+    pub(super) fn are_for(&self, namespace: &str) -> bool {
+        self.0.all().flat_map(GrantFacts::sources).any(|source| **source == *namespace)
+    }
+
     pub(super) const fn is_listed(&self) -> bool {
         self.0.is_listed()
     }
@@ -38,8 +48,15 @@ impl Grants {
 
 impl GrantFacts {
     fn allows(&self, kind: RouteKind, route: &ObjectName, service: &ObjectName) -> bool {
+        self.covers(service) && self.from.iter().any(|(from, namespace)| *from == kind && *namespace == route.namespace)
+    }
+
+    fn covers(&self, service: &ObjectName) -> bool {
         self.object.namespace == service.namespace
-            && self.from.iter().any(|(from, namespace)| *from == kind && *namespace == route.namespace)
             && self.services.as_ref().is_none_or(|names| names.iter().any(|name| **name == *service.name))
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.from.iter().map(|(_, namespace)| namespace)
     }
 }

@@ -1,7 +1,11 @@
 //! What follows for gateways: the objects that are to be there, and what is to be said of each Service and Gateway. What did not change
 //! from one plan to the next is shared between them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use super::SdsSecretFacts;
 use crate::domain::{
@@ -15,6 +19,8 @@ pub const CA_CONFIG_MAP: &str = "countersign-mesh-ca";
 const PREFIX: &str = "countersign-";
 /// Where the agent's socket is in the pods of an Envoy Gateway.
 const SOCKET: &str = "/var/run/countersign/workload.sock";
+/// Envoy would take none whose path does not fit into `sockaddr_un`, with the byte that ends it.
+const _: () = assert!(SOCKET.len() < 108);
 /// Before namespace and name of a Service, the name by which the agent serves its identities over SDS.
 const RESOURCE: &str = "validation/";
 
@@ -132,8 +138,8 @@ pub struct GatewayState {
     pub uid: Box<str>,
     /// Whether it can send requests to Services of the mesh, as far as is seen.
     pub is_ready: bool,
-    /// Whom its pods run as, and how many run as each.
-    pub carriers: BTreeMap<ServiceAccount, usize>,
+    /// Whom its pods run as, and which run as each.
+    pub carriers: BTreeMap<ServiceAccount, BTreeSet<ObjectName>>,
     /// What is worth knowing.
     pub conditions: Box<[Condition]>,
 }
@@ -276,7 +282,7 @@ impl SdsSecretFacts {
 }
 
 impl SdsUrl {
-    /// The value of `url`. Its path has fewer than the 108 bytes that a socket's may have.
+    /// The value of `url`.
     pub fn text(self) -> String {
         match self {
             Self::Path => SOCKET.to_owned(),

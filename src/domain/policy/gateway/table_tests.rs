@@ -53,6 +53,7 @@ impl World {
             service: ServiceFacts {
                 object: ObjectName::new("app", "svc"),
                 uid: "uid-svc".into(),
+                created: 0,
                 backing: Backing::Selector([("a", "1")].into_iter().collect()),
                 ports: ports(["http/80"].into_iter()),
                 opt_out: None,

@@ -52,10 +52,11 @@ impl<'a> Topology<'a> {
     }
 
     /// Those with a listener that would take a Route of a namespace, in order.
-    pub(super) fn admitting(self, namespace: &Arc<str>) -> Arc<[ObjectName]> {
+    pub(super) fn admitting(self, namespaces: &BTreeSet<&Arc<str>>) -> Arc<[ObjectName]> {
         let takes = |listeners: &[ListenerFacts], beside: &Arc<str>| {
             let takes = |listener: &ListenerFacts| {
-                (listener.routes.http || listener.routes.grpc) && self.admits(&listener.admits, beside, namespace)
+                let admits = |namespace: &&Arc<str>| self.admits(&listener.admits, beside, namespace);
+                (listener.routes.http || listener.routes.grpc) && namespaces.iter().any(admits)
             };
             listeners.iter().any(takes)
         };

@@ -9,7 +9,8 @@ use crate::domain::policy::{
     Backing, Membership, MeshLabels, MeshSight, MtlsMode, NamespacePolicy, PeerAuthenticationFacts, PeerRuling,
     PodFacts, PolicySettings, ProbeTarget, ServiceFacts, ServicePolicy, SliceEndpoint, SliceFacts, membership,
     peer_authentication::{NamespacePeers, widest},
-    service_policy::{Beside, probe_targets, refuses_plaintext},
+    port_decider::may_share_pods,
+    service_policy::{Beside, has_ready_pods, probe_targets, refuses_plaintext},
 };
 
 /// The objects of a namespace, of which it need not be known that it exists.
@@ -73,13 +74,20 @@ impl Contents {
     }
 
     pub(super) fn put_service(&mut self, facts: ServiceFacts) -> Option<ServiceFacts> {
-        self.touched.services.insert(Arc::clone(&facts.object.name));
-        self.services.insert(Arc::clone(&facts.object.name), facts)
+        self.touch_neighbours_of(&facts);
+        let name = Arc::clone(&facts.object.name);
+        self.touched.services.insert(Arc::clone(&name));
+        let old = self.services.insert(name, facts);
+        if let Some(old) = &old {
+            self.touch_neighbours_of(old);
+        }
+        old
     }
 
     pub(super) fn remove_service(&mut self, name: &str) -> Option<ServiceFacts> {
         let (name, old) = self.services.remove_entry(name)?;
         self.touched.services.insert(name);
+        self.touch_neighbours_of(&old);
         Some(old)
     }
 
@@ -124,6 +132,14 @@ impl Contents {
             if neighbour.named_ports == facts.named_ports {
                 facts.named_ports.clone_from(&neighbour.named_ports);
             }
+        }
+    }
+
+    /// One that leads to the same pods may have a say in what their ports are.
+    fn touch_neighbours_of(&mut self, service: &ServiceFacts) {
+        if !self.touched.everything {
+            let neighbours = self.services.iter().filter(|(_, other)| may_share_pods(other, service));
+            self.touched.services.extend(neighbours.map(|(name, _)| Arc::clone(name)));
         }
     }
 
@@ -192,6 +208,10 @@ impl Contents {
         probe_targets(service, ports, self.pods.values())
     }
 
+    pub(super) fn has_ready_pods(&self, service: &str) -> bool {
+        self.services.get(service).is_some_and(|service| has_ready_pods(service, self.pods.values()))
+    }
+
     /// What would hold here with these labels. What is as in `old` is that.
     pub(super) fn policy_by(
         &self,
@@ -248,6 +268,7 @@ impl Contents {
         let beside = Beside {
             pod: &|name| self.pods.get(name),
             pods: self.pods.values(),
+            services: self.services.values(),
             slices: self.slices.values(),
             peers,
             by_pods,

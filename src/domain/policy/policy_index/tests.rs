@@ -141,10 +141,12 @@ fn service((namespace, number): (u8, u8), variant: u8) -> ServiceFacts {
     let opt_out = (variant == 7).then(|| "disabled".into());
     let tag = (variant == 6).then(|| super::super::RevisionTag { tag: "canary".into(), revision: "1-30".into() });
     let target = if variant.is_multiple_of(2) { TargetPort::Number(1) } else { TargetPort::Name("web".into()) };
-    let port = PortFacts { name: "http".into(), number: 80, app_protocol: None, target };
+    let port_name = if (variant + number).is_multiple_of(2) { "http" } else { "grpc" };
+    let port = PortFacts { name: port_name.into(), number: 80, app_protocol: None, target };
     ServiceFacts {
         object: object_name(namespace, 's', number),
         uid: (variant % 2).to_string().into(),
+        created: i64::from((variant / 2 + number) % 2),
         backing,
         ports: [port].into(),
         opt_out,

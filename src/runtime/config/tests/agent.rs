@@ -19,7 +19,7 @@ fn an_agent_in_a_pod_needs_nothing() {
     let config = AgentConfig::load(&AgentArgs::default(), &environment(&[IN_A_POD])).unwrap();
     let authority = &config.authority;
     assert_eq!(authority.addresses, [parse::ca_address("istiod.istio-system.svc:15012", None).unwrap()]);
-    assert_eq!(config.token_file, PathBuf::from("/var/run/secrets/tokens/istio-token"));
+    assert_eq!(config.identities.first.token_file, PathBuf::from("/var/run/secrets/tokens/istio-token"));
     assert_eq!(authority.root_file, PathBuf::from("/var/run/secrets/istio/root-cert.pem"));
     let object = RootsObject::ConfigMap { namespace: None, name: "istio-ca-root-cert".to_owned() };
     let followed = FollowedRootsConfig { object, kubeconfig: None, chosen: false };
@@ -28,6 +28,32 @@ fn an_agent_in_a_pod_needs_nothing() {
     // whoever says where the roots are means it
     let config = AgentConfig::load(&agent_flags(&["--root-file", "r"]), &environment(&[IN_A_POD])).unwrap();
     assert_eq!(config.authority.followed_roots, None);
+}
+
+#[test]
+fn an_agent_may_keep_several_identities_each_with_a_hint_and_a_token_of_its_own() {
+    let load = |flags: &[&str]| {
+        AgentConfig::load(&agent_flags(&[&["--ca-address", "a:1"], flags].concat()), &Environment::new())
+    };
+    let config = load(&["--identity", "api=/run/api=1", "--identity", "web=/run/web", "--hint", "gateway"]).unwrap();
+    let named = |identity: &IdentityConfig| (identity.hint.to_string(), identity.token_file.display().to_string());
+    let first = ("gateway".to_owned(), "/var/run/secrets/tokens/istio-token".to_owned());
+    assert_eq!(named(&config.identities.first), first);
+    let others: Vec<_> = config.identities.others.iter().map(named).collect();
+    assert_eq!(others, [("api".into(), "/run/api=1".into()), ("web".into(), "/run/web".into())]);
+    assert_eq!(load(&[]).unwrap().identities.first.hint.as_str(), "", "one that is alone needs no hint");
+    for (flags, expected) in [
+        (&["--identity", "api"][..], "--identity: \"api\" is not HINT=FILE"),
+        (&["--identity", "=/run/api"], "--identity: a hint is not empty"),
+        (&["--identity", "api="], "--identity: a path can't be empty"),
+        (&["--identity", "a=/x", "--identity", "a=/y"], "--identity: \"a\" is the hint of two"),
+        (&["--identity", "a=/x", "--hint", "a"], "--identity: \"a\" is the hint of two"),
+        (&["--identity", "a=/x", "--token-file", "/x"], "--identity: /x is the token of two"),
+        (&["--hint", ""], "--hint: a hint is not empty"),
+    ] {
+        let problems = load(flags).unwrap_err().problems;
+        assert!(problems.len() == 1 && problems[0].starts_with(expected), "{flags:?}: {problems:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::{
     domain::{
         bundle::{Attempts, Reversals},
         clock::BootInstant,
+        object_version::is_older,
         policy::ObjectKind,
     },
     service::policy_objects::ports::{Content, ObjectKey, Print, SeenObject, Wanted, WriteError},
@@ -26,8 +27,8 @@ pub(super) struct Entry {
     reversals: Reversals,
     failure: Option<String>,
     routed: Option<Arc<str>>,
-    /// The UID of one that we have removed and that is not seen to be gone yet: sights of before may still come.
-    removed: Option<Box<str>>,
+    /// One that we have removed and that is not seen to be gone yet: sights of before may still come.
+    removed: Option<Removed>,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,13 @@ pub(super) enum State {
 pub(in crate::service::policy_objects) enum Todo {
     Apply { wanted: Wanted, version: Option<Box<str>> },
     Remove { key: ObjectKey, seen: Option<SeenObject> },
+}
+
+/// An object as it was when it was removed.
+#[derive(Debug)]
+struct Removed {
+    uid: Box<str>,
+    version: Box<str>,
 }
 
 /// What is done first. What holds roots comes before policies, and both before what is removed. A Secret goes as soon as its
@@ -185,7 +193,7 @@ impl Entry {
         };
         match (&self.state, removed) {
             (State::Present(seen), Some(uid)) if seen.uid == uid => {
-                self.removed = Some(uid);
+                self.removed = Some(Removed { uid, version: seen.version.clone() });
                 false
             }
             (State::Present(_), Some(_)) => true,
@@ -193,10 +201,20 @@ impl Entry {
         }
     }
 
+    /// Whether it was not there at that version because it was not made yet.
+    pub(super) fn is_younger_than(&self, version: &str) -> bool {
+        let known = match (&self.state, &self.removed) {
+            (State::Present(seen), _) => &seen.version,
+            (_, Some(removed)) => &removed.version,
+            (State::Unknown | State::Presumed(_) | State::Absent, None) => return false,
+        };
+        is_older(version, known)
+    }
+
     /// Whether that is a sight of one that was removed since. That it is gone is seen in the end.
     pub(super) fn is_outlived_by(&mut self, state: &State) -> bool {
         match state {
-            State::Present(seen) => self.removed.as_ref() == Some(&seen.uid),
+            State::Present(seen) => self.removed.as_ref().is_some_and(|removed| removed.uid == seen.uid),
             State::Unknown | State::Presumed(_) | State::Absent => {
                 self.removed = None;
                 false

@@ -94,16 +94,6 @@ impl Flow {
         why.clone_into(&mut closed.why);
     }
 
-    /// How many are.
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way.values().sum()
-    }
-
-    /// How many of one namespace are.
-    pub(super) fn under_way_in(&self, namespace: &str) -> usize {
-        self.under_way.get(namespace).copied().unwrap_or_default()
-    }
-
     /// From when on the API server may be asked for another one of the namespace; `None`: not before it has answered.
     pub(super) fn opens_at(&self, namespace: &str, now: BootInstant) -> Option<BootInstant> {
         let held = self.held.get(namespace);
@@ -114,7 +104,7 @@ impl Flow {
         let is_asked = self.closed.as_ref().is_some_and(|closed| {
             let mut under_way = self.under_way.keys();
             // what is under way where it went wrong before need not be waited for elsewhere
-            under_way.any(|name| closed.namespaces.contains(namespace) || !closed.namespaces.contains(name))
+            under_way.any(|name| closed.namespaces.contains(namespace) || !self.held.contains_key(name))
         });
         let until = [held.map(|held| held.until), self.closed.as_ref().map(|closed| closed.until)];
         (!is_asked).then(|| until.into_iter().flatten().fold(now, BootInstant::max))

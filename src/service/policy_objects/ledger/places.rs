@@ -1,29 +1,52 @@
 //! How much is written at once, and of how much in one namespace.
 //!
 //! Any write may hang until its time is over, as all of a namespace do with a webhook that takes connections and says nothing. Before
-//! that is known, a namespace has as many places at most as it leaves free, so that others find one: 8, then 4, 2, 1 and 1.
+//! that is known, a namespace has a place of its own, which no other takes, and of those that all share as many at most as it leaves
+//! free: 8, then 4, 2, 1 and 1.
 
-use super::{Flow, Ledger};
-use crate::{domain::clock::BootInstant, service::policy_objects::ports::ObjectKey};
+use std::{collections::BTreeMap, sync::Arc};
 
-/// In all.
-const PLACES: usize = 16;
+/// Namespaces that have a place of their own at once.
+const OWN: usize = 32;
+/// That all of them share.
+const SHARED: usize = 16;
 
-impl Ledger {
-    /// From when on this one may be written, of so many that wait; `None`: not before the API server has answered about others.
-    pub(super) fn opens_at(&self, key: &ObjectKey, waiting: usize, now: BootInstant) -> Option<BootInstant> {
-        let namespace = &key.object.namespace;
-        let of_it: usize = self.flows.values().map(|flow| flow.under_way_in(namespace)).sum();
-        if of_it >= self.places_free() {
-            return None;
-        }
-        let flow = self.flows.get(&key.kind);
-        let open = flow.map_or(Some(now), |flow| flow.opens_at(namespace, now))?;
-        let is_routed = self.entries.get(key).is_some_and(|entry| entry.routed().is_some());
-        Some(if is_routed { open.max(self.turns.next(waiting, now)) } else { open })
+/// Those that are taken.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// By namespace; the first is its own.
+    taken: BTreeMap<Arc<str>, usize>,
+    shared: usize,
+}
+
+impl Places {
+    /// Whether there is none for anybody.
+    pub(super) fn is_full(&self) -> bool {
+        self.taken.len() >= OWN && self.shared >= SHARED
     }
 
-    pub(super) fn places_free(&self) -> usize {
-        PLACES.saturating_sub(self.flows.values().map(Flow::under_way).sum())
+    /// Whether there is one for this namespace.
+    pub(super) fn has_one_for(&self, namespace: &str) -> bool {
+        match self.taken.get(namespace) {
+            None => self.taken.len() < OWN,
+            Some(taken) => taken.saturating_sub(1) < SHARED.saturating_sub(self.shared),
+        }
+    }
+
+    pub(super) fn take(&mut self, namespace: &Arc<str>) {
+        let taken = self.taken.entry(Arc::clone(namespace)).or_default();
+        self.shared += usize::from(*taken > 0);
+        *taken += 1;
+    }
+
+    pub(super) fn leave(&mut self, namespace: &str) {
+        match self.taken.get_mut(namespace) {
+            None => {}
+            Some(1) => drop(self.taken.remove(namespace)),
+            Some(taken) => {
+                *taken -= 1;
+                self.shared -= 1;
+            }
+        }
     }
 }

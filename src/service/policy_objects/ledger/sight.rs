@@ -69,8 +69,7 @@ impl Ledger {
 
     /// An object was seen not to be there at that version.
     fn remove(&mut self, key: &ObjectKey, version: &str, now: BootInstant) {
-        let is_old = |entry: &Entry| matches!(&entry.state, State::Present(known) if is_older(version, &known.version));
-        if !self.entries.get(key).is_some_and(is_old) {
+        if !self.entries.get(key).is_some_and(|entry| entry.is_younger_than(version)) {
             if let Some(entry) = self.entries.get_mut(key) {
                 entry.note(version);
             }

@@ -9,14 +9,21 @@ use crate::domain::{clock::BootInstant, policy::ObjectName};
 
 /// Until a change has come by way of a gateway's controller to its proxies, where nobody says when it has.
 const INTERVAL: Duration = Duration::from_millis(150);
-/// Until the other proxies have it as well, once one is heard to have it.
-const MARGIN: Duration = Duration::from_millis(50);
-/// Who has not said by then that it has the change, waits for something else or is very busy.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// The same of the second in a row: what came too fast for Envoy is in use by then, 15 s after it asked for the endpoints in vain.
-const SECOND_PATIENCE: Duration = Duration::from_secs(16);
-/// The same of others after them, until one is heard again.
+/// Until the other proxies have it as well, once one is heard to have it, and until that one takes what comes next: half of what it
+/// took to be heard, within these.
+const MARGINS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Who has not said by then that it has the change does not have it: longer than a proxy waits for endpoints in vain, for one that
+/// began to when the change came.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// So often. A Service that proxies are not told of, for whatever reason, must not hold up all others.
+const PATIENT: u32 = 3;
+/// The same after that, until many are heard in a row again.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
+const MANY: u32 = 50;
+/// After so many of these there is a long one again: who waits and is given something to wait for each second is never heard.
+const REST_EVERY: u32 = 32;
+/// Of two waits, as one may have begun while the other one was on.
+const REST: Duration = Duration::from_secs(35);
 /// Of more than these it is sooner done with all if they come at once.
 const CROWD: usize = 200;
 
@@ -26,8 +33,12 @@ pub(in crate::service::policy_objects) struct Turns {
     free_at: Option<BootInstant>,
     /// Of whom it is to be heard that proxies use its policy, or use it no more.
     awaited: Option<(ObjectName, bool)>,
-    /// How often in a row nobody said so.
+    /// When that began.
+    begun_at: Option<BootInstant>,
+    /// How often nobody said so, since many did in a row.
     silences: u32,
+    /// How often somebody did since.
+    heard: u32,
 }
 
 impl Turns {
@@ -40,8 +51,10 @@ impl Turns {
     pub(super) fn begin(&mut self, service: ObjectName, expected: Option<bool>, now: BootInstant) {
         if self.awaited.is_some() {
             self.silences = self.silences.saturating_add(1);
+            self.heard = 0;
         }
         self.awaited = expected.map(|is_used| (service, is_used));
+        self.begun_at = Some(now);
         self.free_at = Some(now.plus(INTERVAL));
     }
 
@@ -51,9 +64,9 @@ impl Turns {
             self.awaited = None;
         }
         let pause = match (&self.awaited, self.silences) {
-            (None, _) => MARGIN,
-            (Some(_), 0) => PATIENCE,
-            (Some(_), 1) => SECOND_PATIENCE,
+            (None, _) => MARGINS.0,
+            (Some(_), silences) if silences < PATIENT => PATIENCE,
+            (Some(_), silences) if silences % REST_EVERY == 0 => REST,
             (Some(_), _) => LITTLE_PATIENCE,
         };
         self.free_at = self.free_at.max(Some(now.plus(pause)));
@@ -72,7 +85,11 @@ impl Turns {
     /// It was heard.
     pub(in crate::service::policy_objects) fn heard(&mut self, now: BootInstant) {
         self.awaited = None;
-        self.silences = 0;
-        self.free_at = Some(now.plus(MARGIN));
+        self.heard = self.heard.saturating_add(1);
+        if self.heard >= MANY {
+            self.silences = 0;
+        }
+        let took = self.begun_at.map_or(Duration::ZERO, |begun_at| now.since(begun_at));
+        self.free_at = Some(now.plus((took / 2).clamp(MARGINS.0, MARGINS.1)));
     }
 }

@@ -65,20 +65,57 @@ fn secrets(ledger: &mut Ledger, namespace: &str, count: usize, now: BootInstant)
 #[test]
 fn namespaces_in_which_all_hang_leave_places_to_others_before_it_is_known_that_they_do() {
     let mut model = Model::new();
-    for (namespace, expected) in [("a", 8), ("b", 4), ("c", 2), ("d", 1)] {
+    for (namespace, expected) in [("a", 9), ("b", 5), ("c", 3), ("d", 2), ("e", 2), ("f", 1), ("g", 1)] {
         secrets(&mut model.ledger, namespace, 200, model.now);
         let begun = std::iter::from_fn(|| model.ledger.next(model.now)).count();
         assert_eq!(begun, expected, "under way in {namespace}");
         assert_eq!(model.ledger.next_wake(model.now), None, "{namespace}");
+        // one in which all is well has a place, however much hangs in others
+        let healthy = format!("{namespace}-healthy");
+        secrets(&mut model.ledger, &healthy, 50, model.now);
+        let (begin, written) = (model.now, model.settle());
+        assert_eq!((written.len(), model.now), (50, begin), "beside {namespace}");
+        assert!(written.iter().all(|done| done.starts_with(&format!("apply Secret {healthy}/"))), "{written:?}");
     }
-    secrets(&mut model.ledger, "e", 50, model.now);
-    let written = model.settle();
-    assert_eq!(written.len(), 50);
-    assert!(written.iter().all(|done| done.starts_with("apply Secret e/")), "{written:?}");
-    // one more takes the last place, and nothing is asked for beyond it
-    secrets(&mut model.ledger, "f", 2, model.now);
-    assert!(model.ledger.next(model.now).is_some());
-    assert_eq!((model.ledger.next_wake(model.now), model.ledger.next(model.now)), (None, None));
+}
+
+#[test]
+fn there_is_an_end_to_what_is_under_way_at_once() {
+    let mut model = Model::new();
+    for number in 0..50 {
+        secrets(&mut model.ledger, &format!("n{number:02}"), 20, model.now);
+    }
+    let begun: Vec<Todo> = std::iter::from_fn(|| model.ledger.next(model.now)).collect();
+    assert_eq!(begun.len(), 48, "32 namespaces with one each, and 16 more");
+    assert_eq!(model.ledger.next_wake(model.now), None);
+    let (key, outcome) = model.perform(begun.into_iter().next_back().unwrap());
+    model.ledger.done(&key, outcome, model.now);
+    assert_eq!(std::iter::from_fn(|| model.ledger.next(model.now)).count(), 1, "in its place");
+}
+
+#[test]
+fn namespaces_that_are_known_to_hang_keep_nobody_waiting_when_they_are_tried_again() {
+    let mut model = Model::new();
+    let hanging = ["a", "b", "c", "d", "e", "f", "g"];
+    hanging.iter().for_each(|namespace| secrets(&mut model.ledger, namespace, 20, model.now));
+    let begin = |model: &mut Model| -> Vec<Todo> { std::iter::from_fn(|| model.ledger.next(model.now)).collect() };
+    let time_out = |model: &mut Model, all: Vec<Todo>| {
+        for todo in all {
+            let Todo::Apply { wanted, .. } = todo else { panic!("{todo:?}") };
+            let error = WriteError::Unavailable { why: "no answer within 5s".into(), pause: None };
+            model.ledger.done(&wanted.key, Outcome::Failed(error), model.now);
+        }
+    };
+    let first = begin(&mut model);
+    model.now = model.now.plus(Duration::from_secs(5));
+    time_out(&mut model, first);
+    model.now = model.ledger.next_wake(model.now).expect("they are tried again");
+    let again = begin(&mut model);
+    assert!(!again.is_empty());
+    secrets(&mut model.ledger, "healthy", 50, model.now);
+    let since = model.now;
+    assert_eq!(model.settle().len(), 50, "beside {again:?}");
+    assert_eq!(model.now, since);
 }
 
 #[test]

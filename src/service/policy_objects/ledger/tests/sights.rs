@@ -40,6 +40,26 @@ fn of_a_cluster_that_was_set_back_only_what_is_seen_now_counts() {
 }
 
 #[test]
+fn a_list_of_before_it_was_made_does_not_say_that_one_which_was_removed_is_seen_to_be_gone() {
+    let mut model = Model::new();
+    let empty = listed(ObjectKind::ConfigMap, model.version, Vec::new());
+    model.want(vec![wanted(roots(), None, 100)]);
+    let todo = model.ledger.next(model.now).unwrap();
+    let (key, answer) = model.perform(todo);
+    model.ledger.done(&key, answer, model.now);
+    let late = model.objects[&roots()].clone();
+    model.want(Vec::new());
+    let todo = model.ledger.next(model.now).unwrap();
+    let (key, answer) = model.perform(todo);
+    model.ledger.done(&key, answer, model.now);
+    model.ledger.see(empty, model.now);
+    model.ledger.see(Seen::Put(roots(), late), model.now);
+    model.done.clear();
+    model.want(portable(1));
+    assert_eq!(model.settle(), ["apply ConfigMap app/countersign-mesh-ca", "apply BackendTLSPolicy app/a"]);
+}
+
+#[test]
 fn what_was_removed_is_not_there_again_because_it_is_seen_late() {
     let mut model = Model::new();
     model.want(portable(1));

@@ -258,6 +258,7 @@ pub(super) fn service(object: ObjectName, variant: u8) -> ServiceFacts {
     ServiceFacts {
         object,
         uid: (variant % 2).to_string().into(),
+        created: 0,
         backing: Backing::Selector([("app", (variant % 2).to_string())].into_iter().collect()),
         ports: [port(80), port(81)].into(),
         opt_out: (variant % 16 == 7).then(|| "disabled".into()),

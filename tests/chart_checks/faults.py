@@ -1,0 +1,309 @@
+"""Faults that are made of real processes on this machine, and what is seen of them: recordings by name, all made side by side. Those that
+need a cluster are made where there is one, and left in target/peers/scrapes/faults."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Callable, Dict, List, Tuple
+
+from .cluster import free_port
+from .helm import Broken
+from .pair import LIMIT, Process, metrics
+from .recordings import Recording, held
+from .scrapes import BINARY, until
+
+DOMAIN, IDENTITY = "gateways.example", "spiffe://gateways.example/ns/default/sa/gateway"
+# A minute of promtool's for a second here.
+STRETCH = 60
+# An SVID of the agent that nobody renews, and how long it is looked at: until after its end.
+TTL, WATCHED = 40, 46  # seconds
+BUSY_AGENTS = 8
+OUTPUT_CHECK = 30  # seconds between two times that an output is read back
+EXPIRES = {"long": 400, "short": 20}  # days
+
+
+class Scene:
+    """Processes in a folder, ended with its `with`; those of `shown` are looked at."""
+
+    def __init__(self, running: ExitStack) -> None:
+        self.folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        self.running, self.processes, self.admins, self.shown = running, {}, {}, []
+        self.ports: Dict[str, int] = {}
+        self.recording = Recording(stretch=STRETCH)
+
+    def start(self, pod: str, *arguments: str, is_shown: bool = True) -> Process:
+        admin = self.admins.setdefault(pod, free_port())
+        log = self.folder / f"{pod}-{time.monotonic_ns()}.log"
+        self.processes[pod] = self.running.enter_context(Process(BINARY, [*arguments, f"--admin-listen=127.0.0.1:{admin}"], {}, log))
+        if is_shown and pod not in self.shown:
+            self.shown.append(pod)
+        return self.processes[pod]
+
+    def replica(self, pod: str, *more: str, data: str = "data", is_shown: bool = True, domain: str = DOMAIN) -> None:
+        port = self.ports.setdefault(pod, free_port())
+        self.start(pod, "serve", f"--data-dir={self.folder / data}", f"--trust-domain={domain}", f"--listen=127.0.0.1:{port}", *more,
+                   is_shown=is_shown)
+        self.ready(pod)
+
+    def before_istiod(self, pod: str, istiod: str, *more: str, domain: str = DOMAIN) -> None:
+        port = self.ports.setdefault(pod, free_port())
+        self.start(pod, "serve", "--source=istiod", f"--listen=127.0.0.1:{port}", f"--trust-domain={domain}",
+                   f"--istiod-address=127.0.0.1:{self.ports[istiod]}", f"--istiod-root-file={self.root()}",
+                   f"--istiod-token-file={self.token()}", *more)
+
+    def agent(self, pod: str, of: str, *more: str, domain: str = DOMAIN, is_shown: bool = True) -> None:
+        self.start(pod, "agent", f"--ca-address=127.0.0.1:{self.ports[of]}", f"--token-file={self.token()}", f"--root-file={self.root()}",
+                   f"--socket={self.folder / pod}.sock", f"--trust-domain={domain}", *more, is_shown=is_shown)
+
+    def root(self) -> Path:
+        return self.folder / "data" / "root-cert.pem"
+
+    def token(self) -> Path:
+        file = self.folder / "token"
+        if not file.exists():
+            made = self.command("token", "default/gateway", "--lifetime", "10m")
+            file.touch(0o600)
+            file.write_text(made)
+        return file
+
+    def command(self, *arguments: str) -> str:
+        done = subprocess.run([str(BINARY), *arguments, "--data-dir", str(self.folder / "data")], capture_output=True, text=True, env={},
+                              timeout=LIMIT, cwd=self.folder)
+        if done.returncode != 0:
+            raise Broken(f"countersign {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def ready(self, pod: str) -> None:
+        self.processes[pod].wait_until(self.admins[pod], 200)
+
+    def end(self, pod: str) -> None:
+        self.processes[pod].__exit__()
+
+    def stand_still(self, pod: str) -> None:
+        child = self.processes[pod].child
+        child.send_signal(signal.SIGSTOP)
+        os.waitpid(child.pid, os.WUNTRACED)
+
+    def page(self, pod: str) -> str:
+        return metrics(self.admins[pod])
+
+    def seen(self) -> Tuple[float, Dict[str, str]]:
+        """Of all that answer."""
+        pages = {}
+        for pod in self.shown:
+            try:
+                pages[pod] = self.page(pod)
+            except OSError:
+                continue
+        return time.time(), pages
+
+    def watch(self, rounds: int) -> None:
+        """A round each second."""
+        begin = time.monotonic()
+        for at in range(rounds):
+            time.sleep(max(0.0, begin + at - time.monotonic()))
+            self.recording.rounds.append(self.seen())
+
+    def goes_wrong(self) -> None:
+        self.recording.fault = len(self.recording.rounds)
+
+    def shows(self, pod: str, text: str) -> None:
+        """Until its metrics have what a regular expression asks for."""
+        def missing() -> str:
+            try:
+                page = self.page(pod)
+            except OSError as error:
+                return f"{error}; its log: {self.processes[pod].log.read_text()[-1000:]}"
+            return "" if re.search(text, page, re.MULTILINE) else page
+
+        until(f"{pod} shows {text}", missing)
+
+
+def without_authority(scene: Scene) -> Recording:
+    """Whoever signs is gone for longer than the agent's SVID lives."""
+    scene.replica("pair", is_shown=False)
+    scene.agent("agent", "pair", f"--svid-ttl={TTL}s")
+    scene.ready("agent")
+    scene.watch(3)
+    scene.goes_wrong()
+    scene.end("pair")
+    scene.watch(WATCHED)
+    return scene.recording
+
+
+def of_another_domain(scene: Scene) -> Recording:
+    """What is signed is of another trust domain than agent and replica are told: they were first, so nothing is refused before."""
+    scene.replica("pair", is_shown=False)
+    scene.token()
+    scene.end("pair")
+    scene.agent("agent", "pair", domain="mesh.example")
+    scene.before_istiod("replica", "pair", domain="mesh.example")
+    for pod in ("agent", "replica"):
+        scene.shows(pod, "^countersign_build_info")
+    scene.watch(3)
+    scene.goes_wrong()
+    scene.replica("pair", is_shown=False)
+    scene.watch(15)
+    return scene.recording
+
+
+def without_istiod(scene: Scene) -> Recording:
+    """istiod is gone, and an agent goes on asking a replica in front of it."""
+    scene.replica("istiod", is_shown=False)
+    scene.before_istiod("replica", "istiod")
+    scene.ready("replica")
+    scene.agent("agent", "replica", f"--ca-identity={IDENTITY}", "--svid-ttl=6s", is_shown=False)
+    scene.ready("agent")
+    scene.watch(6)
+    scene.goes_wrong()
+    scene.end("istiod")
+    scene.watch(20)
+    return scene.recording
+
+
+def too_many(scene: Scene) -> Recording:
+    """More agents of short lives than the replica's share of istiod has turns for."""
+    scene.replica("istiod", is_shown=False)
+    scene.before_istiod("replica", "istiod", "--istiod-qps=1")
+    scene.ready("replica")
+    scene.watch(3)
+    scene.goes_wrong()
+    for at in range(BUSY_AGENTS):
+        scene.agent(f"agent-{at}", "replica", f"--ca-identity={IDENTITY}", "--svid-ttl=2s", is_shown=False)
+    scene.watch(30)
+    return scene.recording
+
+
+def hanging_active(scene: Scene) -> Recording:
+    """The active stands still, with its lock in its hand, and shows nothing any more."""
+    scene.replica("replica-0")
+    scene.replica("replica-1")
+    before = scene.seen()
+    scene.stand_still("replica-0")
+    return held([before], scene.seen())
+
+
+def two_pairs(scene: Scene) -> Recording:
+    """A second pair in the namespace of the first."""
+    scene.replica("replica")
+    before = scene.seen()
+    scene.replica("other", data="other")
+    return held([before], scene.seen())
+
+
+def root_from(folder: Path, life: str) -> Path:
+    """A directory with a root and an intermediate of so many days, as Istio's `cacerts` has them."""
+    made = folder / life
+    made.mkdir()
+    days = str(EXPIRES[life])
+    (made / "extensions").write_text(f"basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign\n"
+                                     f"subjectAltName=URI:spiffe://{DOMAIN}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=made)
+
+    for name in ("root", "ca"):
+        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}-key.pem")
+        openssl("req", "-new", "-key", f"{name}-key.pem", "-subj", f"/O={name}", "-out", f"{name}.csr")
+    openssl("x509", "-req", "-in", "root.csr", "-signkey", "root-key.pem", "-days", days, "-extfile", "extensions", "-out", "root-cert.pem")
+    openssl("x509", "-req", "-in", "ca.csr", "-CA", "root-cert.pem", "-CAkey", "root-key.pem", "-CAcreateserial", "-days", days, "-extfile",
+            "extensions", "-out", "ca-cert.pem")
+    shutil.copy(made / "ca-cert.pem", made / "cert-chain.pem")
+    for name in ("root-key.pem", "root.csr", "ca.csr", "extensions", "root-cert.srl"):
+        (made / name).unlink(missing_ok=True)
+    return made
+
+
+def near_its_end(scene: Scene) -> Recording:
+    """A plugged-in authority, and its root, of three weeks; before it another pair with one of more than a year."""
+    scene.replica("replica", "--source=plugged-in", f"--ca-dir={root_from(scene.folder, 'long')}", data="before")
+    before = scene.seen()
+    scene.end("replica")
+    scene.replica("replica", "--source=plugged-in", f"--ca-dir={root_from(scene.folder, 'short')}")
+    return held([before], scene.seen())
+
+
+def unusable_authority(scene: Scene) -> Recording:
+    """The certificate of a plugged-in authority is overwritten."""
+    place = root_from(scene.folder, "long")
+    scene.replica("replica", "--source=plugged-in", f"--ca-dir={place}")
+    before = scene.seen()
+    (place / "ca-cert.pem").write_text("no certificate\n")
+    scene.shows("replica", r'^countersign_authority_reloads_total\{outcome="refused"\} [1-9]')
+    return held([before], scene.seen())
+
+
+def without_the_other(scene: Scene) -> Recording:
+    """The bundle endpoint of another trust domain is gone, and a replica that starts anew, and asks at once, has asked in vain."""
+    endpoint = free_port()
+    scene.replica("other", f"--bundle-endpoint=127.0.0.1:{endpoint}", "--bundle-refresh-hint=1s", data="other", domain="other.example",
+                  is_shown=False)
+    scene.replica("replica")
+    scene.command("federation", "create", "other.example", "--url", f"https://127.0.0.1:{endpoint}/", "--endpoint-id",
+                  "spiffe://other.example/countersign/serving", "--bundle", str(scene.folder / "other" / "root-cert.pem"))
+    scene.shows("replica", r"^countersign_federated_bundle_fetched_timestamp_seconds\{")
+    before = scene.seen()
+    for pod in ("other", "replica"):
+        scene.end(pod)
+    scene.replica("replica")
+    scene.shows("replica", r'^countersign_federated_bundle_fetches_total\{outcome="unreachable"\} [2-9]')
+    scene.shows("replica", r"^countersign_federated_bundle_fetched_timestamp_seconds\{")
+    return held([before], scene.seen())
+
+
+def deaf_follower(scene: Scene) -> Recording:
+    """An agent stands still while there is another root to know."""
+    scene.replica("replica")
+    scene.agent("agent", "replica", is_shown=False)
+    scene.ready("agent")
+    scene.shows("replica", r'^countersign_trust_followers\{state="current"\} 2')
+    before = scene.seen()
+    scene.stand_still("agent")
+    scene.command("authority", "x509", "prepare")
+    scene.shows("replica", r'^countersign_trust_followers\{state="behind"\} 1')
+    return held([before], scene.seen())
+
+
+def lost_output(scene: Scene) -> Recording:
+    """A file stands where the agent's folder was, and is still there when that is read back the next time."""
+    scene.replica("pair", is_shown=False)
+    place = scene.folder / "output"
+    scene.agent("agent", "pair", f"--output-dir={place}")
+    scene.ready("agent")
+    scene.shows("agent", r'^countersign_output_verified_timestamp_seconds\{output="files"\}')
+    before = scene.seen()
+    shutil.rmtree(place)
+    place.write_text("in the way\n")
+
+    def age() -> float:
+        shown = re.search(r'^countersign_output_verified_timestamp_seconds\{output="files"\} (\S+)$', scene.page("agent"), re.MULTILINE)
+        return time.time() - float(shown[1])
+
+    until("the output is found wrong", lambda: "" if age() > OUTPUT_CHECK + 2 else f"verified {age():.0f} s ago")
+    return held([before], scene.seen())
+
+
+SCENES: List[Callable[[Scene], Recording]] = [
+    lost_output, without_authority, too_many, without_istiod, of_another_domain, hanging_active, two_pairs, near_its_end, unusable_authority,
+    without_the_other, deaf_follower,
+]
+
+
+def recorded() -> Dict[str, Recording]:
+    """All of them, by the names of their functions."""
+    def of(make: Callable[[Scene], Recording]) -> Recording:
+        with ExitStack() as running:
+            try:
+                return make(Scene(running))
+            except Broken as error:
+                raise Broken(f"{make.__name__}: {error}") from error
+
+    with ThreadPoolExecutor(len(SCENES)) as pool:
+        return dict(zip((make.__name__ for make in SCENES), pool.map(of, SCENES)))

@@ -47,6 +47,7 @@ mod status;
 #[cfg(test)]
 mod testing;
 mod tls_listener;
+mod trace_context;
 pub mod trust_client;
 mod trust_messages;
 pub mod trust_service;

@@ -50,6 +50,7 @@ mod room;
 pub mod signing_session;
 pub mod signing_state;
 pub mod socket_output;
+mod spans;
 pub mod state_condition;
 pub mod state_manifest;
 pub mod svid_publisher;

@@ -8,7 +8,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     authentication::{PeerConnection, evidence_of},
+    raw_message::CREATE_CERTIFICATE,
     status::status_of,
+    trace_context::{answering, callers_context},
 };
 use crate::{
     proto::istio::v1::auth::{
@@ -33,11 +35,8 @@ impl CertificateService {
     pub(super) fn new(create: Arc<CreateCertificate>) -> Self {
         Self { create, lines: LineLimit::default() }
     }
-}
 
-#[tonic::async_trait]
-impl IstioCertificateService for CertificateService {
-    async fn create_certificate(
+    async fn answer(
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
@@ -54,6 +53,17 @@ impl IstioCertificateService for CertificateService {
                 Err(status)
             }
         }
+    }
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for CertificateService {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let caller = callers_context(request.metadata());
+        answering(CREATE_CERTIFICATE, caller, self.answer(request)).await
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     },
     raw_message::{CREATE_CERTIFICATE, GivesRaw},
     rustls_parts::store_of,
+    trace_context::calling,
 };
 use crate::{
     domain::{clock::Clock, x509::TrustBundle},
@@ -76,7 +77,8 @@ impl IstiodClient {
         let mut client = Grpc::new(kept.channel.clone());
         let mut suspected = Suspected { client: self, kept, is_good: false };
         client.ready().await.map_err(|error| AskError::Unreachable(with_causes(&error)))?;
-        let answer = client.unary(passed(request)?, PathAndQuery::from_static(CREATE_CERTIFICATE), GivesRaw).await;
+        let call = async |request| client.unary(request, PathAndQuery::from_static(CREATE_CERTIFICATE), GivesRaw).await;
+        let answer = calling(CREATE_CERTIFICATE, &self.at.address, passed(request)?, call).await;
         let answer = answer.map(|response| response.into_inner().cert_chain).map_err(|status| error_of(&status));
         suspected.is_good = !matches!(answer, Err(AskError::Unreachable(_)));
         answer

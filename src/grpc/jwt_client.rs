@@ -7,6 +7,7 @@ use tonic::Request;
 use super::{
     ca_client::{CaClient, Heard, Question},
     jwt_service::minted_of,
+    trace_context::{MINT, calling},
 };
 use crate::{
     domain::jwt::Audiences,
@@ -32,10 +33,12 @@ impl JwtMinter for PairMinter {
                 let audiences = audiences.as_slice().to_vec();
                 let mut request = Request::new(MintRequest { audiences, ..MintRequest::default() });
                 self.0.add_extras(request.metadata_mut());
+                let address = question.address.clone();
                 let (channel, request) = question.bring(request);
                 let heard = &heard;
                 async move {
-                    let answer = JwtServiceClient::new(channel).mint(request).await;
+                    let mint = async |request| JwtServiceClient::new(channel).mint(request).await;
+                    let answer = calling(MINT, &address, request, mint).await;
                     heard.note(answer.as_ref().err());
                     answer.map(tonic::Response::into_inner)
                 }

@@ -10,6 +10,7 @@ use zeroize::Zeroize as _;
 use super::{
     authentication::{PeerConnection, evidence_of},
     status::status_of_mint,
+    trace_context::{MINT, answering, callers_context},
 };
 use crate::{
     domain::{identity::SpiffeIdError, jwt::Audiences},
@@ -34,11 +35,8 @@ impl JwtMint {
     pub(super) fn new(mint: Arc<MintJwtSvid>) -> Self {
         Self { mint, lines: LineLimit::default() }
     }
-}
 
-#[tonic::async_trait]
-impl JwtService for JwtMint {
-    async fn mint(&self, request: Request<MintRequest>) -> Result<Response<MintResponse>, Status> {
+    async fn answer(&self, request: Request<MintRequest>) -> Result<Response<MintResponse>, Status> {
         let (metadata, extensions, message) = request.into_parts();
         let evidence = evidence_of(&metadata, &extensions);
         let peer = extensions.get::<PeerConnection>();
@@ -52,6 +50,14 @@ impl JwtService for JwtMint {
                 Err(status)
             }
         }
+    }
+}
+
+#[tonic::async_trait]
+impl JwtService for JwtMint {
+    async fn mint(&self, request: Request<MintRequest>) -> Result<Response<MintResponse>, Status> {
+        let caller = callers_context(request.metadata());
+        answering(MINT, caller, self.answer(request)).await
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep_until, timeout},
 };
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status, transport::Channel};
 use zeroize::Zeroize as _;
 
 use super::{
@@ -30,6 +30,7 @@ use super::{
     pair_service::{ANSWERED, STILL_ACTIVE},
     pair_trust::PairTrustClient,
     status::said_by,
+    trace_context::{FORWARD_CERTIFICATE, FORWARD_MINT, calling},
 };
 use crate::{
     domain::{
@@ -193,13 +194,13 @@ impl PairClient {
     /// Has the active do something for a caller, once.
     async fn ask_active<T>(
         &self,
-        call: impl AsyncFnOnce(PairServiceClient<Channel>) -> Result<Response<T>, Status>,
+        call: impl AsyncFnOnce(PairServiceClient<Channel>, &str) -> Result<Response<T>, Status>,
     ) -> Result<T, ForwardError> {
         let active = self.active_or_why_not().map_err(ForwardError::NoActive)?;
         let line = self.forwarding.to(&active.endpoint).map_err(ForwardError::NoActive)?;
         // a caller that gives up on a slow answer doubts the active as much as one that gets an error
         let mut doubt = Doubt { client: self, line: Some(line.clone()), is_dispelled: false };
-        let status = match call(PairServiceClient::new(line.channel)).await {
+        let status = match call(PairServiceClient::new(line.channel), &active.replica).await {
             Ok(response) => {
                 doubt.is_dispelled = true;
                 return Ok(response.into_inner());
@@ -252,7 +253,10 @@ impl Pair for PairClient {
     ) -> BoxFuture<'a, Result<Vec<String>, ForwardError>> {
         Box::pin(async move {
             let message = forwarded(request, evidence, &self.replica);
-            let call = async |mut client: PairServiceClient<Channel>| client.create_certificate(message).await;
+            let call = async |mut client: PairServiceClient<Channel>, active: &str| {
+                let call = async |request| client.create_certificate(request).await;
+                calling(FORWARD_CERTIFICATE, active, Request::new(message), call).await
+            };
             Ok(self.ask_active(call).await?.cert_chain)
         })
     }
@@ -265,7 +269,10 @@ impl Pair for PairClient {
         Box::pin(async move {
             let proof = Some(proof_of(evidence, &self.replica));
             let message = ForwardedMint { request: Some(mint_request(request)), proof };
-            let call = async |mut client: PairServiceClient<Channel>| client.mint_jwt_svid(message).await;
+            let call = async |mut client: PairServiceClient<Channel>, active: &str| {
+                let call = async |request| client.mint_jwt_svid(request).await;
+                calling(FORWARD_MINT, active, Request::new(message), call).await
+            };
             minted_of(self.ask_active(call).await?).map_err(ForwardError::NoActive)
         })
     }

@@ -18,6 +18,7 @@ use super::{
     known_peers::KnownPeers,
     policy_report::PassedReports,
     status::{status_of, status_of_mint},
+    trace_context::{FORWARD_CERTIFICATE, FORWARD_MINT, answering, callers_context},
 };
 use crate::{
     domain::{
@@ -119,6 +120,35 @@ impl ReplicaService {
         Self { create, mint, history, denial, federation, enforcement, peers, lines: LineLimit::default() }
     }
 
+    async fn signed(&self, request: Request<ForwardedRequest>) -> Result<Response<IstioCertificateResponse>, Status> {
+        let (_, extensions, mut forwarded) = request.into_parts();
+        let replica = self.peers.name(&extensions, std::mem::take(&mut forwarded.replica))?;
+        let request = forwarded.request.take().ok_or_else(|| Status::invalid_argument("request is missing"))?;
+        let evidence = self.believed(forwarded, &replica)?;
+        match self.create.answer_forwarded(&signing_request(request), &evidence, &replica).await {
+            Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
+            Err(error) => {
+                let status = status_of(&error);
+                Err(self.refusal((&error, status), "create_certificate_refused", replica, evidence.source))
+            }
+        }
+    }
+
+    async fn minted(&self, request: Request<ForwardedMint>) -> Result<Response<MintResponse>, Status> {
+        let (_, extensions, ForwardedMint { request, proof }) = request.into_parts();
+        let mut proof = proof.unwrap_or_default();
+        let replica = self.peers.name(&extensions, std::mem::take(&mut proof.replica))?;
+        let evidence = self.believed(proof, &replica)?;
+        let request = jwt_svid_request(request.unwrap_or_default()).map_err(answered)?;
+        match self.mint.answer_forwarded(&request, &evidence, &replica).await {
+            Ok(minted) => Ok(Response::new(mint_response(&minted))),
+            Err(error) => {
+                let status = status_of_mint(&error);
+                Err(self.refusal((&error, status), "jwt_svid_refused", replica, evidence.source))
+            }
+        }
+    }
+
     /// What another replica's caller brought, unless it is the replica itself that asks for what it may not have.
     fn believed(&self, forwarded: ForwardedRequest, replica: &str) -> Result<Evidence, Status> {
         let evidence = evidence_of(forwarded)?;
@@ -187,32 +217,13 @@ impl PairService for ReplicaService {
         &self,
         request: Request<ForwardedRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let (_, extensions, mut forwarded) = request.into_parts();
-        let replica = self.peers.name(&extensions, std::mem::take(&mut forwarded.replica))?;
-        let request = forwarded.request.take().ok_or_else(|| Status::invalid_argument("request is missing"))?;
-        let evidence = self.believed(forwarded, &replica)?;
-        match self.create.answer_forwarded(&signing_request(request), &evidence, &replica).await {
-            Ok(cert_chain) => Ok(Response::new(IstioCertificateResponse { cert_chain })),
-            Err(error) => {
-                let status = status_of(&error);
-                Err(self.refusal((&error, status), "create_certificate_refused", replica, evidence.source))
-            }
-        }
+        let caller = callers_context(request.metadata());
+        answering(FORWARD_CERTIFICATE, caller, self.signed(request)).await
     }
 
     async fn mint_jwt_svid(&self, request: Request<ForwardedMint>) -> Result<Response<MintResponse>, Status> {
-        let (_, extensions, ForwardedMint { request, proof }) = request.into_parts();
-        let mut proof = proof.unwrap_or_default();
-        let replica = self.peers.name(&extensions, std::mem::take(&mut proof.replica))?;
-        let evidence = self.believed(proof, &replica)?;
-        let request = jwt_svid_request(request.unwrap_or_default()).map_err(answered)?;
-        match self.mint.answer_forwarded(&request, &evidence, &replica).await {
-            Ok(minted) => Ok(Response::new(mint_response(&minted))),
-            Err(error) => {
-                let status = status_of_mint(&error);
-                Err(self.refusal((&error, status), "jwt_svid_refused", replica, evidence.source))
-            }
-        }
+        let caller = callers_context(request.metadata());
+        answering(FORWARD_MINT, caller, self.minted(request)).await
     }
 
     async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {

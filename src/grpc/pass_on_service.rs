@@ -29,6 +29,7 @@ use super::{
     certificate_service::signing_request,
     raw_message::{CREATE_CERTIFICATE, TakesRaw},
     status::{NO_IMPERSONATION, NOT_AUTHENTICATED, signing_error},
+    trace_context::{answering, callers_context},
 };
 use crate::{
     proto::istio::v1::auth::{
@@ -142,7 +143,9 @@ impl ServerStreamingService<Bytes> for HeadFirst {
     type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let answer: BoxFuture<_, _> = Box::pin(self.0.clone().create_certificate(request));
+        let caller = callers_context(request.metadata());
+        let answer = self.0.clone().create_certificate(request);
+        let answer: BoxFuture<_, _> = Box::pin(answering(CREATE_CERTIFICATE, caller, answer));
         ready(Ok(Response::new(once(answer))))
     }
 }

@@ -32,7 +32,10 @@ use crate::{
         },
         google::rpc,
     },
-    service::context_acceptance::{AcceptanceBook, StreamEntry},
+    service::{
+        context_acceptance::{AcceptanceBook, StreamEntry},
+        metrics::{Metrics, OpenStream},
+    },
 };
 
 /// The service.
@@ -40,6 +43,7 @@ pub(super) struct SecretDiscovery {
     secrets: Phases<SecretSet>,
     /// What clients have accepted of the contexts of Services.
     book: Arc<AcceptanceBook>,
+    metrics: Arc<Metrics>,
 }
 
 /// One protocol's side of one stream, without I/O.
@@ -48,6 +52,9 @@ trait Session: Default + Send + 'static {
     type Request: Send + 'static;
     /// What it is answered.
     type Response: Send + 'static;
+
+    /// Whether the client does not accept what it was sent.
+    fn is_refusal(request: &Self::Request) -> bool;
 
     /// Takes note of a request: an acknowledgement, a refusal, a change of names.
     ///
@@ -68,8 +75,12 @@ trait Session: Default + Send + 'static {
 }
 
 impl SecretDiscovery {
-    pub(super) fn server(secrets: Phases<SecretSet>, book: Arc<AcceptanceBook>) -> SecretDiscoveryServiceServer<Self> {
-        SecretDiscoveryServiceServer::new(Self { secrets, book })
+    pub(super) fn server(
+        secrets: Phases<SecretSet>,
+        book: Arc<AcceptanceBook>,
+        metrics: Arc<Metrics>,
+    ) -> SecretDiscoveryServiceServer<Self> {
+        SecretDiscoveryServiceServer::new(Self { secrets, book, metrics })
     }
 
     fn exchange<S: Session>(&self, requests: Streaming<S::Request>) -> Response<Responses<S::Response>> {
@@ -80,6 +91,7 @@ impl SecretDiscovery {
             phases: self.secrets.subscribe(),
             current: None,
             entry: self.book.entry(),
+            counted: self.metrics.open_stream(),
         };
         let responses =
             stream::try_unfold(exchange, |mut exchange| async { Ok(Some((exchange.next().await?, exchange))) });
@@ -98,6 +110,7 @@ struct Exchange<S: Session> {
     phases: Phases<SecretSet>,
     current: Option<Arc<SecretSet>>,
     entry: StreamEntry,
+    counted: OpenStream,
 }
 
 impl<S: Session> Exchange<S> {
@@ -111,7 +124,12 @@ impl<S: Session> Exchange<S> {
         loop {
             tokio::select! {
                 request = self.requests.message(), if !self.half_closed => match request? {
-                    Some(request) => self.session.note(request)?,
+                    Some(request) => {
+                        if S::is_refusal(&request) {
+                            self.counted.refused();
+                        }
+                        self.session.note(request)?;
+                    }
                     None => self.half_closed = true,
                 },
                 secrets = self.phases.next() => self.current = Some(secrets?),
@@ -122,6 +140,7 @@ impl<S: Session> Exchange<S> {
             };
             self.entry.take(self.session.accepted().take_news());
             if let Some(response) = response {
+                self.counted.pushed();
                 return Ok(response);
             }
         }
@@ -178,5 +197,5 @@ fn number_of(nonce: &str) -> Option<u64> {
 
 /// A refused response is not sent again: it would be refused again. The next change may fare better.
 fn log_refusal(node: &str, error: &rpc::Status) {
-    warn!(node, error = error.message, "a client refused the secrets it was sent");
+    warn!(event = "secrets_refused", node, error = error.message, "a client refused the secrets it was sent");
 }

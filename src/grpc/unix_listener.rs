@@ -296,7 +296,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let still_ours = fs::symlink_metadata(&self.path).is_ok_and(|metadata| inode(&metadata) == self.inode);
         if still_ours && let Err(error) = fs::remove_file(&self.path) {
-            warn!(path = %self.path.display(), %error, "the socket file could not be removed");
+            warn!(event = "socket_not_removed", path = %self.path.display(), %error);
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     proto::WORKLOAD_DESCRIPTORS,
     service::{
         context_acceptance::AcceptanceBook,
+        metrics::Metrics,
         policy_follower::PeersReceiver,
         published_trust::{PublishedTrust, TrustReceiver},
         svid_publisher::WorkloadIdentity,
@@ -64,7 +65,7 @@ const MAX_STREAMS: u32 = 100_000;
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Serves `identities`, `trust` beside them, JWT-SVIDs from `jwt`, and validation contexts if policies are followed, on `listener` until
-/// `shutdown` resolves; then every stream ends with `Unavailable`.
+/// `shutdown` resolves; then every stream ends with `Unavailable`. Streams of secret discovery are counted in `metrics`.
 ///
 /// Health of the whole server (`""`) is `SERVING` while an SVID of the first is held that has not expired, `NOT_SERVING` before and
 /// after: a probe that passes means that a caller gets an identity. That the socket accepts shows in any answer at all.
@@ -80,6 +81,7 @@ pub async fn serve(
     trust: Option<ServedTrust>,
     policies: Option<ServedPolicies>,
     jwt: ServedJwt,
+    metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let identities = identities.into();
@@ -91,7 +93,7 @@ pub async fn serve(
     let mut routes = RoutesBuilder::default();
     routes
         .add_service(WorkloadApi::guarded(Phases::new(messages.subscribe()), identities.clone(), jwt))
-        .add_service(SecretDiscovery::server(Phases::new(secrets.subscribe()), book))
+        .add_service(SecretDiscovery::server(Phases::new(secrets.subscribe()), book, metrics))
         .add_service(health_server);
     add_reflection(&mut routes, WORKLOAD_DESCRIPTORS)?;
     let router = Server::builder().max_concurrent_streams(MAX_STREAMS).add_routes(routes.routes());

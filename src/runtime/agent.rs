@@ -33,7 +33,7 @@ use crate::{
     },
     http::admin,
     service::{
-        metrics::{ExpiringCertificate, Metrics},
+        metrics::Metrics,
         readiness::Readiness,
         socket_output::{NOBODY_YET, SocketOutput},
     },
@@ -59,11 +59,17 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 ///
 /// When the socket can't be had, or a critical task ended.
 pub fn run(config: AgentConfig, environment: &Environment) -> Result<(), AgentFailed> {
-    telemetry::start(config.log_format, environment).map_err(AgentFailed::of)?;
     // a sidecar has its gateway's cores to share: one thread serves thousands of streams, and each more costs memory
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(AgentFailed::of)?;
-    let work = async |shutdown| keep_and_serve(config, shutdown).await;
+    let format = config.log_format;
+    let traces =
+        telemetry::start("countersign-agent", format, environment, runtime.handle()).map_err(AgentFailed::of)?;
+    let work = async |shutdown| {
+        let result = keep_and_serve(config, shutdown).await;
+        traces.end().await;
+        result
+    };
     let result = runtime.block_on(shutdown::run(work)).map_err(AgentFailed::of).flatten();
     runtime.shutdown_background();
     result
@@ -104,10 +110,9 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let output = SocketOutput { clock: Arc::clone(&clock) as _, metrics: Arc::clone(&metrics) };
     let shown = output.run(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
     spawn(&mut supervisor, "readiness", async move { match shown.await {} }, &shutdown);
-    metrics.follow(ExpiringCertificate::Svid, stats);
     metrics.follow_identity(identity);
     metrics.follow_trust(trust.trust.clone(), None);
-    start_admin(config.admin_listen, (metrics, clock), readiness, &shutdown, &mut supervisor).await?;
+    start_admin(config.admin_listen, (Arc::clone(&metrics), clock), readiness, &shutdown, &mut supervisor).await?;
     spawn(&mut supervisor, "roots", renew_on_change(client.roots(), publisher.renew_now(), random), &shutdown);
     let keep = async move {
         await_first(&client.roots()).await;
@@ -116,7 +121,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     spawn(&mut supervisor, "identity", keep, &shutdown);
     let asked = shutdown.clone();
     let leaving = async move { asked.requested().await };
-    let socket = workload_server::serve(listener, identities, Some(trust), policies, jwt, leaving);
+    let socket = workload_server::serve(listener, identities, Some(trust), policies, jwt, metrics, leaving);
     supervisor.spawn("socket", socket);
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
 }

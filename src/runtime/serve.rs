@@ -90,12 +90,17 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 ///
 /// When it can't start, or a critical task ended.
 pub fn run(config: ServeConfig, environment: &Environment) -> Result<(), ServeFailed> {
-    telemetry::start(config.log_format, environment).map_err(ServeFailed::of)?;
-    listeners::raise_descriptor_limit();
     // what must go on under any load has a thread of its own
     let control = runtime("control", 1)?;
     let main = runtime("main", std::thread::available_parallelism().map_or(2, std::num::NonZero::get))?;
-    let work = async |shutdown| serve(config, shutdown, control.handle()).await;
+    let traces =
+        telemetry::start("countersign", config.log_format, environment, main.handle()).map_err(ServeFailed::of)?;
+    listeners::raise_descriptor_limit();
+    let work = async |shutdown| {
+        let result = serve(config, shutdown, control.handle()).await;
+        traces.end().await;
+        result
+    };
     let result = main.block_on(shutdown::run(work)).map_err(ServeFailed::of).flatten();
     main.shutdown_background();
     control.shutdown_background();
@@ -175,8 +180,8 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let Started { serving, slot, left, all_answered } =
         start_signing(signing, trust, &identities, config.drain, &shutdown, control, &mut supervisor);
     finding.into_iter().for_each(|(name, task)| supervisor.spawn(name, until_gone(task, all_answered.clone())));
-    let clock = Arc::clone(&identities.clock);
-    let of = bundle_endpoint::Of { trust: published, serving: serving.identity.clone(), clock, left };
+    let (clock, metrics) = (Arc::clone(&identities.clock), Arc::clone(&identities.metrics));
+    let of = bundle_endpoint::Of { trust: published, serving: serving.identity.clone(), clock, metrics, left };
     bundle_endpoint::start(endpoint, of, (&shutdown, &mut supervisor));
     policy_objects::start_probes(probes, serving.identity.clone(), &identities, (&shutdown, &mut supervisor));
     if let Some((files, authority)) = plugged_in {
@@ -239,7 +244,10 @@ async fn start_workload_socket(
     trust.renew(&follower, identities, (shutdown, &mut *supervisor));
     supervisor.spawn("workload identity", until(shutdown, publisher.run()));
     let served = (own.serve(id, (shutdown, &mut *supervisor)), jwt);
-    supervisor.spawn("workload socket", socket.serve(bound, identity, served, shutdown.clone()));
+    supervisor.spawn(
+        "workload socket",
+        socket.serve(bound, identity, served, Arc::clone(&identities.metrics), shutdown.clone()),
+    );
     Ok(Some(follower))
 }
 

@@ -9,7 +9,10 @@ mod server_names;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 pub(super) use self::asked::Asked;
@@ -153,7 +156,9 @@ impl CreateCertificate {
         evidence: &Evidence,
         held_here: &Semaphore,
     ) -> Result<Vec<String>, CreateError> {
+        let begun = Instant::now();
         let answer = self.answer_asked(&self.asked(request), evidence, held_here).await;
+        self.metrics.request_took(begun.elapsed());
         self.metrics.request_ended(answer.as_ref().map_or_else(CreateError::outcome, |_| RequestOutcome::Issued));
         answer
     }
@@ -215,6 +220,7 @@ impl CreateCertificate {
         caller: Caller,
         id: SpiffeId,
     ) -> Result<Vec<String>, CreateError> {
+        let begun = Instant::now();
         let csr = VerifiedCsr::from_pem(request.csr.as_bytes())?;
         let signed_at = self.clock.now();
         if !session.covers(self.clock.boot()) {
@@ -230,6 +236,7 @@ impl CreateCertificate {
         session.record_handed_out(authority.id(), sequence, not_after, signed_at).await?;
         let issuance = self.issuance(session.term(), &issued, id, signed_at, caller, authority.id());
         self.log.append(IssuanceEvent::Issued(issuance.clone())).await?;
+        self.metrics.signing_took(begun.elapsed());
         let Issuance { id, serial, not_after, proof, authority: key, term, replica, .. } = issuance;
         if !session.covers(self.clock.boot()) {
             // on record, so it must be marked; whoever is active now signs another one

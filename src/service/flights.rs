@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use opentelemetry::context::FutureExt as _;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 /// Says which questions are equal: a hash of all that counts.
 pub(super) type Key = [u8; 32];
@@ -54,12 +56,14 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         let (answer, flight) = watch::channel(None);
         flights.insert(key, flight.clone());
         let landing = Landing { flights: Arc::clone(&self.0), key };
-        tokio::spawn(async move {
+        let flown = async move {
             let outcome = work.await;
             // whoever comes from here on begins anew: answers are not kept here
             drop(landing);
             answer.send_replace(Some(outcome));
-        });
+        };
+        // in the trace of the first, whose question it is
+        tokio::spawn(flown.in_current_span().with_current_context());
         Ok(Joined::First(flight))
     }
 }

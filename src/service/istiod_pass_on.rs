@@ -138,7 +138,9 @@ impl PassOn {
         held_here: &Semaphore,
     ) -> Result<Vec<String>, PassOnError> {
         let _counted = self.under_way.begin();
+        let begun = Instant::now();
         let answer = self.answered(request, held_here).await;
+        self.metrics.request_took(begun.elapsed());
         self.metrics.request_ended(answer.as_ref().map_or_else(PassOnError::outcome, |_| RequestOutcome::Issued));
         answer
     }

@@ -1,6 +1,8 @@
 //! What is counted and measured. Every family stands in [`MetricName`], and is registered by that.
 
 mod citadel;
+mod discovery;
+mod durations;
 mod federation;
 mod istiod;
 mod label_values;
@@ -23,10 +25,12 @@ use prometheus_client::{
 };
 
 use self::{
-    citadel::CitadelMetrics, federation::FederationMetrics, istiod::IstiodMetrics, names::PAIR, outputs::Outputs,
-    policies::PolicyMetrics, policy_objects::PolicyObjectMetrics, renewals::RenewalMetrics, trust::TrustMetrics,
+    citadel::CitadelMetrics, discovery::DiscoveryMetrics, durations::Durations, federation::FederationMetrics,
+    istiod::IstiodMetrics, names::PAIR, outputs::Outputs, policies::PolicyMetrics, policy_objects::PolicyObjectMetrics,
+    renewals::RenewalMetrics, trust::TrustMetrics,
 };
 pub use self::{
+    discovery::OpenStream,
     label_values::{
         EventOutcome, ExpiringCertificate, FetchOutcome, FollowerState, ForwardOutcome, IstiodOutcome, NoticeOutcome,
         ObjectWriteOutcome, OutputOutcome, PlaceKind, PolicyObjectState, ReloadOutcome, RenewalOutcome, RequestOutcome,
@@ -51,6 +55,8 @@ pub struct Metrics {
     forwarded: Family<ByLabel<ForwardOutcome>, Counter>,
     token_reviews: Family<ByLabel<ReviewOutcome>, Counter>,
     istiod: IstiodMetrics,
+    durations: Durations,
+    discovery: DiscoveryMetrics,
     held: Gauge,
     active: Gauge,
     state_altered: Gauge,
@@ -115,6 +121,8 @@ impl Metrics {
             forwarded: zeroed(ForwardOutcome::ALL),
             token_reviews: zeroed(ReviewOutcome::ALL),
             istiod: IstiodMetrics::new(),
+            durations: Durations::new(),
+            discovery: DiscoveryMetrics::default(),
             held: Gauge::default(),
             active: Gauge::default(),
             state_altered: Gauge::default(),
@@ -364,14 +372,14 @@ mod tests {
         let stats: [Arc<RenewalStats>; 2] = Default::default();
         for (stats, end) in stats.iter().zip([1_800_000_000, 1_700_000_000]) {
             metrics.follow(ExpiringCertificate::Svid, Arc::clone(stats));
-            stats.renewed(Timestamp::from_seconds(end));
+            stats.renewed(Timestamp::from_seconds(0), Timestamp::from_seconds(end));
         }
         let first = "countersign_certificate_expiry_timestamp_seconds{certificate=\"svid\"} 1700000000";
         let sum = "countersign_svid_renewals_total{outcome=\"renewed\"} 2";
         assert_eq!([first, sum].map(|expected| line(&metrics, expected).unwrap()), [first, sum]);
         stats[1].withdrawn();
         assert_eq!(line(&metrics, first).as_deref(), Some(first), "the other one does not hide that it has ended");
-        stats[1].renewed(Timestamp::from_seconds(1_900_000_000));
+        stats[1].renewed(Timestamp::from_seconds(0), Timestamp::from_seconds(1_900_000_000));
         let next = "countersign_certificate_expiry_timestamp_seconds{certificate=\"svid\"} 1800000000";
         assert_eq!(line(&metrics, next).as_deref(), Some(next));
     }

@@ -13,7 +13,11 @@ use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{
+    Instrument as _, debug,
+    field::{Empty, display},
+    info, warn,
+};
 
 use self::{answer::CheckedAnswer, schedule::retry_after};
 pub use self::{
@@ -23,6 +27,7 @@ pub use self::{
 use super::{
     ca_roots::FollowedRoots,
     ports::{CertificateAuthority, SelfCheck, SignError, SignedChain},
+    spans::{noted, step},
 };
 use crate::domain::{
     authority::renewal::{due_after_receipt, life_at_receipt},
@@ -183,6 +188,7 @@ impl SvidPublisher {
                     due = now.plus(pause);
                 }
             }
+            self.stats.is_due(self.clock.now().plus(due.since(self.clock.boot())));
         }
     }
 
@@ -215,6 +221,14 @@ impl SvidPublisher {
             () = self.reach(Some(due)) => (),
             () = self.renew_now.notified() => (),
         }
+        let renewal = step!("renewal", spiffe_id = Empty, serial = Empty);
+        let obtained = noted(&renewal, self.obtain().instrument(renewal.clone()).await)?;
+        renewal.record("spiffe_id", display(obtained.svid.id()));
+        renewal.record("serial", display(obtained.svid.leaf().serial()));
+        Ok(obtained)
+    }
+
+    async fn obtain(&self) -> Result<Obtained, RenewalError> {
         let key = PrivateKey::generate_p256()?;
         let subject = self.authority.subject().await;
         let request = key.certificate_request(&self.expected.requested_id(subject.as_ref())?)?;
@@ -268,8 +282,9 @@ impl SvidPublisher {
         (self.is_waiting, self.is_at_odds) = (false, false);
         let leaf = svid.leaf();
         self.expected.settle(svid.id());
-        self.stats.renewed(leaf.not_after());
-        info!(id = %svid.id(), serial = %leaf.serial(), not_after = %leaf.not_after(), "published a new SVID");
+        self.stats.renewed(leaf.not_before(), leaf.not_after());
+        let (id, serial, not_after) = (svid.id(), leaf.serial(), leaf.not_after());
+        info!(event = "svid_published", %id, %serial, %not_after, "published a new SVID");
         self.replace(|revision| WorkloadIdentity {
             id: svid.id().clone(),
             bundle: Arc::new(bundle),
@@ -314,7 +329,7 @@ impl SvidPublisher {
 
     fn withdraw(&self) {
         let Some(last) = self.published.borrow().clone() else { return };
-        warn!(id = %last.id, "the SVID has expired without a successor and is withdrawn");
+        warn!(event = "svid_withdrawn", id = %last.id, "the SVID has expired without a successor and is withdrawn");
         self.stats.withdrawn();
         self.replace(|revision| WorkloadIdentity {
             id: last.id.clone(),

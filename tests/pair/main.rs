@@ -30,4 +30,5 @@ mod shared_socket;
 mod socket;
 mod start;
 mod stopped;
+mod traces;
 mod turn;

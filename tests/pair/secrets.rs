@@ -1,4 +1,4 @@
-//! What nobody may read in logs or metrics, at the most talkative level.
+//! What nobody may read in logs, metrics or spans, at the most talkative level.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -10,6 +10,7 @@ use crate::{
     pair::Place,
     socket::fetch,
     support::{
+        collector::Collector,
         countersign::{ca_address, countersign, root_file, write_token},
         http::{self, free_port, loopback},
         process::Process,
@@ -26,13 +27,14 @@ fn no_secret_is_written_anywhere_at_any_level() {
     let place = Place::new();
     let data = place.data();
     let (ports, admin_ports) = ([free_port(), free_port()], [free_port(), free_port()]);
+    let collector = Collector::start();
     let mut processes: Vec<Process> =
-        (0..2).map(|index| serve(&place, index, ports[index], admin_ports[index])).collect();
+        (0..2).map(|index| serve(&place, index, ports[index], admin_ports[index], &collector)).collect();
     let caller = Caller::new(&data, "default/client");
     let token_file = place.logs().join("agent.token");
     write_token(&data, "default/agent", &token_file);
     let socket = place.logs().join("agent.sock");
-    processes.push(agent(&place, &socket, &token_file, &ports));
+    processes.push(agent(&place, &socket, &token_file, &ports, &collector));
     wait_until(START, "the agent's socket", || fs::metadata(&socket));
     let keys = [&data.join("workload.sock"), &socket].map(|socket| fetch(socket).x509_svid_key);
     let tokens = ask_well_and_badly(&caller, &data, &ports);
@@ -49,6 +51,17 @@ fn no_secret_is_written_anywhere_at_any_level() {
             written.push((format!("{path} of {port}"), http::get(loopback(port), path).unwrap()));
         }
     }
+    wait_until(START, "the spans of the requests, refused ones too, and of the agent", || {
+        let spans = collector.spans();
+        let has = |process, name| spans.iter().any(|span| span.process == process && span.name == name);
+        let is_refused = spans.iter().any(|span| span.name == "attestation" && span.is_error);
+        if has("agent", "renewal") && has("serve", "signing") && is_refused {
+            Ok(())
+        } else {
+            Err(format!("{spans:#?}"))
+        }
+    });
+    written.push(("spans".to_owned(), String::from_utf8_lossy(&collector.raw()).into_owned()));
     let traced = written.iter().filter(|(_, text)| text.contains("TRACE")).count();
     assert_eq!(traced, processes.len(), "the logs are not at level trace");
 
@@ -68,8 +81,8 @@ fn no_secret_is_written_anywhere_at_any_level() {
     }
 }
 
-fn serve(place: &Place, index: usize, port: u16, admin_port: u16) -> Process {
-    let mut command = talkative();
+fn serve(place: &Place, index: usize, port: u16, admin_port: u16, collector: &Collector) -> Process {
+    let mut command = talkative("serve", collector);
     command.arg("serve").arg("--data-dir").arg(place.data()).args(["--listen", &loopback(port).to_string()]);
     command.args(["--admin-listen", &loopback(admin_port).to_string()]);
     let process = Process::start(&format!("serve-{index}"), place.logs(), &mut command);
@@ -77,8 +90,8 @@ fn serve(place: &Place, index: usize, port: u16, admin_port: u16) -> Process {
     process
 }
 
-fn agent(place: &Place, socket: &Path, token_file: &Path, ports: &[u16]) -> Process {
-    let mut command = talkative();
+fn agent(place: &Place, socket: &Path, token_file: &Path, ports: &[u16], collector: &Collector) -> Process {
+    let mut command = talkative("agent", collector);
     command.arg("agent").arg("--socket").arg(socket).arg("--token-file").arg(token_file);
     command.arg("--root-file").arg(root_file(&place.data()));
     for port in ports {
@@ -87,9 +100,9 @@ fn agent(place: &Place, socket: &Path, token_file: &Path, ports: &[u16]) -> Proc
     Process::start("agent", place.logs(), &mut command)
 }
 
-fn talkative() -> Command {
+fn talkative(name: &str, collector: &Collector) -> Command {
     let mut command = countersign();
-    command.env("COUNTERSIGN_LOG", "trace");
+    command.env("COUNTERSIGN_LOG", "trace").envs(collector.variables(name));
     command
 }
 

@@ -26,7 +26,8 @@ pub(crate) fn is_released() -> bool {
 pub(crate) fn countersign() -> Command {
     let released = env::var_os(RELEASED);
     let mut command = Command::new(released.unwrap_or_else(|| env!("CARGO_BIN_EXE_countersign").into()));
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUNTERSIGN_")) {
+    let is_setting = |name: &str| name.starts_with("COUNTERSIGN_") || name.starts_with("OTEL_");
+    for (name, _) in env::vars_os().filter(|(name, _)| is_setting(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     command
@@ -49,11 +50,23 @@ impl Serve {
 
     /// Starts one and does not wait.
     pub(crate) fn spawn(name: &str, logs: &Path, data: &Path, port: u16, flags: &[&str]) -> Self {
+        Self::spawn_with(name, logs, data, port, flags, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn spawn_with(
+        name: &str,
+        logs: &Path,
+        data: &Path,
+        port: u16,
+        flags: &[&str],
+        variables: &[(String, String)],
+    ) -> Self {
         let admin_port = free_port();
         let mut command = countersign();
         command.arg("serve").arg("--data-dir").arg(data).args(flags);
         command.arg("--listen").arg(loopback(port).to_string());
-        command.arg("--admin-listen").arg(loopback(admin_port).to_string());
+        command.arg("--admin-listen").arg(loopback(admin_port).to_string()).envs(variables.iter().cloned());
         Self { process: Process::start(name, logs, &mut command), port, admin_port }
     }
 
@@ -108,15 +121,37 @@ impl Agent {
         ttl: &str,
         flags: &[&str],
     ) -> Self {
-        let (socket, token) = (logs.join(format!("{name}.sock")), logs.join(format!("{name}.token")));
+        let mut command = Self::command(name, logs, data, account, cas, ttl);
+        Self::started(name, logs, command.args(flags))
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn start_under(
+        name: &str,
+        logs: &Path,
+        data: &Path,
+        account: &str,
+        cas: &[String],
+        variables: &[(String, String)],
+    ) -> Self {
+        let mut command = Self::command(name, logs, data, account, cas, "1h");
+        Self::started(name, logs, command.envs(variables.iter().cloned()))
+    }
+
+    fn command(name: &str, logs: &Path, data: &Path, account: &str, cas: &[String], ttl: &str) -> Command {
+        let (socket, token) = (socket_of(name, logs), logs.join(format!("{name}.token")));
         write_token(data, account, &token);
         let mut command = countersign();
         command.arg("agent").arg("--socket").arg(&socket).arg("--token-file").arg(&token);
-        command.arg("--root-file").arg(root_file(data)).args(["--svid-ttl", ttl]).args(flags);
+        command.arg("--root-file").arg(root_file(data)).args(["--svid-ttl", ttl]);
         for ca in cas {
             command.args(["--ca-address", ca]);
         }
-        let process = Process::start(name, logs, &mut command);
+        command
+    }
+
+    fn started(name: &str, logs: &Path, command: &mut Command) -> Self {
+        let (socket, process) = (socket_of(name, logs), Process::start(name, logs, command));
         wait_until(
             START,
             &format!("the socket of {name}"),
@@ -126,4 +161,8 @@ impl Agent {
         );
         Self { process, socket }
     }
+}
+
+fn socket_of(name: &str, logs: &Path) -> PathBuf {
+    logs.join(format!("{name}.sock"))
 }

@@ -18,6 +18,7 @@
 pub(crate) mod authority;
 pub(crate) mod caller;
 pub(crate) mod certificate;
+pub(crate) mod collector;
 pub(crate) mod countersign;
 pub(crate) mod http;
 pub(crate) mod issuance;

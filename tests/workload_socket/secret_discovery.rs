@@ -1,6 +1,9 @@
 //! Secret discovery with a real client. The rules of the protocols are tested beside their code; here is what only shows
 //! on the wire: contents, held answers, pushes, ends.
 
+use std::time::Duration;
+
+use countersign::domain::clock::Timestamp;
 use countersign::proto::{
     Any,
     envoy::{
@@ -11,14 +14,18 @@ use countersign::proto::{
             secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient,
         },
     },
+    google::rpc,
 };
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Streaming, transport::Channel};
 
 use crate::{
-    support::{Behaviour, ID, Socket, id},
+    support::{Behaviour, DEADLINE, ID, Socket, id},
     workload_api::{end, next},
 };
 
@@ -138,6 +145,42 @@ async fn state_of_the_world_pushes_each_rotation_to_whom_it_concerns() {
     socket.begin_stop();
     assert_eq!(end(&mut identity).await.code(), Code::Unavailable);
     assert_eq!(end(&mut roots).await.code(), Code::Unavailable, "nothing was pushed before the end");
+}
+
+#[tokio::test]
+async fn streams_responses_and_what_is_not_accepted_are_counted() {
+    let socket = Socket::ready().await;
+    let roots = DeltaDiscoveryRequest { resource_names_subscribe: strings(&["ROOTCA"]), ..Default::default() };
+    let (requests, mut one) = stream(&socket, ask(&["default"])).await;
+    let (other_requests, mut other) = delta(&socket, roots).await;
+    let (first, second) = (next(&mut one).await, next(&mut other).await);
+    counts(&socket, ["streams 2", "pushes_total 2", "nacks_total 0"]).await;
+    let error_detail = Some(rpc::Status { message: "no such curve".into(), ..rpc::Status::default() });
+    let refusal = DiscoveryRequest { error_detail: error_detail.clone(), ..acknowledge(&first, &["default"]) };
+    requests.send(refusal).unwrap();
+    let response_nonce = second.nonce;
+    other_requests.send(DeltaDiscoveryRequest { response_nonce, error_detail, ..Default::default() }).unwrap();
+    counts(&socket, ["streams 2", "pushes_total 2", "nacks_total 2"]).await;
+    drop((requests, one));
+    counts(&socket, ["streams 1", "pushes_total 2", "nacks_total 2"]).await;
+}
+
+/// Waits until the metrics of secret discovery say this.
+async fn counts(socket: &Socket, expected: [&str; 3]) {
+    let is_ours = |line: &&str| line.starts_with("countersign_sds_");
+    let mut last = Vec::new();
+    let look = async {
+        loop {
+            let page = socket.metrics.page(Timestamp::from_seconds(0));
+            last = page.lines().filter(is_ours).map(str::to_owned).collect();
+            if expected.iter().all(|line| last.contains(&format!("countersign_sds_{line}"))) {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let seen = timeout(DEADLINE, look).await;
+    assert!(seen.is_ok(), "{expected:?} was to come, last was {last:?}");
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use countersign::{
         workload_server::{self, ServeError, ServedPolicies, ServedTrust},
     },
     service::{
+        metrics::Metrics,
         ports::{BoxFuture, CertificateAuthority, SignError, SignedChain},
         svid_publisher::{Expectation, IdentityReceiver, RenewalStats, SvidPublisher, WorkloadIdentity},
     },
@@ -255,6 +256,7 @@ impl Drop for Running {
 pub(crate) struct Socket {
     pub(crate) publisher: Running,
     pub(crate) path: PathBuf,
+    pub(crate) metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Result<(), ServeError>>,
     _folder: TempDir,
@@ -285,10 +287,12 @@ impl Socket {
         let identity = publisher.identity.clone();
         let known = trust.as_ref().map(|served| served.trust.clone());
         let jwt = ServedJwt { svids: Vec::new(), trust: known, clock: TestClock::new() };
-        let server = tokio::spawn(workload_server::serve(listener, identity, trust, policies, jwt, async {
+        let metrics = Arc::new(Metrics::of_agent());
+        let shown = Arc::clone(&metrics);
+        let server = tokio::spawn(workload_server::serve(listener, identity, trust, policies, jwt, shown, async {
             _ = stopped.await;
         }));
-        Self { publisher, path, stop: Some(stop), server, _folder: folder }
+        Self { publisher, path, metrics, stop: Some(stop), server, _folder: folder }
     }
 
     /// One that serves an SVID of an hour.

@@ -69,9 +69,10 @@ impl CaClient {
     where
         F: Future<Output = Result<T, Status>> + Send,
     {
+        let address = self.endpoints.get(index).map(|endpoint| endpoint.address.clone()).unwrap_or_default();
         let ask = async |channel, bearer| {
             taken.set(false);
-            let answer = call(Question { channel, bearer, taken: taken.clone() }).await;
+            let answer = call(Question { address: address.clone(), channel, bearer, taken: taken.clone() }).await;
             taken.set(false);
             answer
         };

@@ -13,12 +13,14 @@ use tonic_prost::ProstCodec;
 
 use super::ATTEMPT_LIMIT;
 use crate::{
-    grpc::raw_message::CREATE_CERTIFICATE,
+    grpc::{raw_message::CREATE_CERTIFICATE, trace_context::calling},
     proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse},
 };
 
 /// A call that is to be made.
 pub(in crate::grpc) struct Question {
+    /// Where.
+    pub(in crate::grpc) address: String,
     pub(super) channel: Channel,
     pub(super) bearer: Option<AsciiMetadataValue>,
     pub(super) taken: Taken,
@@ -52,11 +54,14 @@ impl Question {
         self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Vec<String>, Status> {
-        let taken = self.taken.clone();
+        let (taken, address) = (self.taken.clone(), self.address.clone());
         let (channel, request) = self.bring(request);
         // the endpoint's own limit ends with the head of the answer
-        let answer = timeout(ATTEMPT_LIMIT, create_certificate(channel, request, &taken)).await;
-        answer.map_err(|_elapsed| Status::deadline_exceeded("no whole answer"))?
+        calling(CREATE_CERTIFICATE, &address, request, async |request| {
+            let answer = timeout(ATTEMPT_LIMIT, create_certificate(channel, request, &taken)).await;
+            answer.map_err(|_elapsed| Status::deadline_exceeded("no whole answer"))?
+        })
+        .await
     }
 }
 

@@ -31,6 +31,10 @@ impl Session for Delta {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
 
+    fn is_refusal(request: &DeltaDiscoveryRequest) -> bool {
+        request.error_detail.is_some()
+    }
+
     fn note(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         check_type_url(&request.type_url)?;
         if let Some(node) = request.node {

@@ -30,6 +30,10 @@ impl Session for StateOfWorld {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
 
+    fn is_refusal(request: &DiscoveryRequest) -> bool {
+        request.error_detail.is_some()
+    }
+
     fn note(&mut self, request: DiscoveryRequest) -> Result<(), Status> {
         check_type_url(&request.type_url)?;
         if let Some(node) = request.node {

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, io, net::Ipv4Addr, net::SocketAddr, sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -18,11 +21,15 @@ use super::{
     until,
 };
 use crate::{
-    domain::clock::Clock,
+    domain::{clock::Clock, x509::Certificate as X509},
     grpc::bundle_tls::{EndpointFilesError, endpoint_with_files, endpoint_with_svid},
     http::bundle_endpoint,
     runtime::{config::BundleEndpointConfig, shutdown::Shutdown, supervisor::Supervisor},
-    service::{published_trust::TrustReceiver, svid_publisher::IdentityReceiver},
+    service::{
+        metrics::{ExpiringCertificate, Metrics},
+        published_trust::TrustReceiver,
+        svid_publisher::IdentityReceiver,
+    },
     storage::endpoint_files::{EndpointContents, EndpointFiles, EndpointReader},
 };
 
@@ -50,6 +57,7 @@ pub(super) struct Of {
     pub(super) trust: TrustReceiver,
     pub(super) serving: IdentityReceiver,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) left: watch::Receiver<bool>,
 }
 
@@ -84,7 +92,7 @@ impl BundleEndpoint {
 
     fn start(self, of: Of, shutdown: &Shutdown, supervisor: &mut Supervisor) {
         let (tls, configured) = watch::channel(None);
-        let Of { trust, serving, clock, left } = of;
+        let Of { trust, serving, clock, metrics, left } = of;
         match self.certificate {
             Certificate::Serving => {
                 let configuring = configure_tls(serving, tls, clock, endpoint_with_svid);
@@ -92,7 +100,7 @@ impl BundleEndpoint {
             }
             Certificate::Files { files, used, config } => {
                 tls.send_replace(Some(config));
-                let followed = async move { match follow(files, *used, tls, clock).await {} };
+                let followed = async move { match follow(files, *used, tls, (clock, metrics)).await {} };
                 supervisor.spawn("bundle endpoint's files", until(shutdown, followed));
             }
         }
@@ -122,8 +130,9 @@ async fn follow(
     files: Arc<EndpointReader>,
     mut used: EndpointContents,
     tls: watch::Sender<Option<Arc<ServerConfig>>>,
-    clock: Arc<dyn Clock>,
+    (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>),
 ) -> Infallible {
+    show_expiry(&metrics, &used);
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut said: Option<String> = None;
@@ -135,6 +144,7 @@ async fn follow(
                 Ok(config) => {
                     info!(event = "bundle_endpoint_certificate", file = %files.files().certificate.display());
                     used = newer;
+                    show_expiry(&metrics, &used);
                     tls.send_replace(Some(config));
                     None
                 }
@@ -146,6 +156,14 @@ async fn follow(
             warn!(event = "bundle_endpoint_certificate_refused", %reason, "the changed files are not used; the last good ones stay");
         }
         said = refused;
+    }
+}
+
+fn show_expiry(metrics: &Metrics, used: &EndpointContents) {
+    // it has been loaded, so it can be read
+    let leaf = CertificateDer::from_pem_slice(&used.certificate).ok().and_then(|leaf| X509::from_der(&leaf).ok());
+    if let Some(leaf) = leaf {
+        metrics.set_expiry(ExpiringCertificate::BundleEndpoint, leaf.not_after());
     }
 }
 

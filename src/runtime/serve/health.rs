@@ -11,7 +11,11 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
-    domain::leadership::{Role, Term},
+    domain::{
+        clock::Timestamp,
+        leadership::{Role, Term},
+        x509::Certificate,
+    },
     grpc::pair_client::PairClient,
     service::{
         leadership::Standing,
@@ -106,7 +110,9 @@ impl Health {
                 }
             }
             _ => {
-                self.metrics.forget_expiry(ExpiringCertificate::Authority);
+                let of_active =
+                    [ExpiringCertificate::Authority, ExpiringCertificate::Intermediate, ExpiringCertificate::JwtKey];
+                of_active.into_iter().for_each(|certificate| self.metrics.forget_expiry(certificate));
                 match self.pair.active_or_why_not() {
                     Ok(active) => {
                         self.metrics.set_role(false, active.term);
@@ -122,8 +128,16 @@ impl Health {
     }
 
     fn show_expiry(&self) {
-        let Some(authority) = self.sessions.borrow().as_ref().map(|session| session.authority()) else { return };
-        self.metrics.set_expiry(ExpiringCertificate::Authority, authority.certificate().not_after());
+        let Some(session) = self.sessions.borrow().clone() else { return };
+        let (authority, jwt_signer) = (session.authority(), session.jwt_signer());
+        let show = |certificate, not_after: Option<Timestamp>| match not_after {
+            Some(not_after) => self.metrics.set_expiry(certificate, not_after),
+            None => self.metrics.forget_expiry(certificate),
+        };
+        show(ExpiringCertificate::Authority, Some(authority.certificate().not_after()));
+        let above = authority.chain().iter().skip(1).map(Certificate::not_after).min();
+        show(ExpiringCertificate::Intermediate, above);
+        show(ExpiringCertificate::JwtKey, jwt_signer.map(|signer| signer.not_after()));
     }
 }
 
@@ -133,10 +147,7 @@ mod tests {
     use tokio::{task::yield_now, time::timeout};
 
     use super::*;
-    use crate::{
-        domain::clock::Timestamp,
-        storage::{data_dir::DataDir, pair_directory::PairDirectory},
-    };
+    use crate::storage::{data_dir::DataDir, pair_directory::PairDirectory};
 
     async fn wait_for(what: &str, holds: impl Fn() -> bool) {
         let wait = async {

@@ -161,6 +161,7 @@ impl WorkloadSocket {
         bound: Option<WorkloadListener>,
         identity: IdentityReceiver,
         (trust, jwt): (ServedTrust, ServedJwt),
+        metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Result<(), workload_server::ServeError> {
         let listener = match bound {
@@ -170,8 +171,8 @@ impl WorkloadSocket {
                 listener = self.take_over() => listener,
             },
         };
-        workload_server::serve(listener, identity, Some(trust), None, jwt, async move { shutdown.requested().await })
-            .await
+        let asked = async move { shutdown.requested().await };
+        workload_server::serve(listener, identity, Some(trust), None, jwt, metrics, asked).await
     }
 
     /// Binds the socket when it falls free. What is in the way is said once, not at each attempt.

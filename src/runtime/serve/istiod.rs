@@ -94,8 +94,8 @@ pub(super) async fn serve(
     let tls = own.tls;
     let trust = published_roots::published(roots.known.clone(), (&shutdown, &mut supervisor));
     seams.metrics.follow_trust(trust.clone(), None);
-    let (serving, clock) = (own.identity.clone(), Arc::clone(&seams.clock));
-    let of = bundle_endpoint::Of { trust, serving, clock, left: left.clone() };
+    let (serving, clock, metrics) = (own.identity.clone(), Arc::clone(&seams.clock), Arc::clone(&seams.metrics));
+    let of = bundle_endpoint::Of { trust, serving, clock, metrics, left: left.clone() };
     bundle_endpoint::start(endpoint, of, (&shutdown, &mut supervisor));
     #[cfg(feature = "kubernetes")]
     let policy = if let (Some(member), Some(cluster), Some(object)) = (leaving.member, &istiod.cluster, roots.object) {

@@ -6,11 +6,18 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, sleep_until, timeout},
 };
+use tracing::{Instrument as _, Span, info_span};
 
 use super::{Asked, CreateCertificate, CreateError, HOLD_LIMIT};
 use crate::{
     domain::attestation::Evidence,
-    service::{metrics::ForwardOutcome, ports::ForwardError, room::Place, signing_session::InSession},
+    service::{
+        metrics::ForwardOutcome,
+        ports::ForwardError,
+        room::Place,
+        signing_session::InSession,
+        spans::{noted, step},
+    },
 };
 
 /// How long one attempt at the active may take.
@@ -52,7 +59,7 @@ impl CreateCertificate {
         let _held_in_all = self.held.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _held_for_connection = held_here.try_acquire().map_err(|_full| CreateError::Overloaded)?;
         let _counted = self.metrics.hold();
-        self.answer_when_possible(asked, evidence, begun).await
+        self.answer_when_possible(asked, evidence, begun).instrument(info_span!("hold")).await
     }
 
     /// Signs for another replica's caller, or says that this one is not active. Never forwards again.
@@ -155,14 +162,24 @@ impl CreateCertificate {
         replica: &str,
         deadline: Instant,
     ) -> Result<A::Answer, CreateError> {
+        let is_active = self.active_term().is_some();
+        let attestation = if is_active { step!("attestation") } else { Span::none() };
         let reviewed = match &self.callers.cluster {
-            Some(cluster) if self.active_term().is_some() => self.review(cluster, evidence, replica, deadline).await,
+            Some(cluster) if is_active => {
+                self.review(cluster, evidence, replica, deadline).instrument(attestation.clone()).await
+            }
             _ => None,
         };
         let session = self.entered().ok_or(CreateError::NotActive)?;
         let denied = session.denied();
-        let caller = self.callers.attest(evidence, replica, Some(&denied), reviewed.as_ref())?;
-        let id = asked.entitled(&caller, &self.callers.reserved, &denied)?;
-        asked.sign(&session, caller, id).await
+        let attest = || self.callers.attest(evidence, replica, Some(&denied), reviewed.as_ref());
+        let caller = noted(&attestation, attestation.in_scope(attest))?;
+        drop(attestation);
+        let entitlement = step!("entitlement");
+        let id = noted(&entitlement, asked.entitled(&caller, &self.callers.reserved, &denied))?;
+        drop(entitlement);
+        let signing = step!("signing", spiffe_id = %id);
+        let signed = asked.sign(&session, caller, id).instrument(signing.clone()).await;
+        noted(&signing, signed)
     }
 }

@@ -178,12 +178,18 @@ label_values! {
         Root = "root",
         /// What the active signs with.
         Authority = "authority",
+        /// The first to expire of those between that and the root.
+        Intermediate = "intermediate",
+        /// What the active signs JWT-SVIDs with.
+        JwtKey = "jwt_key",
         /// The CA's own serving certificate.
         Serving = "serving",
         /// What this replica shows the others of its pair.
         Pair = "pair",
         /// What signs those.
         PairAuthority = "pair_authority",
+        /// The one of the bundle endpoint, if it is from files.
+        BundleEndpoint = "bundle_endpoint",
         /// The one that istiod serves with, as it stands in its Secret.
         Istiod = "istiod",
     }

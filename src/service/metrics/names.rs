@@ -66,9 +66,12 @@ pub enum Process {
 pub(super) const PAIR: &[Process] = &[Active, Standby];
 const REPLICAS: &[Process] = &[Active, Standby, BeforeIstiod];
 const ACTIVES: &[Process] = &[Active, BeforeIstiod];
+/// Those that serve a workload socket.
+const SOCKETS: &[Process] = &[Active, Standby, Agent];
 const EVERYBODY: &[Process] = &[Active, Standby, BeforeIstiod, Agent];
 
 const OUTPUT: LabelValues = Text("its name: `socket`, `files`, or a Secret as `NAMESPACE/NAME`");
+const RENEWED: LabelValues = OneOf(&["svid", "serving"]);
 const PARTNER: LabelValues = Text("another trust domain");
 const OBJECT_KINDS: LabelValues = OneOf(&["ConfigMap", "Secret", "BackendTLSPolicy"]);
 
@@ -111,6 +114,10 @@ names! {
         "CreateCertificate requests by outcome, counted where the caller asked; each that was withheld is counted again with what it ended with";
     JwtSvidRequests: Counter "countersign_jwt_svid_requests" { outcome: OneOf(RequestOutcome::TEXTS) } PAIR,
         "Requests for JWT-SVIDs by outcome";
+    RequestDuration: Histogram "countersign_certificate_request_duration_seconds" {} REPLICAS,
+        "How long CreateCertificate requests took, counted where the caller asked: waiting, passing on and refusals included";
+    SigningDuration: Histogram "countersign_signing_duration_seconds" {} PAIR,
+        "How long it took to sign a certificate and to have it on record; on the active alone it grows";
     HeldRequests: Gauge "countersign_held_requests" {} PAIR,
         "Requests that wait for an active replica";
     ForwardedRequests: Counter "countersign_forwarded_requests" { outcome: OneOf(ForwardOutcome::TEXTS) } PAIR,
@@ -126,7 +133,11 @@ names! {
         "1 while an address of istiod can be reached, else 0";
 
     CertificateExpiry: Gauge "countersign_certificate_expiry_timestamp_seconds" { certificate: OneOf(ExpiringCertificate::TEXTS) } EVERYBODY,
-        "NotAfter of the certificates that this process depends on, as Unix time; of `root` the first to expire, of `authority` and `istiod` on the active alone; an `svid` or `serving` that has expired stays until there is another one";
+        "NotAfter of the certificates that this process depends on, as Unix time; of `root` and `intermediate` the first to expire; of `authority`, `intermediate`, `jwt_key` and `istiod` on the active alone; an `svid` or `serving` that has expired stays until there is another one";
+    CertificateNotBefore: Gauge "countersign_certificate_not_before_timestamp_seconds" { certificate: RENEWED } EVERYBODY,
+        "NotBefore of the certificates that this process has of an authority, as Unix time";
+    CertificateRenewal: Gauge "countersign_certificate_renewal_timestamp_seconds" { certificate: RENEWED } EVERYBODY,
+        "When such a certificate is to be renewed, or that is to be tried again, as Unix time";
     SvidRenewals: Counter "countersign_svid_renewals" { outcome: OneOf(RenewalOutcome::TEXTS) } EVERYBODY,
         "Renewals of the own SVID by outcome";
     SvidRejections: Counter "countersign_svid_rejections" {} EVERYBODY,
@@ -144,6 +155,13 @@ names! {
         "When an output was last verified and found to hold the SVID that it should, as Unix time";
     OutputSvid: Gauge "countersign_output_svid" { output: OUTPUT, serial: Text("the serial number in hex, one for each output") } EVERYBODY,
         "1 for the serial number of the SVID that an output holds";
+
+    SdsStreams: Gauge "countersign_sds_streams" {} SOCKETS,
+        "Open streams of secret discovery on the socket";
+    SdsPushes: Counter "countersign_sds_pushes" {} SOCKETS,
+        "Responses sent on such streams";
+    SdsNacks: Counter "countersign_sds_nacks" {} SOCKETS,
+        "Responses that a client did not accept";
 
     TrustBundleSequence: Gauge "countersign_trust_bundle_sequence" {} &[Active, Standby, Agent],
         "Sequence of the own trust domain's bundle that this replica publishes, or this agent follows";

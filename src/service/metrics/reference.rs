@@ -18,7 +18,7 @@ const HEAD: &str = "\
 rate over the first event is not lost; the rest appears as soon as it is known, and vanishes with what it is about. Times are absolute, as
 Unix time: subtract `time()`.
 
-A name stands here as queries have it. Of the replicas with an authority, *active* is the one that holds the term; *before istiod* are
+A name stands here as queries have it; a histogram's with `_bucket`, `_sum` and `_count` after it. Of the replicas with an authority, *active* is the one that holds the term; *before istiod* are
 replicas of mode `istiod`. Alerts are those of the chart ([alerts.md](alerts.md)), panels those of its dashboard. How many series there are
 depends on nothing that a caller sends.
 ";
@@ -43,10 +43,22 @@ fn queried(described: &Described) -> String {
     format!("{}{suffix}", described.name)
 }
 
+/// The family of a name that a query has or a page shows: a histogram has several.
+fn family(name: &str) -> &str {
+    ["_bucket", "_sum", "_count"]
+        .iter()
+        .find_map(|part| name.strip_suffix(part))
+        .filter(|base| base.ends_with("_seconds"))
+        .unwrap_or(name)
+}
+
 /// The families that a text names.
 fn named_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-    words.filter(|word| word.starts_with("countersign_") || word.starts_with("citadel_")).map(str::to_owned).collect()
+    words
+        .filter(|word| word.starts_with("countersign_") || word.starts_with("citadel_"))
+        .map(|word| family(word).to_owned())
+        .collect()
 }
 
 /// By the names of alerts. What is written once for several is put in its place first.
@@ -159,6 +171,7 @@ fn every_family_has_the_kind_and_the_labels_that_are_told_of_it() {
         let is_here = |described: &Described| described.on.iter().any(|process| processes.contains(process));
         let here: Vec<_> = MetricName::ALL.iter().map(|name| name.described()).filter(is_here).collect();
         let find = |name: &str| {
+            let name = family(name);
             let found = here.iter().find(|described| queried(described) == name || described.name == name);
             found.unwrap_or_else(|| panic!("{name} is not told of for {processes:?}"))
         };
@@ -175,7 +188,8 @@ fn every_family_has_the_kind_and_the_labels_that_are_told_of_it() {
 
 fn is_told_of(sample: &str, described: &Described) {
     let labels = sample.split_once('{').map_or("", |(_, labels)| labels.rsplit_once('}').unwrap().0);
-    for (name, value) in labels.split(',').filter_map(|label| label.split_once('=')) {
+    // the bound of a bucket is the format's
+    for (name, value) in labels.split(',').filter_map(|label| label.split_once('=')).filter(|(name, _)| *name != "le") {
         let label = described.labels.iter().find(|label| label.name == name);
         let label = label.unwrap_or_else(|| panic!("{sample}: nothing is told of {name}"));
         let is_among = match label.values {

@@ -14,13 +14,15 @@ pub(super) struct RenewalMetrics {
     pub(super) renewals: Family<ByLabel<RenewalOutcome>, Counter>,
     pub(super) rejections: Counter,
     pub(super) skew: Gauge<u64, AtomicU64>,
+    pub(super) not_before: Family<ByLabel<ExpiringCertificate>, Gauge>,
+    pub(super) due: Family<ByLabel<ExpiringCertificate>, Gauge>,
     followed: Mutex<Vec<(ExpiringCertificate, Arc<RenewalStats>)>>,
 }
 
 impl RenewalMetrics {
     pub(super) fn new() -> Self {
-        let (rejections, skew, followed) = Default::default();
-        Self { renewals: zeroed(RenewalOutcome::ALL), rejections, skew, followed }
+        let (rejections, skew, not_before, due, followed) = Default::default();
+        Self { renewals: zeroed(RenewalOutcome::ALL), rejections, skew, not_before, due, followed }
     }
 
     pub(super) fn follow(&self, certificate: ExpiringCertificate, stats: Arc<RenewalStats>) {
@@ -36,6 +38,13 @@ impl RenewalMetrics {
             let end = all().map(|stats| stats.not_after_seconds()).filter(|end| *end > 0).min();
             if let Some(end) = end.filter(|_| !all().any(|stats| stats.is_withdrawn())) {
                 show_expiry(*certificate, Timestamp::from_seconds(end));
+            }
+            let dates = [
+                (&self.not_before, all().map(|stats| stats.not_before_seconds()).filter(|at| *at > 0).min()),
+                (&self.due, all().map(|stats| stats.due_seconds()).filter(|at| *at > 0).min()),
+            ];
+            for (family, at) in dates.into_iter().filter_map(|(family, at)| Some((family, at?))) {
+                family.get_or_create(&[("certificate", *certificate)]).set(at);
             }
         }
         let svids = || followed.iter().filter(|(certificate, _)| *certificate == ExpiringCertificate::Svid);

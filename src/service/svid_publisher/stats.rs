@@ -18,7 +18,9 @@ pub struct RenewalStats {
     renewed: AtomicU64,
     failed: AtomicU64,
     rejected: AtomicU64,
+    not_before: AtomicI64,
     not_after: AtomicI64,
+    due: AtomicI64,
     skew: AtomicU64,
     trouble: watch::Sender<Option<Arc<str>>>,
 }
@@ -54,12 +56,27 @@ impl RenewalStats {
         self.not_after.load(Ordering::Relaxed)
     }
 
+    /// NotBefore of the SVID published last in seconds since the epoch; 0 before the first.
+    pub fn not_before_seconds(&self) -> i64 {
+        self.not_before.load(Ordering::Relaxed)
+    }
+
+    /// When the next renewal is begun, in seconds since the epoch; 0 before the first has ended.
+    pub fn due_seconds(&self) -> i64 {
+        self.due.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_due(&self, at: Timestamp) {
+        self.due.store(at.seconds(), Ordering::Relaxed);
+    }
+
     /// Whether the last one has ended without a successor.
     pub fn is_withdrawn(&self) -> bool {
         self.renewals() > 0 && self.not_after_seconds() == 0
     }
 
-    pub(in crate::service) fn renewed(&self, not_after: Timestamp) {
+    pub(in crate::service) fn renewed(&self, not_before: Timestamp, not_after: Timestamp) {
+        self.not_before.store(not_before.seconds(), Ordering::Relaxed);
         self.renewed.fetch_add(1, Ordering::Relaxed);
         self.not_after.store(not_after.seconds(), Ordering::Relaxed);
         self.skewed(Duration::ZERO);

@@ -93,7 +93,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let trust_domain = config.trust_domain.clone();
     let trust = bundle.follow(&client, endpoints, trust_domain, renewed, (&shutdown, &mut supervisor))?;
     let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
-    let first = First { client: &client, identity: identity.clone(), trust: &trust.trust };
+    let first = First { client: &client, identity: identity.clone(), stats: publisher.stats(), trust: &trust.trust };
     let (identities, jwt) = asked.all(config.identities, first, (&metrics, &readiness), |name, task| {
         spawn(&mut supervisor, name, task, &shutdown);
     });

@@ -23,7 +23,7 @@ use crate::{
         ports::BoxFuture,
         published_trust::TrustReceiver,
         readiness::Readiness,
-        svid_publisher::{Expectation, IdentityReceiver, SvidPublisher},
+        svid_publisher::{Expectation, IdentityReceiver, RenewalStats, SvidPublisher},
         tainted_renewal::renew_when_tainted,
     },
 };
@@ -42,6 +42,7 @@ pub(super) struct Asked {
 pub(super) struct First<'a> {
     pub(super) client: &'a Arc<CaClient>,
     pub(super) identity: IdentityReceiver,
+    pub(super) stats: Arc<RenewalStats>,
     /// What is published by whoever `client` asks.
     pub(super) trust: &'a TrustReceiver,
 }
@@ -75,6 +76,7 @@ impl Asked {
         (metrics, readiness): (&Metrics, &Readiness),
         mut spawn: impl FnMut(&'static str, BoxFuture<'static, ()>),
     ) -> (ServedIdentities, ServedJwt) {
+        metrics.follow(ExpiringCertificate::Svid, first.stats);
         let (mut others, mut clients, mut shown) = (Vec::new(), vec![Arc::clone(first.client)], Vec::new());
         for IdentityConfig { hint, token_file } in config.others {
             let client = Arc::new(first.client.with_token(token_file));

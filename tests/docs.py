@@ -47,6 +47,7 @@ NOT_RUN: Dict[Tuple[str, str], str] = {
     ("docs/root-rotation.md", "countersign authority x509 show"): "steps wait for hours; tests/rotation takes them",
     ("docs/outputs.md", "countersign agent …"): "the rest of it stands elsewhere; tests/outputs has all of it",
     ("docs/istiod.md", "countersign agent --ca-address istiod"): "needs a cluster",
+    ("docs/agent.md", "countersign agent --ca-address ca.example"): "a CA and tokens of a reader's own; tests/pair has such",
 }
 NEEDS_A_CLUSTER = {"kubectl", "helm"}
 T = TypeVar("T")

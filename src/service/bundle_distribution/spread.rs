@@ -52,7 +52,7 @@ pub(super) enum RootsText {
 /// 25 s.
 const INTERVAL: Duration = Duration::from_millis(25);
 /// A busy machine that comes late to its turn has not lost it.
-const BURST: u32 = 5;
+const BURST: u32 = 3;
 /// What lists and follows the objects at the beginning takes the turns of this time; if both replicas have just started, so does
 /// what each of them asks for once.
 const LISTING: Duration = Duration::from_secs(1);

@@ -124,10 +124,7 @@ async fn install_as(cluster: &Cluster, namespace: &str) {
     cluster.namespace_named(namespace, &[]).await;
     let rights = fs::read_to_string(shipped("rbac.yaml")).unwrap();
     let rights = rights.replace("namespace: countersign\n", &format!("namespace: {namespace}\n"));
-    // rights in the whole cluster are bound under names of their own
-    let rights = ["replica", "active"].into_iter().fold(rights, |rights, role| {
-        let own = format!("name: countersign-{role}-{namespace}\n");
-        rights.replace(&format!("name: countersign-{role}\n"), &own)
-    });
+    // rights in the whole cluster bear the namespace in their names
+    let rights = rights.replace(".countersign\n", &format!(".{namespace}\n"));
     cluster.apply(&rights).await;
 }

@@ -9,9 +9,9 @@ use crate::domain::{clock::BootInstant, policy::ObjectName};
 
 /// Until a change has come by way of a gateway's controller to its proxies, where nobody says when it has.
 const INTERVAL: Duration = Duration::from_millis(150);
-/// Until the other proxies have it as well, once one is heard to have it, and until that one takes what comes next: half of what it
-/// took to be heard, within these.
-const MARGINS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Until the other proxies have it as well, once one is heard to have it, and until its controller knows so too: as long as it took to
+/// be heard, which is longer where all are busy, within these.
+const MARGINS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Who has not said by then that it has the change does not have it: longer than a proxy waits for endpoints in vain, for one that
 /// began to when the change came.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -90,6 +90,6 @@ impl Turns {
             self.silences = 0;
         }
         let took = self.begun_at.map_or(Duration::ZERO, |begun_at| now.since(begun_at));
-        self.free_at = Some(now.plus((took / 2).clamp(MARGINS.0, MARGINS.1)));
+        self.free_at = Some(now.plus(took.clamp(MARGINS.0, MARGINS.1)));
     }
 }

@@ -108,7 +108,7 @@ fn where_proxies_are_heard_the_next_waits_for_them() {
     assert!(!model.ledger.turns.awaited().unwrap().1);
     wait(&mut model, 20);
     model.ledger.turns.heard(model.now);
-    wait(&mut model, 50);
+    wait(&mut model, 100);
     assert_eq!(step(&mut model), ["remove BackendTLSPolicy app/b", "remove Secret app/b"]);
 }
 

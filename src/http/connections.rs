@@ -104,7 +104,8 @@ impl Connection {
         if polled.is_ready() {
             return polled;
         }
-        if Pin::new(&mut self.closed).poll(cx).is_pending() {
+        // who was told once that it is closed must not ask again
+        if !self.closed.is_terminated() && Pin::new(&mut self.closed).poll(cx).is_pending() {
             ready!(self.limit.as_mut().poll(cx));
         }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

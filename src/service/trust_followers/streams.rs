@@ -143,7 +143,9 @@ impl Streams {
     fn forget(&mut self) {
         let is_over = |gone: Gone| gone.at.elapsed() >= KNOWN_FOR;
         let over: Vec<_> = self.known.extract_if(.., |_, known| known.gone.is_some_and(is_over)).collect();
-        let there: BTreeSet<_> = self.known.values().map(|known| &known.who).collect();
+        // after a failover thousands of streams are opened at once
+        let there: BTreeSet<_> =
+            if over.is_empty() { BTreeSet::new() } else { self.known.values().map(|known| &known.who).collect() };
         for (_, Known { who, in_effect, gone, .. }) in over {
             if let Some(Gone { at, has_left: false }) = gone
                 && !there.contains(&who)

@@ -18,7 +18,7 @@ const SOCKET: &str = "/var/run/countersign/workload.sock";
 const SVID_SECRET: &str = "countersign-svid";
 /// Of the EnvoyProxy that is made where none is named.
 const ENVOY_PROXY: &str = "countersign";
-const ENVOY_PROXY_API: &str = "gateway.envoyproxy.io/v1alpha1";
+const ENVOY_GATEWAY_API: &str = "gateway.envoyproxy.io/v1alpha1";
 const FIELD_MANAGER: &str = "countersign-render";
 
 /// What was asked for.
@@ -123,7 +123,7 @@ impl Request {
     }
 
     fn documents(&self) -> Vec<Value> {
-        let mut documents = vec![self.svid_secret(), self.role(), self.role_binding()];
+        let mut documents = vec![self.svid_secret(), self.role(), self.role_binding(), self.retries()];
         if self.envoy_proxy.is_none() {
             documents.push(self.envoy_proxy_object());
         }
@@ -141,7 +141,7 @@ impl Request {
     fn role(&self) -> Value {
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-            "metadata": metadata(&self.envoy_gateway_namespace.to_string(), &self.role_name()),
+            "metadata": metadata(&self.envoy_gateway_namespace.to_string(), &self.own_name()),
             "rules": [{
                 "apiGroups": [""], "resources": ["configmaps"],
                 "resourceNames": [self.agent.root_config_map.to_string()], "verbs": ["list", "watch"],
@@ -152,15 +152,30 @@ impl Request {
     fn role_binding(&self) -> Value {
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": metadata(&self.envoy_gateway_namespace.to_string(), &self.role_name()),
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.role_name() },
+            "metadata": metadata(&self.envoy_gateway_namespace.to_string(), &self.own_name()),
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.own_name() },
             "subjects": [{
                 "kind": "ServiceAccount", "namespace": self.envoy_gateway_namespace.to_string(), "name": self.account(),
             }],
         })
     }
 
-    fn role_name(&self) -> String {
+    /// When TLS to a Service ends, Envoy Gateway's cluster is without its certificate and ALPN before it is without TLS.
+    fn retries(&self) -> Value {
+        let ObjectName { namespace, name } = &self.gateway;
+        json!({
+            "apiVersion": ENVOY_GATEWAY_API, "kind": "BackendTrafficPolicy",
+            "metadata": metadata(namespace, &self.own_name()),
+            "spec": {
+                "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": name }],
+                // nothing of a request has been sent by then, so any may be repeated
+                "retry": { "numRetries": 2, "retryOn": { "triggers": ["connect-failure"] } },
+            },
+        })
+    }
+
+    /// Of what there is once for this Gateway.
+    fn own_name(&self) -> String {
         format!("countersign-{}", self.account())
     }
 
@@ -168,7 +183,7 @@ impl Request {
         let ObjectName { namespace, name } = self.envoy_proxy();
         let patch = sidecar::deployment_patch(&self.agent);
         json!({
-            "apiVersion": ENVOY_PROXY_API, "kind": "EnvoyProxy",
+            "apiVersion": ENVOY_GATEWAY_API, "kind": "EnvoyProxy",
             "metadata": { "namespace": namespace, "name": name },
             "spec": {
                 "provider": { "type": "Kubernetes", "kubernetes": { "envoyDeployment": {

@@ -35,7 +35,7 @@ fn a_gateway_s_objects_are_these() {
 fn an_envoy_proxy_that_is_there_is_added_to_by_a_command() {
     let request = request(Some("own"));
     let kinds: Vec<Value> = items(&request).iter().map(|item| item["kind"].clone()).collect();
-    assert_eq!(kinds, ["Secret", "Role", "RoleBinding"]);
+    assert_eq!(kinds, ["Secret", "Role", "RoleBinding", "BackendTrafficPolicy"]);
     let notes = render(&request, Form::Json).unwrap().notes;
     let [_, _, proxy, gateway] = notes.as_slice() else { panic!("{notes:#?}") };
     for (note, kind, name) in [(proxy, "EnvoyProxy", "own"), (gateway, "Gateway", "gw")] {

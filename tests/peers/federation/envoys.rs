@@ -75,6 +75,7 @@ fn envoys_of_two_trust_domains_accept_each_other_and_nobody_of_a_third() {
     wait_until_refused(from_two.envoy.address, "CERTIFICATE_VERIFY_FAILED");
     http::get(honest.address, "/").unwrap();
     for (backend, expected) in [(of_one, vec![two.id(GATEWAY)]), (of_two, vec![own.to_owned(), one.id(GATEWAY)])] {
+        backend.wait_for_caller(&expected[0]);
         assert_eq!(backend.callers().into_iter().collect::<Vec<_>>(), expected, "{}", backend.id);
     }
 }

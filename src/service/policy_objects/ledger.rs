@@ -2,8 +2,8 @@
 //! written in the end, and nothing is that is right already.
 //!
 //! Two rules order the writes: a policy is written only while who holds its roots is there, and that is removed only when no
-//! policy of ours names it any more. So a gateway never finds a policy that it can't use, and a change of flavour adds before it
-//! removes.
+//! policy of ours has named it for a while. So a gateway never finds a policy that it can't use, and a change of flavour adds before
+//! it removes.
 
 mod counts;
 mod entry;
@@ -180,7 +180,7 @@ impl Ledger {
                 let is_old = entry.seen_meanwhile().is_some_and(|seen| is_older(&object.version, seen));
                 entry.end(Ok(()));
                 if !is_old {
-                    self.put(key, State::Present(object));
+                    self.put(key, State::Present(object), now);
                 }
             }
             Outcome::Removed(Removed::Gone) => {
@@ -188,7 +188,7 @@ impl Ledger {
                 let is_another_there = key.kind != ObjectKind::SdsSecret && entry.is_removed();
                 entry.end(Ok(()));
                 if !is_another_there {
-                    self.put(key, State::Absent);
+                    self.put(key, State::Absent, now);
                 }
             }
             Outcome::Removed(Removed::Going) => {

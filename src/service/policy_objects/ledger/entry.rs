@@ -14,6 +14,9 @@ use crate::{
 
 /// Between tries of an object that is refused by itself.
 const LONGEST_IN_VAIN: Duration = Duration::from_secs(64);
+/// What holds roots stays for so long after a policy that Routes lead to: a gateway's controller hears of the two by different watches,
+/// perhaps in another order, and for a policy without its roots requests are answered 500.
+const OUTLIVES: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -29,6 +32,8 @@ pub(super) struct Entry {
     routed: Option<Arc<str>>,
     /// One that we have removed and that is not seen to be gone yet: sights of before may still come.
     removed: Option<Removed>,
+    /// Since the last policy that named it has gone.
+    stays_until: Option<BootInstant>,
 }
 
 #[derive(Debug)]
@@ -69,8 +74,8 @@ struct Removed {
     version: Box<str>,
 }
 
-/// What is done first. What holds roots comes before policies, and both before what is removed. A Secret goes as soon as its
-/// policy is gone: whoever takes over does not see that it is there.
+/// What is done first. What holds roots comes before policies, and both before what is removed. A Secret goes soon after its policy:
+/// whoever takes over does not see that it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     ApplyRoots,
@@ -105,6 +110,7 @@ impl Entry {
             failure: None,
             routed: None,
             removed: None,
+            stays_until: None,
         }
     }
 
@@ -271,9 +277,23 @@ impl Entry {
         }
     }
 
+    /// A policy that named it does so no more.
+    pub(super) fn is_left(&mut self, now: BootInstant) {
+        self.stays_until = Some(now.plus(OUTLIVES));
+    }
+
     /// Not before then.
     pub(super) fn due(&self) -> Option<BootInstant> {
-        self.attempts.due(LONGEST_IN_VAIN)
+        let stays_until = self.stays_until.filter(|_| self.wanted.is_none());
+        self.attempts.due(LONGEST_IN_VAIN).max(stays_until)
+    }
+
+    /// Whose roots it has, if it is a policy of ours that is there.
+    pub(super) fn needs(&self) -> Option<&ObjectKey> {
+        match &self.state {
+            State::Present(seen) if seen.ours => seen.needs.as_ref(),
+            _ => None,
+        }
     }
 
     pub(super) fn begin(&mut self, key: &ObjectKey, now: BootInstant) -> Option<Todo> {
@@ -332,8 +352,7 @@ impl Entry {
     pub(super) fn names(&self, other: &ObjectKey) -> bool {
         let will =
             |under_way: &UnderWay| matches!(&under_way.kind, Kind::Applying { needs } if needs.as_ref() == Some(other));
-        let does = matches!(&self.state, State::Present(seen) if seen.ours && seen.needs.as_ref() == Some(other));
-        does || self.under_way.as_ref().is_some_and(will)
+        self.needs() == Some(other) || self.under_way.as_ref().is_some_and(will)
     }
 
     pub(super) fn trouble(&self) -> Option<Trouble<'_>> {

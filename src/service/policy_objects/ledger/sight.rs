@@ -97,7 +97,7 @@ impl Ledger {
         if matches!(state, State::Absent) && key.kind == ObjectKind::BackendTlsPolicy && !self.is_planned {
             self.orphans.push_back((now, ObjectKey { kind: ObjectKind::SdsSecret, object: key.object.clone() }));
         }
-        self.put(key, state);
+        self.put(key, state, now);
         if became_unusable {
             self.doubt_secret_of(key, now);
         }
@@ -106,16 +106,20 @@ impl Ledger {
         self.forget_if_empty(key);
     }
 
-    /// Of a policy that is seen it is also known which Secret there must be.
-    pub(super) fn put(&mut self, key: &ObjectKey, state: State) {
-        if let State::Present(SeenObject { ours: true, needs: Some(needs), .. }) = &state
-            && needs.kind == ObjectKind::SdsSecret
-        {
-            let secret = self.entries.entry(needs.clone()).or_insert_with(|| Entry::new(false));
-            secret.presume();
+    /// Of a policy that is seen it is also known which Secret there must be, and of one that has changed what it needs no more.
+    pub(super) fn put(&mut self, key: &ObjectKey, state: State, now: BootInstant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        // of a policy that no Route leads to, no gateway makes anything
+        let before = entry.needs().filter(|_| entry.routed().is_some()).cloned();
+        entry.state = state;
+        let needs = entry.needs().cloned();
+        if let Some(secret) = needs.as_ref().filter(|needs| needs.kind == ObjectKind::SdsSecret) {
+            self.entries.entry(secret.clone()).or_insert_with(|| Entry::new(false)).presume();
         }
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.state = state;
+        if let Some(left) = before.filter(|before| Some(before) != needs.as_ref())
+            && let Some(left) = self.entries.get_mut(&left)
+        {
+            left.is_left(now);
         }
     }
 

@@ -193,13 +193,22 @@ fn wanted_secret() -> (Wanted, Print) {
 
 #[test]
 fn roots_are_there_before_their_policy_and_longer() {
-    let mut model = Model::new();
-    model.want(portable(1));
-    assert_eq!(model.settle(), ["apply ConfigMap app/countersign-mesh-ca", "apply BackendTLSPolicy app/a"]);
-    model.want(Vec::new());
-    assert_eq!(model.settle(), ["remove BackendTLSPolicy app/a", "remove ConfigMap app/countersign-mesh-ca"]);
-    model.list();
-    assert!(model.ledger.entries.is_empty());
+    for (content, stays) in [(2, Duration::from_secs(2)), (1, Duration::ZERO)] {
+        let mut model = Model::new();
+        model.want(portable(content));
+        assert_eq!(model.settle(), ["apply ConfigMap app/countersign-mesh-ca", "apply BackendTLSPolicy app/a"]);
+        model.now = model.now.plus(Duration::from_secs(1));
+        let begin = model.now;
+        model.want(Vec::new());
+        assert_eq!(model.settle(), ["remove BackendTLSPolicy app/a", "remove ConfigMap app/countersign-mesh-ca"]);
+        assert_eq!(
+            model.now.since(begin),
+            stays,
+            "where a Route leads to it, who hears of both may hear of this one first"
+        );
+        model.list();
+        assert!(model.ledger.entries.is_empty());
+    }
 }
 
 #[test]
@@ -208,12 +217,16 @@ fn a_flavour_changes_by_adding_before_removing() {
     model.want(portable(1));
     model.settle();
     model.want(sds());
+    let begin = model.now;
     let there_and_back =
         ["apply Secret app/a", "apply BackendTLSPolicy app/a", "remove ConfigMap app/countersign-mesh-ca"];
     assert_eq!(model.settle(), there_and_back);
-    model.want(portable(1));
+    assert!(model.now.since(begin) >= Duration::from_secs(2));
+    model.want(portable(2));
     let expected = ["apply ConfigMap app/countersign-mesh-ca", "apply BackendTLSPolicy app/a", "remove Secret app/a"];
+    let begin = model.now;
     assert_eq!(model.settle(), expected);
+    assert!(model.now.since(begin) >= Duration::from_secs(2));
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn what_was_removed_is_not_there_again_because_it_is_seen_late() {
     // one that somebody else makes meanwhile is another one
     model.want(Vec::new());
     model.ledger.see(Seen::Gone(policy("a"), "90".into()), model.now);
+    model.now = model.now.plus(Duration::from_secs(2));
     let Some(Todo::Remove { key, .. }) = model.ledger.next(model.now) else { panic!("nothing to remove") };
     assert_eq!(key, roots());
     model.ledger.see(Seen::Gone(roots(), "91".into()), model.now);

@@ -8,7 +8,7 @@ use super::{
     ca_client::{CaClient, Question},
     operator_client::{OperatorError, failure},
     pair_client::connect,
-    policy_messages::{preview_view, update_view},
+    policy_messages::{preview_view, service_name, update_view},
 };
 use crate::{
     proto::countersign::policy::v1::{
@@ -16,7 +16,7 @@ use crate::{
         policy_service_client::PolicyServiceClient, preview_request::Label,
     },
     service::{
-        policy_follower::{PolicySource, PolicyStream},
+        policy_follower::{PolicySource, PolicyStream, ServiceKey},
         policy_publisher::PreviewLabel,
         policy_view::{NamespacePreview, PolicyUpdate},
         ports::{BoxFuture, SignError},
@@ -63,10 +63,16 @@ impl GatewayPolicies {
 }
 
 impl PolicySource for GatewayPolicies {
-    fn watch<'a>(&'a self, version: &'a str) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>> {
+    fn watch<'a>(
+        &'a self,
+        version: &'a str,
+        known: &'a [ServiceKey],
+    ) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>> {
         Box::pin(async move {
             let call = |question: Question| {
-                let (channel, request) = question.bring(Request::new(WatchRequest { version: version.to_owned() }));
+                let known = known.iter().map(|service| service_name(&service.object())).collect();
+                let (channel, request) =
+                    question.bring(Request::new(WatchRequest { version: version.to_owned(), known }));
                 async move { PolicyServiceClient::new(channel).watch(request).await.map(tonic::Response::into_inner) }
             };
             let stream = self.0.ask_anywhere(call, Ok::<_, SignError>).await.map_err(|error| error.to_string())?;

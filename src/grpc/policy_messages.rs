@@ -166,24 +166,31 @@ impl Part {
 /// Services of one message: far below what a client takes.
 const CHUNK: usize = 250;
 
-/// What leads a reader of `before`, or one who knows nothing, to `newest`. Empty if nothing of it concerns the reader.
+/// What leads a reader of `before`, or one of whom it is known only which Services he was told of, to `newest`. Empty if nothing of
+/// it concerns the reader.
 pub(super) fn update(
     publisher: &PolicyPublisher,
     reader: Reader,
-    before: Option<&Told>,
+    before: Result<&Told, &[ObjectName]>,
     newest: &Told,
 ) -> VecDeque<Part> {
-    let changes = before.map_or_else(|| all_of(&newest.snapshot), |before| newest.changes_since(before));
+    let mut changes = match before {
+        Ok(before) => newest.changes_since(before),
+        Err(known) => all_of(&newest.snapshot, known),
+    };
     let is_told = |policy: &ServicePolicy| {
         reader == Reader::Operator || policy.mode == MtlsMode::Required && newest.reach.covers(&policy.service)
     };
     let (told, others): (Vec<_>, Vec<_>) = changes.services.into_iter().partition(|policy| is_told(policy));
+    let before = before.ok();
     // only what the reader may have been told of
     let was_told = |service: &ObjectName| before.is_some_and(|before| before.reach.covers(service));
     let others = others.iter().map(|policy| policy.service.clone());
     let services_gone: Vec<_> =
         changes.services_gone.into_iter().chain(others).filter(|service| was_told(service)).collect();
-    let services_deleted = changes.services_deleted.into_iter().filter(|service| was_told(service)).collect();
+    if before.is_some() {
+        changes.services_deleted.retain(was_told);
+    }
     let is_operator = reader == Reader::Operator;
     let namespaces = if is_operator { changes.namespaces } else { Vec::new() };
     let namespaces_gone = if is_operator { changes.namespaces_gone } else { Vec::new() };
@@ -191,7 +198,7 @@ pub(super) fn update(
     let first = Part {
         reset: before.is_none(),
         services_gone,
-        services_deleted,
+        services_deleted: changes.services_deleted,
         namespaces,
         namespaces_gone,
         gateways,
@@ -220,8 +227,9 @@ pub(super) fn update(
     parts
 }
 
-fn all_of(newest: &PolicySnapshot) -> PolicyChanges {
+fn all_of(newest: &PolicySnapshot, known: &[ObjectName]) -> PolicyChanges {
     PolicyChanges {
+        services_deleted: known.iter().filter(|service| newest.lacks(service)).cloned().collect(),
         namespaces: newest.namespaces.values().cloned().collect(),
         services: newest.services().cloned().collect(),
         ..PolicyChanges::default()
@@ -293,7 +301,7 @@ fn gateway(state: &GatewayState, trust_domain: &TrustDomain) -> Gateway {
     }
 }
 
-fn service_name(object: &ObjectName) -> ServiceName {
+pub(super) fn service_name(object: &ObjectName) -> ServiceName {
     ServiceName { namespace: object.namespace.to_string(), name: object.name.to_string() }
 }
 
@@ -429,7 +437,7 @@ mod tests {
     }
 
     fn update(publisher: &PolicyPublisher, reader: Reader, before: Option<&Told>, newest: &Told) -> Vec<WatchResponse> {
-        let parts = super::update(publisher, reader, before, newest);
+        let parts = super::update(publisher, reader, before.ok_or(&[]), newest);
         parts.into_iter().map(|part| part.render(publisher.trust_domain())).collect()
     }
 
@@ -476,6 +484,28 @@ mod tests {
         let messages = update(&publisher(), Reader::Gateway, Some(&before), &newest);
         assert_eq!(messages[0].services_deleted[0].name, "s0001");
         assert_eq!(messages[0].services_deleted, messages[0].services_gone);
+    }
+
+    #[test]
+    fn a_full_state_says_which_services_that_a_gateway_knew_do_not_exist_any_more() {
+        let mut index = index(3);
+        index.apply(ClusterChange::Services(Change::Gone(service_facts(1, None).object)));
+        index.apply(ClusterChange::Services(Change::Put(service_facts(2, Some("disabled")))));
+        let deleted = |index: &mut PolicyIndex| {
+            let mut known: Vec<ObjectName> = (0..3).map(|number| service_facts(number, None).object).collect();
+            known.push(ObjectName::new("gone", "s0000"));
+            let mut parts = super::update(&publisher(), Reader::Gateway, Err(&known), &told(index));
+            let first = parts.pop_front().unwrap().render(&"cluster.local".parse().unwrap());
+            assert!(first.reset && first.services_gone.is_empty());
+            let name = |service: &ServiceName| format!("{}/{}", service.namespace, service.name);
+            first.services_deleted.iter().map(name).collect::<Vec<_>>().join(" ")
+        };
+        let namespace = service_facts(0, None).object.namespace;
+        assert_eq!(deleted(&mut index), format!("{namespace}/s0001 gone/s0000"), "s0002 is taken out, but there");
+        let labels = MeshLabels::default();
+        let unlabelled = NamespaceFacts { name: namespace, labels, all_labels: Labels::default() };
+        index.apply(ClusterChange::Namespaces(Change::Put(unlabelled)));
+        assert_eq!(deleted(&mut index), "gone/s0000", "which Services there are in it is not known");
     }
 
     #[test]

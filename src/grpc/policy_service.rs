@@ -22,7 +22,7 @@ use crate::{
     domain::{
         attestation::Evidence,
         identity::SpiffeId,
-        policy::{Enforcement, GatewayPlan, PolicySnapshot},
+        policy::{Enforcement, GatewayPlan, ObjectName, PolicySnapshot},
     },
     proto::countersign::policy::v1::{
         PreviewRequest, PreviewResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse,
@@ -149,8 +149,8 @@ struct Following {
     snapshots: watch::Receiver<Option<Arc<PolicySnapshot>>>,
     enforcement: watch::Receiver<Arc<Enforcement>>,
     plans: watch::Receiver<Option<Arc<GatewayPlan>>>,
-    /// What it was told of last.
-    told: Option<Told>,
+    /// What it was told of last; before that, of which Services it says that it knows them.
+    told: Result<Told, Vec<ObjectName>>,
     unsent: VecDeque<Part>,
 }
 
@@ -170,7 +170,7 @@ fn updates(publisher: &Arc<PolicyPublisher>, gateway: Option<GatewayStream>, req
         snapshots,
         enforcement: publisher.enforcement().follow(),
         plans: publisher.reaches().follow(),
-        told: publisher.snapshot(&request.version).map(Told::of),
+        told: publisher.snapshot(&request.version).map(Told::of).ok_or_else(|| known_of(request)),
         unsent: VecDeque::new(),
     };
     Box::pin(unfold(Some(following), |following: Option<Following>| async move {
@@ -180,6 +180,10 @@ fn updates(publisher: &Arc<PolicyPublisher>, gateway: Option<GatewayStream>, req
             Err(status) => Some((Err(status), None)),
         }
     }))
+}
+
+fn known_of(request: &WatchRequest) -> Vec<ObjectName> {
+    request.known.iter().map(|service| ObjectName::new(&service.namespace, &service.name)).collect()
 }
 
 impl Following {
@@ -193,7 +197,7 @@ impl Following {
             let (reader, newest) = match &self.gateway {
                 Some(GatewayStream { gateway, .. }) => {
                     self.plans.mark_unchanged();
-                    let reach = self.publisher.reaches().of(gateway);
+                    let Some(reach) = self.publisher.reaches().of(gateway) else { continue };
                     (Reader::Gateway, Told { reach, ..Told::of(snapshot) })
                 }
                 None => {
@@ -202,8 +206,8 @@ impl Following {
                     (Reader::Operator, Told { beside, ..Told::of(snapshot) })
                 }
             };
-            self.unsent = update(&self.publisher, reader, self.told.as_ref(), &newest);
-            self.told = Some(newest);
+            self.unsent = update(&self.publisher, reader, self.told.as_ref().map_err(Vec::as_slice), &newest);
+            self.told = Ok(newest);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What plans for gateways are worked out from: objects of the Gateway API and of Envoy Gateway. Users install these kinds, at any
 //! time and in any version, so each may be absent. Objects are trimmed while they are decoded.
 
+mod attached_policies;
 mod envoy_gateway;
 mod gateways;
 mod grants;
@@ -13,6 +14,7 @@ use kube::Client;
 use serde::Deserialize;
 
 pub use self::{
+    attached_policies::{follow_extension_policies, follow_security_policies},
     envoy_gateway::{follow_envoy_backends, follow_envoy_gateway_settings, follow_envoy_proxies, follow_sds_secrets},
     gateways::{follow_gateway_classes, follow_gateways, follow_listener_sets},
     grants::follow_reference_grants,
@@ -20,7 +22,7 @@ pub use self::{
     tls_policies::{follow_root_config_maps, follow_tls_policies},
 };
 use super::list_watch::{Heard, Source, Trimmed, follow};
-use crate::domain::policy::{Change, GatewayChange, ObjectName};
+use crate::domain::policy::{Change, GatewayChange, ObjectName, RouteBackend};
 
 /// Who is told what was seen.
 pub type Tell<'a> = &'a (dyn Fn(GatewayChange) + Send + Sync);
@@ -107,6 +109,18 @@ impl Reference {
 
     fn object(&self, default_namespace: &str) -> ObjectName {
         ObjectName::new(self.namespace.as_deref().unwrap_or(default_namespace), &self.name)
+    }
+
+    /// What it names, if that is something that requests are sent to.
+    fn backend(&self, default_namespace: &str) -> Option<RouteBackend> {
+        let object = self.object(default_namespace);
+        if self.is("", "Service", "", "Service") {
+            Some(RouteBackend::Service(object, self.port))
+        } else if self.is(ENVOY_GATEWAY, "Backend", "", "Service") {
+            Some(RouteBackend::EnvoyBackend(object))
+        } else {
+            None
+        }
     }
 
     /// What it names, if that is an EnvoyProxy.

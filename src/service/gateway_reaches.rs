@@ -17,6 +17,8 @@ use crate::domain::{
 /// The newest plan, and what follows from it for identities.
 #[derive(Debug, Default)]
 pub struct GatewayReaches {
+    /// Whether there are plans at all.
+    goes_by_plans: bool,
     plan: watch::Sender<Option<Arc<GatewayPlan>>>,
     known: Mutex<Known>,
 }
@@ -30,7 +32,12 @@ struct Known {
 }
 
 impl GatewayReaches {
-    /// Goes by the newest of these plans, for ever. Until the first one every identity is told of all Services.
+    /// Where there are plans: nobody is told of anything until the first one.
+    pub fn by_plans() -> Self {
+        Self { goes_by_plans: true, ..Self::default() }
+    }
+
+    /// Goes by the newest of these plans, for ever.
     pub async fn run(&self, mut plans: watch::Receiver<Option<Arc<GatewayPlan>>>) -> Infallible {
         loop {
             let newest = plans.borrow_and_update().clone();
@@ -54,22 +61,25 @@ impl GatewayReaches {
         self.plan.subscribe()
     }
 
-    /// Of what this identity is told now.
-    pub fn of(&self, gateway: &SpiffeId) -> Reach {
-        let (plan, account) = (self.plan.borrow().clone(), ServiceAccount::of(gateway));
-        let (Some(plan), Some(account)) = (plan, account) else { return Reach::All };
+    /// Of what this identity is told now; `None` while that is not known.
+    pub fn of(&self, gateway: &SpiffeId) -> Option<Reach> {
+        if !self.goes_by_plans {
+            return Some(Reach::All);
+        }
+        let plan = self.plan.borrow().clone()?;
+        let Some(account) = ServiceAccount::of(gateway) else { return Some(Reach::All) };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, &plan)) {
             known.before = std::mem::take(&mut known.reaches);
             known.plan = Some(Arc::clone(&plan));
         }
         if let Some(reach) = known.reaches.get(gateway) {
-            return reach.clone();
+            return Some(reach.clone());
         }
         let fresh = Reach::of(&account, &plan);
         let reach = known.before.get(gateway).filter(|before| **before == fresh).cloned().unwrap_or(fresh);
         known.reaches.insert(gateway.clone(), reach.clone());
-        reach
+        Some(reach)
     }
 }
 
@@ -118,16 +128,19 @@ mod tests {
 
     fn of(reaches: &GatewayReaches, id: &str) -> String {
         match reaches.of(&id.parse().unwrap()) {
-            Reach::All => "all".into(),
-            Reach::Only(services) => services.iter().map(|service| &*service.name).collect::<Vec<_>>().join(","),
+            None => "not known".into(),
+            Some(Reach::All) => "all".into(),
+            Some(Reach::Only(services)) => services.iter().map(|service| &*service.name).collect::<Vec<_>>().join(","),
         }
     }
 
     #[test]
     fn an_identity_of_pods_of_gateways_is_told_of_what_they_reach_and_another_of_all() {
-        let reaches = GatewayReaches::default();
         let edge = "spiffe://td/ns/infra/sa/edge";
-        assert_eq!(of(&reaches, edge), "all", "nothing is known of Gateways yet");
+        assert_eq!(of(&GatewayReaches::default(), edge), "all", "there are no plans");
+        let reaches = GatewayReaches::by_plans();
+        assert_eq!(of(&reaches, edge), "not known");
+        assert_eq!(of(&reaches, "spiffe://td/gateway"), "not known");
         let services: &[(&str, &[&str])] = &[("a", &["one"]), ("b", &["one", "two"]), ("c", &["two"]), ("d", &[])];
         reaches.set_plan(plan(&[("one", "edge"), ("two", "other")], services));
         assert_eq!(of(&reaches, edge), "a,b");
@@ -142,9 +155,9 @@ mod tests {
 
     #[test]
     fn what_a_new_plan_leaves_as_it_was_is_the_same_allocation() {
-        let (reaches, edge) = (GatewayReaches::default(), "spiffe://td/ns/infra/sa/edge".parse().unwrap());
-        let shared = |one: Reach, other: Reach| match (one, other) {
-            (Reach::Only(one), Reach::Only(other)) => Arc::ptr_eq(&one, &other),
+        let (reaches, edge) = (GatewayReaches::by_plans(), "spiffe://td/ns/infra/sa/edge".parse().unwrap());
+        let shared = |one: Option<Reach>, other: Option<Reach>| match (one, other) {
+            (Some(Reach::Only(one)), Some(Reach::Only(other))) => Arc::ptr_eq(&one, &other),
             _ => false,
         };
         reaches.set_plan(plan(&[("one", "edge")], &[("a", &["one"])]));

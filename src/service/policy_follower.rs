@@ -23,12 +23,17 @@ use crate::domain::{
 
 /// Where policies are from.
 pub trait PolicySource: Send + Sync {
-    /// Opens a stream of them that goes on from `version`; from the beginning if it is empty.
+    /// Opens a stream of them that goes on from `version`; from the beginning if it is empty. Then it says which of the `known`
+    /// Services do not exist any more.
     ///
     /// # Errors
     ///
     /// What each replica said.
-    fn watch<'a>(&'a self, version: &'a str) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>>;
+    fn watch<'a>(
+        &'a self,
+        version: &'a str,
+        known: &'a [ServiceKey],
+    ) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>>;
 }
 
 /// Policies as they change.
@@ -78,7 +83,8 @@ impl PolicyFollower {
         let mut said = String::new();
         loop {
             let (source, version) = (Arc::clone(&self.source), self.gathering.version().to_owned());
-            let why = match self.forgetting_meanwhile(source.watch(&version)).await {
+            let known = self.gathering.known();
+            let why = match self.forgetting_meanwhile(source.watch(&version, &known)).await {
                 Ok(mut stream) => {
                     pause = FIRST_PAUSE;
                     said.clear();

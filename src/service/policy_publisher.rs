@@ -113,7 +113,8 @@ impl PolicyPublisher {
     /// Tells `plans` as well what was seen: it is watched once for both.
     #[must_use]
     pub fn with_plans(self, plans: Option<Arc<GatewayPlans>>) -> Self {
-        Self { plans, ..self }
+        let reaches = if plans.is_some() { GatewayReaches::by_plans() } else { GatewayReaches::default() };
+        Self { plans, reaches, ..self }
     }
 
     /// Tells `changes` of which Services' pods something may have changed.

@@ -121,6 +121,8 @@ const POLICY_OBJECTS: &[Row] = &[
     ("watch", "", "configmaps", "", "envoy-gateway-config"),
     ("watch", "", "secrets", "", "countersign-svid"),
     ("watch", "gateway.envoyproxy.io", "envoyproxies", "", ""),
+    ("watch", "gateway.envoyproxy.io", "securitypolicies", "", ""),
+    ("list", "gateway.envoyproxy.io", "envoyextensionpolicies", "", ""),
     // as far as the admission policy beside it lets them
     ("create", "", "secrets", "anywhere", ""),
     ("patch", "", "secrets", "anywhere", "countersign-backend"),

@@ -15,7 +15,7 @@ use countersign::{
     service::{
         context_acceptance::AcceptanceBook,
         metrics::Metrics,
-        policy_follower::{PolicyFollower, PolicySource, PolicyStream},
+        policy_follower::{PolicyFollower, PolicySource, PolicyStream, ServiceKey},
         policy_view::{PolicyUpdate, ServiceView},
         ports::BoxFuture,
     },
@@ -39,7 +39,11 @@ struct Told(Mutex<Option<mpsc::UnboundedReceiver<PolicyUpdate>>>);
 struct ToldStream(mpsc::UnboundedReceiver<PolicyUpdate>);
 
 impl PolicySource for Told {
-    fn watch<'a>(&'a self, _version: &'a str) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>> {
+    fn watch<'a>(
+        &'a self,
+        _version: &'a str,
+        _known: &'a [ServiceKey],
+    ) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>> {
         let updates = self.0.lock().unwrap().take();
         Box::pin(async {
             let updates = updates.ok_or_else(|| "there is one stream".to_owned())?;

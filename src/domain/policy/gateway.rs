@@ -1,6 +1,7 @@
 //! What of the policies is written into the cluster for gateways of the Gateway API: whom a Gateway reaches, what its controller can
 //! verify, and which objects follow from that. Pure, like all of the policy; nothing here reads or writes.
 
+mod attached_policies;
 mod data_plane;
 mod facts;
 mod gateway_index;
@@ -16,6 +17,7 @@ mod tls_policies;
 mod topology;
 
 use self::{
+    attached_policies::AttachedPolicies,
     grants::Grants,
     index_of::IndexOf,
     known::Known,
@@ -27,6 +29,7 @@ use self::{
 };
 
 pub use self::{
+    attached_policies::{AttachedKind, AttachedPolicyFacts, Attachment},
     data_plane::{Carries, DataPlanePod},
     facts::{
         Admits, BackendTlsApi, ClassFacts, Controller, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts,

@@ -60,6 +60,12 @@ impl PolicySnapshot {
         self.namespaces.values().flat_map(|namespace| namespace.services.values())
     }
 
+    /// Whether there is no such Service, as far as that is known: of a namespace that is not there, or a member.
+    pub fn lacks(&self, service: &ObjectName) -> bool {
+        let namespace = self.namespaces.get(&service.namespace);
+        namespace.is_none_or(|namespace| namespace.is_member() && !namespace.services.contains_key(&service.name))
+    }
+
     /// What a reader of `before` has to change.
     pub fn changes_since(&self, before: &Self) -> PolicyChanges {
         let mut changes = PolicyChanges::default();

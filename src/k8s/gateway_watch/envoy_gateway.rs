@@ -7,7 +7,9 @@ use kube::Client;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
-use super::{Metadata, OPTIONAL, Object, RIGHTS, Reference, Source, Tell, change_of, follow_kind};
+use super::{
+    Metadata, OPTIONAL, Object, RIGHTS, Reference, Source, Tell, attached_policies::upstreams, change_of, follow_kind,
+};
 use crate::{
     domain::policy::{
         Change, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, ObjectName, SdsSecretFacts,
@@ -93,6 +95,8 @@ struct ProxySpec {
     provider: Provider,
     #[serde(rename = "backendTLS")]
     backend_tls: ProxyTls,
+    telemetry: Value,
+    merge_type: Option<IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -209,7 +213,7 @@ impl Trimmed for ConfigMap {
 }
 
 fn proxy_facts(proxy: &Object<ProxySpec>) -> EnvoyProxyFacts {
-    let ProxySpec { provider, backend_tls } = &proxy.spec;
+    let ProxySpec { provider, backend_tls, telemetry, merge_type } = &proxy.spec;
     let OnKubernetes { envoy_deployment, envoy_daemon_set } = &provider.kubernetes;
     let client = backend_tls.client_certificate_ref.as_ref();
     let secret = client.filter(|reference| reference.is("", "Secret", "", "Secret"));
@@ -218,6 +222,8 @@ fn proxy_facts(proxy: &Object<ProxySpec>) -> EnvoyProxyFacts {
         client_certificate: secret.map(|reference| reference.name.as_str().into()),
         alpn: backend_tls.alpn_protocols.clone().into(),
         has_agent: sees_socket(envoy_deployment) || sees_socket(envoy_daemon_set),
+        telemetry: upstreams(telemetry, &proxy.metadata.namespace),
+        is_merged: merge_type.is_some(),
     }
 }
 

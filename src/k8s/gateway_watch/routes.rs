@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, convert::Infallible};
 use kube::Client;
 use serde::Deserialize;
 
-use super::{ENVOY_GATEWAY, GATEWAY_API, OPTIONAL, Object, Reference, Source, Tell, follow_kind};
-use crate::domain::policy::{GatewayChange, Parent, ParentFacts, RouteBackend, RouteFacts};
+use super::{GATEWAY_API, OPTIONAL, Object, Reference, Source, Tell, follow_kind};
+use crate::domain::policy::{GatewayChange, Parent, ParentFacts, RouteFacts};
 
 const HTTP_ROUTES: Source<'_> = Source {
     paths: &["/apis/gateway.networking.k8s.io/v1/httproutes", "/apis/gateway.networking.k8s.io/v1beta1/httproutes"],
@@ -71,10 +71,10 @@ fn route_facts(route: &Object<RouteSpec>) -> RouteFacts {
     let namespace = &route.metadata.namespace;
     let mut backends = BTreeSet::new();
     for rule in &route.spec.rules {
-        backends.extend(rule.backend_refs.iter().filter_map(|backend| backend_of(&backend.reference, namespace)));
+        backends.extend(rule.backend_refs.iter().filter_map(|backend| backend.reference.backend(namespace)));
         let filters = rule.filters.iter().chain(rule.backend_refs.iter().flat_map(|backend| &backend.filters));
         let mirrors = filters.filter_map(|filter| filter.request_mirror.as_ref());
-        backends.extend(mirrors.filter_map(|mirror| backend_of(&mirror.backend_ref, namespace)));
+        backends.extend(mirrors.filter_map(|mirror| mirror.backend_ref.backend(namespace)));
     }
     RouteFacts {
         object: route.metadata.object(),
@@ -96,21 +96,10 @@ fn parent_of(reference: &Reference, namespace: &str) -> Option<ParentFacts> {
     Some(ParentFacts { parent, section: reference.section_name.clone(), port: reference.port })
 }
 
-fn backend_of(reference: &Reference, namespace: &str) -> Option<RouteBackend> {
-    let object = reference.object(namespace);
-    if reference.is("", "Service", "", "Service") {
-        Some(RouteBackend::Service(object, reference.port))
-    } else if reference.is(ENVOY_GATEWAY, "Backend", "", "Service") {
-        Some(RouteBackend::EnvoyBackend(object))
-    } else {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::policy::ObjectName;
+    use crate::domain::policy::{ObjectName, RouteBackend};
 
     #[test]
     fn a_route_is_read_as_the_api_server_writes_it() {

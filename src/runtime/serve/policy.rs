@@ -14,9 +14,10 @@ use crate::{
     k8s::{
         client::Client,
         gateway_watch::{
-            follow_envoy_backends, follow_envoy_gateway_settings, follow_envoy_proxies, follow_gateway_classes,
-            follow_gateways, follow_grpc_routes, follow_http_routes, follow_listener_sets, follow_reference_grants,
-            follow_root_config_maps, follow_sds_secrets, follow_tls_policies,
+            follow_envoy_backends, follow_envoy_gateway_settings, follow_envoy_proxies, follow_extension_policies,
+            follow_gateway_classes, follow_gateways, follow_grpc_routes, follow_http_routes, follow_listener_sets,
+            follow_reference_grants, follow_root_config_maps, follow_sds_secrets, follow_security_policies,
+            follow_tls_policies,
         },
         peer_authentications::follow_peer_authentications,
         policy_events::ClusterPolicyEvents,
@@ -130,6 +131,8 @@ fn follow_gateway_api(client: &Client, plans: &Arc<GatewayPlans>, objects: &Arc<
     follow!(tasks, "ReferenceGrants", follow_reference_grants, client, tell);
     follow!(tasks, "EnvoyProxies", follow_envoy_proxies, client, tell);
     follow!(tasks, "Envoy Gateway's Backends", follow_envoy_backends, client, tell);
+    follow!(tasks, "SecurityPolicies", follow_security_policies, client, tell);
+    follow!(tasks, "EnvoyExtensionPolicies", follow_extension_policies, client, tell);
     follow!(tasks, "Envoy Gateway's settings", follow_envoy_gateway_settings, client, tell);
     follow!(tasks, "SDS Secrets", follow_sds_secrets, client, tell);
     follow!(tasks, "BackendTLSPolicies", follow_tls_policies, client, objects, tell);

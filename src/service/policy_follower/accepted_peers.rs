@@ -106,6 +106,11 @@ impl Gathering {
         &self.version
     }
 
+    /// Services behind which somebody is accepted.
+    pub(super) fn known(&self) -> Vec<ServiceKey> {
+        self.whole.keys().chain(self.leaving.keys()).cloned().collect()
+    }
+
     /// Takes up a message. Returns the new state when it is whole.
     ///
     /// # Errors
@@ -234,6 +239,21 @@ mod tests {
         let mut change = update(false, "r/3", Vec::new(), &[]);
         change.services_deleted = vec!["n/one".into()];
         assert!(gathering.take(change, now).unwrap().unwrap().is_empty(), "also while it is leaving");
+    }
+
+    #[test]
+    fn a_service_that_was_deleted_while_nobody_was_heard_accepts_nobody_once_somebody_is() {
+        let (mut gathering, now) = (Gathering::default(), Instant::now());
+        let all = ["one", "two", "three"].map(|name| service(name, &[A])).into();
+        _ = gathering.take(update(true, "r/1", all, &[]), now).unwrap();
+        _ = gathering.take(update(false, "r/2", Vec::new(), &["n/three"]), now).unwrap();
+        let known: Vec<String> = gathering.known().iter().map(ToString::to_string).collect();
+        assert_eq!(known, ["n/one", "n/two", "n/three"], "also one that is leaving");
+        let mut fresh = update(true, "other/1", Vec::new(), &[]);
+        fresh.services_deleted = vec!["n/one".into(), "n/three".into()];
+        assert_eq!(names(&gathering.take(fresh, now).unwrap().unwrap()), ["n/two:1"]);
+        let known: Vec<String> = gathering.known().iter().map(ToString::to_string).collect();
+        assert_eq!(known, ["n/two"]);
     }
 
     #[test]

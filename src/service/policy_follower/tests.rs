@@ -30,7 +30,11 @@ impl Clock for Fixed {
 }
 
 impl PolicySource for Scripted {
-    fn watch<'a>(&'a self, version: &'a str) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>> {
+    fn watch<'a>(
+        &'a self,
+        version: &'a str,
+        _known: &'a [ServiceKey],
+    ) -> BoxFuture<'a, Result<Box<dyn PolicyStream>, String>> {
         self.asked.lock().unwrap().push(version.to_owned());
         let next = self.streams.lock().unwrap().pop_front();
         let stream = next.map(|all| Box::new(ScriptedStream(all.into())) as Box<dyn PolicyStream>);

@@ -36,7 +36,7 @@ impl Gateway {
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots(cluster))).domain_name("localhost");
         let endpoint = Endpoint::from_shared(format!("https://{}", replica.address())).unwrap();
         let channel = endpoint.tls_config(tls).unwrap().connect().await.unwrap();
-        let mut request = Request::new(WatchRequest { version: version.to_owned() });
+        let mut request = Request::new(WatchRequest { version: version.to_owned(), ..WatchRequest::default() });
         if let Some(file) = token_file {
             let token = fs::read_to_string(file).unwrap();
             request.metadata_mut().insert("authorization", format!("Bearer {}", token.trim()).parse().unwrap());

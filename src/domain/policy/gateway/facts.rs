@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::GrantFacts;
-use crate::domain::policy::{Change, IdentitySet, Labels, ObjectName};
+use super::{AttachedPolicyFacts, GrantFacts};
+use crate::domain::policy::{Change, IdentitySet, Labels, ObjectName, Upstream};
 
 /// What was seen. Kinds that the cluster does not serve are told as an empty [`Change::Reset`].
 #[derive(Clone, Debug)]
@@ -29,6 +29,10 @@ pub enum GatewayChange {
     SdsSecrets(Change<SdsSecretFacts>),
     /// Of Envoy Gateway's Backends.
     EnvoyBackends(Change<EnvoyBackendFacts>),
+    /// Of SecurityPolicies.
+    SecurityPolicies(Change<AttachedPolicyFacts>),
+    /// Of EnvoyExtensionPolicies.
+    ExtensionPolicies(Change<AttachedPolicyFacts>),
     /// What Envoy Gateway is set to.
     Settings(EnvoyGatewaySettings),
     /// Which BackendTLSPolicies the API server takes.
@@ -246,6 +250,10 @@ pub struct EnvoyProxyFacts {
     pub alpn: Box<[Box<str>]>,
     /// Whether the patch of its Deployment or DaemonSet lets Envoy's container see the agent's socket.
     pub has_agent: bool,
+    /// To whom it has logs, traces and metrics sent, each once.
+    pub telemetry: Box<[Upstream]>,
+    /// Whether what it does not say is that of the EnvoyProxy of the GatewayClass: `spec.mergeType` is there.
+    pub is_merged: bool,
 }
 
 /// A Secret of type `gateway.envoyproxy.io/sds`.

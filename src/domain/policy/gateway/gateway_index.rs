@@ -9,9 +9,11 @@ use std::{
 };
 
 use super::{
-    BackendTlsApi, ClassFacts, DataPlanePod, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange,
-    GatewayFacts, GatewayPlan, Grants, Known, LabelledNamespace, ListenerSetFacts, NamespacePlan, Outlook, RouteKind,
-    Routes, SdsSecretFacts, SdsUrl, ServicePlan, Standing, Surroundings, TlsPolicies, Topology, gateway_state,
+    AttachedPolicies, BackendTlsApi, ClassFacts, DataPlanePod, EnvoyBackendFacts, EnvoyGatewaySettings,
+    EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayPlan, Grants, Known, LabelledNamespace, ListenerSetFacts,
+    NamespacePlan, Outlook, RouteKind, Routes, SdsSecretFacts, SdsUrl, ServicePlan, Standing, Surroundings,
+    TlsPolicies, Topology,
+    gateway_state::{self, Upstreams},
 };
 use crate::domain::policy::{
     Change, ClusterChange, ControlPlanes, MtlsMode, NamespaceFacts, NamespacePolicy, ObjectName, PodFacts,
@@ -30,6 +32,7 @@ pub struct GatewayIndex {
     proxies: Known<ObjectName, EnvoyProxyFacts>,
     secrets: Known<ObjectName, SdsSecretFacts>,
     backends: Known<ObjectName, EnvoyBackendFacts>,
+    attached: AttachedPolicies,
     namespaces: Known<Arc<str>, LabelledNamespace>,
     pods: Known<ObjectName, DataPlanePod>,
     settings: Option<EnvoyGatewaySettings>,
@@ -91,6 +94,10 @@ impl GatewayIndex {
             GatewayChange::SdsSecrets(change) => self.take_secrets(change),
             GatewayChange::EnvoyBackends(change) => {
                 self.backends.take(change, |backend| backend.object.clone(), |_, _| touched.gateways = true);
+            }
+            GatewayChange::SecurityPolicies(change) => self.attached.take_security(change, || touched.gateways = true),
+            GatewayChange::ExtensionPolicies(change) => {
+                self.attached.take_extension(change, || touched.gateways = true)
             }
             GatewayChange::Settings(settings) => {
                 touched.all |= self.settings.replace(settings) != Some(settings);
@@ -193,7 +200,8 @@ impl GatewayIndex {
         let before = self.current.take().unwrap_or_else(|| Arc::new(GatewayPlan::before_the_first()));
         let outlook = self.outlook(api, control_planes);
         let namespaces = changed_namespaces(outlook, policies, seen.as_deref(), &before, touched);
-        let gateways = gateway_state::states(outlook, &self.backends, &self.pods, policies, &before.gateways);
+        let upstreams = Upstreams { backends: &self.backends, attached: &self.attached, policies };
+        let gateways = gateway_state::states(outlook, upstreams, &self.pods, &before.gateways);
         let newest = before.changed_by(namespaces, gateways);
         self.current = Some(Arc::clone(&newest));
         Some(newest)

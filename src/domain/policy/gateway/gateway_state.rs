@@ -5,21 +5,30 @@ use std::{
     sync::Arc,
 };
 
-use super::{BackendTlsApi, Carries, DataPlanePod, EnvoyBackendFacts, GatewayState, Known, Outlook, Standing};
+use super::{
+    AttachedPolicies, BackendTlsApi, Carries, DataPlanePod, EnvoyBackendFacts, GatewayState, Known, Outlook, Standing,
+};
 use crate::domain::{
     identity::ServiceAccount,
     policy::{Condition, GatewayCondition, MtlsMode, ObjectName, PolicySnapshot, Upstream},
 };
 
+/// What tells whom Gateways speak TLS to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Upstreams<'a> {
+    pub(super) backends: &'a Known<ObjectName, EnvoyBackendFacts>,
+    pub(super) attached: &'a AttachedPolicies,
+    pub(super) policies: &'a PolicySnapshot,
+}
+
 /// Of all Gateways, those of `before` where nothing differs.
 pub(super) fn states(
     outlook: Outlook<'_>,
-    backends: &Known<ObjectName, EnvoyBackendFacts>,
+    upstreams: Upstreams<'_>,
     pods: &Known<ObjectName, DataPlanePod>,
-    policies: &PolicySnapshot,
     before: &BTreeMap<ObjectName, Arc<GatewayState>>,
 ) -> BTreeMap<ObjectName, Arc<GatewayState>> {
-    let outside = outside(outlook, backends, policies);
+    let outside = upstreams.outside(outlook);
     let (mut of_gateways, mut of_classes): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
     pods.all().for_each(|pod| match &pod.carries {
         Carries::Gateway(gateway) => of_gateways.entry(gateway).or_default().push(pod),
@@ -75,33 +84,50 @@ fn injected(pods: &[&DataPlanePod]) -> Option<GatewayCondition> {
     Some(GatewayCondition::GatewayPodInjected { pod, pods: injected.count() + 1 })
 }
 
-/// To whom each Gateway speaks TLS besides Services of the mesh, showing its client certificate if it is asked for one.
-fn outside<'a>(
-    outlook: Outlook<'a>,
-    backends: &'a Known<ObjectName, EnvoyBackendFacts>,
-    policies: &PolicySnapshot,
-) -> BTreeMap<&'a ObjectName, BTreeSet<&'a Upstream>> {
-    let services = outlook.tls_policies.foreign_upstreams().filter(|upstream| match upstream {
-        Upstream::Service(service) => {
-            let policy = policies.service(&service.namespace, &service.name);
-            policy.is_none_or(|policy| policy.mode != MtlsMode::Required)
+impl<'a> Upstreams<'a> {
+    /// To whom each Gateway speaks TLS besides Services of the mesh, showing its client certificate if it is asked for one.
+    fn outside(self, outlook: Outlook<'a>) -> BTreeMap<&'a ObjectName, BTreeSet<&'a Upstream>> {
+        let mut outside: BTreeMap<&ObjectName, BTreeSet<&Upstream>> = BTreeMap::new();
+        let foreign = outlook.tls_policies.foreign_upstreams();
+        let services = foreign.filter(|upstream| matches!(upstream, Upstream::Service(_)));
+        for upstream in
+            services.chain(outlook.routes.envoy_backends()).filter(|upstream| self.is_outside(outlook, upstream))
+        {
+            for (kind, route) in outlook.leading_to(upstream) {
+                for (gateway, _) in outlook.topology.attached(kind, route) {
+                    outside.entry(gateway).or_default().insert(upstream);
+                }
+            }
         }
-        Upstream::EnvoyBackend(_) => false,
-    });
-    let backends = outlook.routes.envoy_backends().filter(|upstream| match upstream {
-        Upstream::EnvoyBackend(object) => backends.get(object).is_some_and(|backend| {
-            let has_policy = || outlook.tls_policies.foreign(upstream).next().is_some();
-            !backend.has_client_certificate && (backend.is_tls || has_policy())
-        }),
-        Upstream::Service(_) => false,
-    });
-    let mut outside: BTreeMap<&ObjectName, BTreeSet<&Upstream>> = BTreeMap::new();
-    for upstream in services.chain(backends) {
-        for (kind, route) in outlook.leading_to(upstream) {
-            for (gateway, _) in outlook.topology.attached(kind, route) {
+        for policy in self.attached.all() {
+            let asked: Vec<&Upstream> =
+                policy.upstreams.iter().filter(|upstream| self.is_outside(outlook, upstream)).collect();
+            if !asked.is_empty() {
+                outlook
+                    .following(policy)
+                    .into_iter()
+                    .for_each(|gateway| outside.entry(gateway).or_default().extend(&asked));
+            }
+        }
+        for (gateway, standing) in outlook.topology.standings {
+            for upstream in standing.telemetry.iter().filter(|upstream| self.is_outside(outlook, upstream)) {
                 outside.entry(gateway).or_default().insert(upstream);
             }
         }
+        outside
     }
-    outside
+
+    fn is_outside(self, outlook: Outlook<'_>, upstream: &Upstream) -> bool {
+        let has_policy = || outlook.tls_policies.foreign(upstream).next().is_some();
+        match upstream {
+            Upstream::Service(service) => {
+                let policy = self.policies.service(&service.namespace, &service.name);
+                has_policy() && policy.is_none_or(|policy| policy.mode != MtlsMode::Required)
+            }
+            Upstream::EnvoyBackend(object) => self
+                .backends
+                .get(object)
+                .is_some_and(|backend| !backend.has_client_certificate && (backend.is_tls || has_policy())),
+        }
+    }
 }

@@ -34,13 +34,19 @@ impl Routes {
 
     /// Those that lead to one place.
     pub(super) fn leading_to(&self, upstream: &Upstream) -> impl Iterator<Item = (RouteKind, &RouteFacts)> {
-        self.leading_to.get(upstream).filter_map(|(kind, name)| {
-            let known = match kind {
-                RouteKind::Http => &self.http,
-                RouteKind::Grpc => &self.grpc,
-            };
-            Some((*kind, known.get(name)?))
-        })
+        self.leading_to.get(upstream).filter_map(|(kind, name)| Some((*kind, self.known(*kind).get(name)?)))
+    }
+
+    /// Those of one kind.
+    pub(super) fn of_kind(&self, kind: RouteKind) -> impl Iterator<Item = &RouteFacts> {
+        self.known(kind).all()
+    }
+
+    const fn known(&self, kind: RouteKind) -> &Known<ObjectName, RouteFacts> {
+        match kind {
+            RouteKind::Http => &self.http,
+            RouteKind::Grpc => &self.grpc,
+        }
     }
 
     /// Services that those of a namespace lead to.

@@ -3,7 +3,7 @@
 use super::{
     ClassFacts, Controller, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayFacts, Known, SdsSecretFacts, SdsUrl,
 };
-use crate::domain::policy::{Condition, GatewayCondition, Lack, ObjectName, Release, SdsObstacle};
+use crate::domain::policy::{Condition, GatewayCondition, Lack, ObjectName, Release, SdsObstacle, Upstream};
 
 /// The first Envoy Gateway that reads BackendTLSPolicies of `v1`.
 const VERIFIES: Release = Release::new(1, 6, 0);
@@ -27,6 +27,8 @@ pub(super) struct Standing {
     pub(super) offers_istio_alone: bool,
     /// What is worth knowing.
     pub(super) conditions: Vec<Condition>,
+    /// To whom its proxies send logs, traces and metrics.
+    pub(super) telemetry: Vec<Upstream>,
 }
 
 /// By what a Gateway verifies SPIFFE IDs.
@@ -59,15 +61,16 @@ impl Surroundings<'_> {
             Controller::Kgateway | Controller::Agentgateway => Some(Standing::portable(gateway)),
             Controller::EnvoyGateway => Some(match self.version.filter(|version| *version < VERIFIES) {
                 Some(version) => Standing::unable("Envoy Gateway", Some(version)),
-                None => self.of_envoy_gateway(gateway, class),
+                None => {
+                    let telemetry = self.telemetry(gateway, class);
+                    Standing { telemetry, ..self.of_envoy_gateway(gateway, class) }
+                }
             }),
         }
     }
 
     fn of_envoy_gateway(&self, gateway: &GatewayFacts, class: &ClassFacts) -> Standing {
-        let own =
-            gateway.parameters.as_ref().map(|name| ObjectName { name: name.as_ref().into(), ..gateway.object.clone() });
-        let named = own.or_else(|| class.parameters.clone());
+        let named = own_proxy(gateway).or_else(|| class.parameters.clone());
         let proxy = named.as_ref().and_then(|name| self.proxies.get(name));
         let sds = self.sds();
         let has_agent = proxy.is_some_and(|proxy| proxy.has_agent);
@@ -106,6 +109,14 @@ impl Surroundings<'_> {
         }
     }
 
+    /// By the EnvoyProxies that hold for a Gateway.
+    fn telemetry(&self, gateway: &GatewayFacts, class: &ClassFacts) -> Vec<Upstream> {
+        let own = own_proxy(gateway).and_then(|name| self.proxies.get(&name));
+        let of_class = class.parameters.as_ref().and_then(|name| self.proxies.get(name));
+        let of_class = of_class.filter(|_| gateway.parameters.is_none() || own.is_some_and(|own| own.is_merged));
+        own.into_iter().chain(of_class).flat_map(|proxy| &proxy.telemetry).cloned().collect()
+    }
+
     /// How Envoy Gateway is told of the agent's socket.
     fn sds(&self) -> Result<SdsUrl, SdsObstacle> {
         match (self.version, self.settings.sds_enabled) {
@@ -123,6 +134,12 @@ impl Surroundings<'_> {
     fn is_known_to_follow_sds(&self) -> bool {
         self.settings.sds_enabled == Some(true) && self.version.is_none_or(|version| version >= FOLLOWS_SDS)
     }
+}
+
+/// The EnvoyProxy that a Gateway names itself.
+fn own_proxy(gateway: &GatewayFacts) -> Option<ObjectName> {
+    let name = gateway.parameters.as_ref()?;
+    Some(ObjectName { name: name.as_ref().into(), ..gateway.object.clone() })
 }
 
 impl Standing {
@@ -149,6 +166,7 @@ impl Standing {
             offers_istio: alpn.iter().any(|name| is_istios(name)),
             offers_istio_alone: !alpn.is_empty() && alpn.iter().all(|name| is_istios(name)),
             conditions: condition.into_iter().map(Condition::from).collect(),
+            telemetry: Vec::new(),
         }
     }
 

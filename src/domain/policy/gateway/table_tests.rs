@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::policy::{
     Backing, Change, ClusterChange, Condition, ControlPlanes, GatewayApiSafety, Labels, MeshLabels, NamespaceFacts,
     ObjectName, PeerAuthenticationFacts, PeerMode, PodFacts, PolicyIndex, PolicySnapshot, PortFacts, ServiceFacts,
-    Sidecar, TargetPort,
+    Sidecar, TargetPort, Upstream,
 };
 
 const ROWS: &str = include_str!("table_tests/rows.txt");
@@ -157,6 +157,8 @@ impl World {
                 is_tls: rest.contains(&"tls"),
                 has_client_certificate: rest.contains(&"cert"),
             })),
+            ["security", name, ref rest @ ..] => GatewayChange::SecurityPolicies(Change::Put(attached(name, rest))),
+            ["extension", name, ref rest @ ..] => GatewayChange::ExtensionPolicies(Change::Put(attached(name, rest))),
             ["sds", said] => {
                 let sds_enabled = (said != "unknown").then_some(false);
                 GatewayChange::Settings(EnvoyGatewaySettings { sds_enabled })
@@ -338,6 +340,37 @@ fn route(name: &str, words: &[&str]) -> RouteFacts {
     }
 }
 
+fn attached(name: &str, words: &[&str]) -> AttachedPolicyFacts {
+    let (namespace, name) = name.split_once('/').unwrap();
+    let at = words.iter().position(|word| *word == ">").unwrap();
+    let attachment = |word: &&str| {
+        let (kind, name) = word.split_once('=').unwrap();
+        let kind = match kind {
+            "gw" => AttachedKind::Gateway,
+            "set" => AttachedKind::ListenerSet,
+            "http" => AttachedKind::Route(RouteKind::Http),
+            _ => AttachedKind::Route(RouteKind::Grpc),
+        };
+        match name {
+            "*" => Attachment::Labelled { kind, anywhere: false },
+            "**" => Attachment::Labelled { kind, anywhere: true },
+            _ => Attachment::One(kind, name.into()),
+        }
+    };
+    AttachedPolicyFacts {
+        object: ObjectName::new(namespace, name),
+        attachments: words[..at].iter().map(attachment).collect(),
+        upstreams: words[at + 1..].iter().map(|word| upstream(word)).collect(),
+    }
+}
+
+fn upstream(word: &str) -> Upstream {
+    match word.strip_prefix("b:") {
+        Some(name) => Upstream::EnvoyBackend(ObjectName::new("app", name)),
+        None => Upstream::Service(ObjectName::new("app", word)),
+    }
+}
+
 fn proxy(name: &str, words: &[&str]) -> EnvoyProxyFacts {
     let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
     EnvoyProxyFacts {
@@ -345,6 +378,8 @@ fn proxy(name: &str, words: &[&str]) -> EnvoyProxyFacts {
         client_certificate: value("cert=").map(Into::into),
         alpn: value("alpn=").map(|list| list.split(',').map(Into::into).collect()).unwrap_or_default(),
         has_agent: words.contains(&"agent"),
+        telemetry: words.iter().filter_map(|word| word.strip_prefix('>')).map(upstream).collect(),
+        is_merged: words.contains(&"merged"),
     }
 }
 

@@ -69,7 +69,7 @@ impl<'a> Topology<'a> {
     }
 
     /// Whether the Gateway of a ListenerSet takes it.
-    fn takes(self, set: &ListenerSetFacts) -> bool {
+    pub(super) fn takes(self, set: &ListenerSetFacts) -> bool {
         let gateway = self.gateways.get(&set.gateway);
         let admits = gateway.and_then(|gateway| gateway.takes_sets.as_ref());
         admits.is_some_and(|admits| self.admits(admits, &set.gateway.namespace, &set.object.namespace))

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::domain::policy::*;
 
 /// How many kinds of things change.
-pub(super) const KINDS: u8 = 16;
+pub(super) const KINDS: u8 = 18;
+/// From this one on a plan waits for none: what else runs, and policies by which nothing is written.
+pub(super) const NOT_WAITED_FOR: u8 = 15;
 /// What happens: (kind, namespace, object, variant); every eighth variant deletes.
 pub(super) type Step = (u8, u8, u8, u8);
 
@@ -25,6 +27,8 @@ pub(super) struct World {
     proxies: BTreeMap<ObjectName, EnvoyProxyFacts>,
     pub(super) secrets: BTreeMap<ObjectName, SdsSecretFacts>,
     backends: BTreeMap<ObjectName, EnvoyBackendFacts>,
+    security: BTreeMap<ObjectName, AttachedPolicyFacts>,
+    extension: BTreeMap<ObjectName, AttachedPolicyFacts>,
     settings: EnvoyGatewaySettings,
     api: u8,
     control_planes: u8,
@@ -208,6 +212,14 @@ impl World {
                 let new = secret(named('x'), variant);
                 GatewayChange::SdsSecrets(step(&mut self.secrets, new.object.clone(), there.then_some(new)))
             }
+            16 => {
+                let new = attached(named('a'), variant);
+                GatewayChange::SecurityPolicies(step(&mut self.security, named('a'), there.then_some(new)))
+            }
+            17 => {
+                let new = attached(named('a'), variant);
+                GatewayChange::ExtensionPolicies(step(&mut self.extension, named('a'), there.then_some(new)))
+            }
             14 => {
                 let new = grant(named('y'), variant);
                 GatewayChange::Grants(step(&mut self.grants, named('y'), there.then_some(new)))
@@ -239,6 +251,8 @@ impl World {
             13 => GatewayChange::BackendTlsApi(if self.api == 3 { BackendTlsApi::TooOld } else { BackendTlsApi::V1 }),
             14 => GatewayChange::Grants(Change::Reset(all(&self.grants))),
             15 => return Seen::ControlPlanes(control_planes(self.control_planes)),
+            16 => GatewayChange::SecurityPolicies(Change::Reset(all(&self.security))),
+            17 => GatewayChange::ExtensionPolicies(Change::Reset(all(&self.extension))),
             _ => return Seen::Cluster(ClusterChange::Slices(Change::Reset(Vec::new()))),
         };
         Seen::Gateway(change)
@@ -362,6 +376,33 @@ fn proxy(object: ObjectName, variant: u8) -> EnvoyProxyFacts {
         client_certificate: (variant % 8 != 7).then(|| format!("x{}", variant % 2).into()),
         alpn: alpn.iter().map(|name| (*name).into()).collect(),
         has_agent: variant % 8 != 6,
+        telemetry: upstreams(variant),
+        is_merged: variant & 32 > 0,
+    }
+}
+
+fn attached(object: ObjectName, variant: u8) -> AttachedPolicyFacts {
+    let kind = [
+        AttachedKind::Gateway,
+        AttachedKind::Route(RouteKind::Http),
+        AttachedKind::Route(RouteKind::Grpc),
+        AttachedKind::ListenerSet,
+    ][usize::from(variant) % 4];
+    let name = ["g0", "r0", "r0", "l0"][usize::from(variant) % 4];
+    let attachment = match variant % 3 {
+        0 => Attachment::Labelled { kind, anywhere: variant & 16 > 0 },
+        _ => Attachment::One(kind, name.into()),
+    };
+    AttachedPolicyFacts { object, attachments: [attachment].into(), upstreams: upstreams(variant) }
+}
+
+/// Such as policies of others are for.
+fn upstreams(variant: u8) -> Box<[Upstream]> {
+    let namespace = format!("n{}", (variant / 8) % 3);
+    match variant % 4 {
+        0 => [].into(),
+        1 => [Upstream::EnvoyBackend(ObjectName::new(&namespace, "b0"))].into(),
+        _ => [Upstream::Service(ObjectName::new(&namespace, &format!("s{}", variant % 2)))].into(),
     }
 }
 

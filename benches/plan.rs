@@ -89,6 +89,8 @@ impl Cluster {
             client_certificate: Some("svid".into()),
             alpn: ["istio-http/1.1".into(), "istio".into()].into(),
             has_agent: true,
+            telemetry: [].into(),
+            is_merged: false,
         };
         let secret = SdsSecretFacts {
             object: named("svid"),

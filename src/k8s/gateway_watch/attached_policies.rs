@@ -102,7 +102,7 @@ fn collect(part: &Value, namespace: &str, found: &mut BTreeSet<Upstream>) {
             _ => collect(value, namespace, found),
         }),
         Value::Array(items) => items.iter().for_each(|item| collect(item, namespace, found)),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -292,7 +292,7 @@ impl Entry {
     pub(super) fn needs(&self) -> Option<&ObjectKey> {
         match &self.state {
             State::Present(seen) if seen.ours => seen.needs.as_ref(),
-            _ => None,
+            State::Present(_) | State::Unknown | State::Presumed(_) | State::Absent => None,
         }
     }
 

@@ -132,9 +132,11 @@ fn a_class_without_sds_has_identities_in_policies() {
         classes.wait_until_portable("wrong", &["somebody"]);
         classes.wait_until_by_sds("wrong-sds");
         classes.wait_for(&classes.portable, "rolled", is_mutual);
-        let log = ends[0].log().requests();
         let peer = format!("spiffe://{TRUST_DOMAIN}/ns/{GATEWAY}/sa/{FILES}");
-        assert!(log.iter().any(|request| request["peer"] == *peer), "{log:?}");
+        wait_until(CHANGE, "the gateway's identity in the log", || match ends[0].log().requests() {
+            log if log.iter().any(|request| request["peer"] == *peer) => Ok(()),
+            log => Err(format!("{log:?}")),
+        });
         for (pod, service) in [(&classes.portable, "wrong"), (&classes.place.pod, "wrong-sds")] {
             classes.wait_for(pod, service, is_refused);
             wait_until(CHANGE, "why it is refused", || {

@@ -8,7 +8,7 @@ use super::{
     load::Load,
     objects,
 };
-use crate::{network::in_own_network, pair::TRUST_DOMAIN};
+use crate::{network::in_own_network, pair::TRUST_DOMAIN, support::wait::wait_until};
 
 /// A change of routes, and clusters that are made anew.
 const CHANGE: Duration = Duration::from_secs(30);
@@ -142,8 +142,10 @@ fn a_wrong_identity_is_refused_in_both_flavours(place: &mut Place) {
         let by_whom = |answer: &_| is_so(answer) && !format!("{answer:?}").contains("cluster_not_found");
         place.wait_for(&format!("what is said to {name}"), &host, CHANGE, by_whom);
     }
-    let log = intruder.log().requests();
-    assert!(!log.is_empty());
+    wait_until(CHANGE, "a request to the intruder", || match intruder.log().requests() {
+        log if log.is_empty() => Err("none"),
+        _ => Ok(()),
+    });
     let reasons = place.pod.log();
     assert!(reasons.contains("CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_SAN_matcher"), "{reasons}");
 }

@@ -76,6 +76,8 @@ struct Variable {
     value_from: Option<IgnoredAny>,
 }
 
+/// The container that Istio puts in, among the others or as a native sidecar.
+const SIDECAR: &str = "istio-proxy";
 /// Where an istiod says its version, unless it declares another port.
 const MONITORING: u16 = 15014;
 const MONITORING_NAME: &str = "http-monitoring";
@@ -106,6 +108,13 @@ pub(super) fn control_plane(
     } else {
         None
     }
+}
+
+/// What the sidecar of a pod says of who has put it in.
+pub(super) fn injected_by(containers: &[Container], init: &[Container]) -> Option<Box<ControlPlanePod>> {
+    let sidecar = containers.iter().chain(init).find(|container| &*container.name == SIDECAR)?;
+    let version = tag(&sidecar.image).and_then(|tag| tag.parse().ok());
+    Some(Box::new(ControlPlanePod::Sidecar { version }))
 }
 
 fn istiod(containers: &[Container], statuses: &[ContainerStatus], ip: Option<IpAddr>) -> IstiodPod {
@@ -196,7 +205,7 @@ mod tests {
         let labels: Labels = [("app", "istiod")].into_iter().collect();
         match *control_plane(&labels, &containers, &statuses, Some("10.0.0.1".parse().unwrap())).unwrap() {
             ControlPlanePod::Istiod(pod) => pod,
-            ControlPlanePod::EnvoyGateway { .. } => panic!("an Envoy Gateway"),
+            other @ (ControlPlanePod::EnvoyGateway { .. } | ControlPlanePod::Sidecar { .. }) => panic!("{other:?}"),
         }
     }
 
@@ -256,6 +265,26 @@ mod tests {
             assert_eq!(version.map(|version| version.to_string()).as_deref(), expected, "{image}");
         }
         assert_eq!(control_plane(&Labels::default(), &[], &[], None), None);
+    }
+
+    #[test]
+    fn a_sidecar_is_of_the_version_of_its_image() {
+        let of = |name: &str, image: &str| -> Vec<Container> {
+            read(&format!(r#"[{{"name": "app", "image": "app:7"}}, {{"name": "{name}", "image": "{image}"}}]"#))
+        };
+        let version = |found: Option<Box<ControlPlanePod>>| match found.as_deref() {
+            Some(ControlPlanePod::Sidecar { version: Some(version) }) => version.to_string(),
+            Some(ControlPlanePod::Sidecar { version: None }) => "not said".into(),
+            _ => "none".into(),
+        };
+        assert_eq!(version(injected_by(&of("istio-proxy", "docker.io/istio/proxyv2:1.31.0"), &[])), "1.31.0");
+        assert_eq!(
+            version(injected_by(&[], &of("istio-proxy", "proxyv2:1.29.1-distroless"))),
+            "1.29.1",
+            "a native one"
+        );
+        assert_eq!(version(injected_by(&of("istio-proxy", "proxyv2@sha256:0"), &[])), "not said");
+        assert_eq!(version(injected_by(&of("other", "proxyv2:1.31.0"), &[])), "none");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tracing::info;
 use self::presence::{Life, PodFacts, Presence};
 use super::{
     list_watch::{Heard, Source, Trimmed, follow},
-    pod_containers::{Container, ContainerStatus, control_plane, named_ports},
+    pod_containers::{Container, ContainerStatus, control_plane, injected_by, named_ports},
     policy_watch::{PodAnnotations, sidecar_of},
 };
 use crate::{
@@ -205,15 +205,18 @@ fn policy_facts(pod: &TrimmedPod, presence: &PodFacts) -> policy::PodFacts {
     let TrimmedPod { metadata, spec, status } = pod;
     let ip = status.pod_ip.as_ref().and_then(|ip| ip.parse().ok());
     let labels: policy::Labels = metadata.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let sidecar = sidecar_of(&labels, &metadata.annotations, spec.host_network);
+    let injected_by =
+        || injected_by(&spec.containers, &spec.init_containers).filter(|_| sidecar == policy::Sidecar::Injected);
     policy::PodFacts {
         object: ObjectName::new(&metadata.namespace, &metadata.name),
         uid: metadata.uid.as_str().into(),
         account: presence.account.clone(),
         finished: presence.life == Life::Finished,
-        sidecar: sidecar_of(&labels, &metadata.annotations, spec.host_network),
+        sidecar,
         ready_at: ip.filter(|_| presence.life == Life::Stays && status.is_ready()),
         named_ports: named_ports(&spec.containers, &spec.init_containers),
-        control_plane: control_plane(&labels, &spec.containers, &status.container_statuses, ip),
+        control_plane: control_plane(&labels, &spec.containers, &status.container_statuses, ip).or_else(injected_by),
         labels: Arc::new(labels),
     }
 }

@@ -156,7 +156,11 @@ fn a_gateway_hears_of_a_label_at_once_and_an_operator_is_told_what_won_t_work() 
                 assert_eq!((service.ports[0].number, service.ports[0].class.as_str()), (8080, "http/1"));
                 let explained = said(&policy(&replica, &["explain", &format!("{TEAM}/backend")]));
                 assert!(explained.contains("error SidecarMissing: 1 of 2 pods"), "{explained}");
-                assert!(explained.contains("kubectl rollout restart deployment --namespace test-infra"), "{explained}");
+                assert!(
+                    explained
+                        .contains("kubectl rollout restart deployment,statefulset,daemonset --namespace test-infra"),
+                    "{explained}"
+                );
                 let list = said(&policy(&replica, &["list", "-o", "json"]));
                 let list: serde_json::Value = serde_json::from_str(&list).unwrap();
                 let team = list.as_array().unwrap().iter().find(|namespace| namespace["name"] == TEAM).unwrap();

@@ -34,6 +34,11 @@ pub enum Condition {
         /// Whether its other labels ask for sidecars.
         has_sidecars: bool,
     },
+    /// Of a namespace: `istio.io/dataplane-mode` is none that Istio knows.
+    DataplaneModeUnknown {
+        /// What it is.
+        value: Box<str>,
+    },
     /// Of a namespace: `istio-injection: disabled`.
     InjectionDisabled {
         /// `istio.io/rev`, which counts for nothing then.
@@ -130,6 +135,7 @@ impl Condition {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::AmbientUnsupported { .. } => "AmbientUnsupported",
+            Self::DataplaneModeUnknown { .. } => "DataplaneModeUnknown",
             Self::InjectionDisabled { .. } => "InjectionDisabled",
             Self::InjectionValueUnknown { .. } => "InjectionValueUnknown",
             Self::RevisionIgnored { .. } => "RevisionIgnored",
@@ -165,6 +171,7 @@ impl Condition {
             Self::NotEnforced(shortfall) => shortfall.severity(),
             Self::InjectionValueUnknown { .. }
             | Self::AmbientUnsupported { .. }
+            | Self::DataplaneModeUnknown { .. }
             | Self::RevisionEmpty
             | Self::NamespaceNeverInjected
             | Self::IstioNotDetected
@@ -199,6 +206,7 @@ impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AmbientUnsupported { .. }
+            | Self::DataplaneModeUnknown { .. }
             | Self::InjectionDisabled { .. }
             | Self::InjectionValueUnknown { .. }
             | Self::RevisionIgnored { .. }
@@ -222,7 +230,7 @@ impl fmt::Display for Condition {
             Self::SidecarMissing { pods, of, namespace } => write!(
                 f,
                 "{pods} of {of} pods have no sidecar and can't speak mutual TLS, they were made before the label was: kubectl \
-                 rollout restart deployment --namespace {namespace}"
+                 rollout restart deployment,statefulset,daemonset --namespace {namespace}"
             ),
             Self::SidecarExcluded { pods, of } => write!(
                 f,
@@ -295,6 +303,11 @@ impl Condition {
             Self::AmbientUnsupported { has_sidecars: false } => f.write_str(
                 "istio.io/dataplane-mode: ambient is not supported: no mutual TLS is required; label the namespace \
                  istio-injection: enabled to use sidecars",
+            ),
+            Self::DataplaneModeUnknown { value } => write!(
+                f,
+                "istio.io/dataplane-mode is {value:?}, which Istio passes over: the other labels alone count; write none or ambient, \
+                 or remove it"
             ),
             Self::InjectionDisabled { revision: None } => f.write_str("istio-injection: disabled keeps it out of the mesh"),
             Self::InjectionDisabled { revision: Some(revision) } => {

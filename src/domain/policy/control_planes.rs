@@ -18,7 +18,7 @@ pub struct ControlPlanes {
 /// Whether a BackendTLSPolicy may be there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum GatewayApiSafety {
-    /// Every istiod leaves it alone, or none is seen: it may be written.
+    /// Every istiod leaves it alone, or none is seen and nothing has a sidecar: it may be written.
     Safe,
     /// An istiod has only just begun to run, or this program has, and it is being asked; or one that was unsafe has left, and the
     /// next is not there or does not run yet. Nothing new is written, and what is there stays: were it taken away, a gateway would
@@ -42,6 +42,14 @@ pub enum GatewayApiSafety {
         /// What its image is tagged with, which proves nothing.
         tag: Option<Box<str>>,
     },
+    /// None is seen, and yet there are sidecars, so one runs elsewhere, of their version or a later one; and that may be an unsafe one.
+    /// Nothing new is written, and what is there stays: it may just as well have been scaled down for a while.
+    Unseen {
+        /// Whose sidecars.
+        revision: Box<str>,
+        /// The newest of those; `None` if none says its version.
+        newest: Option<Release>,
+    },
 }
 
 impl GatewayApiSafety {
@@ -56,7 +64,7 @@ impl GatewayApiSafety {
     }
 }
 
-/// What is kept of a pod that is part of a control plane.
+/// What is kept of a pod that is part of a control plane, or has a sidecar from one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlPlanePod {
     /// By its label an istiod.
@@ -64,6 +72,11 @@ pub enum ControlPlanePod {
     /// By its label an Envoy Gateway.
     EnvoyGateway {
         /// By the tag of its image.
+        version: Option<Release>,
+    },
+    /// No part of one: Istio has put a sidecar in.
+    Sidecar {
+        /// By the tag of the sidecar's image.
         version: Option<Release>,
     },
 }

@@ -22,6 +22,7 @@ pub(super) fn safety_beside<'a>(
     match safety(istiods) {
         GatewayApiSafety::Safe if left.any(|report| report.is_unsafe) => GatewayApiSafety::Settling,
         decided @ (GatewayApiSafety::Safe
+        | GatewayApiSafety::Unseen { .. }
         | GatewayApiSafety::Settling
         | GatewayApiSafety::Unsafe { .. }
         | GatewayApiSafety::Unknown { .. }) => decided,
@@ -59,17 +60,23 @@ fn safety(istiods: &[SeenIstiod]) -> GatewayApiSafety {
 }
 
 /// What it means that Istio's namespace has none. `left` were there a short while ago; `elsewhere` is in another namespace and was not
-/// asked.
+/// asked. `newest_sidecars` are the newest ones of each revision, with their versions as far as they say them.
 pub(super) fn safety_without<'a>(
     mut left: impl Iterator<Item = &'a IstiodReport>,
     elsewhere: Option<(&ObjectName, &IstiodPod)>,
+    newest_sidecars: impl IntoIterator<Item = (&'a str, Option<Release>)>,
     namespace: &str,
 ) -> GatewayApiSafety {
     // the next one is likely to be what the last one was
-    let has_one_left = left.any(|report| report.is_unsafe || elsewhere.is_some());
+    let mut has_left = false;
+    let has_one_left = left.any(|report| {
+        has_left = true;
+        report.is_unsafe || elsewhere.is_some()
+    });
     match elsewhere {
         _ if has_one_left => GatewayApiSafety::Settling,
-        None => GatewayApiSafety::Safe,
+        None if has_left => GatewayApiSafety::Safe,
+        None => safety_by_sidecars(newest_sidecars),
         Some((object, pod)) => {
             let why = format!(
                 "it is not asked, for Istio's namespace is {namespace}, which has none: give --istio-namespace {} if that is \
@@ -79,6 +86,16 @@ pub(super) fn safety_without<'a>(
             GatewayApiSafety::Unknown { pod: object.clone(), why: why.into(), tag: pod.tag.clone() }
         }
     }
+}
+
+/// No sidecar is newer than the istiod that it follows, so its version is the lowest that this one can have.
+fn safety_by_sidecars<'a>(newest: impl IntoIterator<Item = (&'a str, Option<Release>)>) -> GatewayApiSafety {
+    let is_safe = |version: Release| version >= FIRST_SAFE && !follows_policies(version, false);
+    let unsafe_one = newest.into_iter().find(|(_, newest)| !newest.is_some_and(is_safe));
+    unsafe_one.map_or(GatewayApiSafety::Safe, |(revision, newest)| GatewayApiSafety::Unseen {
+        revision: revision.into(),
+        newest,
+    })
 }
 
 impl SeenIstiod {
@@ -199,6 +216,7 @@ mod tests {
                     assert_eq!((&*why, tag.as_deref()), ("it hangs", Some("1.30.1")));
                     format!("unknown {}", pod.name)
                 }
+                GatewayApiSafety::Unseen { .. } => "unseen".to_owned(),
             };
             assert_eq!(found, expected, "{istiods:?}");
         }
@@ -244,12 +262,42 @@ mod tests {
         ] {
             let left = letters_left(left);
             let elsewhere = is_elsewhere.then_some((&there.0, &there.1));
-            let found = safety_without(left.iter(), elsewhere, "istio-system");
+            let found = safety_without(left.iter(), elsewhere, [], "istio-system");
             assert!(format!("{found:?}").starts_with(expected), "{left:?} {is_elsewhere}: {found:?}");
             if let GatewayApiSafety::Unknown { pod, why, .. } = found {
                 assert_eq!(pod, there.0);
                 assert!(why.contains("--istio-namespace aks-istio-system"), "{why}");
             }
+        }
+    }
+
+    /// Of revision and version, `?` where it is not said.
+    #[test]
+    fn of_an_istiod_that_is_not_seen_sidecars_say_the_lowest_version() {
+        for (left, sidecars, expected) in [
+            ("", "", "Safe"),
+            ("", "r 1.30.1", "Safe"),
+            ("", "r 1.31.0", "Safe"),
+            ("", "r 1.31.0, s 1.32.2", "Safe"),
+            ("", "r 1.30.0", "Unseen r 1.30.0"),
+            ("", "r 1.27.0", "Unseen r 1.27.0"),
+            ("", "r 1.31.0-alpha.1", "Unseen r 1.31.0-pre"),
+            ("", "r ?", "Unseen r ?"),
+            ("", "r 1.31.0, s 1.24.0", "Unseen s 1.24.0"),
+            ("", "r 1.31.0, s ?", "Unseen s ?"),
+            ("s", "r 1.27.0", "Safe"),
+            ("u", "r 1.31.0", "Settling"),
+        ] {
+            let left = letters_left(left);
+            let newest = sidecars.split(", ").filter_map(|one| one.split_once(' '));
+            let newest = newest.map(|(revision, version)| (revision, version.parse().ok()));
+            let found = match safety_without(left.iter(), None, newest, "istio-system") {
+                GatewayApiSafety::Unseen { revision, newest } => {
+                    format!("Unseen {revision} {}", newest.map_or("?".into(), |version| version.to_string()))
+                }
+                other => format!("{other:?}"),
+            };
+            assert_eq!(found, expected, "{sidecars}");
         }
     }
 
@@ -265,5 +313,7 @@ mod tests {
         let all = ["", "?", "1.29.0", "!"].map(|istiods| safety(&of(istiods)));
         assert_eq!(all.each_ref().map(GatewayApiSafety::may_write), [true, false, false, false]);
         assert_eq!(all.each_ref().map(GatewayApiSafety::must_remove), [false, false, true, true]);
+        let unseen = safety_by_sidecars([("r", None)]);
+        assert!(!unseen.may_write() && !unseen.must_remove());
     }
 }

@@ -71,8 +71,10 @@ pub fn membership(name: &str, labels: &MeshLabels, sight: &MeshSight) -> Members
         }
         (None, revision) => revision,
     };
-    if labels.dataplane.as_deref() == Some("ambient") {
-        conditions.push(Condition::AmbientUnsupported { has_sidecars: injector.is_some() });
+    match labels.dataplane.as_deref() {
+        Some("ambient") => conditions.push(Condition::AmbientUnsupported { has_sidecars: injector.is_some() }),
+        None | Some("none") => {}
+        Some(odd) => conditions.push(Condition::DataplaneModeUnknown { value: odd.into() }),
     }
     if let Some(injector) = injector {
         conditions.extend(doubts(name, injector, sight));

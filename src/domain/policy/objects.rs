@@ -99,7 +99,7 @@ pub struct PodFacts {
     pub ready_at: Option<IpAddr>,
     /// Its ports that have a name; `None` if there are none.
     pub named_ports: Option<NamedPorts>,
-    /// More, if it is part of a control plane.
+    /// More, if it is part of a control plane, or has a sidecar from one.
     pub control_plane: Option<Box<ControlPlanePod>>,
 }
 

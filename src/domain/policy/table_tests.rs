@@ -41,7 +41,16 @@ const ROWS: &[Row] = &[
     ),
     ("istio.io/dataplane-mode=ambient", "app=a", "p app=a", "not-managed", "", "AmbientUnsupported"),
     ("istio.io/dataplane-mode=none", "app=a", "p app=a", "not-managed", "", ""),
-    ("istio.io/dataplane-mode=Ambient", "app=a", "p app=a", "not-managed", "", ""),
+    ("istio.io/dataplane-mode=Ambient", "app=a", "p app=a", "not-managed", "", "DataplaneModeUnknown"),
+    ("istio.io/dataplane-mode=", "app=a", "p app=a", "not-managed", "", "DataplaneModeUnknown"),
+    (
+        "istio-injection=enabled istio.io/dataplane-mode=AMBIENT",
+        "app=a",
+        "p app=a sa:x",
+        "mutual-tls",
+        "x",
+        "DataplaneModeUnknown",
+    ),
     (
         "istio-injection=enabled istio.io/dataplane-mode=ambient",
         "app=a",

@@ -24,6 +24,13 @@ pub enum MeshCondition {
         /// Of its image.
         tag: Option<Box<str>>,
     },
+    /// Of a namespace: there are sidecars and no istiod, so that its version is not known.
+    IstiodUnseen {
+        /// Whose sidecars.
+        revision: Box<str>,
+        /// The newest of those.
+        newest: Option<Release>,
+    },
     /// Of a namespace: an istiod is older than what this was tried with.
     IstioTooOld {
         /// Which.
@@ -63,7 +70,7 @@ impl MeshCondition {
     pub(super) const fn reason(&self) -> &'static str {
         match self {
             Self::UnsafeOnThisIstio { .. } => "UnsafeOnThisIstio",
-            Self::IstioVersionUnknown { .. } => "IstioVersionUnknown",
+            Self::IstioVersionUnknown { .. } | Self::IstiodUnseen { .. } => "IstioVersionUnknown",
             Self::IstioTooOld { .. } => "IstioTooOld",
             Self::IstiodElsewhere { .. } => "IstiodElsewhere",
             Self::StrictButNotManaged { .. } => "StrictButNotManaged",
@@ -78,6 +85,7 @@ impl MeshCondition {
             Self::MemberByPods => Severity::Notice,
             Self::UnsafeOnThisIstio { .. }
             | Self::IstioVersionUnknown { .. }
+            | Self::IstiodUnseen { .. }
             | Self::IstioTooOld { .. }
             | Self::IstiodElsewhere { .. } => Severity::Warning,
             Self::StrictButNotManaged { .. } | Self::PolicyModeDisabled { .. } => Severity::Error,
@@ -102,6 +110,17 @@ impl fmt::Display for MeshCondition {
                 f.write_str(
                     "), so it counts as one of 1.28.0 to 1.30.0 and no BackendTLSPolicy is written for gateways: let these replicas \
                      reach port http-monitoring of the pod (15014), or set PILOT_ENABLE_GATEWAY_API=false on it",
+                )
+            }
+            Self::IstiodUnseen { revision, newest } => {
+                write!(f, "no istiod is seen, but pods have sidecars of revision {revision}, ")?;
+                match newest {
+                    Some(newest) => write!(f, "{newest} the newest of them")?,
+                    None => f.write_str("of which none says its version")?,
+                }
+                f.write_str(
+                    ", so one runs elsewhere and counts as one of 1.28.0 to 1.30.0: no new BackendTLSPolicy is written for gateways; \
+                     once it is 1.30.1 or later, restart a pod of that revision, whose sidecar then proves it",
                 )
             }
             Self::IstioTooOld { pod, version } => write!(

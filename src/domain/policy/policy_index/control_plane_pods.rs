@@ -1,18 +1,22 @@
 //! The pods of control planes, and what istiods among them said.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::domain::policy::{
-    Condition, ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, MeshCondition, ObjectName,
-    PodFacts, Release, SeenIstiod,
+    Condition, ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, Labels, MeshCondition,
+    ObjectName, PodFacts, Release, SeenIstiod,
     istio_version::{safety_beside, safety_without, too_old},
 };
 
-/// Those that have not finished.
+/// Those that have not finished, and pods with sidecars.
 #[derive(Debug, Default)]
 pub(super) struct ControlPlanePods {
     istiods: BTreeMap<ObjectName, Istiod>,
     envoy_gateways: BTreeMap<ObjectName, Option<Release>>,
+    sidecars: BTreeMap<ObjectName, (Arc<Labels>, Option<Release>)>,
     /// By UID; of pods that left a short while ago, too.
     heard: BTreeMap<Box<str>, IstiodReport>,
 }
@@ -34,16 +38,20 @@ impl ControlPlanePods {
         match facts.control_plane.as_deref() {
             None => {}
             Some(ControlPlanePod::Istiod(pod)) => {
-                let revision = facts.labels.get("istio.io/rev").unwrap_or("default").into();
+                let revision = revision_of(&facts.labels).into();
                 self.istiods.insert(object, Istiod { revision, uid: facts.uid.clone(), pod: pod.clone() });
             }
             Some(ControlPlanePod::EnvoyGateway { version }) => drop(self.envoy_gateways.insert(object, *version)),
+            Some(ControlPlanePod::Sidecar { version }) => {
+                self.sidecars.insert(object, (Arc::clone(&facts.labels), *version));
+            }
         }
     }
 
     pub(super) fn remove(&mut self, object: &ObjectName) {
         self.istiods.remove(object);
         self.envoy_gateways.remove(object);
+        self.sidecars.remove(object);
     }
 
     /// All that was heard, in place of what was known.
@@ -78,7 +86,18 @@ impl ControlPlanePods {
     /// With none in Istio's namespace: all there are, are elsewhere.
     fn safety_without(&self, namespace: &str) -> GatewayApiSafety {
         let concerned = self.istiods.iter().find(|(_, istiod)| !istiod.pod.gateway_api_off);
-        safety_without(self.left(), concerned.map(|(object, istiod)| (object, &istiod.pod)), namespace)
+        let concerned = concerned.map(|(object, istiod)| (object, &istiod.pod));
+        safety_without(self.left(), concerned, self.newest_sidecars(), namespace)
+    }
+
+    /// Of each revision.
+    fn newest_sidecars(&self) -> BTreeMap<&str, Option<Release>> {
+        let mut newest: BTreeMap<&str, Option<Release>> = BTreeMap::new();
+        for (labels, version) in self.sidecars.values() {
+            let known = newest.entry(revision_of(labels)).or_default();
+            *known = (*known).max(*version);
+        }
+        newest
     }
 
     /// Those that were heard of and are not there any more.
@@ -92,6 +111,7 @@ impl ControlPlanePods {
         let unsafe_to_write = match seen.istio.clone() {
             GatewayApiSafety::Safe | GatewayApiSafety::Settling => None,
             GatewayApiSafety::Unsafe { pod, version } => Some(MeshCondition::UnsafeOnThisIstio { pod, version }),
+            GatewayApiSafety::Unseen { revision, newest } => Some(MeshCondition::IstiodUnseen { revision, newest }),
             GatewayApiSafety::Unknown { pod, why, tag } => Some(MeshCondition::IstioVersionUnknown { pod, why, tag }),
         };
         let too_old = too_old(&seen.istiods).map(|(pod, version)| MeshCondition::IstioTooOld { pod, version });
@@ -100,4 +120,9 @@ impl ControlPlanePods {
             elsewhere.map(|pod| MeshCondition::IstiodElsewhere { pod: pod.clone(), expected: namespace.into() });
         [unsafe_to_write, too_old, elsewhere].into_iter().flatten().map(Condition::from).collect()
     }
+}
+
+/// Of an istiod, or of a sidecar that it has put in.
+fn revision_of(labels: &Labels) -> &str {
+    labels.get("istio.io/rev").unwrap_or("default")
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{CHANGE, HOSTS, Live, NAMES, set_strict};
 use crate::{
-    envoy_gateway::{EFFECT, TEAM, load::Load, objects},
+    envoy_gateway::{EFFECT, TEAM, objects},
     support::{http, wait::wait_until},
 };
 
@@ -16,6 +16,9 @@ const LABELS: [(&str, bool, &str); 5] = [
     ("istio.io/dataplane-mode: ambient", false, "AmbientUnsupported"),
     ("istio-injection: enabled", true, "mutual TLS is required"),
 ];
+
+/// In the gateway's log: TLS was spoken to somebody who answered in plaintext.
+const NOT_TLS: &str = "WRONG_VERSION_NUMBER";
 
 /// With sidecars that are STRICT, and a namespace that is labelled.
 pub(super) fn check(live: &mut Live) {
@@ -29,7 +32,7 @@ pub(super) fn check(live: &mut Live) {
             live.check_mutual(&what);
         } else {
             // a sidecar has no word for plaintext: it ends the connection
-            live.loads.iter().for_each(|load| wait_until_refused(load, &what, |why| !why.contains("TLS_error")));
+            wait_until_refused(live, &HOSTS, &what, "{connection_termination}");
         }
         let explained = live.place.policy(&["explain", TEAM]);
         assert!(explained.contains(said), "{what}: {explained}");
@@ -47,8 +50,10 @@ fn without_our_alpn(live: &Live) {
     }
     live.place.set_alpn(None);
     live.place.wait_until_explained("PermissiveNeedsIstioAlpn", EFFECT);
-    let [named_http, _unnamed] = &live.loads;
-    wait_until_refused(named_http, "PERMISSIVE, without our ALPN", |_why| true);
+    wait_until_refused(live, &HOSTS[..1], "PERMISSIVE, without our ALPN", NOT_TLS);
+    live.place.set_alpn(Some(["istio-http/1.1", "istio"]));
+    wait_until_answered(live, "PERMISSIVE, with our ALPN again");
+    live.wait_until_mutual();
 }
 
 /// A label whose pods were made before it.
@@ -64,7 +69,7 @@ fn before_a_restart(live: &mut Live) {
     live.place.apply(&objects::namespace(TEAM, Some("enabled")));
     live.place.wait_until_explained("SidecarMissing", EFFECT);
     live.place.wait_until_explained("kubectl rollout restart", EFFECT);
-    live.loads.iter().for_each(|load| wait_until_refused(load, "labelled, pods not restarted", |_why| true));
+    wait_until_refused(live, &HOSTS, "labelled, pods not restarted", NOT_TLS);
 }
 
 fn wait_until_answered(live: &Live, what: &str) {
@@ -76,15 +81,20 @@ fn wait_until_answered(live: &Live, what: &str) {
     }
 }
 
-/// All of a while, and for such reasons.
-fn wait_until_refused(load: &Load, what: &str, is_so: impl Fn(&str) -> bool) {
-    let is_refused =
-        |answer: &Result<String, String>| answer.as_ref().is_err_and(|why| why.contains("status 503") && is_so(why));
-    wait_until(CHANGE, what, || match load.next(40) {
-        answers if answers.keys().all(is_refused) => {
-            println!("{what}: {answers:?}");
-            Ok(())
-        }
-        other => Err(format!("{other:?}")),
-    });
+/// All of a while by each of the hosts, and for this reason by the gateway's own log.
+fn wait_until_refused(live: &Live, hosts: &[&str], what: &str, reason: &str) {
+    for (host, load) in hosts.iter().zip(&live.loads) {
+        let is_refused = |answer: &Result<String, String>| answer.as_ref().is_err_and(|why| why.contains("status 503"));
+        wait_until(CHANGE, &format!("{host} refused, {what}"), || match load.next(40) {
+            answers if answers.keys().all(is_refused) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let why = wait_until(CHANGE, &format!("the reason for {host}, {what}"), || {
+            let log = live.place.pod.log();
+            let last: Vec<&str> = log.lines().rev().filter(|line| line.contains(host)).take(10).collect();
+            let is_so = |line: &&str| line.contains("\"response_code\":503") && line.contains(reason);
+            if last.len() == 10 && last.iter().all(is_so) { Ok(last[0].to_owned()) } else { Err(format!("{last:#?}")) }
+        });
+        println!("{what}: {why}");
+    }
 }

@@ -51,6 +51,29 @@ fn a_crowd_does_not_wait() {
 }
 
 #[test]
+fn from_one_more_than_two_hundred_on_nobody_waits_for_his_turn() {
+    let mut turns = Turns::default();
+    let service = || policy("a").object;
+    let now = at(1);
+    assert_eq!(turns.next(1, now), now, "the first one waits for nobody");
+    for expected in [None, Some(true)] {
+        turns.begin(service(), expected, now);
+        assert_eq!(turns.next(1, now).since(now), INTERVAL);
+        turns.end(true, now);
+        let pause = if expected.is_some() { Duration::from_secs(20) } else { INTERVAL };
+        for (waiting, expected) in [(0, pause), (1, pause), (199, pause), (200, pause), (201, Duration::ZERO)] {
+            assert_eq!(turns.next(waiting, now).since(now), expected, "{waiting}");
+        }
+    }
+    // which is decided anew each time: the last two hundred of a crowd wait
+    assert_eq!(turns.next(5000, now), now);
+    assert_eq!(turns.next(200, now).since(now), Duration::from_secs(20));
+    turns.heard(now);
+    assert_eq!(turns.next(200, now).since(now), Duration::from_millis(100));
+    assert_eq!(turns.next(200, now.plus(Duration::from_millis(100))), now.plus(Duration::from_millis(100)));
+}
+
+#[test]
 fn who_takes_over_removes_one_after_the_other_what_gateways_use() {
     let mut model = Model::new();
     model.want(policies(5, false));

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::domain::policy::*;
 
 /// How many kinds of things change.
-pub(super) const KINDS: u8 = 18;
-/// From this one on a plan waits for none: what else runs, and policies by which nothing is written.
-pub(super) const NOT_WAITED_FOR: u8 = 15;
+pub(super) const KINDS: u8 = 20;
+/// What a plan does not wait for: what else runs, policies by which nothing is written, and PeerAuthentications.
+pub(super) const NOT_WAITED_FOR: std::ops::Range<u8> = 15..19;
 /// What happens: (kind, namespace, object, variant); every eighth variant deletes.
 pub(super) type Step = (u8, u8, u8, u8);
 
@@ -32,6 +32,8 @@ pub(super) struct World {
     settings: EnvoyGatewaySettings,
     api: u8,
     control_planes: u8,
+    peers: BTreeMap<ObjectName, PeerAuthenticationFacts>,
+    slices: BTreeMap<ObjectName, SliceFacts>,
 }
 
 /// What is seen of it.
@@ -154,6 +156,15 @@ impl World {
                 let new = pod(named('p'), variant);
                 Seen::Cluster(ClusterChange::Pods(step(&mut self.pods, named('p'), there.then_some(new))))
             }
+            18 => {
+                let new = peers(named('q'), variant);
+                let change = step(&mut self.peers, named('q'), there.then_some(new));
+                Seen::Cluster(ClusterChange::PeerAuthentications(change))
+            }
+            19 => {
+                let new = slice(named('z'), variant);
+                Seen::Cluster(ClusterChange::Slices(step(&mut self.slices, named('z'), there.then_some(new))))
+            }
             12 => {
                 self.settings.sds_enabled = [Some(true), Some(false), None, Some(true)][usize::from(variant) % 4];
                 self.list(kind)
@@ -253,7 +264,8 @@ impl World {
             15 => return Seen::ControlPlanes(control_planes(self.control_planes)),
             16 => GatewayChange::SecurityPolicies(Change::Reset(all(&self.security))),
             17 => GatewayChange::ExtensionPolicies(Change::Reset(all(&self.extension))),
-            _ => return Seen::Cluster(ClusterChange::Slices(Change::Reset(Vec::new()))),
+            18 => return Seen::Cluster(ClusterChange::PeerAuthentications(Change::Reset(all(&self.peers)))),
+            _ => return Seen::Cluster(ClusterChange::Slices(Change::Reset(all(&self.slices)))),
         };
         Seen::Gateway(change)
     }
@@ -273,7 +285,10 @@ pub(super) fn service(object: ObjectName, variant: u8) -> ServiceFacts {
         object,
         uid: (variant % 2).to_string().into(),
         created: 0,
-        backing: Backing::Selector([("app", (variant % 2).to_string())].into_iter().collect()),
+        backing: match variant % 16 {
+            9 | 10 => Backing::Slices,
+            _ => Backing::Selector([("app", (variant % 2).to_string())].into_iter().collect()),
+        },
         ports: [port(80), port(81)].into(),
         opt_out: (variant % 16 == 7).then(|| "disabled".into()),
         tag: None,
@@ -295,6 +310,29 @@ fn pod(object: ObjectName, variant: u8) -> PodFacts {
         ready_at: None,
         named_ports: None,
         control_plane: None,
+    }
+}
+
+fn peers(object: ObjectName, variant: u8) -> PeerAuthenticationFacts {
+    let mode = |variant: u8| {
+        [None, Some(PeerMode::Disable), Some(PeerMode::Permissive), Some(PeerMode::Strict)][usize::from(variant) % 4]
+    };
+    let app = (variant % 2).to_string();
+    PeerAuthenticationFacts {
+        object,
+        created: i64::from(variant % 2),
+        selector: if variant & 16 > 0 { [("app", app.as_str())].into_iter().collect() } else { Labels::default() },
+        mode: mode(variant),
+        ports: [(80, mode(variant / 4)), (81, mode(variant / 8))].into(),
+    }
+}
+
+fn slice(object: ObjectName, variant: u8) -> SliceFacts {
+    let pod = SliceEndpoint::Pod { name: format!("p{}", variant % 2).into(), uid: None };
+    SliceFacts {
+        object,
+        service: (variant % 7 != 3).then(|| format!("s{}", (variant / 2) % 2).into()),
+        endpoints: if variant & 16 > 0 { [pod, SliceEndpoint::Other].into() } else { [pod].into() },
     }
 }
 

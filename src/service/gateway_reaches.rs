@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use tracing::info;
 
 use crate::domain::{
     identity::{ServiceAccount, SpiffeId},
@@ -77,6 +78,9 @@ impl GatewayReaches {
             return Some(reach.clone());
         }
         let fresh = Reach::of(&account, &plan);
+        if fresh == Reach::All && known.before.get(gateway) != Some(&fresh) {
+            info!(event = "gateway_told_of_all", %gateway, "no pods of Gateways run as it");
+        }
         let reach = known.before.get(gateway).filter(|before| **before == fresh).cloned().unwrap_or(fresh);
         known.reaches.insert(gateway.clone(), reach.clone());
         Some(reach)

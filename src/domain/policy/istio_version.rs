@@ -291,11 +291,11 @@ mod tests {
             let left = letters_left(left);
             let newest = sidecars.split(", ").filter_map(|one| one.split_once(' '));
             let newest = newest.map(|(revision, version)| (revision, version.parse().ok()));
-            let found = match safety_without(left.iter(), None, newest, "istio-system") {
-                GatewayApiSafety::Unseen { revision, newest } => {
-                    format!("Unseen {revision} {}", newest.map_or("?".into(), |version| version.to_string()))
-                }
-                other => format!("{other:?}"),
+            let found = safety_without(left.iter(), None, newest, "istio-system");
+            let found = if let GatewayApiSafety::Unseen { revision, newest } = found {
+                format!("Unseen {revision} {}", newest.map_or("?".into(), |version| version.to_string()))
+            } else {
+                format!("{found:?}")
             };
             assert_eq!(found, expected, "{sidecars}");
         }

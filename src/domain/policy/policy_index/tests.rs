@@ -161,6 +161,10 @@ fn pod((namespace, number): (u8, u8), variant: u8) -> PodFacts {
     let control_plane = match variant {
         5 => Some(ControlPlanePod::EnvoyGateway { version: (number > 0).then(|| Release::new(1, number.into(), 0)) }),
         7 => Some(ControlPlanePod::Istiod(IstiodPod { place, ..IstiodPod::default() })),
+        2 | 4 => {
+            let version = (number > 0).then(|| Release::new(1, 28 + u16::from(variant), 0));
+            Some(ControlPlanePod::Sidecar { version })
+        }
         _ => None,
     };
     PodFacts {

@@ -17,8 +17,10 @@ const LABELS: [(&str, bool, &str); 5] = [
     ("istio-injection: enabled", true, "mutual TLS is required"),
 ];
 
-/// In the gateway's log: TLS was spoken to somebody who answered in plaintext.
-const NOT_TLS: &str = "WRONG_VERSION_NUMBER";
+/// In the gateway's log: a sidecar has read TLS where it took it for HTTP, and ended the connection.
+const RESET: &str = "TLS_error:|33554536:system_library:OPENSSL_internal:Connection_reset_by_peer";
+/// The same of somebody who answered it in plaintext.
+const NOT_TLS: &str = "SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER";
 
 /// With sidecars that are STRICT, and a namespace that is labelled.
 pub(super) fn check(live: &mut Live) {
@@ -50,7 +52,7 @@ fn without_our_alpn(live: &Live) {
     }
     live.place.set_alpn(None);
     live.place.wait_until_explained("PermissiveNeedsIstioAlpn", EFFECT);
-    wait_until_refused(live, &HOSTS[..1], "PERMISSIVE, without our ALPN", NOT_TLS);
+    wait_until_refused(live, &HOSTS[..1], "PERMISSIVE, without our ALPN", RESET);
     live.place.set_alpn(Some(["istio-http/1.1", "istio"]));
     wait_until_answered(live, "PERMISSIVE, with our ALPN again");
     live.wait_until_mutual();

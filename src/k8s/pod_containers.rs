@@ -111,10 +111,14 @@ pub(super) fn control_plane(
 }
 
 /// What the sidecar of a pod says of who has put it in.
-pub(super) fn injected_by(containers: &[Container], init: &[Container]) -> Option<Box<ControlPlanePod>> {
+pub(super) fn injected_by(
+    containers: &[Container],
+    init: &[Container],
+    revision: Option<Box<str>>,
+) -> Option<Box<ControlPlanePod>> {
     let sidecar = containers.iter().chain(init).find(|container| &*container.name == SIDECAR)?;
     let version = tag(&sidecar.image).and_then(|tag| tag.parse().ok());
-    Some(Box::new(ControlPlanePod::Sidecar { version }))
+    Some(Box::new(ControlPlanePod::Sidecar { revision, version }))
 }
 
 fn istiod(containers: &[Container], statuses: &[ContainerStatus], ip: Option<IpAddr>) -> IstiodPod {
@@ -273,18 +277,18 @@ mod tests {
             read(&format!(r#"[{{"name": "app", "image": "app:7"}}, {{"name": "{name}", "image": "{image}"}}]"#))
         };
         let version = |found: Option<Box<ControlPlanePod>>| match found.as_deref() {
-            Some(ControlPlanePod::Sidecar { version: Some(version) }) => version.to_string(),
-            Some(ControlPlanePod::Sidecar { version: None }) => "not said".into(),
+            Some(ControlPlanePod::Sidecar { version: Some(version), .. }) => version.to_string(),
+            Some(ControlPlanePod::Sidecar { version: None, .. }) => "not said".into(),
             _ => "none".into(),
         };
-        assert_eq!(version(injected_by(&of("istio-proxy", "docker.io/istio/proxyv2:1.31.0"), &[])), "1.31.0");
+        assert_eq!(version(injected_by(&of("istio-proxy", "docker.io/istio/proxyv2:1.31.0"), &[], None)), "1.31.0");
         assert_eq!(
-            version(injected_by(&[], &of("istio-proxy", "proxyv2:1.29.1-distroless"))),
+            version(injected_by(&[], &of("istio-proxy", "proxyv2:1.29.1-distroless"), None)),
             "1.29.1",
             "a native one"
         );
-        assert_eq!(version(injected_by(&of("istio-proxy", "proxyv2@sha256:0"), &[])), "not said");
-        assert_eq!(version(injected_by(&of("other", "proxyv2:1.31.0"), &[])), "none");
+        assert_eq!(version(injected_by(&of("istio-proxy", "proxyv2@sha256:0"), &[], None)), "not said");
+        assert_eq!(version(injected_by(&of("other", "proxyv2:1.31.0"), &[], None)), "none");
     }
 
     #[test]

@@ -206,8 +206,11 @@ fn policy_facts(pod: &TrimmedPod, presence: &PodFacts) -> policy::PodFacts {
     let ip = status.pod_ip.as_ref().and_then(|ip| ip.parse().ok());
     let labels: policy::Labels = metadata.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let sidecar = sidecar_of(&labels, &metadata.annotations, spec.host_network);
-    let injected_by =
-        || injected_by(&spec.containers, &spec.init_containers).filter(|_| sidecar == policy::Sidecar::Injected);
+    let injected_by = || {
+        let revision = metadata.annotations.revision.clone();
+        let found = injected_by(&spec.containers, &spec.init_containers, revision);
+        found.filter(|_| sidecar == policy::Sidecar::Injected)
+    };
     policy::PodFacts {
         object: ObjectName::new(&metadata.namespace, &metadata.name),
         uid: metadata.uid.as_str().into(),

@@ -173,6 +173,9 @@ pub(super) struct PodAnnotations {
     status: Option<IgnoredAny>,
     #[serde(rename = "sidecar.istio.io/inject")]
     inject: Option<String>,
+    /// Istio's injection writes it here, and not into a label.
+    #[serde(rename = "istio.io/rev")]
+    pub(super) revision: Option<Box<str>>,
 }
 
 /// Whether a pod has a sidecar, or could have one.

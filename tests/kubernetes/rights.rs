@@ -118,7 +118,7 @@ const POLICY_OBJECTS: &[Row] = &[
     ("patch", GATEWAY_API, "backendtlspolicies", "anywhere", "countersign-backend"),
     ("delete", GATEWAY_API, "backendtlspolicies", "anywhere", "countersign-backend"),
     ("patch", "", "configmaps", "anywhere", "countersign-mesh-ca"),
-    ("watch", "", "configmaps", "", "envoy-gateway-config"),
+    ("watch", "", "configmaps", "envoy-gateway-system", "envoy-gateway-config"),
     ("watch", "", "secrets", "", "countersign-svid"),
     ("watch", "gateway.envoyproxy.io", "envoyproxies", "", ""),
     ("watch", "gateway.envoyproxy.io", "securitypolicies", "", ""),

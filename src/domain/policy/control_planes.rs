@@ -76,6 +76,8 @@ pub enum ControlPlanePod {
     },
     /// No part of one: Istio has put a sidecar in.
     Sidecar {
+        /// Of the istiod that has put it in, unless that is the default one.
+        revision: Option<Box<str>>,
         /// By the tag of the sidecar's image.
         version: Option<Release>,
     },

@@ -105,7 +105,7 @@ fn each_row_comes_out_as_it_says() {
 fn wrong(row: Row) -> Option<String> {
     let (labels, service, pods, peers, modes, reasons) = row;
     let (by_pods, labels) = labels.strip_prefix("auto").map_or((false, labels), |labels| (true, labels.trim()));
-    let mut index = PolicyIndex::new(PolicySettings { istio_namespace: "istio-system".into(), by_pods });
+    let mut index = PolicyIndex::new(PolicySettings { by_pods, ..PolicySettings::default() });
     let (facts, slice) = service_facts("ns", service);
     let each = |text: &'static str| text.split(';').map(str::trim).filter(|each| !each.is_empty());
     let istiod = pod_facts("istio-system", "istiod app=istiod istio.io/rev=default");

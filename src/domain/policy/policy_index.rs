@@ -51,13 +51,19 @@ pub enum ClusterChange {
 pub struct PolicySettings {
     /// Where istiod runs, and where PeerAuthentications speak for the whole mesh.
     pub istio_namespace: Box<str>,
+    /// Where Envoy Gateway runs.
+    pub envoy_gateway_namespace: Box<str>,
     /// Whether a Service of a namespace whose labels say nothing is a member when all its pods show that they are.
     pub by_pods: bool,
 }
 
 impl Default for PolicySettings {
     fn default() -> Self {
-        Self { istio_namespace: "istio-system".into(), by_pods: false }
+        Self {
+            istio_namespace: "istio-system".into(),
+            envoy_gateway_namespace: "envoy-gateway-system".into(),
+            by_pods: false,
+        }
     }
 }
 
@@ -193,7 +199,7 @@ impl PolicyIndex {
     fn look(&self) -> (ControlPlanes, MeshSight) {
         let root = self.namespaces.get(&*self.settings.istio_namespace);
         let peers = self.listed.peers.then(|| root.and_then(Contents::mesh_ruling).unwrap_or_default());
-        let control_planes = self.control_planes.seen(&self.settings.istio_namespace);
+        let control_planes = self.control_planes.seen(&self.settings);
         let sight = MeshSight {
             revisions: self.control_planes.revisions(),
             tags: self.tags.names(),

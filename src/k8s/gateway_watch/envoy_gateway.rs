@@ -1,6 +1,6 @@
 //! Envoy Gateway's own kinds, its configuration, and the SDS Secrets that stand for gateways' certificates.
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::convert::Infallible;
 
 use k8s_openapi::ByteString;
 use kube::Client;
@@ -11,9 +11,7 @@ use super::{
     Metadata, OPTIONAL, Object, RIGHTS, Reference, Source, Tell, attached_policies::upstreams, change_of, follow_kind,
 };
 use crate::{
-    domain::policy::{
-        Change, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, ObjectName, SdsSecretFacts,
-    },
+    domain::policy::{Change, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, SdsSecretFacts},
     k8s::{
         list_watch::{Trimmed, follow},
         policy_objects::SDS_TYPE,
@@ -38,8 +36,8 @@ const SDS_SECRETS: Source<'_> = Source {
     rights: RIGHTS,
     ..Source::ANY
 };
+/// Of one object.
 const SETTINGS: Source<'_> = Source {
-    paths: &["/api/v1/configmaps"],
     fields: "metadata.name=envoy-gateway-config",
     event: "envoy_gateway_settings_not_watched",
     rights: RIGHTS,
@@ -68,25 +66,20 @@ pub async fn follow_sds_secrets(client: &Client, tell: Tell<'_>) -> Infallible {
     follow_kind(client, SDS_SECRETS, secret_facts, key, |change| tell(GatewayChange::SdsSecrets(change))).await
 }
 
-/// Tells how Envoy Gateway is set up, for ever. Of several of them the strictest counts.
-pub async fn follow_envoy_gateway_settings(client: &Client, tell: Tell<'_>) -> Infallible {
-    let mut known: BTreeMap<ObjectName, Option<bool>> = BTreeMap::new();
+/// Tells how the Envoy Gateway in a namespace is set up, for ever.
+pub async fn follow_envoy_gateway_settings(client: &Client, namespace: &str, tell: Tell<'_>) -> Infallible {
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps");
     let read = |found: &ConfigMap| Some((found.metadata.object(), sds_enabled(found)));
     let hear = |heard| {
-        match change_of(heard, |(object, _)| object) {
+        let sds_enabled = match change_of(heard, |(object, _)| object) {
             None => return,
-            Some(Change::Reset(all)) => known = all.into_iter().collect(),
-            Some(Change::Put((object, enabled))) => drop(known.insert(object, enabled)),
-            Some(Change::Gone(object)) => drop(known.remove(&object)),
-        }
-        let strictest = known.values().copied().min_by_key(|enabled| match enabled {
-            Some(false) => 0,
-            None => 1,
-            Some(true) => 2,
-        });
-        tell(GatewayChange::Settings(EnvoyGatewaySettings { sds_enabled: strictest.flatten() }));
+            Some(Change::Reset(all)) => all.first().and_then(|(_, enabled)| *enabled),
+            Some(Change::Put((_, enabled))) => enabled,
+            Some(Change::Gone(_)) => None,
+        };
+        tell(GatewayChange::Settings(EnvoyGatewaySettings { sds_enabled }));
     };
-    follow(client, SETTINGS, read, hear).await
+    follow(client, Source { paths: &[&path], ..SETTINGS }, read, hear).await
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -81,6 +81,9 @@ pub struct KubernetesArgs {
     /// Whether the active keeps BackendTLSPolicies, and what they need, for gateways of the Gateway API, with policy: true or false
     #[arg(long, value_name = "BOOL")]
     pub policy_objects: Option<String>,
+    /// Namespace in which Envoy Gateway itself runs, with policy-objects: its version and settings are those of there alone
+    #[arg(long, value_name = "NAME")]
+    pub envoy_gateway_namespace: Option<String>,
     /// SPIFFE ID of a gateway that may follow policies, with policy. Repeatable
     #[arg(long = "gateway-identity", value_name = "SPIFFE_ID")]
     pub gateway_identities: Option<Vec<String>>,
@@ -106,6 +109,7 @@ impl KubernetesArgs {
             policy: Some("false".into()),
             policy_membership: Some("labels".into()),
             policy_objects: Some("false".into()),
+            envoy_gateway_namespace: Some("envoy-gateway-system".into()),
             ..Self::default()
         }
     }

@@ -91,6 +91,14 @@ pub(super) fn start(
         };
         let objects = Arc::new(PolicyObjects::new(of, writer, uptake, seams));
         follow_gateway_api(client, &plans, &objects, tasks);
+        let (told, of_client) = (Arc::clone(&plans), client.clone());
+        let namespace = followed.policy.envoy_gateway_namespace.clone();
+        tasks.push((
+            "Envoy Gateway's settings",
+            Box::pin(async move {
+                match follow_envoy_gateway_settings(&of_client, &namespace, &|change| told.apply(change)).await {}
+            }),
+        ));
         let (telling, planned) = (Arc::clone(&publisher), plans.follow());
         tasks.push(("reaches of gateways", Box::pin(async move { match telling.reaches().run(planned).await {} })));
         let probes = PlannedProbes { publisher: Arc::clone(&publisher), changes, plans: plans.follow() };
@@ -115,6 +123,7 @@ pub(super) fn events(
 fn publisher(followed: &Followed<'_>, replica: &str) -> PolicyPublisher {
     let settings = PolicySettings {
         istio_namespace: followed.istio_namespace.into(),
+        envoy_gateway_namespace: followed.policy.envoy_gateway_namespace.as_str().into(),
         by_pods: followed.policy.membership == PolicyMembership::Auto,
     };
     PolicyPublisher::new(followed.trust_domain.clone(), replica).with_settings(settings)
@@ -133,7 +142,6 @@ fn follow_gateway_api(client: &Client, plans: &Arc<GatewayPlans>, objects: &Arc<
     follow!(tasks, "Envoy Gateway's Backends", follow_envoy_backends, client, tell);
     follow!(tasks, "SecurityPolicies", follow_security_policies, client, tell);
     follow!(tasks, "EnvoyExtensionPolicies", follow_extension_policies, client, tell);
-    follow!(tasks, "Envoy Gateway's settings", follow_envoy_gateway_settings, client, tell);
     follow!(tasks, "SDS Secrets", follow_sds_secrets, client, tell);
     follow!(tasks, "BackendTLSPolicies", follow_tls_policies, client, objects, tell);
     follow!(tasks, "root ConfigMaps", follow_root_config_maps, client, objects);

@@ -324,7 +324,7 @@ impl fmt::Display for SdsObstacle {
                  not set: let these replicas read it",
             ),
             Self::VersionUnknown => f.write_str(
-                "the version of Envoy Gateway is not known, so it counts as one that follows no SDS: give its image a tag that says it",
+                "the version of Envoy Gateway is not known, so it counts as one that follows no SDS: give its image a tag that says it, or --envoy-gateway-namespace where it runs",
             ),
             Self::TooOld(version) => write!(f, "Envoy Gateway {version} follows no SDS: upgrade it to 1.8 or later"),
         }

@@ -1,22 +1,22 @@
 //! The pods of control planes, and what istiods among them said.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::policy::{
     Condition, ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, Labels, MeshCondition,
-    ObjectName, PodFacts, Release, SeenIstiod,
+    ObjectName, PodFacts, PolicySettings, Release, SeenIstiod,
     istio_version::{safety_beside, safety_without, too_old},
 };
+
+const DEFAULT_REVISION: &str = "default";
 
 /// Those that have not finished, and pods with sidecars.
 #[derive(Debug, Default)]
 pub(super) struct ControlPlanePods {
     istiods: BTreeMap<ObjectName, Istiod>,
     envoy_gateways: BTreeMap<ObjectName, Option<Release>>,
-    sidecars: BTreeMap<ObjectName, (Arc<Labels>, Option<Release>)>,
+    /// With the revisions of whoever has put them in.
+    sidecars: BTreeMap<ObjectName, (Option<Box<str>>, Option<Release>)>,
     /// By UID; of pods that left a short while ago, too.
     heard: BTreeMap<Box<str>, IstiodReport>,
 }
@@ -42,8 +42,8 @@ impl ControlPlanePods {
                 self.istiods.insert(object, Istiod { revision, uid: facts.uid.clone(), pod: pod.clone() });
             }
             Some(ControlPlanePod::EnvoyGateway { version }) => drop(self.envoy_gateways.insert(object, *version)),
-            Some(ControlPlanePod::Sidecar { version }) => {
-                self.sidecars.insert(object, (Arc::clone(&facts.labels), *version));
+            Some(ControlPlanePod::Sidecar { revision, version }) => {
+                self.sidecars.insert(object, (revision.clone(), *version));
             }
         }
     }
@@ -64,8 +64,10 @@ impl ControlPlanePods {
         self.istiods.values().map(|istiod| istiod.revision.clone()).collect()
     }
 
-    /// What runs, with Istio in `namespace`: anybody may label a pod of his own `app: istiod`, and would have a say otherwise.
-    pub(super) fn seen(&self, namespace: &str) -> ControlPlanes {
+    /// What runs where it is expected to: anybody may give a pod of his own the labels of a control plane, and would have a say
+    /// otherwise.
+    pub(super) fn seen(&self, settings: &PolicySettings) -> ControlPlanes {
+        let namespace = &*settings.istio_namespace;
         let expected = self.istiods.iter().filter(|(object, _)| *object.namespace == *namespace);
         let istiods: Box<[SeenIstiod]> = expected
             .map(|(object, Istiod { revision, uid, pod })| SeenIstiod {
@@ -77,7 +79,9 @@ impl ControlPlanePods {
             })
             .collect();
         // None is lower than every version
-        let envoy_gateway = self.envoy_gateways.values().min().copied().flatten();
+        let is_expected = |object: &ObjectName| *object.namespace == *settings.envoy_gateway_namespace;
+        let envoy_gateways = self.envoy_gateways.iter().filter(|(object, _)| is_expected(object));
+        let envoy_gateway = envoy_gateways.map(|(_, version)| *version).min().flatten();
         let istio =
             if istiods.is_empty() { self.safety_without(namespace) } else { safety_beside(&istiods, self.left()) };
         ControlPlanes { istio, envoy_gateway, istiods }
@@ -93,8 +97,8 @@ impl ControlPlanePods {
     /// Of each revision.
     fn newest_sidecars(&self) -> BTreeMap<&str, Option<Release>> {
         let mut newest: BTreeMap<&str, Option<Release>> = BTreeMap::new();
-        for (labels, version) in self.sidecars.values() {
-            let known = newest.entry(revision_of(labels)).or_default();
+        for (revision, version) in self.sidecars.values() {
+            let known = newest.entry(revision.as_deref().unwrap_or(DEFAULT_REVISION)).or_default();
             *known = (*known).max(*version);
         }
         newest
@@ -122,7 +126,6 @@ impl ControlPlanePods {
     }
 }
 
-/// Of an istiod, or of a sidecar that it has put in.
-fn revision_of(labels: &Labels) -> &str {
-    labels.get("istio.io/rev").unwrap_or("default")
+fn revision_of(istiod: &Labels) -> &str {
+    istiod.get("istio.io/rev").unwrap_or(DEFAULT_REVISION)
 }

@@ -103,7 +103,11 @@ impl World {
 
 /// Istio is in one of the namespaces, and pods count.
 fn index() -> PolicyIndex {
-    PolicyIndex::new(PolicySettings { istio_namespace: "n0".into(), by_pods: true })
+    PolicyIndex::new(PolicySettings {
+        istio_namespace: "n0".into(),
+        envoy_gateway_namespace: "n1".into(),
+        by_pods: true,
+    })
 }
 
 fn put<K: Ord, V: Clone>(map: &mut BTreeMap<K, V>, key: K, value: V) -> V {
@@ -163,7 +167,7 @@ fn pod((namespace, number): (u8, u8), variant: u8) -> PodFacts {
         7 => Some(ControlPlanePod::Istiod(IstiodPod { place, ..IstiodPod::default() })),
         2 | 4 => {
             let version = (number > 0).then(|| Release::new(1, 28 + u16::from(variant), 0));
-            Some(ControlPlanePod::Sidecar { version })
+            Some(ControlPlanePod::Sidecar { revision: (number > 1).then(|| "canary".into()), version })
         }
         _ => None,
     };

@@ -13,6 +13,8 @@ use crate::{
 pub struct PolicyConfig {
     /// What makes a Service a member.
     pub membership: PolicyMembership,
+    /// Where Envoy Gateway runs.
+    pub envoy_gateway_namespace: String,
     /// Whether the active keeps objects of the Gateway API for that.
     pub objects: bool,
     /// Who may follow.
@@ -43,6 +45,7 @@ impl PolicyConfig {
         let is_wanted = from.one("policy", parse::boolean);
         let membership = from.one("policy_membership", membership);
         let objects = from.one("policy_objects", parse::boolean);
+        let envoy_gateway_namespace = from.one("envoy_gateway_namespace", parse::object_name);
         let gateway_identities: Vec<SpiffeId> = from.many("gateway_identities", parse::displayed);
         if is_wanted == Some(false) {
             let without_effect = [
@@ -54,7 +57,12 @@ impl PolicyConfig {
                 from.refuse(field, NEEDS_POLICY);
             }
         }
-        let config = Self { membership: membership?, objects: objects?, gateway_identities };
+        if objects == Some(false) && from.is_chosen("envoy_gateway_namespace") {
+            from.refuse("envoy_gateway_namespace", "counts with policyObjects only: set that, or leave this out");
+        }
+        let (membership, objects) = (membership?, objects?);
+        let config =
+            Self { membership, envoy_gateway_namespace: envoy_gateway_namespace?, objects, gateway_identities };
         is_wanted.map(|is_wanted| is_wanted.then_some(config))
     }
 
@@ -62,6 +70,7 @@ impl PolicyConfig {
     pub(in crate::runtime::config) fn tell(&self, args: &mut KubernetesArgs) {
         args.policy_membership = Some(self.membership.as_str().to_owned());
         args.policy_objects = Some(self.objects.to_string());
+        args.envoy_gateway_namespace = Some(self.envoy_gateway_namespace.clone()).filter(|_| self.objects);
         args.gateway_identities = Some(self.gateway_identities.iter().map(SpiffeId::to_string).collect::<Vec<_>>())
             .filter(|identities| !identities.is_empty());
     }

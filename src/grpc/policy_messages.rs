@@ -174,10 +174,7 @@ pub(super) fn update(
     before: Result<&Told, &[ObjectName]>,
     newest: &Told,
 ) -> VecDeque<Part> {
-    let mut changes = match before {
-        Ok(before) => newest.changes_since(before),
-        Err(known) => all_of(&newest.snapshot, known),
-    };
+    let mut changes = before.map_or_else(|known| all_of(&newest.snapshot, known), |old| newest.changes_since(old));
     let is_told = |policy: &ServicePolicy| {
         reader == Reader::Operator || policy.mode == MtlsMode::Required && newest.reach.covers(&policy.service)
     };

@@ -209,8 +209,8 @@ impl PairTrust {
     async fn follow<S: TrustSession>(&self, session: Option<Arc<S>>, followed: &mut Followed) -> Infallible {
         let Some(session) = session else { return self.follow_active(followed).await };
         let known = self.known.borrow().as_ref().map_or(0, |known| known.trust.sequence());
-        self.followers.take_over(followed.active.take().as_deref().map(|active| (active, known)));
         let (term, mut trust) = (session.term(), session.trust());
+        self.followers.take_over(term, followed.active.take().as_deref().map(|active| (active, known)));
         loop {
             let now = trust.borrow_and_update().clone();
             if let Some(trust) = now {

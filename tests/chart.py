@@ -73,6 +73,12 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("alerts", "templates/_alerts.tpl", "countersign_active{", "countersign_leader{", "which no replica shows"),
     ("alerts", "dashboards/countersign.json", "countersign_term{", "countersign_epoch{", "which no replica shows"),
     ("alerts", "templates/_alerts.tpl", "alert: CountersignNoActive", "alert: CountersignNobodyActive", "the alerts differ"),
+    ("alerts as told", "templates/prometheusrule.yaml", "has $rule.alert $of.disabled", "has $rule.expr $of.disabled", "is disabled, and there"),
+    ("alerts as told", "templates/prometheusrule.yaml", "get $of.overrides $rule.alert", "get $of.overrides $rule.expr", "is not as told"),
+    ("account", "templates/deployment.yaml", 'include "countersign.serviceAccountName" .', "$name", "the replicas are ['countersign', 'ours']"),
+    ("account", "templates/_helpers.tpl", '(include "countersign.serviceAccountName" .) -}}', '(include "countersign.fullname" .) -}}',
+     "the replicas are ['countersign', 'ours']"),
+    ("rights", "templates/rbac/_binding.tpl", 'include "countersign.serviceAccountName" .chart', 'include "countersign.fullname" .chart', "is not as in"),
     # the old replicas leave before there are new ones
     ("traffic", "templates/deployment.yaml", ROLLING, "type: Recreate", "requests failed beside"),
     ("refusals", "templates/_check.tpl", "{{- if $of.meshCa -}}", "{{- if false -}}", "is not refused"),
@@ -83,8 +89,8 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
     "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "hooks": ["as it comes"], "program": ["as it comes"],
-    "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "services": ["all that can be added"],
-    "rights": ["istiod without policies", "the mesh's only CA", "other names", "rights from elsewhere"],
+    "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "account": ["an account that is there"], "alerts as told": ["istiod, alerted otherwise"], "services": ["all that can be added"],
+    "rights": ["istiod without policies", "the mesh's only CA", "other names", "rights from elsewhere", "an account that is there"],
     "API server": ["the mesh's only CA"], "writes": ["istiod, with objects"], "kubeconform": ["all that can be added"],
 }
 
@@ -142,6 +148,8 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
         "API server": lambda it: it.each(lambda one, items: live.accepted(cluster, items)),
         "writes": lambda it: it.each(lambda one, _: writes.of_secrets(cluster, it.chart, one)),
         "program": lambda it: it.each(lambda one, items: objects.taken_by_the_program(binary, items)),
+        "account": lambda it: it.each(objects.of_their_account),
+        "alerts as told": lambda it: it.each(objects.alerts_as_told),
         "alerts": lambda it: objects.alerts_and_queries({one.name: it.items(one) for one in it.sets}, it.sets == SETS),
         "same bytes": lambda it: it.each(it.again),
         "refusals": lambda it: objects.refused(it.chart),

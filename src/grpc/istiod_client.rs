@@ -235,6 +235,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_clusters_that_a_caller_has_named_are_passed_on_as_they_came() {
+        let world = World::new();
+        let chain = world.issued().1;
+        for clusters in [&[][..], &["east"], &["east", "West ;"]] {
+            let answer = chain.clone();
+            let istiod = world.looking_ca(move |request| {
+                let named: Vec<_> = request.metadata().get_all("clusterid").iter().collect();
+                if named == clusters { Ok(answer.clone()) } else { Err(Status::internal(format!("{named:?}"))) }
+            });
+            let client = client_of(&istiod.await, CaRoots::new(None, None));
+            let clusters = clusters.iter().map(|cluster| cluster.as_bytes().to_vec()).collect();
+            let asked = client.ask(world.authority.bundle(), &PassedRequest { clusters, ..request() }).await;
+            assert!(asked.is_ok(), "{asked:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_call_that_is_given_up_takes_its_own_connection_away_and_none_that_was_made_since() {
         let world = World::new();
         let istiod = world.slow_ca(Err(Status::unavailable("later")), 3600 * SECOND).await;

@@ -22,7 +22,6 @@ use crate::domain::{
         Authorities, AuthorityId, DueStep, Evidence, Obstacle, Offered, Phase, Reached, Slot, Step, StepRefused,
         due_step,
     },
-    bundle::SHORTEST_INTERVAL,
     clock::{Clock, Timestamp},
     x509::Certificate,
 };
@@ -237,9 +236,7 @@ impl AuthorityRotation {
     fn evidence(&self, kind: AuthorityKind, found: &KindState, state: &TermState) -> Evidence {
         let Propagation { followers, places, endpoint } = &self.propagation;
         let status = places.as_ref().filter(|_| kind == AuthorityKind::X509).map(|places| places.borrow().clone());
-        // our own kind reads no more often, whatever the hint
-        let hint = endpoint.map(|hint| hint.max(SHORTEST_INTERVAL));
-        let offered = hint.zip(found.prepared_since).map(|(hint, since)| Offered { since, hint });
+        let offered = endpoint.zip(found.prepared_since).map(|(hint, since)| Offered { since, hint });
         let mut reached = followers.reached();
         if kind == AuthorityKind::Jwt {
             reached.extend(followers.lost_agents());

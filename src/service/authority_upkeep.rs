@@ -15,7 +15,9 @@ use super::{
     metrics::Metrics,
     ports::{AuthorityKind, StateError},
     signing_session::SigningSession,
+    signing_state::TermState,
 };
+use crate::domain::{authority::rotation::Phase, clock::Timestamp};
 
 /// How often it is looked whether a step is due: as SPIRE does.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -55,14 +57,21 @@ async fn keep_session(
             state.settle()?;
             // a step of one kind that waits, or can't be taken, keeps nothing of the other from being taken
             let kinds = [AuthorityKind::X509, AuthorityKind::Jwt];
-            Ok::<_, StateError>(kinds.map(|kind| (kind, rotation.take_due_step(&state, kind))))
+            Ok::<_, StateError>(kinds.map(|kind| {
+                let taken = rotation.take_due_step(&state, kind);
+                (kind, taken, prepared_end(&state, kind))
+            }))
         });
         let trouble = match done.await {
             Ok(Ok(taken)) => {
-                for (kind, taken) in &taken {
+                for (kind, taken, prepared_end) in &taken {
                     metrics.set_rotation_refused(*kind, taken.as_ref().is_err_and(|error| !error.is_wait()));
+                    // of a state that can't be read this moment what was shown last is still true
+                    if let Ok(not_after) = prepared_end {
+                        metrics.show_prepared(*kind, *not_after);
+                    }
                 }
-                taken.into_iter().find_map(|(_, taken)| taken.err()).map(|error| error.to_string())
+                taken.into_iter().find_map(|(_, taken, _)| taken.err()).map(|error| error.to_string())
             }
             Ok(Err(error)) => Some(error.to_string()),
             Err(panicked) => Some(panicked.to_string()),
@@ -80,19 +89,26 @@ async fn keep_session(
     }
 }
 
+/// When the authority of one kind ends that is prepared; `None` if none is. Blocks.
+fn prepared_end(state: &TermState, kind: AuthorityKind) -> Result<Option<Timestamp>, StateError> {
+    if !state.rotates(kind) {
+        return Ok(None);
+    }
+    let authorities = state.kind_state(kind)?.authorities;
+    let prepared = authorities.slots().iter().find(|slot| slot.phase == Phase::Prepared);
+    Ok(prepared.map(|slot| slot.not_after))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        domain::{
-            authority::rotation::{Phase, Reached},
-            leadership::Term,
-        },
+        domain::{authority::rotation::Reached, clock::Clock, leadership::Term},
         service::{
             authority_rotation::{Propagation, RotationError},
             ports::{
                 BoxFuture, ByActive, Followers, OrderError, RotationOfActive, RotationOrder, RotationReport,
-                StateObject,
+                StateObject, WantedStep,
             },
             signing_state::{
                 Origin,
@@ -154,6 +170,53 @@ mod tests {
         }
         assert_ne!(active(AuthorityKind::Jwt), key);
         assert_eq!(active(AuthorityKind::X509), root, "somebody does not have the other one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_what_is_prepared_is_shown_as_long_as_it_is_prepared_and_this_replica_active() {
+        let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+        let claimed = claim(&state(&store, Origin::SelfSigned, &clock), 1);
+        let state = claimed.state.clone().unwrap();
+        let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
+        let (publish, sessions) = watch::channel(Some(session));
+        let propagation = Propagation { followers: Arc::new(Laggard), places: None, endpoint: None };
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, Arc::clone(&clock) as _);
+        let metrics = Arc::new(Metrics::new());
+        tokio::spawn(keep(sessions, Arc::new(rotation), Arc::clone(&metrics)));
+        let shown = || {
+            let page = metrics.encode();
+            page.lines().filter(|line| line.contains("{certificate=\"prepared_")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        sleep(LOOK_EVERY).await;
+        assert_eq!(shown(), [""; 0]);
+
+        let take = |kind, wanted: &WantedStep| {
+            let now = clock.now();
+            let step = state.step(kind, wanted, |found, step| {
+                Ok::<_, RotationError>(Some(found.authorities.after_by_force(step, now)?))
+            });
+            step.unwrap();
+        };
+        take(AuthorityKind::X509, &WantedStep::Prepare);
+        take(AuthorityKind::Jwt, &WantedStep::Prepare);
+        let ends = [("prepared_authority", AuthorityKind::X509), ("prepared_jwt_key", AuthorityKind::Jwt)];
+        let expected = ends.map(|(certificate, kind)| {
+            let end = prepared_end(&state, kind).unwrap().unwrap().seconds();
+            format!("countersign_certificate_expiry_timestamp_seconds{{certificate=\"{certificate}\"}} {end}")
+        });
+        sleep(LOOK_EVERY * 2).await;
+        let mut both = shown();
+        both.sort();
+        assert_eq!(both, expected);
+
+        let prepared = state.kind_state(AuthorityKind::X509).unwrap().authorities;
+        let prepared = prepared.slots().iter().find(|slot| slot.phase == Phase::Prepared).unwrap().id.clone();
+        take(AuthorityKind::X509, &WantedStep::Activate(prepared));
+        sleep(LOOK_EVERY * 2).await;
+        assert_eq!(shown(), expected[1..]);
+        publish.send_replace(None);
+        sleep(LOOK_EVERY).await;
+        assert_eq!(shown(), [""; 0], "another replica is to say so now");
     }
 
     #[tokio::test(start_paused = true)]

@@ -226,9 +226,15 @@ impl Metrics {
         self.rotation_refused.get_or_create(&[("authority", kind)]).set(i64::from(refused));
     }
 
-    /// Shows that no more: it is for another replica to say.
+    /// Shows when the authority of one kind ends that is prepared, or that there is none.
+    pub fn show_prepared(&self, kind: AuthorityKind, not_after: Option<Timestamp>) {
+        self.show_expiry(prepared(kind), not_after);
+    }
+
+    /// Shows neither any more: it is for another replica to say.
     pub fn forget_rotation(&self) {
         self.rotation_refused.clear();
+        [AuthorityKind::X509, AuthorityKind::Jwt].into_iter().for_each(|kind| self.forget_expiry(prepared(kind)));
     }
 
     /// Shows the renewals of a certificate from now on, as its publisher counts them.
@@ -249,6 +255,14 @@ impl Metrics {
     /// Shows when a certificate ends.
     pub fn set_expiry(&self, certificate: ExpiringCertificate, not_after: Timestamp) {
         self.expiry.get_or_create(&[("certificate", certificate)]).set(not_after.seconds());
+    }
+
+    /// The same of one that may not be there.
+    pub fn show_expiry(&self, certificate: ExpiringCertificate, not_after: Option<Timestamp>) {
+        match not_after {
+            Some(not_after) => self.set_expiry(certificate, not_after),
+            None => self.forget_expiry(certificate),
+        }
     }
 
     /// Shows nothing of a certificate any more: it is another replica's.
@@ -304,6 +318,13 @@ impl Default for Metrics {
 impl Drop for HeldRequest {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+const fn prepared(kind: AuthorityKind) -> ExpiringCertificate {
+    match kind {
+        AuthorityKind::X509 => ExpiringCertificate::PreparedAuthority,
+        AuthorityKind::Jwt => ExpiringCertificate::PreparedJwtKey,
     }
 }
 

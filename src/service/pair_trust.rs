@@ -154,6 +154,8 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 /// For an active of a version that publishes nothing, and for what can't be read.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
+/// Between two attempts to keep what can't be kept.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl PairTrust {
     /// Of a replica whose pair is `pair`, and what it will publish. Nothing happens before [`PairTrust::run`].
@@ -209,17 +211,18 @@ impl PairTrust {
     async fn follow<S: TrustSession>(&self, session: Option<Arc<S>>, followed: &mut Followed) -> Infallible {
         let Some(session) = session else { return self.follow_active(followed).await };
         let known = self.known.borrow().as_ref().map_or(0, |known| known.trust.sequence());
-        self.followers.take_over(followed.active.take().as_deref().map(|active| (active, known)));
         let (term, mut trust) = (session.term(), session.trust());
+        self.followers.take_over(term, followed.active.take().as_deref().map(|active| (active, known)));
         loop {
             let now = trust.borrow_and_update().clone();
-            if let Some(trust) = now {
-                let trust = TermTrust { term, trust };
-                self.is_live.store(true, Ordering::Relaxed);
-                self.take(trust.clone());
-                self.keep(trust).await;
-            }
-            next(&mut trust).await;
+            let Some(now) = now else {
+                next(&mut trust).await;
+                continue;
+            };
+            let now = TermTrust { term, trust: now };
+            self.is_live.store(true, Ordering::Relaxed);
+            self.take(now.clone());
+            self.keep_until_changed(now, &mut trust).await;
         }
     }
 
@@ -310,12 +313,31 @@ impl PairTrust {
         self.known.send_replace(Some(next));
     }
 
-    async fn keep(&self, trust: TermTrust) {
-        let kept = Arc::clone(&self.kept);
-        let written = spawn_blocking(move || kept.keep(&trust)).await;
-        if let Err(error) = written.map_err(|error| error.to_string()).flatten() {
-            warn!(event = "trust_not_kept", error, "while nobody is active, a replica that starts does not know it");
+    /// Returns when there is another trust. No write is left while it is under way: it could end after the next one.
+    async fn keep_until_changed(&self, trust: TermTrust, changes: &mut TrustReceiver) {
+        let (mut again, mut said) = (PAUSE, None);
+        while let Err(error) = self.keep(trust.clone()).await {
+            if said.as_ref() != Some(&error) {
+                warn!(
+                    event = "trust_not_kept",
+                    error, "while nobody is active, a replica that starts does not know it"
+                );
+            }
+            said = Some(error);
+            if timeout(again, next(changes)).await.is_ok() {
+                return;
+            }
+            again = (again * 2).min(LONGEST_PAUSE);
         }
+        if said.is_some() {
+            info!(event = "trust_kept_again");
+        }
+        next(changes).await;
+    }
+
+    async fn keep(&self, trust: TermTrust) -> Result<(), String> {
+        let kept = Arc::clone(&self.kept);
+        spawn_blocking(move || kept.keep(&trust)).await.map_err(|error| error.to_string()).flatten()
     }
 
     /// While nobody active is heard: whoever is cut off from the others alone learns of what they publish by what is stored.

@@ -20,7 +20,7 @@ use self::{
     who::Who,
 };
 use super::ports::Followers;
-use crate::domain::{authority::rotation::Reached, identity::SpiffeId};
+use crate::domain::{authority::rotation::Reached, identity::SpiffeId, leadership::Term};
 
 /// So long after a change of the active nobody can say who follows: followers come back from elsewhere, and other replicas tell
 /// of theirs.
@@ -118,13 +118,13 @@ impl TrustFollowers {
         PassedFollowers { followers: Arc::clone(self), streams: HashMap::new() }
     }
 
-    /// This replica is active from now on, and does not know yet who follows at others; nor who was lost when others were active:
-    /// whoever it lost itself has most likely gone to those. The replica that was active before it, if that did not say that it
-    /// ends, has what it had then.
-    pub fn take_over(&self, before: Option<(&str, u64)>) {
+    /// This replica is active in `term` from now on, and does not know yet who follows at others. If another one was active since
+    /// its own last term, whoever it had lost most likely went on there, and what became of them was said to that one. The
+    /// replica that was active before it, if that did not say that it ends, has what it had then.
+    pub fn take_over(&self, term: Term, before: Option<(&str, u64)>) {
         let mut streams = self.locked();
         streams.gather_until(Instant::now() + GATHERING);
-        streams.forget_lost();
+        streams.begin(term);
         if let Some((name, sequence)) = before {
             streams.lose(Who::process(name), sequence);
         }

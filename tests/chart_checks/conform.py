@@ -36,7 +36,7 @@ ENDPOINTS = {"type": "array", "minItems": 1, "items": closed({
     "port": STRING, "path": STRING, "interval": DURATION, "scrapeTimeout": DURATION, "honorLabels": {"const": True},
     "relabelings": RELABELINGS, "metricRelabelings": RELABELINGS})}
 NAMESPACES = {"oneOf": [closed({"any": {"const": True}}), closed({"matchNames": {"type": "array", "minItems": 1, "items": STRING}})]}
-RULE = closed({"alert": STRING, "expr": STRING, "for": STRING, "labels": closed({"severity": {"enum": ["warning", "critical"]}}),
+RULE = closed({"alert": STRING, "expr": STRING, "for": DURATION, "labels": {"type": "object", "required": ["severity"], "additionalProperties": STRING},
                "annotations": {"type": "object", "required": ["summary"], "additionalProperties": STRING}})
 MONITORING = {
     "ServiceMonitor": closed({"selector": SELECTOR, "endpoints": ENDPOINTS}),

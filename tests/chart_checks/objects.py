@@ -109,14 +109,41 @@ def plain_rights(one: Set) -> Dict[str, dict]:
     for name in one.rights:
         for item in json.loads(plain(name)):
             item = named(item, one)
+            as_account(item, one)
             metadata = item["metadata"]
             for place in [metadata, *item.get("subjects", [])]:
                 if place.get("namespace") == one.full_name:
                     place["namespace"] = one.namespace
             found[key(item)] = item
     if not one.values.get("rbac", {}).get("create", True):
-        return {name: item for name, item in found.items() if item["kind"] == "ServiceAccount"}
+        found = {name: item for name, item in found.items() if item["kind"] == "ServiceAccount"}
+    if not one.values.get("serviceAccount", {}).get("create", True):
+        found = {name: item for name, item in found.items() if item["kind"] != "ServiceAccount"}
     return found
+
+
+def account_of(one: Set, full_name: str) -> str:
+    """The replicas' ServiceAccount."""
+    return one.values.get("serviceAccount", {}).get("name") or full_name
+
+
+def as_account(item: dict, one: Set) -> None:
+    """Names the replicas' ServiceAccount as these values do."""
+    name = account_of(one, one.full_name)
+    subjects = [subject for subject in item.get("subjects", []) if subject["kind"] == "ServiceAccount"]
+    for place in subjects + ([item["metadata"]] if item["kind"] == "ServiceAccount" else []):
+        place["name"] = name
+    for condition in item.get("spec", {}).get("matchConditions", []):
+        condition["expression"] = condition["expression"].replace(f":{one.full_name}'", f":{name}'")
+
+
+def of_their_account(one: Set, items: List[dict]) -> None:
+    """The replicas run as the account that has the rights, and agents in front of istiod look for it."""
+    name = account_of(one, one.full_name)
+    found = {item["spec"]["template"]["spec"]["serviceAccountName"] for item in of_kind(items, "Deployment")}
+    found |= set(re.findall(rf"--ca-identity=\S+/ns/{one.namespace}/sa/([^\s\"]+)", json.dumps(items)))
+    if found != {name}:
+        raise Broken(f"the replicas are {sorted(found)}, and not {name}")
 
 
 def same_rights(one: Set, items: List[dict]) -> None:
@@ -260,6 +287,27 @@ def alerts_and_queries(rendered: Dict[str, List[dict]], is_all: bool) -> None:
     # some are of other sets of values
     if alerts - described or (is_all and alerts != described):
         raise Broken(f"{ALERTS_PAGE.name} and the alerts differ: {sorted(alerts ^ described)}")
+    known = set(json.loads((CHART / "values.schema.json").read_text())["definitions"]["alert"]["enum"])
+    if known != described:
+        raise Broken(f"the schema and {ALERTS_PAGE.name} differ: {sorted(known ^ described)}")
+
+
+def alerts_as_told(one: Set, items: List[dict]) -> None:
+    """What is said of single alerts holds for these, and for no other."""
+    told = one.values.get("metrics", {}).get("prometheusRule", {})
+    overrides, labels = told.get("overrides", {}), told.get("additionalRuleLabels", {})
+    rules = {rule["alert"]: rule for item in of_kind(items, "PrometheusRule") for rule in item["spec"]["groups"][0]["rules"]}
+    for name in told.get("disabled", []):
+        if name in rules:
+            raise Broken(f"{name} is disabled, and there")
+    for name, rule in rules.items():
+        other = overrides.get(name, {})
+        severities = [other["severity"]] if "severity" in other else ["warning", "critical"]
+        if rule["for"] != other.get("for", rule["for"]) or rule["labels"] not in [{"severity": severity, **labels} for severity in severities]:
+            raise Broken(f"{name} is not as told: {rule}")
+    for name in overrides:
+        if name not in rules:
+            raise Broken(f"{name} is told to be otherwise, and is not there")
 
 
 def families() -> set:

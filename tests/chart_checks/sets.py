@@ -15,6 +15,9 @@ MONITORED = {
     "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "runbookUrl": "https://docs.example/alerts"},
     "grafanaDashboard": {"enabled": True},
 }
+ALERTED = {"enabled": True, "additionalRuleLabels": {"team": "edge"}, "disabled": ["CountersignClockSkew", "CountersignTwoActive"],
+           "overrides": {"CountersignReplicaMissing": {"for": "1h"}, "CountersignNoActive": {"for": "2m", "severity": "page"},
+                         "CountersignIstiodLimited": {"severity": "info"}}}
 
 
 @dataclass
@@ -69,7 +72,7 @@ SETS = [
          "global": {"imagePullSecrets": [{"name": "all"}], "commonLabels": {"team": "platform"}},
          "image": {"registry": "registry.example", "digest": f"sha256:{'0' * 64}"}, "imagePullSecrets": [{"name": "own"}],
          "podSecurityContext": {"runAsUser": 65532, "fsGroup": 65532}, "podLabels": {"a": "b"}, "podAnnotations": {"c": "d"},
-         "tolerations": [{"operator": "Exists"}], "priorityClassName": "", "serviceAccount": {"annotations": {"e": "f"}},
+         "tolerations": [{"operator": "Exists"}], "priorityClassName": "", "serviceAccount": {"name": "signer", "annotations": {"e": "f"}},
          "networkPolicy": {"apiServerPorts": [16443], "extraIngress": [{"ports": [{"port": 9000}]}],
                            "extraEgress": [{"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}]},
          "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
@@ -94,7 +97,7 @@ SETS = [
                                                                  "prometheusRule": {"enabled": True}}},
         ["", "policy", "policy-objects"]),
     Set("rights from elsewhere", {"policyObjects": True, "gatewaySecrets": [GATEWAY], "rbac": {"create": False},
-                                  "podDisruptionBudget": {"maxUnavailable": "50%"}}, ["istiod"]),
+                                  "serviceAccount": {"create": False, "name": "ours"}, "podDisruptionBudget": {"maxUnavailable": "50%"}}, ["istiod"]),
     Set("pods without IPv4",
         {"mode": "plugged-in", "listenAddress": "[::]", "bundleEndpoint": {"enabled": True}, "terminationGracePeriodSeconds": 106,
          "settings": {"drain": "1m30s500ms", "logFormat": "text"}},
@@ -102,6 +105,9 @@ SETS = [
     Set("pods without IPv4, before istiod",
         {"policy": False, "listenAddress": "[::]", "settings": {"istiodAddresses": ["[2001:db8::1]:15012", "istiod.example:15012"]}},
         ["istiod"]),
+    Set("an account that is there", {"policyObjects": True, "gatewaySecrets": [GATEWAY], "serviceAccount": {"create": False, "name": "ours"}},
+        ["istiod", "istiod-policy", "policy", "policy-objects", "gateway-secret", "gateway-token"]),
+    Set("istiod, alerted otherwise", {"metrics": {"prometheusRule": ALERTED}}, ["istiod", "istiod-policy", "policy"]),
     Set("istiod, monitored", {"metrics": MONITORED, "bundleEndpoint": {"enabled": True}}, ["istiod", "istiod-policy", "policy"]),
 ]
 
@@ -158,7 +164,14 @@ REFUSED: List[Tuple[dict, str]] = [
     ({"settings": {"istiodAddresses": ["2001:db8::1:15012"]}}, "/settings/istiodAddresses/0"),
     *(({**OWN_ROOT, "settings": {"svidTtl": wrong}}, "/settings/svidTtl") for wrong in ("abc", "90", "1.5h", "30m1h", "")),
     ({"metrics": {"agents": {"namespaces": ["Gateways"]}}}, "/metrics/agents/namespaces/0"),
+    ({"serviceAccount": {"name": "Ours"}}, "/serviceAccount/name"),
+    ({"metrics": {"prometheusRule": {"disabled": ["CountersignNobodyActive"]}}}, "/metrics/prometheusRule/disabled/0"),
+    ({"metrics": {"prometheusRule": {"overrides": {"NoActive": {"for": "1m"}}}}}, "NoActive"),
+    ({"metrics": {"prometheusRule": {"overrides": {"CountersignNoActive": {"for": "soon"}}}}}, "/CountersignNoActive/for"),
+    ({"metrics": {"prometheusRule": {"overrides": {"CountersignNoActive": {"expr": "1"}}}}}, "expr"),
+    ({"metrics": {"prometheusRule": {"additionalRuleLabels": {"severity": "page"}}}}, "severity"),
     # by the templates
+    ({"serviceAccount": {"create": False}}, "serviceAccount.create false needs serviceAccount.name"),
     ({"mode": "self-signed"}, "mode self-signed needs trustDomain: a trust domain of its own"),
     ({"mode": "self-signed", "trustDomain": "cluster.local"}, "trustDomain cluster.local is the mesh's own, which has a CA"),
     ({"mode": "self-signed", "trustDomain": "a.example", "meshTrustDomain": "a.example"}, "trustDomain a.example is the mesh's own"),

@@ -7,7 +7,7 @@ from typing import Dict, List, Tuple
 
 from .cluster import Cluster
 from .helm import Broken, documents, render
-from .objects import RIGHTS, of_kind
+from .objects import RIGHTS, account_of, of_kind
 from .sets import GATEWAY, Set
 
 LIMIT = 10  # seconds until rights and the policy count
@@ -38,8 +38,9 @@ def of_secrets(cluster: Cluster, chart: Path, one: Set) -> None:
     if not values["policyObjects"] or "rbac" in values:
         return
     # a name of its own, so that no other set's rights are in the way
-    account = f"writes-{next(releases)}"
-    items = of_kind(documents(render({**one.values, "fullnameOverride": account}, namespace=one.namespace, chart=chart)), *RIGHTS)
+    full_name = f"writes-{next(releases)}"
+    account = account_of(one, full_name)
+    items = of_kind(documents(render({**one.values, "fullnameOverride": full_name}, namespace=one.namespace, chart=chart)), *RIGHTS)
     for item in items:
         cluster.apply(item, is_dry=False)
     granted = {"policyObjects": True, "meshCa": values["meshCa"], "gatewaySecrets": GATEWAY in values["gatewaySecrets"],

@@ -33,8 +33,8 @@ const GATEWAY: &str = "spiffe://gateways.example/ns/default/sa/gateway";
 const TTL: Duration = Duration::from_secs(3600);
 /// From a change of the MeshConfig to what Envoy holds; istiod tries an endpoint for 10 s.
 const FETCH: Duration = Duration::from_secs(30);
-/// The longest that a step of a rotation waits: for what was handed out before, a quarter of a life longer than that.
-const GATE: Duration = Duration::from_secs(30);
+/// The longest that a step of a rotation waits: for three readings of the bundle endpoint by whoever reads it least often.
+const GATE: Duration = Duration::from_secs(60);
 /// Envoy gives up waiting for a secret after 15 s, and only then listens.
 const WARM_UP: Duration = Duration::from_secs(20);
 /// Said by istiod when it drops what an endpoint gave it before.

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod clocks;
+mod clusters;
 pub(crate) mod gateway;
 mod order;
 mod patience;

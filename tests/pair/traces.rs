@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::TcpListener,
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use crate::{
     pair::{Place, role},
     socket::fetch,
     support::{
+        authority::Authority,
         collector::{self, Collector, Seen},
         countersign::{Agent, Serve},
         http::{free_port, loopback},
@@ -101,6 +103,38 @@ fn a_refusal_is_the_callers_and_a_sampler_can_leave_all_out() {
     silent.process.signal(Signal::TERM);
     assert!(silent.process.wait_for_end(SOON).success());
     assert!(collector.spans().iter().all(|span| span.process != "off"), "what is left is exported at the end");
+}
+
+#[test]
+fn a_collector_over_tls_is_verified_by_the_roots_in_a_file() {
+    let _turn = turn::beside_others();
+    let (place, own) = (Place::new(), Authority::root("collector"));
+    let collector = Collector::start_over_tls(&own);
+    let runtime = Runtime::new().unwrap();
+    let start = |name: &str, authority: &Authority| {
+        let roots = place.logs().join(format!("{name}.pem"));
+        fs::write(&roots, &authority.certificate).unwrap();
+        let mut variables = collector.variables(name);
+        variables.push(("OTEL_EXPORTER_OTLP_CERTIFICATE".to_owned(), roots.display().to_string()));
+        let replica = serve(name, &place, &variables);
+        let caller = Caller::new(&place.data(), "default/client");
+        let asked = runtime.block_on(async { caller.sign(&caller.connection(replica.port)).await });
+        asked.expect("a certificate, whatever the collector is");
+        replica
+    };
+    let _believing = start("believing", &own);
+    wait_until(SOON, "a span over TLS", || {
+        let spans = collector.spans();
+        let is_there = spans.iter().any(|span| span.process == "believing" && span.name == CREATE);
+        if is_there { Ok(()) } else { Err(format!("{spans:#?}")) }
+    });
+    assert!(collector.metadata().iter().all(|metadata| metadata.contains("of-the-test")), "headers by the variable");
+    let doubting = start("doubting", &Authority::root("somebody else's"));
+    wait_until(SOON, "a refusal of the collector", || {
+        let log = doubting.process.errors();
+        if log.contains("traces_not_exported") { Ok(()) } else { Err(log) }
+    });
+    assert!(collector.spans().iter().all(|span| span.process != "doubting"), "an unknown collector has spans");
 }
 
 #[test]

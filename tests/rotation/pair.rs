@@ -23,8 +23,8 @@ pub(crate) const TTL: Duration = Duration::from_secs(8);
 
 const FLAGS: [&str; 6] = ["--svid-ttl", "8s", "--max-svid-ttl", "8s", "--bundle-refresh-hint", "2s"];
 const CHANGE: Duration = Duration::from_secs(10);
-/// The longest that a step waits: for what was handed out before, a quarter of a life longer than that.
-pub(crate) const GATE: Duration = Duration::from_secs(30);
+/// The longest that a step waits: for three readings of the bundle endpoint by whoever reads it least often.
+pub(crate) const GATE: Duration = Duration::from_secs(60);
 
 /// The pair.
 pub(crate) struct Pair {

@@ -19,13 +19,16 @@ use tokio::{
     runtime::{Builder, Runtime},
 };
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, Server, ServerTlsConfig},
+};
 
-use super::http::loopback;
+use super::{authority::Authority, http::loopback};
 
 /// It listens until it is dropped.
 pub(crate) struct Collector {
-    address: SocketAddr,
+    endpoint: String,
     kept: Kept,
     _runtime: Runtime,
 }
@@ -58,17 +61,28 @@ struct Received {
 impl Collector {
     /// Starts one on a port that the system chooses.
     pub(crate) fn start() -> Self {
+        Self::with(Server::builder(), "http")
+    }
+
+    /// The same over TLS, with a certificate of this authority.
+    pub(crate) fn start_over_tls(authority: &Authority) -> Self {
+        let (certificate, key) = authority.server_at(loopback(0).ip());
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+        Self::with(Server::builder().tls_config(tls).unwrap(), "https")
+    }
+
+    fn with(mut server: Server, scheme: &str) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind(loopback(0))).unwrap();
-        let (address, kept) = (listener.local_addr().unwrap(), Kept::default());
-        let server = Server::builder().add_service(TraceServiceServer::new(kept.clone()));
+        let (endpoint, kept) = (format!("{scheme}://{}", listener.local_addr().unwrap()), Kept::default());
+        let server = server.add_service(TraceServiceServer::new(kept.clone()));
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { address, kept, _runtime: runtime }
+        Self { endpoint, kept, _runtime: runtime }
     }
 
     /// What makes a process send its spans here soon, under this name.
     pub(crate) fn variables(&self, instance: &str) -> Vec<(String, String)> {
-        variables(self.address, instance)
+        variables_of(&self.endpoint, instance)
     }
 
     /// The spans so far.
@@ -89,8 +103,12 @@ impl Collector {
 
 /// What makes a process send its spans to this address soon, under this name.
 pub(crate) fn variables(address: SocketAddr, instance: &str) -> Vec<(String, String)> {
+    variables_of(&format!("http://{address}"), instance)
+}
+
+fn variables_of(endpoint: &str, instance: &str) -> Vec<(String, String)> {
     let variables = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}")),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.to_owned()),
         ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=of-the-test".to_owned()),
         ("OTEL_RESOURCE_ATTRIBUTES", format!("service.instance.id={instance}")),
         ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),

@@ -25,6 +25,9 @@
 {{- fail (printf "trustDomain %s is not the mesh's, %s, but mode istiod has its certificates from the mesh's CA: leave trustDomain out, or set meshTrustDomain" $domain $of.meshTrustDomain) -}}
 {{- end -}}
 {{- end -}}
+{{- if not (or $of.serviceAccount.create $of.serviceAccount.name) -}}
+{{- fail "serviceAccount.create false needs serviceAccount.name: the ServiceAccount that is there for the replicas" -}}
+{{- end -}}
 {{- if not $of.policy -}}
 {{- if $of.policyObjects -}}
 {{- fail "policyObjects needs policy: set policy to true, or leave policyObjects out" -}}

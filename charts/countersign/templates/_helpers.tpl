@@ -15,6 +15,10 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "countersign.serviceAccountName" -}}
+{{- default (include "countersign.fullname" .) .Values.serviceAccount.name -}}
+{{- end -}}
+
 {{- define "countersign.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "countersign.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -61,7 +65,7 @@ imagePullSecrets:
 
 {{/* Of the replicas, as istiod signs it. */}}
 {{- define "countersign.identity" -}}
-{{- printf "spiffe://%s/ns/%s/sa/%s" (include "countersign.trustDomain" .) .Release.Namespace (include "countersign.fullname" .) -}}
+{{- printf "spiffe://%s/ns/%s/sa/%s" (include "countersign.trustDomain" .) .Release.Namespace (include "countersign.serviceAccountName" .) -}}
 {{- end -}}
 
 {{/* Where a workload finds the roots by which it verifies whoever signs for it. */}}

@@ -94,7 +94,7 @@ pub struct FallingSequence {
 /// Without a hint (SPIFFE Trust Domain and Bundle 4.1.2).
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 /// However often it is asked for.
-pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(5);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(5);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(86_400);
 /// After the first failure; twice as long after each further one, up to the interval.
 const FIRST_RETRY: Duration = Duration::from_secs(5);

@@ -12,7 +12,6 @@ use tracing::{info, warn};
 
 use crate::{
     domain::{
-        clock::Timestamp,
         leadership::{Role, Term},
         x509::Certificate,
     },
@@ -130,14 +129,10 @@ impl Health {
     fn show_expiry(&self) {
         let Some(session) = self.sessions.borrow().clone() else { return };
         let (authority, jwt_signer) = (session.authority(), session.jwt_signer());
-        let show = |certificate, not_after: Option<Timestamp>| match not_after {
-            Some(not_after) => self.metrics.set_expiry(certificate, not_after),
-            None => self.metrics.forget_expiry(certificate),
-        };
-        show(ExpiringCertificate::Authority, Some(authority.certificate().not_after()));
+        self.metrics.set_expiry(ExpiringCertificate::Authority, authority.certificate().not_after());
         let above = authority.chain().iter().skip(1).map(Certificate::not_after).min();
-        show(ExpiringCertificate::Intermediate, above);
-        show(ExpiringCertificate::JwtKey, jwt_signer.map(|signer| signer.not_after()));
+        self.metrics.show_expiry(ExpiringCertificate::Intermediate, above);
+        self.metrics.show_expiry(ExpiringCertificate::JwtKey, jwt_signer.map(|signer| signer.not_after()));
     }
 }
 
@@ -147,6 +142,7 @@ mod tests {
     use tokio::{task::yield_now, time::timeout};
 
     use super::*;
+    use crate::domain::clock::Timestamp;
     use crate::storage::{data_dir::DataDir, pair_directory::PairDirectory};
 
     async fn wait_for(what: &str, holds: impl Fn() -> bool) {

@@ -178,10 +178,14 @@ label_values! {
         Root = "root",
         /// What the active signs with.
         Authority = "authority",
-        /// The first to expire of those between that and the root.
+        /// The root that is published to sign after that.
+        PreparedAuthority = "prepared_authority",
+        /// The first to expire of those between what signs and the root.
         Intermediate = "intermediate",
         /// What the active signs JWT-SVIDs with.
         JwtKey = "jwt_key",
+        /// What is published to sign those after that.
+        PreparedJwtKey = "prepared_jwt_key",
         /// The CA's own serving certificate.
         Serving = "serving",
         /// What this replica shows the others of its pair.

@@ -133,7 +133,7 @@ names! {
         "1 while an address of istiod can be reached, else 0";
 
     CertificateExpiry: Gauge "countersign_certificate_expiry_timestamp_seconds" { certificate: OneOf(ExpiringCertificate::TEXTS) } EVERYBODY,
-        "NotAfter of the certificates that this process depends on, as Unix time; of `root` and `intermediate` the first to expire; of `authority`, `intermediate`, `jwt_key` and `istiod` on the active alone; an `svid` or `serving` that has expired stays until there is another one";
+        "NotAfter of the certificates that this process depends on, as Unix time; of `root` and `intermediate` the first to expire; of `authority`, `intermediate`, `jwt_key`, those that are `prepared`, and `istiod` on the active alone; an `svid` or `serving` that has expired stays until there is another one";
     CertificateNotBefore: Gauge "countersign_certificate_not_before_timestamp_seconds" { certificate: RENEWED } EVERYBODY,
         "NotBefore of the certificates that this process has of an authority, as Unix time";
     CertificateRenewal: Gauge "countersign_certificate_renewal_timestamp_seconds" { certificate: RENEWED } EVERYBODY,

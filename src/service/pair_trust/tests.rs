@@ -84,7 +84,7 @@ impl PairTrustStream for Scripted {
 }
 
 #[derive(Default)]
-struct Kept(Mutex<Option<TermTrust>>);
+struct Kept(Mutex<Option<TermTrust>>, AtomicBool);
 
 impl KeptTrust for Kept {
     fn load(&self) -> Result<Option<TermTrust>, String> {
@@ -92,6 +92,9 @@ impl KeptTrust for Kept {
     }
 
     fn keep(&self, trust: &TermTrust) -> Result<(), String> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err("no space left".into());
+        }
         *self.0.lock().unwrap() = Some(trust.clone());
         Ok(())
     }
@@ -153,7 +156,8 @@ struct World {
 impl World {
     fn start(kept: Option<TermTrust>) -> Self {
         let (pair, streams) = (Arc::new(Known(watch::Sender::new(None))), Arc::new(Streams::default()));
-        let (kept, followers) = (Arc::new(Kept(Mutex::new(kept))), Arc::new(TrustFollowers::default()));
+        let (kept, followers) =
+            (Arc::new(Kept(Mutex::new(kept), AtomicBool::new(false))), Arc::new(TrustFollowers::default()));
         let shared = (Arc::clone(&pair) as _, Arc::clone(&streams) as _, Arc::clone(&kept) as _);
         let (task, trust) = PairTrust::new(shared.0, shared.1, shared.2, Arc::clone(&followers));
         let (known, sessions) = (task.with_terms(), watch::Sender::new(None));
@@ -307,4 +311,25 @@ async fn the_replica_that_was_active_before_is_waited_for_unless_it_said_that_it
         assert_eq!(before.len(), waited_for, "{reached:?}");
         assert!(before.iter().all(|one| one.sequence == 6), "{before:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_kept_is_kept_as_soon_as_that_can_be_and_only_the_newest() {
+    let mut world = World::start(None);
+    let [first, second] = [1, 2].map(trust);
+    let is_full = |is_full| world.kept.1.store(is_full, Ordering::Relaxed);
+    is_full(true);
+    let session = Arc::new(Session(Term::new(1), watch::Sender::new(Some(Arc::clone(&first)))));
+    world.sessions.send_replace(Some(Arc::clone(&session)));
+    sleep(LONGEST_PAUSE * 4).await;
+    is_full(false);
+    sleep(LONGEST_PAUSE).await;
+    assert_eq!(world.kept.load().unwrap(), Some(of(1, &first)));
+
+    is_full(true);
+    session.1.send_replace(Some(Arc::clone(&second)));
+    world.has(1, &second).await;
+    world.kept.1.store(false, Ordering::Relaxed);
+    sleep(LONGEST_PAUSE).await;
+    assert_eq!(world.kept.load().unwrap(), Some(of(1, &second)));
 }

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Follower, Standing, lost::Lost, who::Who};
-use crate::domain::authority::rotation::Reached;
+use crate::domain::{authority::rotation::Reached, leadership::Term};
 
 /// A follower comes back to some replica within this, if it comes back.
 pub(super) const KNOWN_FOR: Duration = Duration::from_secs(12);
@@ -33,6 +33,8 @@ pub(super) struct Streams {
     /// By number: of one follower the last counts.
     known: BTreeMap<u64, Known>,
     lost: Lost,
+    /// Of this replica.
+    last_term: Option<Term>,
     /// Until when it is not known who there is.
     gathering_until: Option<Instant>,
 }
@@ -81,14 +83,22 @@ impl Streams {
 
     pub(super) fn leaves(&mut self, number: u64) -> bool {
         let who = self.known.get(&number).map(|known| known.who.clone());
-        who.is_some_and(|who| self.left(&who))
+        who.is_some_and(|who| match &who {
+            Who::Agent(_) => self.left(&who),
+            // another process may have come to its place already, on a newer stream
+            Who::Replica(_) => self.left_until(&who, number),
+        })
     }
 
     /// Wherever it followed: a process that ends does so as a whole.
     pub(super) fn left(&mut self, who: &Who) -> bool {
+        self.left_until(who, self.opened)
+    }
+
+    fn left_until(&mut self, who: &Who, newest: u64) -> bool {
         self.lost.found(who);
         let mut is_here = false;
-        for known in self.known.values_mut().filter(|known| known.who == *who) {
+        for (_, known) in self.known.range_mut(..=newest).filter(|(_, known)| known.who == *who) {
             known.gone = Some(Gone { at: Instant::now(), has_left: true });
             is_here |= known.origin == Origin::Here;
         }
@@ -99,8 +109,11 @@ impl Streams {
         self.lost.lose(who, in_effect, Instant::now());
     }
 
-    pub(super) fn forget_lost(&mut self) {
-        self.lost = Lost::default();
+    /// A term of this replica, which remembers those that it has lost only if that follows its last one.
+    pub(super) fn begin(&mut self, term: Term) {
+        if self.last_term.replace(term).is_none_or(|last| last.next() != term) {
+            self.lost = Lost::default();
+        }
     }
 
     pub(super) const fn gather_until(&mut self, until: Instant) {

@@ -55,7 +55,7 @@ async fn what_another_replica_passes_on_is_known_here_and_not_passed_on_again() 
 #[tokio::test(start_paused = true)]
 async fn after_a_change_of_the_active_nobody_counts_as_reached_for_a_while() {
     let followers = TrustFollowers::default();
-    followers.take_over(None);
+    followers.take_over(Term::new(1), None);
     let [(who, 0)] = &reached(&followers)[..] else { panic!("nothing is waited for") };
     assert!(who.contains("15 s left") || who.contains("16 s left"), "{who}");
     advance(GATHERING).await;
@@ -133,17 +133,46 @@ async fn a_replica_counts_while_it_follows_and_for_a_day_after_it_was_lost_unles
     anew.leaves();
     assert_eq!(reached(&followers), []);
 
-    followers.take_over(Some(("pod-c-33", 2)));
+    followers.take_over(Term::new(2), Some(("pod-c-33", 2)));
     advance(GATHERING).await;
     assert_eq!(reached(&followers).len(), 1);
     let back = followers.open_pod("pod-c").unwrap();
     assert_eq!(reached(&followers), [("replica pod-c".into(), 0)]);
     back.leaves();
-    followers.take_over(Some(("pod-c-44", 2)));
+    followers.take_over(Term::new(4), Some(("pod-c-44", 2)));
     advance(GATHERING).await;
     assert_eq!(reached(&followers).len(), 1);
-    followers.take_over(None);
+    followers.take_over(Term::new(5), None);
     advance(GATHERING).await;
+    assert_eq!(reached(&followers).len(), 1, "nobody else was active since it was lost");
+    followers.take_over(Term::new(7), None);
+    advance(GATHERING).await;
+    assert_eq!(reached(&followers), [], "another one was, and knows better");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_lost_is_remembered_in_the_own_next_term_and_forgotten_when_another_replica_was_active() {
+    for (next, remembered) in [(4, 1), (5, 0)] {
+        let followers = Arc::new(TrustFollowers::default());
+        followers.take_over(Term::new(3), None);
+        followers.open(follower("cut-off")).unwrap().says(1);
+        advance(KNOWN_FOR).await;
+        assert_eq!(lost(&followers).len(), 1);
+        followers.take_over(Term::new(next), None);
+        assert_eq!(lost(&followers).len(), remembered, "term {next} after 3");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_stream_of_a_replica_that_is_over_says_nothing_of_its_newer_one() {
+    let followers = Arc::new(TrustFollowers::default());
+    let old = followers.open_process("serve-1-11").unwrap();
+    old.says(4);
+    let new = followers.open_process("serve-1-22").unwrap();
+    new.says(5);
+    old.leaves();
+    assert_eq!(reached(&followers), [("replica serve-1".into(), 5)]);
+    new.leaves();
     assert_eq!(reached(&followers), []);
 }
 

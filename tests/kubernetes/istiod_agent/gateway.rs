@@ -90,8 +90,19 @@ impl Pod {
 
     /// The same with its roots from where these flags say.
     pub(crate) fn start_with(&self, istiod_port: u16, ttl: Duration, roots: &[&str]) -> Agent {
+        self.start_by(self.command(istiod_port, ttl, roots))
+    }
+
+    /// The same of a cluster that istiod may call otherwise, as its variable and these flags say.
+    pub(crate) fn start_in(&self, cluster: &str, istiod_port: u16, flags: &[&str]) -> Agent {
+        let config_map = ["--root-config-map", MESH_ROOTS, "--namespace", &self.account.namespace];
+        let mut command = self.command(istiod_port, Duration::from_secs(3600), &config_map);
+        command.args(flags).env("ISTIO_META_CLUSTER_ID", cluster);
+        self.start_by(command)
+    }
+
+    fn start_by(&self, mut command: Command) -> Agent {
         let (socket, admin_port) = (self.folder.join("agent.sock"), free_port());
-        let mut command = self.command(istiod_port, ttl, roots);
         command.arg("--socket").arg(&socket).arg("--admin-listen").arg(loopback(admin_port).to_string());
         let agent = Agent { process: Process::start("agent", &self.folder, &mut command), socket, admin_port };
         wait_until(START, "the socket", || if agent.socket.exists() { Ok(()) } else { Err("no such file") });

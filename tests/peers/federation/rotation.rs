@@ -15,8 +15,8 @@ use crate::{
 };
 
 const TTL: &str = "8s";
-/// The longest that a step waits: three pauses of the other one's reader, or what was handed out before.
-const GATE: Duration = Duration::from_secs(30);
+/// The longest that a step waits: for three readings of the bundle endpoint by whoever reads it least often.
+const GATE: Duration = Duration::from_secs(60);
 
 fn authority(domain: &Domain, phase: &str) -> String {
     let shown: Value = serde_json::from_str(&domain.done(&["authority", "x509", "show", "-o", "json"])).unwrap();

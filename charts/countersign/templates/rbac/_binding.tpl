@@ -34,6 +34,6 @@ roleRef:
   name: {{ include "countersign.nameThere" . }}
 subjects:
   - kind: ServiceAccount
-    name: {{ include "countersign.fullname" .chart }}
+    name: {{ include "countersign.serviceAccountName" .chart }}
     namespace: {{ .chart.Release.Namespace }}
 {{- end -}}

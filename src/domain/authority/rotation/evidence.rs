@@ -30,7 +30,7 @@ pub struct Reached {
 pub struct Offered {
     /// Since when.
     pub since: Timestamp,
-    /// `spiffe_refresh_hint`, unless that is shorter than any reader's pause.
+    /// `spiffe_refresh_hint`.
     pub hint: Duration,
 }
 
@@ -63,6 +63,8 @@ pub type WhoWouldBreak = String;
 
 /// SPIFFE Federation 5.2.2: three to five times the hint before first use.
 const HINTS: u32 = 3;
+/// Whatever the hint, SPIRE reads no more often: four times in a hint, and takes a shorter one for a minute.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(15);
 
 impl Evidence {
     /// Who has said to have an older bundle than that of this sequence.
@@ -72,7 +74,8 @@ impl Evidence {
 
     /// Who has not been reached by the bundle of this sequence.
     pub(super) fn not_reached(&self, sequence: u64, now: Timestamp) -> Vec<Obstacle> {
-        let fetched_by = self.endpoint.map(|offered| offered.since.plus(offered.hint.saturating_mul(HINTS)));
+        let pauses = |hint: Duration| hint.max(SHORTEST_PAUSE).saturating_mul(HINTS);
+        let fetched_by = self.endpoint.map(|offered| offered.since.plus(pauses(offered.hint)));
         let strangers = fetched_by.filter(|until| *until > now).map(|until| Obstacle::NotFetched { until });
         self.unreached(sequence).chain(strangers).collect()
     }

@@ -53,6 +53,12 @@ fn a_rotation_goes_from_prepare_to_revoke_and_each_step_waits_for_its_own() {
     );
     evidence.followers[0].sequence = 9;
     evidence.places[0].sequence = 8;
+    let hinted = |seconds| Offered { since: at(0), hint: Duration::from_secs(seconds) };
+    for (hint, waits_for) in [(1, 45), (15, 45), (16, 48)] {
+        let evidence = Evidence { endpoint: Some(hinted(hint)), ..evidence.clone() };
+        let obstacles = prepared.obstacles(&activate, &handed_out, &evidence, at(10));
+        assert!(obstacles.contains(&Obstacle::NotFetched { until: at(waits_for) }), "{hint} s: {obstacles:?}");
+    }
     let obstacles = |now| prepared.obstacles(&activate, &handed_out, &evidence, now);
     assert_eq!(obstacles(at(899)).len(), 2);
     assert_eq!(obstacles(at(900)), [Obstacle::StillHeld { until: at(3600) }]);

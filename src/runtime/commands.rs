@@ -221,7 +221,7 @@ mod tests {
         let rendered = gateway::render(&(&args).into(), args.output.into()).unwrap();
         let list: serde_json::Value = serde_json::from_str(&rendered.output).unwrap();
         let patch =
-            "/items/3/spec/provider/kubernetes/envoyDeployment/patch/value/spec/template/spec/initContainers/0/args";
+            "/items/4/spec/provider/kubernetes/envoyDeployment/patch/value/spec/template/spec/initContainers/0/args";
         let arguments: Vec<&str> = list
             .pointer(patch)
             .unwrap()

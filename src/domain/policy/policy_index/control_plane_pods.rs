@@ -129,3 +129,66 @@ impl ControlPlanePods {
 fn revision_of(istiod: &Labels) -> &str {
     istiod.get("istio.io/rev").unwrap_or(DEFAULT_REVISION)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::policy::Sidecar;
+
+    fn of(pods: &[(&str, ControlPlanePod)]) -> ControlPlanePods {
+        let mut all = ControlPlanePods::default();
+        for (number, (namespace, control_plane)) in pods.iter().enumerate() {
+            all.put(&PodFacts {
+                object: ObjectName::new(namespace, &number.to_string()),
+                uid: number.to_string().into(),
+                labels: std::sync::Arc::new(Labels::default()),
+                account: format!("{namespace}/default").parse().unwrap(),
+                finished: false,
+                sidecar: Sidecar::Injected,
+                ready_at: None,
+                named_ports: None,
+                control_plane: Some(Box::new(control_plane.clone())),
+            });
+        }
+        all
+    }
+
+    fn envoy_gateway(version: &str) -> ControlPlanePod {
+        ControlPlanePod::EnvoyGateway { version: version.parse().ok() }
+    }
+
+    fn sidecar(revision: &str, version: &str) -> ControlPlanePod {
+        ControlPlanePod::Sidecar {
+            revision: (revision != DEFAULT_REVISION).then(|| revision.into()),
+            version: version.parse().ok(),
+        }
+    }
+
+    #[test]
+    fn an_envoy_gateway_has_a_say_where_it_is_expected_alone() {
+        let own = "envoy-gateway-system";
+        for (pods, expected) in [
+            (vec![(own, envoy_gateway("1.9.1")), ("team", envoy_gateway("1.5.0"))], Some("1.9.1")),
+            (vec![(own, envoy_gateway("1.9.1")), ("team", envoy_gateway("latest"))], Some("1.9.1")),
+            (vec![(own, envoy_gateway("1.9.1")), (own, envoy_gateway("1.8.0"))], Some("1.8.0")),
+            (vec![(own, envoy_gateway("1.9.1")), (own, envoy_gateway("latest"))], None),
+            (vec![("team", envoy_gateway("1.9.1"))], None),
+        ] {
+            let seen = of(&pods).seen(&PolicySettings::default());
+            assert_eq!(seen.envoy_gateway.map(|version| version.to_string()).as_deref(), expected, "{pods:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_sidecar_of_each_revision_counts_and_the_oldest_of_those_decides() {
+        for (sidecars, is_safe) in [
+            (vec![sidecar("default", "1.29.0"), sidecar("default", "1.31.0")], true),
+            (vec![sidecar("default", "1.31.0"), sidecar("canary", "1.29.0")], false),
+            (vec![sidecar("default", "1.31.0"), sidecar("canary", "?")], false),
+        ] {
+            let pods: Vec<_> = sidecars.into_iter().map(|sidecar| ("shop", sidecar)).collect();
+            let seen = of(&pods).seen(&PolicySettings::default());
+            assert_eq!(seen.istio.may_write(), is_safe, "{pods:?}: {:?}", seen.istio);
+        }
+    }
+}

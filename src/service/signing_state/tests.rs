@@ -1,3 +1,5 @@
+use tokio::sync::watch;
+
 use super::{
     testing::{HandClock, Memory, claim, state, trust_domain},
     *,

@@ -134,7 +134,10 @@ impl Health {
 /// Of what signs in `session`.
 pub(super) fn show_expiry(session: &SigningSession, metrics: &Metrics) {
     let (authority, jwt_signer) = (session.authority(), session.jwt_signer());
-    metrics.show_expiry(ExpiringCertificate::Authority, authority.as_ref().map(|authority| authority.certificate().not_after()));
+    metrics.show_expiry(
+        ExpiringCertificate::Authority,
+        authority.as_ref().map(|authority| authority.certificate().not_after()),
+    );
     let chain = authority.as_ref().map(|authority| authority.chain()).unwrap_or_default();
     metrics.show_expiry(ExpiringCertificate::Intermediate, chain.iter().skip(1).map(Certificate::not_after).min());
     metrics.show_expiry(ExpiringCertificate::JwtKey, jwt_signer.map(|signer| signer.not_after()));

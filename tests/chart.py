@@ -45,7 +45,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("rights", "templates/rbac/policy-objects.yaml", "variables.marked", "true", "is not as in the plain files"),
     ("rights", "templates/rbac/cluster-trust-bundle.yaml", ".Values.meshCa | ternary \"istio.io/istiod-ca\" $own", "$own",
      "is not as in"),
-    ("rights", "templates/rbac/istiod.yaml", "{{- if .Values.policy }}", "{{- if true }}", "other objects than in the plain files"),
+    ("rights", "templates/rbac/istiod.yaml", "{{- if or .Values.policy .Values.jwtSvids }}", "{{- if true }}", "other objects than in the plain files"),
     ("rights", "templates/rbac/policy.yaml", "and .Values.rbac.create .Values.policy", ".Values.policy", "other objects than in the plain files"),
     ("rights", "templates/rbac/_binding.tpl", "printf \"%s.%s\" $name .chart.Release.Namespace", "$name", "other objects than in the plain files"),
     ("rights", "templates/rbac/_binding.tpl", "namespace: {{ .chart.Release.Namespace }}", "namespace: countersign", "is not as in"),

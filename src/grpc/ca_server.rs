@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
@@ -83,10 +84,20 @@ pub async fn serve_ca(
         let policy = PolicyServiceServer::new(GatewayPolicy::new(access, Arc::clone(&create) as _));
         routes.add_service(policy.max_decoding_message_size(MAX_MESSAGE));
     }
-    serve(tcp, tls, routes, create.under_way(), health, shutdown).await
+    serve(tcp, tls, routes, &[create.under_way()], health, shutdown).await
 }
 
-/// As [`serve_ca`], where istiod signs. Who follows `policy` proves himself to this replica.
+/// What a replica in front of istiod has besides, if it signs JWT-SVIDs by keys of its own.
+pub struct OwnKeys {
+    /// Mints, in the way of the other.
+    pub mint: Arc<MintJwtSvid>,
+    /// Attests callers.
+    pub create: Arc<CreateCertificate>,
+    /// The keys, beside the mesh's roots.
+    pub trust: TrustAccess,
+}
+
+/// As [`serve_ca`], where istiod signs. Who follows `policy`, or asks something of `keys`, proves himself to this replica.
 ///
 /// # Errors
 ///
@@ -94,26 +105,38 @@ pub async fn serve_ca(
 pub async fn serve_pass_on(
     tcp: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
-    pass_on: Arc<PassOn>,
+    (pass_on, keys): (Arc<PassOn>, Option<OwnKeys>),
     health: HealthServer<impl Health>,
     policy: Option<(PolicyAccess, Arc<dyn Identify>)>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let mut routes = RoutesBuilder::default();
     routes.add_service(PassOnService::new(Arc::clone(&pass_on), MAX_MESSAGE));
-    routes.add_service(JwtServiceServer::new(NoJwtMint).max_decoding_message_size(MAX_MESSAGE));
+    let mut under_way = vec![pass_on.under_way()];
+    match &keys {
+        Some(OwnKeys { mint, create, trust }) => {
+            let mint = JwtServiceServer::new(JwtMint::new(Arc::clone(mint)));
+            routes.add_service(mint.max_decoding_message_size(MAX_MESSAGE));
+            let trust = TrustServiceServer::new(FollowedTrust::new(trust.clone(), Arc::clone(create) as _));
+            routes.add_service(trust.max_decoding_message_size(MAX_MESSAGE));
+            under_way.push(create.under_way());
+        }
+        None => {
+            routes.add_service(JwtServiceServer::new(NoJwtMint).max_decoding_message_size(MAX_MESSAGE));
+        }
+    }
     if let Some((access, callers)) = policy {
         let policy = PolicyServiceServer::new(GatewayPolicy::new(access, callers));
         routes.add_service(policy.max_decoding_message_size(MAX_MESSAGE));
     }
-    serve(tcp, tls, routes, pass_on.under_way(), health, shutdown).await
+    serve(tcp, tls, routes, &under_way, health, shutdown).await
 }
 
 async fn serve(
     tcp: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     mut routes: RoutesBuilder,
-    under_way: &UnderWay,
+    under_way: &[&UnderWay],
     health: HealthServer<impl Health>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -133,7 +156,7 @@ async fn serve(
         result = server.serve_with_incoming_shutdown(accept_tls(tcp, tls), shutdown) => Ok(result?),
         () = async {
             let _asked_or_ended = leaving.await.is_ok();
-            under_way.none().await;
+            join_all(under_way.iter().map(|under_way| under_way.none())).await;
             sleep(FLUSH).await;
         } => Ok(()),
     }

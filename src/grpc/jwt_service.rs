@@ -68,7 +68,8 @@ pub(super) struct NoJwtMint;
 impl JwtService for NoJwtMint {
     async fn mint(&self, _request: Request<MintRequest>) -> Result<Response<MintResponse>, Status> {
         Err(Status::unimplemented(
-            "this replica passes requests on to istiod, which mints no JWT-SVIDs: ask a pair with an authority of its own",
+            "this pair passes requests on to istiod, which mints no JWT-SVIDs: set jwtSvids of `countersign serve` to true, or ask a \
+             pair with an authority of its own",
         ))
     }
 }

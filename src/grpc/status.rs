@@ -36,6 +36,7 @@ pub(super) fn status_of(error: &CreateError) -> Status {
         CreateError::NotActive => Status::unavailable(NOT_ACTIVE),
         CreateError::Unavailable { .. } => Status::unavailable(error.to_string()),
         CreateError::Undecided(_)
+        | CreateError::NoAuthority
         | CreateError::NoJwtKey
         | CreateError::Busy
         | CreateError::Overloaded

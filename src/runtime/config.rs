@@ -28,7 +28,7 @@ pub use self::{
     federation::FederationConfig,
     followed_roots::FollowedRootsConfig,
     identities::{IdentitiesConfig, IdentityConfig},
-    istiod::{FollowedPolicy, IstiodClusterConfig, IstiodConfig},
+    istiod::{FollowedPolicy, IstiodClusterConfig, IstiodConfig, JwtSvidsConfig},
     kubernetes::{KubernetesConfig, PairPortConfig, PolicyConfig, PolicyMembership, TokenReviewConfig},
     outputs::{NoticeConfig, OutputConfig},
     token_issuers::TokenIssuerConfig,
@@ -233,7 +233,7 @@ impl ServeConfig {
         if passes_on && !token_issuers.is_empty() {
             from.refuse(TOKEN_ISSUERS, "do not count with source istiod: leave them out");
         }
-        let federation = federation(from, trust_domain.as_ref(), passes_on);
+        let federation = federation(from, trust_domain.as_ref(), istiod.iter().flatten().any(|of| !of.mints()));
         let kubernetes = kubernetes.map_or(Some(None), |kubernetes| kubernetes.map(Some))?;
         let istiod = istiod.map_or(Some(None), |istiod| istiod.map(Some))?;
         let trust_domain = trust_domain?;
@@ -294,7 +294,7 @@ impl ServeConfig {
             trust_domain: Some(self.trust_domain.to_string()),
             svid_ttl: own(duration::format(self.ttl.default_ttl())),
             max_svid_ttl: own(duration::format(self.ttl.max_ttl())),
-            jwt_svid_ttl: own(duration::format(self.jwt_svid_ttl)),
+            jwt_svid_ttl: Some(duration::format(self.jwt_svid_ttl)).filter(|_| istiod.is_none_or(IstiodConfig::mints)),
             dns_names: Some(self.dns_names.clone()).filter(|_| istiod.is_none()),
             workload_socket: self.workload_socket.as_ref().map(|path| path.display().to_string()),
             workload: own(self.workload.to_string()),
@@ -368,9 +368,9 @@ fn pod_address(
     kubernetes: Option<&Option<KubernetesConfig>>,
     istiod: Option<&Option<IstiodConfig>>,
 ) -> Option<SocketAddr> {
-    let cluster = istiod.and_then(|istiod| istiod.as_ref()?.cluster.as_ref()?.policy.as_ref());
+    let cluster = istiod.and_then(|istiod| istiod.as_ref()?.cluster.as_ref());
     let pair = kubernetes.and_then(|kubernetes| Some(&kubernetes.as_ref()?.pair));
-    pair.or(cluster.map(|policy| &policy.pair)).map(|pair| pair.address)
+    pair.or(cluster.and_then(IstiodClusterConfig::pair)).map(|pair| pair.address)
 }
 
 /// Of the CA API, and of health and metrics. In a pod, `Some` even if its address is not known, the default is every interface, and

@@ -83,8 +83,14 @@ async fn keep_session(
             }
             last = trouble;
         }
-        if let Ok(Err(_no_more_changes)) = timeout(LOOK_EVERY, changes.changed()).await {
-            sleep(LOOK_EVERY).await;
+        match &mut changes {
+            // the next look sees what has changed of istiod's roots
+            None => sleep(LOOK_EVERY).await,
+            Some(changes) => {
+                if let Ok(Err(_no_more_changes)) = timeout(LOOK_EVERY, changes.changed()).await {
+                    sleep(LOOK_EVERY).await;
+                }
+            }
         }
     }
 }

@@ -228,7 +228,7 @@ impl CreateCertificate {
             return Err(CreateError::NotActive);
         }
         let sequence = session.sequence();
-        let authority = session.authority();
+        let authority = session.authority().ok_or(CreateError::NoAuthority)?;
         let server_names = self.serving.names_beside(&caller)?;
         let subject = Subject { id: &id, server_names };
         let issued = issue(&authority, &csr, subject, request.ttl_seconds, &self.ttl, signed_at, self.random.as_ref())?;

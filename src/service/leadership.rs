@@ -189,7 +189,9 @@ impl Leadership {
     fn grant(&mut self, term: Term, until: Option<BootInstant>) {
         // the machine grants only what was claimed, and a claim brings the state with it
         let Some((_, state)) = self.claimed.take_if(|(claimed, _)| *claimed == term) else { return };
-        info!(event = "term_granted", %term, authority = state.authority.borrow().id());
+        let authority =
+            state.authority.as_ref().map(|authority| authority.borrow().id().to_owned()).unwrap_or_default();
+        info!(event = "term_granted", %term, authority);
         self.session.send_replace(Some(Arc::new(SigningSession::new(term, state, until))));
     }
 

@@ -107,6 +107,11 @@ impl Metrics {
         Self::of(&[Process::BeforeIstiod])
     }
 
+    /// Of one that signs JWT-SVIDs by keys of its own.
+    pub fn before_istiod_with_keys() -> Self {
+        Self::of(&[Process::Active, Process::Standby, Process::BeforeIstiod])
+    }
+
     /// Of an agent, which signs nothing.
     pub fn of_agent() -> Self {
         Self::of(&[Process::Agent])

@@ -32,7 +32,7 @@ use crate::domain::{
 #[derive(Debug)]
 pub struct SigningSession {
     term: Term,
-    authority: AuthorityReceiver,
+    authority: Option<AuthorityReceiver>,
     denied: ArcSwap<Denied>,
     trust: TrustReceiver,
     jwt_signer: JwtSignerReceiver,
@@ -70,16 +70,17 @@ impl SigningSession {
         self.term
     }
 
-    /// What signs at this instant. Whoever makes a response takes it once: the next call may answer with another one.
-    pub fn authority(&self) -> Arc<SigningAuthority> {
-        Arc::clone(&self.authority.borrow())
+    /// What signs certificates at this instant; `None` where istiod does. Whoever makes a response takes it once: the next call may
+    /// answer with another one.
+    pub fn authority(&self) -> Option<Arc<SigningAuthority>> {
+        Some(Arc::clone(&self.authority.as_ref()?.borrow()))
     }
 
     /// Tells of each later change of [`Self::authority`].
-    pub fn authority_changes(&self) -> AuthorityReceiver {
-        let mut changes = self.authority.clone();
+    pub fn authority_changes(&self) -> Option<AuthorityReceiver> {
+        let mut changes = self.authority.clone()?;
         changes.mark_unchanged();
-        changes
+        Some(changes)
     }
 
     /// What others verify by, with each later change.

@@ -7,6 +7,7 @@ mod federation;
 mod imported;
 mod json;
 mod objects;
+mod origin;
 mod pair;
 mod partner_changes;
 mod settings;
@@ -20,7 +21,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tracing::warn;
 
 pub use self::{
@@ -28,6 +28,7 @@ pub use self::{
     federation::{Partners, PartnersError, check_room_for},
     imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
     objects::KindState,
+    origin::{AuthorityReceiver, MeshRootsReceiver, Origin},
     pair::pair_authority,
     settings::StateSettings,
     stored::stored_trust,
@@ -57,18 +58,6 @@ use crate::domain::{
 
 /// Opens the store. In the embedded form that may be done only while the pair's lock is held.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn StateStore>, StateError> + Send + Sync>;
-
-/// The authority that signs: the same one for ever, or always the latest of those that are plugged in.
-pub type AuthorityReceiver = watch::Receiver<Arc<SigningAuthority>>;
-
-/// Where the signing authority comes from.
-#[derive(Clone, Debug)]
-pub enum Origin {
-    /// Made here, and kept in the state.
-    SelfSigned,
-    /// Kept by somebody else.
-    PluggedIn(AuthorityReceiver),
-}
 
 /// The use case; blocking throughout.
 pub struct SigningState {
@@ -181,7 +170,7 @@ impl SigningState {
             stored.map(|stored| Ok((stored.version, StoredAuthority::decode(&stored.content)?))).transpose()?;
         if let Some((_, stored)) = &stored {
             self.check_trust_domain(stored.trust_domain())?;
-            self.check_origin(stored)?;
+            self.origin.check(stored)?;
         }
         let is_new = stored.is_none();
         let (authority_version, authority) = match stored {
@@ -214,7 +203,7 @@ impl SigningState {
         is_new: bool,
         store: &dyn StateStore,
         term: Term,
-    ) -> Result<Arc<SigningAuthority>, StateError> {
+    ) -> Result<Option<Arc<SigningAuthority>>, StateError> {
         let now = self.clock.now();
         // nothing but replicas believes a pair authority, so one that is missing or of no use any more is made anew
         let has_pair = objects.authority.pair().is_some_and(|pair| is_usable(pair, &self.trust_domain, now));
@@ -225,7 +214,8 @@ impl SigningState {
         let is_adopted = objects.adopt(&self.trust_domain, now)?;
         let mut is_new_trust = objects.publish(&self.origin, &self.trust_domain)?;
         if let (true, Err(error)) = (is_new_trust, objects.check_room()) {
-            let (Origin::PluggedIn(_), Some((_, trust))) = (&self.origin, load_trust(store)?) else {
+            let (Origin::PluggedIn(_) | Origin::Istiod(_), Some((_, trust))) = (&self.origin, load_trust(store)?)
+            else {
                 return Err(error);
             };
             // somebody signs all the same: what others are told stays as it was until there is room
@@ -234,14 +224,14 @@ impl SigningState {
         }
         let is_replaced = objects.replace_ended(now)?;
         let authority = objects.signing_authority(&self.origin, &self.trust_domain, now)?;
-        let is_marked = match self.origin {
+        let is_marked = match (&self.origin, &authority) {
             // who made this state, or another version meanwhile, put nothing on record
-            Origin::SelfSigned => {
+            (Origin::SelfSigned, Some(authority)) => {
                 let StateSettings { default_ttl, max_ttl, .. } = self.settings;
                 let longest = if is_new || was_rotatable { default_ttl } else { max_ttl };
                 self.mark(objects, authority.id(), now.plus(longest), now)
             }
-            Origin::PluggedIn(_) => false,
+            _ => false,
         };
         if is_new || !has_pair || is_adopted || is_replaced || is_marked {
             objects.write_authority(store, term)?;
@@ -265,7 +255,9 @@ impl SigningState {
     /// The content of an authority object that was never written.
     fn first(&self) -> Result<StoredAuthority, StateError> {
         match &self.origin {
-            Origin::PluggedIn(_) => Ok(StoredAuthority::PluggedIn(PluggedInContent::new(&self.trust_domain))),
+            Origin::PluggedIn(_) | Origin::Istiod(_) => {
+                Ok(StoredAuthority::PluggedIn(PluggedInContent::new(&self.trust_domain)))
+            }
             Origin::SelfSigned => {
                 let (now, random) = (self.clock.now(), self.random.as_ref());
                 let (authority, key) = SigningAuthority::self_signed(&self.trust_domain, ROOT_LIFETIME, now, random)
@@ -273,21 +265,6 @@ impl SigningState {
                 let certificate = authority.certificate().to_pem();
                 Ok(StoredAuthority::Own(AuthorityContent::new(&self.trust_domain, certificate, key.to_pem())))
             }
-        }
-    }
-
-    fn check_origin(&self, stored: &StoredAuthority) -> Result<(), StateError> {
-        match (&self.origin, stored) {
-            (Origin::SelfSigned, StoredAuthority::Own(_)) | (Origin::PluggedIn(_), StoredAuthority::PluggedIn(_)) => {
-                Ok(())
-            }
-            (Origin::SelfSigned, StoredAuthority::PluggedIn(_)) => Err(StateError::Unusable(
-                "the stored state is that of a plugged-in authority: set caDir, or use another dataDir or namespace"
-                    .into(),
-            )),
-            (Origin::PluggedIn(_), StoredAuthority::Own(_)) => Err(StateError::Unusable(
-                "the stored state has a root of its own: leave caDir out, or use another dataDir or namespace".into(),
-            )),
         }
     }
 

@@ -121,7 +121,7 @@ impl Replica {
         let claimed = tokio::task::block_in_place(|| self.state.claim(Term::new(term)));
         match claimed.map_err(|error| error.to_string())? {
             Claim::Claimed(claimed) => {
-                let fingerprint = claimed.authority.borrow().certificate().fingerprint();
+                let fingerprint = claimed.authority.as_ref().unwrap().borrow().certificate().fingerprint();
                 Ok(fingerprint.iter().map(|byte| format!("{byte:02x}")).collect())
             }
             Claim::Refused { highest } => Err(format!("refused: {highest}")),

@@ -46,7 +46,7 @@ async fn a_standby_has_the_active_sign_and_the_record_says_on_whose_word() {
     pair.introduce(&[&active, &standby], &active, 1);
 
     let svid = standby.sign(&pair.by_token(ACCOUNT)).await.unwrap();
-    svid.verify(session.authority().bundle(), pair.clock.now()).unwrap();
+    svid.verify(session.authority().unwrap().bundle(), pair.clock.now()).unwrap();
     assert_eq!(svid.leaf().uri_names(), [ID]);
     let renewed = standby.sign(&Evidence { presented: Some(svid.clone()), ..Evidence::NONE }).await.unwrap();
     assert_ne!(renewed.leaf().serial(), svid.leaf().serial());

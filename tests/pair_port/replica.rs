@@ -234,7 +234,7 @@ impl Replica {
     pub(crate) fn take_over(&self, term: u64) -> Arc<SigningSession> {
         let Claim::Claimed(claimed) = self.state.claim(Term::new(term)).unwrap() else { panic!("term {term}") };
         let session = Arc::new(SigningSession::new(Term::new(term), claimed, None));
-        self.bundle.send_replace(Some(Arc::new(session.authority().bundle().clone())));
+        self.bundle.send_replace(Some(Arc::new(session.authority().unwrap().bundle().clone())));
         self.session.send_replace(Some(Arc::clone(&session)));
         session
     }

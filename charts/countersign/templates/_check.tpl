@@ -28,6 +28,9 @@
 {{- if not (or $of.serviceAccount.create $of.serviceAccount.name) -}}
 {{- fail "serviceAccount.create false needs serviceAccount.name: the ServiceAccount that is there for the replicas" -}}
 {{- end -}}
+{{- if and $of.jwtSvids (ne $of.mode "istiod") -}}
+{{- fail "jwtSvids is of mode istiod, for the other modes sign JWT-SVIDs in any case: leave it out" -}}
+{{- end -}}
 {{- if not $of.policy -}}
 {{- if $of.policyObjects -}}
 {{- fail "policyObjects needs policy: set policy to true, or leave policyObjects out" -}}
@@ -61,8 +64,13 @@
 {{- $of := .Values -}}
 {{- $without := dict -}}
 {{- if eq $of.mode "istiod" -}}
-{{- range list "svidTtl" "maxSvidTtl" "dnsNames" "istiodRevisions" "adopt" "tokenIssuers" "jwtSvidTtl" "federation" -}}
+{{- range list "svidTtl" "maxSvidTtl" "dnsNames" "istiodRevisions" "adopt" "tokenIssuers" -}}
 {{- $_ := set $without . "modes plugged-in and self-signed" -}}
+{{- end -}}
+{{- if not $of.jwtSvids -}}
+{{- range list "jwtSvidTtl" "federation" -}}
+{{- $_ := set $without . "jwtSvids, or modes plugged-in and self-signed," -}}
+{{- end -}}
 {{- end -}}
 {{- else -}}
 {{- range list "istiodAddresses" "istiodServerName" "istiodRootClusterTrustBundle" "istiodQps" -}}
@@ -71,9 +79,9 @@
 {{- end -}}
 {{- if not $of.policy -}}
 {{- $_ := set $without "policyMembership" "policy" -}}
-{{- if eq $of.mode "istiod" -}}
-{{- $_ := set $without "tokenAudiences" "policy, or modes plugged-in and self-signed," -}}
-{{- $_ := set $without "tokenCache" "policy, or modes plugged-in and self-signed," -}}
+{{- if and (eq $of.mode "istiod") (not $of.jwtSvids) -}}
+{{- $_ := set $without "tokenAudiences" "policy or jwtSvids, or modes plugged-in and self-signed," -}}
+{{- $_ := set $without "tokenCache" "policy or jwtSvids, or modes plugged-in and self-signed," -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $_ := $of.settings -}}

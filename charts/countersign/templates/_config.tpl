@@ -13,6 +13,7 @@
 {{- end -}}
 {{- if eq $of.mode "istiod" -}}
 {{- $asksGivenOnes := hasKey $of.settings "istiodAddresses" -}}
+{{- $_ := set $file "jwtSvids" $of.jwtSvids -}}
 {{- if or $of.policy (not $asksGivenOnes) -}}
 {{- $_ := set $file "istioNamespace" $of.istioNamespace -}}
 {{- end -}}

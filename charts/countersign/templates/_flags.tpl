@@ -24,6 +24,7 @@
 --istiod-server-name: "istiodServerName"
 --istiod-token-file: ""
 --jwt-svid-ttl: "jwtSvidTtl"
+--jwt-svids: ""
 --kubeconfig: ""
 --lease-duration: "leaseDuration"
 --lease-renew: "leaseRenew"

@@ -77,9 +77,9 @@ countersign-root-cert
 {{- end -}}
 {{- end -}}
 
-{{/* "true" where the replicas speak to each other: not in front of istiod without policies. */}}
+{{/* "true" where the replicas speak to each other: not in front of istiod without policies and JWT-SVIDs. */}}
 {{- define "countersign.hasPairPort" -}}
-{{- if or (ne .Values.mode "istiod") .Values.policy -}}true{{- end -}}
+{{- if or (ne .Values.mode "istiod") .Values.policy .Values.jwtSvids -}}true{{- end -}}
 {{- end -}}
 
 {{/* Same as what a pod has of the kubelet, with a token of an hour: who asks the API server looks for it there. */}}

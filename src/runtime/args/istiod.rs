@@ -30,6 +30,10 @@ pub struct IstiodArgs {
     /// replicas together come up to what an istiod with its own defaults makes
     #[arg(long, value_name = "NUMBER")]
     pub istiod_qps: Option<String>,
+    /// Whether the pair signs JWT-SVIDs, which istiod does not: true or false. It then attests who asks for one, and keeps keys of its
+    /// own in its state, which stand in its trust bundle beside the mesh's roots. In Kubernetes only
+    #[arg(long, value_name = "BOOL")]
+    pub jwt_svids: Option<String>,
 }
 
 impl IstiodArgs {
@@ -42,6 +46,7 @@ impl IstiodArgs {
             istiod_root_cluster_trust_bundle: None,
             istiod_token_file: Some("/var/run/secrets/tokens/istio-token".into()),
             istiod_qps: Some("40".into()),
+            jwt_svids: Some("false".into()),
         }
     }
 }

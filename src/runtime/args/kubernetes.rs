@@ -21,7 +21,7 @@ pub struct KubernetesArgs {
     #[arg(long, value_name = "IP:PORT")]
     pub pair_listen: Option<String>,
     /// Where the other replicas reach that address: this pod's IP, with the port of pair-listen unless another is given. Required
-    /// in Kubernetes; with source istiod if there is policy
+    /// in Kubernetes; with source istiod if there is policy or jwt-svids
     #[arg(long, value_name = "IP[:PORT]")]
     pub pair_address: Option<String>,
     /// Headless Service of the replicas, by which they find each other while the API server is away

@@ -35,12 +35,15 @@ pub(super) struct FederationFile {
     bootstrap_file: Option<String>,
 }
 
-pub(super) fn federation(from: &mut Sources, own: Option<&TrustDomain>, passes_on: bool) -> Vec<FederationConfig> {
+pub(super) fn federation(from: &mut Sources, own: Option<&TrustDomain>, keeps_nothing: bool) -> Vec<FederationConfig> {
     let entries = match from.structured.get(FEDERATION).cloned() {
         None => return Vec::new(),
-        Some(Value::Sequence(entries)) if !passes_on || entries.is_empty() => entries,
+        Some(Value::Sequence(entries)) if !keeps_nothing || entries.is_empty() => entries,
         Some(Value::Sequence(_)) => {
-            from.refuse(FEDERATION, "does not count with source istiod: leave it out, and federate istiod");
+            from.refuse(
+                FEDERATION,
+                "does not count with source istiod, but for jwtSvids: leave it out, and federate istiod",
+            );
             return Vec::new();
         }
         Some(_) => {

@@ -3,11 +3,11 @@
 use std::{num::NonZeroU32, path::PathBuf};
 
 use super::{
-    CaAddress, PairPortConfig, PolicyConfig, TokenReviewConfig, authority::printable, kubernetes, parse, reference,
-    sources::Sources,
+    CaAddress, KubernetesConfig, PairPortConfig, PolicyConfig, TokenReviewConfig, authority::printable, kubernetes,
+    parse, reference, sources::Sources,
 };
 use crate::{
-    domain::leadership::LeaseTiming,
+    domain::{identity::TrustDomain, leadership::LeaseTiming},
     runtime::{
         args::{IstiodArgs, KubernetesArgs},
         duration,
@@ -66,6 +66,17 @@ pub struct IstiodClusterConfig {
     pub gateway_secrets: Vec<GatewaySecret>,
     /// How it is worked out which Services need mutual TLS, if it is.
     pub policy: Option<FollowedPolicy>,
+    /// JWT-SVIDs, if the pair signs any.
+    pub jwt_svids: Option<JwtSvidsConfig>,
+}
+
+/// JWT-SVIDs where istiod signs certificates: what else a replica has for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtSvidsConfig {
+    /// Of the tokens of those who ask for one.
+    pub reviews: TokenReviewConfig,
+    /// The replicas pass such requests on to the active here.
+    pub pair: PairPortConfig,
 }
 
 /// Policies where istiod signs: what else a replica has for them alone.
@@ -80,11 +91,10 @@ pub struct FollowedPolicy {
 }
 
 /// Settings of an authority of our own. Where istiod signs they would have no effect.
-const OF_OTHERS: [&str; 12] = [
+const OF_OTHERS: [&str; 11] = [
     "ca_dir",
     "svid_ttl",
     "max_svid_ttl",
-    "jwt_svid_ttl",
     "dns_names",
     "workload_socket",
     "workload",
@@ -94,6 +104,9 @@ const OF_OTHERS: [&str; 12] = [
     "adopt",
     "mesh_trust_domain",
 ];
+
+/// The replicas attest callers, and speak to each other, for these alone.
+const NEEDS_CALLERS: &str = "counts with policy or jwtSvids only: set one of them, or leave this out";
 
 const ROOT_BUNDLE: &str = "istiod_root_cluster_trust_bundle";
 
@@ -109,6 +122,7 @@ impl IstiodConfig {
                 },
             );
         }
+        let mints = mints(from, in_kubernetes)?;
         if in_kubernetes {
             from.require("replica_uid");
         } else if from.is_chosen(ROOT_BUNDLE) {
@@ -130,8 +144,11 @@ impl IstiodConfig {
         let qps = from.one("istiod_qps", |text| {
             text.parse().map_err(|_malformed| format!("{text:?} is no number of requests: write 1 or more"))
         });
-        let cluster =
-            if in_kubernetes { Some(IstiodClusterConfig::read(from, istio_namespace, finds_istiods)?) } else { None };
+        let cluster = if in_kubernetes {
+            Some(IstiodClusterConfig::read(from, istio_namespace, finds_istiods, mints)?)
+        } else {
+            None
+        };
         Some(Self {
             addresses,
             server_name: server_name.map(|name| name.to_str().into_owned()),
@@ -141,6 +158,11 @@ impl IstiodConfig {
             qps: qps?,
             cluster,
         })
+    }
+
+    /// Whether JWT-SVIDs are signed here.
+    pub(super) fn mints(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.jwt_svids.is_some())
     }
 
     /// The same as texts.
@@ -157,20 +179,21 @@ impl IstiodConfig {
             }),
             istiod_token_file: Some(self.token_file.display().to_string()),
             istiod_qps: Some(self.qps.to_string()),
+            jwt_svids: Some(self.mints().to_string()),
         }
     }
 }
 
 impl IstiodClusterConfig {
-    fn read(from: &mut Sources, istio_namespace: Option<String>, finds_istiods: bool) -> Option<Self> {
+    fn read(from: &mut Sources, istio_namespace: Option<String>, finds_istiods: bool, mints: bool) -> Option<Self> {
         let kubeconfig = from.one("kubeconfig", parse::path);
         let namespace = from.one("namespace", parse::object_name);
         let replica_uid = from.one("replica_uid", parse::object_name);
         let lease = kubernetes::lease(from);
         let roots = roots(from, namespace.as_ref());
         let gateway_secrets = kubernetes::gateway_secrets(from);
-        let policy = FollowedPolicy::read(from);
-        if !finds_istiods && policy == Some(None) && from.is_chosen("istio_namespace") {
+        let (policy, jwt_svids) = callers(from, mints)?;
+        if !finds_istiods && policy.is_none() && from.is_chosen("istio_namespace") {
             from.refuse("istio_namespace", "counts with policy, or without istiodAddresses, only: leave it out");
         }
         Some(Self {
@@ -182,7 +205,8 @@ impl IstiodClusterConfig {
             istio_namespace: istio_namespace?,
             finds_istiods,
             gateway_secrets,
-            policy: policy?,
+            policy,
+            jwt_svids,
         })
     }
 
@@ -209,26 +233,71 @@ impl IstiodClusterConfig {
             followed.reviews.tell(&mut args);
             followed.pair.tell(&mut args);
         }
+        if let Some(JwtSvidsConfig { reviews, pair }) = &self.jwt_svids {
+            reviews.tell(&mut args);
+            pair.tell(&mut args);
+        }
         args
+    }
+
+    /// Where the replicas reach each other, if they do.
+    pub(super) fn pair(&self) -> Option<&PairPortConfig> {
+        let of_policy = self.policy.as_ref().map(|followed| &followed.pair);
+        of_policy.or(self.jwt_svids.as_ref().map(|config| &config.pair))
+    }
+
+    /// As a pair that has a state, if this one signs JWT-SVIDs: one that publishes no roots, for these are istiod's to publish.
+    pub fn pair_with_keys(&self, trust_domain: &TrustDomain) -> Option<KubernetesConfig> {
+        let JwtSvidsConfig { reviews, pair } = self.jwt_svids.clone()?;
+        let (RootsObject::ConfigMap { name, .. } | RootsObject::ClusterTrustBundle { name }) = self.roots.clone();
+        Some(KubernetesConfig {
+            kubeconfig: self.kubeconfig.clone(),
+            namespace: self.namespace.clone(),
+            replica_uid: self.replica_uid.clone(),
+            pair,
+            lease: self.lease,
+            reviews,
+            mesh_trust_domain: trust_domain.clone(),
+            mesh_ca: false,
+            root_config_map: name,
+            istio_namespace: self.istio_namespace.clone(),
+            istiod_revisions: Vec::new(),
+            cluster_trust_bundle: false,
+            adopt: false,
+            gateway_secrets: Vec::new(),
+            policy: self.policy.as_ref().map(|followed| followed.policy.clone()),
+        })
     }
 }
 
-impl FollowedPolicy {
-    /// Reads it, if it is asked for. The replicas attest callers, and speak to each other, for this alone.
-    fn read(from: &mut Sources) -> Option<Option<Self>> {
-        let policy = PolicyConfig::read(from)?;
-        let Some(policy) = policy else {
-            let others = PairPortConfig::FIELDS.into_iter().chain(TokenReviewConfig::FIELDS);
-            // the cluster is named to istiod as well
-            let others = others.filter(|field| *field != "cluster_id" && from.is_chosen(field));
-            for field in others.collect::<Vec<_>>() {
-                from.refuse(field, kubernetes::NEEDS_POLICY);
-            }
-            return Some(None);
-        };
-        let (reviews, pair) = (TokenReviewConfig::read(from), PairPortConfig::read(from));
-        Some(Some(Self { policy, reviews: reviews?, pair: pair? }))
+/// Whether JWT-SVIDs are signed here. Their settings have no effect otherwise.
+fn mints(from: &mut Sources, in_kubernetes: bool) -> Option<bool> {
+    let mints = from.one("jwt_svids", parse::boolean)?;
+    if mints && !in_kubernetes {
+        from.refuse("jwt_svids", "needs state kubernetes, where the keys are kept: set that, or leave this out");
     }
+    if !mints && from.is_chosen("jwt_svid_ttl") {
+        from.refuse("jwt_svid_ttl", "counts with jwtSvids only: set that, or leave this out");
+    }
+    Some(mints)
+}
+
+/// For what callers are attested, with what that needs.
+fn callers(from: &mut Sources, mints: bool) -> Option<(Option<FollowedPolicy>, Option<JwtSvidsConfig>)> {
+    let policy = PolicyConfig::read(from)?;
+    if policy.is_none() && !mints {
+        let others = PairPortConfig::FIELDS.into_iter().chain(TokenReviewConfig::FIELDS);
+        // the cluster is named to istiod as well
+        let others = others.filter(|field| *field != "cluster_id" && from.is_chosen(field));
+        for field in others.collect::<Vec<_>>() {
+            from.refuse(field, NEEDS_CALLERS);
+        }
+        return Some((None, None));
+    }
+    let (reviews, pair) = (TokenReviewConfig::read(from), PairPortConfig::read(from));
+    let (reviews, pair) = (reviews?, pair?);
+    let jwt_svids = mints.then(|| JwtSvidsConfig { reviews: reviews.clone(), pair: pair.clone() });
+    Some((policy.map(|policy| FollowedPolicy { policy, reviews, pair }), jwt_svids))
 }
 
 /// One object is followed: the ConfigMap, unless a ClusterTrustBundle is named.

@@ -6,12 +6,12 @@ mod token_reviews;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
+pub(super) use self::pair_port::any_as;
 pub use self::{
     pair_port::PairPortConfig,
     policy::{PolicyConfig, PolicyMembership},
     token_reviews::TokenReviewConfig,
 };
-pub(super) use self::{pair_port::any_as, policy::NEEDS_POLICY};
 use super::{parse, reference, sources::Sources};
 use crate::{
     domain::{

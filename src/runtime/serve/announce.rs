@@ -13,7 +13,7 @@ use crate::{
     service::{
         authority_export::AuthorityExport, authority_rotation::AuthorityRotation, denial::IssuanceDenial,
         federation::Federation, issuance_history::IssuanceHistory, policy_publisher::PolicyPublisher,
-        signing_session::SigningSession,
+        signing_session::SigningSession, signing_state::AuthorityReceiver,
     },
     storage::{
         data_dir::{DataDir, write_atomically},
@@ -103,7 +103,7 @@ impl Announcer {
             }
         };
         tokio::join!(serve_operator, async {
-            while tokio::select! { changed = changes.changed() => changed, changed = trust.changed() => changed }
+            while tokio::select! { changed = changed(&mut changes) => changed, changed = trust.changed() => changed }
                 .is_ok()
             {
                 self.say(&session).await;
@@ -137,12 +137,12 @@ impl Announcer {
             #[cfg(feature = "kubernetes")]
             Announced::InLease => None,
         };
-        let (root_cert, authority) = (self.data_dir.root_cert(), session.authority());
+        let (root_cert, roots) = (self.data_dir.root_cert(), roots_pem(session)?);
         let written = spawn_blocking(move || {
             if let Some((pair, active)) = named {
                 pair.announce_active(&active)?;
             }
-            write_atomically(&root_cert, READABLE, authority.roots_pem().as_bytes())
+            write_atomically(&root_cert, READABLE, roots.as_bytes())
         });
         written.await.map_err(io::Error::other)?
     }
@@ -154,4 +154,21 @@ impl Announcer {
         let policy = self.policy.clone();
         Ok(serve_operator(listener, history, denial, export, rotation, federation, policy).await?)
     }
+}
+
+async fn changed(authority: &mut Option<AuthorityReceiver>) -> Result<(), watch::error::RecvError> {
+    match authority {
+        Some(authority) => authority.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// As the own authority has them, and where istiod signs, as they are published.
+fn roots_pem(session: &SigningSession) -> io::Result<String> {
+    if let Some(authority) = session.authority() {
+        return Ok(authority.roots_pem().to_owned());
+    }
+    let trust = session.trust().borrow().clone();
+    let roots = trust.ok_or_else(|| io::Error::other("nothing is published yet"))?.own_roots();
+    Ok(roots.map_err(io::Error::other)?.to_pem())
 }

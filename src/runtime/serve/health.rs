@@ -109,9 +109,7 @@ impl Health {
                 }
             }
             _ => {
-                let of_active =
-                    [ExpiringCertificate::Authority, ExpiringCertificate::Intermediate, ExpiringCertificate::JwtKey];
-                of_active.into_iter().for_each(|certificate| self.metrics.forget_expiry(certificate));
+                forget_expiry(&self.metrics);
                 match self.pair.active_or_why_not() {
                     Ok(active) => {
                         self.metrics.set_role(false, active.term);
@@ -127,13 +125,28 @@ impl Health {
     }
 
     fn show_expiry(&self) {
-        let Some(session) = self.sessions.borrow().clone() else { return };
-        let (authority, jwt_signer) = (session.authority(), session.jwt_signer());
-        self.metrics.set_expiry(ExpiringCertificate::Authority, authority.certificate().not_after());
-        let above = authority.chain().iter().skip(1).map(Certificate::not_after).min();
-        self.metrics.show_expiry(ExpiringCertificate::Intermediate, above);
-        self.metrics.show_expiry(ExpiringCertificate::JwtKey, jwt_signer.map(|signer| signer.not_after()));
+        if let Some(session) = self.sessions.borrow().as_deref() {
+            show_expiry(session, &self.metrics);
+        }
     }
+}
+
+/// Of what signs in `session`.
+pub(super) fn show_expiry(session: &SigningSession, metrics: &Metrics) {
+    let (authority, jwt_signer) = (session.authority(), session.jwt_signer());
+    metrics.show_expiry(
+        ExpiringCertificate::Authority,
+        authority.as_ref().map(|authority| authority.certificate().not_after()),
+    );
+    let chain = authority.as_ref().map(|authority| authority.chain()).unwrap_or_default();
+    metrics.show_expiry(ExpiringCertificate::Intermediate, chain.iter().skip(1).map(Certificate::not_after).min());
+    metrics.show_expiry(ExpiringCertificate::JwtKey, jwt_signer.map(|signer| signer.not_after()));
+}
+
+/// Of a replica that is not active nothing signs.
+pub(super) fn forget_expiry(metrics: &Metrics) {
+    let of_active = [ExpiringCertificate::Authority, ExpiringCertificate::Intermediate, ExpiringCertificate::JwtKey];
+    of_active.into_iter().for_each(|certificate| metrics.forget_expiry(certificate));
 }
 
 #[cfg(test)]

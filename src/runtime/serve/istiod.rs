@@ -1,10 +1,12 @@
-//! A replica that signs nothing: istiod does. It passes requests on, has a serving certificate by istiod itself, and keeps no
-//! state. In Kubernetes it also stands for election, since the active writes for gateways.
+//! A replica that signs nothing, unless it is told to sign JWT-SVIDs: istiod does. It passes requests on, has a serving certificate
+//! by istiod itself, and keeps no state. In Kubernetes it also stands for election, since the active writes for gateways.
 
 mod addresses;
 #[cfg(feature = "kubernetes")]
 mod gateway_secrets;
 mod health;
+#[cfg(feature = "kubernetes")]
+mod jwt_svids;
 #[cfg(feature = "kubernetes")]
 mod lease;
 #[cfg(feature = "kubernetes")]
@@ -69,6 +71,12 @@ pub(super) async fn serve(
     shutdown: Shutdown,
     control: &Handle,
 ) -> Result<(), ServeFailed> {
+    #[cfg(feature = "kubernetes")]
+    if let Some(cluster) = istiod.cluster.as_ref()
+        && let Some(pair) = cluster.pair_with_keys(&config.trust_domain)
+    {
+        return jwt_svids::serve(config, (istiod, cluster, &pair), shutdown, control).await;
+    }
     let seams = Seams { metrics: Arc::new(Metrics::before_istiod()), ..Seams::new(control) };
     let (ca, ca_address) = listen("listen", config.listen.address).await.map_err(ServeFailed::of)?;
     let (admin, admin_address) = listen("adminListen", config.admin_listen.address).await.map_err(ServeFailed::of)?;
@@ -78,18 +86,7 @@ pub(super) async fn serve(
     let leaving = start_leaving(config, istiod, &seams, &readiness, &shutdown, &mut supervisor).await?;
     let left = leaving.left;
     let roots = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
-    let (places, clock) = (Arc::clone(&roots.places), Arc::clone(&seams.clock));
-    let pass_on = Arc::new(PassOn::new(Parts {
-        istiods: addresses::start(istiod, &shutdown, &mut supervisor).await?,
-        way: Arc::new(move |at| Arc::new(IstiodClient::new(at.clone(), Arc::clone(&places), Arc::clone(&clock))) as _),
-        roots: roots.known.clone(),
-        trust_domain: config.trust_domain.clone(),
-        per_second: istiod.qps,
-        clock: Arc::clone(&seams.clock),
-        metrics: Arc::clone(&seams.metrics),
-    }));
-    let (detecting, latch) = (Arc::clone(&pass_on), readiness.latch("istiod", "IstioNotDetected: not looked for yet"));
-    supervisor.spawn("istiod detection", until(&shutdown, async move { match detecting.detect(latch).await {} }));
+    let pass_on = start_passing_on(config, istiod, &roots, (&seams, &readiness), (&shutdown, &mut supervisor)).await?;
     let own = start_serving_certificate(config, istiod, &pass_on, &roots, &seams, &shutdown, &mut supervisor);
     let tls = own.tls;
     let trust = published_roots::published(roots.known.clone(), (&shutdown, &mut supervisor));
@@ -102,7 +99,8 @@ pub(super) async fn serve(
         let trust = MeshTrust { trust_domain: config.trust_domain.clone(), object, known: roots.known.clone() };
         let (pass_on, cluster_id) = (Arc::clone(&pass_on), istiod.cluster_id.clone());
         let signer = gateway_secrets::Signer { pass_on, trust, cluster_id };
-        gateway_secrets::start(&member, cluster, signer, &readiness, (config, &seams), (&shutdown, &mut supervisor))
+        let term = (member.namespace.as_str(), member.held.clone());
+        gateway_secrets::start(term, cluster, signer, &readiness, (config, &seams), (&shutdown, &mut supervisor))
             .await?;
         let (seams, readiness, left) = (&seams, &readiness, left.clone());
         let of = policy::Of { config, seams, readiness, left, roots: roots.known, serving: own.identity };
@@ -119,13 +117,36 @@ pub(super) async fn serve(
     let admin =
         admin::serve(admin, (Arc::clone(&seams.metrics), Arc::clone(&seams.clock)), readiness, gone(left.clone()));
     supervisor.spawn("admin port", on(control, cut_after_grace(admin, left.clone())));
-    supervisor.spawn("signing API", serve_pass_on(ca, tls, pass_on, health_service, policy, gone(left)));
+    supervisor.spawn("signing API", serve_pass_on(ca, tls, (pass_on, None), health_service, policy, gone(left)));
     greet(&format!(
         "passes requests on to istiod at {}\n  signing API      {ca_address}\n  health, metrics  http://{admin_address}/readyz \
          /livez /metrics\n{endpoint_line}",
         addresses::in_words(istiod)
     ))?;
     supervisor.run(&shutdown, config.drain + LEAVE_LIMIT).await.map_err(ServeFailed::of)
+}
+
+/// Begins to look for istiod.
+async fn start_passing_on(
+    config: &ServeConfig,
+    istiod: &IstiodConfig,
+    roots: &Roots,
+    (seams, readiness): (&Seams, &Readiness),
+    (shutdown, supervisor): (&Shutdown, &mut Supervisor),
+) -> Result<Arc<PassOn>, ServeFailed> {
+    let (places, clock) = (Arc::clone(&roots.places), Arc::clone(&seams.clock));
+    let pass_on = Arc::new(PassOn::new(Parts {
+        istiods: addresses::start(istiod, shutdown, supervisor).await?,
+        way: Arc::new(move |at| Arc::new(IstiodClient::new(at.clone(), Arc::clone(&places), Arc::clone(&clock))) as _),
+        roots: roots.known.clone(),
+        trust_domain: config.trust_domain.clone(),
+        per_second: istiod.qps,
+        clock: Arc::clone(&seams.clock),
+        metrics: Arc::clone(&seams.metrics),
+    }));
+    let (detecting, latch) = (Arc::clone(&pass_on), readiness.latch("istiod", "IstioNotDetected: not looked for yet"));
+    supervisor.spawn("istiod detection", until(shutdown, async move { match detecting.detect(latch).await {} }));
+    Ok(pass_on)
 }
 
 /// How this replica leaves, and which one of several it is until then.

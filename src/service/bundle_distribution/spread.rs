@@ -67,8 +67,10 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 impl Spread {
     /// Writes the roots of `session` wherever they are missing. Gives each change of how it stands to `publish`.
     pub(super) async fn run(&self, session: &SigningSession, publish: impl Fn(SpreadStatus)) -> Infallible {
-        let mut authority = session.authority_changes();
-        let mut distribution = Distribution::new(self.roots(&session.authority()), self.adopt);
+        let (Some(mut authority), Some(now)) = (session.authority_changes(), session.authority()) else {
+            return std::future::pending().await;
+        };
+        let mut distribution = Distribution::new(self.roots(&now), self.adopt);
         let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot().plus(LISTING));
         let mut seen = self.places.follow();
         let mut writes = FuturesUnordered::new();

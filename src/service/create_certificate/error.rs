@@ -50,6 +50,9 @@ pub enum CreateError {
         /// As configured.
         most: Duration,
     },
+    /// Certificates are signed by istiod.
+    #[error("this pair signs no certificates: istiod does")]
+    NoAuthority,
     /// There is no key for JWT-SVIDs.
     #[error("no key that signs JWT-SVIDs is active")]
     NoJwtKey,
@@ -113,6 +116,7 @@ impl CreateError {
             Self::Issue(_) | Self::Jwt(_) => RequestOutcome::Internal,
             Self::Undecided(_)
             | Self::Log(_)
+            | Self::NoAuthority
             | Self::NoJwtKey
             | Self::State(_)
             | Self::NotActive

@@ -165,6 +165,7 @@ fn every_family_has_the_kind_and_the_labels_that_are_told_of_it() {
     for (metrics, processes) in [
         (Metrics::new(), PAIR),
         (Metrics::before_istiod(), &[Process::BeforeIstiod][..]),
+        (Metrics::before_istiod_with_keys(), &[Process::Active, Process::Standby, Process::BeforeIstiod][..]),
         (Metrics::of_agent(), &[Process::Agent][..]),
     ] {
         let page = metrics.encode();

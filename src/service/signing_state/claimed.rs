@@ -13,8 +13,8 @@ use crate::{
 /// What signing in a term begins with.
 #[derive(Clone, Debug)]
 pub struct ClaimedState {
-    /// Signs.
-    pub authority: AuthorityReceiver,
+    /// Signs certificates; `None` where istiod does.
+    pub authority: Option<AuthorityReceiver>,
     /// To whom it doesn't.
     pub denied: Denied,
     /// What others verify by.
@@ -36,7 +36,7 @@ impl ClaimedState {
     pub fn following(authority: AuthorityReceiver, denied: Denied) -> Self {
         let (_never_other, trust) = watch::channel(Some(Arc::new(PublishedTrust::first(authority.borrow().bundle()))));
         let (_never_any, jwt_signer) = watch::channel(None);
-        Self { authority, denied, trust, jwt_signer, state: None }
+        Self { authority: Some(authority), denied, trust, jwt_signer, state: None }
     }
 
     pub(super) fn of(state: Arc<TermState>, denied: Denied) -> Self {

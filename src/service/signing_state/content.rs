@@ -227,7 +227,7 @@ impl TrustContent {
         }
     }
 
-    const fn has_bundle(&self) -> bool {
+    pub(super) const fn has_bundle(&self) -> bool {
         !self.bundle.is_empty()
     }
 

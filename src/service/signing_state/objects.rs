@@ -127,6 +127,12 @@ impl Objects {
     pub(super) fn publish(&mut self, origin: &Origin, trust_domain: &TrustDomain) -> Result<bool, StateError> {
         let bundle = match origin {
             Origin::PluggedIn(authority) => authority.borrow().bundle().clone(),
+            Origin::Istiod(roots) => match roots.borrow().as_deref() {
+                Some(roots) => roots.clone(),
+                // as they were last known
+                None if self.trust.has_bundle() => self.trust.bundle(trust_domain)?,
+                None => return Err(StateError::Unusable("the mesh's roots are not known yet".into())),
+            },
             Origin::SelfSigned => {
                 TrustBundle::new(trust_domain.clone(), self.own_roots()?).map_err(|error| unusable(&error))?
             }
@@ -142,17 +148,18 @@ impl Objects {
         Ok(self.trust.publish(&bundle, &public, tainted))
     }
 
-    /// What signs by these objects, once they are written.
+    /// What signs certificates by these objects, once they are written; `None` where istiod does.
     pub(super) fn signing_authority(
         &self,
         origin: &Origin,
         trust_domain: &TrustDomain,
         now: Timestamp,
-    ) -> Result<Arc<SigningAuthority>, StateError> {
+    ) -> Result<Option<Arc<SigningAuthority>>, StateError> {
         match (origin, &self.authority) {
-            (Origin::PluggedIn(authority), _) => Ok(Arc::clone(&authority.borrow())),
+            (Origin::Istiod(_), _) => Ok(None),
+            (Origin::PluggedIn(authority), _) => Ok(Some(Arc::clone(&authority.borrow()))),
             (Origin::SelfSigned, StoredAuthority::Own(stored)) => {
-                authority_of(stored, self.trust.bundle(trust_domain)?, now).map(Arc::new)
+                Ok(Some(Arc::new(authority_of(stored, self.trust.bundle(trust_domain)?, now)?)))
             }
             (Origin::SelfSigned, StoredAuthority::PluggedIn(_)) => Err(plugged_in()),
         }

@@ -83,7 +83,7 @@ fn a_version_without_rotations_finds_the_authority_that_signs_where_it_looks() {
     world.clock.forward(TTL * 2);
     world.all_hear();
     world.happens(&Happening::Step(AuthorityKind::X509, Phase::Prepared, false));
-    let signs = world.claimed.authority.borrow().certificate().clone();
+    let signs = world.claimed.authority.as_ref().unwrap().borrow().certificate().clone();
     assert_eq!(world.store.json(StateObject::Authority)["certificate"], signs.to_pem());
     let root: String = signs.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(root_of(world.store.text(StateObject::Authority).as_bytes()), Some(root));
@@ -101,7 +101,7 @@ fn a_root_that_ended_while_nobody_was_there_gives_way_to_the_one_that_was_prepar
     let next = world.named(AuthorityKind::X509, Phase::Prepared, false).unwrap();
     world.clock.forward(Duration::from_secs(7200));
     world.fail_over();
-    assert_eq!(world.claimed.authority.borrow().id(), next);
+    assert_eq!(world.claimed.authority.as_ref().unwrap().borrow().id(), next);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_step_whose_answer_was_lost_is_in_effect_as_soon_as_the_state_is_read_again(
         world.store.loses_answers(false);
         world.state().settle().unwrap();
         let signs = match kind {
-            AuthorityKind::X509 => world.claimed.authority.borrow().id().to_owned(),
+            AuthorityKind::X509 => world.claimed.authority.as_ref().unwrap().borrow().id().to_owned(),
             AuthorityKind::Jwt => world.claimed.jwt_signer.borrow().clone().unwrap().key_id().to_owned(),
         };
         assert_eq!(signs, next, "{kind:?}");

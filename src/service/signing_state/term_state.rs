@@ -41,7 +41,8 @@ pub type JwtSignerReceiver = watch::Receiver<Option<Arc<JwtSigner>>>;
 /// The state under one term. Whatever is asked of it once a later term has claimed the state, or the store is closed, fails.
 pub struct TermState {
     parts: Parts,
-    authority: watch::Sender<Arc<SigningAuthority>>,
+    /// `None` where istiod signs certificates.
+    authority: Option<watch::Sender<Arc<SigningAuthority>>>,
     trust: watch::Sender<Option<Arc<PublishedTrust>>>,
     jwt_signer: watch::Sender<Option<Arc<JwtSigner>>>,
     handed_out: ArcSwap<HandedOut>,
@@ -74,11 +75,11 @@ impl TermState {
     pub(super) fn claimed(
         parts: Parts,
         objects: &Objects,
-        authority: Arc<SigningAuthority>,
+        authority: Option<Arc<SigningAuthority>>,
     ) -> Result<Self, StateError> {
         let published = objects.trust.published(&parts.trust_domain, parts.settings.refresh_hint)?;
         Ok(Self {
-            authority: watch::Sender::new(authority),
+            authority: authority.map(watch::Sender::new),
             trust: watch::Sender::new(Some(Arc::new(published))),
             jwt_signer: watch::Sender::new(objects.jwt_signer()?.map(Arc::new)),
             handed_out: ArcSwap::from_pointee(objects.handed_out()),
@@ -86,11 +87,12 @@ impl TermState {
         })
     }
 
-    /// What signs. A plugged-in authority is its owner's to replace, also before anything here has heard of it.
-    pub fn authority(&self) -> AuthorityReceiver {
+    /// What signs certificates; `None` where istiod does. A plugged-in authority is its owner's to replace, also before anything here
+    /// has heard of it.
+    pub fn authority(&self) -> Option<AuthorityReceiver> {
         match &self.parts.origin {
-            Origin::PluggedIn(authority) => authority.clone(),
-            Origin::SelfSigned => self.authority.subscribe(),
+            Origin::PluggedIn(authority) => Some(authority.clone()),
+            Origin::SelfSigned | Origin::Istiod(_) => Some(self.authority.as_ref()?.subscribe()),
         }
     }
 
@@ -107,7 +109,7 @@ impl TermState {
     /// Whether it is on record that a leaf of this end may be out, signed by `authority` and answered with the bundle of
     /// `sequence`. Answered from memory.
     pub fn has_on_record(&self, authority: &str, sequence: u64, end: Timestamp) -> bool {
-        matches!(self.parts.origin, Origin::PluggedIn(_)) || self.handed_out.load().covers(authority, sequence, end)
+        !matches!(self.parts.origin, Origin::SelfSigned) || self.handed_out.load().covers(authority, sequence, end)
     }
 
     /// Puts on record that leaves up to `end` may be out, and a quarter of `lifetime` longer, so that it is seldom asked. Blocks.
@@ -141,8 +143,9 @@ impl TermState {
     ///
     /// # Errors
     ///
-    /// When the state can't be read, or the authority is plugged in.
+    /// When the state can't be read, or the authority is plugged in or istiod's.
     pub fn kind_state(&self, kind: AuthorityKind) -> Result<KindState, StateError> {
+        self.check_is_here(kind)?;
         let mut objects = Objects::load(self.parts.store.as_ref())?;
         objects.publish(&self.parts.origin, &self.parts.trust_domain)?;
         objects.kind_state(kind)
@@ -161,6 +164,7 @@ impl TermState {
         wanted: &WantedStep,
         decide: impl FnOnce(&KindState, &Step) -> Result<Option<Authorities>, E>,
     ) -> Result<(), E> {
+        self.check_is_here(kind)?;
         let now = self.parts.clock.now();
         self.change(|objects| {
             // others may have changed the state first
@@ -201,13 +205,27 @@ impl TermState {
         let now = self.parts.clock.now();
         self.change(|objects| {
             let ttl = self.parts.settings.default_ttl;
-            let (authority, sequence) = (self.authority.borrow().id().to_owned(), objects.trust.sequence());
+            let Some(authority) = self.signs().map(|authority| authority.id().to_owned()) else {
+                return Ok(Touched::Nothing);
+            };
+            let sequence = objects.trust.sequence();
             if self.has_on_record(&authority, sequence, now.plus(ttl + ttl / 8)) {
                 return Ok(Touched::Nothing);
             }
             objects.hand_out(&authority, sequence, now.plus(ttl + ttl / 4), now);
             Ok(Touched::Marks)
         })
+    }
+
+    fn check_is_here(&self, kind: AuthorityKind) -> Result<(), StateError> {
+        match (kind, &self.parts.origin) {
+            (AuthorityKind::X509, Origin::Istiod(_)) => Err(StateError::Unusable(
+                "istiod signs the certificates of this mesh: what rotates its authority is a change of istiod's own; of this pair there \
+                 are the keys of JWT-SVIDs (`countersign authority jwt`)"
+                    .into(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn make(&self, kind: AuthorityKind, now: Timestamp) -> Result<(Step, NewAuthority), StateError> {
@@ -242,7 +260,7 @@ impl TermState {
         let now = clock.now();
         // also what a write has changed whose answer never came
         let is_signing_anew = touched == Touched::Authorities || is_published_anew || !self.signs_by(&objects)?;
-        let authority = is_signing_anew.then(|| objects.signing_authority(origin, trust_domain, now)).transpose()?;
+        let authority = if is_signing_anew { objects.signing_authority(origin, trust_domain, now)? } else { None };
         let own_authority = authority.as_ref().filter(|_| matches!(origin, Origin::SelfSigned));
         if let Some(authority) = own_authority {
             let ttl = settings.default_ttl;
@@ -261,8 +279,10 @@ impl TermState {
             objects.write_trust(store.as_ref(), *term)?;
         }
         // whoever signs takes the sequence first, then the authority: what it puts on record is never too new a sequence
-        if let Some(authority) = authority {
-            self.authority.send_replace(authority);
+        if let (Some(signs), Some(authority)) = (&self.authority, authority) {
+            signs.send_replace(authority);
+        }
+        if is_signing_anew {
             self.jwt_signer.send_replace(jwt_signer.map(Arc::new));
         }
         if is_published_anew {
@@ -273,11 +293,15 @@ impl TermState {
 }
 
 impl TermState {
+    fn signs(&self) -> Option<Arc<SigningAuthority>> {
+        Some(Arc::clone(&self.authority.as_ref()?.borrow()))
+    }
+
     /// Whether those sign that do so by these objects.
     fn signs_by(&self, objects: &Objects) -> Result<bool, StateError> {
         let (authority, jwt) = objects.active_ids()?;
         let is_own = matches!(self.parts.origin, Origin::SelfSigned);
-        let signs_x509 = !is_own || authority.as_deref() == Some(self.authority.borrow().id());
+        let signs_x509 = !is_own || authority.as_deref() == self.signs().as_deref().map(SigningAuthority::id);
         Ok(signs_x509 && jwt.as_deref() == self.jwt_signer.borrow().as_ref().map(|signer| signer.key_id()))
     }
 

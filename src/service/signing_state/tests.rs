@@ -1,3 +1,5 @@
+use tokio::sync::watch;
+
 use super::{
     testing::{HandClock, Memory, claim, state, trust_domain},
     *,
@@ -7,7 +9,7 @@ use crate::{
         authority::testing::{NOW, TestRandom},
         jwt::JwtSvid,
     },
-    service::published_trust::PublishedTrust,
+    service::{ports::AuthorityKind, published_trust::PublishedTrust},
 };
 
 fn new_place() -> (Arc<Memory>, Arc<HandClock>) {
@@ -31,7 +33,7 @@ fn the_first_claim_publishes_root_and_key_of_jwt_svids_and_later_ones_find_them(
     let (store, clock) = new_place();
     let first = claim(&state(&store, Origin::SelfSigned, &clock), 1);
     let trust = published(&first);
-    assert_eq!(trust.own.x509_authorities, first.authority.borrow().bundle().roots());
+    assert_eq!(trust.own.x509_authorities, first.authority.as_ref().unwrap().borrow().bundle().roots());
     assert_eq!((trust.own.sequence, trust.own.refresh_hint), (Some(1), Some(Duration::from_secs(300))));
     let signer = first.jwt_signer.borrow().clone().unwrap();
     assert_eq!(trust.own.jwt_authorities, [signer.authority().clone()]);
@@ -72,7 +74,7 @@ fn a_first_claim_that_is_killed_between_its_writes_is_brought_to_its_end_by_the_
     store.dies_after(usize::MAX);
     let claimed = claim(&state(&store, Origin::SelfSigned, &clock), 2);
     let trust = published(&claimed);
-    assert_eq!(trust.own.x509_authorities, claimed.authority.borrow().bundle().roots());
+    assert_eq!(trust.own.x509_authorities, claimed.authority.as_ref().unwrap().borrow().bundle().roots());
     assert_eq!((trust.own.sequence, trust.own.jwt_authorities.len()), (Some(1), 1));
 }
 
@@ -103,4 +105,51 @@ fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_be
     assert_eq!(published(&next).own.sequence, Some(3), "they may change between two terms as well");
     files.send_replace(both);
     assert!(matches!(term.settle(), Err(StateError::Fenced { .. })), "its term has ended");
+}
+
+#[test]
+fn where_istiod_signs_there_are_keys_of_jwt_svids_beside_the_mesh_roots_and_no_authority() {
+    let (store, clock) = new_place();
+    let (a, b) = (new_authority(&[]), new_authority(&[]));
+    let (mesh, roots) = watch::channel(None);
+    let origin = || Origin::Istiod(roots.clone());
+    let Err(StateError::Unusable(early)) = state(&store, origin(), &clock).claim(Term::new(1)) else {
+        panic!("a bundle without roots is published")
+    };
+    assert!(early.contains("not known yet"), "{early}");
+    mesh.send_replace(Some(Arc::new(a.bundle().clone())));
+    let claimed = claim(&state(&store, origin(), &clock), 2);
+    assert!(claimed.authority.is_none());
+    let (trust, key) = (published(&claimed), claimed.jwt_signer.borrow().clone().unwrap());
+    assert_eq!(trust.own.x509_authorities, a.bundle().roots());
+    assert_eq!(trust.own.jwt_authorities, [key.authority().clone()]);
+
+    let term = claimed.state.clone().unwrap();
+    mesh.send_replace(Some(Arc::new(b.bundle().clone())));
+    term.settle().unwrap();
+    let next = published(&claimed);
+    assert_eq!(next.own.x509_authorities, b.bundle().roots());
+    assert_eq!(next.own.sequence, trust.own.sequence.map(|sequence| sequence + 1));
+    assert_eq!(next.own.jwt_authorities, trust.own.jwt_authorities);
+    let Err(StateError::Unusable(refused)) = term.kind_state(AuthorityKind::X509) else {
+        panic!("an authority of certificates is shown")
+    };
+    assert!(refused.contains("istiod signs"), "{refused}");
+    assert_eq!(term.kind_state(AuthorityKind::Jwt).unwrap().authorities.slots().len(), 1);
+
+    mesh.send_replace(None);
+    let restarted = claim(&state(&store, origin(), &clock), 3);
+    assert_eq!(published(&restarted).own.x509_authorities, b.bundle().roots(), "as they were last known");
+    assert_eq!(restarted.jwt_signer.borrow().as_ref().unwrap().key_id(), key.key_id());
+}
+
+#[test]
+fn a_state_with_a_root_of_its_own_is_left_alone_where_istiod_signs() {
+    let (store, clock) = new_place();
+    drop(claim(&state(&store, Origin::SelfSigned, &clock), 1));
+    let (_mesh, roots) = watch::channel(Some(Arc::new(new_authority(&[]).bundle().clone())));
+    let Err(StateError::Unusable(refused)) = state(&store, Origin::Istiod(roots), &clock).claim(Term::new(2)) else {
+        panic!("it was taken over")
+    };
+    assert!(refused.contains("has a root of its own"), "{refused}");
 }

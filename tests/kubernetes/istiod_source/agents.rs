@@ -3,9 +3,11 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use serde_json::json;
+use tonic::Code;
 
 use super::{
     client::PAIR,
+    jwt_svids::fetch,
     stage::{Gate, Stage},
 };
 use crate::{
@@ -27,6 +29,8 @@ fn an_agent_rotates_by_way_of_the_pair_and_a_killed_replica_fails_none_of_its_ca
     let mut stage = Stage::set();
     let mut agent = Agent::start(&stage, &replicas(&stage));
     (0..3).for_each(|_| drop(agent.rotate()));
+    let none = fetch(&agent.socket, "a").unwrap_err();
+    assert!(none.code() == Code::Unimplemented && none.message().contains("set jwtSvids"), "{none}");
     stage.replicas[0].process.kill();
     (0..3).for_each(|_| drop(agent.rotate()));
     agent.check_that_no_renewal_failed();

@@ -73,6 +73,22 @@ const ISTIOD_POLICY: &[Row] = &[
     ("watch", "", "pods", "", ""),
 ];
 
+/// Refused with it, allowed with `rbac-istiod-jwt-svids.yaml`.
+const ISTIOD_JWT_SVIDS: &[Row] = &[
+    ("get", "", "secrets", NAMESPACE, "countersign-authority"),
+    ("update", "", "secrets", NAMESPACE, "countersign-authority"),
+    ("get", "", "secrets", NAMESPACE, "countersign-trust"),
+    ("update", "", "secrets", NAMESPACE, "countersign-trust"),
+    ("create", "", "secrets", NAMESPACE, ""),
+];
+
+const ISTIOD_JWT_SVIDS_REFUSED: &[Row] = &[
+    ("get", "", "secrets", NAMESPACE, "another"),
+    ("list", "", "secrets", NAMESPACE, ""),
+    ("delete", "", "secrets", NAMESPACE, "countersign-authority"),
+    ("get", "", "secrets", "default", "countersign-authority"),
+];
+
 /// Of an agent, with `rbac-agent.yaml`.
 const AGENT_ALLOWED: &[Row] =
     &[("list", "", "configmaps", "default", ROOTS), ("watch", "", "configmaps", "default", ROOTS)];
@@ -122,4 +138,8 @@ async fn a_replica_in_front_of_istiod_and_an_agent_have_the_rights_they_need_and
     let others: Vec<Row> = ISTIOD_REFUSED.iter().filter(|row| !ISTIOD_POLICY.contains(row)).copied().collect();
     check(&cluster, &others, false).await;
     check(&cluster, POLICY, false).await;
+    check(&cluster, ISTIOD_JWT_SVIDS, false).await;
+    cluster.apply_file(&shipped("rbac-istiod-jwt-svids.yaml")).await;
+    check(&cluster, ISTIOD_JWT_SVIDS, true).await;
+    check(&cluster, ISTIOD_JWT_SVIDS_REFUSED, false).await;
 }

@@ -77,7 +77,7 @@ impl PolicyConfig {
 }
 
 /// Why a setting is refused that would have no effect.
-pub(in crate::runtime::config) const NEEDS_POLICY: &str = "counts with policy only: set that, or leave this out";
+const NEEDS_POLICY: &str = "counts with policy only: set that, or leave this out";
 
 fn membership(text: &str) -> Result<PolicyMembership, String> {
     match text {

@@ -158,12 +158,44 @@ fn policies_where_istiod_signs_need_a_port_for_the_other_replicas_and_have_the_m
 
     let problem = problem_of(&format!("{policy}meshTrustDomain: cluster.local\n"));
     assert_eq!(problem, "meshTrustDomain in FILE: does not count with source istiod: trustDomain is the mesh's");
-    for alone in ["pairListen: 127.0.0.1:1", "tokenCache: 1s", "policyObjects: true"] {
+    for (alone, said) in [
+        ("pairListen: 127.0.0.1:1", "counts with policy or jwtSvids only: set one of them"),
+        ("tokenCache: 1s", "counts with policy or jwtSvids only: set one of them"),
+        ("policyObjects: true", "counts with policy only: set that"),
+    ] {
         let problem = problem_of(&format!("{base}{alone}\n"));
-        assert!(problem.contains("counts with policy only: set that"), "{alone}: {problem}");
+        assert!(problem.contains(said), "{alone}: {problem}");
     }
     let problem = problem_of("source: istiod\npolicy: true\n");
     assert_eq!(problem, "policy in FILE: counts with state kubernetes only: set that, or leave this out");
+}
+
+#[test]
+fn jwt_svids_where_istiod_signs_need_what_callers_are_attested_by() {
+    let base = "state: kubernetes\nsource: istiod\nreplicaUid: a\n";
+    let without = load_file(base).unwrap();
+    assert!(!without.istiod.unwrap().mints(), "off unless it is asked for");
+    let problem = problem_of(&format!("{base}jwtSvids: true\n"));
+    assert!(problem.contains("--pair-address: required"), "{problem}");
+    let minting = format!("{base}jwtSvids: true\npairAddress: 127.0.0.1\n");
+    let config = load_file(&format!("{minting}jwtSvidTtl: 1m\ntokenCache: 1s\n")).unwrap();
+    assert_eq!(config.jwt_svid_ttl, Duration::from_secs(60));
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+    let cluster = config.istiod.unwrap().cluster.unwrap();
+    let pair = cluster.pair_with_keys(&config.trust_domain).unwrap();
+    assert_eq!((pair.mesh_trust_domain, pair.reviews.cache), (config.trust_domain, Duration::from_secs(1)));
+    assert!(!pair.mesh_ca && pair.policy.is_none());
+    let config = load_file(&format!("{minting}policy: true\n")).unwrap();
+    assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
+
+    for (text, said) in [
+        ("source: istiod\njwtSvids: true\n".to_owned(), "jwtSvids in FILE: needs state kubernetes"),
+        (format!("{base}jwtSvidTtl: 1m\n"), "jwtSvidTtl in FILE: counts with jwtSvids only"),
+        ("jwtSvids: true\n".to_owned(), "jwtSvids in FILE: counts with source istiod only"),
+    ] {
+        let problem = problem_of(&text);
+        assert!(problem.contains(said), "{text}: {problem}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{lease::Member, while_held::WhileHeld};
+use super::while_held::{Term, WhileHeld};
 use crate::{
     grpc::{
         own_at_istiod::{OwnAtIstiod, OwnToken},
@@ -38,8 +38,8 @@ pub(super) struct Signer {
 const ITS_DEFAULT: Duration = Duration::ZERO;
 
 /// Keeps them while this replica is active.
-pub(super) async fn start(
-    Member { namespace, held, .. }: &Member,
+pub(super) async fn start<T: Term>(
+    (namespace, held): (&str, watch::Receiver<Option<Arc<T>>>),
     cluster: &IstiodClusterConfig,
     Signer { pass_on, trust, cluster_id }: Signer,
     readiness: &Readiness,
@@ -62,7 +62,7 @@ pub(super) async fn start(
     let all = Surroundings {
         trust_domain: config.trust_domain.clone(),
         ttl: ITS_DEFAULT,
-        publisher: namespace.clone(),
+        publisher: namespace.to_owned(),
         check: Arc::new(SelfHandshake::new(Arc::clone(&seams.clock))),
         clock: Arc::clone(&seams.clock),
         metrics: Arc::clone(&seams.metrics),
@@ -70,9 +70,9 @@ pub(super) async fn start(
     let kept = GatewaySecrets::new(parts.collect(), &all).map_err(ServeFailed::of)?;
     let clock = Arc::clone(&seams.clock);
     let (told, terms) = watch::channel(None);
-    let telling = tell_terms(held.clone(), trust.object.clone(), told);
+    let telling = tell_terms(held, trust.object.clone(), told);
     supervisor.spawn("gateway roots", until(shutdown, async move { match telling.await {} }));
-    let trusted = move |term: &_| WhileHeld::new(term, &clock, &trust);
+    let trusted = move |term: &Arc<T>| WhileHeld::new(term, &clock, &trust);
     let keeping = kept.run(terms, trusted, readiness.latch("gateway secrets", "not begun"));
     supervisor.spawn("gateway secrets", until(shutdown, async move { match keeping.await {} }));
     Ok(())

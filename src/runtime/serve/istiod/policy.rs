@@ -63,7 +63,7 @@ pub(super) struct Of<'a> {
 /// What is told to gateways, and who says which of them it is that asks.
 pub(super) type Told = (PolicyAccess, Arc<dyn Identify>);
 
-type Bundle = watch::Receiver<Option<Arc<TrustBundle>>>;
+pub(super) type Bundle = watch::Receiver<Option<Arc<TrustBundle>>>;
 
 /// Follows them, if that is asked for.
 pub(super) async fn start(
@@ -103,7 +103,10 @@ pub(super) async fn start(
 }
 
 /// The bundles among what is known of the roots. Never returns.
-async fn tell_bundles(mut roots: watch::Receiver<KnownRoots>, known: watch::Sender<Option<Arc<TrustBundle>>>) {
+pub(super) async fn tell_bundles(
+    mut roots: watch::Receiver<KnownRoots>,
+    known: watch::Sender<Option<Arc<TrustBundle>>>,
+) {
     loop {
         let newest = roots.borrow_and_update().bundle.clone();
         known.send_if_modified(|told| {

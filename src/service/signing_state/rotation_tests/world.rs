@@ -122,7 +122,7 @@ impl World {
     fn answer(&self) -> Result<Client, StateError> {
         let (state, now) = (self.state(), self.clock.now());
         let sequence = self.published().own.sequence.unwrap();
-        let authority = Arc::clone(&self.claimed.authority.borrow());
+        let authority = Arc::clone(&self.claimed.authority.as_ref().unwrap().borrow());
         let end = Timestamp::from_seconds(now.plus(TTL).seconds());
         if !state.has_on_record(authority.id(), sequence, end) {
             state.reserve(authority.id(), sequence, end, TTL)?;
@@ -212,7 +212,7 @@ impl World {
 
     pub(super) fn check(&self) {
         let now = self.clock.now();
-        let (trust, authority) = (self.published(), self.claimed.authority.borrow().clone());
+        let (trust, authority) = (self.published(), self.claimed.authority.as_ref().unwrap().borrow().clone());
         let published = Follower::of("what is published", &trust);
         assert!(published.roots.contains(&authority.id().to_owned()));
         assert_eq!(authority.bundle().roots(), trust.own.x509_authorities);

@@ -1,0 +1,51 @@
+//! Where what signs certificates comes from.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::content::StoredAuthority;
+use crate::{
+    domain::{authority::SigningAuthority, x509::TrustBundle},
+    service::ports::StateError,
+};
+
+/// The authority that signs: the same one for ever, or always the latest of those that are plugged in.
+pub type AuthorityReceiver = watch::Receiver<Arc<SigningAuthority>>;
+
+/// The mesh's roots; `None` until they are known.
+pub type MeshRootsReceiver = watch::Receiver<Option<Arc<TrustBundle>>>;
+
+/// Where the signing authority comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Made here, and kept in the state.
+    SelfSigned,
+    /// Kept by somebody else.
+    PluggedIn(AuthorityReceiver),
+    /// There is none here: istiod signs certificates, and these are its roots.
+    Istiod(MeshRootsReceiver),
+}
+
+impl Origin {
+    /// Refuses a state of another one.
+    pub(super) fn check(&self, stored: &StoredAuthority) -> Result<(), StateError> {
+        match (self, stored) {
+            (Self::SelfSigned, StoredAuthority::Own(_))
+            | (Self::PluggedIn(_) | Self::Istiod(_), StoredAuthority::PluggedIn(_)) => Ok(()),
+            (Self::SelfSigned, StoredAuthority::PluggedIn(_)) => Err(StateError::Unusable(
+                "the stored state is that of an authority which is kept elsewhere: set caDir, or source istiod, or use another \
+                 dataDir or namespace"
+                    .into(),
+            )),
+            (Self::PluggedIn(_), StoredAuthority::Own(_)) => Err(StateError::Unusable(
+                "the stored state has a root of its own: leave caDir out, or use another dataDir or namespace".into(),
+            )),
+            (Self::Istiod(_), StoredAuthority::Own(_)) => Err(StateError::Unusable(
+                "the stored state has a root of its own, and with source istiod there is none: use another namespace, or leave \
+                 jwtSvids out"
+                    .into(),
+            )),
+        }
+    }
+}

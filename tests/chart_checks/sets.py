@@ -191,6 +191,7 @@ REFUSED: List[Tuple[dict, str]] = [
     ({"settings": {"tokenIssuers": []}}, "settings.tokenIssuers counts with modes"),
     ({**OWN_ROOT, "settings": {"istiodQps": 10}}, "settings.istiodQps counts with mode istiod only"),
     ({"policy": False, "settings": {"policyMembership": "auto"}}, "settings.policyMembership counts with policy only"),
+    ({"settings": {"envoyGatewayNamespace": "eg"}}, "settings.envoyGatewayNamespace counts with policyObjects only"),
     ({"policy": False, "settings": {"tokenCache": "1s"}}, "settings.tokenCache counts with policy or jwtSvids, or modes"),
     ({"gatewaySecrets": [GATEWAY, {**GATEWAY, "serviceAccount": "other"}]}, "gateways/mesh-certificate is for two"),
     ({"settings": {"drain": "60s"}, "terminationGracePeriodSeconds": 20}, "raise that to 75"),

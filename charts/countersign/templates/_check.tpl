@@ -77,6 +77,9 @@
 {{- $_ := set $without . "mode istiod" -}}
 {{- end -}}
 {{- end -}}
+{{- if not $of.policyObjects -}}
+{{- $_ := set $without "envoyGatewayNamespace" "policyObjects" -}}
+{{- end -}}
 {{- if not $of.policy -}}
 {{- $_ := set $without "policyMembership" "policy" -}}
 {{- if and (eq $of.mode "istiod") (not $of.jwtSvids) -}}

@@ -13,6 +13,7 @@
 --data-dir: ""
 --dns-name: ""
 --drain: ""
+--envoy-gateway-namespace: "envoyGatewayNamespace"
 --gateway-identity: ""
 --gateway-secret: ""
 --istio-namespace: ""

@@ -218,15 +218,21 @@ impl PolicyObjects {
 
     fn next(&self, known: &Known, now: BootInstant) -> Option<Todo> {
         let mut ledger = self.ledger();
+        // who was awaited may have lost its pods since, and who comes now may have none
+        self.expect_who_can_be_heard(&mut ledger, known, now);
         let todo = ledger.next(now);
+        self.expect_who_can_be_heard(&mut ledger, known, now);
+        todo
+    }
+
+    /// A policy that nobody's proxies can be heard to use is not waited for; that one is used no more, nobody need say.
+    fn expect_who_can_be_heard(&self, ledger: &mut Ledger, known: &Known, now: BootInstant) {
         let is_carried = |service: &ObjectName| {
             known.plan.as_ref().is_some_and(|plan| plan.is_carried(service)) && (self.uptake.has_ready_pods)(service)
         };
-        // a policy that nobody's proxies can be heard to use is not waited for; that one is used no more, nobody need say
         if ledger.turns.awaited().is_some_and(|(service, is_used)| *is_used && !is_carried(service)) {
-            ledger.turns.expect_nobody();
+            ledger.turns.expect_nobody(now);
         }
-        todo
     }
 
     async fn perform(&self, todo: Todo) -> (ObjectKey, Outcome) {

@@ -78,8 +78,9 @@ impl Turns {
     }
 
     /// There is nobody who could be heard.
-    pub(in crate::service::policy_objects) fn expect_nobody(&mut self) {
+    pub(in crate::service::policy_objects) fn expect_nobody(&mut self, now: BootInstant) {
         self.awaited = None;
+        self.free_at = self.free_at.map(|free_at| free_at.min(now.plus(INTERVAL)));
     }
 
     /// It was heard.

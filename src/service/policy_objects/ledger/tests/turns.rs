@@ -178,3 +178,17 @@ fn who_is_heard_many_times_in_a_row_is_waited_for_again() {
     }
     assert_eq!(turns.next(1, now).since(now), Duration::from_secs(20));
 }
+
+#[test]
+fn who_can_be_heard_no_more_is_waited_for_no_more_and_was_not_silent() {
+    let mut turns = Turns::default();
+    for second in 1..10 {
+        turns.begin(policy("a").object, Some(true), at(second));
+        turns.end(true, at(second));
+        turns.expect_nobody(at(second));
+        assert_eq!(turns.next(1, at(second)).since(at(second)), INTERVAL);
+    }
+    turns.begin(policy("a").object, Some(true), at(10));
+    turns.end(true, at(10));
+    assert_eq!(turns.next(1, at(10)).since(at(10)), Duration::from_secs(20), "nobody was silent before");
+}

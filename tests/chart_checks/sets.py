@@ -82,7 +82,7 @@ SETS = [
              {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["gateways"]}]}]}}},
          "deploymentAnnotations": {"g": "h"}, "revisionHistoryLimit": 2, "podDisruptionBudget": {"minAvailable": 2},
          "topologySpreadConstraints": [SPREAD, {**SPREAD, "topologyKey": "rack", "labelSelector": {"matchLabels": {"i": "j"}}}],
-         "extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector.example:4318"},
+         "extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector.example:4317"},
                       {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
          "extraArgs": ["--cluster-id=edge", "--max-svid-ttl=48h"],
          "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-map", "namespace": "countersign"}},

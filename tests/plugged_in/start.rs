@@ -48,7 +48,7 @@ fn a_data_directory_keeps_to_its_kind_of_authority_and_holds_no_plugged_in_key()
     let plugged_in = Place::new();
     drop(plugged_in.start("serve", &ca));
     let text = refusal(&plugged_in, &[]);
-    assert!(text.contains("is that of a plugged-in authority: set caDir"), "{text}");
+    assert!(text.contains("is that of an authority which is kept elsewhere: set caDir"), "{text}");
     assert_eq!(fs::read_to_string(root_file(&plugged_in.data())).unwrap(), root.certificate);
     // in PKCS#8 of P-256 the secret stands in octets 36 to 67
     assert!(!holds(&plugged_in.data(), &signer.key_der[36..68]));

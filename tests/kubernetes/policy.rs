@@ -1,5 +1,6 @@
 //! Policies of a real cluster's objects, as gateways and operators are told of them.
 
+mod accepted;
 mod before_istiod;
 mod contexts;
 mod gateway;

@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::Service;
 use kube::{Api, api::DeleteParams};
 use tokio::runtime::Runtime;
 
-use super::{TEAM, create, installed, label, pod_of, policy_at, runtime, said, service_of, start_as};
+use super::{
+    TEAM, accepted::Accepted, create, installed, label, pod_of, policy_at, runtime, said, service_of, start_as,
+};
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     mesh::gateway::{Expected, Gateway},
@@ -283,6 +285,7 @@ impl Stage {
         let services: Api<Service> = Api::namespaced(self.client.clone(), TEAM);
         self.runtime.block_on(async { services.delete("backend", &DeleteParams::default()).await }).unwrap();
         soon("a refusal of who was behind a Service that is gone", gateway, refuses);
+        let accepted = Accepted::watch(gateway);
         self.delete_pod("three");
         self.put_pod("four", "v2");
         self.runtime.block_on(create(services, &service_of(TEAM, "backend")));
@@ -295,6 +298,7 @@ impl Stage {
             if enforcement_of(&said(&explained)).is_empty() { Err("none".to_owned()) } else { Ok(()) }
         });
         soon("a refusal of who is not behind the new Service", gateway, refuses);
+        accepted.check_none();
         self.put_pod("five", "v1");
         soon("an answer by who is", gateway, answers);
     }

@@ -58,6 +58,8 @@ struct World {
     is_disturbed: bool,
     /// Secrets that nobody can know of: they go with their Service.
     unheard: BTreeSet<ObjectKey>,
+    /// Whether the ledger has seen nothing of policies yet.
+    is_new: bool,
 }
 
 impl World {
@@ -73,6 +75,7 @@ impl World {
             plans: [0, 0],
             is_disturbed: false,
             unheard: BTreeSet::new(),
+            is_new: true,
         };
         world.list();
         world.echo(usize::MAX);
@@ -83,6 +86,13 @@ impl World {
     /// What is there now will be seen in the place of what has happened until now.
     fn list(&mut self) {
         self.echoes.clear();
+        if self.is_new {
+            // of Secrets it hears by the policies that name them, and of no others
+            let named: BTreeSet<&ObjectKey> =
+                self.objects.values().filter_map(|object| object.needs.as_ref()).collect();
+            let secrets = self.objects.keys().filter(|key| key.kind == ObjectKind::SdsSecret && !named.contains(key));
+            self.unheard.extend(secrets.cloned());
+        }
         for kind in [ObjectKind::ConfigMap, ObjectKind::BackendTlsPolicy] {
             let of_kind = self.objects.iter().filter(|(key, _)| key.kind == kind);
             let all = of_kind.map(|(key, seen)| (key.object.clone(), seen.clone())).collect();
@@ -129,7 +139,10 @@ impl World {
 
     fn echo(&mut self, count: usize) {
         let seen: Vec<Seen> = self.echoes.drain(..count.min(self.echoes.len())).collect();
-        seen.into_iter().for_each(|seen| self.ledger.see(seen, self.now));
+        for seen in seen {
+            self.is_new &= !matches!(seen, Seen::Listed { kind: ObjectKind::BackendTlsPolicy, .. });
+            self.ledger.see(seen, self.now);
+        }
     }
 
     fn begin(&mut self) -> bool {
@@ -208,7 +221,17 @@ impl World {
             Event::Release(namespace, which) => self.release(&target(namespace, which)),
             Event::Echo(count) => self.echo(count.into()),
             Event::List => self.list(),
-            Event::TakeOver(comes_to_something) => self.take_over(comes_to_something),
+            Event::TakeOver(comes_to_something) => {
+                self.abandon(comes_to_something);
+                self.ledger.suspend();
+                (0..2).for_each(|namespace| self.want(namespace, self.plans[usize::from(namespace)]));
+            }
+            Event::Restart(comes_to_something) => {
+                self.abandon(comes_to_something);
+                (self.ledger, self.is_new) = (Ledger::default(), true);
+                self.list();
+                (0..2).for_each(|namespace| self.want(namespace, self.plans[usize::from(namespace)]));
+            }
             Event::Begin => drop(self.begin()),
             _ if count == 0 => {}
             Event::Serve(which, fails) => {
@@ -237,7 +260,8 @@ impl World {
         }
     }
 
-    fn take_over(&mut self, comes_to_something: bool) {
+    /// Whoever wrote has died.
+    fn abandon(&mut self, comes_to_something: bool) {
         for (todo, answer) in std::mem::take(&mut self.under_way) {
             if let (Todo::Apply { wanted, .. }, Some(Outcome::Applied(_))) = (&todo, &answer) {
                 self.unheard.insert(wanted.key.clone());
@@ -247,8 +271,6 @@ impl World {
                 self.serve_unheard(&todo);
             }
         }
-        self.ledger.suspend();
-        (0..2).for_each(|namespace| self.want(namespace, self.plans[usize::from(namespace)]));
     }
 
     fn end(&mut self, which: usize) {

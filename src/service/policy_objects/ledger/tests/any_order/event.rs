@@ -19,6 +19,8 @@ pub(super) enum Event {
     List,
     /// Whether what is under way comes to something.
     TakeOver(bool),
+    /// The same, by one that has just been started.
+    Restart(bool),
     Begin,
     /// The API server does one of those under way, or fails.
     Serve(Index, Option<Failure>),
@@ -60,6 +62,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         3 => (1_u8..4).prop_map(Event::Echo),
         2 => Just(Event::List),
         1 => any::<bool>().prop_map(Event::TakeOver),
+        1 => any::<bool>().prop_map(Event::Restart),
         6 => Just(Event::Begin),
         5 => (index(), prop::option::weighted(0.3, failure())).prop_map(|(which, fails)| Event::Serve(which, fails)),
         5 => index().prop_map(Event::End),

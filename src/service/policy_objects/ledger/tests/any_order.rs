@@ -221,17 +221,8 @@ impl World {
             Event::Release(namespace, which) => self.release(&target(namespace, which)),
             Event::Echo(count) => self.echo(count.into()),
             Event::List => self.list(),
-            Event::TakeOver(comes_to_something) => {
-                self.abandon(comes_to_something);
-                self.ledger.suspend();
-                (0..2).for_each(|namespace| self.want(namespace, self.plans[usize::from(namespace)]));
-            }
-            Event::Restart(comes_to_something) => {
-                self.abandon(comes_to_something);
-                (self.ledger, self.is_new) = (Ledger::default(), true);
-                self.list();
-                (0..2).for_each(|namespace| self.want(namespace, self.plans[usize::from(namespace)]));
-            }
+            Event::TakeOver(comes_to_something) => self.take_over(comes_to_something, false),
+            Event::Restart(comes_to_something) => self.take_over(comes_to_something, true),
             Event::Begin => drop(self.begin()),
             _ if count == 0 => {}
             Event::Serve(which, fails) => {
@@ -260,8 +251,8 @@ impl World {
         }
     }
 
-    /// Whoever wrote has died.
-    fn abandon(&mut self, comes_to_something: bool) {
+    /// Whoever wrote has died, and the next one may have just been started.
+    fn take_over(&mut self, comes_to_something: bool, is_new: bool) {
         for (todo, answer) in std::mem::take(&mut self.under_way) {
             if let (Todo::Apply { wanted, .. }, Some(Outcome::Applied(_))) = (&todo, &answer) {
                 self.unheard.insert(wanted.key.clone());
@@ -271,6 +262,13 @@ impl World {
                 self.serve_unheard(&todo);
             }
         }
+        if is_new {
+            (self.ledger, self.is_new) = (Ledger::default(), true);
+            self.list();
+        } else {
+            self.ledger.suspend();
+        }
+        (0..2).for_each(|namespace| self.want(namespace, self.plans[usize::from(namespace)]));
     }
 
     fn end(&mut self, which: usize) {

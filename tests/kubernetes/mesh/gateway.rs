@@ -47,7 +47,7 @@ enum Source<'a> {
 
 /// A running gateway.
 pub(crate) struct Gateway {
-    process: Process,
+    pub(crate) process: Process,
     /// Takes plain HTTP.
     pub(crate) address: SocketAddr,
     admin: SocketAddr,

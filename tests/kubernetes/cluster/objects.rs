@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::{
@@ -15,15 +15,19 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api,
+    Api, Client,
     api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams},
-    discovery::{self, Scope},
+    core::GroupVersionKind,
+    discovery::{self, ApiCapabilities, ApiResource, Scope},
 };
 use serde::Deserialize as _;
 use serde_json::json;
 use tonic::codegen::http::Request;
 
 use super::Cluster;
+
+/// From when a kind is served until discovery names it.
+const DISCOVERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Who a kubeconfig or token is for.
 #[derive(Clone, Debug)]
@@ -206,8 +210,7 @@ impl Cluster {
             let types = object.types.clone().expect("apiVersion and kind");
             let of = format!("{} {}", types.api_version, types.kind);
             if !known.contains_key(&of) {
-                let kind = discovery::pinned_kind(&client, &types.try_into().unwrap()).await.unwrap();
-                known.insert(of.clone(), kind);
+                known.insert(of.clone(), discovered(&client, &types.try_into().unwrap()).await);
             }
             let (kind, capabilities) = &known[&of];
             let api: Api<DynamicObject> = match capabilities.scope {
@@ -222,6 +225,18 @@ impl Cluster {
             applied.map_err(|error| format!("{} {name}: {error}", kind.kind))?;
         }
         Ok(())
+    }
+}
+
+/// The kind as the API server's discovery has it. A kind that was just installed may be served before discovery names it: waits.
+async fn discovered(client: &Client, kind: &GroupVersionKind) -> (ApiResource, ApiCapabilities) {
+    let begin = Instant::now();
+    loop {
+        match discovery::pinned_kind(client, kind).await {
+            Ok(found) => return found,
+            Err(error) if begin.elapsed() > DISCOVERED_WITHIN => panic!("{kind:?}: {error}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
     }
 }
 

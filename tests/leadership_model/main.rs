@@ -13,9 +13,7 @@
     reason = "a broken model is to fail loudly"
 )]
 
-#[path = "leadership_model/invariants.rs"]
 mod invariants;
-#[path = "leadership_model/world.rs"]
 mod world;
 
 use countersign::domain::leadership::{LeaseTiming, Tenure};

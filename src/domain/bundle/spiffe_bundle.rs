@@ -98,6 +98,16 @@ impl SpiffeBundle {
         Ok(bundle)
     }
 
+    /// Whether the same are believed after both, whatever these say of themselves.
+    pub fn believes_the_same(&self, other: &Self) -> bool {
+        fn same<T: PartialEq>(these: &[T], those: &[T]) -> bool {
+            these.len() == those.len() && these.iter().all(|one| those.contains(one))
+        }
+        self.trust_domain == other.trust_domain
+            && same(&self.x509_authorities, &other.x509_authorities)
+            && same(&self.jwt_authorities, &other.jwt_authorities)
+    }
+
     /// The trust domain that the CAs of a document say they are of, for who has the document alone. It need not be a bundle.
     pub fn trust_domain_named_in(json: &[u8]) -> Option<TrustDomain> {
         let document: Document = serde_json::from_slice(json).ok()?;

@@ -245,15 +245,23 @@ impl TrustContent {
         self.sequence = self.next_sequence();
     }
 
-    /// Publishes these from now on. Returns whether that is anything new. The sequence has grown then, unless nothing has ever been
-    /// published.
-    pub(super) fn publish(&mut self, bundle: &TrustBundle, jwt: &[&JwtAuthority], tainted: Vec<String>) -> bool {
+    /// Publishes these from now on, in a bundle whose sequence is `at_least` this. Returns whether that is anything new. The sequence
+    /// has grown then, unless nothing has ever been published.
+    pub(super) fn publish(
+        &mut self,
+        bundle: &TrustBundle,
+        jwt: &[&JwtAuthority],
+        tainted: Vec<String>,
+        at_least: u64,
+    ) -> bool {
         let bundle = bundle.to_pem();
         let jwt: Vec<_> = jwt.iter().map(|key| key.jwk().clone()).collect();
-        if self.bundle == bundle && self.jwt == jwt && self.tainted == tainted {
+        let is_as_before = self.bundle == bundle && self.jwt == jwt && self.tainted == tainted;
+        if is_as_before && self.sequence >= at_least {
             return false;
         }
         self.raise_sequence();
+        self.sequence = self.sequence.max(at_least);
         (self.bundle, self.jwt, self.tainted) = (bundle, jwt, tainted);
         true
     }

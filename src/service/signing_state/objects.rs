@@ -145,7 +145,10 @@ impl Objects {
         let roots = if let StoredAuthority::Own(_) = &self.authority { self.tainted_roots()? } else { Vec::new() };
         tainted.extend(roots);
         let public: Vec<_> = keys.iter().map(|(_, signer)| signer.authority()).collect();
-        Ok(self.trust.publish(&bundle, &public, tainted))
+        // two that were prepared before the trust object could be written count for two
+        let slots = x509.iter().chain(keys.iter().map(|(slot, _)| slot));
+        let at_least = slots.map(|slot| slot.published_in).max().unwrap_or_default();
+        Ok(self.trust.publish(&bundle, &public, tainted, at_least))
     }
 
     /// What signs certificates by these objects, once they are written; `None` where istiod does.
@@ -252,9 +255,13 @@ impl Objects {
     /// Marks that of X.509-SVIDs, everything up to `end` may have been handed out by the authority that signs.
     pub(super) fn hand_out(&mut self, authority: &str, sequence: u64, end: Timestamp, now: Timestamp) {
         let rotation = self.authority.rotation_mut();
+        let active = rotation.active.as_ref().map(|active| active.published_in);
+        let others = rotation.others.iter().map(|slot| slot.standing.published_in);
+        let published = others.chain(active).collect();
         let mut marks = rotation.handed_out();
         marks.forget_before(now);
         marks.record(authority, sequence, end);
+        marks.merge_between(&published);
         rotation.set_handed_out(&marks);
     }
 

@@ -26,7 +26,7 @@ impl TermState {
         &self,
         change: impl FnOnce(&mut Partners) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.change_trust(|trust| {
+        self.change_federation(|trust| {
             let before = trust.federation().partners()?;
             let mut partners = before.clone();
             change(&mut partners)?;

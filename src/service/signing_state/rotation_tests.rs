@@ -1,6 +1,7 @@
 //! Rotations over the real state, which is killed between any two of its writes.
 
 mod any_order;
+mod partners;
 mod world;
 
 use self::world::{Failed, Happening, TTL, World};

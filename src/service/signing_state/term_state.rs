@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use super::{
     AuthorityReceiver, JWT_KEY_LIFETIME, Origin, ROOT_LIFETIME, StateSettings,
     content::TrustContent,
-    json::encoded,
     load_trust,
     objects::{KindState, MAX_AUTHORITIES, NewAuthority, Objects},
 };
@@ -30,7 +29,7 @@ use crate::{
         random::SecureRandom,
     },
     service::{
-        ports::{AuthorityKind, StateError, StateObject, StateStore, WantedStep},
+        ports::{AuthorityKind, StateError, StateStore, WantedStep},
         published_trust::{PublishedTrust, TrustReceiver},
     },
 };
@@ -66,6 +65,10 @@ enum Touched {
     Nothing,
     Marks,
     Authorities,
+    /// What is kept of other trust domains, of which nothing is published.
+    Kept,
+    /// What is published of other trust domains.
+    Federated,
 }
 
 /// A key goes on signing until the state is written that says that it doesn't.
@@ -257,6 +260,10 @@ impl TermState {
         let was_behind = objects.publish(origin, trust_domain)?;
         let touched = change(&mut objects)?;
         let is_published_anew = objects.publish(origin, trust_domain)? || was_behind;
+        if touched == Touched::Federated && !is_published_anew {
+            objects.trust.raise_sequence();
+        }
+        let is_news = is_published_anew || touched == Touched::Federated;
         let now = clock.now();
         // also what a write has changed whose answer never came
         let is_signing_anew = touched == Touched::Authorities || is_published_anew || !self.signs_by(&objects)?;
@@ -271,11 +278,11 @@ impl TermState {
         if is_published_anew {
             objects.check_room()?;
         }
-        if touched != Touched::Nothing || own_authority.is_some() {
+        if matches!(touched, Touched::Marks | Touched::Authorities) || own_authority.is_some() {
             objects.write_authority(store.as_ref(), *term)?;
         }
         self.handed_out.store(Arc::new(objects.handed_out()));
-        if is_published_anew {
+        if is_news || touched == Touched::Kept {
             objects.write_trust(store.as_ref(), *term)?;
         }
         // whoever signs takes the sequence first, then the authority: what it puts on record is never too new a sequence
@@ -285,7 +292,7 @@ impl TermState {
         if is_signing_anew {
             self.jwt_signer.send_replace(jwt_signer.map(Arc::new));
         }
-        if is_published_anew {
+        if is_news {
             self.trust.send_replace(Some(Arc::new(published)));
         }
         Ok(())
@@ -311,26 +318,22 @@ impl TermState {
         load_trust(self.parts.store.as_ref())?.map(|(_, trust)| trust).ok_or_else(gone)
     }
 
-    /// Reads the trust object, has it changed, writes it if that was done, and puts what is published into effect: of what
-    /// concerns the own authorities nothing may be changed so.
-    pub(super) fn change_trust<E: From<StateError>>(
+    /// Has what is kept of other trust domains changed; `change` says whether it did so. The sequence grows if others are believed
+    /// after it, and not with a partner's own sequence: two that read each other would raise theirs in turn for ever.
+    pub(super) fn change_federation<E: From<StateError>>(
         &self,
         change: impl FnOnce(&mut TrustContent) -> Result<bool, E>,
     ) -> Result<(), E> {
-        let Parts { store, term, changing, trust_domain, settings, .. } = &self.parts;
-        let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = || StateError::Unusable("there is no trust object in the state".into());
-        let (version, mut trust) = load_trust(store.as_ref())?.ok_or_else(gone)?;
-        let federated = trust.federation().bundles()?;
-        if change(&mut trust)? {
-            if trust.federation().bundles()? != federated {
-                trust.raise_sequence();
+        self.change(|objects| {
+            let before = objects.trust.federation().bundles()?;
+            if !change(&mut objects.trust)? {
+                return Ok(Touched::Nothing);
             }
-            let published = trust.published(trust_domain, settings.refresh_hint)?;
-            store.compare_and_swap(StateObject::Trust, version, *term, &encoded(&trust)?)?;
-            self.trust.send_replace(Some(Arc::new(published)));
-        }
-        Ok(())
+            let after = objects.trust.federation().bundles()?;
+            let is_as_before = before.len() == after.len()
+                && before.iter().zip(&after).all(|(before, after)| before.believes_the_same(after));
+            Ok(if is_as_before { Touched::Kept } else { Touched::Federated })
+        })
     }
 }
 

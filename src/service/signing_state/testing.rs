@@ -21,13 +21,15 @@ pub(crate) struct Memory {
     objects: Mutex<HashMap<StateObject, Versioned>>,
     claimed: Mutex<Term>,
     writes_left: AtomicUsize,
+    writes_until_failure: AtomicUsize,
     loses_answers: AtomicBool,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        let (claimed, writes_left) = (Mutex::new(Term::NONE), AtomicUsize::new(usize::MAX));
-        Self { objects: Mutex::default(), claimed, writes_left, loses_answers: AtomicBool::default() }
+        let [writes_left, writes_until_failure] = [usize::MAX; 2].map(AtomicUsize::new);
+        let (objects, claimed) = (Mutex::default(), Mutex::new(Term::NONE));
+        Self { objects, claimed, writes_left, writes_until_failure, loses_answers: AtomicBool::default() }
     }
 }
 
@@ -35,6 +37,16 @@ impl Memory {
     /// So many writes from now on succeed.
     pub(crate) fn dies_after(&self, writes: usize) {
         self.writes_left.store(writes, Ordering::Relaxed);
+    }
+
+    /// Whether nothing can be written since then.
+    pub(crate) fn has_died(&self) -> bool {
+        self.writes_left.load(Ordering::Relaxed) == 0
+    }
+
+    /// After so many writes from now on one fails.
+    pub(crate) fn fails_after(&self, writes: usize) {
+        self.writes_until_failure.store(writes, Ordering::Relaxed);
     }
 
     /// Whether what is written is there, and nobody hears of it.
@@ -78,6 +90,10 @@ impl StateStore for Memory {
         }
         if self.writes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
             return Err(StateError::Io("killed".into()));
+        }
+        if self.writes_until_failure.fetch_sub(1, Ordering::Relaxed) == 0 {
+            self.writes_until_failure.store(usize::MAX, Ordering::Relaxed);
+            return Err(StateError::Io("this write failed".into()));
         }
         let mut objects = self.objects.lock().unwrap();
         let found = objects.get(&object).map_or(0, |stored| stored.version);

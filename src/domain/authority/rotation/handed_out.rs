@@ -1,6 +1,6 @@
 //! The latest ends of what was handed out: by which authority, and with which bundle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::AuthorityId;
 use crate::domain::clock::Timestamp;
@@ -30,10 +30,12 @@ impl HandedOut {
         raise(self.by_sequence.entry(sequence).or_insert(end), end);
     }
 
-    /// Whether nothing would have to be written for such a leaf.
+    /// Whether nothing would have to be written for such a leaf. A mark of an earlier sequence serves as well: whoever goes by a later
+    /// bundle is waited for with those of the earlier one.
     pub fn covers(&self, authority: &str, sequence: u64, end: Timestamp) -> bool {
         let is_covered = |mark: Option<&Timestamp>| mark.is_some_and(|mark| *mark >= end);
-        is_covered(self.by_authority.get(authority)) && is_covered(self.by_sequence.get(&sequence))
+        let earlier = self.by_sequence.range(..=sequence).next_back();
+        is_covered(self.by_authority.get(authority)) && is_covered(earlier.map(|(_, mark)| mark))
     }
 
     /// When the last leaf of this authority ends; `None` if it never signed one.
@@ -50,6 +52,15 @@ impl HandedOut {
     pub fn forget_before(&mut self, now: Timestamp) {
         self.by_authority.retain(|_, end| *end >= now);
         self.by_sequence.retain(|_, end| *end >= now);
+    }
+
+    /// Puts marks of sequences together between which no authority was published first: there may be as many as partners have news,
+    /// and nobody asks for more than what was handed out before `published`.
+    pub fn merge_between(&mut self, published: &BTreeSet<u64>) {
+        for (sequence, end) in std::mem::take(&mut self.by_sequence) {
+            let first = published.range(..=sequence).next_back().copied().unwrap_or_default();
+            raise(self.by_sequence.entry(first).or_insert(end), end);
+        }
     }
 
     /// All marks: of authorities, and of sequences.

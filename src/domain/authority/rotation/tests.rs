@@ -144,13 +144,43 @@ fn what_is_restored_is_right() {
     }
 }
 
+proptest! {
+    #[test]
+    fn marks_that_are_merged_say_the_same_of_every_bundle_with_a_new_authority(
+        handed_out in prop::collection::vec((1..40_u64, 1..100_u64), 0..60),
+        published in prop::collection::btree_set(1..40_u64, 0..5),
+    ) {
+        let mut marks = HandedOut::default();
+        let (mut merged, mut seldom) = (marks.clone(), marks.clone());
+        for (sequence, end) in handed_out {
+            marks.record("a", sequence, at(end));
+            merged.record("a", sequence, at(end));
+            merged.merge_between(&published);
+            if !seldom.covers("a", sequence, at(end)) {
+                seldom.record("a", sequence, at(end));
+                seldom.merge_between(&published);
+            }
+        }
+        prop_assert!(merged.marks().1.count() <= published.len() + 1);
+        for sequence in published {
+            let end = marks.last_end_before_sequence(sequence);
+            prop_assert_eq!(merged.last_end_before_sequence(sequence), end);
+            prop_assert_eq!(seldom.last_end_before_sequence(sequence), end);
+        }
+    }
+}
+
 #[test]
 fn marks_only_rise_and_are_forgotten_when_they_have_passed() {
     let mut marks = HandedOut::default();
     marks.record("a", 1, at(10));
     marks.record("a", 2, at(5));
     assert!(marks.covers("a", 1, at(10)) && marks.covers("a", 2, at(5)) && !marks.covers("a", 2, at(6)));
-    assert!(!marks.covers("b", 1, at(1)) && !marks.covers("a", 3, at(1)));
+    assert!(!marks.covers("b", 1, at(1)) && !marks.covers("a", 0, at(1)));
+    assert!(
+        marks.covers("a", 3, at(5)) && !marks.covers("a", 3, at(6)),
+        "who has a later bundle is waited for as well"
+    );
     assert_eq!((marks.last_end_of("a"), marks.last_end_of("b")), (Some(at(10)), None));
     assert_eq!([1, 2, 3].map(|sequence| marks.last_end_before_sequence(sequence)), [None, Some(at(10)), Some(at(10))]);
     marks.forget_before(at(6));

@@ -24,6 +24,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => kind.prop_map(Happening::Withdraws),
         1 => Just(Happening::FailsOver),
         2 => (0..4_usize).prop_map(Happening::DiesAfter),
+        2 => (0..4_usize).prop_map(Happening::FailsAfter),
+        2 => any::<bool>().prop_map(Happening::Partner),
     ]
 }
 

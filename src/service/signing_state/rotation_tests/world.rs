@@ -11,7 +11,9 @@ use crate::{
         authority::{
             authority_id,
             rotation::{AuthorityId, Evidence, Obstacle, Phase, Reached, Slot, Step, StepRefused},
+            testing::TestRandom,
         },
+        bundle::{Partner, SpiffeBundle},
         jwt::{JwtAuthorities, JwtAuthority, JwtSvid},
     },
     service::{
@@ -57,6 +59,7 @@ pub(super) struct World {
     term: u64,
     clients: Vec<Client>,
     followers: Vec<Follower>,
+    partner_sequence: u64,
     /// Authorities of which it was said that what they signed would be refused.
     refused: Vec<AuthorityId>,
 }
@@ -77,6 +80,10 @@ pub(super) enum Happening {
     FailsOver,
     /// The process is killed at one of its next writes.
     DiesAfter(usize),
+    /// One of its next writes fails, and it lives.
+    FailsAfter(usize),
+    /// A trust domain that is federated has another root, or only another sequence.
+    Partner(bool),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +99,8 @@ impl World {
         let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
         let claimed = claim(&store, &clock, 1).unwrap();
         let (clients, refused) = (Vec::new(), Vec::new());
-        let mut world = Self { store, clock, claimed, term: 1, clients, followers: Vec::new(), refused };
+        let mut world =
+            Self { store, clock, claimed, term: 1, clients, followers: Vec::new(), partner_sequence: 0, refused };
         world.followers = ["agent a", "agent b"].map(|name| Follower::of(name, &world.published())).into();
         world
     }
@@ -274,16 +282,49 @@ impl World {
                 self.store.dies_after(*writes);
                 Ok(())
             }
+            Happening::FailsAfter(writes) => {
+                self.store.fails_after(*writes);
+                Ok(())
+            }
+            Happening::Partner(has_news) => self.partner_changes(*has_news),
         };
         match done {
             Ok(()) | Err(Failed::Refused(_) | Failed::State(StateError::Unusable(_))) => {}
-            Err(Failed::State(StateError::Io(_))) => {
+            Err(Failed::State(StateError::Io(_))) if self.store.has_died() => {
                 self.store.dies_after(usize::MAX);
                 self.fail_over();
             }
+            Err(Failed::State(StateError::Io(_))) => {}
             Err(error) => panic!("{happening:?}: {error}"),
         }
         self.check();
+    }
+
+    /// A trust domain that is federated has another root, or only another sequence.
+    pub(super) fn partner_changes(&mut self, has_news: bool) -> Result<(), Failed> {
+        let trust_domain: TrustDomain = "partner.test".parse().unwrap();
+        self.partner_sequence += 1;
+        let known = self.published().federated.first().map(|bundle| bundle.x509_authorities.clone());
+        let x509_authorities = known.filter(|_| !has_news).unwrap_or_else(|| {
+            let made = SigningAuthority::self_signed(&trust_domain, TTL, self.clock.now(), &TestRandom).unwrap();
+            vec![made.0.certificate().clone()]
+        });
+        let (sequence, jwt_authorities) = (Some(self.partner_sequence), Vec::new());
+        self.keeps(SpiffeBundle { trust_domain, x509_authorities, jwt_authorities, sequence, refresh_hint: None })
+    }
+
+    /// As what was fetched is kept.
+    pub(super) fn keeps(&mut self, bundle: SpiffeBundle) -> Result<(), Failed> {
+        let changed = self.state().change_partners(|partners| {
+            let nothing = Partner { commanded: None, bundle: None, fetched_at: None, bootstrap: None };
+            let partner = partners.entry(bundle.trust_domain.clone()).or_insert(nothing);
+            partner.bundle = Some(bundle);
+            Ok::<_, PartnersError>(())
+        });
+        changed.map_err(|error| match error {
+            PartnersError::State(error) => Failed::State(error),
+            error => panic!("{error}"),
+        })
     }
 
     /// What comes next for one that stands there.

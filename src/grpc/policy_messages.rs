@@ -255,7 +255,7 @@ pub(super) fn preview(preview: &PolicyPreview, trust_domain: &TrustDomain) -> Pr
 
 fn plan_of_one(namespace: &Arc<NamespacePlan>) -> Arc<GatewayPlan> {
     let namespaces = [(Arc::clone(&namespace.name), Arc::clone(namespace))].into();
-    Arc::new(GatewayPlan { revision: 0, namespaces, gateways: BTreeMap::new() })
+    Arc::new(GatewayPlan { revision: 0, namespaces, gateways: BTreeMap::new(), must_withdraw: false })
 }
 
 fn service(policy: &ServicePolicy, trust_domain: &TrustDomain, beside: &Beside) -> Service {
@@ -545,7 +545,8 @@ mod tests {
             carriers: [].into(),
             conditions: [].into(),
         };
-        let plan = Arc::new(GatewayPlan { revision: 1, namespaces, gateways: [(gateway, Arc::new(state))].into() });
+        let gateways = [(gateway, Arc::new(state))].into();
+        let plan = Arc::new(GatewayPlan { revision: 1, namespaces, gateways, must_withdraw: false });
         let beside = Beside { plan: Some(plan), ..Beside::default() };
         let newest = Told { beside, ..before.clone() };
         let messages = update(&publisher(), Reader::Operator, Some(&before), &newest);

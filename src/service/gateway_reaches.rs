@@ -127,7 +127,7 @@ mod tests {
         });
         let namespace = NamespacePlan { name: "app".into(), services: services.collect() };
         let namespaces = [(Arc::from("app"), Arc::new(namespace))].into();
-        Arc::new(GatewayPlan { revision: 1, namespaces, gateways: states.collect() })
+        Arc::new(GatewayPlan { revision: 1, namespaces, gateways: states.collect(), must_withdraw: false })
     }
 
     fn of(reaches: &GatewayReaches, id: &str) -> String {

@@ -198,6 +198,7 @@ impl PolicyObjects {
             }
         }
         let mut ledger = self.ledger();
+        ledger.withdraw(plan.must_withdraw, now);
         for (name, wanted) in changes {
             ledger.want(&name, wanted, now);
         }

@@ -153,7 +153,7 @@ fn plan(gateways: &[&[&str]]) -> Option<Arc<GatewayPlan>> {
     };
     let gateways = names.into_iter().zip(gateways).map(state).collect();
     let namespaces = [("n".into(), Arc::new(NamespacePlan { name: "n".into(), services }))].into();
-    Some(Arc::new(GatewayPlan { revision: 1, namespaces, gateways }))
+    Some(Arc::new(GatewayPlan { revision: 1, namespaces, gateways, must_withdraw: false }))
 }
 
 #[tokio::test(start_paused = true)]

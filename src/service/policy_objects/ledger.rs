@@ -10,6 +10,7 @@ mod entry;
 mod flow;
 mod order;
 mod places;
+mod queue;
 mod sight;
 mod turns;
 
@@ -21,9 +22,11 @@ use std::{
 
 pub(super) use self::entry::{Todo, Trouble};
 use self::{
-    entry::{Entry, Rank, State},
+    entry::{Entry, State},
     flow::Flow,
+    order::Rank,
     places::Places,
+    queue::Queue,
     turns::Turns,
 };
 use super::ports::{ObjectKey, Print, Removed, SeenObject, Wanted, WriteError};
@@ -41,8 +44,9 @@ pub(super) struct Ledger {
     listed: BTreeMap<ObjectKind, Box<str>>,
     /// Whether it is known what is wanted.
     is_planned: bool,
-    /// What may have to be done now, those last that failed last.
-    now: BTreeSet<(u64, Rank, ObjectKey)>,
+    /// Whether every policy that is there must go, and at once.
+    must_withdraw: bool,
+    now: Queue,
     /// How many have failed.
     failures: u64,
     later: BTreeSet<(BootInstant, ObjectKey)>,
@@ -85,6 +89,15 @@ impl Ledger {
         }
     }
 
+    /// Whether no policy may be there any longer than it takes to remove it.
+    pub(super) fn withdraw(&mut self, must_withdraw: bool, now: BootInstant) {
+        if self.must_withdraw != must_withdraw {
+            self.must_withdraw = must_withdraw;
+            let policies: Vec<ObjectKey> = self.keys_of(ObjectKind::BackendTlsPolicy).cloned().collect();
+            policies.iter().for_each(|key| self.attend(key, now));
+        }
+    }
+
     /// It is known now what is wanted in all namespaces, those of which nothing was said included: nothing there.
     pub(super) fn planned(&mut self, now: BootInstant) {
         if !self.is_planned {
@@ -100,8 +113,8 @@ impl Ledger {
             entry.suspend(key.kind);
         }
         self.entries.retain(|_, entry| !entry.is_empty());
-        self.is_planned = false;
-        self.now.clear();
+        (self.is_planned, self.must_withdraw) = (false, false);
+        self.now = Queue::default();
         self.later.clear();
         self.flows.clear();
         self.places = Places::default();
@@ -118,7 +131,7 @@ impl Ledger {
                 self.queue(&key);
             }
         }
-        let waiting = self.now.len();
+        let waiting = self.now.in_turn();
         let mut kept = Vec::new();
         let mut found = None;
         while let Some((failure, rank, key)) = self.now.pop_first() {
@@ -126,7 +139,7 @@ impl Ledger {
                 kept.push((failure, rank, key));
                 continue;
             }
-            match self.entries.get(&key).and_then(|entry| entry.due()) {
+            match self.entries.get(&key).and_then(Entry::due) {
                 Some(due) if due > now => drop(self.later.insert((due, key))),
                 _ => {
                     found = self.begin(&key, now);
@@ -136,7 +149,7 @@ impl Ledger {
                 }
             }
         }
-        self.now.extend(kept);
+        kept.into_iter().for_each(|(failure, rank, key)| self.now.put(&key, failure, rank));
         found
     }
 
@@ -145,9 +158,9 @@ impl Ledger {
         if !self.may_write() {
             return None;
         }
-        let waiting = self.now.len();
+        let waiting = self.now.in_turn();
         let mut first = self.later.first().map(|(due, _)| *due);
-        for (_, _, key) in &self.now {
+        for key in self.now.keys() {
             let opens = self.opens_at(key, waiting, now);
             if opens.is_some_and(|opens| opens <= now) {
                 return opens;
@@ -161,8 +174,10 @@ impl Ledger {
     pub(super) fn done(&mut self, key: &ObjectKey, outcome: Outcome, now: BootInstant) {
         self.revision += 1;
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if entry.routed().is_some() {
+        if entry.has_turn() {
             self.turns.end(matches!(outcome, Outcome::Applied(_) | Outcome::Removed(_)), now);
+        } else if entry.routed().is_some() {
+            self.turns.passed_by(now);
         }
         self.places.leave(&key.object.namespace);
         let flow = self.flows.entry(key.kind).or_default();
@@ -217,7 +232,8 @@ impl Ledger {
         let flow = self.flows.get(&key.kind);
         let open = flow.map_or(Some(now), |flow| flow.opens_at(namespace, now))?;
         let is_routed = self.entries.get(key).is_some_and(|entry| entry.routed().is_some());
-        Some(if is_routed { open.max(self.turns.next(waiting, now)) } else { open })
+        let takes_turn = is_routed && self.rank(key).is_some_and(Rank::takes_turn);
+        Some(if takes_turn { open.max(self.turns.next(waiting, now)) } else { open })
     }
 
     fn may_write(&self) -> bool {
@@ -248,16 +264,17 @@ impl Ledger {
     }
 
     fn begin(&mut self, key: &ObjectKey, now: BootInstant) -> Option<Todo> {
-        if self.is_blocked(key) {
-            return None;
-        }
+        let takes_turn = self.rank(key).filter(|_| !self.is_blocked(key))?.takes_turn();
         let entry = self.entries.get_mut(key)?;
-        let (service, will_be_used) = (entry.routed().cloned(), entry.will_be_used());
-        let todo = entry.begin(key, now)?;
-        if let Some(name) = service {
-            let service = ObjectName { namespace: Arc::clone(&key.object.namespace), name };
-            self.turns.begin(service, will_be_used, now);
+        match entry.routed().cloned() {
+            Some(name) if takes_turn => {
+                let service = ObjectName { namespace: Arc::clone(&key.object.namespace), name };
+                self.turns.begin(service, entry.will_be_used(), now);
+            }
+            Some(_) => self.turns.passed_by(now),
+            None => {}
         }
+        let todo = entry.begin(key, takes_turn && entry.routed().is_some(), now);
         self.places.take(&key.object.namespace);
         self.flows.entry(key.kind).or_default().begin(&key.object.namespace);
         Some(todo)
@@ -289,9 +306,9 @@ impl Ledger {
     }
 
     fn queue(&mut self, key: &ObjectKey) {
-        let Some(entry) = self.entries.get(key) else { return };
-        if let Some(rank) = entry.rank(key.kind) {
-            self.now.insert((entry.failed, rank, key.clone()));
+        match self.rank(key).zip(self.entries.get(key)) {
+            Some((rank, entry)) => self.now.put(key, entry.failed, rank),
+            None => self.now.remove(key),
         }
     }
 

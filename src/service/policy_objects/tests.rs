@@ -1,8 +1,11 @@
 //! How fast policies are written by who has nobody to hear. Time is paused: it jumps to the next thing that is due.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use super::*;
 use crate::{
@@ -14,7 +17,6 @@ use crate::{
     service::{ports::BoxFuture, readiness::Readiness},
 };
 
-const SERVICES: usize = 5;
 /// Until the next policy may be written where nobody says that the one before is used.
 const INTERVAL: Duration = Duration::from_millis(150);
 /// For how long it is waited for somebody who may say so.
@@ -22,7 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Takes everything at once.
 #[derive(Default)]
-struct Willing(AtomicU64);
+struct Willing {
+    applied: Mutex<Vec<ObjectKey>>,
+    removed: Mutex<Vec<ObjectKey>>,
+}
 
 struct PausedClock(Instant);
 
@@ -37,13 +42,19 @@ impl Clock for PausedClock {
 }
 
 impl GatewayObjects for Willing {
-    fn print(&self, _wanted: &Wanted) -> Print {
-        Print([7; 32])
+    fn print(&self, wanted: &Wanted) -> Print {
+        let mut hasher = DefaultHasher::new();
+        format!("{wanted:?}").hash(&mut hasher);
+        let mut print = [0; 32];
+        print[..8].copy_from_slice(&hasher.finish().to_be_bytes());
+        Print(print)
     }
 
     fn apply<'a>(&'a self, wanted: &'a Wanted, _: Option<&'a str>) -> BoxFuture<'a, Result<SeenObject, WriteError>> {
+        let mut applied = self.applied.lock().unwrap();
+        applied.push(wanted.key.clone());
         let seen = SeenObject {
-            version: (self.0.fetch_add(1, Ordering::Relaxed) + 1).to_string().into(),
+            version: applied.len().to_string().into(),
             uid: "u".into(),
             print: self.print(wanted),
             ours: true,
@@ -55,76 +66,142 @@ impl GatewayObjects for Willing {
         Box::pin(async { Ok(seen) })
     }
 
-    fn remove<'a>(&'a self, _: &'a ObjectKey, _: Option<&'a SeenObject>) -> BoxFuture<'a, Result<Removed, WriteError>> {
+    fn remove<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        _: Option<&'a SeenObject>,
+    ) -> BoxFuture<'a, Result<Removed, WriteError>> {
+        self.removed.lock().unwrap().push(key.clone());
         Box::pin(async { Ok(Removed::Gone) })
     }
 }
 
-/// Services to which a Route leads from one Gateway with that many pods.
-fn plan(pods: usize) -> GatewayPlan {
-    let gateway = ObjectName::new("edge", "public");
-    let services = (0..SERVICES).map(|number| {
-        let service = ObjectName::new("app", &format!("s{number}"));
-        let verification = Verification::Sds(SdsUrl::Unix);
+fn edge() -> ObjectName {
+    ObjectName::new("edge", "public")
+}
+
+/// Services to which a Route leads.
+fn namespace(name: &str, services: usize, verification: &Verification) -> NamespacePlan {
+    let services = (0..services).map(|number| {
+        let service = ObjectName::new(name, &format!("s{number}"));
+        let verification = verification.clone();
         let policy = DesiredPolicy { service: service.clone(), owner: "u".into(), verification, is_routed: true };
         let plan = ServicePlan {
             service: service.clone(),
-            gateways: [gateway.clone()].into(),
-            routed: [gateway.clone()].into(),
+            gateways: [edge()].into(),
+            routed: [edge()].into(),
             policy: Some(policy),
             uptake: None,
             conditions: [].into(),
         };
         (service.name, Arc::new(plan))
     });
-    let namespace = NamespacePlan { name: "app".into(), services: services.collect() };
-    let carriers = (pods > 0).then(|| ("edge/envoy".parse().unwrap(), [gateway.clone()].into())).into_iter().collect();
-    let state =
-        GatewayState { gateway: gateway.clone(), uid: "g".into(), is_ready: true, carriers, conditions: [].into() };
+    NamespacePlan { name: name.into(), services: services.collect() }
+}
+
+/// One Gateway with that many pods.
+fn plan(pods: usize, namespaces: impl IntoIterator<Item = NamespacePlan>) -> GatewayPlan {
+    let carriers = (pods > 0).then(|| ("edge/envoy".parse().unwrap(), [edge()].into())).into_iter().collect();
+    let state = GatewayState { gateway: edge(), uid: "g".into(), is_ready: true, carriers, conditions: [].into() };
     GatewayPlan {
         revision: 1,
-        namespaces: [("app".into(), Arc::new(namespace))].into(),
-        gateways: [(gateway, Arc::new(state))].into(),
+        namespaces: namespaces.into_iter().map(|plan| (Arc::clone(&plan.name), Arc::new(plan))).collect(),
+        gateways: [(edge(), Arc::new(state))].into(),
+        must_withdraw: false,
     }
 }
 
-/// How long it takes to write all of them while nobody says anything.
-async fn time_beside(pods: usize, has_ready_pods: bool) -> Duration {
-    let trust_domain: TrustDomain = "cluster.local".parse().unwrap();
-    let (begin, metrics) = (Instant::now(), Arc::new(Metrics::default()));
-    let objects = Arc::new(PolicyObjects::new(
-        trust_domain.clone(),
-        Arc::new(Willing::default()),
-        Uptake {
-            enforcement: Arc::new(PolicyEnforcement::new(trust_domain)),
-            has_ready_pods: Box::new(move |_service| has_ready_pods),
-        },
-        (Arc::new(PausedClock(begin)), metrics),
-    ));
-    for kind in [ObjectKind::ConfigMap, ObjectKind::BackendTlsPolicy] {
-        objects.see(Seen::Listed { kind, version: Box::default(), objects: Vec::new() });
+/// An active that is told nothing of what proxies use.
+struct Active {
+    cluster: Arc<Willing>,
+    plans: watch::Sender<Option<Arc<GatewayPlan>>>,
+    _running: JoinHandle<()>,
+}
+
+impl Active {
+    fn new(first: GatewayPlan, has_ready_pods: bool) -> Self {
+        let trust_domain: TrustDomain = "cluster.local".parse().unwrap();
+        let cluster = Arc::new(Willing::default());
+        let objects = Arc::new(PolicyObjects::new(
+            trust_domain.clone(),
+            Arc::<Willing>::clone(&cluster),
+            Uptake {
+                enforcement: Arc::new(PolicyEnforcement::new(trust_domain)),
+                has_ready_pods: Box::new(move |_service| has_ready_pods),
+            },
+            (Arc::new(PausedClock(Instant::now())), Arc::new(Metrics::default())),
+        ));
+        for kind in [ObjectKind::ConfigMap, ObjectKind::BackendTlsPolicy] {
+            objects.see(Seen::Listed { kind, version: Box::default(), objects: Vec::new() });
+        }
+        let (plans, plan) = watch::channel(Some(Arc::new(first)));
+        let running = tokio::spawn(async move {
+            let (_term, terms) = watch::channel(Some(()));
+            let (_roots, roots) = watch::channel(Some(Arc::new(authority().bundle().clone())));
+            let latch = Readiness::default().latch("objects", "nothing");
+            match objects.run(terms, |&()| roots.clone(), plan, latch).await {}
+        });
+        Self { cluster, plans, _running: running }
     }
-    let (_term, terms) = watch::channel(Some(()));
-    let (_plan, plans) = watch::channel(Some(Arc::new(plan(pods))));
-    let (_roots, roots) = watch::channel(Some(Arc::new(authority().bundle().clone())));
-    let latch = Readiness::default().latch("objects", "nothing");
-    let written = Arc::clone(&objects);
-    let running = tokio::spawn(async move { objects.run(terms, |&()| roots.clone(), plans, latch).await });
-    let right = || written.ledger().counts(ObjectKind::BackendTlsPolicy).right;
-    while right() < SERVICES {
-        assert!(begin.elapsed() < Duration::from_secs(300), "{} policies", right());
-        sleep(Duration::from_millis(10)).await;
+
+    fn plan(&self, plan: GatewayPlan) {
+        self.plans.send_replace(Some(Arc::new(plan)));
     }
-    running.abort();
-    begin.elapsed()
+
+    /// How long it takes until so many of them were written, or removed.
+    async fn time(&self, done: impl Fn(&Willing) -> &Mutex<Vec<ObjectKey>>, namespace: &str, count: usize) -> Duration {
+        let begin = Instant::now();
+        let is_one = |key: &&ObjectKey| key.kind == ObjectKind::BackendTlsPolicy && &*key.object.namespace == namespace;
+        let found = || done(&self.cluster).lock().unwrap().iter().filter(is_one).count();
+        while found() < count {
+            assert!(begin.elapsed() < Duration::from_secs(900), "{} of {count} policies in {namespace}", found());
+            sleep(Duration::from_millis(10)).await;
+        }
+        begin.elapsed()
+    }
+}
+
+fn by_sds(name: &str, services: usize) -> NamespacePlan {
+    namespace(name, services, &Verification::Sds(SdsUrl::Unix))
+}
+
+fn accepting(accounts: &[&str]) -> NamespacePlan {
+    let accounts = accounts.iter().map(|account| account.parse().unwrap()).collect();
+    namespace("z", 1, &Verification::Portable(accounts))
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_is_waited_for_where_gateways_or_services_have_no_pods() {
+    const SERVICES: usize = 5;
     let shortest = INTERVAL * (u32::try_from(SERVICES).unwrap() - 1);
-    for without in [time_beside(0, true).await, time_beside(1, false).await] {
-        assert!(without >= shortest && without < PATIENCE, "{without:?}");
+    for (pods, has_ready_pods) in [(0, true), (1, false), (1, true)] {
+        let active = Active::new(plan(pods, [by_sds("app", SERVICES)]), has_ready_pods);
+        let time = active.time(|cluster| &cluster.applied, "app", SERVICES).await;
+        assert!(time >= shortest && (time >= PATIENCE) == (pods == 1 && has_ready_pods), "{time:?}");
     }
-    let with = time_beside(1, true).await;
-    assert!(with >= PATIENCE, "{with:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn identities_are_written_while_a_hundred_services_wait_for_a_proxy_that_says_nothing() {
+    let active = Active::new(plan(1, [accepting(&["z/old"])]), true);
+    active.time(|cluster| &cluster.applied, "z", 1).await;
+    active.plan(plan(1, [accepting(&["z/old"]), by_sds("a", 100)]));
+    active.time(|cluster| &cluster.applied, "a", 2).await;
+    active.plan(plan(1, [accepting(&["z/new", "z/old"]), by_sds("a", 100)]));
+    let time = active.time(|cluster| &cluster.applied, "z", 2).await;
+    assert!(time < Duration::from_secs(1), "{time:?}");
+    let others = active.time(|cluster| &cluster.applied, "a", 3).await;
+    assert!(others > PATIENCE / 2, "{others:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_sidecars_may_follow_is_gone_at_once_whatever_proxies_say() {
+    const SERVICES: usize = 200;
+    let active = Active::new(plan(1, [by_sds("app", SERVICES)]), true);
+    active.time(|cluster| &cluster.applied, "app", SERVICES).await;
+    active.plan(plan(1, [by_sds("app", SERVICES - 1)]));
+    active.time(|cluster| &cluster.removed, "app", 1).await;
+    active.plan(GatewayPlan { must_withdraw: true, ..plan(1, []) });
+    let time = active.time(|cluster| &cluster.removed, "app", SERVICES).await;
+    assert!(time < Duration::from_secs(2), "{time:?}");
 }

@@ -202,7 +202,7 @@ impl GatewayIndex {
         let namespaces = changed_namespaces(outlook, policies, seen.as_deref(), &before, touched);
         let upstreams = Upstreams { backends: &self.backends, attached: &self.attached, policies };
         let gateways = gateway_state::states(outlook, upstreams, &self.pods, &before.gateways);
-        let newest = before.changed_by(namespaces, gateways);
+        let newest = before.changed_by(namespaces, gateways, control_planes.istio.must_remove());
         self.current = Some(Arc::clone(&newest));
         Some(newest)
     }
@@ -333,15 +333,17 @@ fn namespace_plan(
 impl GatewayPlan {
     /// Of which the first one to be given out is a change, even if there is nothing.
     const fn before_the_first() -> Self {
-        Self { revision: 0, namespaces: BTreeMap::new(), gateways: BTreeMap::new() }
+        Self { revision: 0, namespaces: BTreeMap::new(), gateways: BTreeMap::new(), must_withdraw: false }
     }
 
     fn changed_by(
         self: Arc<Self>,
         changed: Vec<(Arc<str>, Option<Arc<NamespacePlan>>)>,
         gateways: BTreeMap<ObjectName, Arc<super::GatewayState>>,
+        must_withdraw: bool,
     ) -> Arc<Self> {
-        if changed.is_empty() && gateways == self.gateways && self.revision > 0 {
+        let is_same = changed.is_empty() && gateways == self.gateways && must_withdraw == self.must_withdraw;
+        if is_same && self.revision > 0 {
             return self;
         }
         let mut namespaces = self.namespaces.clone();
@@ -351,7 +353,7 @@ impl GatewayPlan {
                 None => namespaces.remove(&name),
             };
         }
-        Arc::new(Self { revision: self.revision + 1, namespaces, gateways })
+        Arc::new(Self { revision: self.revision + 1, namespaces, gateways, must_withdraw })
     }
 }
 

@@ -33,6 +33,8 @@ pub struct GatewayPlan {
     pub namespaces: BTreeMap<Arc<str>, Arc<NamespacePlan>>,
     /// Each Gateway but Istio's own.
     pub gateways: BTreeMap<ObjectName, Arc<GatewayState>>,
+    /// Whether policies that are there must go at once, as the mesh's own sidecars may follow them. Then none is to be anywhere.
+    pub must_withdraw: bool,
 }
 
 /// What is to be in a namespace.
@@ -146,7 +148,9 @@ pub struct GatewayState {
 
 impl PartialEq for GatewayPlan {
     fn eq(&self, other: &Self) -> bool {
-        self.namespaces == other.namespaces && self.gateways == other.gateways
+        self.namespaces == other.namespaces
+            && self.gateways == other.gateways
+            && self.must_withdraw == other.must_withdraw
     }
 }
 

@@ -235,7 +235,8 @@ impl World {
         let accounts = policy.iter().flat_map(|policy| policy.accounts.iter());
         let identities: Vec<&str> = accounts.map(crate::domain::identity::ServiceAccount::name).collect();
         let objects = plan.namespaces.get("app").map(|namespace| namespace.objects()).unwrap_or_default();
-        let objects: Vec<String> = objects.iter().map(written).collect();
+        let withdrawn = plan.must_withdraw.then(|| "withdraw".to_owned());
+        let objects: Vec<String> = objects.iter().map(written).chain(withdrawn).collect();
         let mut conditions = String::new();
         for condition in plan.service("app", "svc").iter().flat_map(|service| service.conditions.iter()) {
             said(condition);

@@ -39,6 +39,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 struct UnderWay {
     kind: Kind,
+    has_turn: bool,
     /// The newest version of the object that was seen since: the answer may be older.
     seen: Option<Box<str>>,
 }
@@ -72,16 +73,6 @@ pub(in crate::service::policy_objects) enum Todo {
 struct Removed {
     uid: Box<str>,
     version: Box<str>,
-}
-
-/// What is done first. What holds roots comes before policies, and both before what is removed. A Secret goes soon after its policy:
-/// whoever takes over does not see that it is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
-    ApplyRoots,
-    ApplyPolicy,
-    RemoveRoots,
-    RemovePolicy,
 }
 
 /// What is not right with an object, and will not be at once.
@@ -256,14 +247,9 @@ impl Entry {
         }
     }
 
-    pub(super) fn rank(&self, kind: ObjectKind) -> Option<Rank> {
-        let rank = match (kind, self.wanted.is_some()) {
-            (ObjectKind::BackendTlsPolicy, true) => Rank::ApplyPolicy,
-            (ObjectKind::BackendTlsPolicy, false) => Rank::RemovePolicy,
-            (ObjectKind::ConfigMap | ObjectKind::SdsSecret, true) => Rank::ApplyRoots,
-            (ObjectKind::ConfigMap | ObjectKind::SdsSecret, false) => Rank::RemoveRoots,
-        };
-        (self.under_way.is_none() && self.is_pending(kind)).then_some(rank)
+    /// Whether there is something to be done that has not begun.
+    pub(super) fn is_waiting(&self, kind: ObjectKind) -> bool {
+        self.under_way.is_none() && self.is_pending(kind)
     }
 
     /// Whether it is not as it is to be, and can be made so.
@@ -288,6 +274,20 @@ impl Entry {
         self.attempts.due(LONGEST_IN_VAIN).max(stays_until)
     }
 
+    /// Of a policy: whether it is there with the roots that it is to have, in a ConfigMap. Then gateways go by it, and what differs is
+    /// whom they are to accept.
+    pub(super) fn differs_in_identities(&self) -> bool {
+        let roots = self.wanted.as_ref().and_then(|(wanted, _)| wanted.needs());
+        roots.is_some_and(|roots| roots.kind == ObjectKind::ConfigMap) && self.needs() == roots
+    }
+
+    /// Of a policy: whether it is right and names this Secret, and no gateway says that it can't use it.
+    pub(super) fn vouches_for(&self, secret: &ObjectKey) -> bool {
+        self.is_right()
+            && self.needs() == Some(secret)
+            && !matches!(&self.state, State::Present(seen) if seen.is_unusable)
+    }
+
     /// Whose roots it has, if it is a policy of ours that is there.
     pub(super) fn needs(&self) -> Option<&ObjectKey> {
         match &self.state {
@@ -296,8 +296,8 @@ impl Entry {
         }
     }
 
-    pub(super) fn begin(&mut self, key: &ObjectKey, now: BootInstant) -> Option<Todo> {
-        self.rank(key.kind)?;
+    /// `has_turn`: others wait until it is done and taken in.
+    pub(super) fn begin(&mut self, key: &ObjectKey, has_turn: bool, now: BootInstant) -> Todo {
         let (seen, was_seen) = match &self.state {
             State::Present(seen) => (Some(seen), Some(seen)),
             State::Presumed(seen) => (None, seen.as_ref()),
@@ -314,8 +314,13 @@ impl Entry {
             }
         };
         self.attempts.begin(now);
-        self.under_way = Some(UnderWay { kind, seen: None });
-        Some(todo)
+        self.under_way = Some(UnderWay { kind, has_turn, seen: None });
+        todo
+    }
+
+    /// Whether what is under way has begun when it was its turn.
+    pub(super) fn has_turn(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| under_way.has_turn)
     }
 
     pub(super) fn end(&mut self, ended: Result<(), WriteError>) {

@@ -1,3 +1,4 @@
+mod ahead;
 mod any_order;
 mod failures;
 mod sights;
@@ -162,6 +163,15 @@ impl Model {
                 told.push(key);
             }
             assert!(told.len() < 1000, "it never ends: {:?}", self.done);
+        }
+        std::mem::take(&mut self.done)
+    }
+
+    /// Does all that may be done by now.
+    fn step(&mut self) -> Vec<String> {
+        while let Some(todo) = self.ledger.next(self.now) {
+            let (key, outcome) = self.perform(todo);
+            self.ledger.done(&key, outcome, self.now);
         }
         std::mem::take(&mut self.done)
     }

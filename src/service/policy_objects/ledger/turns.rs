@@ -72,6 +72,11 @@ impl Turns {
         self.free_at = self.free_at.max(Some(now.plus(pause)));
     }
 
+    /// One begins or ends that waits for nobody. Who comes next waits for it as for any other.
+    pub(super) fn passed_by(&mut self, now: BootInstant) {
+        self.free_at = self.free_at.max(Some(now.plus(INTERVAL)));
+    }
+
     /// What is to be heard.
     pub(in crate::service::policy_objects) const fn awaited(&self) -> Option<&(ObjectName, bool)> {
         self.awaited.as_ref()

@@ -223,6 +223,7 @@ impl World {
             Event::List => self.list(),
             Event::TakeOver(comes_to_something) => self.take_over(comes_to_something, false),
             Event::Restart(comes_to_something) => self.take_over(comes_to_something, true),
+            Event::Withdraw(is_so) => self.ledger.withdraw(is_so, self.now),
             Event::Begin => drop(self.begin()),
             _ if count == 0 => {}
             Event::Serve(which, fails) => {
@@ -278,11 +279,12 @@ impl World {
     }
 
     /// All that is to be done in that time, with everything seen at once, while writes of one object fail.
-    fn settle(&mut self, within: Duration, cursed: Option<&(ObjectKey, Failure)>) -> usize {
+    fn settle(&mut self, within: Duration, cursed: Option<&(ObjectKey, Failure)>) -> Vec<Todo> {
         let end = self.now.plus(within);
-        let mut written = 0;
+        let mut written = Vec::new();
         loop {
-            while !self.under_way.is_empty() {
+            while let Some((todo, _)) = self.under_way.first() {
+                written.push(todo.clone());
                 match cursed.filter(|(key, _)| key == key_of(&self.under_way[0].0)) {
                     Some((key, failure)) => {
                         let mut failure = *failure;
@@ -296,20 +298,22 @@ impl World {
                     }
                     None => self.end(0),
                 }
-                written += 1;
             }
             self.echo(usize::MAX);
             if self.now > end || !self.begin() {
                 return written;
             }
-            assert!(written < 2000, "it never ends");
+            assert!(written.len() < 2000, "it never ends");
         }
+    }
+
+    fn wanted(&self) -> impl Iterator<Item = (Wanted, Print)> {
+        (0..).zip(self.plans).flat_map(|(namespace, which)| plan(namespace, which))
     }
 
     /// What differs from the plans, but for some.
     fn wrong(&self, is_excused: impl Fn(&ObjectKey) -> bool) -> Vec<String> {
-        let all = (0..).zip(self.plans).flat_map(|(namespace, which)| plan(namespace, which));
-        let expected: BTreeMap<ObjectKey, Print> = all.map(|(wanted, print)| (wanted.key, print)).collect();
+        let expected: BTreeMap<ObjectKey, Print> = self.wanted().map(|(wanted, print)| (wanted.key, print)).collect();
         let keys = self.objects.keys().chain(expected.keys()).collect::<BTreeSet<_>>().into_iter();
         let found = |key: &ObjectKey| self.objects.get(key).map(|object| object.print);
         let is_leftover = |key: &ObjectKey| self.unheard.contains(key) && !expected.contains_key(key);
@@ -340,6 +344,7 @@ proptest! {
         events in prop::collection::vec(event(), 0..80),
         last in (0..PLANS, 0..PLANS),
         cursed in prop::option::of((0_u8..2, 0..TARGETS, failure())),
+        is_new: bool,
     ) {
         let mut world = World::new();
         events.into_iter().for_each(|event| world.take(event));
@@ -360,6 +365,17 @@ proptest! {
         world.list();
         world.want(0, last.0);
         world.want(1, last.1);
-        prop_assert_eq!(world.settle(Duration::MAX, None), 0);
+        prop_assert_eq!(world.settle(Duration::MAX, None), []);
+        // but that whoever takes over can't see Secrets
+        world.take_over(false, is_new);
+        let again = world.settle(Duration::MAX, None);
+        let mut applied: Vec<&ObjectKey> = again.iter().map(key_of).collect();
+        applied.sort();
+        prop_assert!(again.iter().all(|todo| matches!(todo, Todo::Apply { .. })), "{again:?}");
+        let keys = world.wanted().map(|(wanted, _)| wanted.key);
+        let secrets: BTreeSet<ObjectKey> = keys.filter(|key| key.kind == ObjectKind::SdsSecret).collect();
+        prop_assert_eq!(applied, secrets.iter().collect::<Vec<_>>());
+        let wrong = world.wrong(|_| false);
+        prop_assert!(wrong.is_empty(), "{wrong:?}");
     }
 }

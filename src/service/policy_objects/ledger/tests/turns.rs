@@ -95,15 +95,6 @@ fn by_sds(names: &[&str]) -> Vec<(Wanted, Print)> {
     names.iter().flat_map(objects).collect()
 }
 
-/// Does all that may be done by now.
-fn step(model: &mut Model) -> Vec<String> {
-    while let Some(todo) = model.ledger.next(model.now) {
-        let (key, outcome) = model.perform(todo);
-        model.ledger.done(&key, outcome, model.now);
-    }
-    std::mem::take(&mut model.done)
-}
-
 fn wait(model: &mut Model, millis: u64) {
     model.now = model.now.plus(Duration::from_millis(millis));
 }
@@ -113,30 +104,30 @@ fn where_proxies_are_heard_the_next_waits_for_them() {
     let mut model = Model::new();
     model.want(by_sds(&["a", "b", "c"]));
     let first = ["apply Secret app/a", "apply Secret app/b", "apply Secret app/c", "apply BackendTLSPolicy app/a"];
-    assert_eq!(step(&mut model), first);
+    assert_eq!(model.step(), first);
     assert!(model.ledger.turns.awaited().unwrap().1);
     wait(&mut model, 19_900);
-    assert!(step(&mut model).is_empty(), "nothing was heard");
+    assert!(model.step().is_empty(), "nothing was heard");
     model.ledger.turns.heard(model.now);
     wait(&mut model, 999);
-    assert!(step(&mut model).is_empty(), "who is slow has a longer margin");
+    assert!(model.step().is_empty(), "who is slow has a longer margin");
     wait(&mut model, 1);
-    assert_eq!(step(&mut model), ["apply BackendTLSPolicy app/b"]);
+    assert_eq!(model.step(), ["apply BackendTLSPolicy app/b"]);
     // from now on nobody is heard
     wait(&mut model, 20_000);
-    assert_eq!(step(&mut model), ["apply BackendTLSPolicy app/c"]);
+    assert_eq!(model.step(), ["apply BackendTLSPolicy app/c"]);
     model.want(Vec::new());
     wait(&mut model, 19_900);
-    assert!(step(&mut model).is_empty(), "proxies may be stuck: they are given time");
+    assert!(model.step().is_empty(), "proxies may be stuck: they are given time");
     wait(&mut model, 100);
-    assert_eq!(step(&mut model), ["remove BackendTLSPolicy app/a"]);
+    assert_eq!(model.step(), ["remove BackendTLSPolicy app/a"]);
     assert!(!model.ledger.turns.awaited().unwrap().1);
     wait(&mut model, 20);
     model.ledger.turns.heard(model.now);
     wait(&mut model, 100);
-    assert_eq!(step(&mut model), ["remove BackendTLSPolicy app/b"]);
+    assert_eq!(model.step(), ["remove BackendTLSPolicy app/b"]);
     wait(&mut model, 1_880);
-    assert_eq!(step(&mut model), ["remove Secret app/a"]);
+    assert_eq!(model.step(), ["remove Secret app/a"]);
 }
 
 #[test]
@@ -145,14 +136,14 @@ fn nobody_holds_up_the_others_for_long_and_who_is_stuck_is_given_time_again_and_
         let mut model = Model::new();
         let names: Vec<String> = (0..70).map(|number| format!("{number:02}")).collect();
         model.want(by_sds(&names.iter().map(String::as_str).collect::<Vec<_>>()));
-        step(&mut model);
+        model.step();
         let mut pauses = Vec::new();
         for number in 1..names.len() {
             let begin = model.now;
             if is_every_second_heard && number % 2 == 0 {
                 model.ledger.turns.heard(model.now);
             }
-            while step(&mut model).is_empty() {
+            while model.step().is_empty() {
                 wait(&mut model, 1000);
             }
             pauses.push(model.now.since(begin).as_secs());

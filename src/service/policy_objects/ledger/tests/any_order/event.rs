@@ -21,6 +21,8 @@ pub(super) enum Event {
     TakeOver(bool),
     /// The same, by one that has just been started.
     Restart(bool),
+    /// Whether policies must go at once.
+    Withdraw(bool),
     Begin,
     /// The API server does one of those under way, or fails.
     Serve(Index, Option<Failure>),
@@ -63,6 +65,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::List),
         1 => any::<bool>().prop_map(Event::TakeOver),
         1 => any::<bool>().prop_map(Event::Restart),
+        1 => any::<bool>().prop_map(Event::Withdraw),
         6 => Just(Event::Begin),
         5 => (index(), prop::option::weighted(0.3, failure())).prop_map(|(which, fails)| Event::Serve(which, fails)),
         5 => index().prop_map(Event::End),

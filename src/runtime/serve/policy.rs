@@ -30,7 +30,7 @@ use crate::{
         istio_versions::IstioVersions,
         metrics::Metrics,
         policy_events::PolicyEvents,
-        policy_objects::{Plans, PolicyObjects, Uptake},
+        policy_objects::{PolicyObjects, Uptake},
         policy_publisher::{PodChanges, PolicyAccess, PolicyPublisher},
     },
 };
@@ -112,12 +112,11 @@ pub(super) fn start(
 pub(super) fn events(
     client: &Client,
     replica: &str,
-    publisher: Arc<PolicyPublisher>,
-    plans: Option<Plans>,
+    publisher: &PolicyPublisher,
     (clock, metrics): (&Arc<dyn Clock>, &Arc<Metrics>),
 ) -> PolicyEvents {
     let log = Arc::new(ClusterPolicyEvents::new(client.clone(), replica.to_owned(), Arc::clone(clock)));
-    PolicyEvents::new(publisher, plans, log, Arc::clone(clock), Arc::clone(metrics))
+    PolicyEvents::new(Arc::clone(publisher.enforcement()), log, Arc::clone(clock), Arc::clone(metrics))
 }
 
 fn publisher(followed: &Followed<'_>, replica: &str) -> PolicyPublisher {

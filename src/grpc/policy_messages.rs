@@ -17,6 +17,7 @@ use crate::{
         Condition, Gateway, Mode, Namespace, Port, PreviewResponse, Service, ServiceName, WatchResponse,
     },
     service::{
+        policy_enforcement::Judged,
         policy_publisher::{PolicyPreview, PolicyPublisher},
         policy_view::{
             ConditionView, GatewayView, NamespaceListing, NamespacePreview, NamespaceView, PolicyUpdate, PortView,
@@ -89,6 +90,11 @@ impl Told {
     /// Policies alone, and all of them.
     pub(super) fn of(snapshot: Arc<PolicySnapshot>) -> Self {
         Self { snapshot, beside: Beside::default(), reach: Reach::All }
+    }
+
+    /// All policies, with what was found of these very ones.
+    pub(super) fn judged(Judged { snapshot, plan, enforcement }: Judged) -> Self {
+        Self { snapshot, beside: Beside { enforcement, plan }, reach: Reach::All }
     }
 
     /// As [`PolicyChanges`], and with the Services of which anything else that a reader is told has changed.

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::{
     authentication::evidence_of,
-    policy_messages::{Beside, Part, Reader, Told, preview, update},
+    policy_messages::{Part, Reader, Told, preview, update},
     policy_places::{Place, Places},
     policy_report::Reports,
     status::status_of,
@@ -22,7 +22,7 @@ use crate::{
     domain::{
         attestation::Evidence,
         identity::SpiffeId,
-        policy::{Enforcement, GatewayPlan, ObjectName, PolicySnapshot},
+        policy::{GatewayPlan, ObjectName, PolicySnapshot},
     },
     proto::countersign::policy::v1::{
         PreviewRequest, PreviewResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse,
@@ -32,7 +32,9 @@ use crate::{
     service::{
         caller_attestation::Identify,
         create_certificate::CreateError,
+        gateway_reaches::GatewayReaches,
         line_limit::{Line, LineLimit},
+        policy_enforcement::Judged,
         policy_publisher::{PolicyAccess, PolicyPublisher, PreviewError, PreviewLabel},
     },
 };
@@ -100,8 +102,15 @@ impl PolicyService for GatewayPolicy {
         let (metadata, extensions, message) = request.into_parts();
         let gateway = self.admit(&evidence_of(&metadata, &extensions)).await?;
         let place = self.following.take(&gateway)?;
-        let stream = GatewayStream { gateway, deadline: Instant::now() + LIFE, _place: place };
-        Ok(Response::new(updates(&self.access.publisher, Some(stream), &message)))
+        let publisher = &self.access.publisher;
+        let source = GatewaySource {
+            gateway,
+            deadline: Instant::now() + LIFE,
+            snapshots: publisher.follow(),
+            plans: publisher.reaches().follow(),
+            _place: place,
+        };
+        Ok(Response::new(updates(publisher, Source::Gateway(source), &message)))
     }
 
     type ReportStream = AnswerStream;
@@ -122,7 +131,7 @@ impl PolicyOperatorService for OperatorPolicy {
     type WatchStream = UpdateStream;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<UpdateStream>, Status> {
-        Ok(Response::new(updates(&self.0, None, request.get_ref())))
+        Ok(Response::new(updates(&self.0, Source::Operator(self.0.enforcement().follow()), request.get_ref())))
     }
 
     async fn preview(&self, request: Request<PreviewRequest>) -> Result<Response<PreviewResponse>, Status> {
@@ -144,32 +153,36 @@ impl PolicyOperatorService for OperatorPolicy {
 /// One reader of the policies.
 struct Following {
     publisher: Arc<PolicyPublisher>,
-    /// `None` for an operator, who is told everything for as long as he listens.
-    gateway: Option<GatewayStream>,
-    snapshots: watch::Receiver<Option<Arc<PolicySnapshot>>>,
-    enforcement: watch::Receiver<Arc<Enforcement>>,
-    plans: watch::Receiver<Option<Arc<GatewayPlan>>>,
+    source: Source,
     /// What it was told of last; before that, of which Services it says that it knows them.
     told: Result<Told, Vec<ObjectName>>,
     unsent: VecDeque<Part>,
 }
 
-/// What a gateway's stream has beside.
-struct GatewayStream {
+/// Where what a reader is told comes from.
+enum Source {
+    /// A gateway hears of policies as soon as they are known.
+    Gateway(GatewaySource),
+    /// An operator hears of them once it is known whether they are in force, and listens for as long as he likes.
+    Operator(watch::Receiver<Option<Judged>>),
+}
+
+struct GatewaySource {
     gateway: SpiffeId,
     deadline: Instant,
+    snapshots: watch::Receiver<Option<Arc<PolicySnapshot>>>,
+    plans: watch::Receiver<Option<Arc<GatewayPlan>>>,
     _place: Place,
 }
 
-fn updates(publisher: &Arc<PolicyPublisher>, gateway: Option<GatewayStream>, request: &WatchRequest) -> UpdateStream {
-    let mut snapshots = publisher.follow();
-    snapshots.mark_changed();
+fn updates(publisher: &Arc<PolicyPublisher>, mut source: Source, request: &WatchRequest) -> UpdateStream {
+    match &mut source {
+        Source::Gateway(source) => source.snapshots.mark_changed(),
+        Source::Operator(judged) => judged.mark_changed(),
+    }
     let following = Following {
         publisher: Arc::clone(publisher),
-        gateway,
-        snapshots,
-        enforcement: publisher.enforcement().follow(),
-        plans: publisher.reaches().follow(),
+        source,
         told: publisher.snapshot(&request.version).map(Told::of).ok_or_else(|| known_of(request)),
         unsent: VecDeque::new(),
     };
@@ -192,41 +205,40 @@ impl Following {
             if let Some(part) = self.unsent.pop_front() {
                 return Ok(part.render(self.publisher.trust_domain()));
             }
-            self.changed().await?;
-            let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { continue };
-            let (reader, newest) = match &self.gateway {
-                Some(GatewayStream { gateway, .. }) => {
-                    self.plans.mark_unchanged();
-                    let Some(reach) = self.publisher.reaches().of(gateway) else { continue };
-                    (Reader::Gateway, Told { reach, ..Told::of(snapshot) })
-                }
-                None => {
-                    let enforcement = self.enforcement.borrow_and_update().clone();
-                    let beside = Beside { enforcement, plan: self.plans.borrow_and_update().clone() };
-                    (Reader::Operator, Told { beside, ..Told::of(snapshot) })
+            let (reader, newest) = match &mut self.source {
+                Source::Gateway(source) => (Reader::Gateway, source.newest(self.publisher.reaches()).await?),
+                Source::Operator(judged) => {
+                    judged.changed().await.map_err(|_closed| leaving())?;
+                    (Reader::Operator, judged.borrow_and_update().clone().map(Told::judged))
                 }
             };
+            let Some(newest) = newest else { continue };
             self.unsent = update(&self.publisher, reader, self.told.as_ref().map_err(Vec::as_slice), &newest);
             self.told = Ok(newest);
         }
     }
+}
 
-    /// Waits for a change of anything that this reader is told.
-    async fn changed(&mut self) -> Result<(), Status> {
-        let changed = match &self.gateway {
-            Some(GatewayStream { deadline, .. }) => tokio::select! {
-                changed = self.snapshots.changed() => changed,
-                changed = self.plans.changed() => changed,
-                () = sleep_until(*deadline) => {
-                    return Err(Status::unavailable("open the stream again, with a proof that holds now"));
-                }
-            },
-            None => tokio::select! {
-                changed = self.snapshots.changed() => changed,
-                changed = self.enforcement.changed() => changed,
-                changed = self.plans.changed() => changed,
-            },
-        };
-        changed.map_err(|_closed| Status::unavailable("this replica is leaving"))
+impl GatewaySource {
+    /// Waits for a change of anything that it is told.
+    async fn newest(&mut self, reaches: &GatewayReaches) -> Result<Option<Told>, Status> {
+        tokio::select! {
+            changed = self.snapshots.changed() => changed,
+            changed = self.plans.changed() => changed,
+            () = sleep_until(self.deadline) => {
+                return Err(Status::unavailable("open the stream again, with a proof that holds now"));
+            }
+        }
+        .map_err(|_closed| leaving())?;
+        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return Ok(None) };
+        self.plans.mark_unchanged();
+        Ok(reaches.of(&self.gateway).map(|reach| Told { reach, ..Told::of(snapshot) }))
     }
 }
+
+fn leaving() -> Status {
+    Status::unavailable("this replica is leaving")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,25 +1,30 @@
 //! Of which Services each gateway identity is told, worked out once for each plan and shared by its streams.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     future::pending,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::watch;
-use tracing::info;
+use tracing::warn;
 
 use crate::domain::{
     identity::{ServiceAccount, SpiffeId},
     policy::{GatewayPlan, Reach},
 };
 
+const STRANGER: &str =
+    "no pods of Gateways run as it: if it is that of no Gateway, name it as standalone-gateway-identity";
+
 /// The newest plan, and what follows from it for identities.
 #[derive(Debug, Default)]
 pub struct GatewayReaches {
     /// Whether there are plans at all.
     goes_by_plans: bool,
+    /// Who is told of all Services, whatever the plan is.
+    standalone: BTreeSet<SpiffeId>,
     plan: watch::Sender<Option<Arc<GatewayPlan>>>,
     known: Mutex<Known>,
 }
@@ -30,12 +35,14 @@ struct Known {
     reaches: BTreeMap<SpiffeId, Reach>,
     /// By the plan before: what is the same stays the same allocation.
     before: BTreeMap<SpiffeId, Reach>,
+    /// Who asks though no pods of Gateways run as it.
+    strangers: BTreeSet<SpiffeId>,
 }
 
 impl GatewayReaches {
-    /// Where there are plans: nobody is told of anything until the first one.
-    pub fn by_plans() -> Self {
-        Self { goes_by_plans: true, ..Self::default() }
+    /// Where there are plans: but for the `standalone` ones nobody is told of anything until the first one.
+    pub fn by_plans(standalone: BTreeSet<SpiffeId>) -> Self {
+        Self { goes_by_plans: true, standalone, ..Self::default() }
     }
 
     /// Goes by the newest of these plans, for ever.
@@ -64,11 +71,10 @@ impl GatewayReaches {
 
     /// Of what this identity is told now; `None` while that is not known.
     pub fn of(&self, gateway: &SpiffeId) -> Option<Reach> {
-        if !self.goes_by_plans {
+        if !self.goes_by_plans || self.standalone.contains(gateway) {
             return Some(Reach::All);
         }
         let plan = self.plan.borrow().clone()?;
-        let Some(account) = ServiceAccount::of(gateway) else { return Some(Reach::All) };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, &plan)) {
             known.before = std::mem::take(&mut known.reaches);
@@ -77,10 +83,13 @@ impl GatewayReaches {
         if let Some(reach) = known.reaches.get(gateway) {
             return Some(reach.clone());
         }
-        let fresh = Reach::of(&account, &plan);
-        if fresh == Reach::All && known.before.get(gateway) != Some(&fresh) {
-            info!(event = "gateway_told_of_all", %gateway, "no pods of Gateways run as it");
+        let by_plan = ServiceAccount::of(gateway).and_then(|account| Reach::of(&account, &plan));
+        if by_plan.is_some() {
+            known.strangers.remove(gateway);
+        } else if known.strangers.insert(gateway.clone()) {
+            warn!(event = "gateway_told_of_nothing", %gateway, "{STRANGER}");
         }
+        let fresh = by_plan.unwrap_or_else(|| Reach::Only(Arc::default()));
         let reach = known.before.get(gateway).filter(|before| **before == fresh).cloned().unwrap_or(fresh);
         known.reaches.insert(gateway.clone(), reach.clone());
         Some(reach)
@@ -139,27 +148,33 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_of_pods_of_gateways_is_told_of_what_they_reach_and_another_of_all() {
-        let edge = "spiffe://td/ns/infra/sa/edge";
+    fn an_identity_of_pods_of_gateways_is_told_of_what_they_reach_a_standalone_one_of_all_and_another_of_nothing() {
+        let (edge, plain) = ("spiffe://td/ns/infra/sa/edge", "spiffe://td/ns/infra/sa/plain-envoy");
         assert_eq!(of(&GatewayReaches::default(), edge), "all", "there are no plans");
-        let reaches = GatewayReaches::by_plans();
+        assert_eq!(of(&GatewayReaches::default(), plain), "all", "there are no plans");
+        let reaches = GatewayReaches::by_plans([plain.parse().unwrap()].into());
         assert_eq!(of(&reaches, edge), "not known");
         assert_eq!(of(&reaches, "spiffe://td/gateway"), "not known");
+        assert_eq!(of(&reaches, plain), "all");
         let services: &[(&str, &[&str])] = &[("a", &["one"]), ("b", &["one", "two"]), ("c", &["two"]), ("d", &[])];
         reaches.set_plan(plan(&[("one", "edge"), ("two", "other")], services));
         assert_eq!(of(&reaches, edge), "a,b");
         assert_eq!(of(&reaches, "spiffe://td/ns/infra/sa/other"), "b,c");
-        assert_eq!(of(&reaches, "spiffe://td/ns/infra/sa/plain-envoy"), "all");
-        assert_eq!(of(&reaches, "spiffe://td/gateway"), "all");
+        assert_eq!(of(&reaches, plain), "all");
+        assert_eq!(of(&reaches, "spiffe://td/ns/infra/sa/nobody-s"), "");
+        assert_eq!(of(&reaches, "spiffe://td/gateway"), "");
         reaches.set_plan(plan(&[("one", "edge"), ("two", "edge")], services));
         assert_eq!(of(&reaches, edge), "a,b,c");
         reaches.set_plan(plan(&[("three", "edge")], services));
         assert_eq!(of(&reaches, edge), "");
+        reaches.set_plan(plan(&[("one", "other")], services));
+        assert_eq!(of(&reaches, edge), "", "its pods are gone");
     }
 
     #[test]
     fn what_a_new_plan_leaves_as_it_was_is_the_same_allocation() {
-        let (reaches, edge) = (GatewayReaches::by_plans(), "spiffe://td/ns/infra/sa/edge".parse().unwrap());
+        let (reaches, edge) =
+            (GatewayReaches::by_plans(BTreeSet::new()), "spiffe://td/ns/infra/sa/edge".parse().unwrap());
         let shared = |one: Option<Reach>, other: Option<Reach>| match (one, other) {
             (Some(Reach::Only(one)), Some(Reach::Only(other))) => Arc::ptr_eq(&one, &other),
             _ => false,

@@ -47,7 +47,18 @@ pub struct PolicyEnforcement {
     state: Mutex<State>,
     touched: Notify,
     reported: watch::Sender<()>,
-    published: watch::Sender<Arc<Enforcement>>,
+    published: watch::Sender<Option<Judged>>,
+}
+
+/// What was looked at together: which of these policies are in force, and not of any later ones.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The policies.
+    pub snapshot: Arc<PolicySnapshot>,
+    /// The objects for gateways; `None` where none are kept, or nothing is known yet.
+    pub plan: Option<Arc<GatewayPlan>>,
+    /// Whether the policies are in force.
+    pub enforcement: Arc<Enforcement>,
 }
 
 #[derive(Debug, Default)]
@@ -99,17 +110,29 @@ pub enum ReportError {
     TooManyServices,
 }
 
+impl Judged {
+    /// Whether it is the very same.
+    pub fn is(&self, other: &Self) -> bool {
+        let plans = (self.plan.as_ref(), other.plan.as_ref());
+        Arc::ptr_eq(&self.snapshot, &other.snapshot)
+            && Arc::ptr_eq(&self.enforcement, &other.enforcement)
+            && match plans {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (one, other) => one.is_none() && other.is_none(),
+            }
+    }
+}
+
 impl PolicyEnforcement {
     /// Of identities in `trust_domain`.
     pub fn new(trust_domain: TrustDomain) -> Self {
-        let published = watch::Sender::new(Arc::default());
         Self {
             trust_domain,
             begun: Instant::now(),
             state: Mutex::default(),
             touched: Notify::new(),
             reported: watch::Sender::new(()),
-            published,
+            published: watch::Sender::new(None),
         }
     }
 
@@ -161,8 +184,8 @@ impl PolicyEnforcement {
         Ok(())
     }
 
-    /// What is in force, from now on.
-    pub fn follow(&self) -> watch::Receiver<Arc<Enforcement>> {
+    /// Which policies are in force, from now on. `None` until the cluster has been listed.
+    pub fn follow(&self) -> watch::Receiver<Option<Judged>> {
         self.published.subscribe()
     }
 
@@ -191,6 +214,22 @@ impl PolicyEnforcement {
         self.reported.subscribe()
     }
 
+    /// A Service's BackendTLSPolicy is seen to be the one with this UID; with `None` there is none, or not any more.
+    pub fn see_object(&self, service: ObjectName, uid: Option<&str>) {
+        self.state().index.see_object(service, uid, self.begun.elapsed());
+        self.touched.notify_one();
+    }
+
+    /// These are all the BackendTLSPolicies, by Service, with their UIDs.
+    pub fn see_objects(&self, all: &BTreeMap<ObjectName, Box<str>>) {
+        let (now, mut state) = (self.begun.elapsed(), self.state());
+        let gone: Vec<ObjectName> = state.index.objects().filter(|known| !all.contains_key(known)).cloned().collect();
+        gone.into_iter().for_each(|service| state.index.see_object(service, None, now));
+        all.iter().for_each(|(service, uid)| state.index.see_object(service.clone(), Some(uid), now));
+        drop(state);
+        self.touched.notify_one();
+    }
+
     /// A probe has seen this of a Service's pods, when its policy was to accept `accounts`.
     pub fn see(&self, service: &ObjectName, accounts: &[ServiceAccount], sight: ProbeSight) {
         let identities = self.set_of(accounts);
@@ -215,7 +254,7 @@ impl PolicyEnforcement {
             self.plan(planned.as_deref(), newest.as_deref());
             planned = newest;
             self.forget_silent();
-            self.publish(&metrics, wanted.is_some());
+            self.publish(&metrics, wanted.as_ref(), planned.as_ref());
             sleep(PACE).await;
             tokio::select! {
                 Ok(()) = snapshots.changed() => {}
@@ -294,16 +333,15 @@ impl PolicyEnforcement {
         }
     }
 
-    fn publish(&self, metrics: &Metrics, is_known: bool) {
-        let newest = self.state().index.settle(self.begun.elapsed());
-        if !is_known {
-            return;
-        }
-        let enforced = newest.values().filter(|condition| matches!(condition, Condition::Enforced { .. })).count();
-        metrics.set_enforced_services(enforced, newest.len() - enforced);
+    fn publish(&self, metrics: &Metrics, wanted: Option<&Arc<PolicySnapshot>>, planned: Option<&Arc<GatewayPlan>>) {
+        let enforcement = self.state().index.settle(self.begun.elapsed());
+        let Some(snapshot) = wanted.cloned() else { return };
+        let enforced = enforcement.values().filter(|condition| matches!(condition, Condition::Enforced { .. })).count();
+        metrics.set_enforced_services(enforced, enforcement.len() - enforced);
+        let newest = Judged { snapshot, plan: planned.cloned(), enforcement };
         self.published.send_if_modified(|published| {
-            let is_other = !Arc::ptr_eq(published, &newest);
-            *published = newest;
+            let is_other = !published.as_ref().is_some_and(|published| published.is(&newest));
+            *published = Some(newest);
             is_other
         });
     }

@@ -13,11 +13,10 @@ use tokio::{
 };
 use tracing::warn;
 
-use self::tracker::{Seen, Tracker};
+use self::tracker::Tracker;
 use super::{
     metrics::{EventOutcome, Metrics},
-    policy_objects::Plans,
-    policy_publisher::PolicyPublisher,
+    policy_enforcement::PolicyEnforcement,
     ports::BoxFuture,
 };
 use crate::domain::{
@@ -80,37 +79,33 @@ pub enum SubjectKind {
 
 /// The use case.
 pub struct PolicyEvents {
-    publisher: Arc<PolicyPublisher>,
-    plans: Option<Plans>,
+    enforcement: Arc<PolicyEnforcement>,
     log: Arc<dyn PolicyEventLog>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
 
 impl PolicyEvents {
-    /// Of what `publisher` and `plans` say.
+    /// Of what `enforcement` has judged.
     pub fn new(
-        publisher: Arc<PolicyPublisher>,
-        plans: Option<Plans>,
+        enforcement: Arc<PolicyEnforcement>,
         log: Arc<dyn PolicyEventLog>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { publisher, plans, log, clock, metrics }
+        Self { enforcement, log, clock, metrics }
     }
 
     /// Writes while this replica is active, which it is while there is something in `held`. Never returns.
     pub async fn run<T: Send + Sync>(self, held: watch::Receiver<Option<T>>) -> Infallible {
-        let (snapshots, enforcement) = (self.publisher.follow(), self.publisher.enforcement().follow());
+        let judged = self.enforcement.follow();
         let mut pace = Pace::new(INTERVAL, BURST, self.clock.boot());
         let (mut tracker, mut said) = (Tracker::default(), String::new());
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            let Some(snapshot) = snapshots.borrow().clone() else { continue };
-            let plan = self.plans.as_ref().and_then(|plans| plans.borrow().clone());
-            let seen = Seen { snapshot, plan, enforcement: Arc::clone(&enforcement.borrow()) };
+            let Some(seen) = judged.borrow().clone() else { continue };
             let begun = tracker.look(seen);
             let is_active = held.borrow().is_some();
             if is_active {

@@ -44,7 +44,7 @@ use crate::domain::{
     clock::{BootInstant, Clock},
     identity::TrustDomain,
     pace::Pace,
-    policy::{GatewayPlan, NamespacePlan, ObjectName},
+    policy::{DesiredObject, GatewayPlan, NamespacePlan, ObjectKind, ObjectName},
 };
 
 /// The use case.
@@ -100,8 +100,30 @@ impl PolicyObjects {
 
     /// Takes up what was seen of the objects.
     pub fn see(&self, seen: Seen) {
+        self.tell_of_policies(&seen);
         self.ledger().see(seen, self.clock.boot());
         self.touched.notify_one();
+    }
+
+    /// A policy that is made anew is not in force at once, whoever took it away.
+    fn tell_of_policies(&self, seen: &Seen) {
+        let enforcement = &self.uptake.enforcement;
+        let policy = ObjectKind::BackendTlsPolicy;
+        let service = |key: &ObjectKey| DesiredObject::service_of_policy(&key.object).filter(|_| key.kind == policy);
+        match seen {
+            Seen::Listed { kind, objects, .. } if *kind == policy => {
+                let ours = objects.iter().filter(|(_, seen)| seen.ours);
+                let by_service = |(object, seen): &(_, SeenObject)| {
+                    Some((DesiredObject::service_of_policy(object)?, seen.uid.clone()))
+                };
+                enforcement.see_objects(&ours.filter_map(by_service).collect());
+            }
+            Seen::Put(key, seen) if seen.ours => {
+                service(key).into_iter().for_each(|service| enforcement.see_object(service, Some(&seen.uid)));
+            }
+            Seen::Gone(key, _) => service(key).into_iter().for_each(|service| enforcement.see_object(service, None)),
+            Seen::Listed { .. } | Seen::Put(..) => {}
+        }
     }
 
     /// Writes while this replica is active, which it is while there is a term; `trusted` are the mesh's roots of that, and nothing

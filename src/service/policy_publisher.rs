@@ -110,10 +110,10 @@ impl PolicyPublisher {
         Self { index: Mutex::new(PolicyIndex::new(settings)), ..self }
     }
 
-    /// Tells `plans` as well what was seen: it is watched once for both.
+    /// Tells `plans` as well what was seen: it is watched once for both. Gateways but the `standalone` ones are told by them.
     #[must_use]
-    pub fn with_plans(self, plans: Option<Arc<GatewayPlans>>) -> Self {
-        let reaches = if plans.is_some() { GatewayReaches::by_plans() } else { GatewayReaches::default() };
+    pub fn with_plans(self, plans: Option<Arc<GatewayPlans>>, standalone: BTreeSet<SpiffeId>) -> Self {
+        let reaches = if plans.is_some() { GatewayReaches::by_plans(standalone) } else { GatewayReaches::default() };
         Self { plans, reaches, ..self }
     }
 

@@ -23,8 +23,8 @@ GATEWAYS = ["plain-envoy", "istio", "traefik", "kgateway"]
 # Settings of `serve` that follow from values of their own, and those that are of the pod.
 OF_THE_CHART = {
     "state", "source", "trustDomain", "meshTrustDomain", "meshCa", "istioNamespace", "rootConfigMap",
-    "clusterTrustBundle", "jwtSvids", "policy", "policyObjects", "gatewayIdentities", "gatewaySecrets", "caDir", "dataDir", "listen",
-    "adminListen", "pairListen", "pairAddress", "pairService", "replicaUid", "namespace", "kubeconfig", "workloadSocket",
+    "clusterTrustBundle", "jwtSvids", "policy", "policyObjects", "gatewayIdentities", "standaloneGatewayIdentities", "gatewaySecrets",
+    "caDir", "dataDir", "listen", "adminListen", "pairListen", "pairAddress", "pairService", "replicaUid", "namespace", "kubeconfig", "workloadSocket",
     "workload", "istiodRootFile", "istiodTokenFile", "bundleEndpoint", "bundleEndpointCert", "bundleEndpointKey",
 }
 # Settings by which the chart knows what else there must be: a flag would go by it.

@@ -38,6 +38,9 @@
 {{- if $of.gatewayIdentities -}}
 {{- fail "gatewayIdentities count with policy only: set policy to true, or leave them out" -}}
 {{- end -}}
+{{- if $of.standaloneGatewayIdentities -}}
+{{- fail "standaloneGatewayIdentities count with policy only: set policy to true, or leave them out" -}}
+{{- end -}}
 {{- end -}}
 {{- if $of.policyObjects -}}
 {{- if ne $domain $of.meshTrustDomain -}}

@@ -41,6 +41,9 @@
 {{- with $of.gatewayIdentities -}}
 {{- $_ := set $file "gatewayIdentities" . -}}
 {{- end -}}
+{{- with $of.standaloneGatewayIdentities -}}
+{{- $_ := set $file "standaloneGatewayIdentities" . -}}
+{{- end -}}
 {{- end -}}
 {{- if $of.bundleEndpoint.enabled -}}
 {{- $_ := set $file "bundleEndpoint" (printf "%s:8443" (default "0.0.0.0" $of.listenAddress)) -}}

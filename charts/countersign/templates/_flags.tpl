@@ -45,6 +45,7 @@
 --replica-uid: ""
 --root-config-map: ""
 --source: ""
+--standalone-gateway-identity: ""
 --state: ""
 --svid-ttl: "svidTtl"
 --token-audience: "tokenAudiences"

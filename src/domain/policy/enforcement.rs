@@ -1,6 +1,7 @@
 //! Whether policies are in force, from what gateways say they hold. Nobody's word that an object was accepted counts here: only
 //! that a proxy has taken the very identities that are wanted now. Level-triggered, as the index of policies is.
 
+mod policy_object;
 mod portable;
 
 use std::{
@@ -9,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use self::portable::Portable;
+use self::{policy_object::PolicyObject, portable::Portable};
 use super::{Condition, IdentitySet, ObjectName, PortableShortfall, ProbeSight, Shortfall, Uptake};
 use crate::domain::identity::SpiffeId;
+
+/// Controllers of Gateways know of a policy before their proxies go by it: half a minute before, where there are many.
+const PROXIES_FOLLOW_WITHIN: Duration = Duration::from_secs(60);
 
 /// An agent of a gateway that says what its proxy holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +66,8 @@ pub struct EnforcementIndex {
     /// Pods of Gateways from which Routes lead to it, by whom they run as.
     carriers: BTreeMap<ObjectName, Carriers>,
     portable: BTreeMap<ObjectName, Portable>,
+    /// By Service.
+    objects: BTreeMap<ObjectName, PolicyObject>,
     /// For which time has to pass.
     fresh: BTreeSet<ObjectName>,
     touched: BTreeSet<ObjectName>,
@@ -97,6 +103,9 @@ impl EnforcementIndex {
     /// Requests come to a Service by way of these pods. Each of them is to ask for its identities before anything is said to be in
     /// force: a proxy that does not has not heard of the policy yet.
     pub fn carry(&mut self, service: ObjectName, carriers: Carriers) {
+        if !carriers.is_empty() {
+            self.objects.get_mut(&service).into_iter().for_each(PolicyObject::carry);
+        }
         let old = match carriers.is_empty() {
             true => self.carriers.remove(&service).unwrap_or_default(),
             false => self.carriers.insert(service.clone(), carriers.clone()).unwrap_or_default(),
@@ -118,6 +127,23 @@ impl EnforcementIndex {
             (None, Some(_)) => drop(self.portable.remove(&service)),
         }
         self.touched.insert(service);
+    }
+
+    /// A Service's BackendTLSPolicy is seen to be the one with this UID; with `None` there is none, or not any more.
+    pub fn see_object(&mut self, service: ObjectName, uid: Option<&str>, now: Duration) {
+        let known = self.objects.get(&service);
+        let seen = PolicyObject::seen(known, uid, self.carriers.contains_key(&service), now);
+        if seen.as_ref() != known {
+            // one name for all: there may be thousands
+            let service = self.required.get_key_value(&service).map_or(service, |(known, _)| known.clone());
+            self.touched.insert(service.clone());
+            seen.map(|seen| self.objects.insert(service, seen));
+        }
+    }
+
+    /// Of which Services a BackendTLSPolicy is known to be, or to have been a moment ago.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectName> {
+        self.objects.keys()
     }
 
     /// A probe has seen this of a Service's pods, when these were to be accepted.
@@ -186,14 +212,18 @@ impl EnforcementIndex {
                     reports: self.reports.get(&service),
                     carriers: self.carriers.get(&service),
                     portable: self.portable.get(&service),
+                    object: self.objects.get(&service),
                 };
-                let now = required.map(|required| held.verdict(*required, now));
-                if matches!(now, Some(Condition::NotEnforced(Shortfall::Portable(PortableShortfall::Fresh)))) {
+                let verdict = required.map(|required| held.verdict(*required, now));
+                let is_fresh = verdict == Some(Condition::NotEnforced(Shortfall::Portable(PortableShortfall::Fresh)));
+                if is_fresh || held.object.is_some_and(|object| object.is_young(now)) {
                     self.fresh.insert(service.clone());
+                } else if held.object.is_some_and(|object| object.is_over(now)) {
+                    self.objects.remove(&service);
                 }
-                (service, now)
+                (service, verdict)
             })
-            .filter(|(service, now)| self.current.get(service) != now.as_ref())
+            .filter(|(service, verdict)| self.current.get(service) != verdict.as_ref())
             .collect();
         if !changed.is_empty() {
             let current = Arc::make_mut(&mut self.current);
@@ -223,11 +253,16 @@ struct Held<'a> {
     reports: Option<&'a BTreeMap<Arc<Reporter>, ContextReport>>,
     carriers: Option<&'a Carriers>,
     portable: Option<&'a Portable>,
+    object: Option<&'a PolicyObject>,
 }
 
 impl Held<'_> {
     fn verdict(&self, required: IdentitySet, now: Duration) -> Condition {
         let by_agents = self.verdict_of_agents(required);
+        let is_enforced = matches!(by_agents, Condition::Enforced { .. });
+        if is_enforced && self.object.is_some_and(|object| object.is_unsettled(now)) {
+            return Condition::NotEnforced(Shortfall::Remade);
+        }
         let Some(portable) = self.portable else { return by_agents };
         let gateways = if let Condition::Enforced { gateways, .. } = by_agents {
             gateways
@@ -360,6 +395,51 @@ mod tests {
                 index.report(&reporter(&format!("g{number}")), says(report));
             }
             assert_eq!(index.is_used(&service()), *expected, "{reports:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_was_made_anew_is_not_in_force_before_proxies_can_have_followed_the_end_of_the_one_before() {
+        let at = Duration::from_secs;
+        let mut index = EnforcementIndex::default();
+        index.require(service(), Some(set("one")));
+        index.report(&reporter("g"), says(holding(1, &[("one", 1)])));
+        index.carry(service(), [(reporter("g").gateway.clone(), 1)].into());
+        let mut look = |seen: Option<Option<&str>>, now: u64| {
+            if let Some(uid) = seen {
+                index.see_object(service(), uid, at(now));
+            }
+            let condition = index.settle(at(now))[&service()].clone();
+            (condition == Condition::NotEnforced(Shortfall::Remade), index.objects().count())
+        };
+        assert_eq!(look(None, 0), (false, 0), "nobody writes objects");
+        assert_eq!(look(Some(Some("1")), 0), (false, 1), "the first one");
+        assert_eq!(look(Some(None), 10), (true, 1));
+        assert_eq!(look(Some(Some("2")), 10), (true, 1));
+        assert_eq!(look(Some(Some("2")), 69), (true, 1));
+        assert_eq!(look(None, 70), (false, 1));
+        assert_eq!(look(Some(Some("3")), 80), (true, 1), "its end was not seen");
+        assert_eq!((look(None, 139), look(None, 140)), ((true, 1), (false, 1)));
+        assert_eq!(look(Some(None), 150), (true, 1));
+        assert_eq!(look(Some(Some("4")), 209), (true, 1));
+        assert_eq!(look(Some(None), 300), (true, 1));
+        assert_eq!(look(None, 360), (false, 0), "gone for long");
+        assert_eq!(look(Some(None), 361), (false, 0));
+        assert_eq!(look(Some(Some("5")), 361), (false, 1), "as the first one");
+        // no Route leads there when the policy goes, nor yet when the label is back: as one did before, proxies may follow late
+        index.require(service(), None);
+        index.carry(service(), Carriers::new());
+        index.see_object(service(), None, at(400));
+        assert!(index.settle(at(400)).is_empty() && index.objects().count() == 1);
+        index.require(service(), Some(set("one")));
+        assert_eq!(index.settle(at(401))[&service()], Condition::NotEnforced(Shortfall::Remade));
+        index.require(service(), None);
+        assert!(index.settle(at(460)).is_empty() && index.objects().count() == 0);
+        // nobody's requests go by this one: who asks was told by its agent alone
+        index.require(service(), Some(set("one")));
+        for uid in [Some("6"), None, Some("7")] {
+            index.see_object(service(), uid, at(500));
+            assert_eq!(index.settle(at(500))[&service()].reason(), "Enforced");
         }
     }
 

@@ -106,13 +106,13 @@ fn wrong(row: Row) -> Option<String> {
     let (labels, service, pods, peers, modes, reasons) = row;
     let (by_pods, labels) = labels.strip_prefix("auto").map_or((false, labels), |labels| (true, labels.trim()));
     let mut index = PolicyIndex::new(PolicySettings { by_pods, ..PolicySettings::default() });
-    let (facts, slice) = service_facts("ns", service);
+    let (facts, slices) = service_facts("ns", service);
     let each = |text: &'static str| text.split(';').map(str::trim).filter(|each| !each.is_empty());
     let istiod = pod_facts("istio-system", "istiod app=istiod istio.io/rev=default");
     let pods: Vec<PodFacts> = each(pods).map(|pod| pod_facts("ns", pod)).chain([istiod]).collect();
     let namespace = NamespaceFacts { name: "ns".into(), labels: mesh_labels(labels), all_labels: Labels::default() };
     index.apply(ClusterChange::Pods(Change::Reset(pods)));
-    index.apply(ClusterChange::Slices(Change::Reset(vec![slice])));
+    index.apply(ClusterChange::Slices(Change::Reset(slices.into())));
     index.apply(ClusterChange::Services(Change::Reset(vec![facts])));
     index.apply(ClusterChange::Namespaces(Change::Reset(vec![namespace])));
     if peers != "?" {

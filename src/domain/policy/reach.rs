@@ -8,7 +8,7 @@ use crate::domain::identity::ServiceAccount;
 /// Of which Services a gateway identity is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// Of all: it is no identity of a Gateway's pods, so its routes are not known.
+    /// Of all.
     #[default]
     All,
     /// Of those that its Gateways can reach.
@@ -16,15 +16,15 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// Of whoever runs as `account`.
-    pub fn of(account: &ServiceAccount, plan: &GatewayPlan) -> Self {
+    /// Of whoever runs as `account`; `None` if no pods of Gateways do.
+    pub fn of(account: &ServiceAccount, plan: &GatewayPlan) -> Option<Self> {
         let gateways: Vec<&ObjectName> = plan.gateways_of(account).map(|state| &state.gateway).collect();
         if gateways.is_empty() {
-            return Self::All;
+            return None;
         }
         let services = plan.namespaces.values().flat_map(|namespace| namespace.services.values());
         let reached = services.filter(|service| gateways.iter().any(|gateway| service.is_reached_by(gateway)));
-        Self::Only(Arc::new(reached.map(|service| service.service.clone()).collect()))
+        Some(Self::Only(Arc::new(reached.map(|service| service.service.clone()).collect())))
     }
 
     /// Whether it is told of this one.

@@ -9,9 +9,9 @@ use crate::domain::identity::ServiceAccount;
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
 
 /// An istiod of revision `default` runs, unless the labels begin with `!` (none) or `REVISION!` (of that one), and there is a
-/// Service of tag `stable`. A Service is made of `KEY=VALUE` (selector), `slice:POD`, `slice:POD@UID`, `slice:-` (no pod),
-/// `external`, `port:NUMBER/NAME/APPPROTOCOL[/TARGET]`, `opt:VALUE`; a pod of a name, labels, `sa:ACCOUNT`, `-` (no sidecar yet), `x` (never
-/// one), `done`, `tls` (labelled as one that speaks mutual TLS), `port:NAME/NUMBER`.
+/// Service of tag `stable`. A Service is made of `KEY=VALUE` (selector), `slice:POD`, `slice:POD@UID`, `slice:-` (no pod), the same with
+/// `slice6` for its other address family, `external`, `port:NUMBER/NAME/APPPROTOCOL[/TARGET]`, `opt:VALUE`; a pod of a name, labels,
+/// `sa:ACCOUNT`, `-` (no sidecar yet), `x` (never one), `done`, `tls` (labelled as one that speaks mutual TLS), `port:NAME/NUMBER`.
 const ROWS: &[Row] = &[
     // membership by labels
     ("", "app=a", "p app=a", "not-managed", "", ""),
@@ -114,6 +114,15 @@ const ROWS: &[Row] = &[
     ("istio-injection=enabled", "slice:p@uid-p", "p sa:x", "mutual-tls", "x", ""),
     ("istio-injection=enabled", "slice:p@uid-before", "p sa:x", "mutual-tls", "", "NoPods"),
     ("istio-injection=enabled", "slice:p slice:q", "p sa:x; q sa:y", "mutual-tls", "x y", ""),
+    (
+        "istio-injection=enabled",
+        "slice:p slice:q slice6:p slice6:r",
+        "p sa:x; q sa:y; r sa:z",
+        "mutual-tls",
+        "x y z",
+        "",
+    ),
+    ("istio-injection=enabled", "slice:p slice6:-", "p sa:x", "mutual-tls", "x", "EndpointsNotPods"),
     ("istio-injection=enabled", "slice:gone", "p sa:x", "mutual-tls", "", "NoPods"),
     ("istio-injection=enabled", "slice:p", "p sa:x done", "mutual-tls", "", "NoPods"),
     ("istio-injection=enabled", "slice:-", "p sa:x", "mutual-tls", "", "EndpointsNotPods"),
@@ -195,7 +204,7 @@ fn wrong(row: Row) -> Option<String> {
     let (istiod, labels) = labels.split_once('!').unwrap_or(("default", labels));
     let mut index = PolicyIndex::default();
     let namespace = NamespaceFacts { name: name.into(), labels: mesh_labels(labels), all_labels: Labels::default() };
-    let (facts, slice) = service_facts(name, service);
+    let (facts, slices) = service_facts(name, service);
     let tag = RevisionTag { tag: "stable".into(), revision: "default".into() };
     let of_tag = ServiceFacts {
         object: ObjectName::new("istio-system", "istiod-revision-tag-stable"),
@@ -212,7 +221,7 @@ fn wrong(row: Row) -> Option<String> {
         all.push(pod_facts("istio-system", &format!("istiod app=istiod istio.io/rev={istiod}")));
     }
     index.apply(ClusterChange::Pods(Change::Reset(all)));
-    index.apply(ClusterChange::Slices(Change::Reset(vec![slice])));
+    index.apply(ClusterChange::Slices(Change::Reset(slices.into())));
     index.apply(ClusterChange::Services(Change::Reset(vec![facts, of_tag])));
     index.apply(ClusterChange::Namespaces(Change::Reset(vec![namespace])));
     let snapshot = index.snapshot().unwrap();
@@ -238,14 +247,18 @@ pub(super) fn mesh_labels(text: &str) -> MeshLabels {
     }
 }
 
-pub(super) fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, SliceFacts) {
-    let (mut selector, mut endpoints, mut ports, mut opt_out) = (Vec::new(), Vec::new(), Vec::new(), None);
+pub(super) fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, [SliceFacts; 2]) {
+    let (mut selector, mut endpoints, mut ports, mut opt_out) =
+        (Vec::new(), [Vec::new(), Vec::new()], Vec::new(), None);
     for word in text.split(' ').filter(|word| !word.is_empty() && *word != "external") {
         match word.split_once(':') {
-            Some(("slice", "-")) => endpoints.push(SliceEndpoint::Other),
-            Some(("slice", pod)) => {
+            Some((slice @ ("slice" | "slice6"), pod)) => {
                 let (name, uid) = pod.split_once('@').map_or((pod, None), |(name, uid)| (name, Some(uid.into())));
-                endpoints.push(SliceEndpoint::Pod { name: name.into(), uid });
+                let endpoint = match name {
+                    "-" => SliceEndpoint::Other,
+                    name => SliceEndpoint::Pod { name: name.into(), uid },
+                };
+                endpoints[usize::from(slice == "slice6")].push(endpoint);
             }
             Some(("port", port)) => {
                 let parts: Vec<&str> = port.split('/').collect();
@@ -268,14 +281,16 @@ pub(super) fn service_facts(namespace: &str, text: &str) -> (ServiceFacts, Slice
         selector => Backing::Selector(selector.into_iter().collect()),
     };
     let object = ObjectName::new(namespace, "svc");
-    let slice = SliceFacts {
-        object: ObjectName::new(namespace, "slice"),
+    let [own, other] = endpoints;
+    let slice = |name: &str, endpoints: Vec<SliceEndpoint>| SliceFacts {
+        object: ObjectName::new(namespace, name),
         service: Some("svc".into()),
         endpoints: endpoints.into(),
     };
+    let slices = [slice("slice", own), slice("slice6", other)];
     (
         ServiceFacts { object, uid: "uid-svc".into(), created: 0, backing, ports: ports.into(), opt_out, tag: None },
-        slice,
+        slices,
     )
 }
 

@@ -87,6 +87,10 @@ pub struct KubernetesArgs {
     /// SPIFFE ID of a gateway that may follow policies, with policy. Repeatable
     #[arg(long = "gateway-identity", value_name = "SPIFFE_ID")]
     pub gateway_identities: Option<Vec<String>>,
+    /// SPIFFE ID of a gateway without a Gateway of the cluster, such as a plain Envoy, that may follow the policies of all Services, with
+    /// policy. Repeatable
+    #[arg(long = "standalone-gateway-identity", value_name = "SPIFFE_ID")]
+    pub standalone_gateway_identities: Option<Vec<String>>,
 }
 
 impl KubernetesArgs {

@@ -82,9 +82,8 @@ pub(super) async fn join(
     let client = client(kubernetes.kubeconfig.as_deref()).await.map_err(ServeFailed::of)?;
     let (policy, policy_objects) = policies(&client, kubernetes, &replica, &pair, seams, &mut tasks);
     let publisher = policy.as_ref().map(|access| Arc::clone(&access.publisher));
-    let plans = policy_objects.as_ref().map(|planned| planned.plans.clone());
     let counted = (&seams.clock, &seams.metrics);
-    let policy_events = publisher.clone().map(|publisher| policy::events(&client, &replica, publisher, plans, counted));
+    let policy_events = publisher.as_deref().map(|publisher| policy::events(&client, &replica, publisher, counted));
     let cluster = cluster(&client, &kubernetes.reviews, publisher, seams, &mut tasks);
     let distribution = distribution(config, kubernetes, namespace.clone())?;
     let gateway_secrets = gateway_secrets(kubernetes, &client, &distribution.namespace);

@@ -1,13 +1,13 @@
 //! Which Services need mutual TLS, followed by every replica, so that either can go on at once; and what gateways need for it in
 //! the cluster, which the active writes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::surroundings::{PlannedObjects, PlannedProbes, Tasks};
 use crate::{
     domain::{
         clock::Clock,
-        identity::TrustDomain,
+        identity::{SpiffeId, TrustDomain},
         policy::{GatewayChange, PolicySettings},
     },
     http::istiod_version::IstiodVersionEndpoint,
@@ -30,7 +30,7 @@ use crate::{
         istio_versions::IstioVersions,
         metrics::Metrics,
         policy_events::PolicyEvents,
-        policy_objects::{Plans, PolicyObjects, Uptake},
+        policy_objects::{PolicyObjects, Uptake},
         policy_publisher::{PodChanges, PolicyAccess, PolicyPublisher},
     },
 };
@@ -63,7 +63,9 @@ pub(super) fn start(
 ) -> (PolicyAccess, Option<PlannedObjects>) {
     let plans = followed.policy.objects.then(|| Arc::new(GatewayPlans::default()));
     let changes = plans.as_ref().map(|_| Arc::new(PodChanges::default()));
-    let publisher = publisher(followed, replica).with_plans(plans.clone()).with_pod_changes(changes.clone());
+    let standalone: BTreeSet<SpiffeId> = followed.policy.standalone_gateway_identities.iter().cloned().collect();
+    let publisher =
+        publisher(followed, replica).with_plans(plans.clone(), standalone.clone()).with_pod_changes(changes.clone());
     let publisher = Arc::new(publisher);
     let publishing = Arc::clone(&publisher);
     tasks.push(("policy", Box::pin(async move { match publishing.run().await {} })));
@@ -104,7 +106,7 @@ pub(super) fn start(
         let probes = PlannedProbes { publisher: Arc::clone(&publisher), changes, plans: plans.follow() };
         PlannedObjects { objects, plans: plans.follow(), probes }
     });
-    let gateways = Arc::new(followed.policy.gateway_identities.iter().cloned().collect());
+    let gateways = Arc::new(followed.policy.gateway_identities.iter().cloned().chain(standalone).collect());
     (PolicyAccess { publisher, gateways }, objects)
 }
 
@@ -112,12 +114,11 @@ pub(super) fn start(
 pub(super) fn events(
     client: &Client,
     replica: &str,
-    publisher: Arc<PolicyPublisher>,
-    plans: Option<Plans>,
+    publisher: &PolicyPublisher,
     (clock, metrics): (&Arc<dyn Clock>, &Arc<Metrics>),
 ) -> PolicyEvents {
     let log = Arc::new(ClusterPolicyEvents::new(client.clone(), replica.to_owned(), Arc::clone(clock)));
-    PolicyEvents::new(publisher, plans, log, Arc::clone(clock), Arc::clone(metrics))
+    PolicyEvents::new(Arc::clone(publisher.enforcement()), log, Arc::clone(clock), Arc::clone(metrics))
 }
 
 fn publisher(followed: &Followed<'_>, replica: &str) -> PolicyPublisher {

@@ -72,7 +72,7 @@ fn still(sequence: u64) -> Reported {
 struct Running {
     enforcement: Arc<PolicyEnforcement>,
     policies: watch::Sender<Option<Arc<PolicySnapshot>>>,
-    published: watch::Receiver<Arc<Enforcement>>,
+    published: watch::Receiver<Option<Judged>>,
     metrics: Arc<Metrics>,
 }
 
@@ -95,14 +95,16 @@ impl Running {
 
     /// Waits until this is published of the Service.
     async fn until(&mut self, reason: &str) {
-        let is_reached =
-            |now: &Arc<Enforcement>| now.get(&service()).is_some_and(|condition| condition.reason() == reason);
+        let is_reached = |now: &Option<Judged>| {
+            let condition = now.as_ref().and_then(|now| now.enforcement.get(&service()));
+            condition.is_some_and(|condition| condition.reason() == reason)
+        };
         let reached = timeout(Duration::from_secs(60), self.published.wait_for(is_reached)).await;
         assert!(reached.is_ok_and(|reached| reached.is_ok()), "{reason}: never");
     }
 
     fn now(&self) -> &'static str {
-        self.published.borrow()[&service()].reason()
+        self.published.borrow().as_ref().unwrap().enforcement[&service()].reason()
     }
 }
 

@@ -3,19 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{EventSubject, PolicyEvent, SubjectKind};
-use crate::domain::policy::{Condition, Enforcement, GatewayPlan, ObjectName, PolicySnapshot, Severity};
-
-/// Everything that conditions stand in.
-pub(super) struct Seen {
-    pub(super) snapshot: Arc<PolicySnapshot>,
-    pub(super) plan: Option<Arc<GatewayPlan>>,
-    pub(super) enforcement: Arc<Enforcement>,
-}
+use crate::{
+    domain::policy::{Condition, ObjectName, Severity},
+    service::policy_enforcement::Judged,
+};
 
 /// What was seen at the last look, and what was given out.
 #[derive(Default)]
 pub(super) struct Tracker {
-    last: Option<Seen>,
+    last: Option<Judged>,
     seen: BTreeMap<Key, Severity>,
     told: BTreeMap<Key, Severity>,
 }
@@ -24,13 +20,13 @@ type Key = (EventSubject, &'static str);
 
 impl Tracker {
     /// Those that hold with this severity at this look and at the one before, and were not given out before.
-    pub(super) fn look(&mut self, seen: Seen) -> Vec<PolicyEvent> {
+    pub(super) fn look(&mut self, seen: Judged) -> Vec<PolicyEvent> {
         let is_settled = self.seen == self.told;
         if is_settled && self.last.as_ref().is_some_and(|last| last.is(&seen)) {
             return Vec::new();
         }
         let (mut now, mut begun, mut told) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        seen.each(|subject, condition| {
+        each(&seen, |subject, condition| {
             let (reason, severity) = (condition.reason(), condition.severity());
             let key = (subject.clone(), reason);
             if now.get(&key).is_some_and(|known| *known >= severity) {
@@ -50,49 +46,35 @@ impl Tracker {
     }
 }
 
-impl Seen {
-    fn is(&self, other: &Self) -> bool {
-        let plans = (self.plan.as_ref(), other.plan.as_ref());
-        Arc::ptr_eq(&self.snapshot, &other.snapshot)
-            && Arc::ptr_eq(&self.enforcement, &other.enforcement)
-            && match plans {
-                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                (None, None) => true,
-                _ => false,
-            }
+/// Each condition that is worth an Event.
+fn each(seen: &Judged, mut tell: impl FnMut(EventSubject, &Condition)) {
+    let mut all = |kind, object: &ObjectName, uid: &str, conditions: &[Condition]| {
+        for condition in conditions.iter().filter(|condition| is_worth_it(condition)) {
+            tell(EventSubject { kind, object: object.clone(), uid: uid.into() }, condition);
+        }
+    };
+    for namespace in seen.snapshot.namespaces.values() {
+        let object = ObjectName { namespace: Arc::clone(&namespace.name), name: Arc::clone(&namespace.name) };
+        all(SubjectKind::Namespace, &object, "", &namespace.membership.conditions);
+        for policy in namespace.services.values() {
+            all(SubjectKind::Service, &policy.service, &policy.uid, &policy.conditions);
+        }
     }
-
-    /// Each condition that is worth an Event.
-    fn each(&self, mut tell: impl FnMut(EventSubject, &Condition)) {
-        let mut all = |kind, object: &ObjectName, uid: &str, conditions: &[Condition]| {
-            for condition in conditions.iter().filter(|condition| is_worth_it(condition)) {
-                tell(EventSubject { kind, object: object.clone(), uid: uid.into() }, condition);
-            }
-        };
-        for namespace in self.snapshot.namespaces.values() {
-            let object = ObjectName { namespace: Arc::clone(&namespace.name), name: Arc::clone(&namespace.name) };
-            all(SubjectKind::Namespace, &object, "", &namespace.membership.conditions);
-            for policy in namespace.services.values() {
-                all(SubjectKind::Service, &policy.service, &policy.uid, &policy.conditions);
-            }
+    let uid =
+        |service: &ObjectName| -> Option<&str> { Some(&seen.snapshot.service(&service.namespace, &service.name)?.uid) };
+    for (service, condition) in seen.enforcement.iter() {
+        if let Some(uid) = uid(service) {
+            all(SubjectKind::Service, service, uid, std::slice::from_ref(condition));
         }
-        let uid = |service: &ObjectName| -> Option<&str> {
-            Some(&self.snapshot.service(&service.namespace, &service.name)?.uid)
-        };
-        for (service, condition) in self.enforcement.iter() {
-            if let Some(uid) = uid(service) {
-                all(SubjectKind::Service, service, uid, std::slice::from_ref(condition));
-            }
+    }
+    let Some(plan) = &seen.plan else { return };
+    for plan in plan.namespaces.values().flat_map(|namespace| namespace.services.values()) {
+        if let Some(uid) = uid(&plan.service) {
+            all(SubjectKind::Service, &plan.service, uid, &plan.conditions);
         }
-        let Some(plan) = &self.plan else { return };
-        for plan in plan.namespaces.values().flat_map(|namespace| namespace.services.values()) {
-            if let Some(uid) = uid(&plan.service) {
-                all(SubjectKind::Service, &plan.service, uid, &plan.conditions);
-            }
-        }
-        for state in plan.gateways.values() {
-            all(SubjectKind::Gateway, &state.gateway, &state.uid, &state.conditions);
-        }
+    }
+    for state in plan.gateways.values() {
+        all(SubjectKind::Gateway, &state.gateway, &state.uid, &state.conditions);
     }
 }
 
@@ -104,7 +86,8 @@ fn is_worth_it(condition: &Condition) -> bool {
 mod tests {
     use super::*;
     use crate::domain::policy::{
-        Backing, Change, ClusterChange, Labels, MeshLabels, NamespaceFacts, PolicyIndex, ServiceFacts, Shortfall,
+        Backing, Change, ClusterChange, Labels, MeshLabels, NamespaceFacts, PolicyIndex, PolicySnapshot, ServiceFacts,
+        Shortfall,
     };
 
     /// A namespace labelled so, with a Service that stands for a name outside, which is an error in a mesh.
@@ -131,9 +114,9 @@ mod tests {
         ObjectName::new("n", "s")
     }
 
-    fn seen(snapshot: &Arc<PolicySnapshot>, enforced: Option<Condition>) -> Seen {
+    fn seen(snapshot: &Arc<PolicySnapshot>, enforced: Option<Condition>) -> Judged {
         let enforcement = enforced.map(|condition| (service(), condition)).into_iter().collect();
-        Seen { snapshot: Arc::clone(snapshot), plan: None, enforcement: Arc::new(enforcement) }
+        Judged { snapshot: Arc::clone(snapshot), plan: None, enforcement: Arc::new(enforcement) }
     }
 
     fn told(events: &[PolicyEvent]) -> Vec<String> {

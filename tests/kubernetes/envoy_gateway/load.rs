@@ -56,6 +56,16 @@ impl Load {
         counts
     }
 
+    /// Answers of this kind to requests that began after `begin`, with the instants at which these did.
+    pub(super) fn answers_since(&self, begin: Instant, is_such: impl Fn(&str) -> bool) -> Vec<(Instant, String)> {
+        let answers = self.answers.lock().unwrap();
+        let answered = answers.iter().filter_map(|(at, answer)| Some((*at, answer.as_ref().ok()?)));
+        answered
+            .filter(|(at, answer)| *at >= begin && is_such(answer))
+            .map(|(at, answer)| (at, answer.clone()))
+            .collect()
+    }
+
     /// Waits for `count` further requests that begin from now on: what became of them.
     pub(super) fn next(&self, count: usize) -> BTreeMap<Result<String, String>, usize> {
         let begin = Instant::now();

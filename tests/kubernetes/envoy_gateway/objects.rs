@@ -151,6 +151,15 @@ pub(super) fn server_policy(namespace: &str, service: &str, host: &str, roots: &
     )
 }
 
+/// A Service is asked about each request of an HTTPRoute of its namespace.
+pub(super) fn checked_by(namespace: &str, route: &str, service: &str) -> String {
+    format!(
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {{name: {route}, namespace: {namespace}}}\n\
+         spec:\n  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {route}}}]\n  \
+         extAuth: {{http: {{backendRefs: [{{name: {service}, port: {PORT}}}]}}}}\n---\n"
+    )
+}
+
 /// What a replica writes for a Service where some gateway has no SDS: whom to accept stands in it.
 pub(super) fn portable_policy(namespace: &str, service: &str, account: &str, roots: &str) -> String {
     let ca = serde_json::json!({

@@ -20,6 +20,10 @@ use crate::{
 
 const CHANGE: Duration = Duration::from_secs(30);
 const OUTSIDE: &str = "outside";
+/// To which a Route leads.
+const NEIGHBOUR: &str = "neighbour";
+/// Which is asked about its requests.
+const CHECKER: &str = "checker";
 
 #[test]
 fn each_label_means_what_it_means_to_istio_and_who_is_outside_the_mesh_stays_there() {
@@ -34,7 +38,7 @@ fn each_label_means_what_it_means_to_istio_and_who_is_outside_the_mesh_stays_the
             place.apply(&objects::http_route(TEAM, "backend", "backend.test", &["backend"]));
             place.wait_for("an answer", "backend.test", CHANGE, Result::is_ok);
             labels(&place);
-            a_neighbour_sees_the_certificate_that_was_foretold(&mut place);
+            neighbours_see_the_certificate_that_was_foretold(&mut place);
         },
     );
 }
@@ -67,34 +71,42 @@ fn labels(place: &Place) {
     load.check_since(begin, "from one label to the next");
 }
 
-/// A Service outside the mesh whose TLS the user has set up, and which asks for a certificate without insisting on one.
-fn a_neighbour_sees_the_certificate_that_was_foretold(place: &mut Place) {
+/// Services outside the mesh whose TLS the user has set up, and which ask for a certificate without insisting on one: a Route leads to
+/// the one, and a SecurityPolicy has the other one asked before each of its requests.
+fn neighbours_see_the_certificate_that_was_foretold(place: &mut Place) {
     let own = Authority::root("a company");
     let own = own.below("servers", Kind::P256);
     let kind = (Mode::OwnTls, Class::Http, App::Itself);
-    let host = place.network.host("neighbour");
-    let backend = Backend::start("neighbour", host, place.cluster.folder(), &own, (OUTSIDE, "neighbour"), kind);
     let roots = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "name": "company", "namespace": OUTSIDE }, "data": { "ca.crt": own.chain.last().unwrap() },
     });
     place.apply(&objects::namespace(OUTSIDE, None));
-    place.apply(&objects::service(OUTSIDE, "neighbour", Class::Http, &[backend.ip()]));
     place.apply(&roots.to_string());
-    place.apply(&objects::server_policy(OUTSIDE, "neighbour", "neighbour.test", "company"));
-    place.apply(&objects::http_route(OUTSIDE, "neighbour", "neighbour.test", &["neighbour"]));
+    let neighbours = [NEIGHBOUR, CHECKER].map(|name| {
+        let host = place.network.host(name);
+        let backend = Backend::start(name, host, place.cluster.folder(), &own, (OUTSIDE, name), kind);
+        place.apply(&objects::service(OUTSIDE, name, Class::Http, &[backend.ip()]));
+        place.apply(&objects::server_policy(OUTSIDE, name, &format!("{name}.test"), "company"));
+        backend
+    });
+    place.apply(&objects::checked_by(OUTSIDE, NEIGHBOUR, CHECKER));
+    place.apply(&objects::http_route(OUTSIDE, NEIGHBOUR, "neighbour.test", &[NEIGHBOUR]));
     place.wait_for("an answer from outside the mesh", "neighbour.test", CHANGE, Result::is_ok);
     let said = place.policy(&["gateways", GATEWAY]);
-    for reason in ["ClientCertificateShared", "AlpnNoOverlapRisk"] {
-        let is_it = |line: &str| line.contains(&format!("{reason}:")) && line.contains("outside/neighbour");
-        assert!(said.lines().any(is_it), "{said}");
-    }
-    let log = wait_until(CHANGE, "a request in its log", || match backend.log().requests() {
-        log if log.is_empty() => Err("none"),
-        log => Ok(log),
-    });
-    for request in log {
-        let peer = request["peer"].as_str().unwrap_or_default();
-        assert!(peer.contains("/ns/envoy-gateway-system/sa/envoy-gw-gw-"), "{request}");
+    for (name, backend) in [NEIGHBOUR, CHECKER].into_iter().zip(neighbours) {
+        for reason in ["ClientCertificateShared", "AlpnNoOverlapRisk"] {
+            let is_it =
+                |line: &str| line.contains(&format!("{reason}:")) && line.contains(&format!("{OUTSIDE}/{name}"));
+            assert!(said.lines().any(is_it), "{reason}, {name}: {said}");
+        }
+        let log = wait_until(CHANGE, &format!("a request in the log of {name}"), || match backend.log().requests() {
+            log if log.is_empty() => Err("none"),
+            log => Ok(log),
+        });
+        for request in log {
+            let peer = request["peer"].as_str().unwrap_or_default();
+            assert!(peer.contains("/ns/envoy-gateway-system/sa/envoy-gw-gw-"), "{name}: {request}");
+        }
     }
 }

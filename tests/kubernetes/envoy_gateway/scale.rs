@@ -1,7 +1,9 @@
 //! Many Services that get their label at once: when the last of them is not asked in plaintext any more, and what is said until then.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,6 +24,8 @@ const CHANGE: Duration = Duration::from_secs(60);
 /// A label on two Services that a gateway changes one after the other.
 const SOON: Duration = Duration::from_secs(2);
 const HOST: &str = "many.test";
+/// For so long it is looked whether what is called in force stays so.
+const AFTERWARDS: Duration = Duration::from_secs(1);
 /// As which all of them run.
 const ACCOUNT: &str = "everybody";
 
@@ -52,12 +56,16 @@ fn name(rule: usize, place: usize) -> String {
     format!("s-{rule}-{place}")
 }
 
+fn backend_name(place: usize) -> String {
+    format!("{ACCOUNT}-{place}")
+}
+
 impl Many {
     /// That many Services behind each of `rules`. Requests are made when this returns, all of them in plaintext.
     fn start(mut place: Place, rules: usize, each: usize, pause: Duration) -> Self {
         let kind = (Mode::Permissive, Class::Http, App::Itself);
         let backends: Vec<Backend> =
-            (0..each).map(|number| place.backend(&format!("everybody-{number}"), ACCOUNT, kind)).collect();
+            (0..each).map(|number| place.backend(&backend_name(number), ACCOUNT, kind)).collect();
         place.apply(&objects::namespace(TEAM, None));
         let services =
             (0..rules).flat_map(|rule| backends.iter().enumerate().map(move |(at, end)| (name(rule, at), end)));
@@ -88,18 +96,15 @@ impl Many {
         let (begin, started) = (now(), Instant::now());
         self.place.apply(&objects::namespace(TEAM, Some("enabled")));
         let count = self.paths.len() * self.backends.len();
-        let (mut enforced, mut told) = (BTreeMap::new(), 0);
+        let mut said = Said::default();
         wait_until(within, "everything in force", || {
-            let output = self.watch.output();
-            let end = output.rfind('\n').map_or(0, |end| end + 1);
-            output[told..end].lines().for_each(|line| note(line, now() - begin, &mut enforced));
-            told = end;
-            let lacking = count - enforced.len();
+            said.read(&self.watch, begin);
+            let lacking = count - said.enforced.len();
             if lacking == 0 { Ok(()) } else { Err(format!("{lacking} of {count} not in force")) }
         });
         let asked: usize = self.load.next(self.paths.len() * 4).into_values().sum();
         println!("{asked} more requests; everything in force after {:?}", started.elapsed());
-        self.courses(begin, &enforced)
+        self.courses(begin, &said.enforced)
     }
 
     /// Takes the label away, and waits until all are asked in plaintext. When the last was that was not.
@@ -115,6 +120,45 @@ impl Many {
         let (_, last) = self.load.ends_since(begin, |answer| !is_plain(answer)).unwrap();
         println!("label removed: last request with mutual TLS after {last:?}, of {asked} requests");
         last
+    }
+
+    /// Takes the label away and sets it again after a while, until all requests go by mutual TLS again for a while. None that began while
+    /// its Service was called in force may have gone in plaintext.
+    fn toggle(&self, pause: Duration) {
+        let (mut said, begin) = (Said::default(), Instant::now());
+        said.read(&self.watch, 0.0);
+        self.place.apply(&objects::namespace(TEAM, None));
+        thread::sleep(pause);
+        self.place.apply(&objects::namespace(TEAM, Some("enabled")));
+        said.let_go.clear();
+        // by two looks in a row at what is said
+        let (mut in_force, mut looked) = (Vec::new(), Instant::now());
+        let plain = wait_until(CHANGE, "mutual TLS again, for a while", || {
+            let before: BTreeSet<String> = said.enforced.keys().cloned().collect();
+            let last = std::mem::replace(&mut looked, Instant::now());
+            said.read(&self.watch, 0.0);
+            let still = before.iter().filter(|service| said.enforced.contains_key(*service));
+            // what was said before may be read late
+            let anew = still.filter(|service| said.let_go.contains(*service));
+            in_force.extend(anew.map(|service| (service.clone(), last..looked)));
+            let plain = self.load.answers_since(begin, |answer| answer.ends_with("plain"));
+            let recent = self.load.since(Instant::now() - AFTERWARDS);
+            let is_over = recent.values().sum::<usize>() > 10
+                && recent.keys().all(|answer| answer.as_ref().is_ok_and(|text| text.ends_with("mutual")));
+            if is_over { Ok(plain) } else { Err(format!("{recent:?}")) }
+        });
+        let last = plain.last().map(|(at, _)| *at - begin);
+        println!(
+            "label away for {pause:?}: {} requests in plaintext, the last {last:?} after it was taken away",
+            plain.len()
+        );
+        for (at, answer) in plain {
+            let place = (0..self.backends.len()).find(|place| answer.starts_with(&backend_name(*place))).unwrap();
+            let is_it =
+                |(service, during): &&(String, Range<Instant>)| *service == name(0, place) && during.contains(&at);
+            let false_word = in_force.iter().find(is_it);
+            assert!(false_word.is_none(), "{answer}, {:?} after the label was taken away: {false_word:?}", at - begin);
+        }
     }
 
     fn courses(&self, begin: f64, enforced: &BTreeMap<String, f64>) -> BTreeMap<String, Course> {
@@ -137,16 +181,38 @@ impl Many {
     }
 }
 
-/// Takes up what a line of `policy watch` says of Services: since when each is in force, if it is.
-fn note(line: &str, at: f64, enforced: &mut BTreeMap<String, f64>) {
-    let update: Value = serde_json::from_str(line).unwrap();
-    for service in update["services"].as_array().into_iter().flatten() {
-        let name = service["name"].as_str().unwrap().to_owned();
-        let conditions = service["conditions"].as_array().into_iter().flatten();
-        if conditions.into_iter().any(|condition| condition["reason"] == "Enforced") {
-            enforced.entry(name).or_insert(at);
-        } else {
-            enforced.remove(&name);
+/// What `policy watch` has said until now.
+#[derive(Default)]
+struct Said {
+    /// So many bytes are read.
+    read: usize,
+    /// Since when each Service is in force, if it is.
+    enforced: BTreeMap<String, f64>,
+    /// Of which it was said that they are not.
+    let_go: BTreeSet<String>,
+}
+
+impl Said {
+    /// Takes up what is new. Times are those since `begin`.
+    fn read(&mut self, watch: &Process, begin: f64) {
+        let output = watch.output();
+        let end = output.rfind('\n').map_or(0, |end| end + 1);
+        output[self.read..end].lines().for_each(|line| self.note(line, now() - begin));
+        self.read = end;
+    }
+
+    /// Takes up what a line says of Services.
+    fn note(&mut self, line: &str, at: f64) {
+        let update: Value = serde_json::from_str(line).unwrap();
+        for service in update["services"].as_array().into_iter().flatten() {
+            let name = service["name"].as_str().unwrap().to_owned();
+            let conditions = service["conditions"].as_array().into_iter().flatten();
+            if conditions.into_iter().any(|condition| condition["reason"] == "Enforced") {
+                self.enforced.entry(name).or_insert(at);
+            } else {
+                self.enforced.remove(&name);
+                self.let_go.insert(name);
+            }
         }
     }
 }
@@ -176,6 +242,10 @@ fn two_services_of_one_rule_both_get_mutual_tls_soon() {
         let many = Many::start(Place::with_objects(network), 1, 2, Duration::from_millis(5));
         let last = check("two Services of one rule", &many.label(CHANGE));
         assert!(last < SOON.as_secs_f64(), "{last} s");
+        for pause in [50, 100, 200, 300] {
+            many.toggle(Duration::from_millis(pause));
+        }
+        many.place.wait_until_explained("was away less than a minute ago", SOON);
         let last = many.unlabel(CHANGE);
         assert!(last < SOON, "{last:?}");
     });

@@ -58,7 +58,7 @@ fn flags() -> Vec<String> {
     let flags = [
         ["--policy", "true"],
         ["--policy-objects", "true"],
-        ["--gateway-identity", ID],
+        ["--standalone-gateway-identity", ID],
         ["--pair-listen", &pair],
         ["--pair-address", &pair],
     ];

@@ -309,6 +309,37 @@ impl Stage {
         soon("an answer by who is", gateway, answers);
     }
 
+    /// The Service goes, and comes again with somebody else behind it, while no replica is there to say so.
+    fn the_service_is_made_again_while_the_pair_is_away(&mut self, gateway: &Gateway) {
+        let services: Api<Service> = Api::namespaced(self.client.clone(), TEAM);
+        self.runtime.block_on(async { services.delete("backend", &DeleteParams::default()).await }).unwrap();
+        soon("an answer by who was behind a Service, as nobody says that it is gone", gateway, answers);
+        self.restart();
+        self.until_refused("a refusal of who was behind it once a replica is back", gateway);
+
+        self.runtime.block_on(create(services.clone(), &service_of(TEAM, "backend")));
+        soon("an answer by who is behind the new Service", gateway, answers);
+        self.replica.stop();
+        self.runtime.block_on(async { services.delete("backend", &DeleteParams::default()).await }).unwrap();
+        self.delete_pod("five");
+        self.runtime.block_on(create(services, &service_of(TEAM, "backend")));
+        soon("an answer by who was behind the Service before", gateway, answers);
+        self.restart();
+        self.until_refused("a refusal of who is not behind the one of now once a replica is back", gateway);
+        enforced_soon("in force for the one of now", &self.replica, ENFORCED);
+    }
+
+    fn restart(&mut self) {
+        self.replica.restart();
+        self.replica.wait_until_ready();
+    }
+
+    /// By when the agent has found the replica again.
+    fn until_refused(&self, what: &str, gateway: &Gateway) {
+        wait_until(START, what, || refuses(gateway));
+        soon(what, gateway, refuses);
+    }
+
     /// An agent that never heard of any policy tells its gateway of nobody.
     fn while_nobody_tells(&self) {
         let away = ["--policy-address", &self.replica.address()];
@@ -381,6 +412,8 @@ fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
                 if said.starts_with(UNASKED) { Ok(()) } else { Err(said) }
             });
             stage.other.stop();
+            stage.the_service_is_made_again_while_the_pair_is_away(&gateway);
+            stage.replica.stop();
         },
     );
 }

@@ -10,7 +10,7 @@ use kube::{Api, Client, api::DynamicObject};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{create, gateway::Gateway, label, pod_of, runtime, service_of, show, start_with};
+use super::{GATEWAY, create, gateway::Gateway, label, pod_of, runtime, service_of, show, start_with};
 use crate::{
     cluster::{Cluster, block_on},
     network::in_own_network,
@@ -170,7 +170,8 @@ fn a_thousand_namespaces_are_known_within_twenty_seconds_and_in_little_memory() 
             let root = Authority::root("mesh");
             let ca = CaDir::mounted(&root.below("countersign", Kind::P256).cacerts(&root.certificate));
             let [ca_flag, ca] = ca.flags();
-            let flags = ["--policy-objects", "true", "--mesh-trust-domain", TRUST_DOMAIN, ca_flag, ca];
+            let objects = ["--policy-objects", "true", "--standalone-gateway-identity", GATEWAY];
+            let flags = [&objects[..], &["--mesh-trust-domain", TRUST_DOMAIN, ca_flag, ca]].concat();
             let begin = Instant::now();
             let mut replica = start_with(&cluster, network.host("a"), &flags);
             replica.wait_until_ready();

@@ -8,6 +8,7 @@ use k8s_openapi::{
         core::v1::{ConfigMap, Secret},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Resource,
@@ -167,17 +168,7 @@ fn after_labels_and_replicas_nothing_is_left_but_what_is_documented() {
             });
             stop_all(&mut stage.replicas);
 
-            let mut left = stage.on(async {
-                let mut left = written::<ConfigMap>(&client).await;
-                left.extend(written::<Secret>(&client).await);
-                left.extend(written::<Lease>(&client).await);
-                let policies = objects::kind(objects::GATEWAY_API, "v1", "BackendTLSPolicy", "backendtlspolicies");
-                let policies = Api::<kube::api::DynamicObject>::all_with(client.clone(), &policies);
-                let policies = policies.list(&ListParams::default()).await.unwrap().items;
-                left.extend(policies.into_iter().map(|policy| format!("BackendTLSPolicy {:?}", policy.metadata.name)));
-                left
-            });
-            left.sort();
+            let left = stage.on(all(&client, "", is_written));
             assert_eq!(
                 left,
                 [
@@ -191,20 +182,65 @@ fn after_labels_and_replicas_nothing_is_left_but_what_is_documented() {
     );
 }
 
-/// All objects of a kind that the replicas have written into, wherever they are.
-async fn written<K>(client: &kube::Client) -> Vec<String>
+#[test]
+fn what_replicas_leave_that_were_removed_before_the_labels_is_found_as_is_documented() {
+    in_own_network(
+        "policy_objects::outages::what_replicas_leave_that_were_removed_before_the_labels_is_found_as_is_documented",
+        |network| {
+            let mut stage = Stage::complete(network);
+            let client = stage.client();
+            stage.on(objects::label(&client, Some("enabled")));
+            wait_until(LATER, "objects", || is_complete(&stage));
+            stop_all(&mut stage.replicas);
+
+            let of_services = |name: &String| !name.contains(" countersign/");
+            let left = stage.on(all(&client, "", is_written)).into_iter().filter(of_services).collect::<Vec<_>>();
+            let found = stage.on(all(&client, "app.kubernetes.io/managed-by=countersign", |_| true));
+            let found: Vec<_> = found.into_iter().filter(of_services).collect();
+            assert_eq!(found, left);
+            let policy = format!("BackendTLSPolicy {TEAM}/{POLICY}");
+            let secret = format!("Secret {TEAM}/{POLICY}");
+            assert!(left.contains(&policy) && left.contains(&secret), "{left:?}");
+        },
+    );
+}
+
+/// Whether the replicas have written into it.
+fn is_written(metadata: &ObjectMeta) -> bool {
+    let mut fields = metadata.managed_fields.iter().flatten();
+    fields.any(|entry| entry.manager.as_deref().is_some_and(|manager| manager.contains("countersign")))
+}
+
+/// Objects of every kind that replicas write, wherever they are.
+async fn all(client: &kube::Client, label: &str, is_such: fn(&ObjectMeta) -> bool) -> Vec<String> {
+    let of = ListParams::default().labels(label);
+    let policies = objects::kind(objects::GATEWAY_API, "v1", "BackendTLSPolicy", "backendtlspolicies");
+    let policies = Api::<kube::api::DynamicObject>::all_with(client.clone(), &policies);
+    let policies = policies.list(&of).await.unwrap().items.into_iter();
+    let mut all: Vec<String> = policies
+        .filter(|policy| is_such(&policy.metadata))
+        .map(|policy| name_of("BackendTLSPolicy", &policy.metadata))
+        .collect();
+    all.extend(all_of::<ConfigMap>(client, &of, is_such).await);
+    all.extend(all_of::<Secret>(client, &of, is_such).await);
+    all.extend(all_of::<Lease>(client, &of, is_such).await);
+    all.sort();
+    all
+}
+
+async fn all_of<K>(client: &kube::Client, of: &ListParams, is_such: fn(&ObjectMeta) -> bool) -> Vec<String>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
-    let all = Api::<K>::all(client.clone()).list(&ListParams::default()).await.unwrap().items;
-    let is_ours = |object: &K| {
-        let fields = object.meta().managed_fields.iter().flatten();
-        fields.clone().any(|entry| entry.manager.as_deref().is_some_and(|manager| manager.contains("countersign")))
-    };
-    let named = |object: &K| {
-        let metadata = object.meta();
-        let of = |text: &Option<String>| text.clone().unwrap_or_default();
-        format!("{} {}/{}", K::kind(&()), of(&metadata.namespace), of(&metadata.name))
-    };
-    all.iter().filter(|object| is_ours(object)).map(named).collect()
+    let all = Api::<K>::all(client.clone()).list(of).await.unwrap().items;
+    all.iter()
+        .map(K::meta)
+        .filter(|metadata| is_such(metadata))
+        .map(|metadata| name_of(&K::kind(&()), metadata))
+        .collect()
+}
+
+fn name_of(kind: &str, metadata: &ObjectMeta) -> String {
+    let of = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{kind} {}/{}", of(&metadata.namespace), of(&metadata.name))
 }

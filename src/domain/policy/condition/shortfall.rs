@@ -30,6 +30,8 @@ pub enum Shortfall {
         /// Of how many.
         pods: usize,
     },
+    /// Its BackendTLSPolicy was away a moment ago, and proxies may still follow that.
+    Remade,
     /// A gateway does not take them.
     Refused {
         /// Which.
@@ -42,7 +44,7 @@ pub enum Shortfall {
 impl Shortfall {
     pub(super) const fn severity(&self) -> Severity {
         match self {
-            Self::Unasked => Severity::Notice,
+            Self::Unasked | Self::Remade => Severity::Notice,
             Self::Portable(lacking) => lacking.severity(),
             Self::Outdated { .. } | Self::Unheard { .. } => Severity::Warning,
             Self::Refused { .. } => Severity::Error,
@@ -58,6 +60,10 @@ impl fmt::Display for Shortfall {
                  asks for them on its agent's socket (--policy-address), as validation/NAMESPACE/SERVICE",
             ),
             Self::Portable(lacking) => lacking.fmt(f),
+            Self::Remade => f.write_str(
+                "its BackendTLSPolicy was away less than a minute ago: Gateways' proxies may still follow that, and send plaintext \
+                 until they follow the one of now as well",
+            ),
             Self::Outdated { lacking, of, gateway } => {
                 write!(f, "{lacking} of {of} gateways that ask for its identities have not accepted those of now yet: ")?;
                 write!(f, "{gateway}{}", if *lacking > 1 { " and others" } else { "" })

@@ -3,10 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::PROXIES_FOLLOW_WITHIN;
 use crate::domain::policy::{IdentitySet, PortableShortfall, ProbeFinding, ProbeSight, Uptake};
-
-/// A Gateway says that it has taken a policy before its proxies go by it: half a minute before, where there are many.
-const PROXIES_FOLLOW_WITHIN: Duration = Duration::from_secs(60);
 
 /// What is wanted and seen.
 #[derive(Debug)]

@@ -252,6 +252,12 @@ impl DesiredObject {
         format!("{RESOURCE}{service}")
     }
 
+    /// For which Service the policy of this name is.
+    pub fn service_of_policy(policy: &ObjectName) -> Option<ObjectName> {
+        let name = policy.name.strip_prefix(PREFIX)?.into();
+        Some(ObjectName { namespace: Arc::clone(&policy.namespace), name })
+    }
+
     /// Where it is, and its name there.
     pub fn object(&self) -> ObjectName {
         match self {

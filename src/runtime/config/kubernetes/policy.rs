@@ -17,8 +17,10 @@ pub struct PolicyConfig {
     pub envoy_gateway_namespace: String,
     /// Whether the active keeps objects of the Gateway API for that.
     pub objects: bool,
-    /// Who may follow.
+    /// Who may follow, as far as their Gateways reach.
     pub gateway_identities: Vec<SpiffeId>,
+    /// Who may follow everything.
+    pub standalone_gateway_identities: Vec<SpiffeId>,
 }
 
 /// What makes a Service a member of the mesh.
@@ -47,11 +49,13 @@ impl PolicyConfig {
         let objects = from.one("policy_objects", parse::boolean);
         let envoy_gateway_namespace = from.one("envoy_gateway_namespace", parse::object_name);
         let gateway_identities: Vec<SpiffeId> = from.many("gateway_identities", parse::displayed);
+        let standalone_gateway_identities: Vec<SpiffeId> = from.many("standalone_gateway_identities", parse::displayed);
         if is_wanted == Some(false) {
             let without_effect = [
                 ("policy_membership", membership == Some(PolicyMembership::Auto)),
                 ("policy_objects", objects == Some(true)),
                 ("gateway_identities", !gateway_identities.is_empty()),
+                ("standalone_gateway_identities", !standalone_gateway_identities.is_empty()),
             ];
             for (field, _) in without_effect.into_iter().filter(|(_, has_none)| *has_none) {
                 from.refuse(field, NEEDS_POLICY);
@@ -61,8 +65,13 @@ impl PolicyConfig {
             from.refuse("envoy_gateway_namespace", "counts with policyObjects only: set that, or leave this out");
         }
         let (membership, objects) = (membership?, objects?);
-        let config =
-            Self { membership, envoy_gateway_namespace: envoy_gateway_namespace?, objects, gateway_identities };
+        let config = Self {
+            membership,
+            envoy_gateway_namespace: envoy_gateway_namespace?,
+            objects,
+            gateway_identities,
+            standalone_gateway_identities,
+        };
         is_wanted.map(|is_wanted| is_wanted.then_some(config))
     }
 
@@ -71,8 +80,11 @@ impl PolicyConfig {
         args.policy_membership = Some(self.membership.as_str().to_owned());
         args.policy_objects = Some(self.objects.to_string());
         args.envoy_gateway_namespace = Some(self.envoy_gateway_namespace.clone()).filter(|_| self.objects);
-        args.gateway_identities = Some(self.gateway_identities.iter().map(SpiffeId::to_string).collect::<Vec<_>>())
-            .filter(|identities| !identities.is_empty());
+        let texts = |identities: &[SpiffeId]| {
+            (!identities.is_empty()).then(|| identities.iter().map(SpiffeId::to_string).collect())
+        };
+        args.gateway_identities = texts(&self.gateway_identities);
+        args.standalone_gateway_identities = texts(&self.standalone_gateway_identities);
     }
 }
 

@@ -151,7 +151,8 @@ fn policies_where_istiod_signs_need_a_port_for_the_other_replicas_and_have_the_m
     let followed = config.istiod.clone().unwrap().cluster.unwrap().policy.unwrap();
     assert_eq!((followed.reviews.audiences, followed.policy.objects), (vec!["istio-ca".to_owned()], false));
     assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
-    let more = "policyObjects: true\ngatewayIdentities: ['spiffe://cluster.local/ns/a/sa/b']\npairService: a:1\n\
+    let more = "policyObjects: true\ngatewayIdentities: ['spiffe://cluster.local/ns/a/sa/b']\n\
+                standaloneGatewayIdentities: ['spiffe://cluster.local/ns/a/sa/c']\npairService: a:1\n\
                 istioNamespace: istio\npolicyMembership: auto\ntokenCache: 1s\n";
     let config = load_file(&format!("{policy}{more}")).unwrap();
     assert_eq!(load_file(&config.to_yaml().unwrap()).unwrap(), config);
@@ -162,6 +163,7 @@ fn policies_where_istiod_signs_need_a_port_for_the_other_replicas_and_have_the_m
         ("pairListen: 127.0.0.1:1", "counts with policy or jwtSvids only: set one of them"),
         ("tokenCache: 1s", "counts with policy or jwtSvids only: set one of them"),
         ("policyObjects: true", "counts with policy only: set that"),
+        ("standaloneGatewayIdentities: ['spiffe://a/b']", "counts with policy only: set that"),
     ] {
         let problem = problem_of(&format!("{base}{alone}\n"));
         assert!(problem.contains(said), "{alone}: {problem}");

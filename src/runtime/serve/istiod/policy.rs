@@ -81,9 +81,7 @@ pub(super) async fn start(
     let callers = callers(&client, followed, member, (&access, &bundle), &of, &mut tasks);
     join_others(followed, member, (access.enforcement(), &bundle), &of, (&mut tasks, supervisor)).await?;
     let Seams { clock, random, metrics, .. } = of.seams;
-    let plans = objects.as_ref().map(|planned| planned.plans.clone());
-    let publisher = Arc::clone(&access.publisher);
-    let events = policy::events(&client, &member.replica, publisher, plans, (clock, metrics));
+    let events = policy::events(&client, &member.replica, &access.publisher, (clock, metrics));
     let saying = events.run(member.held.clone());
     tasks.push(("policy events", Box::pin(async move { match saying.await {} })));
     if let Some(PlannedObjects { objects, plans, probes: planned }) = objects {

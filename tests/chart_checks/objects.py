@@ -297,6 +297,8 @@ def alerts_as_told(one: Set, items: List[dict]) -> None:
     told = one.values.get("metrics", {}).get("prometheusRule", {})
     overrides, labels = told.get("overrides", {}), told.get("additionalRuleLabels", {})
     rules = {rule["alert"]: rule for item in of_kind(items, "PrometheusRule") for rule in item["spec"]["groups"][0]["rules"]}
+    if of_kind(items, "PrometheusRule") and not rules:
+        raise Broken("there is a PrometheusRule without an alert")
     for name in told.get("disabled", []):
         if name in rules:
             raise Broken(f"{name} is disabled, and there")

@@ -19,7 +19,7 @@ from .sets import REFUSED, Set
 RIGHTS = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ServiceAccount", "ValidatingAdmissionPolicy",
           "ValidatingAdmissionPolicyBinding"}
 # Such functions give another result each time, or look at a cluster that `helm template` has not.
-UNSTABLE = r"\b(lookup|now|date|rand\w+|gen(CA|SelfSignedCert|SignedCert|PrivateKey)\w*|uuidv4|htpasswd|derivePassword|getHostByName|env)\b"
+UNSTABLE = r"(?<!\.)\b(lookup|now|date|rand\w+|gen(CA|SelfSignedCert|SignedCert|PrivateKey)\w*|uuidv4|htpasswd|derivePassword|getHostByName|env)\b"
 BAD_USAGE = 64
 # What the kubelet would say of a pod.
 SOME_POD = {"metadata.uid": "0b0e1c8a-1111-4222-8333-444455556666", "status.podIP": "10.0.0.7"}

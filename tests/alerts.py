@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Set
 
 from chart_checks import faults, recordings
 from chart_checks.helm import Broken, provide, render
@@ -30,6 +30,7 @@ SCOPED = {"metrics": {"prometheusRule": {"enabled": True}, "agents": {"namespace
 OWN_ROOT = {**MONITORED, "mode": "self-signed", "trustDomain": "gateways.example"}
 HERE = 'namespace="countersign"'
 EXPIRY = "countersign_certificate_expiry_timestamp_seconds"
+FEDERATED = "countersign_federated_bundle_expiry_timestamp_seconds"
 DAY = 86400
 
 
@@ -63,6 +64,16 @@ CASES = [
          quiet="16h55m", fires="17h50m", labels={"certificate": "svid", **POD}, interval="5m"),
     Case("CountersignCertificateExpiresNow", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': SHORTENED},
          quiet="16h55m", fires="18h", labels={"certificate": "svid", **POD}, interval="5m"),
+    # of several identities of an agent, one
+    Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': f"{DAY * 90}x600",
+                                                    f'{EXPIRY}{{certificate="svid",identity="api",pod="a"}}': RENEWED_ONCE},
+         quiet="27h", fires="29h", labels={"certificate": "svid", "identity": "api", **POD}, interval="5m"),
+    Case("CountersignRenewalFailing", ISTIOD,
+         {'countersign_svid_renewals_total{outcome="failed",pod="a"}': "0x200",
+          'countersign_svid_renewals_total{outcome="renewed",pod="a"}': "0+1x200",
+          'countersign_svid_renewals_total{outcome="failed",identity="api",pod="a"}': "0x10 1+1x120",
+          'countersign_svid_renewals_total{outcome="renewed",identity="api",pod="a"}': "3x200"},
+         quiet="20m", fires="30m", labels={"outcome": "failed", "identity": "api", **POD}),
     Case("CountersignOutputExpiring", ISTIOD, {'countersign_output_expiry_timestamp_seconds{output="files",pod="a"}': SHORTENED},
          quiet="16h55m", fires="17h50m", labels={"output": "files", **POD}, interval="5m"),
     # those of gateways that another release is told of are none of this one's
@@ -83,6 +94,7 @@ CASES = [
          quiet="20m", fires="30m", labels={"outcome": "failed", **POD}),
     Case("CountersignSvidRejected", ISTIOD, {'countersign_svid_rejections_total{pod="a"}': "0x10 1+1x60"},
          quiet="10m", fires="20m", labels=POD),
+    Case("CountersignSecretRefused", ISTIOD, {'countersign_sds_nacks_total{pod="a"}': "0x10 1x60"}, quiet="10m", fires="17m", labels=POD),
     Case("CountersignClockSkew", ISTIOD, {'countersign_clock_skew_seconds{pod="a"}': "0x10 60x60"},
          quiet="14m", fires="17m", labels=POD),
     Case("CountersignNoActive", ISTIOD,
@@ -117,6 +129,15 @@ CASES = [
     # the next one signs 7 days before the end, if all is well
     Case("CountersignAuthorityExpiring", OWN_ROOT, {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{40 * DAY}x1000"},
          quiet="34d", fires="35d", labels={"certificate": "authority", **RELEASE}, interval="1h"),
+    # what stands between it and the root, and what only the replicas see
+    *(Case("CountersignAuthorityExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="{certificate}",{HERE},pod="a"}}': f"{60 * DAY}x1000"},
+           quiet="30d", fires="31d", labels={"certificate": certificate, **RELEASE}, interval="1h") for certificate in ("intermediate", "pair_authority")),
+    Case("CountersignBundleEndpointExpiring", ISTIOD, {f'{EXPIRY}{{certificate="bundle_endpoint",{HERE},pod="a"}}': f"{40 * DAY}x1000"},
+         quiet="26d", fires="27d", labels={"certificate": "bundle_endpoint", **RELEASE}, interval="1h"),
+    # the root of a day that is followed by another one each half day, and then by none
+    Case("CountersignFederatedBundleExpiring", PLUGGED_IN,
+         {f'{FEDERATED}{{trust_domain="other.example",{HERE},pod="a"}}': f"{' '.join(f'{DAY + 12 * n * 3600}x11' for n in range(60))} {31 * DAY}x100"},
+         quiet="30d", fires="31d", labels={"trust_domain": "other.example", **RELEASE}, interval="1h"),
     # what the one that was active before has made, and the other has renewed
     Case("CountersignCertificateExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="istiod",{HERE},pod="a"}}': f"{DAY}x600",
                                                        f'{EXPIRY}{{certificate="istiod",{HERE},pod="b"}}': f"_x144 {DAY * 3 // 2}x456"},
@@ -163,6 +184,10 @@ CASES = [
          {f'countersign_policy_objects{{kind="Secret",state="wanted",{HERE},pod="a"}}': "5x90",
           f'countersign_policy_objects{{kind="Secret",state="right",{HERE},pod="a"}}': "5x10 4x80"},
          quiet="25m", fires="28m", labels={"kind": "Secret", **RELEASE}),
+    Case("CountersignPolicyConflict", PLUGGED_IN,
+         {f'countersign_gateway_conditions{{reason="Conflicted",{HERE},pod="a"}}': "_x10 1x60",
+          f'countersign_gateway_conditions{{reason="Http2NotExplicit",{HERE},pod="a"}}': "4x70"},
+         quiet="24m", fires="27m", labels={"reason": "Conflicted", **RELEASE}),
 ]
 
 
@@ -184,6 +209,7 @@ FAULTS = [
     Fault("CountersignRenewalFailing", ISTIOD, "without_authority", 42),
     Fault("CountersignOutputNotVerified", ISTIOD, "lost_output", 12),
     Fault("CountersignSvidRejected", ISTIOD, "of_another_domain", 10),
+    Fault("CountersignSecretRefused", ISTIOD, "refused_secret", 7),
     Fault("CountersignClockSkew", ISTIOD, "clock_behind", 6),
     Fault("CountersignNoActive", ISTIOD, "hanging_active", 2),
     Fault("CountersignTwoActive", ISTIOD, "two_pairs", 3),
@@ -192,6 +218,9 @@ FAULTS = [
     Fault("CountersignRootExpiring", PLUGGED_IN, "near_its_end", 61),
     Fault("CountersignRootExpiresSoon", PLUGGED_IN, "near_its_end", 61),
     Fault("CountersignAuthorityExpiring", PLUGGED_IN, "near_its_end", 61),
+    Fault("CountersignAuthorityExpiring", OWN_ROOT, "imported_at_its_end", 61),
+    Fault("CountersignBundleEndpointExpiring", PLUGGED_IN, "web_certificate_at_its_end", 61),
+    Fault("CountersignFederatedBundleExpiring", PLUGGED_IN, "other_domain_at_its_end", 61),
     Fault("CountersignRotationRefused", OWN_ROOT, "imported_at_its_end", 12),
     Fault("CountersignStateAltered", PLUGGED_IN, "state_deleted", 2),
     Fault("CountersignRootsNotDistributed", PLUGGED_IN, "roots_of_others", 11),
@@ -203,6 +232,7 @@ FAULTS = [
     Fault("CountersignIstiodLimited", ISTIOD, "too_many", 28),
     Fault("CountersignAuthorityNotTaken", PLUGGED_IN, "unusable_authority", 2),
     Fault("CountersignPolicyObjectsBehind", PLUGGED_IN, "objects_not_taken", 16),
+    Fault("CountersignPolicyConflict", PLUGGED_IN, "policy_of_others", 16),
 ]
 
 
@@ -233,17 +263,19 @@ def check(values: dict, folder: Path) -> Dict[str, str]:
     (folder / "rules.json").write_text(json.dumps(spec))
     promtool("check", "rules", str(folder / "rules.json"))
     cases = [case for case in CASES if case.values is values]
-    # promtool reads samples beyond the end of a case as absent; its rules are evaluated as often as samples come
-    for interval in sorted({case.interval for case in cases}):
-        tests = [test_of(case, described) for case in cases if case.interval == interval]
-        file = folder / f"tests-{interval}.json"
-        file.write_text(json.dumps({"rule_files": ["rules.json"], "evaluation_interval": interval, "tests": tests}))
-        promtool("test", "rules", str(file))
+    files = []
+    # promtool reads samples beyond the end of a case as absent; its rules are evaluated as often as samples come, so only the one that counts
+    for alert, interval in sorted({(case.alert, case.interval) for case in cases}):
+        tests = [test_of(case, described) for case in cases if (case.alert, case.interval) == (alert, interval)]
+        (folder / f"{alert}.json").write_text(json.dumps({"groups": [{"name": alert, "rules": [described[alert]]}]}))
+        files.append(folder / f"{alert}-{interval}.json")
+        files[-1].write_text(json.dumps({"rule_files": [f"{alert}.json"], "evaluation_interval": interval, "tests": tests}))
+    promtool("test", "rules", *map(str, files))
     return {alert: rule["expr"] for alert, rule in described.items()}
 
 
-def check_faults(alerts: Dict[str, str]) -> None:
-    """Each alert by what was there while its fault was."""
+def check_faults(alerts: Dict[str, str]) -> Set[str]:
+    """Each alert by what was there while its fault was; the names of all that was shown."""
     unfaulted = alerts.keys() ^ {fault.alert for fault in FAULTS}
     if unfaulted:
         raise Broken(f"no row, or one too many, of FAULTS is about {', '.join(sorted(unfaulted))}")
@@ -258,6 +290,7 @@ def check_faults(alerts: Dict[str, str]) -> None:
             tests = [recordings.replay(fault.alert, found[fault.recording], fault.after) for fault in FAULTS if fault.values is values]
             (place / "faults.json").write_text(json.dumps({"rule_files": ["rules.json"], "evaluation_interval": "1m", "tests": tests}))
             promtool("test", "rules", str(place / "faults.json"))
+    return {name for recording in found.values() for name in recording.names()}
 
 
 def main() -> int:
@@ -271,10 +304,10 @@ def main() -> int:
         untested = alerts.keys() - {case.alert for case in CASES}
         if untested:
             raise Broken(f"no case tests {', '.join(sorted(untested))}")
-        check_faults(alerts)
+        shown = check_faults(alerts)
         scrapes = scraped()
         is_as_told(scrapes)
-        queries = answers(scrapes, alerts, promtool)
+        queries = answers(scrapes, alerts, shown, promtool)
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")
         return 1

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import Dict, List, Tuple
 
 ALONE = "COUNTERSIGN_TEST_APART"
 
@@ -14,10 +15,26 @@ def is_apart() -> bool:
 
 def begin(*namespaces: str) -> None:
     """Returns within them, with a loopback device that is up. What was done before is done again there."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     if is_apart():
-        subprocess.run([shutil.which("ip", path=path) or "ip", "link", "set", "lo", "up"], check=True)
+        settle()
         return
+    command, env = again(namespaces)
+    os.execvpe(command[0], command, env)
+
+
+def start(*namespaces: str) -> subprocess.Popen:
+    """Does it beside this process, which goes on. What it says is its `stdout`."""
+    command, env = again(namespaces)
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def settle() -> None:
+    """The loopback device."""
+    subprocess.run([shutil.which("ip") or "ip", "link", "set", "lo", "up"], check=True)
+
+
+def again(namespaces: Tuple[str, ...]) -> Tuple[List[str], Dict[str, str]]:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     command = ["unshare", *user, *(f"--{name}" for name in namespaces), sys.executable, *sys.argv]
-    os.execvpe(command[0], command, {**os.environ, "PATH": path, ALONE: "1"})
+    return command, {**os.environ, "PATH": path, ALONE: "1"}

@@ -34,6 +34,7 @@ ISTIO = "istio.io/istio"
 ISTIO_VERSION = "v0.0.0-20260827124520-eed52ebb66ad"
 GATEWAY_API = ("sigs.k8s.io/gateway-api", "v1.6.1")
 ENVOY_GATEWAY = ("github.com/envoyproxy/gateway", "v1.9.1")
+PROMETHEUS_OPERATOR = ("github.com/prometheus-operator/prometheus-operator", "v0.85.0")
 KUBERNETES = (1, 34, 4)
 ASSETS = os.environ.get("KUBEBUILDER_ASSETS")
 WITH_PEERS = ["--features", "peers"]
@@ -191,20 +192,29 @@ def fetch_istio_crds(step: Step) -> None:
 
 def fetch_gateway_crds(step: Step) -> None:
     """The standard channel of Gateway API, and Envoy Gateway's own kinds."""
+    fetch_kinds(step, "gateway-crds.yaml", *GATEWAY_API, "config/crd/standard/*.yaml")
+    fetch_kinds(step, "envoy-gateway-crds.yaml", *ENVOY_GATEWAY, "charts/gateway-helm/charts/crds/crds/generated/*.yaml")
 
-    def joined(name: str, module: str, version: str, folder: str) -> None:
-        def make(target: Path) -> None:
-            files = sorted((module_folder(step, module, version) / folder).glob("*.yaml"))
-            kinds = [text for text in (file.read_text() for file in files)
-                     if re.search(r"^kind: CustomResourceDefinition$", text, re.MULTILINE)]
-            if not kinds:
-                raise Failed(f"{module} {version} has no kinds of objects in {folder}")
-            target.write_text("---\n".join(text if text.endswith("\n") else text + "\n" for text in kinds))
 
-        cached(name, f"{module} {version}", make)
+def fetch_monitoring_crds(step: Step) -> None:
+    """Those of the Prometheus operator's kinds that the chart has objects of."""
+    fetch_kinds(step, "monitoring-crds.yaml", *PROMETHEUS_OPERATOR,
+                *(f"example/prometheus-operator-crd/*_{kind}.yaml" for kind in ("servicemonitors", "podmonitors", "prometheusrules")))
 
-    joined("gateway-crds.yaml", *GATEWAY_API, "config/crd/standard")
-    joined("envoy-gateway-crds.yaml", *ENVOY_GATEWAY, "charts/gateway-helm/charts/crds/crds/generated")
+
+def fetch_kinds(step: Step, name: str, module: str, version: str, *files: str) -> None:
+    """All that such files of a published Go module have, in one file."""
+
+    def make(target: Path) -> None:
+        folder = module_folder(step, module, version)
+        found = sorted(file for pattern in files for file in folder.glob(pattern))
+        kinds = [text for text in (file.read_text() for file in found)
+                 if re.search(r"^kind: CustomResourceDefinition$", text, re.MULTILINE)]
+        if not kinds:
+            raise Failed(f"{module} {version} has no kinds of objects in {files}")
+        target.write_text("---\n".join(text if text.endswith("\n") else text + "\n" for text in kinds))
+
+    cached(name, f"{module} {version}", make)
 
 
 def kubernetes_version() -> str:
@@ -276,6 +286,7 @@ def plan() -> List[Step]:
         Step(2, "pilot-agent", "2 min, once", 40 * MINUTE, install_istio("pilot-agent")),
         Step(2, "Istio's kinds of objects", "1 s", 10 * MINUTE, fetch_istio_crds),
         Step(2, "Gateway API's kinds of objects", "10 s", 10 * MINUTE, fetch_gateway_crds),
+        Step(2, "Prometheus operator's kinds", "10 s", 10 * MINUTE, fetch_monitoring_crds),
         Step(2, "Envoy Gateway", "11 min, once", 60 * MINUTE,
              install_go("envoy-gateway", *ENVOY_GATEWAY, "cmd")),
         Step(2, "network tools", "1 s", 10 * MINUTE, provide_network_tools),
@@ -295,7 +306,7 @@ def plan() -> List[Step]:
              lambda step: run(step, [sys.executable, str(ROOT / "tests" / "chart.py")], env=released)),
         Step(3, "image", "5 s", 10 * MINUTE,
              lambda step: run(step, [sys.executable, str(ROOT / "tests" / "image.py")], env=released)),
-        Step(3, "docs", "40 s, the first time 3 min", 40 * MINUTE,
+        Step(3, "docs", "80 s, the first time 4 min", 40 * MINUTE,
              lambda step: run(step, [sys.executable, str(ROOT / "tests" / "docs.py")], env=released)),
         # What mostly waits, together; what is held to limits of time, one by one.
         Step(3, "API server, waiting", "10 min", 25 * MINUTE,

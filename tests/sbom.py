@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints what the binary is made of, as CycloneDX 1.5: each crate that is linked into it, with licence, checksum and what it depends on.
+"""Prints what the binary is made of, as CycloneDX 1.5: each crate that is linked into it, on amd64 or arm64, with licence, checksum and what it depends on.
 From Cargo.lock alone, so the same lock gives the same bytes. Build scripts and macros run at build time and are not in it, nor is what
 only tests need.
 """
@@ -18,14 +18,14 @@ from typing import Dict, List
 
 ROOT = Path(__file__).resolve().parent.parent
 CARGO = os.environ.get("CARGO") or "cargo"
-TARGET = "x86_64-unknown-linux-gnu"
+TARGETS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu")
 
 
 def tree() -> Dict[str, dict]:
-    """By `NAME@VERSION`, its licence and what it needs to run, as cargo resolves it."""
-    said = subprocess.run(
-        [CARGO, "tree", "--locked", "--features", "kubernetes", "--target", TARGET, "--edges", "normal,no-proc-macro", "--prefix", "depth",
-         "--format", " {p}|{l}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    """By `NAME@VERSION`, its licence and what it needs to run, as cargo resolves it for any of the platforms."""
+    said = "".join(subprocess.run(
+        [CARGO, "tree", "--locked", "--features", "kubernetes", "--target", target, "--edges", "normal,no-proc-macro", "--prefix", "depth",
+         "--format", " {p}|{l}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout for target in TARGETS)
     found: Dict[str, dict] = {}
     above: List[str] = []
     for depth, name, version, licence in re.findall(r"^(\d+) (\S+) v([^|\s]+)[^|\n]*\|(.*?)(?: \(\*\))?$", said, re.MULTILINE):

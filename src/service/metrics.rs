@@ -25,9 +25,17 @@ use prometheus_client::{
 };
 
 use self::{
-    citadel::CitadelMetrics, discovery::DiscoveryMetrics, durations::Durations, federation::FederationMetrics,
-    istiod::IstiodMetrics, names::PAIR, outputs::Outputs, policies::PolicyMetrics, policy_objects::PolicyObjectMetrics,
-    renewals::RenewalMetrics, trust::TrustMetrics,
+    citadel::CitadelMetrics,
+    discovery::DiscoveryMetrics,
+    durations::Durations,
+    federation::FederationMetrics,
+    istiod::IstiodMetrics,
+    names::PAIR,
+    outputs::Outputs,
+    policies::PolicyMetrics,
+    policy_objects::PolicyObjectMetrics,
+    renewals::{OfCertificate, RenewalMetrics},
+    trust::TrustMetrics,
 };
 pub use self::{
     discovery::OpenStream,
@@ -66,7 +74,7 @@ pub struct Metrics {
     rotation_refused: Family<ByLabel<SvidKind>, Gauge>,
     root_writes: Family<ByLabel<RootWriteOutcome>, Counter>,
     root_places: Family<PlaceLabels, Gauge>,
-    expiry: Family<ByLabel<ExpiringCertificate>, Gauge>,
+    expiry: Family<OfCertificate, Gauge>,
     outputs: Outputs,
     policies: PolicyMetrics,
     policy_objects: PolicyObjectMetrics,
@@ -244,7 +252,12 @@ impl Metrics {
 
     /// Shows the renewals of a certificate from now on, as its publisher counts them.
     pub fn follow(&self, certificate: ExpiringCertificate, stats: Arc<RenewalStats>) {
-        self.renewals.follow(certificate, stats);
+        self.renewals.follow(certificate, Vec::new(), stats);
+    }
+
+    /// Shows the renewals of another identity of an agent, beside its first one.
+    pub fn follow_other(&self, hint: &str, stats: Arc<RenewalStats>) {
+        self.renewals.follow(ExpiringCertificate::Svid, vec![("identity", hint.to_owned())], stats);
     }
 
     /// Shows what this replica shows the others of its pair from now on.
@@ -259,7 +272,7 @@ impl Metrics {
 
     /// Shows when a certificate ends.
     pub fn set_expiry(&self, certificate: ExpiringCertificate, not_after: Timestamp) {
-        self.expiry.get_or_create(&[("certificate", certificate)]).set(not_after.seconds());
+        self.expiry.get_or_create(&of(certificate)).set(not_after.seconds());
     }
 
     /// The same of one that may not be there.
@@ -272,13 +285,13 @@ impl Metrics {
 
     /// Shows nothing of a certificate any more: it is another replica's.
     pub fn forget_expiry(&self, certificate: ExpiringCertificate) {
-        self.expiry.remove(&[("certificate", certificate)]);
+        self.expiry.remove(&of(certificate));
     }
 
     /// Everything in the OpenMetrics text format, as it is at `now`.
     pub fn page(&self, now: Timestamp) -> String {
         let _alone = self.page.lock().unwrap_or_else(PoisonError::into_inner);
-        self.renewals.read(|certificate, not_after| self.set_expiry(certificate, not_after));
+        self.renewals.read(|of, not_after| _ = self.expiry.get_or_create(of).set(not_after.seconds()));
         let published = self.trust.read();
         if let Some(root) = self.read_identity().or(published) {
             self.set_expiry(ExpiringCertificate::Root, root);
@@ -309,7 +322,7 @@ impl Metrics {
     }
 
     fn expiry(&self, certificate: ExpiringCertificate) -> Option<Timestamp> {
-        let seconds = self.expiry.get(&[("certificate", certificate)])?.get();
+        let seconds = self.expiry.get(&of(certificate))?.get();
         Some(Timestamp::from_seconds(seconds))
     }
 }
@@ -324,6 +337,11 @@ impl Drop for HeldRequest {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// What this process has one of.
+const fn of(certificate: ExpiringCertificate) -> OfCertificate {
+    ([("certificate", certificate)], Vec::new())
 }
 
 const fn prepared(kind: AuthorityKind) -> ExpiringCertificate {

@@ -196,7 +196,7 @@ impl PolicyObjects {
     /// Tells the ledger what has changed in the plan. Without a plan, and without roots, nothing is known to be wanted or not.
     fn want(&self, known: &mut Known, plan: Option<Arc<GatewayPlan>>, trusted: &impl Trusted) {
         let Some(plan) = plan else { return };
-        known.conditions.tell(&plan);
+        known.conditions.tell(&plan, &self.metrics);
         known.plan = Some(Arc::clone(&plan));
         let Some(trust) = trusted.now() else { return };
         let now = self.clock.boot();

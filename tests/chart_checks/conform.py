@@ -4,51 +4,46 @@ import json
 import re
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Dict
 
-from run import PEERS, Step, install_go
+from run import PEERS, Step, fetch_monitoring_crds, install_go
 
 from .cluster import Cluster
-from .helm import Broken
+from .helm import Broken, documents
 
 KUBECONFORM = ("github.com/yannh/kubeconform", "v0.8.0")
+MONITORING = "monitoring.coreos.com"
 GROUPS = ["api/v1"] + [f"apis/{group}/v1" for group in ("apps", "policy", "rbac.authorization.k8s.io", "networking.k8s.io",
-                                                         "admissionregistration.k8s.io")]
+                                                         "admissionregistration.k8s.io", MONITORING)]
+KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+LIMIT = 30  # seconds until they are served
 PLACE = "{{ .ResourceKind }}{{ .KindSuffix }}.json"
-STRING = {"type": "string"}
-METADATA = {"type": "object", "required": ["name", "namespace"], "additionalProperties": False, "properties": {
-    "name": STRING, "namespace": STRING, "labels": {"type": "object", "additionalProperties": STRING}}}
-OPTIONAL = {"interval", "scrapeTimeout", "honorLabels", "relabelings", "metricRelabelings", "namespaceSelector"}
-
-
-def closed(properties: Dict[str, dict]) -> dict:
-    """An object with these and no others."""
-    return {"type": "object", "properties": properties, "required": [name for name in properties if name not in OPTIONAL],
-            "additionalProperties": False}
-
-
-# The kinds of the Prometheus operator are not served: of its fields those that the chart sets.
-SELECTOR = closed({"matchLabels": {"type": "object", "additionalProperties": STRING}})
-DURATION = {"type": "string", "pattern": "^([0-9]+(ms|s|m|h))+$"}
-RELABELINGS = {"type": "array", "items": closed({"sourceLabels": {"type": "array", "items": STRING}, "targetLabel": STRING})}
-ENDPOINTS = {"type": "array", "minItems": 1, "items": closed({
-    "port": STRING, "path": STRING, "interval": DURATION, "scrapeTimeout": DURATION, "honorLabels": {"const": True},
-    "relabelings": RELABELINGS, "metricRelabelings": RELABELINGS})}
-NAMESPACES = {"oneOf": [closed({"any": {"const": True}}), closed({"matchNames": {"type": "array", "minItems": 1, "items": STRING}})]}
-RULE = closed({"alert": STRING, "expr": STRING, "for": DURATION, "labels": {"type": "object", "required": ["severity"], "additionalProperties": STRING},
-               "annotations": {"type": "object", "required": ["summary"], "additionalProperties": STRING}})
-MONITORING = {
-    "ServiceMonitor": closed({"selector": SELECTOR, "endpoints": ENDPOINTS}),
-    "PodMonitor": closed({"selector": SELECTOR, "namespaceSelector": NAMESPACES, "podMetricsEndpoints": ENDPOINTS}),
-    "PrometheusRule": closed({"groups": {"type": "array", "minItems": 1, "items": closed({
-        "name": STRING, "rules": {"type": "array", "minItems": 1, "items": RULE}})}}),
-}
 
 
 def provide() -> None:
-    """Builds kubeconform, once."""
-    install_go("kubeconform", *KUBECONFORM, "cmd")(Step(3, "kubeconform", "20 s, once", 10 * 60, lambda _: None))
+    """Builds kubeconform, once, and fetches the kinds of the Prometheus operator."""
+    step = Step(3, "kubeconform", "20 s, once", 10 * 60, lambda _: None)
+    install_go("kubeconform", *KUBECONFORM, "cmd")(step)
+    fetch_monitoring_crds(step)
+
+
+def serve_monitoring(cluster: Cluster) -> None:
+    """The real kinds of the Prometheus operator; their schemas are published a moment after they are served."""
+    for kind in documents((PEERS / "bin" / "monitoring-crds.yaml").read_text()):
+        cluster.apply(kind, is_dry=False)
+    limit, path = time.monotonic() + LIMIT, f"apis/{MONITORING}/v1"
+    while True:
+        code, index = cluster.ask("GET", "/openapi/v3")
+        found = cluster.ask("GET", index["paths"][path]["serverRelativeURL"])[1] if code == 200 and path in index["paths"] else {}
+        served = {kind["kind"] for schema in found.get("components", {}).get("schemas", {}).values()
+                  for kind in schema.get("x-kubernetes-group-version-kind", [])}
+        if KINDS <= served:
+            return
+        if time.monotonic() > limit:
+            raise Broken(f"of {MONITORING} there is only {sorted(served)} after {LIMIT} s")
+        time.sleep(0.1)
 
 
 def write_schemas(cluster: Cluster, folder: Path) -> None:
@@ -64,9 +59,6 @@ def write_schemas(cluster: Cluster, folder: Path) -> None:
                 if f"{kind['group']}/{kind['version']}".lstrip("/") == group.split("/", 1)[1]:
                     write(folder, kind["kind"], kind["group"], kind["version"],
                           {"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}})
-    for kind, spec in MONITORING.items():
-        schema = closed({"apiVersion": STRING, "kind": STRING, "metadata": METADATA, "spec": spec})
-        write(folder, kind, "monitoring.coreos.com", "v1", schema)
 
 
 def write(folder: Path, kind: str, group: str, version: str, schema: dict) -> None:
@@ -74,10 +66,16 @@ def write(folder: Path, kind: str, group: str, version: str, schema: dict) -> No
     (folder / f"{kind.lower()}{group}-{version}.json").write_text(json.dumps(schema))
 
 
-def refusing_others(schema: dict) -> dict:
-    if "properties" in schema and "additionalProperties" not in schema:
-        return {**schema, "additionalProperties": False}
-    return schema
+def refusing_others(schema: object) -> object:
+    """Wherever fields are told, only those. Kinds of others have all of theirs in one schema."""
+    if isinstance(schema, list):
+        return [refusing_others(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inside = {name: refusing_others(part) for name, part in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema:
+        inside["additionalProperties"] = False
+    return inside
 
 
 def conform(schemas: Path, texts: Dict[str, str]) -> None:

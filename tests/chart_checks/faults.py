@@ -1,7 +1,9 @@
 """Faults that are made of real processes on this machine, and what is seen of them: recordings by name, all made side by side. Those that
 need a cluster are made where there is one, and left in target/peers/scrapes/faults."""
 
+import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -13,6 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
+from run import PEERS
+
+from . import envoys
 from .cluster import free_port
 from .helm import Broken
 from .pair import LIMIT, Process, metrics
@@ -26,7 +31,7 @@ STRETCH = 60
 TTL, WATCHED = 40, 46  # seconds
 BUSY_AGENTS = 8
 OUTPUT_CHECK = 30  # seconds between two times that an output is read back
-EXPIRES = {"long": 400, "short": 20}  # days
+EXPIRES = {"long": 400, "short": 20, "ending": 5}  # days
 
 
 class Scene:
@@ -198,13 +203,13 @@ def two_pairs(scene: Scene) -> Recording:
     return held([before], scene.seen())
 
 
-def root_from(folder: Path, life: str) -> Path:
+def root_from(folder: Path, life: str, domain: str = DOMAIN) -> Path:
     """A directory with a root and an intermediate of so many days, as Istio's `cacerts` has them."""
-    made = folder / life
+    made = folder / f"root-{life}"
     made.mkdir()
     days = str(EXPIRES[life])
     (made / "extensions").write_text(f"basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign\n"
-                                     f"subjectAltName=URI:spiffe://{DOMAIN}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
+                                     f"subjectAltName=URI:spiffe://{domain}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=made)
@@ -227,6 +232,53 @@ def near_its_end(scene: Scene) -> Recording:
     before = scene.seen()
     scene.end("replica")
     scene.replica("replica", "--source=plugged-in", f"--ca-dir={root_from(scene.folder, 'short')}")
+    return held([before], scene.seen())
+
+
+def web_certificate_at_its_end(scene: Scene) -> Recording:
+    """The bundle endpoint has a certificate of five days; before that one of more than a year."""
+    def endpoint(life: str) -> List[str]:
+        made = scene.folder / f"web-{life}"
+        openssl = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-addext",
+                   "subjectAltName=DNS:localhost", "-days", str(EXPIRES[life]), "-keyout", f"{made}-key.pem", "-out", f"{made}.pem"]
+        subprocess.run(openssl, check=True, capture_output=True)
+        return [f"--bundle-endpoint=127.0.0.1:{free_port()}", f"--bundle-endpoint-cert={made}.pem", f"--bundle-endpoint-key={made}-key.pem"]
+
+    scene.replica("replica", *endpoint("long"))
+    before = scene.seen()
+    scene.end("replica")
+    scene.replica("replica", *endpoint("ending"))
+    return held([before], scene.seen())
+
+
+def other_domain_at_its_end(scene: Scene) -> Recording:
+    """Another trust domain whose only root ends in five days; before that one with a root of more than a year."""
+    scene.replica("replica")
+    rounds = []
+    for life in ("long", "ending"):
+        endpoint, domain = free_port(), f"{life}.example"
+        scene.replica(life, "--source=plugged-in", f"--ca-dir={root_from(scene.folder, life, domain)}", f"--bundle-endpoint=127.0.0.1:{endpoint}",
+                      data=life, domain=domain, is_shown=False)
+        scene.command("federation", "create", domain, "--url", f"https://127.0.0.1:{endpoint}/", "--endpoint-id",
+                      f"spiffe://{domain}/countersign/serving", "--bundle", str(scene.folder / f"root-{life}" / "root-cert.pem"))
+        scene.shows("replica", rf'^countersign_federated_bundle_expiry_timestamp_seconds\{{trust_domain="{domain}"')
+        rounds.append(scene.seen())
+    return held(rounds[:1], rounds[1])
+
+
+def refused_secret(scene: Scene) -> Recording:
+    """An Envoy asks for a certificate as if it were what others are verified by."""
+    scene.replica("pair", is_shown=False)
+    scene.agent("agent", "pair")
+    scene.ready("agent")
+    before = scene.seen()
+    address = f"127.{random.randrange(1, 255)}.{random.randrange(256)}.1"
+    config = json.dumps(envoys.gateway(address, address, IDENTITY)).replace(envoys.SOCKET, str(scene.folder / "agent.sock"))
+    file = scene.folder / "envoy.json"
+    file.write_text(config.replace('"ROOTCA"', '"default"'))
+    arguments = ["--config-path", str(file), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+    scene.running.enter_context(Process(PEERS / "bin" / "envoy", arguments, {}, scene.folder / "envoy.log"))
+    scene.shows("agent", r"^countersign_sds_nacks_total [1-9]")
     return held([before], scene.seen())
 
 
@@ -292,7 +344,7 @@ def lost_output(scene: Scene) -> Recording:
 
 SCENES: List[Callable[[Scene], Recording]] = [
     lost_output, without_authority, too_many, without_istiod, of_another_domain, hanging_active, two_pairs, near_its_end, unusable_authority,
-    without_the_other, deaf_follower,
+    without_the_other, deaf_follower, web_certificate_at_its_end, other_domain_at_its_end, refused_secret,
 ]
 
 

@@ -15,8 +15,6 @@ from .documents import GATEWAYS_PAGE, of_parent
 from .helm import CHART, KUBERNETES, Broken, documents, must, with_values
 from .objects import key, of_kind, pods
 
-# Not served: there is no Prometheus operator here.
-MONITORING = "monitoring.coreos.com/v1"
 NAMESPACES = ["countersign", "platform", "istio-system", "aks-istio-system", "gateways"]
 RENDERED_GATEWAY = ROOT / "src" / "cli" / "gateway" / "tests" / "gateway.yaml"
 
@@ -24,8 +22,7 @@ RENDERED_GATEWAY = ROOT / "src" / "cli" / "gateway" / "tests" / "gateway.yaml"
 def accepted(cluster: Cluster, items: List[dict]) -> None:
     """By server-side apply, dry; and each pod, in a namespace of the restricted standard."""
     for item in items:
-        if item["apiVersion"] != MONITORING:
-            cluster.apply(item)
+        cluster.apply(item)
     for pod in pods(items):
         cluster.apply(pod)
 
@@ -52,6 +49,7 @@ def gateways(cluster: Cluster) -> None:
     spec = {"initContainers": traefik["deployment"]["initContainers"], "volumes": traefik["deployment"]["additionalVolumes"],
             "containers": [{"name": "traefik", "volumeMounts": traefik["additionalVolumeMounts"]}]}
     patched(cluster, deployment("traefik", "traefik", 65532), {"spec": {"template": {"spec": spec}}})
+    with_variables(cluster)
     # Istio's own chart takes these values
     chart = module_folder(Step(3, "Istio's gateway", "1 s", 600, lambda _: None), ISTIO, ISTIO_VERSION)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,6 +59,15 @@ def gateways(cluster: Cluster) -> None:
         has_agent(cluster.apply(item))
     as_rendered_by_the_program()
     rights_of_each(cluster)
+
+
+def with_variables(cluster: Cluster) -> None:
+    """And what it may use: as a parent gives them."""
+    patch = documents(of_parent("telemetry"))[0]
+    patched(cluster, deployment("telemetry", "envoy", 101), patch)
+    agent = patch["spec"]["template"]["spec"]["initContainers"][0]
+    if [one["name"] for one in agent["env"]] != ["OTEL_EXPORTER_OTLP_ENDPOINT"] or agent["resources"] != {"limits": {"memory": "96Mi"}}:
+        raise Broken(f"the agent has not the variables and resources that a parent gives: {agent}")
 
 
 def rights_of_each(cluster: Cluster) -> None:

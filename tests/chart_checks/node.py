@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -23,6 +24,7 @@ from .pair import LIMIT, Process, token
 
 # Of the machine in a container: all but these, and these are the container's own.
 OWN = ["etc", "run", "var"]
+NAME = "node"
 NAMES = "hosts: files\n"
 
 
@@ -34,6 +36,11 @@ class Node:
         self.numbers = itertools.count(1)
         self.names = folder / "names"
         self.names.mkdir()
+        # by their names, as an image has them in its PATH
+        self.path = folder / "path"
+        self.path.mkdir()
+        for name, executable in executables.items():
+            (self.path / name).symlink_to(executable)
         self.others: List[str] = []
         self.tell([])
 
@@ -47,23 +54,28 @@ class Node:
 
 
 class Pod:
-    """Made in the cluster at once, started by `start`. Ends with its `with`."""
+    """One that is in the cluster, started by `start`. Ends with its `with`."""
 
-    def __init__(self, node: Node, name: str, namespace: str, template: dict, address: Optional[str] = None) -> None:
-        self.node, self.name, self.address = node, name, address or node.address()
-        self.folder = node.folder / name
-        # one that is on a node is there until that says that its processes have ended
-        spec = {**template["spec"], "nodeName": "node"}
-        self.item = {"apiVersion": "v1", "kind": "Pod", "spec": spec,
-                     "metadata": {**template["metadata"], "name": name, "namespace": namespace}}
-        code, made = node.cluster.ask("POST", f"/api/v1/namespaces/{namespace}/pods", self.item)
-        if code != 201:
-            raise Broken(f"pod {name} can't be made: {made}")
-        self.spec = made["spec"]
-        self.fields = {"metadata.uid": made["metadata"]["uid"], "metadata.namespace": namespace, "status.podIP": self.address}
+    def __init__(self, node: Node, made: dict, address: Optional[str] = None) -> None:
+        self.node, self.name, self.address = node, made["metadata"]["name"], address or node.address()
+        self.spec, uid, namespace = made["spec"], made["metadata"]["uid"], made["metadata"]["namespace"]
+        self.folder = node.folder / uid
+        self.item = {"apiVersion": "v1", "kind": "Pod", "spec": self.spec,
+                     "metadata": {"name": self.name, "namespace": namespace, "labels": made["metadata"].get("labels", {})}}
+        self.fields = {"metadata.uid": uid, "metadata.namespace": namespace, "status.podIP": self.address}
         self.is_ready = self.is_gone = False
         self.processes: List[Process] = []
         self.volumes = {volume["name"]: self._volume(volume) for volume in self.spec["volumes"]}
+
+    @staticmethod
+    def make(node: Node, name: str, namespace: str, template: dict, address: Optional[str] = None) -> "Pod":
+        # one that is on a node is there until that says that its processes have ended
+        item = {"apiVersion": "v1", "kind": "Pod", "spec": {**template["spec"], "nodeName": NAME},
+                "metadata": {**template["metadata"], "name": name, "namespace": namespace}}
+        code, made = node.cluster.ask("POST", f"/api/v1/namespaces/{namespace}/pods", item)
+        if code != 201:
+            raise Broken(f"pod {name} can't be made: {made}")
+        return Pod(node, made, address)
 
     def __enter__(self) -> "Pod":
         return self
@@ -107,11 +119,16 @@ class Pod:
     def execute(self, *arguments: str) -> str:
         """As `kubectl exec` in its first container."""
         container = self.spec["containers"][0]
-        done = subprocess.run(self._inside(container, arguments), env=self._environment(container, {}), capture_output=True, text=True,
-                              timeout=LIMIT)
+        command = self._inside(container, [self._executable(container), *arguments])
+        done = subprocess.run(command, env=self._environment(container, {}), capture_output=True, text=True, timeout=LIMIT)
         if done.returncode != 0:
             raise Broken(f"{' '.join(arguments)} in {self.name} ended with {done.returncode}: {done.stderr}")
         return done.stdout
+
+    def entrance(self, container: dict) -> str:
+        """A script that runs a command in a container, with its environment."""
+        env = [f"{name}={value}" for name, value in self._environment(container, {}).items()]
+        return f'#!/bin/sh\nexec env -i {shlex.join(env + self._inside(container, []))} "$@"\n'
 
     def log(self, container: str) -> str:
         return (self.folder / f"{self.name}-{container}.log").read_text()
@@ -119,7 +136,7 @@ class Pod:
     def _run(self, container: dict, env: Dict[str, str]) -> None:
         # all pods share the machine's network
         arguments = [part.replace("0.0.0.0:", f"{self.address}:") for part in container["args"]]
-        inside = self._inside(container, arguments)
+        inside = self._inside(container, [self._executable(container), *arguments])
         self.processes.append(Process(Path(inside[0]), inside[1:], self._environment(container, env),
                                       self.folder / f"{self.name}-{container['name']}.log"))
 
@@ -131,7 +148,7 @@ class Pod:
         if kind not in container:
             return
         asked, process = container[kind]["httpGet"], self.processes[-1]
-        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
         url = f"http://{self.address}:{ports.get(asked['port'], asked['port'])}{asked['path']}"
         limit, seen = time.monotonic() + LIMIT, "nothing"
         while time.monotonic() < limit and process.child.poll() is None:
@@ -145,12 +162,14 @@ class Pod:
             time.sleep(0.05)
         raise Broken(f"{kind} of {self.name} fails for {LIMIT} s: {seen}\n{process.log.read_text()[-3000:]}")
 
-    def _inside(self, container: dict, arguments: object) -> List[str]:
+    def _executable(self, container: dict) -> str:
+        return str(self.node.executables[re.search(r"([^/:@]+)(?::[^/]+)?(?:@.*)?$", container["image"])[1]])
+
+    def _inside(self, container: dict, command: List[str]) -> List[str]:
         """A command in a file system with the container's mounts."""
-        name = re.search(r"([^/:@]+)(?::[^/]+)?(?:@.*)?$", container["image"])[1]
         root = self.folder / f"root-{container['name']}"
         # the machine's folders first, then the container's own, which may lie in those
-        script = ["set -e", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+        script = ["set -e", f"export PATH=/usr/sbin:/usr/bin:/sbin:/bin:{self.node.path}"]
         for path in Path("/").iterdir():
             target = root / path.name
             if path.name in OWN:
@@ -162,6 +181,7 @@ class Pod:
             elif path.is_dir():
                 target.mkdir(parents=True, exist_ok=True)
                 script.append(f"mount --rbind '{path}' '{target}'")
+        script.append(f"mount -t tmpfs shm '{root}/dev/shm'")
         (root / "etc").mkdir(parents=True, exist_ok=True)
         (root / "etc" / "nsswitch.conf").write_text(NAMES)
         if not (root / "etc" / "hosts").is_symlink():
@@ -178,7 +198,7 @@ class Pod:
         script.append(f"exec chroot '{root}' \"$@\"")
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         return [str(shutil.which("unshare")), *user, "--mount", "/bin/sh", "-c", "\n".join(script), "enter",
-                str(self.node.executables[name]), *arguments]
+                *command]
 
     def _volume(self, volume: dict) -> Path:
         place = self.folder / "volumes" / volume["name"]

@@ -19,7 +19,7 @@ from .sets import REFUSED, Set
 RIGHTS = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ServiceAccount", "ValidatingAdmissionPolicy",
           "ValidatingAdmissionPolicyBinding"}
 # Such functions give another result each time, or look at a cluster that `helm template` has not.
-UNSTABLE = r"\b(lookup|now|date|rand\w+|gen(CA|SelfSignedCert|SignedCert|PrivateKey)\w*|uuidv4|htpasswd|derivePassword|getHostByName|env)\b"
+UNSTABLE = r"(?<!\.)\b(lookup|now|date|rand\w+|gen(CA|SelfSignedCert|SignedCert|PrivateKey)\w*|uuidv4|htpasswd|derivePassword|getHostByName|env)\b"
 BAD_USAGE = 64
 # What the kubelet would say of a pod.
 SOME_POD = {"metadata.uid": "0b0e1c8a-1111-4222-8333-444455556666", "status.podIP": "10.0.0.7"}
@@ -297,6 +297,8 @@ def alerts_as_told(one: Set, items: List[dict]) -> None:
     told = one.values.get("metrics", {}).get("prometheusRule", {})
     overrides, labels = told.get("overrides", {}), told.get("additionalRuleLabels", {})
     rules = {rule["alert"]: rule for item in of_kind(items, "PrometheusRule") for rule in item["spec"]["groups"][0]["rules"]}
+    if of_kind(items, "PrometheusRule") and not rules:
+        raise Broken("there is a PrometheusRule without an alert")
     for name in told.get("disabled", []):
         if name in rules:
             raise Broken(f"{name} is disabled, and there")

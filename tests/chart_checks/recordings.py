@@ -6,7 +6,7 @@ second is each minute. Absolute times and spans of time are stretched alike. Wha
 
 import json
 from dataclasses import dataclass, field
-from typing import Dict, List, Tuple
+from typing import Dict, List, Set, Tuple
 
 from .helm import Broken
 from .objects import METRICS_PAGE
@@ -41,6 +41,9 @@ class Recording:
         count = len(self.rounds)
         return [{"series": name, "values": " ".join(one) + (f" {one[-1]}x{minutes}" if len(one) == count else " stale")}
                 for name, one in values.items()]
+
+    def names(self) -> Set[str]:
+        return {name for _, pages in self.rounds for page in pages.values() for name, _, _ in samples(page)}
 
     def _stretched(self, name: str, value: str, begin: float) -> str:
         if name.endswith("_timestamp_seconds"):

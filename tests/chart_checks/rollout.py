@@ -141,7 +141,7 @@ class Rollout:
     def _start(self, deployment: dict) -> Pod:
         template = deployment["spec"]["template"]
         name = f"countersign-{template_hash(deployment)}-{next(self.numbers)}"
-        pod = Pod(self.node, name, deployment["metadata"]["namespace"], template)
+        pod = Pod.make(self.node, name, deployment["metadata"]["namespace"], template)
         self.pods.append(pod)
         # each listens at its own address, as it has no network of its own
         listen = {"LISTEN": 15012, "PAIR_LISTEN": 15013, "ADMIN_LISTEN": 15020}

@@ -192,9 +192,10 @@ def names_in(query: str) -> Set[str]:
     return set(re.findall(r"\b(?:countersign|citadel)_\w+", query))
 
 
-def answers(scrapes: Scrapes, alerts: Dict[str, str], promtool: Callable[..., str]) -> str:
-    """Each query of the dashboard has an answer, and what each alert compares is there. Says how many were asked."""
-    is_known = scrapes.names()
+def answers(scrapes: Scrapes, alerts: Dict[str, str], under_faults: Set[str], promtool: Callable[..., str]) -> str:
+    """Each query of the dashboard has an answer, and what each alert compares is there, some of it under a fault alone. Says how many
+    were asked."""
+    is_known = scrapes.names() | under_faults
     for what, query in [*alerts.items(), ("the dashboard", DASHBOARD.read_text())]:
         missing = names_in(query) - is_known
         if missing:

@@ -44,13 +44,16 @@ def unnoticed(binary: Path, chart: Path) -> str:
 
 def prepare(cluster: Cluster) -> None:
     """What a cluster has by itself, and who is to have gateways."""
-    root = (cluster.folder / "certs" / "apiserver.crt").read_text()
     for namespace in [NAMESPACE, GATEWAY[0], SERVER[0], "istio-system"]:
         cluster.namespace(namespace)
-        cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt", "namespace": namespace},
-                       "data": {"ca.crt": root}}, is_dry=False)
+        tell_of_api_server(cluster, namespace)
     for namespace, account in (GATEWAY, SERVER):
         cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": namespace}}, is_dry=False)
+
+
+def tell_of_api_server(cluster: Cluster, namespace: str) -> None:
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt", "namespace": namespace},
+                   "data": {"ca.crt": (cluster.folder / "certs" / "apiserver.crt").read_text()}}, is_dry=False)
 
 
 def installed(node: Node, chart: Path) -> str:
@@ -112,7 +115,7 @@ def with_agent(node: Node, chart: Path, values: dict, of: tuple, address: str, c
     code, patched = cluster.ask("PATCH", f"{cluster.path(item)}?fieldValidation=Strict", patch, "application/strategic-merge-patch+json")
     if code != 200:
         raise Broken(f"the patch for {account} is refused: {patched}")
-    return Pod(node, account, namespace, patched["spec"]["template"], address)
+    return Pod.make(node, account, namespace, patched["spec"]["template"], address)
 
 
 def renewed_by(replicas: List[Pod], pods: List[Pod], load: envoys.Load) -> None:

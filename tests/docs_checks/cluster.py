@@ -1,11 +1,13 @@
-"""Follows pages against a real API server, as one does who has a cluster: kubectl and helm as they stand there, in a folder in which the
-chart lies. No kubelet is there, nor what makes ReplicaSets and pods: what needs those is counted, and not run."""
+"""Follows pages against a real API server with the real istiod, as one does who has a cluster: kubectl and helm as they stand there, in a
+folder in which the chart lies. What is installed runs (nodes.py), so that a rollout ends, `helm test` tests and `kubectl exec` gets somewhere.
+Where a page has a reader fill something in, it is filled in."""
 
 import json
 import re
 import subprocess
+import time
 from pathlib import Path
-from typing import Callable, Dict, List, Set, Tuple
+from typing import Callable, List, Set, Tuple
 
 from chart_checks.cluster import Cluster
 from chart_checks.documents import GATEWAYS_PAGE
@@ -15,15 +17,24 @@ from chart_checks.live import deployment
 from run import PEERS, ROOT
 
 from .follow import Folder
+from .nodes import Nodes
 from .pages import Block, blocks
+from .parse import without_options
 
-# In this order: the first one installs what the others go on with.
-PAGES = ["docs/quick-start.md", "docs/gateways.md", "docs/agent.md", "docs/outputs.md", "docs/policy.md", "docs/upgrade.md", "docs/chart.md"]
-OURS = re.compile(r"^kubectl --namespace countersign exec deployment/countersign -- (countersign render .*)$")
-# What keeps a command from being run, by what stands in it.
-LEFT_OUT = [("needs nodes", r"\brollout status\b|\bexec\b|^helm test\b"),
-            ("has something to fill in", r"…|\bNAMESPACE\b|\bPOD\b|--kubeconfig K\b"),
-            ("needs replicas", r"^countersign policy\b")]
+# In this order: the first of each installs what the others go on with.
+QUICK_START = "docs/quick-start.md"
+PAGES = [QUICK_START, "docs/envoy-gateway.md", "docs/gateways.md", "docs/agent.md", "docs/istiod.md", "docs/policy.md"]
+AGAIN = ["docs/chart.md"]
+WITH_A_ROOT = ["docs/operations.md", "docs/outputs.md", "docs/upgrade.md"]
+ROOTED = "helm install countersign charts/countersign --namespace countersign --set mode=self-signed,trustDomain=gateways.example\n"
+UNINSTALL = "helm uninstall countersign --namespace countersign\n"
+# What the quick start may take, without what is downloaded and built.
+LIMIT = 600  # seconds
+# Which commands are of a cluster.
+OURS = re.compile(r"^(kubectl|helm|sed|countersign (policy|render|authority export --state kubernetes|agent --ca-address istiod))\b")
+IN_POD = "kubectl --namespace countersign exec deployment/countersign -- "
+FILLED_IN = {"NAMESPACE/NAME": "gateways/edge", "NAMESPACE/SERVICE": "shop/web", "NAMESPACE": "shop", "IMAGE": "registry.example/countersign:0.1.0",
+             "HOST:PORT": "countersign.countersign.svc:15012"}
 # Must be refused so, and the chart's rights are what refuses it.
 REFUSED = {"kubectl --as system:serviceaccount:countersign:countersign": "a replica of Countersign writes no Secret of this type and name"}
 CLASS = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "any"},
@@ -41,7 +52,10 @@ def prepare(cluster: Cluster) -> None:
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, is_dry=False)
     web = deployment("web", "web", 1000)
     web["metadata"]["namespace"] = "shop"
-    for item in (web, deployment("edge", "envoy", 101)):
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "edge", "namespace": "gateways"}}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+               "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}}
+    for item in (web, service, account, deployment("edge", "envoy", 101)):
         cluster.apply(item, is_dry=False)
     # kinds are served a moment after they are made
     established(cluster)
@@ -56,13 +70,17 @@ def established(cluster: Cluster) -> None:
         raise Broken(f"the Gateway API's kinds are not served: {done.stderr}")
 
 
+def takes(page: str, command: str) -> bool:
+    """Whether it is run here."""
+    return page in PAGES + AGAIN + WITH_A_ROOT and bool(OURS.match(command))
+
+
 class InCluster:
     """A folder beside a cluster, and what was done there."""
 
-    def __init__(self, folder: Folder, cluster: Cluster) -> None:
-        self.folder, self.cluster = folder, cluster
+    def __init__(self, folder: Folder, cluster: Cluster, nodes: Nodes) -> None:
+        self.folder, self.cluster, self.nodes = folder, cluster, nodes
         self.run: Set[str] = set()
-        self.left_out: Dict[str, List[str]] = {}
         (folder.path / "charts").symlink_to(ROOT / "charts")
         tools = Path(folder.env["PATH"].split(":")[0])
         for name, binary in (("helm", HELM), ("kubectl", PEERS / "bin" / "kubectl")):
@@ -72,6 +90,8 @@ class InCluster:
     def follow(self, page: str) -> None:
         """With the files that the page has a reader make, as they stood last."""
         path = ROOT / page
+        # no page knows of another's
+        (self.folder.path / "backup").unlink(missing_ok=True)
         shown = [(match.start(), match[1], match[2]) for match in
                  re.finditer(r"^```yaml\n# (\S+\.yaml)\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)]
         for block in blocks(path):
@@ -83,19 +103,15 @@ class InCluster:
                 self._command(block, command)
 
     def _command(self, block: Block, command: str) -> None:
-        ours = OURS.match(command)
-        if not ours and not re.match(r"^(kubectl|helm|sed)\b", command) and not re.match(r"^countersign policy\b", command):
+        if not takes(block.page, command):
             return
         where = f"{block.where}: {command}"
-        why = "" if ours else next((why for why, text in LEFT_OUT if re.search(text, command)), "")
-        if why:
-            self.left_out.setdefault(why, []).append(where)
-            return
         refusal = next((text for begin, text in REFUSED.items() if command.startswith(begin)), "")
         try:
-            # what a pod would be asked for by `exec` needs no pod
-            self.folder.follow(Block(block.page, block.line, (ours[1] if ours else command) + "\n"))
+            for one in self._filled_in(command):
+                self._whole(Block(block.page, block.line, one + "\n"))
         except Broken as error:
+            self.nodes.check()
             if not refusal or refusal not in str(error):
                 raise
         else:
@@ -103,20 +119,52 @@ class InCluster:
                 raise Broken(f"{where}: it is not refused")
         self.run.add(where)
 
+    def _filled_in(self, command: str) -> List[str]:
+        """All that a reader may make of it."""
+        own = {"--kubeconfig K": f"--kubeconfig {self.cluster.kubeconfig}"}
+        if "POD" in command:
+            own.update({"POD": self.nodes.active(), "--passphrase-file F": f"--passphrase-file {self.nodes.place(b'correct horse')}"})
+        written = without_options(command) if command.startswith("countersign") else [command]
+        for words in (FILLED_IN, own):
+            for word, mine in words.items():
+                written = [re.sub(rf"(?<![\w/-]){re.escape(word)}(?![\w/])", mine, one) for one in written]
+        # "`kubectl exec` into either pod", as its page says
+        return [IN_POD + one if one.startswith("countersign policy") else one for one in written]
 
-def follow_pages(binary: Path, installed: Callable[[Cluster], None]) -> Tuple[int, Dict[str, List[str]]]:
-    """How many commands were run, and those that were not, by the reason."""
+    def _whole(self, block: Block) -> None:
+        command = block.text.strip()
+        if command.startswith("countersign agent"):
+            self.nodes.run_agent(command)
+        elif "policy watch" in command:
+            self.folder.first_line(block)
+        else:
+            if " exec " in command:
+                self.nodes.settled()
+            self.folder.follow(block)
+
+
+def follow_pages(binary: Path, installed: Callable[[Cluster], None]) -> Tuple[int, float]:
+    """How many commands were run, and how many seconds the quick start took."""
     with Cluster() as cluster, Folder(binary) as folder:
         prepare(cluster)
-        there = InCluster(folder, cluster)
-        (folder.path / "patch.yaml").write_text(patch())
-        for page in PAGES:
-            if page == "docs/chart.md":
-                folder.follow(Block(page, 0, "helm uninstall countersign --namespace countersign\n"))
-            there.follow(page)
-            if page == PAGES[0]:
-                installed(cluster)
-        return len(there.run), there.left_out
+        with Nodes(cluster, binary) as nodes:
+            there = InCluster(folder, cluster, nodes)
+            (folder.path / "patch.yaml").write_text(patch())
+            begun, took = time.monotonic(), 0.0
+            for page in PAGES + AGAIN + WITH_A_ROOT:
+                if page in (AGAIN[0], WITH_A_ROOT[0]):
+                    folder.follow(Block(page, 0, UNINSTALL))
+                    nodes.settled()
+                if page == WITH_A_ROOT[0]:
+                    folder.follow(Block(page, 0, ROOTED))
+                    nodes.settled()
+                there.follow(page)
+                if page == QUICK_START:
+                    took = time.monotonic() - begun
+                    if took > LIMIT:
+                        raise Broken(f"the quick start took {took:.0f} s: more than {LIMIT}")
+                    installed(cluster)
+        return len(there.run), took
 
 
 def patch() -> str:

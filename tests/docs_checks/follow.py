@@ -11,13 +11,15 @@ import tempfile
 import termios
 import time
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable, Dict, List
 
 from chart_checks.helm import Broken
 
 from .pages import Block, simple_commands
 
 LIMIT = 30  # seconds for a command, and for one in the background to be there
+PATIENCE = 90  # seconds for a step that waits
+SOCKET = "/var/run/secrets/workload-spiffe-uds/socket"  # of an agent that is told of none
 PASSPHRASE = b"correct horse\n"
 CARGO = """#!/bin/sh
 # `run … -- ARGUMENTS` runs the binary; what is only built is built already
@@ -42,6 +44,9 @@ class Folder:
         (tools / "cargo").chmod(0o755)
         self.env = {"PATH": f"{tools}:/usr/local/bin:/usr/bin:/bin", "HOME": str(self.path), "TERM": "dumb"}
         self.background: List[subprocess.Popen] = []
+        # What stands for something of a reader's, and what that is by now; whether a command that fails is to be run again later.
+        self.filled_in: Dict[str, Callable[[], str]] = {}
+        self.waits = False
 
     def __enter__(self) -> "Folder":
         return self
@@ -61,39 +66,77 @@ class Folder:
 
     def follow(self, block: Block) -> None:
         for command in block.commands():
-            words = simple_commands(command)[0]
             try:
+                for word, mine in self.filled_in.items():
+                    if word in command:
+                        command = command.replace(word, mine())
+                words = simple_commands(command)[0]
                 if words[0] == "countersign" and words[1] in ("serve", "agent"):
                     self._start(command, words)
+                elif self.waits:
+                    self._run_in_time(command)
                 else:
                     self._run(command)
             except Broken as error:
                 raise Broken(f"{block.where}: {command}: {error}") from error
 
+    def first_line(self, block: Block) -> None:
+        """Of a command that goes on for as long as one looks."""
+        for command in block.commands():
+            log = self.path / f"terminal-{len(self.background)}.log"
+            self._begin(command, log)
+            wait("a first line", self.background[-1], log, lambda: "\n" in log.read_text())
+        self.stop()
+
     def lose_pair(self) -> None:
         self.stop()
         shutil.rmtree(self.path / "countersign-data")
 
+    def begin_pair(self, *flags: str, data: str = "countersign-data") -> None:
+        """It has made its root."""
+        command = ["countersign", "serve", *flags]
+        self._start(" ".join(command), command)
+        log = self.path / f"terminal-{len(self.background) - 1}.log"
+        wait("a root", self.background[-1], log, lambda: (self.path / data / "root-cert.pem").exists())
+
+    def answer(self, *command: str) -> str:
+        return subprocess.run(command, cwd=self.path, env=self.env, check=True, capture_output=True, text=True, timeout=LIMIT).stdout
+
     def start_pair(self) -> None:
-        self._start("countersign serve", ["countersign", "serve"])
-        child, log = self.background[-1], self.path / "terminal-0.log"
+        self.begin_pair()
+        child, log = self.background[-1], self.path / f"terminal-{len(self.background) - 1}.log"
         socket = f"unix://{self.path}/countersign-data/workload.sock"
         wait("an identity of its own", child, log, lambda: self._quiet("countersign", "inspect", socket))
         wait("an answer to operators", child, log, lambda: self._quiet("countersign", "authority", "x509", "show"))
 
     def _start(self, command: str, words: List[str]) -> None:
         log = self.path / f"terminal-{len(self.background)}.log"
-        child = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=self.path, env=self.env, stdin=subprocess.DEVNULL,
-                                 stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True)
-        self.background.append(child)
+        child = self._begin(command, log)
         if words[1] == "serve":
             wait("the last line of its summary", child, log, lambda: "trust bundle" in log.read_text())
         else:
-            socket = self.path / words[words.index("--socket") + 1]
+            socket = self.path / (words[words.index("--socket") + 1] if "--socket" in words else SOCKET)
             wait("an identity on its socket", child, log, lambda: self._quiet("countersign", "inspect", f"unix://{socket}"))
+
+    def _begin(self, command: str, log: Path) -> subprocess.Popen:
+        child = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=self.path, env=self.env, stdin=subprocess.DEVNULL,
+                                 stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True)
+        self.background.append(child)
+        return child
 
     def _quiet(self, *command: str) -> bool:
         return subprocess.run(command, cwd=self.path, env=self.env, capture_output=True, timeout=LIMIT).returncode == 0
+
+    def _run_in_time(self, command: str) -> None:
+        """A step that has to wait fails, and is run again later."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._run(command)
+            except Broken:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.5)  # between two attempts
 
     def _run(self, command: str) -> None:
         """On a terminal: who asks for a passphrase gets one."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from chart_checks.helm import Broken
 
-AT_MOST = 30 << 20
+AT_MOST = 30_000_000
 ET_DYN, PT_DYNAMIC, PT_INTERP, PT_GNU_STACK, PF_X = 3, 2, 3, 0x6474E551, 1
 DT_NEEDED, DT_FLAGS_1, DF_1_PIE = 1, 0x6FFFFFFB, 0x08000000
 

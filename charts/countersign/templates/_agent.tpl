@@ -4,7 +4,8 @@ The agent in a gateway's pod, for charts that have this one as a dependency. All
 */}}
 
 {{/* A native sidecar. `user`: as whom the gateway runs; the kubelet gives the token to nobody else. `socketDir`, `socketName` and
-`socketVolume`: where the gateway looks for the socket, if not in the place of `countersign render gateway`. `adminPort`: where 15020 is taken. */}}
+`socketVolume`: where the gateway looks for the socket, if not in the place of `countersign render gateway`. `adminPort`: where 15020 is taken.
+`env` and `resources`: as in a container, for OTEL_… and the like, and in place of what stands here. */}}
 {{- define "countersign.agent.container" -}}
 {{- $chart := .chart -}}
 {{- $user := default 65532 .user -}}
@@ -31,6 +32,10 @@ args:
 - --policy-address={{ include "countersign.fullname" $chart }}-policy.{{ $chart.Release.Namespace }}.svc:15012
 {{- end }}
 restartPolicy: Always
+{{- with .env }}
+env:
+{{- toYaml . | nindent 0 }}
+{{- end }}
 ports:
 - {name: countersign, containerPort: {{ $admin }}, protocol: TCP}
 # answers once the socket accepts, be there an SVID or not: other routes don't wait for one
@@ -39,8 +44,12 @@ startupProbe:
   periodSeconds: 1
   failureThreshold: 60
 resources:
+{{- with .resources }}
+  {{- toYaml . | nindent 2 }}
+{{- else }}
   requests: {cpu: 10m, memory: 16Mi}
   limits: {memory: 64Mi}
+{{- end }}
 securityContext:
   {{- include "countersign.containerSecurity" $chart | nindent 2 }}
   runAsUser: {{ $user }}

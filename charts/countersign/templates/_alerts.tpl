@@ -23,9 +23,12 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
 {{- $outputEnds := printf "countersign_output_expiry_timestamp_seconds{%s}@" $followed -}}
 {{- $outputLeft := include "countersign.alerts.left" $outputEnds -}}
 {{- $outputLife := include "countersign.alerts.life" (dict "ends" $outputEnds "window" "2d:5m") -}}
-{{- $authorityEnds := printf $ofActive "authority" -}}
+{{- $authorityEnds := printf "max by (namespace, certificate) (%s{certificate=~\"authority|intermediate|pair_authority\",%s}@)" $expiry $here -}}
 {{- $authorityLeft := include "countersign.alerts.left" $authorityEnds -}}
-{{- $authorityLife := include "countersign.alerts.life" (dict "ends" $authorityEnds "window" "60d:12h") -}}
+{{- $authorityDue := include "countersign.alerts.due" (dict "ends" $authorityEnds "days" 30) -}}
+{{- $endpointDue := include "countersign.alerts.due" (dict "ends" (printf $ofActive "bundle_endpoint") "days" 14) -}}
+{{- $federatedEnds := printf "max by (namespace, trust_domain) (countersign_federated_bundle_expiry_timestamp_seconds{%s}@)" $here -}}
+{{- $federatedDue := include "countersign.alerts.due" (dict "ends" $federatedEnds "days" 14) -}}
 {{- $rootLeft := include "countersign.alerts.left" (printf $ofActive "root") -}}
 {{- $hasAuthority := ne .Values.mode "istiod" -}}
 - alert: CountersignCertificateExpiring
@@ -58,6 +61,11 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 5m
   severity: warning
   summary: "An authority gives SVIDs that a check does not let through"
+- alert: CountersignSecretRefused
+  expr: {{ printf "increase(countersign_sds_nacks_total{%s}[15m]) > 0" $followed | quote }}
+  for: 5m
+  severity: warning
+  summary: "A gateway's proxy does not accept a secret that it is sent"
 - alert: CountersignClockSkew
   expr: {{ printf "countersign_clock_skew_seconds{%s} > 10" $followed | quote }}
   for: 5m
@@ -93,18 +101,22 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 1h
   severity: critical
   summary: "A root of the trust bundle expires within 30 days"
+- alert: CountersignBundleEndpointExpiring
+  expr: {{ $endpointDue | quote }}
+  for: 1h
+  severity: warning
+  summary: "The certificate of the bundle endpoint ends within 14 days, and nobody has replaced it"
 {{- if $hasAuthority }}
 - alert: CountersignAuthorityExpiring
 {{- if eq .Values.mode "self-signed" }}
   # its successor signs from 7 days before the end on
   expr: {{ printf "%s < 6 * 86400" $authorityLeft | quote }}
   severity: critical
-  summary: "The root that signs ends within 6 days, and has not been replaced by itself"
+  summary: "An authority ends within 6 days, and has not been replaced by itself"
 {{- else }}
-  # one that has been replaced within the window lives for as short as that, and is to be replaced by its maker
-  expr: {{ printf "%s < 30 * 86400 unless (%s >= 0.2 * %s and changes((%s)[60d:12h]) > 0)" $authorityLeft $authorityLeft $authorityLife (replace "@" "" $authorityEnds) | quote }}
+  expr: {{ $authorityDue | quote }}
   severity: warning
-  summary: "The plugged-in authority ends within 30 days, and nobody has replaced it"
+  summary: "An authority ends within 30 days, and nobody has replaced it"
 {{- end }}
   for: 1h
 - alert: CountersignRotationRefused
@@ -132,6 +144,11 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 5m
   severity: warning
   summary: "The bundle of another trust domain has not been fetched three times in a row"
+- alert: CountersignFederatedBundleExpiring
+  expr: {{ $federatedDue | quote }}
+  for: 1h
+  severity: warning
+  summary: "The last root of another trust domain ends within 14 days, and no other one is known"
 {{- else }}
 - alert: CountersignIstiodUnreachable
   expr: {{ printf "countersign_istiod_reachable{%s} == 0" $here | quote }}
@@ -162,6 +179,11 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 15m
   severity: warning
   summary: "Objects for gateways are not what they should be"
+- alert: CountersignPolicyConflict
+  expr: {{ printf "max by (namespace, reason) (countersign_gateway_conditions{reason=\"Conflicted\",%s}) > 0" $here | quote }}
+  for: 15m
+  severity: warning
+  summary: "Somebody else's BackendTLSPolicy is for a Service that needs one of ours"
 {{- end }}
 {{- end -}}
 {{/* What is left until the times of a query, in which `@` stands for when it is asked. */}}
@@ -169,6 +191,13 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
 ({{ replace "@" "" . }} - time())
 {{- end -}}
 
+{{/* Less than so many `days` are left, of what somebody else replaces. One that has been replaced within the window lives for as short as
+that: of such a life a fifth. */}}
+{{- define "countersign.alerts.due" -}}
+{{- $left := include "countersign.alerts.left" .ends -}}
+{{- $life := include "countersign.alerts.life" (dict "ends" .ends "window" "60d:12h") -}}
+{{ $left }} < {{ .days }} * 86400 unless ({{ $left }} >= 0.2 * {{ $life }} and changes(({{ replace "@" "" .ends }})[60d:12h]) > 0)
+{{- end -}}
 {{/* The most that has been left in a `window` of what ends at the times that query `ends` gives now. */}}
 {{- define "countersign.alerts.life" -}}
 max_over_time((({{ replace "@" "" .ends }} == {{ replace "@" " @ end()" .ends }}) - time())[{{ .window }}])

@@ -83,7 +83,7 @@ impl Asked {
             let (publisher, identity) = self.of(&client);
             let (stats, renew_now) = (publisher.stats(), publisher.renew_now());
             shown.push(OtherIdentity { hint: hint.clone(), identity: identity.clone(), trouble: stats.trouble() });
-            metrics.follow(ExpiringCertificate::Svid, stats);
+            metrics.follow_other(hint.as_str(), stats);
             let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
             let renewal = renew_on_change(client.roots(), Arc::clone(&renew_now), Arc::clone(&random));
             spawn("roots of another identity", Box::pin(renewal));

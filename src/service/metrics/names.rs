@@ -72,6 +72,7 @@ const EVERYBODY: &[Process] = &[Active, Standby, BeforeIstiod, Agent];
 
 const OUTPUT: LabelValues = Text("its name: `socket`, `files`, or a Secret as `NAMESPACE/NAME`");
 const RENEWED: LabelValues = OneOf(&["svid", "serving"]);
+const IDENTITY: LabelValues = Text("the hint of an identity beside an agent's first one, which has no such label");
 const PARTNER: LabelValues = Text("another trust domain");
 const OBJECT_KINDS: LabelValues = OneOf(&["ConfigMap", "Secret", "BackendTLSPolicy"]);
 
@@ -132,13 +133,13 @@ names! {
     IstiodReachable: Gauge "countersign_istiod_reachable" {} &[BeforeIstiod],
         "1 while an address of istiod can be reached, else 0";
 
-    CertificateExpiry: Gauge "countersign_certificate_expiry_timestamp_seconds" { certificate: OneOf(ExpiringCertificate::TEXTS) } EVERYBODY,
+    CertificateExpiry: Gauge "countersign_certificate_expiry_timestamp_seconds" { certificate: OneOf(ExpiringCertificate::TEXTS), identity: IDENTITY } EVERYBODY,
         "NotAfter of the certificates that this process depends on, as Unix time; of `root` and `intermediate` the first to expire; of `authority`, `intermediate`, `jwt_key`, those that are `prepared`, and `istiod` on the active alone; an `svid` or `serving` that has expired stays until there is another one";
-    CertificateNotBefore: Gauge "countersign_certificate_not_before_timestamp_seconds" { certificate: RENEWED } EVERYBODY,
+    CertificateNotBefore: Gauge "countersign_certificate_not_before_timestamp_seconds" { certificate: RENEWED, identity: IDENTITY } EVERYBODY,
         "NotBefore of the certificates that this process has of an authority, as Unix time";
-    CertificateRenewal: Gauge "countersign_certificate_renewal_timestamp_seconds" { certificate: RENEWED } EVERYBODY,
+    CertificateRenewal: Gauge "countersign_certificate_renewal_timestamp_seconds" { certificate: RENEWED, identity: IDENTITY } EVERYBODY,
         "When such a certificate is to be renewed, or that is to be tried again, as Unix time";
-    SvidRenewals: Counter "countersign_svid_renewals" { outcome: OneOf(RenewalOutcome::TEXTS) } EVERYBODY,
+    SvidRenewals: Counter "countersign_svid_renewals" { outcome: OneOf(RenewalOutcome::TEXTS), identity: IDENTITY } EVERYBODY,
         "Renewals of the own SVID by outcome";
     SvidRejections: Counter "countersign_svid_rejections" {} EVERYBODY,
         "SVIDs that an authority gave and that were not published, because a check failed";
@@ -186,6 +187,8 @@ names! {
         "How long after that another trust domain's endpoint is asked again, as its refresh hint says";
     FederatedSequence: Gauge "countersign_federated_bundle_sequence" { trust_domain: PARTNER } &[Active, Standby, Agent],
         "Sequence of another trust domain's bundle that is passed on; nothing if its maker does not count";
+    FederatedBundleExpiry: Gauge "countersign_federated_bundle_expiry_timestamp_seconds" { trust_domain: PARTNER } &[Active, Standby, Agent],
+        "NotAfter of the last of another trust domain's roots to expire, as Unix time: from then on nobody of it is believed";
     FederatedRootExpiry: Gauge "countersign_federated_root_expiry_timestamp_seconds" { trust_domain: PARTNER } &[Active, Standby, Agent],
         "NotAfter of the first of another trust domain's roots to expire, as Unix time";
 
@@ -199,6 +202,8 @@ names! {
         "Writes and removals of objects for gateways by kind and outcome";
     PolicyObjects: Gauge "countersign_policy_objects" { kind: OBJECT_KINDS, state: OneOf(PolicyObjectState::TEXTS) } ACTIVES,
         "Objects for gateways by kind and state; on the active replica alone";
+    GatewayConditions: Gauge "countersign_gateway_conditions" { reason: Text("why it is not as it should be, as docs/policy.md has it") } ACTIVES,
+        "Services and Gateways for which an error or a warning holds, by its reason; on the active replica alone";
     PolicyEvents: Counter "countersign_policy_events" { outcome: OneOf(EventOutcome::TEXTS) } REPLICAS,
         "Events about policies by outcome";
 

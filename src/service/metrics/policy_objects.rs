@@ -1,5 +1,7 @@
 //! What the active counts of the objects that it keeps for gateways.
 
+use std::collections::BTreeMap;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -14,6 +16,8 @@ pub(super) struct PolicyObjectMetrics {
     pub(super) writes: Family<WriteLabels, Counter>,
     pub(super) objects: Family<ObjectLabels, Gauge>,
     pub(super) events: Family<ByLabel<EventOutcome>, Counter>,
+    /// By reason: each is a condition's own, of which there is a fixed number.
+    pub(super) conditions: Family<ByLabel<&'static str>, Gauge>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,7 +35,8 @@ pub(super) struct ObjectLabels {
 impl PolicyObjectMetrics {
     /// Every outcome at zero.
     pub(super) fn new() -> Self {
-        let metrics = Self { writes: Family::default(), objects: Family::default(), events: zeroed(EventOutcome::ALL) };
+        let (writes, objects, conditions) = <(Family<_, Counter>, _, _)>::default();
+        let metrics = Self { writes, objects, events: zeroed(EventOutcome::ALL), conditions };
         for kind in ObjectKind::ALL {
             for outcome in ObjectWriteOutcome::ALL {
                 drop(metrics.writes.get_or_create(&WriteLabels { kind, outcome: *outcome }));
@@ -61,8 +66,18 @@ impl Metrics {
         }
     }
 
+    /// Shows for how many Services and Gateways something holds that is in the way, by its reason.
+    pub fn set_gateway_conditions(&self, counts: &BTreeMap<&'static str, usize>) {
+        self.policy_objects.conditions.clear();
+        for (reason, count) in counts {
+            let gauge = self.policy_objects.conditions.get_or_create_owned(&[("reason", *reason)]);
+            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Shows no objects any more: it is another replica that writes them.
     pub fn forget_policy_objects(&self) {
         self.policy_objects.objects.clear();
+        self.policy_objects.conditions.clear();
     }
 }

@@ -6,6 +6,7 @@ use super::{Metrics, names::MetricName as Name};
 
 impl Metrics {
     /// Has a family on the page.
+    #[expect(clippy::too_many_lines, reason = "a line for each family")]
     pub(super) fn register(&mut self, name: Name) {
         let registry = &mut self.registry;
         match name {
@@ -48,12 +49,14 @@ impl Metrics {
             Name::FederatedFetched => put(registry, name, &self.federation.fetched),
             Name::FederatedInterval => put(registry, name, &self.federation.interval),
             Name::FederatedSequence => put(registry, name, &self.trust.federated_sequence),
+            Name::FederatedBundleExpiry => put(registry, name, &self.trust.federated_expiry),
             Name::FederatedRootExpiry => put(registry, name, &self.trust.federated_root_expiry),
             Name::PolicyConfirmed => put(registry, name, &self.policies.confirmed),
             Name::PolicyServices => put(registry, name, &self.policies.services),
             Name::PolicyProbes => put(registry, name, &self.policies.probes),
             Name::PolicyObjectWrites => put(registry, name, &self.policy_objects.writes),
             Name::PolicyObjects => put(registry, name, &self.policy_objects.objects),
+            Name::GatewayConditions => put(registry, name, &self.policy_objects.conditions),
             Name::PolicyEvents => put(registry, name, &self.policy_objects.events),
             Name::CitadelCsrs => put(registry, name, &self.citadel.csrs),
             Name::CitadelIssued => put(registry, name, &self.citadel.issued),

@@ -47,21 +47,26 @@ fn counts_and_shows() {
 }
 
 #[test]
-fn of_several_svids_the_first_end_and_the_sum_of_the_renewals_are_shown() {
+fn of_several_identities_none_is_hidden_by_another() {
     let metrics = Metrics::of_agent();
     let stats: [Arc<RenewalStats>; 2] = Default::default();
-    for (stats, end) in stats.iter().zip([1_800_000_000, 1_700_000_000]) {
-        metrics.follow(ExpiringCertificate::Svid, Arc::clone(stats));
-        stats.renewed(Timestamp::from_seconds(0), Timestamp::from_seconds(end));
-    }
-    let first = "countersign_certificate_expiry_timestamp_seconds{certificate=\"svid\"} 1700000000";
-    let sum = "countersign_svid_renewals_total{outcome=\"renewed\"} 2";
-    assert_eq!([first, sum].map(|expected| line(&metrics, expected).unwrap()), [first, sum]);
+    metrics.follow(ExpiringCertificate::Svid, Arc::clone(&stats[0]));
+    metrics.follow_other("api", Arc::clone(&stats[1]));
+    stats[0].renewed(Timestamp::from_seconds(0), Timestamp::from_seconds(1_800_000_000));
+    let expiry = "countersign_certificate_expiry_timestamp_seconds";
+    let expected = [
+        format!("{expiry}{{certificate=\"svid\"}} 1800000000"),
+        "countersign_svid_renewals_total{outcome=\"renewed\"} 1".to_owned(),
+        "countersign_svid_renewals_total{outcome=\"renewed\",identity=\"api\"} 0".to_owned(),
+    ];
+    assert_eq!(expected.each_ref().map(|expected| line(&metrics, expected).unwrap_or_default()), expected);
+    let other = format!("{expiry}{{certificate=\"svid\",identity=\"api\"}}");
+    assert_eq!(line(&metrics, &other), None);
+    stats[1].renewed(Timestamp::from_seconds(0), Timestamp::from_seconds(1_700_000_000));
+    let shown = format!("{other} 1700000000");
+    assert_eq!(line(&metrics, &other).as_ref(), Some(&shown));
     stats[1].withdrawn();
-    assert_eq!(line(&metrics, first).as_deref(), Some(first), "the other one does not hide that it has ended");
-    stats[1].renewed(Timestamp::from_seconds(0), Timestamp::from_seconds(1_900_000_000));
-    let next = "countersign_certificate_expiry_timestamp_seconds{certificate=\"svid\"} 1800000000";
-    assert_eq!(line(&metrics, next).as_deref(), Some(next));
+    assert_eq!(line(&metrics, &other).as_ref(), Some(&shown), "that it has ended is not hidden");
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub(super) struct TrustMetrics {
     pub(super) acknowledged: Family<Unlabelled, Gauge<u64, AtomicU64>>,
     pub(super) federated_sequence: Family<ByName, Gauge<u64, AtomicU64>>,
     pub(super) federated_root_expiry: Family<ByName, Gauge>,
+    pub(super) federated_expiry: Family<ByName, Gauge>,
     followed: Mutex<Option<(TrustReceiver, Option<Arc<TrustFollowers>>)>>,
 }
 
@@ -41,6 +42,7 @@ impl TrustMetrics {
         self.sequence.clear();
         self.federated_sequence.clear();
         self.federated_root_expiry.clear();
+        self.federated_expiry.clear();
         let Some(trust) = trust else { return };
         self.show_roots(&trust.own.x509_authorities);
         if let Some(sequence) = trust.own.sequence {
@@ -53,6 +55,9 @@ impl TrustMetrics {
             }
             if let Some(not_after) = first_to_end(&bundle.x509_authorities) {
                 self.federated_root_expiry.get_or_create(&label).set(not_after.seconds());
+            }
+            if let Some(not_after) = bundle.x509_authorities.iter().map(Certificate::not_after).max() {
+                self.federated_expiry.get_or_create(&label).set(not_after.seconds());
             }
         }
     }
@@ -138,6 +143,7 @@ mod tests {
             "countersign_trust_acknowledged_sequence{} 1".to_owned(),
             "countersign_federated_bundle_sequence{trust_domain=\"other.example\"} 7".to_owned(),
             format!("countersign_federated_root_expiry_timestamp_seconds{{trust_domain=\"other.example\"}} {root}"),
+            format!("countersign_federated_bundle_expiry_timestamp_seconds{{trust_domain=\"other.example\"}} {root}"),
             format!("countersign_certificate_expiry_timestamp_seconds{{certificate=\"root\"}} {root}"),
         ] {
             assert!(page.lines().any(|one| one == line), "{line} is not in\n{page}");

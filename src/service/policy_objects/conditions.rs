@@ -1,10 +1,17 @@
-//! Log lines of what a plan says of Services and Gateways: one when something begins to hold, one when it does no more.
+//! Log lines of what a plan says of Services and Gateways: one when something begins to hold, one when it does no more. Metrics count for
+//! how many it holds.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tracing::{info, warn};
 
-use crate::domain::policy::{Condition, GatewayPlan, Severity};
+use crate::{
+    domain::policy::{Condition, GatewayPlan, Severity},
+    service::metrics::Metrics,
+};
 
 /// What was said already.
 #[derive(Default)]
@@ -18,7 +25,7 @@ const LINES_AT_ONCE: usize = 50;
 
 impl Conditions {
     /// Says what is new in it. Notices are left to who asks for them.
-    pub(super) fn tell(&mut self, plan: &Arc<GatewayPlan>) {
+    pub(super) fn tell(&mut self, plan: &Arc<GatewayPlan>, metrics: &Metrics) {
         if self.plan.as_ref().is_some_and(|before| Arc::ptr_eq(before, plan)) {
             return;
         }
@@ -45,6 +52,11 @@ impl Conditions {
         for (object, reason) in self.told.difference(&holding).take(LINES_AT_ONCE) {
             info!(event = "gateway_condition_over", object, reason);
         }
+        let mut counts = BTreeMap::new();
+        for (_, reason) in &holding {
+            *counts.entry(*reason).or_default() += 1;
+        }
+        metrics.set_gateway_conditions(&counts);
         self.told = holding;
         self.plan = Some(Arc::clone(plan));
     }

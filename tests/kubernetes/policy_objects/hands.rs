@@ -13,7 +13,7 @@ use super::{LATER, POLICY, SOON, Stage, is_complete, objects};
 use crate::{
     network::in_own_network,
     policy_objects::objects::{SERVICE, TEAM},
-    support::{countersign::countersign, wait::wait_until},
+    support::{countersign::countersign, http, observe::leave_for_alerts, wait::wait_until},
 };
 
 /// Until what was refused is tried again.
@@ -177,6 +177,8 @@ fn what_others_have_made_is_left_alone() {
                 said.contains("Conflicted") && said.contains("+ BackendTLSPolicy test-infra/countersign-fourth");
             if is_foretold { Ok(()) } else { Err(said) }
         });
+        let metrics = || http::get(stage.replicas[0].admin(), "/metrics").unwrap();
+        let unlabelled = metrics();
         stage.on(objects::label(&client, Some("enabled")));
         let version =
             |name: &str| stage.on(objects::get(&client, TEAM, name)).and_then(|found| found.metadata.resource_version);
@@ -184,6 +186,12 @@ fn what_others_have_made_is_left_alone() {
         wait_until(SOON, "the policy of another Service", || version("countersign-fourth").ok_or("no policy"));
         stage.wait_until_said(0, "NameTaken: BackendTLSPolicy test-infra/countersign-other");
         assert_eq!(version(POLICY), None, "beside a user's own policy");
+        let page = wait_until(SOON, "the conflict in the metrics", || {
+            let page = metrics();
+            let is_shown = page.contains("countersign_gateway_conditions{reason=\"Conflicted\"} ");
+            if is_shown { Ok(page) } else { Err(page) }
+        });
+        leave_for_alerts("policy_of_others", &unlabelled, &page);
         assert_eq!([version("mine"), version("countersign-other")], before);
         let theirs = [("countersign-fifth", "conflict"), ("countersign-sixth", "field manager")];
         theirs.into_iter().for_each(|(name, why)| somebody_elses_secret(&stage, name, why));

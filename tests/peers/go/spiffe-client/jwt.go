@@ -17,6 +17,7 @@ type jwtLine struct {
 	JWTKeys   int      `json:"jwt_keys"`
 	ByAgent   string   `json:"by_agent"`
 	OtherSays string   `json:"other_says"`
+	Token     string   `json:"token"`
 }
 
 // jwts fetches a JWT-SVID through a JWTSource, validates it by the source's bundles and has the agent validate it.
@@ -66,5 +67,6 @@ func jwts(ctx context.Context, socket string, audiences []string) error {
 		JWTKeys:   len(bundle.JWTAuthorities()),
 		ByAgent:   validated.ID.String(),
 		OtherSays: other.Error(),
+		Token:     svid.Marshal(),
 	})
 }

@@ -97,6 +97,13 @@ pub enum Lack {
     Proxy,
     /// It isn't there, though it is named.
     NamedProxy(ObjectName),
+    /// Its EnvoyProxy is to be merged with that of its class, and can't be.
+    Merge {
+        /// That of the Gateway.
+        own: ObjectName,
+        /// That of its class.
+        base: ObjectName,
+    },
     /// The agent beside Envoy.
     Agent,
     /// A client certificate.
@@ -295,6 +302,11 @@ impl fmt::Display for Lack {
         match self {
             Self::Proxy => f.write_str("neither it nor its class names an EnvoyProxy"),
             Self::NamedProxy(proxy) => write!(f, "there is no EnvoyProxy {proxy}"),
+            Self::Merge { own, base } => write!(
+                f,
+                "Envoy Gateway can't merge EnvoyProxy {own} with {base} of its class, as both patch the same part of Envoy's pods: leave \
+                 the patch to one of them, or set mergeType: JSONMerge"
+            ),
             Self::Agent => f.write_str("its EnvoyProxy puts no agent beside Envoy"),
             Self::ClientCertificate => f.write_str("its EnvoyProxy has no spec.backendTLS.clientCertificateRef"),
             Self::SdsSecret(secret) => {

@@ -24,7 +24,8 @@ mod service_policy;
 
 pub use self::{
     condition::{
-        Condition, GatewayCondition, Lack, MeshCondition, PortableShortfall, SdsObstacle, Severity, Shortfall, Upstream,
+        Condition, GatewayCondition, Lack, MeshCondition, PortableShortfall, SdsObstacle, Severity, Shortfall,
+        UnreadyRequests, Upstream,
     },
     control_planes::{
         ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,

@@ -8,7 +8,7 @@ mod shortfall;
 use std::fmt;
 
 pub use self::{
-    gateway::{GatewayCondition, Lack, SdsObstacle, Upstream},
+    gateway::{GatewayCondition, Lack, SdsObstacle, UnreadyRequests, Upstream},
     mesh::MeshCondition,
     portable_shortfall::PortableShortfall,
     shortfall::Shortfall,

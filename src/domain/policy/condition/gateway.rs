@@ -39,12 +39,12 @@ pub enum GatewayCondition {
         /// If it is for one port alone: the name of that.
         port: Option<Box<str>>,
     },
-    /// Of a Service: no Gateway that leads to it is ready.
+    /// Of a Service: Gateways that lead to it are not ready.
     GatewayNotConfigured {
         /// Those Gateways.
         gateways: Box<[ObjectName]>,
-        /// Whether a policy is there already: it stays.
-        is_held: bool,
+        /// What becomes of their requests.
+        requests: UnreadyRequests,
     },
     /// Of a Gateway: its EnvoyProxy lacks something.
     EnvoyProxyNotConfigured {
@@ -88,6 +88,17 @@ pub enum GatewayCondition {
         /// Those Gateways that don't offer it.
         gateways: Box<[ObjectName]>,
     },
+}
+
+/// What becomes of requests from Gateways that are not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnreadyRequests {
+    /// There is no policy, as none is ready: they are plaintext.
+    Plain,
+    /// None is ready any more, and the policy stays: they are refused.
+    Held,
+    /// Others are ready, for which there is a policy: theirs are refused.
+    Beside,
 }
 
 /// What an EnvoyProxy lacks.
@@ -266,8 +277,12 @@ impl GatewayCondition {
                 "BackendTLSPolicy {policy} is for its port {port} and comes before ours there: nobody sees to the identities; remove \
                  it to have them verified"
             ),
-            Self::GatewayNotConfigured { gateways, is_held } => {
-                f.write_str(if *is_held { HELD } else { PLAIN })?;
+            Self::GatewayNotConfigured { gateways, requests } => {
+                f.write_str(match requests {
+                    UnreadyRequests::Plain => PLAIN,
+                    UnreadyRequests::Held => HELD,
+                    UnreadyRequests::Beside => BESIDE,
+                })?;
                 list(f, gateways)
             }
             Self::Http2NotExplicit { ports } => write!(
@@ -352,10 +367,13 @@ impl fmt::Display for Upstream {
     }
 }
 
-const HELD: &str = "its policy stays, but no Gateway that leads to it is ready any more, so requests are refused: see what is said of \
+const HELD: &str = "its policy stays, but of the Gateways that lead to it none is ready any more, so requests are refused: see what is said of \
                     Gateway ";
 const PLAIN: &str = "no policy is written, and gateways send plaintext, because none that leads to it is ready: see what is said of \
                      Gateway ";
+
+const BESIDE: &str = "there is a policy, as other Gateways that lead to it are ready, so requests are refused that come by way of those that \
+                      are not: see what is said of Gateway ";
 
 /// The first ten, and how many more there are.
 fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {
@@ -390,8 +408,14 @@ mod tests {
 
     #[test]
     fn of_many_gateways_the_first_are_named() {
-        let gateways = (0..12).map(|number| ObjectName::new("gw", &format!("g{number:02}"))).collect();
-        let text = GatewayCondition::GatewayNotConfigured { gateways, is_held: false }.to_string();
-        assert!(text.ends_with("gw/g08, gw/g09 and 2 more"), "{text}");
+        let gateways: Box<[_]> = (0..12).map(|number| ObjectName::new("gw", &format!("g{number:02}"))).collect();
+        for (requests, becomes) in [
+            (UnreadyRequests::Plain, "send plaintext"),
+            (UnreadyRequests::Held, "none is ready any more, so requests are refused"),
+            (UnreadyRequests::Beside, "requests are refused that come by way of those"),
+        ] {
+            let text = GatewayCondition::GatewayNotConfigured { gateways: gateways.clone(), requests }.to_string();
+            assert!(text.ends_with("gw/g08, gw/g09 and 2 more") && text.contains(becomes), "{text}");
+        }
     }
 }

@@ -13,9 +13,10 @@ use std::{
 
 use countersign::domain::policy::{
     Admits, BackendTlsApi, Backing, Change, ClassFacts, ClusterChange, ControlPlanes, Controller, EnvoyGatewaySettings,
-    EnvoyProxyFacts, GatewayApiSafety, GatewayChange, GatewayFacts, GatewayIndex, GatewayPlan, ListenerFacts,
-    MeshLabels, NamespaceFacts, NamespaceSelector, ObjectName, Parent, ParentFacts, PodFacts, PolicyIndex,
-    PolicySnapshot, PortFacts, RouteBackend, RouteFacts, RouteKinds, SdsSecretFacts, ServiceFacts, Sidecar, TargetPort,
+    EnvoyProxyFacts, EnvoyWorkload, GatewayApiSafety, GatewayChange, GatewayFacts, GatewayIndex, GatewayPlan,
+    ListenerFacts, MeshLabels, NamespaceFacts, NamespaceSelector, ObjectName, Parent, ParentFacts, PodFacts,
+    PolicyIndex, PolicySnapshot, PortFacts, RouteBackend, RouteFacts, RouteKinds, SdsSecretFacts, ServiceFacts,
+    Sidecar, TargetPort,
 };
 
 const NAMESPACES: usize = 1_000;
@@ -88,9 +89,10 @@ impl Cluster {
             object: named("proxy"),
             client_certificate: Some("svid".into()),
             alpn: ["istio-http/1.1".into(), "istio".into()].into(),
-            has_agent: true,
+            deployment: Some(EnvoyWorkload { patched: Some(true), ..EnvoyWorkload::default() }),
+            daemon_set: None,
             telemetry: [].into(),
-            is_merged: false,
+            merge: None,
         };
         let secret = SdsSecretFacts {
             object: named("svid"),

@@ -24,7 +24,8 @@ mod service_policy;
 
 pub use self::{
     condition::{
-        Condition, GatewayCondition, Lack, MeshCondition, PortableShortfall, SdsObstacle, Severity, Shortfall, Upstream,
+        Condition, GatewayCondition, Lack, MeshCondition, PortableShortfall, SdsObstacle, Severity, Shortfall,
+        UnreadyRequests, Upstream,
     },
     control_planes::{
         ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,
@@ -33,10 +34,10 @@ pub use self::{
     gateway::{
         Admits, AttachedKind, AttachedPolicyFacts, Attachment, BackendTlsApi, CA_CONFIG_MAP, Carries, ClassFacts,
         Controller, DataPlanePod, DesiredObject, DesiredPolicy, EnvoyBackendFacts, EnvoyGatewaySettings,
-        EnvoyProxyFacts, GatewayChange, GatewayFacts, GatewayIndex, GatewayPlan, GatewayState, GrantFacts,
-        ListenerFacts, ListenerSetFacts, NamespacePlan, NamespaceSelector, Parent, ParentFacts, PolicyTarget,
-        Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts, SdsUrl, ServicePlan, Target,
-        TlsPolicyFacts, Uptake, Verification, WrittenFacts,
+        EnvoyProxyFacts, EnvoyWorkload, GatewayChange, GatewayFacts, GatewayIndex, GatewayPlan, GatewayState,
+        GrantFacts, ListenerFacts, ListenerSetFacts, NamespacePlan, NamespaceSelector, Parent, ParentFacts,
+        PolicyTarget, ProxyMerge, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts, SdsUrl,
+        ServicePlan, Target, TlsPolicyFacts, Uptake, Verification, WrittenFacts,
     },
     identity_set::IdentitySet,
     labels::Labels,

@@ -1,6 +1,7 @@
 //! What is worth knowing about a namespace or Service: stable reasons, with texts that name the fix.
 
 mod gateway;
+mod gateway_lack;
 mod mesh;
 mod portable_shortfall;
 mod shortfall;
@@ -8,7 +9,8 @@ mod shortfall;
 use std::fmt;
 
 pub use self::{
-    gateway::{GatewayCondition, Lack, SdsObstacle, Upstream},
+    gateway::{GatewayCondition, UnreadyRequests, Upstream},
+    gateway_lack::{Lack, SdsObstacle},
     mesh::MeshCondition,
     portable_shortfall::PortableShortfall,
     shortfall::Shortfall,

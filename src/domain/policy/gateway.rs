@@ -3,6 +3,7 @@
 
 mod attached_policies;
 mod data_plane;
+mod envoy_proxy;
 mod facts;
 mod gateway_index;
 mod gateway_state;
@@ -31,11 +32,12 @@ use self::{
 pub use self::{
     attached_policies::{AttachedKind, AttachedPolicyFacts, Attachment},
     data_plane::{Carries, DataPlanePod},
+    envoy_proxy::{EnvoyProxyFacts, EnvoyWorkload, ProxyMerge},
     facts::{
-        Admits, BackendTlsApi, ClassFacts, Controller, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts,
-        GatewayChange, GatewayFacts, ListenerFacts, ListenerSetFacts, NamespaceSelector, Parent, ParentFacts,
-        PolicyTarget, Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts, Target,
-        TlsPolicyFacts, WrittenFacts,
+        Admits, BackendTlsApi, ClassFacts, Controller, EnvoyBackendFacts, EnvoyGatewaySettings, GatewayChange,
+        GatewayFacts, ListenerFacts, ListenerSetFacts, NamespaceSelector, Parent, ParentFacts, PolicyTarget,
+        Requirement, RouteBackend, RouteFacts, RouteKind, RouteKinds, SdsSecretFacts, Target, TlsPolicyFacts,
+        WrittenFacts,
     },
     gateway_index::GatewayIndex,
     grants::GrantFacts,

@@ -11,7 +11,10 @@ use super::{
     Metadata, OPTIONAL, Object, RIGHTS, Reference, Source, Tell, attached_policies::upstreams, change_of, follow_kind,
 };
 use crate::{
-    domain::policy::{Change, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, GatewayChange, SdsSecretFacts},
+    domain::policy::{
+        Change, EnvoyBackendFacts, EnvoyGatewaySettings, EnvoyProxyFacts, EnvoyWorkload, GatewayChange, ProxyMerge,
+        SdsSecretFacts,
+    },
     k8s::{
         list_watch::{Trimmed, follow},
         policy_objects::SDS_TYPE,
@@ -89,7 +92,7 @@ struct ProxySpec {
     #[serde(rename = "backendTLS")]
     backend_tls: ProxyTls,
     telemetry: Value,
-    merge_type: Option<IgnoredAny>,
+    merge_type: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -108,8 +111,8 @@ struct Provider {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct OnKubernetes {
-    envoy_deployment: Workload,
-    envoy_daemon_set: Workload,
+    envoy_deployment: Option<Workload>,
+    envoy_daemon_set: Option<Workload>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -214,22 +217,47 @@ fn proxy_facts(proxy: &Object<ProxySpec>) -> EnvoyProxyFacts {
         object: proxy.metadata.object(),
         client_certificate: secret.map(|reference| reference.name.as_str().into()),
         alpn: backend_tls.alpn_protocols.clone().into(),
-        has_agent: sees_socket(envoy_deployment) || sees_socket(envoy_daemon_set),
+        deployment: envoy_deployment.as_ref().map(workload_facts),
+        daemon_set: envoy_daemon_set.as_ref().map(workload_facts),
         telemetry: upstreams(telemetry, &proxy.metadata.namespace),
-        is_merged: merge_type.is_some(),
+        merge: match merge_type.as_deref() {
+            Some("StrategicMerge") => Some(ProxyMerge::Strategic),
+            Some("JSONMerge") => Some(ProxyMerge::Json),
+            _ => None,
+        },
     }
 }
 
+fn workload_facts(workload: &Workload) -> EnvoyWorkload {
+    let mounts = &workload.container.volume_mounts;
+    let patch = &workload.patch.value;
+    let objects = patch.as_object().into_iter().flatten().filter(|(_, value)| value.is_object());
+    EnvoyWorkload {
+        mounts: (!mounts.is_empty()).then(|| mounts.iter().any(|mount| is_socket_folder(&mount.mount_path))),
+        patched: patched_containers(patch).map(sees_socket),
+        parts: objects.map(|(name, _)| name.as_str().into()).collect(),
+    }
+}
+
+/// The containers of a patch; what takes away the place where they would be has none, `null` for one.
+fn patched_containers(patch: &Value) -> Option<&[Value]> {
+    let mut at = Some(patch).filter(|patch| patch.is_object())?;
+    for field in ["spec", "template", "spec", "containers"] {
+        let Some(fields) = at.as_object() else { return Some(&[]) };
+        at = fields.get(field)?;
+    }
+    Some(at.as_array().map_or(&[], Vec::as_slice))
+}
+
 /// Whether Envoy's container mounts the folder of the socket.
-fn sees_socket(workload: &Workload) -> bool {
-    let is_folder = |path: &str| path.trim_end_matches('/') == SOCKET_FOLDER;
-    let containers = workload.patch.value.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-    let envoy =
-        containers.into_iter().flatten().filter(|container| container.get("name").is_some_and(|name| name == "envoy"));
-    let mounts = envoy.filter_map(|container| container.get("volumeMounts")?.as_array()).flatten();
-    let patched = mounts.filter_map(|mount| mount.get("mountPath")?.as_str());
-    let named = workload.container.volume_mounts.iter().map(|mount| mount.mount_path.as_str());
-    patched.chain(named).any(is_folder)
+fn sees_socket(containers: &[Value]) -> bool {
+    let envoy = containers.iter().filter(|container| container.get("name").is_some_and(|name| name == "envoy"));
+    let mut mounts = envoy.filter_map(|container| container.get("volumeMounts")?.as_array()).flatten();
+    mounts.any(|mount| mount.get("mountPath").and_then(Value::as_str).is_some_and(is_socket_folder))
+}
+
+fn is_socket_folder(path: &str) -> bool {
+    path.trim_end_matches('/') == SOCKET_FOLDER
 }
 
 fn backend_facts(backend: &Object<BackendSpec>) -> EnvoyBackendFacts {
@@ -277,17 +305,50 @@ mod tests {
         );
         assert_eq!(facts.client_certificate.as_deref(), Some("countersign-svid"));
         assert_eq!(*facts.alpn, ["istio-http/1.1".into(), "istio".into()]);
-        assert!(facts.has_agent);
+        let parts = || ["spec".into()].into();
+        assert_eq!(facts.deployment, Some(EnvoyWorkload { mounts: None, patched: Some(true), parts: parts() }));
+        assert_eq!((facts.daemon_set, facts.merge), (None, None));
         let elsewhere = proxy(
             r#"{"provider": {"kubernetes": {"envoyDeployment": {"patch": {"value": {"spec": {"template": {"spec":
             {"containers": [{"name": "other", "volumeMounts": [{"mountPath": "/var/run/countersign"}]}]}}}}}}}}}"#,
         );
-        assert!(!elsewhere.has_agent && elsewhere.client_certificate.is_none() && elsewhere.alpn.is_empty());
+        assert_eq!(elsewhere.deployment, Some(EnvoyWorkload { mounts: None, patched: Some(false), parts: parts() }));
+        assert!(elsewhere.client_certificate.is_none() && elsewhere.alpn.is_empty());
         let by_field = proxy(
             r#"{"provider": {"kubernetes": {"envoyDaemonSet": {"container":
             {"volumeMounts": [{"name": "s", "mountPath": "/var/run/countersign/"}]}}}}}"#,
         );
-        assert!(by_field.has_agent);
+        assert_eq!(by_field.daemon_set, Some(EnvoyWorkload { mounts: Some(true), ..EnvoyWorkload::default() }));
+    }
+
+    #[test]
+    fn an_envoy_proxy_says_how_it_is_merged_and_what_of_the_other_one_it_leaves() {
+        for (said, expected) in [
+            ("null", None),
+            (r#""Replace""#, None),
+            (r#""StrategicMerge""#, Some(ProxyMerge::Strategic)),
+            (r#""JSONMerge""#, Some(ProxyMerge::Json)),
+        ] {
+            assert_eq!(proxy(&format!(r#"{{"mergeType": {said}}}"#)).merge, expected, "{said}");
+        }
+        for (deployment, mounts, patched, parts) in [
+            (r#"{"replicas": 2}"#, None, None, ""),
+            (r#"{"container": {"volumeMounts": []}}"#, None, None, ""),
+            (r#"{"container": {"volumeMounts": [{"mountPath": "/tmp"}]}}"#, Some(false), None, ""),
+            (r#"{"patch": {"value": {"metadata": {}, "kind": "Deployment"}}}"#, None, None, "metadata"),
+            (r#"{"patch": {"value": {"spec": {"template": {"spec": {"volumes": []}}}}}}"#, None, None, "spec"),
+            (
+                r#"{"patch": {"value": {"spec": {"template": {"spec": {"containers": null}}}}}}"#,
+                None,
+                Some(false),
+                "spec",
+            ),
+            (r#"{"patch": {"value": {"spec": {"template": null}}}}"#, None, Some(false), "spec"),
+        ] {
+            let facts = proxy(&format!(r#"{{"provider": {{"kubernetes": {{"envoyDeployment": {deployment}}}}}}}"#));
+            let parts = parts.split_whitespace().map(Into::into).collect();
+            assert_eq!(facts.deployment, Some(EnvoyWorkload { mounts, patched, parts }), "{deployment}");
+        }
     }
 
     #[test]

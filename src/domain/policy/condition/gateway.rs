@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Numbers, Severity};
+use super::{Lack, Numbers, SdsObstacle, Severity};
 use crate::domain::{
     identity::ServiceAccount,
     policy::{ObjectName, Release},
@@ -39,12 +39,12 @@ pub enum GatewayCondition {
         /// If it is for one port alone: the name of that.
         port: Option<Box<str>>,
     },
-    /// Of a Service: no Gateway that leads to it is ready.
+    /// Of a Service: Gateways that lead to it are not ready.
     GatewayNotConfigured {
         /// Those Gateways.
         gateways: Box<[ObjectName]>,
-        /// Whether a policy is there already: it stays.
-        is_held: bool,
+        /// What becomes of their requests.
+        requests: UnreadyRequests,
     },
     /// Of a Gateway: its EnvoyProxy lacks something.
     EnvoyProxyNotConfigured {
@@ -90,36 +90,15 @@ pub enum GatewayCondition {
     },
 }
 
-/// What an EnvoyProxy lacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lack {
-    /// It isn't there at all: neither the Gateway nor its class names one.
-    Proxy,
-    /// It isn't there, though it is named.
-    NamedProxy(ObjectName),
-    /// The agent beside Envoy.
-    Agent,
-    /// A client certificate.
-    ClientCertificate,
-    /// The Secret that it names is not there, or not of the type for SDS.
-    SdsSecret(ObjectName),
-    /// The Secret that it names asks for another SDS resource.
-    SdsResource(ObjectName, Box<str>),
-    /// The Secret that it names tells of the socket in a way that this version of Envoy Gateway does not read; and how it does.
-    SdsUrl(ObjectName, &'static str),
-}
-
-/// Why Envoy Gateway does not follow Secrets that stand for SDS.
+/// What becomes of requests from Gateways that are not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SdsObstacle {
-    /// It is turned off, as it is unless somebody turns it on.
-    TurnedOff,
-    /// Its configuration can't be read.
-    SettingsUnknown,
-    /// Its version is not known.
-    VersionUnknown,
-    /// Its version is too old.
-    TooOld(Release),
+pub enum UnreadyRequests {
+    /// There is no policy, as none is ready: they are plaintext.
+    Plain,
+    /// None is ready any more, and the policy stays: they are refused.
+    Held,
+    /// Others are ready, for which there is a policy: theirs are refused.
+    Beside,
 }
 
 /// Whom a Gateway sends requests to.
@@ -259,8 +238,12 @@ impl GatewayCondition {
                 "BackendTLSPolicy {policy} is for its port {port} and comes before ours there: nobody sees to the identities; remove \
                  it to have them verified"
             ),
-            Self::GatewayNotConfigured { gateways, is_held } => {
-                f.write_str(if *is_held { HELD } else { PLAIN })?;
+            Self::GatewayNotConfigured { gateways, requests } => {
+                f.write_str(match requests {
+                    UnreadyRequests::Plain => PLAIN,
+                    UnreadyRequests::Held => HELD,
+                    UnreadyRequests::Beside => BESIDE,
+                })?;
                 list(f, gateways)
             }
             Self::Http2NotExplicit { ports } => write!(
@@ -290,47 +273,6 @@ impl GatewayCondition {
     }
 }
 
-impl fmt::Display for Lack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Proxy => f.write_str("neither it nor its class names an EnvoyProxy"),
-            Self::NamedProxy(proxy) => write!(f, "there is no EnvoyProxy {proxy}"),
-            Self::Agent => f.write_str("its EnvoyProxy puts no agent beside Envoy"),
-            Self::ClientCertificate => f.write_str("its EnvoyProxy has no spec.backendTLS.clientCertificateRef"),
-            Self::SdsSecret(secret) => {
-                write!(
-                    f,
-                    "Secret {secret}, its client certificate, is not there or not of type gateway.envoyproxy.io/sds"
-                )
-            }
-            Self::SdsResource(secret, resource) => {
-                write!(f, "Secret {secret}, its client certificate, has secretName {resource:?} and not default")
-            }
-            Self::SdsUrl(secret, expected) => write!(
-                f,
-                "Secret {secret}, its client certificate, has a url that this version of Envoy Gateway does not read: it must begin \
-                 with {expected}, as `countersign render gateway` prints it"
-            ),
-        }
-    }
-}
-
-impl fmt::Display for SdsObstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TurnedOff => f.write_str("set extensionApis.enableSDSSecretRef: true in the configuration of Envoy Gateway"),
-            Self::SettingsUnknown => f.write_str(
-                "whether extensionApis.enableSDSSecretRef is set can't be read from the configuration of Envoy Gateway, so it counts as \
-                 not set: let these replicas read it",
-            ),
-            Self::VersionUnknown => f.write_str(
-                "the version of Envoy Gateway is not known, so it counts as one that follows no SDS: give its image a tag that says it, or --envoy-gateway-namespace where it runs",
-            ),
-            Self::TooOld(version) => write!(f, "Envoy Gateway {version} follows no SDS: upgrade it to 1.8 or later"),
-        }
-    }
-}
-
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -340,10 +282,13 @@ impl fmt::Display for Upstream {
     }
 }
 
-const HELD: &str = "its policy stays, but no Gateway that leads to it is ready any more, so requests are refused: see what is said of \
+const HELD: &str = "its policy stays, but of the Gateways that lead to it none is ready any more, so requests are refused: see what is said of \
                     Gateway ";
 const PLAIN: &str = "no policy is written, and gateways send plaintext, because none that leads to it is ready: see what is said of \
                      Gateway ";
+
+const BESIDE: &str = "there is a policy, as other Gateways that lead to it are ready, so requests are refused that come by way of those that \
+                      are not: see what is said of Gateway ";
 
 /// The first ten, and how many more there are.
 fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {
@@ -378,8 +323,14 @@ mod tests {
 
     #[test]
     fn of_many_gateways_the_first_are_named() {
-        let gateways = (0..12).map(|number| ObjectName::new("gw", &format!("g{number:02}"))).collect();
-        let text = GatewayCondition::GatewayNotConfigured { gateways, is_held: false }.to_string();
-        assert!(text.ends_with("gw/g08, gw/g09 and 2 more"), "{text}");
+        let gateways: Box<[_]> = (0..12).map(|number| ObjectName::new("gw", &format!("g{number:02}"))).collect();
+        for (requests, becomes) in [
+            (UnreadyRequests::Plain, "send plaintext"),
+            (UnreadyRequests::Held, "none is ready any more, so requests are refused"),
+            (UnreadyRequests::Beside, "requests are refused that come by way of those"),
+        ] {
+            let text = GatewayCondition::GatewayNotConfigured { gateways: gateways.clone(), requests }.to_string();
+            assert!(text.ends_with("gw/g08, gw/g09 and 2 more") && text.contains(becomes), "{text}");
+        }
     }
 }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{AttachedPolicyFacts, GrantFacts};
-use crate::domain::policy::{Change, IdentitySet, Labels, ObjectName, Upstream};
+use super::{AttachedPolicyFacts, EnvoyProxyFacts, GrantFacts};
+use crate::domain::policy::{Change, IdentitySet, Labels, ObjectName};
 
 /// What was seen. Kinds that the cluster does not serve are told as an empty [`Change::Reset`].
 #[derive(Clone, Debug)]
@@ -237,23 +237,6 @@ pub enum Target {
     Service(Box<str>),
     /// A Backend of Envoy Gateway.
     EnvoyBackend(Box<str>),
-}
-
-/// An EnvoyProxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EnvoyProxyFacts {
-    /// Which.
-    pub object: ObjectName,
-    /// The Secret that `spec.backendTLS.clientCertificateRef` names, in the same namespace.
-    pub client_certificate: Option<Box<str>>,
-    /// `spec.backendTLS.alpnProtocols`; empty if there is none, which is the same on the wire.
-    pub alpn: Box<[Box<str>]>,
-    /// Whether the patch of its Deployment or DaemonSet lets Envoy's container see the agent's socket.
-    pub has_agent: bool,
-    /// To whom it has logs, traces and metrics sent, each once.
-    pub telemetry: Box<[Upstream]>,
-    /// Whether what it does not say is that of the EnvoyProxy of the GatewayClass: `spec.mergeType` is there.
-    pub is_merged: bool,
 }
 
 /// A Secret of type `gateway.envoyproxy.io/sds`.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::domain::policy::{
     Condition, GatewayApiSafety, GatewayCondition, ObjectName, PeerModes, PortClass, PortPolicy, ServicePolicy,
-    Upstream,
+    UnreadyRequests, Upstream,
 };
 
 /// Everything that it depends on, besides the Service's policy.
@@ -54,7 +54,7 @@ impl<'a> Outlook<'a> {
         let verification = if is_vetoed || concerned.is_empty() {
             None
         } else {
-            self.verification(policy, &upstream, &concerned, &mut conditions)
+            self.verification(policy, &traffic, &concerned, &mut conditions)
         };
         conditions.extend(traffic.http2_not_explicit(policy));
         if verification.is_some() {
@@ -147,7 +147,7 @@ impl<'a> Outlook<'a> {
     fn verification(
         self,
         policy: &ServicePolicy,
-        upstream: &Upstream,
+        traffic: &Traffic<'_>,
         concerned: &Concerned<'_>,
         conditions: &mut Vec<GatewayCondition>,
     ) -> Option<Verification> {
@@ -156,7 +156,7 @@ impl<'a> Outlook<'a> {
             return None;
         }
         let mut is_free = true;
-        for (policy, port) in self.tls_policies.foreign(upstream) {
+        for (policy, port) in self.tls_policies.foreign(&Upstream::Service(policy.service.clone())) {
             is_free &= port.is_some();
             conditions.push(GatewayCondition::Conflicted { policy: policy.clone(), port: port.map(Into::into) });
         }
@@ -166,14 +166,11 @@ impl<'a> Outlook<'a> {
         // Once it is there it stays, whatever becomes of the Gateways: else plaintext would be sent by who lost its configuration.
         let is_held = self.tls_policies.is_held(&policy.service);
         let ready: Concerned<'_> = concerned.iter().copied().filter(|(_, standing)| standing.is_ready).collect();
-        if ready.is_empty() {
-            let gateways = concerned.iter().map(|(gateway, _)| (*gateway).clone()).collect();
-            conditions.push(GatewayCondition::GatewayNotConfigured { gateways, is_held });
-        }
         let may_be_there = match self.istio {
             istio if istio.must_remove() => false,
             istio => is_held || (istio.may_write() && !ready.is_empty()),
         };
+        conditions.extend(traffic.not_configured(concerned, !ready.is_empty(), may_be_there));
         let verification = common(if ready.is_empty() { concerned } else { &ready }, policy);
         if let (true, Verification::Portable(accounts)) = (may_be_there, &verification)
             && policy.foremost.is_some()
@@ -201,6 +198,25 @@ impl Traffic<'_> {
         let gateways: Box<[ObjectName]> = unable.map(|(gateway, _)| (*gateway).clone()).collect();
         let some = (!gateways.is_empty()).then_some(GatewayCondition::RoutedByUnsupported { gateways });
         some.into_iter().collect()
+    }
+
+    /// What is to be said of Gateways that are not ready: of all, if none is; beside those that are, of those that Routes lead from.
+    fn not_configured(
+        &self,
+        concerned: &Concerned<'_>,
+        is_some_ready: bool,
+        is_there: bool,
+    ) -> Option<GatewayCondition> {
+        let requests = match (is_some_ready, is_there) {
+            (true, true) => UnreadyRequests::Beside,
+            (true, false) => return None,
+            (false, true) => UnreadyRequests::Held,
+            (false, false) => UnreadyRequests::Plain,
+        };
+        let counts = |gateway: &ObjectName| !is_some_ready || self.gateways.contains_key(gateway);
+        let unready = concerned.iter().filter(|(gateway, standing)| !standing.is_ready && counts(gateway));
+        let gateways: Box<[ObjectName]> = unready.map(|(gateway, _)| (*gateway).clone()).collect();
+        (!gateways.is_empty()).then_some(GatewayCondition::GatewayNotConfigured { gateways, requests })
     }
 
     fn http2_not_explicit(&self, policy: &ServicePolicy) -> Option<GatewayCondition> {

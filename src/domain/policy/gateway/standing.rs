@@ -72,8 +72,14 @@ impl Surroundings<'_> {
     fn of_envoy_gateway(&self, gateway: &GatewayFacts, class: &ClassFacts) -> Standing {
         let named = own_proxy(gateway).or_else(|| class.parameters.clone());
         let proxy = named.as_ref().and_then(|name| self.proxies.get(name));
+        let of_class = class.parameters.as_ref().and_then(|name| self.proxies.get(name));
+        let base = of_class.filter(|_| gateway.parameters.is_some());
         let sds = self.sds();
-        let has_agent = proxy.is_some_and(|proxy| proxy.has_agent);
+        let proxy = match proxy.map(|proxy| proxy.over(base)).transpose() {
+            Ok(proxy) => proxy,
+            Err(lack) => return Standing::lacking(sds, gateway, vec![lack]),
+        };
+        let has_agent = proxy.as_ref().is_some_and(|proxy| proxy.has_agent());
         if gateway.client_certificate {
             let ability = sds.ok().filter(|_| has_agent).map_or(Ability::Portable, Ability::Sds);
             return Standing::ready(ability, &[], Some(GatewayCondition::GatewayFieldOverrides));
@@ -113,7 +119,7 @@ impl Surroundings<'_> {
     fn telemetry(&self, gateway: &GatewayFacts, class: &ClassFacts) -> Vec<Upstream> {
         let own = own_proxy(gateway).and_then(|name| self.proxies.get(&name));
         let of_class = class.parameters.as_ref().and_then(|name| self.proxies.get(name));
-        let of_class = of_class.filter(|_| gateway.parameters.is_none() || own.is_some_and(|own| own.is_merged));
+        let of_class = of_class.filter(|_| gateway.parameters.is_none() || own.is_some_and(EnvoyProxyFacts::is_merged));
         own.into_iter().chain(of_class).flat_map(|proxy| &proxy.telemetry).cloned().collect()
     }
 

@@ -123,13 +123,29 @@ fn upstream(word: &str) -> Upstream {
 pub(super) fn proxy(name: &str, words: &[&str]) -> EnvoyProxyFacts {
     let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
     EnvoyProxyFacts {
-        object: ObjectName::new("infra", name),
+        object: name
+            .split_once('/')
+            .map_or_else(|| ObjectName::new("infra", name), |(at, name)| ObjectName::new(at, name)),
         client_certificate: value("cert=").map(Into::into),
         alpn: value("alpn=").map(|list| list.split(',').map(Into::into).collect()).unwrap_or_default(),
-        has_agent: words.contains(&"agent"),
+        deployment: Some(workload(words)),
+        daemon_set: words.contains(&"daemon").then(EnvoyWorkload::default),
         telemetry: words.iter().filter_map(|word| word.strip_prefix('>')).map(upstream).collect(),
-        is_merged: words.contains(&"merged"),
+        merge: match value("merge=") {
+            Some("strategic") => Some(ProxyMerge::Strategic),
+            Some(_) => Some(ProxyMerge::Json),
+            None => None,
+        },
     }
+}
+
+fn workload(words: &[&str]) -> EnvoyWorkload {
+    let is = |word| words.contains(&word);
+    let mounts = is("mounts=agent").then_some(true).or(is("mounts=other").then_some(false));
+    let patched = is("agent").then_some(true).or(is("patch=containers").then_some(false));
+    let spec = patched.is_some() || is("patch=volumes");
+    let parts = spec.then_some("spec").into_iter().chain(is("patch=labels").then_some("metadata"));
+    EnvoyWorkload { mounts, patched, parts: parts.map(Into::into).collect() }
 }
 
 pub(super) fn secret(object: ObjectName, resource: &str, url: &str) -> GatewayChange {

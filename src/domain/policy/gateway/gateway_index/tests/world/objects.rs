@@ -129,9 +129,10 @@ pub(super) fn proxy(object: ObjectName, variant: u8) -> EnvoyProxyFacts {
         object,
         client_certificate: (variant % 8 != 7).then(|| format!("x{}", variant % 2).into()),
         alpn: alpn.iter().map(|name| (*name).into()).collect(),
-        has_agent: variant % 8 != 6,
+        deployment: (variant % 8 != 6).then(|| EnvoyWorkload { mounts: Some(true), ..EnvoyWorkload::default() }),
+        daemon_set: None,
         telemetry: upstreams(variant),
-        is_merged: variant & 32 > 0,
+        merge: (variant & 32 > 0).then_some(ProxyMerge::Strategic),
     }
 }
 

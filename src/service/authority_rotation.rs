@@ -129,7 +129,7 @@ impl AuthorityRotation {
         }
         let found = state.kind_state(kind)?;
         let now = self.clock.now();
-        let Some(due) = due_step(&found.authorities, found.lifetime, now) else { return Ok(()) };
+        let Some(due) = due_step(&found.authorities, &found.roots_end, found.lifetime, now) else { return Ok(()) };
         let wanted = match &due {
             DueStep::Prepare if found.is_intermediate => {
                 let active = found.authorities.slots().iter().find(|slot| slot.phase == Phase::Active);

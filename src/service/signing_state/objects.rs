@@ -1,6 +1,6 @@
 //! Both objects of the state together: what they say of the authorities of either kind, and how they change.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     JWT_KEY_LIFETIME, Origin, authority_of,
@@ -14,7 +14,7 @@ use crate::{
     domain::{
         authority::{
             SigningAuthority, authority_id,
-            rotation::{Authorities, HandedOut, Phase, Slot, Step},
+            rotation::{Authorities, AuthorityId, HandedOut, Phase, Slot, Step},
         },
         clock::Timestamp,
         identity::TrustDomain,
@@ -44,6 +44,8 @@ pub struct KindState {
     pub prepared_since: Option<Timestamp>,
     /// The whole life of the one that signs.
     pub lifetime: Duration,
+    /// Of intermediates: when the last of the roots ends that they lead to.
+    pub roots_end: BTreeMap<AuthorityId, Timestamp>,
     /// Whether the one that signs is an intermediate, imported with the roots that it leads to.
     pub is_intermediate: bool,
 }
@@ -221,7 +223,8 @@ impl Objects {
         };
         let authorities = Authorities::restored(slots, self.trust.sequence())
             .ok_or_else(|| unusable(&"the phases of the authorities make no sense"))?;
-        Ok(KindState { authorities, handed_out, prepared_since, lifetime, is_intermediate })
+        let roots_end = if kind == AuthorityKind::X509 { self.roots_end()? } else { BTreeMap::new() };
+        Ok(KindState { authorities, handed_out, prepared_since, lifetime, roots_end, is_intermediate })
     }
 
     /// Puts a new one beside the others.
@@ -304,6 +307,18 @@ impl Objects {
             return Ok(Vec::new());
         }
         Certificate::all_from_pem(pem.as_bytes()).map_err(|error| unusable(&error))
+    }
+
+    fn roots_end(&self) -> Result<BTreeMap<AuthorityId, Timestamp>, StateError> {
+        let mut ends = BTreeMap::new();
+        for other in &self.rotation()?.others {
+            let roots: Vec<_> =
+                other.standing.roots.iter().map(|pem| one_certificate(pem)).collect::<Result<_, _>>()?;
+            if let Some(last) = roots.iter().map(Certificate::not_after).max() {
+                ends.insert(authority_id(&one_certificate(&other.certificate)?), last);
+            }
+        }
+        Ok(ends)
     }
 
     fn x509_slots(&self) -> Result<Vec<Slot>, StateError> {

@@ -314,7 +314,7 @@ impl World {
     }
 
     /// As what was fetched is kept.
-    pub(super) fn keeps(&mut self, bundle: SpiffeBundle) -> Result<(), Failed> {
+    pub(super) fn keeps(&self, bundle: SpiffeBundle) -> Result<(), Failed> {
         let changed = self.state().change_partners(|partners| {
             let nothing = Partner { commanded: None, bundle: None, fetched_at: None, bootstrap: None };
             let partner = partners.entry(bundle.trust_domain.clone()).or_insert(nothing);
@@ -323,7 +323,7 @@ impl World {
         });
         changed.map_err(|error| match error {
             PartnersError::State(error) => Failed::State(error),
-            error => panic!("{error}"),
+            error @ (PartnersError::TooLarge { .. } | PartnersError::Full { .. }) => panic!("{error}"),
         })
     }
 

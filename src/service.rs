@@ -7,6 +7,7 @@ pub mod authority_export;
 pub mod authority_rotation;
 pub mod authority_upkeep;
 pub mod bundle_distribution;
+pub mod bundle_offers;
 pub mod ca_roots;
 pub mod caller_attestation;
 pub mod causes;

@@ -163,12 +163,11 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let (pair, kept_trust) = (surroundings.announced.pair(), Arc::clone(&surroundings.kept_trust));
     let mut signing = signing::assemble(&config, surroundings, origin, &seams)?;
     let (log, readiness, sessions) = (Arc::clone(&signing.log), signing.readiness.clone(), signing.sessions.clone());
-    let followers = Arc::default();
-    let trust = ReplicaTrust::start(&signing, kept_trust, Arc::clone(&followers), (&shutdown, &mut supervisor));
-    let published = trust.agents.trust.clone();
+    let trust = ReplicaTrust::start(&signing, kept_trust, None, (&shutdown, &mut supervisor));
+    let published = trust.published.clone();
     seams.metrics.follow_trust(published.clone(), Some(Arc::clone(&trust.agents.followers)));
     let places = distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
-    rotation::start(&mut signing, (followers, places), (&config, &seams), (&shutdown, &mut supervisor));
+    rotation::start(&mut signing, (&trust, places), (&config, &seams), (&shutdown, &mut supervisor));
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
     policy_objects::start_events(policy_events, &signing, (&shutdown, &mut supervisor));
     gateway_secrets::start(gateway_secrets, &signing, (&config, &seams), (&shutdown, &mut supervisor))?;

@@ -1,13 +1,14 @@
 //! The rotation of the authorities, step by step: by operators, on the active alone, and by the clock. A step is taken when
 //! nobody is known to break by it, or when an operator takes that risk.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::{sync::watch, task::spawn_blocking};
 use tracing::info;
 
 use super::{
     bundle_distribution::{DistributionStatus, SpreadStatus},
+    bundle_offers::BundleOffers,
     denial::Actor,
     ports::{
         AuthorityKind, AuthorityReport, Followers, OrderError, RotationOfActive, RotationOrder, RotationReport,
@@ -19,8 +20,7 @@ use super::{
 use crate::domain::{
     attestation::Reason,
     authority::rotation::{
-        Authorities, AuthorityId, DueStep, Evidence, Obstacle, Offered, Phase, Reached, Slot, Step, StepRefused,
-        due_step,
+        Authorities, AuthorityId, DueStep, Evidence, Obstacle, Phase, Reached, Slot, Step, StepRefused, due_step,
     },
     clock::{Clock, Timestamp},
     x509::Certificate,
@@ -40,8 +40,8 @@ pub struct Propagation {
     pub followers: Arc<dyn Followers>,
     /// The objects that it is written to, where there are any.
     pub places: Option<watch::Receiver<DistributionStatus>>,
-    /// How often others are asked to read it at the bundle endpoint, where there is one.
-    pub endpoint: Option<Duration>,
+    /// What the bundle endpoint tells, where there is one.
+    pub endpoint: Option<Arc<BundleOffers>>,
 }
 
 /// Why a step was not taken.
@@ -111,11 +111,6 @@ impl AuthorityRotation {
             }
             decided => decided,
         }
-    }
-
-    /// Before the first step of a term: nobody is known to have come to this replica yet.
-    pub fn begin_term(&self) {
-        self.propagation.followers.begin_term();
     }
 
     /// Takes the step that the clock asks for, if any, when nothing stands in its way. Blocks.
@@ -236,10 +231,15 @@ impl AuthorityRotation {
     fn evidence(&self, kind: AuthorityKind, found: &KindState, state: &TermState) -> Evidence {
         let Propagation { followers, places, endpoint } = &self.propagation;
         let status = places.as_ref().filter(|_| kind == AuthorityKind::X509).map(|places| places.borrow().clone());
-        let offered = endpoint.zip(found.prepared_since).map(|(hint, since)| Offered { since, hint });
+        let prepared = found.authorities.slots().iter().find(|slot| slot.phase == Phase::Prepared);
+        let offered = endpoint.as_ref().zip(prepared.zip(found.prepared_since));
+        let offered = offered.map(|(offers, (slot, made))| offers.offered(slot.published_in, made, self.clock.now()));
+        // whoever is asked first in a term: nobody is known to have come to this replica yet
+        followers.begin_term(state.term());
         let mut reached = followers.reached();
         if kind == AuthorityKind::Jwt {
             reached.extend(followers.lost_agents());
+            reached.extend(followers.lost_by_others().filter(|_| !state.is_first()));
         }
         Evidence {
             followers: reached,

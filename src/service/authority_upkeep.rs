@@ -3,11 +3,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    task::spawn_blocking,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -16,6 +12,7 @@ use super::{
     ports::{AuthorityKind, StateError},
     signing_session::SigningSession,
     signing_state::TermState,
+    waiting::next,
 };
 use crate::domain::{authority::rotation::Phase, clock::Timestamp};
 
@@ -48,8 +45,7 @@ async fn keep_session(
 ) -> Infallible {
     let Some(session) = session else { return std::future::pending().await };
     let Some(state) = session.state().cloned() else { return std::future::pending().await };
-    rotation.begin_term();
-    let mut changes = session.authority_changes();
+    let (mut authorities, mut roots) = (session.authority_changes(), state.mesh_roots());
     let mut last = None;
     loop {
         let (state, rotation) = (Arc::clone(&state), Arc::clone(rotation));
@@ -83,15 +79,20 @@ async fn keep_session(
             }
             last = trouble;
         }
-        match &mut changes {
-            // the next look sees what has changed of istiod's roots
-            None => sleep(LOOK_EVERY).await,
-            Some(changes) => {
-                if let Ok(Err(_no_more_changes)) = timeout(LOOK_EVERY, changes.changed()).await {
-                    sleep(LOOK_EVERY).await;
-                }
+        let changed = async {
+            tokio::select! {
+                () = next_of(authorities.as_mut()) => {}
+                () = next_of(roots.as_mut()) => {}
             }
-        }
+        };
+        let _is_change = timeout(LOOK_EVERY, changed).await.is_ok();
+    }
+}
+
+async fn next_of<T>(receiver: Option<&mut watch::Receiver<T>>) {
+    match receiver {
+        Some(receiver) => next(receiver).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -107,15 +108,23 @@ fn prepared_end(state: &TermState, kind: AuthorityKind) -> Result<Option<Timesta
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::{Instant, sleep};
+
     use super::*;
     use crate::{
-        domain::{authority::rotation::Reached, clock::Clock, leadership::Term},
+        domain::{
+            authority::{rotation::Reached, testing::authority},
+            clock::Clock,
+            leadership::Term,
+        },
         service::{
             authority_rotation::{Propagation, RotationError},
+            bundle_offers::BundleOffers,
             ports::{
                 BoxFuture, ByActive, Followers, OrderError, RotationOfActive, RotationOrder, RotationReport,
                 StateObject, WantedStep,
             },
+            published_trust::PublishedTrust,
             signing_state::{
                 Origin,
                 testing::{HandClock, Memory, claim, state},
@@ -127,7 +136,7 @@ mod tests {
     struct Laggard;
 
     impl Followers for Laggard {
-        fn begin_term(&self) {}
+        fn begin_term(&self, _: Term) {}
 
         fn reached(&self) -> Vec<Reached> {
             vec![Reached { who: "an agent".into(), sequence: 0 }]
@@ -136,9 +145,29 @@ mod tests {
         fn lost_agents(&self) -> Vec<Reached> {
             Vec::new()
         }
+
+        fn lost_by_others(&self) -> Option<Reached> {
+            None
+        }
     }
 
     struct Nobody;
+
+    impl Followers for Nobody {
+        fn begin_term(&self, _: Term) {}
+
+        fn reached(&self) -> Vec<Reached> {
+            Vec::new()
+        }
+
+        fn lost_agents(&self) -> Vec<Reached> {
+            Vec::new()
+        }
+
+        fn lost_by_others(&self) -> Option<Reached> {
+            None
+        }
+    }
 
     impl RotationOfActive for Nobody {
         fn rotate<'a>(
@@ -258,5 +287,63 @@ mod tests {
         publish.send_replace(None);
         sleep(LOOK_EVERY).await;
         assert!(!metrics.encode().contains("countersign_rotation_refused{"), "another replica is to say so now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_root_of_istiod_is_published_as_soon_as_it_is_known() {
+        let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+        let [old, new] = std::array::from_fn(|_| Arc::new(authority().bundle().clone()));
+        let (mesh, roots) = watch::channel(Some(old));
+        let claimed = claim(&state(&store, Origin::Istiod(roots), &clock), 1);
+        let mut trust = claimed.trust.clone();
+        let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
+        let (_session, sessions) = watch::channel(Some(session));
+        let propagation = Propagation { followers: Arc::new(Nobody), places: None, endpoint: None };
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
+        tokio::spawn(keep(sessions, Arc::new(rotation), Arc::default()));
+        sleep(LOOK_EVERY / 4).await;
+        let begun = Instant::now();
+        mesh.send_replace(Some(Arc::clone(&new)));
+        let is_new = |trust: &Option<Arc<PublishedTrust>>| trust.as_ref().is_some_and(|trust| trust.has_roots(&new));
+        trust.wait_for(is_new).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_signs_only_when_those_who_federate_could_have_read_it_here_however_long_ago_it_was_made() {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        const HINT: Duration = Duration::from_secs(300);
+        let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+        let claimed = claim(&state(&store, Origin::SelfSigned, &clock), 1);
+        let (state, trust) = (claimed.state.clone().unwrap(), claimed.trust.clone());
+        let active = || {
+            let slots = state.kind_state(AuthorityKind::Jwt).unwrap().authorities;
+            slots.slots().iter().find(|slot| slot.phase == Phase::Active).unwrap().id.clone()
+        };
+        let first = active();
+        let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
+        let (_session, sessions) = watch::channel(Some(session));
+        let offers = Arc::new(BundleOffers::new(HINT));
+        let endpoint = Some(Arc::clone(&offers));
+        let propagation = Propagation { followers: Arc::new(Nobody), places: None, endpoint };
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, Arc::clone(&clock) as _);
+        tokio::spawn(keep(sessions, Arc::new(rotation), Arc::default()));
+        // the next one is made; then it is to sign, and no endpoint was there all the days between
+        clock.forward(20 * DAY);
+        sleep(LOOK_EVERY * 2).await;
+        clock.forward(6 * DAY);
+        sleep(HINT * 4).await;
+        assert_eq!(active(), first, "nobody could read it");
+        tokio::spawn(async move { match offers.follow(trust).await {} });
+        sleep(HINT * 2).await;
+        assert_eq!(active(), first);
+        for _ in 0..20 {
+            if active() != first {
+                return;
+            }
+            // this clock stands still by itself
+            sleep(HINT / 5).await;
+        }
+        panic!("three times the hint have passed");
     }
 }

@@ -1,7 +1,7 @@
 //! The roots of a mesh whose istiod signs, for what the active keeps: those of the object in which the mesh keeps them, in each
 //! term as they were read in it. What came with a certificate would be as old as that.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
@@ -43,6 +43,28 @@ impl Trusted for MeshTrust {
     }
 }
 
+/// Tells them as they change, once the object has been read, or could not be for a while. A file may be older than what another
+/// replica has read in the object and published. Never returns.
+pub(crate) async fn tell_roots(mut trust: MeshTrust, told: watch::Sender<Option<Arc<TrustBundle>>>) -> Infallible {
+    let read = async {
+        while trust.object.newest().is_err() {
+            trust.object.changed().await;
+        }
+    };
+    if timeout(LOOK_LIMIT, read).await.is_err() {
+        warn!(event = "mesh_roots_not_read", "the bundle is told with the roots that are known");
+    }
+    loop {
+        let newest = trust.now().map(|now| Arc::new(now.bundle));
+        told.send_if_modified(|told| {
+            let is_news = *told != newest;
+            *told = newest;
+            is_news
+        });
+        trust.changed().await;
+    }
+}
+
 /// Tells of each term when the object has been read in it. Whoever was active before may have written by roots that this replica
 /// has not been told of yet, and older ones must not take their place. Never returns.
 pub(crate) async fn tell_terms<T: Clone + Send + Sync>(
@@ -70,8 +92,6 @@ pub(crate) async fn tell_terms<T: Clone + Send + Sync>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -99,6 +119,29 @@ mod tests {
         }
         follower.missed("deleted");
         assert_eq!(roots(&trust), Some(new.to_pem()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_tells_nothing_before_the_object_could_have_been_read() {
+        let [file, new] = std::array::from_fn(|_| Arc::new(authority().bundle().clone()));
+        for answers in [true, false] {
+            let (follower, object) = followed_roots("ConfigMap a/b");
+            let (_known, known) = watch::channel(KnownRoots { bundle: Some(Arc::clone(&file)), trouble: None });
+            let trust = MeshTrust { trust_domain: "cluster.local".parse().unwrap(), object, known };
+            let (told, mut roots) = watch::channel(None);
+            let telling = tokio::spawn(tell_roots(trust, told));
+            follower.missed("ConfigMap a/b: timed out");
+            sleep(LOOK_LIMIT / 2).await;
+            assert_eq!(*roots.borrow(), None, "the object may say something else");
+            let expected = if answers {
+                follower.found(new.to_pem().as_bytes()).unwrap();
+                &new
+            } else {
+                &file
+            };
+            assert_eq!(*roots.wait_for(Option::is_some).await.unwrap(), Some(Arc::clone(expected)));
+            telling.abort();
+        }
     }
 
     #[tokio::test(start_paused = true)]

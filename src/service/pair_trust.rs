@@ -38,6 +38,13 @@ pub struct TermTrust {
     pub trust: Arc<PublishedTrust>,
 }
 
+impl TermTrust {
+    /// Of two the one of the higher rank is right.
+    pub fn rank(&self) -> (Term, u64) {
+        (self.term, self.trust.sequence())
+    }
+}
+
 /// The latest, with the term that it is of.
 pub type TermTrustReceiver = watch::Receiver<Option<TermTrust>>;
 
@@ -117,7 +124,8 @@ pub trait KeptTrust: Send + Sync {
     /// Why it can't be read, for people.
     fn load(&self) -> Result<Option<TermTrust>, String>;
 
-    /// Keeps what the active publishes, where the stored state does not do so. Blocks: call it off the runtime.
+    /// Keeps what the active publishes, where the stored state does not do so, unless something of a higher rank is kept: a write
+    /// may end after the term that it was begun in. Blocks: call it off the runtime.
     ///
     /// # Errors
     ///
@@ -294,10 +302,9 @@ impl PairTrust {
 
     /// What is older than what is known is left alone.
     fn take(&self, next: TermTrust) {
-        let rank = |trust: &TermTrust| (trust.term, trust.trust.sequence());
         let held = self.known.borrow().clone();
         if let Some(held) = &held {
-            if rank(&next) < rank(held) || next == *held {
+            if next.rank() < held.rank() || next == *held {
                 return;
             }
             if next.trust.sequence() < held.trust.sequence() {

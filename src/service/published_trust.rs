@@ -1,10 +1,11 @@
 //! What the pair publishes for others to verify by, as one value that is replaced as a whole. Where it comes from and how it
 //! reaches anybody is not decided here.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use tokio::sync::watch;
 
+use super::waiting::next;
 use crate::domain::{
     bundle::SpiffeBundle,
     identity::TrustDomain,
@@ -37,6 +38,14 @@ impl PublishedTrust {
             refresh_hint: None,
         };
         Self { own, tainted: Vec::new(), federated: Vec::new() }
+    }
+
+    /// The same with these roots of X.509-SVIDs beside its own.
+    fn with_roots(&self, roots: &TrustBundle) -> Self {
+        let mut trust = self.clone();
+        let own = &mut trust.own.x509_authorities;
+        own.extend(roots.roots().iter().filter(|root| !self.own.x509_authorities.contains(root)).cloned());
+        trust
     }
 
     /// Of the own bundle; 0 if its maker does not count.
@@ -72,9 +81,66 @@ impl PublishedTrust {
     }
 }
 
+/// Tells what is published, with roots beside it that are known here and not published, as while nobody is active who would do
+/// so: whoever is told of them believes what they sign from the first one on. Never returns.
+pub async fn tell_with_roots(
+    mut published: TrustReceiver,
+    mut roots: watch::Receiver<Option<Arc<TrustBundle>>>,
+    told: watch::Sender<Option<Arc<PublishedTrust>>>,
+) -> Infallible {
+    loop {
+        let trust = published.borrow_and_update().clone();
+        let known = roots.borrow_and_update().clone();
+        if let Some(trust) = trust {
+            let all = match known {
+                Some(known) if !trust.has_roots(&known) => Arc::new(trust.with_roots(&known)),
+                _ => trust,
+            };
+            told.send_if_modified(|told| {
+                let is_news = told.as_ref() != Some(&all);
+                *told = Some(all);
+                is_news
+            });
+        }
+        tokio::select! {
+            () = next(&mut published) => {}
+            () = next(&mut roots) => {}
+        }
+    }
+}
+
 impl JwtAuthorities for PublishedTrust {
     fn of(&self, trust_domain: &TrustDomain) -> Option<&[JwtAuthority]> {
         let mut bundles = std::iter::once(&self.own).chain(&self.federated);
         bundles.find(|bundle| bundle.trust_domain == *trust_domain).map(|bundle| bundle.jwt_authorities.as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::domain::authority::testing::authority;
+
+    #[tokio::test]
+    async fn what_is_known_here_is_told_beside_what_is_published_and_nothing_is_left_out() {
+        let [old, new] = std::array::from_fn(|_| authority().bundle().clone());
+        let (publish, published) = watch::channel(None);
+        let (know, known) = watch::channel(None);
+        let (told, trust) = watch::channel(None);
+        tokio::spawn(async move { match tell_with_roots(published, known, told).await {} });
+        let roots = async || {
+            yield_now().await;
+            trust.borrow().as_ref().map(|trust| trust.own.x509_authorities.clone())
+        };
+        know.send_replace(Some(Arc::new(old.clone())));
+        assert_eq!(roots().await, None, "there is no sequence yet");
+        publish.send_replace(Some(Arc::new(PublishedTrust::first(&old))));
+        assert_eq!(roots().await.as_deref(), Some(old.roots()));
+        know.send_replace(Some(Arc::new(new.clone())));
+        assert_eq!(roots().await, Some([old.roots(), new.roots()].concat()), "nobody has published it");
+        publish.send_replace(Some(Arc::new(PublishedTrust::first(&new))));
+        assert_eq!(roots().await.as_deref(), Some(new.roots()));
     }
 }

@@ -30,7 +30,7 @@ pub use self::{
     objects::KindState,
     origin::{AuthorityReceiver, MeshRootsReceiver, Origin},
     pair::pair_authority,
-    settings::StateSettings,
+    settings::{LONGEST_JWT_TTL, StateSettings},
     stored::stored_trust,
     term_state::{JwtSignerReceiver, TermState},
 };
@@ -184,6 +184,7 @@ impl SigningState {
         let parts = Parts {
             store,
             term,
+            is_first: is_new,
             origin: self.origin.clone(),
             trust_domain: self.trust_domain.clone(),
             settings: self.settings,
@@ -212,6 +213,7 @@ impl SigningState {
         }
         let was_rotatable = objects.authority.rotation().is_some();
         let is_adopted = objects.adopt(&self.trust_domain, now)?;
+        let is_allowed = objects.allow_jwt(self.settings.jwt_ttl);
         let mut is_new_trust = objects.publish(&self.origin, &self.trust_domain)?;
         if let (true, Err(error)) = (is_new_trust, objects.check_room()) {
             let (Origin::PluggedIn(_) | Origin::Istiod(_), Some((_, trust))) = (&self.origin, load_trust(store)?)
@@ -233,7 +235,7 @@ impl SigningState {
             }
             _ => false,
         };
-        if is_new || !has_pair || is_adopted || is_replaced || is_marked {
+        if is_new || !has_pair || is_adopted || is_allowed || is_replaced || is_marked {
             objects.write_authority(store, term)?;
         }
         if is_new_trust {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 pub use self::streams::TooManyFollowers;
 use self::{
@@ -72,8 +72,8 @@ impl Default for TrustFollowers {
 }
 
 impl Followers for TrustFollowers {
-    fn begin_term(&self) {
-        self.locked().gather_until(Instant::now() + GATHERING);
+    fn begin_term(&self, term: Term) {
+        self.locked().begin(term);
     }
 
     fn reached(&self) -> Vec<Reached> {
@@ -82,6 +82,10 @@ impl Followers for TrustFollowers {
 
     fn lost_agents(&self) -> Vec<Reached> {
         self.locked().lost().agents()
+    }
+
+    fn lost_by_others(&self) -> Option<Reached> {
+        self.locked().lost().by_others()
     }
 }
 
@@ -119,11 +123,11 @@ impl TrustFollowers {
     }
 
     /// This replica is active in `term` from now on, and does not know yet who follows at others. If another one was active since
-    /// its own last term, whoever it had lost most likely went on there, and what became of them was said to that one. The
-    /// replica that was active before it, if that did not say that it ends, has what it had then.
+    /// its own last term, whoever it had lost most likely went on there, and what became of them was said to that one: whom that
+    /// one had lost is not known by name. The replica that was active before it, if that did not say that it ends, has what it
+    /// had then.
     pub fn take_over(&self, term: Term, before: Option<(&str, u64)>) {
         let mut streams = self.locked();
-        streams.gather_until(Instant::now() + GATHERING);
         streams.begin(term);
         if let Some((name, sequence)) = before {
             streams.lose(Who::process(name), sequence);

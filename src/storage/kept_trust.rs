@@ -64,6 +64,10 @@ impl KeptTrust for TrustFile {
     }
 
     fn keep(&self, kept: &TermTrust) -> Result<(), String> {
+        // what can't be read is replaced
+        if self.load().is_ok_and(|there| there.is_some_and(|there| there.rank() > kept.rank())) {
+            return Ok(());
+        }
         let PublishedTrust { own, tainted, federated } = &*kept.trust;
         let content = Content {
             term: kept.term.number(),
@@ -114,8 +118,27 @@ mod tests {
         let trust = PublishedTrust { own, tainted: vec!["0a".into()], federated: vec![other] };
         let kept = TermTrust { term: Term::new(7), trust: Arc::new(trust) };
         file.keep(&kept).unwrap();
-        assert_eq!(file.load(), Ok(Some(kept)));
+        assert_eq!(file.load(), Ok(Some(kept.clone())));
         files::write_atomically(&file.path, 0o600, b"{}").unwrap();
         assert!(file.load().unwrap_err().contains("trust.json: "));
+        file.keep(&kept).unwrap();
+        assert_eq!(file.load(), Ok(Some(kept)));
+    }
+
+    #[test]
+    fn what_is_written_late_takes_the_place_of_nothing_newer() {
+        let base = tempfile::tempdir().unwrap();
+        let file = TrustFile::new(&DataDir::open(&base.path().join("data")).unwrap());
+        let of = |term, sequence| {
+            let mut trust = PublishedTrust::first(authority().bundle());
+            trust.own.sequence = Some(sequence);
+            TermTrust { term: Term::new(term), trust: Arc::new(trust) }
+        };
+        for (term, sequence, is_newer) in [(2, 5, true), (1, 9, false), (2, 4, false), (2, 6, true), (3, 6, true)] {
+            let (before, kept) = (file.load().unwrap(), of(term, sequence));
+            file.keep(&kept).unwrap();
+            let expected = if is_newer { Some(kept) } else { before };
+            assert_eq!(file.load().unwrap(), expected, "{sequence} of term {term}");
+        }
     }
 }

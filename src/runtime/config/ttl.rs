@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use super::Sources;
-use crate::{domain::authority::TtlBounds, runtime::duration};
-
-/// A key that JWT-SVIDs are verified by stays published for as long as the last one by it lives.
-const LONGEST_JWT_SVID: Duration = Duration::from_secs(3600);
+use crate::{domain::authority::TtlBounds, runtime::duration, service::signing_state::LONGEST_JWT_TTL};
 
 pub(super) fn ttl_bounds(from: &mut Sources) -> Option<TtlBounds> {
     let default = from.one("svid_ttl", duration::parse_whole_seconds);
@@ -18,7 +15,7 @@ pub(super) fn ttl_bounds(from: &mut Sources) -> Option<TtlBounds> {
 
 pub(super) fn jwt_svid_ttl(from: &mut Sources) -> Option<Duration> {
     let ttl = from.one("jwt_svid_ttl", duration::parse_whole_seconds)?;
-    if ttl > LONGEST_JWT_SVID {
+    if ttl > LONGEST_JWT_TTL {
         from.refuse("jwt_svid_ttl", "is over an hour: nothing takes a JWT-SVID back before it expires");
         return None;
     }

@@ -33,7 +33,9 @@ use super::{
     greeting::greet,
     identities::{configure_tls, signing_tls},
     listeners::listen,
-    on, until,
+    on,
+    signing::refresh_hint,
+    until,
 };
 #[cfg(feature = "kubernetes")]
 use crate::service::mesh_trust::MeshTrust;
@@ -89,7 +91,7 @@ pub(super) async fn serve(
     let pass_on = start_passing_on(config, istiod, &roots, (&seams, &readiness), (&shutdown, &mut supervisor)).await?;
     let own = start_serving_certificate(config, istiod, &pass_on, &roots, &seams, &shutdown, &mut supervisor);
     let tls = own.tls;
-    let trust = published_roots::published(roots.known.clone(), (&shutdown, &mut supervisor));
+    let trust = published_roots::published(roots.known.clone(), refresh_hint(config), (&shutdown, &mut supervisor));
     seams.metrics.follow_trust(trust.clone(), None);
     let (serving, clock, metrics) = (own.identity.clone(), Arc::clone(&seams.clock), Arc::clone(&seams.metrics));
     let of = bundle_endpoint::Of { trust, serving, clock, metrics, left: left.clone() };

@@ -4,25 +4,30 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Seams, signing::Signing, until};
+use super::{Seams, signing::Signing, trust::ReplicaTrust, until};
 use crate::{
     runtime::{config::ServeConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::{
         authority_rotation::{AuthorityRotation, Propagation},
         authority_upkeep,
         bundle_distribution::DistributionStatus,
-        trust_followers::TrustFollowers,
+        bundle_offers::BundleOffers,
     },
 };
 
 /// Rotates while this replica may sign, and gives what takes orders to whoever takes them.
 pub(super) fn start(
     signing: &mut Signing,
-    (followers, places): (Arc<TrustFollowers>, Option<watch::Receiver<DistributionStatus>>),
+    (trust, places): (&ReplicaTrust, Option<watch::Receiver<DistributionStatus>>),
     (config, seams): (&ServeConfig, &Seams),
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
 ) {
-    let endpoint = config.bundle_endpoint.as_ref().map(|endpoint| endpoint.refresh_hint);
+    let endpoint = config.bundle_endpoint.as_ref().map(|endpoint| Arc::new(BundleOffers::new(endpoint.refresh_hint)));
+    if let Some(offers) = endpoint.clone() {
+        let told = trust.published.clone();
+        supervisor.spawn("bundle offers", until(shutdown, async move { match offers.follow(told).await {} }));
+    }
+    let followers = Arc::clone(&trust.agents.followers);
     let propagation = Propagation { followers, places, endpoint };
     let (sessions, pair) = (signing.sessions.clone(), Arc::clone(&signing.pair));
     let rotation = AuthorityRotation::new(sessions.clone(), pair, propagation, Arc::clone(&seams.clock));

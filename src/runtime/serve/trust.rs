@@ -12,7 +12,8 @@ use crate::{
     service::{
         ca_roots::{FollowedRoots, RootsFollower, followed_roots},
         pair_trust::{KeptTrust, PairTrust},
-        published_trust::TrustReceiver,
+        published_trust::{TrustReceiver, tell_with_roots},
+        signing_state::MeshRootsReceiver,
         tainted_renewal::renew_when_tainted,
         trust_followers::{self, TrustFollowers},
         waiting::next,
@@ -22,6 +23,9 @@ use crate::{
 /// What the parts of a replica have of it.
 #[derive(Clone)]
 pub(super) struct ReplicaTrust {
+    /// By the active.
+    pub(super) published: TrustReceiver,
+    /// The same, and what this replica itself knows of the mesh's roots.
     pub(super) agents: TrustAccess,
     pub(super) replicas: PairTrustAccess,
     /// How this process is called among the replicas.
@@ -29,16 +33,17 @@ pub(super) struct ReplicaTrust {
 }
 
 impl ReplicaTrust {
-    /// Has this replica know it.
+    /// Has this replica know it. Agents hear of `roots` as well, where somebody else's authority signs.
     pub(super) fn start(
         signing: &Signing,
         kept: Arc<dyn KeptTrust>,
-        followers: Arc<TrustFollowers>,
+        roots: Option<MeshRootsReceiver>,
         (shutdown, supervisor): (&Shutdown, &mut Supervisor),
     ) -> Self {
         let pair = Arc::clone(&signing.pair);
         let source = Arc::new(pair.trust());
-        let (task, trust) = PairTrust::new(pair, source, kept, Arc::clone(&followers));
+        let followers = Arc::default();
+        let (task, published) = PairTrust::new(pair, source, kept, Arc::clone(&followers));
         let known = task.with_terms();
         let sessions = signing.sessions.clone();
         let asked = shutdown.clone();
@@ -46,9 +51,19 @@ impl ReplicaTrust {
             task.run(sessions, asked.requested()).await;
             Ok::<_, Infallible>(())
         });
+        let trust = roots.map_or_else(
+            || published.clone(),
+            |roots| {
+                let (told, trust) = watch::channel(None);
+                let telling = tell_with_roots(published.clone(), roots, told);
+                supervisor.spawn("trust of agents", until(shutdown, async move { match telling.await {} }));
+                trust
+            },
+        );
         let proving = tell_proving_roots(trust.clone(), signing.proving.clone());
         supervisor.spawn("proving roots", until(shutdown, async move { match proving.await {} }));
         Self {
+            published,
             agents: TrustAccess { trust, followers: Arc::clone(&followers) },
             replicas: PairTrustAccess { known, followers },
             replica: signing.create.replica().into(),

@@ -5,6 +5,7 @@ use crate::domain::{
     attestation::Reason,
     authority::rotation::{AuthorityId, Reached, Slot},
     clock::Timestamp,
+    leadership::Term,
 };
 
 /// Of which SVIDs.
@@ -84,12 +85,15 @@ pub trait RotationOfActive: Send + Sync {
 
 /// Those who follow the trust bundle live.
 pub trait Followers: Send + Sync {
-    /// A term of this replica has begun: who follows at others is not known yet.
-    fn begin_term(&self);
+    /// This term of this replica has begun, unless that is known already: who follows at others is not.
+    fn begin_term(&self, term: Term);
 
     /// Each of them, with the sequence that it said last is in effect.
     fn reached(&self) -> Vec<Reached>;
 
     /// Agents that were lost sight of without having said that they end.
     fn lost_agents(&self) -> Vec<Reached>;
+
+    /// Those that another replica may have lost, which was active before this one, if that is not too long ago.
+    fn lost_by_others(&self) -> Option<Reached>;
 }

@@ -241,18 +241,24 @@ impl Objects {
         }
     }
 
-    /// Has the authorities of one kind stand as they do in `after`. What a key of JWT-SVIDs signed that signs no more ends at
-    /// `last_jwt_end`.
+    /// Has the authorities of one kind stand as they do in `after`. A key of JWT-SVIDs that signs no more did so until
+    /// `signed_until`; one that does signs for `jwt_life` at the most.
     pub(super) fn stand(
         &mut self,
         kind: AuthorityKind,
         after: &Authorities,
-        last_jwt_end: Timestamp,
+        signed_until: Timestamp,
+        jwt_life: Duration,
     ) -> Result<(), StateError> {
         match kind {
             AuthorityKind::X509 => self.stand_x509(after),
-            AuthorityKind::Jwt => self.authority.rotation_mut().set_jwt(after.slots(), last_jwt_end),
+            AuthorityKind::Jwt => self.authority.rotation_mut().set_jwt(after.slots(), signed_until, jwt_life),
         }
+    }
+
+    /// Marks that the key of JWT-SVIDs that signs may do so for such a life. Returns whether that was not on record.
+    pub(super) fn allow_jwt(&mut self, life: Duration) -> bool {
+        self.authority.rotation_mut().allow_jwt(life)
     }
 
     /// Marks that of X.509-SVIDs, everything up to `end` may have been handed out by the authority that signs.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The longest that a JWT-SVID may be allowed to live: nothing takes one back before it expires.
+pub const LONGEST_JWT_TTL: Duration = Duration::from_secs(3600);
+
 /// What is published beside the authorities themselves, and for how long what it makes lasts.
 #[derive(Clone, Copy, Debug)]
 pub struct StateSettings {

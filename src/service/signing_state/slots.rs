@@ -1,12 +1,12 @@
 //! What the authority object says of a rotation, as one field of it, which a version without rotations passes over: the
 //! authority that signs stays where such a version looks for it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::unknown_fields::UnknownFields;
+use super::{settings::LONGEST_JWT_TTL, unknown_fields::UnknownFields};
 use crate::{
     domain::{
         authority::rotation::{HandedOut, Phase, Slot},
@@ -77,6 +77,10 @@ pub(super) struct JwtKeyContent {
     /// When the last of what it signed ends, once it signs no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_end: Option<i64>,
+    /// The longest that anything was allowed to live that it signs, in seconds: the setting may be another one by the time that it
+    /// signs no more. Absent in what a version wrote that knew the setting of the moment alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    longest: Option<u64>,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -116,22 +120,38 @@ impl RotationContent {
 
     /// Of JWT-SVIDs: what still can be of use to somebody of those keys that sign no more.
     pub(super) fn jwt_handed_out(&self) -> Result<HandedOut, StateError> {
-        let ends = self.jwt.iter().filter_map(|key| Some((key, Timestamp::from_seconds(key.last_end?))));
-        let ends: Result<Vec<_>, StateError> = ends.map(|(key, end)| Ok((key.slot()?.id, end))).collect();
+        let ends = self.jwt.iter().filter_map(|key| Some((key.slot(), key.last_end()?)));
+        let ends: Result<Vec<_>, StateError> = ends.map(|(slot, end)| Ok((slot?.id, end))).collect();
         Ok(HandedOut::restored(ends?, []))
     }
 
-    /// Has the keys of JWT-SVIDs stand as `slots` say: those that are not named are gone. What one signed that signs no more
-    /// ends at `last_end`.
-    pub(super) fn set_jwt(&mut self, slots: &[Slot], last_end: Timestamp) -> Result<(), StateError> {
+    /// Before the key of JWT-SVIDs that signs does so for such a life. Returns whether that was not on record.
+    pub(super) fn allow_jwt(&mut self, life: Duration) -> bool {
+        self.jwt.iter_mut().find(|key| key.signs()).is_some_and(|key| key.allow(life))
+    }
+
+    /// Has the keys of JWT-SVIDs stand as `slots` say: those that are not named are gone. The one that signs no more did so until
+    /// `signed_until`, the one that does now signs for `life` at the most.
+    pub(super) fn set_jwt(
+        &mut self,
+        slots: &[Slot],
+        signed_until: Timestamp,
+        life: Duration,
+    ) -> Result<(), StateError> {
         let mut keys = Vec::with_capacity(slots.len());
         for mut key in std::mem::take(&mut self.jwt) {
             let id = key.slot()?.id;
             let Some(slot) = slots.iter().find(|slot| slot.id == id) else { continue };
             let phase = PhaseContent::from(slot.phase);
             match (key.phase, phase) {
-                (PhaseContent::Active, PhaseContent::Old) => key.last_end = Some(whole(last_end)),
-                (_, PhaseContent::Active) => key.last_end = None,
+                (PhaseContent::Active, PhaseContent::Old) => {
+                    key.allow(life);
+                    key.last_end = Some(whole(signed_until.plus(key.longest())));
+                }
+                (_, PhaseContent::Active) => {
+                    key.allow(life);
+                    key.last_end = None;
+                }
                 _ => {}
             }
             (key.phase, key.tainted) = (phase, slot.tainted);
@@ -189,12 +209,27 @@ impl JwtKeyContent {
             tainted: false,
             published_in,
             last_end: None,
+            longest: Some(0),
             unknown: UnknownFields::default(),
         }
     }
 
     pub(super) fn signs(&self) -> bool {
         self.phase == PhaseContent::Active
+    }
+
+    fn longest(&self) -> Duration {
+        self.longest.map_or(LONGEST_JWT_TTL, Duration::from_secs)
+    }
+
+    fn allow(&mut self, life: Duration) -> bool {
+        let longest = self.longest().max(life).as_secs();
+        self.longest.replace(longest) != Some(longest)
+    }
+
+    fn last_end(&self) -> Option<Timestamp> {
+        let end = Timestamp::from_seconds(self.last_end?);
+        Some(if self.longest.is_some() { end } else { end.plus(LONGEST_JWT_TTL) })
     }
 
     pub(super) fn signer(&self) -> Result<JwtSigner, StateError> {

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::{
-    AuthorityReceiver, JWT_KEY_LIFETIME, Origin, ROOT_LIFETIME, StateSettings,
+    AuthorityReceiver, JWT_KEY_LIFETIME, MeshRootsReceiver, Origin, ROOT_LIFETIME, StateSettings,
     content::TrustContent,
     load_trust,
     objects::{KindState, MAX_AUTHORITIES, NewAuthority, Objects},
@@ -51,6 +51,7 @@ pub struct TermState {
 pub(super) struct Parts {
     pub(super) store: Arc<dyn StateStore>,
     pub(super) term: Term,
+    pub(super) is_first: bool,
     pub(super) origin: Origin,
     pub(super) trust_domain: TrustDomain,
     pub(super) settings: StateSettings,
@@ -88,6 +89,24 @@ impl TermState {
             handed_out: ArcSwap::from_pointee(objects.handed_out()),
             parts,
         })
+    }
+
+    /// Which.
+    pub const fn term(&self) -> Term {
+        self.parts.term
+    }
+
+    /// Whether there was no state before it, and so nobody who went by any.
+    pub const fn is_first(&self) -> bool {
+        self.parts.is_first
+    }
+
+    /// The mesh's roots as they are known here, where istiod signs: [`Self::settle`] publishes them.
+    pub fn mesh_roots(&self) -> Option<MeshRootsReceiver> {
+        match &self.parts.origin {
+            Origin::Istiod(roots) => Some(roots.clone()),
+            Origin::SelfSigned | Origin::PluggedIn(_) => None,
+        }
     }
 
     /// What signs certificates; `None` where istiod does. A plugged-in authority is its owner's to replace, also before anything here
@@ -171,7 +190,7 @@ impl TermState {
         let now = self.parts.clock.now();
         self.change(|objects| {
             // others may have changed the state first
-            let last_jwt_end = self.parts.clock.now().plus(self.parts.settings.jwt_ttl + JWT_SLACK);
+            let signed_until = self.parts.clock.now().plus(JWT_SLACK);
             let state = objects.kind_state(kind)?;
             let (step, new) = match wanted {
                 WantedStep::Prepare => {
@@ -192,7 +211,7 @@ impl TermState {
             if let Some(new) = new {
                 objects.add(&new, now);
             }
-            objects.stand(kind, &after, last_jwt_end)?;
+            objects.stand(kind, &after, signed_until, self.parts.settings.jwt_ttl)?;
             Ok(Touched::Authorities)
         })
     }

@@ -6,10 +6,14 @@ use super::{
 };
 use crate::{
     domain::{
+        authority::rotation::Phase,
         authority::testing::{NOW, TestRandom},
         jwt::JwtSvid,
     },
-    service::{ports::AuthorityKind, published_trust::PublishedTrust},
+    service::{
+        ports::{AuthorityKind, WantedStep},
+        published_trust::PublishedTrust,
+    },
 };
 
 fn new_place() -> (Arc<Memory>, Arc<HandClock>) {
@@ -152,4 +156,50 @@ fn a_state_with_a_root_of_its_own_is_left_alone_where_istiod_signs() {
         panic!("it was taken over")
     };
     assert!(refused.contains("has a root of its own"), "{refused}");
+}
+
+#[test]
+fn a_key_of_jwt_svids_is_waited_for_by_the_longest_life_that_it_ever_signed_for() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (store, clock) = new_place();
+    let term = |number, jwt_ttl| {
+        let settings = StateSettings { jwt_ttl, ..StateSettings::default() };
+        claim(&state(&store, Origin::SelfSigned, &clock).with_settings(settings), number).state.unwrap()
+    };
+    let named = |state: &TermState, phase| {
+        let slots = state.kind_state(AuthorityKind::Jwt).unwrap().authorities;
+        slots.slots().iter().find(|slot| slot.phase == phase).unwrap().id.clone()
+    };
+    let take = |state: &TermState, wanted: &WantedStep| {
+        let taken = state.step(AuthorityKind::Jwt, wanted, |found, step| {
+            Ok::<_, StateError>(Some(found.authorities.after_by_force(step, clock.now()).unwrap()))
+        });
+        taken.unwrap();
+    };
+    // how long the key is waited for that signed until now
+    let replaced = |state: &TermState| {
+        let old = named(state, Phase::Active);
+        take(state, &WantedStep::Prepare);
+        take(state, &WantedStep::Activate(named(state, Phase::Prepared)));
+        state.kind_state(AuthorityKind::Jwt).unwrap().handed_out.last_end_of(&old).unwrap().since(clock.now())
+    };
+    drop(term(1, HOUR / 2));
+    let lowered = term(2, MINUTE);
+    let waits = replaced(&lowered);
+    assert!((HOUR / 2..HOUR / 2 + 2 * MINUTE).contains(&waits), "{waits:?}");
+    let waits = replaced(&lowered);
+    assert!((MINUTE..3 * MINUTE).contains(&waits), "nothing by this one has lived longer: {waits:?}");
+
+    // as a version left it that went by the setting of the moment
+    let mut stored = store.json(StateObject::Authority);
+    let keys = stored["rotation"]["jwt"].as_array_mut().unwrap();
+    assert!(keys.iter_mut().all(|key| key.as_object_mut().unwrap().remove("longest").is_some()));
+    store.set_text(StateObject::Authority, &stored.to_string());
+    let taken_over = term(3, MINUTE);
+    let old = taken_over.kind_state(AuthorityKind::Jwt).unwrap();
+    let old_ends = old.authorities.slots().iter().filter_map(|slot| old.handed_out.last_end_of(&slot.id));
+    let old_waits: Vec<_> = old_ends.map(|end| end.since(clock.now())).collect();
+    assert!(old_waits.len() == 2 && old_waits.iter().all(|waits| *waits >= HOUR), "{old_waits:?}");
+    assert!(replaced(&taken_over) >= HOUR);
 }

@@ -18,6 +18,8 @@ pub(super) struct Lost {
     named: BTreeMap<Who, Sight>,
     /// Of agents beyond these: the lowest sequence, and the last sight.
     others: Option<Sight>,
+    /// When others ceased to be active, who may have lost agents as well.
+    by_others: Option<Instant>,
 }
 
 /// The last that was seen of it.
@@ -28,6 +30,11 @@ struct Sight {
 }
 
 impl Lost {
+    /// Nobody yet, by a replica whose term begins after that of another one.
+    pub(super) fn by_others_until(now: Instant) -> Self {
+        Self { by_others: Some(now), ..Self::default() }
+    }
+
     pub(super) fn lose(&mut self, who: Who, in_effect: u64, at: Instant) {
         if self.named.len() >= NAMED_AT_MOST {
             let agents = self.named.iter().filter(|(who, _)| matches!(who, Who::Agent(_)));
@@ -49,11 +56,23 @@ impl Lost {
         let counts = |sight: &Sight| sight.at.elapsed() < LOST_FOR;
         self.named.retain(|_, sight| counts(sight));
         self.others = self.others.filter(counts);
+        self.by_others = self.by_others.filter(|until| until.elapsed() < LOST_FOR);
     }
 
     pub(super) fn agents(&self) -> Vec<Reached> {
         let others = self.others.map(|sight| sight.reached("one of the agents that were lost before others"));
         self.of(|who| matches!(who, Who::Agent(_))).chain(others).collect()
+    }
+
+    pub(super) fn by_others(&self) -> Option<Reached> {
+        self.by_others.map(|until| {
+            let gone = until.elapsed();
+            let (ago, left) = (minutes(gone), minutes(LOST_FOR.saturating_sub(gone)));
+            let who = format!(
+                "whoever was lost sight of before this replica became active {ago} min ago, which is waited for {left} min longer,"
+            );
+            Reached { who, sequence: 0 }
+        })
     }
 
     pub(super) fn replicas(&self) -> Vec<Reached> {

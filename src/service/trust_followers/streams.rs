@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Follower, Standing, lost::Lost, who::Who};
+use super::{Follower, GATHERING, Standing, lost::Lost, who::Who};
 use crate::domain::{authority::rotation::Reached, leadership::Term};
 
 /// A follower comes back to some replica within this, if it comes back.
@@ -109,15 +109,19 @@ impl Streams {
         self.lost.lose(who, in_effect, Instant::now());
     }
 
-    /// A term of this replica, which remembers those that it has lost only if that follows its last one.
+    /// A term of this replica, which remembers those that it has lost only if that follows its last one. Whoever says so later
+    /// says nothing new.
     pub(super) fn begin(&mut self, term: Term) {
-        if self.last_term.replace(term).is_none_or(|last| last.next() != term) {
-            self.lost = Lost::default();
+        let last = self.last_term;
+        if last.is_some_and(|last| last >= term) {
+            return;
         }
-    }
-
-    pub(super) const fn gather_until(&mut self, until: Instant) {
-        self.gathering_until = Some(until);
+        self.last_term = Some(term);
+        let now = Instant::now();
+        self.gathering_until = Some(now + GATHERING);
+        if last.is_none_or(|last| last.next() != term) {
+            self.lost = Lost::by_others_until(now);
+        }
     }
 
     pub(super) fn gathering_for(&self) -> Option<Duration> {

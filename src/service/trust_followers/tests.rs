@@ -151,7 +151,7 @@ async fn a_replica_counts_while_it_follows_and_for_a_day_after_it_was_lost_unles
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_was_lost_is_remembered_in_the_own_next_term_and_forgotten_when_another_replica_was_active() {
+async fn an_agent_that_was_lost_is_remembered_by_name_in_the_own_next_term_alone() {
     for (next, remembered) in [(4, 1), (5, 0)] {
         let followers = Arc::new(TrustFollowers::default());
         followers.take_over(Term::new(3), None);
@@ -161,6 +161,30 @@ async fn an_agent_that_was_lost_is_remembered_in_the_own_next_term_and_forgotten
         followers.take_over(Term::new(next), None);
         assert_eq!(lost(&followers).len(), remembered, "term {next} after 3");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_not_active_before_waits_a_day_for_agents_that_others_may_have_lost() {
+    let followers = Arc::new(TrustFollowers::default());
+    followers.take_over(Term::new(7), None);
+    advance(LOST_FOR - Duration::from_secs(60)).await;
+    let Some(Reached { who, sequence: 0 }) = followers.lost_by_others() else { panic!("nobody is waited for") };
+    assert!(who.contains("became active 1439 min ago, which is waited for 1 min longer"), "{who}");
+    followers.take_over(Term::new(8), None);
+    advance(Duration::from_secs(60)).await;
+    assert_eq!(followers.lost_by_others(), None, "nobody else was active in between");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_begins_once_whoever_says_so() {
+    let followers = TrustFollowers::default();
+    Followers::begin_term(&followers, Term::new(1));
+    assert_eq!(reached(&followers).len(), 1, "whoever asks first hears of it");
+    advance(GATHERING / 2).await;
+    followers.take_over(Term::new(1), Some(("pod-c-33", 2)));
+    advance(GATHERING / 2).await;
+    let [(who, 2)] = &reached(&followers)[..] else { panic!("{:?}", reached(&followers)) };
+    assert!(who.starts_with("replica pod-c"), "{who}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use super::{
-    OwnCertificate, addresses, gateway_secrets, health::Health, policy::tell_bundles, roots, start_passing_on,
-    start_serving_certificate, while_held::WhileHeld,
+    OwnCertificate, addresses, gateway_secrets, health::Health, roots, start_passing_on, start_serving_certificate,
+    while_held::WhileHeld,
 };
 use crate::{
     domain::leadership::Role,
@@ -44,7 +44,7 @@ use crate::{
     service::{
         istiod_pass_on::PassOn,
         leadership::Standing,
-        mesh_trust::MeshTrust,
+        mesh_trust::{MeshTrust, tell_roots},
         metrics::Metrics,
         mint_jwt_svid::MintJwtSvid,
         policy_publisher::PolicyAccess,
@@ -83,18 +83,21 @@ pub(super) async fn serve(
     let pass_on = start_passing_on(config, istiod, &roots, (&seams, &readiness), (&shutdown, &mut supervisor)).await?;
     let own = start_serving_certificate(config, istiod, &pass_on, &roots, &seams, &shutdown, &mut supervisor);
     let (told, mesh_roots) = watch::channel(None);
-    supervisor.spawn("roots for the bundle", until(&shutdown, tell_bundles(roots.known.clone(), told)));
+    let (trust_domain, known) = (config.trust_domain.clone(), roots.known.clone());
+    let mesh = roots.object.clone().map(|object| MeshTrust { trust_domain, object, known });
+    if let Some(mesh) = mesh.clone() {
+        let telling = tell_roots(mesh, told);
+        supervisor.spawn("roots for the bundle", until(&shutdown, async move { match telling.await {} }));
+    }
 
     let mut signing = signing::assemble(config, surroundings, Origin::Istiod(mesh_roots.clone()), &seams)?;
-    let followers = Arc::default();
-    let trust = ReplicaTrust::start(&signing, kept_trust, Arc::clone(&followers), (&shutdown, &mut supervisor));
-    seams.metrics.follow_trust(trust.agents.trust.clone(), Some(Arc::clone(&followers)));
-    rotation::start(&mut signing, (followers, None), (config, &seams), (&shutdown, &mut supervisor));
+    let trust = ReplicaTrust::start(&signing, kept_trust, Some(mesh_roots.clone()), (&shutdown, &mut supervisor));
+    seams.metrics.follow_trust(trust.published.clone(), Some(Arc::clone(&trust.agents.followers)));
+    rotation::start(&mut signing, (&trust, None), (config, &seams), (&shutdown, &mut supervisor));
     federation::start(&signing.announcer.federation, (&shutdown, &mut supervisor));
     start_events(events, &signing, (&shutdown, &mut supervisor));
     start_objects(objects, (&signing, &mesh_roots), &own, &seams, (&shutdown, &mut supervisor));
-    if let Some(object) = roots.object.clone() {
-        let trust = MeshTrust { trust_domain: config.trust_domain.clone(), object, known: roots.known.clone() };
+    if let Some(trust) = mesh {
         let cluster_id = istiod.cluster_id.clone();
         let signer = gateway_secrets::Signer { pass_on: Arc::clone(&pass_on), trust, cluster_id };
         let term = (namespace.as_str(), signing.sessions.clone());
@@ -130,7 +133,7 @@ fn start_ports(
     let Signing { announcer, pair, denial, policy, readiness, .. } = signing;
     let Seams { clock, metrics, control, .. } = seams;
     let left = start_election(leadership, config.drain, shutdown, control, supervisor);
-    let (published, serving, until_left) = (trust.agents.trust.clone(), own.identity, left.clone());
+    let (published, serving, until_left) = (trust.published.clone(), own.identity, left.clone());
     let (of_clock, of_metrics) = (Arc::clone(clock), Arc::clone(metrics));
     let of = bundle_endpoint::Of { trust: published, serving, clock: of_clock, metrics: of_metrics, left: until_left };
     bundle_endpoint::start(endpoint, of, (shutdown, supervisor));

@@ -101,10 +101,7 @@ pub(super) async fn start(
 }
 
 /// The bundles among what is known of the roots. Never returns.
-pub(super) async fn tell_bundles(
-    mut roots: watch::Receiver<KnownRoots>,
-    known: watch::Sender<Option<Arc<TrustBundle>>>,
-) {
+async fn tell_bundles(mut roots: watch::Receiver<KnownRoots>, known: watch::Sender<Option<Arc<TrustBundle>>>) {
     loop {
         let newest = roots.borrow_and_update().bundle.clone();
         known.send_if_modified(|told| {

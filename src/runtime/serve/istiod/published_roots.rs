@@ -13,12 +13,10 @@ use crate::{
     },
 };
 
-/// As SPIFFE says for a bundle without a hint.
-const REFRESH_HINT: Duration = Duration::from_secs(300);
-
-/// Follows `known`.
+/// Follows `known`; others are asked to read it each `hint`.
 pub(super) fn published(
     mut known: watch::Receiver<KnownRoots>,
+    hint: Duration,
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
 ) -> TrustReceiver {
     let (told, trust) = watch::channel(None);
@@ -29,7 +27,7 @@ pub(super) fn published(
                 let bundle = known.borrow_and_update().bundle.clone();
                 if let Some(bundle) = bundle {
                     told.send_replace(Some(Arc::new(PublishedTrust {
-                        own: of_mesh(&bundle),
+                        own: of_mesh(&bundle, hint),
                         tainted: Vec::new(),
                         federated: Vec::new(),
                     })));
@@ -45,12 +43,12 @@ pub(super) fn published(
 
 /// Without a sequence: replicas have no state in common that could count, and of such bundles the one that was read last counts
 /// (SPIFFE Federation 4.2).
-fn of_mesh(bundle: &TrustBundle) -> SpiffeBundle {
+fn of_mesh(bundle: &TrustBundle, hint: Duration) -> SpiffeBundle {
     SpiffeBundle {
         trust_domain: bundle.trust_domain().clone(),
         x509_authorities: bundle.roots().to_vec(),
         jwt_authorities: Vec::new(),
         sequence: None,
-        refresh_hint: Some(REFRESH_HINT),
+        refresh_hint: Some(hint),
     }
 }

@@ -1,0 +1,105 @@
+//! Since when the bundle endpoint of this replica tells what it tells. Only time in which it could be asked counts for those who
+//! federate: none in which this process was not there yet, or the machine slept.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{published_trust::TrustReceiver, waiting::next};
+use crate::domain::{authority::rotation::Offered, clock::Timestamp};
+
+/// More changes of what is published than a rotation waits through, as a rule: of older ones it is known that it was no later.
+const KEPT: usize = 64;
+
+/// What has been offered here.
+pub struct BundleOffers {
+    hint: Duration,
+    /// When each sequence was first told.
+    first: Mutex<BTreeMap<u64, Instant>>,
+}
+
+impl BundleOffers {
+    /// Nothing yet, at an endpoint that others are asked to read each `hint`.
+    pub const fn new(hint: Duration) -> Self {
+        Self { hint, first: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Follows what is told. Never returns.
+    pub async fn follow(&self, mut trust: TrustReceiver) -> Infallible {
+        loop {
+            let told = trust.borrow_and_update().as_ref().map(|trust| trust.sequence());
+            if let Some(sequence) = told {
+                let mut first = self.locked();
+                first.entry(sequence).or_insert_with(Instant::now);
+                if first.len() > KEPT {
+                    first.pop_first();
+                }
+            }
+            next(&mut trust).await;
+        }
+    }
+
+    /// How the bundle of this sequence, which was made at `made`, is offered.
+    pub fn offered(&self, sequence: u64, made: Timestamp, now: Timestamp) -> Offered {
+        let offered = self.locked().range(sequence..).map(|(_, first)| first.elapsed()).max();
+        Offered { since: made.max(now.minus(offered.unwrap_or_default())), hint: self.hint }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::{
+        sync::watch,
+        task::yield_now,
+        time::{advance, sleep},
+    };
+
+    use super::*;
+    use crate::{
+        domain::authority::testing::{NOW, authority},
+        service::published_trust::PublishedTrust,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn time_counts_from_when_this_process_told_it_or_something_newer() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let trust = |sequence| {
+            let mut trust = PublishedTrust::first(authority().bundle());
+            trust.own.sequence = Some(sequence);
+            Some(Arc::new(trust))
+        };
+        let (tell, told) = watch::channel(None);
+        let offers = Arc::new(BundleOffers::new(HOUR));
+        let following = Arc::clone(&offers);
+        tokio::spawn(async move { match following.follow(told).await {} });
+        // made a day ago, when other processes were there, or none
+        let (made, now) = (NOW, NOW.plus(24 * HOUR));
+        let since = |sequence| now.since(offers.offered(sequence, made, now).since);
+        sleep(HOUR).await;
+        assert_eq!(since(4), Duration::ZERO, "nobody could read it here");
+        for sequence in [3, 5] {
+            tell.send_replace(trust(sequence));
+            yield_now().await;
+            advance(HOUR).await;
+        }
+        assert_eq!([3, 4, 5, 6].map(since), [2 * HOUR, HOUR, HOUR, Duration::ZERO]);
+        advance(48 * HOUR).await;
+        assert_eq!(since(5), 24 * HOUR, "no longer than there is such a bundle");
+        for sequence in 6..100 {
+            tell.send_replace(trust(sequence));
+            yield_now().await;
+        }
+        assert_eq!(since(5), Duration::ZERO, "what is forgotten is taken for later");
+    }
+}

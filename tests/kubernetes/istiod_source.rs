@@ -3,6 +3,7 @@
 mod agents;
 pub(crate) mod client;
 mod fleet;
+mod jwt_svid_changes;
 mod jwt_svids;
 mod outage;
 mod refusals;

@@ -1,19 +1,18 @@
 //! An agent that has its identity from istiod by way of the pair, or from istiod itself.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use serde_json::json;
 use tonic::Code;
 
 use super::{
-    client::PAIR,
     jwt_svids::fetch,
-    stage::{Gate, Stage},
+    stage::{Agent, Gate, Stage},
 };
 use crate::{
-    istio::{istiod::SERVER_NAME, objects::check_nothing_was_refused},
+    istio::objects::check_nothing_was_refused,
     istiod_agent::gateway::{ID, served},
-    support::{countersign::countersign, http::loopback, process::Process, wait::wait_until},
+    support::{http::loopback, wait::wait_until},
     tokens::forged::Forger,
 };
 
@@ -27,9 +26,9 @@ const NOT_RENEWED: &str = "the SVID was not renewed";
 #[test]
 fn an_agent_rotates_by_way_of_the_pair_and_a_killed_replica_fails_none_of_its_calls() {
     let mut stage = Stage::set();
-    let mut agent = Agent::start(&stage, &replicas(&stage));
+    let mut agent = Rotating::start(&stage, &replicas(&stage));
     (0..3).for_each(|_| drop(agent.rotate()));
-    let none = fetch(&agent.socket, "a").unwrap_err();
+    let none = fetch(&agent.agent.socket, "a").unwrap_err();
     assert!(none.code() == Code::Unimplemented && none.message().contains("set jwtSvids"), "{none}");
     stage.replicas[0].process.kill();
     (0..3).for_each(|_| drop(agent.rotate()));
@@ -44,7 +43,7 @@ fn istiod_goes_first_the_pair_second_and_istiod_first_again_when_it_is_back() {
     let stage = Stage::set();
     let direct = Gate::open();
     direct.lead_to(stage.istiod().port);
-    let mut agent = Agent::start(&stage, &[vec![loopback(direct.port).to_string()], replicas(&stage)].concat());
+    let mut agent = Rotating::start(&stage, &[vec![loopback(direct.port).to_string()], replicas(&stage)].concat());
     for _ in 0..2 {
         let serial = agent.rotate();
         assert!(!passed(&stage, &serial), "{serial} by way of the pair, though istiod can be reached");
@@ -68,14 +67,15 @@ fn istiod_goes_first_the_pair_second_and_istiod_first_again_when_it_is_back() {
 #[test]
 fn an_agent_that_has_nothing_but_its_certificate_is_sent_by_the_pair_to_istiod_itself() {
     let stage = Stage::set();
-    let mut agent = Agent::start(&stage, &[replicas(&stage), vec![loopback(stage.istiod().port).to_string()]].concat());
+    let mut agent =
+        Rotating::start(&stage, &[replicas(&stage), vec![loopback(stage.istiod().port).to_string()]].concat());
     let serial = agent.rotate();
     assert!(passed(&stage, &serial), "{serial} not by way of the pair");
 
-    let token = fs::read_to_string(&agent.token_file).unwrap();
+    let token = fs::read_to_string(&agent.agent.token_file).unwrap();
     let expired =
         Forger::with_the_clusters_key(stage.cluster.folder()).changed(&token, &json!({ "exp": 1_700_000_000 }));
-    fs::write(&agent.token_file, expired).unwrap();
+    fs::write(&agent.agent.token_file, expired).unwrap();
     // one may have been on its way
     agent.rotate();
     for _ in 0..2 {
@@ -94,36 +94,22 @@ fn passed(stage: &Stage, serial: &str) -> bool {
     stage.replicas.iter().any(|replica| replica.process.errors().contains(serial))
 }
 
-/// An agent of the gateway.
-struct Agent {
-    process: Process,
-    socket: PathBuf,
-    token_file: PathBuf,
+/// An agent whose SVID is renewed every few seconds.
+struct Rotating {
+    agent: Agent,
     serial: String,
 }
 
-impl Agent {
+impl Rotating {
     /// One that asks at these addresses.
     fn start(stage: &Stage, addresses: &[String]) -> Self {
-        let (_, token) = stage.caller("gateway");
-        let folder = stage.cluster.folder();
-        let [socket, token_file, roots] = ["sock", "token", "pem"].map(|end| folder.join(format!("agent.{end}")));
-        fs::write(&token_file, token).unwrap();
-        fs::write(&roots, &stage.roots).unwrap();
-        let mut command = countersign();
-        command.arg("agent").arg("--socket").arg(&socket).arg("--token-file").arg(&token_file);
-        command.arg("--root-file").arg(&roots).args(["--svid-ttl", &format!("{}s", TTL.as_secs())]);
-        command.args(["--ca-identity", PAIR, "--ca-server-name", SERVER_NAME]);
-        for address in addresses {
-            command.arg("--ca-address").arg(address);
-        }
-        let process = Process::start("agent", folder, &mut command);
-        Self { process, socket, token_file, serial: String::new() }
+        let agent = stage.agent(addresses, &["--svid-ttl", &format!("{}s", TTL.as_secs())]);
+        Self { agent, serial: String::new() }
     }
 
     /// Waits for another SVID: its serial.
     fn rotate(&mut self) -> String {
-        self.serial = wait_until(START, "another SVID", || match served(&self.socket) {
+        self.serial = wait_until(START, "another SVID", || match served(&self.agent.socket) {
             Ok(served) if served.leaf.serial().to_string() != self.serial => Ok(served.leaf.serial().to_string()),
             other => Err(format!("{other:?}")),
         });
@@ -131,7 +117,7 @@ impl Agent {
     }
 
     fn check_that_no_renewal_failed(&self) {
-        let log = self.process.errors();
+        let log = self.agent.process.errors();
         assert!(!log.contains(NOT_RENEWED), "{log}");
     }
 }

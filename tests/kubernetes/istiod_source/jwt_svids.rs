@@ -1,12 +1,6 @@
 //! JWT-SVIDs of a pair that passes requests for certificates on: signed by keys of its own, one of them after the other's end.
 
-use std::{
-    cell::Cell,
-    fs,
-    path::{Path, PathBuf},
-    process::Output,
-    time::Duration,
-};
+use std::{cell::Cell, fs, path::Path, process::Output, time::Duration};
 
 use countersign::proto::{JwtBundlesRequest, Jwtsvid, JwtsvidRequest, ValidateJwtsvidRequest, ValidateJwtsvidResponse};
 use serde_json::Value;
@@ -14,12 +8,12 @@ use tempfile::TempDir;
 use tonic::{Code, Status};
 
 use super::{
-    client::{Asked, PAIR, ask, to_pair},
-    stage::Stage,
+    client::{Asked, ask, to_pair},
+    stage::{Agent, Stage},
 };
 use crate::{
     cluster::block_on,
-    istio::{istiod::SERVER_NAME, objects::check_nothing_was_refused},
+    istio::objects::check_nothing_was_refused,
     istiod_agent::gateway::{ID, served},
     support::{
         authority::Authority,
@@ -27,15 +21,14 @@ use crate::{
         http::{free_port, loopback},
         observe::readiness,
         openssl,
-        process::Process,
         wait::wait_until,
         workload_api::{connect, secured},
     },
 };
 
-const RIGHTS: [&str; 2] = ["rbac-istiod-policy.yaml", "rbac-istiod-jwt-svids.yaml"];
+pub(super) const RIGHTS: [&str; 2] = ["rbac-istiod-policy.yaml", "rbac-istiod-jwt-svids.yaml"];
 const START: Duration = Duration::from_secs(20);
-const AUDIENCE: &str = "https://partner.example";
+pub(super) const AUDIENCE: &str = "https://partner.example";
 
 /// The bundle endpoints of two replicas, by profile https_web.
 struct Endpoints {
@@ -83,46 +76,25 @@ impl Endpoints {
 }
 
 /// Which of the replicas signs.
-fn active(stage: &Stage) -> usize {
+pub(super) fn active(stage: &Stage) -> usize {
     wait_until(START, "one of the two active", || {
         let pages = stage.replicas.each_ref().map(readiness);
         pages.iter().position(|page| page.contains("JWT-SVIDs: ready (active in term ")).ok_or_else(|| pages.concat())
     })
 }
 
-/// An agent with its socket.
-pub(super) struct Workload {
-    process: Process,
-    pub(super) socket: PathBuf,
-}
-
-impl Workload {
-    fn start(stage: &Stage, addresses: &[String]) -> Self {
-        let (_, token) = stage.caller("gateway");
-        let folder = stage.cluster.folder();
-        let [socket, token_file, roots] = ["sock", "token", "pem"].map(|end| folder.join(format!("agent.{end}")));
-        fs::write(&token_file, token).unwrap();
-        fs::write(&roots, &stage.roots).unwrap();
-        let mut command = countersign();
-        command.arg("agent").arg("--socket").arg(&socket).arg("--token-file").arg(&token_file);
-        command.arg("--root-file").arg(&roots).args(["--ca-identity", PAIR, "--ca-server-name", SERVER_NAME]);
-        for address in addresses {
-            command.arg("--ca-address").arg(address);
-        }
-        Self { process: Process::start("agent", folder, &mut command), socket }
-    }
-
-    fn fetch(&self, audience: &str) -> Result<Jwtsvid, Status> {
+impl Agent {
+    pub(super) fn fetch(&self, audience: &str) -> Result<Jwtsvid, Status> {
         fetch(&self.socket, audience)
     }
 
-    fn validate(&self, token: &Jwtsvid) -> Result<ValidateJwtsvidResponse, Status> {
+    pub(super) fn validate(&self, token: &Jwtsvid) -> Result<ValidateJwtsvidResponse, Status> {
         let request = ValidateJwtsvidRequest { audience: AUDIENCE.to_owned(), svid: token.svid.clone() };
         block_on(async { Ok(connect(&self.socket).await?.validate_jwtsvid(secured(request)).await?.into_inner()) })
     }
 
     /// The keys of the mesh's trust domain, as a document.
-    fn keys(&self) -> Vec<u8> {
+    pub(super) fn keys(&self) -> Vec<u8> {
         let bundles = block_on(async {
             let mut stream =
                 connect(&self.socket).await?.fetch_jwt_bundles(secured(JwtBundlesRequest {})).await?.into_inner();
@@ -142,9 +114,10 @@ pub(super) fn fetch(socket: &Path, audience: &str) -> Result<Jwtsvid, Status> {
     Ok(answer.svids.remove(0))
 }
 
-fn authority(stage: &Stage, replica: usize, arguments: &[&str]) -> Output {
+/// Runs a command beside a replica.
+pub(super) fn operate(stage: &Stage, replica: usize, arguments: &[&str]) -> Output {
     let folder = stage.cluster.folder().join(format!("countersign-{replica}"));
-    countersign().arg("authority").args(arguments).arg("--data-dir").arg(folder).output().unwrap()
+    countersign().args(arguments).arg("--data-dir").arg(folder).output().unwrap()
 }
 
 #[test]
@@ -156,7 +129,7 @@ fn a_pair_before_istiod_signs_jwt_svids_that_outlive_the_active_and_are_verified
     let active = active(&stage);
     // the standby is asked first: it passes on
     let addresses = [1 - active, active].map(|replica| loopback(stage.replicas[replica].port).to_string());
-    let workload = Workload::start(&stage, &addresses);
+    let workload = stage.agent(&addresses, &[]);
 
     let first = wait_until(START, "a token", || workload.fetch(AUDIENCE));
     assert_eq!(first.spiffe_id, ID);
@@ -168,7 +141,7 @@ fn a_pair_before_istiod_signs_jwt_svids_that_outlive_the_active_and_are_verified
     let refused = workload.fetch("istio-ca").unwrap_err();
     assert!(refused.code() == Code::InvalidArgument && refused.message().contains("no JWT-SVID"), "{refused}");
 
-    let shown = |kind: &str, replica| authority(&stage, replica, &[kind, "show"]);
+    let shown = |kind: &str, replica| operate(&stage, replica, &["authority", kind, "show"]);
     for replica in [0, 1] {
         let keys = shown("jwt", replica);
         assert!(keys.status.success() && String::from_utf8_lossy(&keys.stdout).contains("active"), "{keys:?}");
@@ -176,7 +149,7 @@ fn a_pair_before_istiod_signs_jwt_svids_that_outlive_the_active_and_are_verified
         let said = String::from_utf8_lossy(&roots.stderr).into_owned();
         assert!(!roots.status.success() && said.contains("istiod signs the certificates of this mesh"), "{roots:?}");
     }
-    let prepared = authority(&stage, 1 - active, &["jwt", "prepare", "--reason", "test"]);
+    let prepared = operate(&stage, 1 - active, &["authority", "jwt", "prepare", "--reason", "test"]);
     assert!(prepared.status.success(), "{prepared:?}");
     let keys = |document: &[u8]| serde_json::from_slice::<Value>(document).unwrap()["keys"].as_array().unwrap().len();
     wait_until(START, "the next key at the agent", || match keys(&workload.keys()) {

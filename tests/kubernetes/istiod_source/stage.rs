@@ -1,28 +1,40 @@
 //! A pair that was there before istiod.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{Shutdown, TcpListener, TcpStream},
+    path::PathBuf,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::client::PAIR;
 use crate::{
     cluster::{Account, Cluster, TokenFor, block_on},
     istio::istiod::{self, Ca, Istiod, SERVER_NAME},
     pair::{NAMESPACE, shipped},
     support::{
         authority::{Authority, Kind},
-        countersign::Serve,
+        countersign::{Serve, countersign},
         http::{self, free_port, loopback},
         observe::{readiness, wait_for},
+        process::Process,
         service::join,
         wait::wait_until,
     },
 };
 
 const ROOTS: &str = "istio-ca-root-cert";
+const ROOTS_KEY: &str = "root-cert.pem";
 /// After istiod is ready.
 const SOON: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(20);
@@ -37,6 +49,13 @@ pub(crate) struct Stage {
     account: Account,
     root: Authority,
     intermediate: Authority,
+}
+
+/// An agent with its socket.
+pub(crate) struct Agent {
+    pub(crate) process: Process,
+    pub(crate) socket: PathBuf,
+    pub(crate) token_file: PathBuf,
 }
 
 impl Stage {
@@ -119,14 +138,39 @@ impl Stage {
         self.gate.lead_to(istiod.port);
         self.istiod = Some(istiod);
         self.roots = wait_until(START, "the mesh's roots", || {
-            let found = block_on(async {
-                let config_maps =
-                    kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(self.cluster.admin(), NAMESPACE);
-                config_maps.get_opt(ROOTS).await
-            });
+            let found = block_on(async { self.config_maps().get_opt(ROOTS).await });
             let data = found.map_err(|error| error.to_string())?.and_then(|found| found.data).unwrap_or_default();
-            data.get("root-cert.pem").cloned().ok_or_else(|| format!("{data:?}"))
+            data.get(ROOTS_KEY).cloned().ok_or_else(|| format!("{data:?}"))
         });
+    }
+
+    /// Writes others to where istiod wrote its own, which must have ended.
+    pub(crate) fn publish_roots(&self, pem: &str) {
+        assert!(self.istiod.is_none(), "istiod would write its own again");
+        let data = BTreeMap::from([(ROOTS_KEY, pem)]);
+        let patch = Patch::Merge(json!({ "data": data }));
+        block_on(async { self.config_maps().patch(ROOTS, &PatchParams::default(), &patch).await }).unwrap();
+    }
+
+    fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.cluster.admin(), NAMESPACE)
+    }
+
+    /// Starts an agent of the service account `gateway` that asks at these addresses.
+    pub(crate) fn agent(&self, addresses: &[String], flags: &[&str]) -> Agent {
+        let (_, token) = self.caller("gateway");
+        let folder = self.cluster.folder();
+        let [socket, token_file, roots] = ["sock", "token", "pem"].map(|end| folder.join(format!("agent.{end}")));
+        fs::write(&token_file, token).unwrap();
+        fs::write(&roots, &self.roots).unwrap();
+        let mut command = countersign();
+        command.arg("agent").arg("--socket").arg(&socket).arg("--token-file").arg(&token_file);
+        command.arg("--root-file").arg(&roots).args(["--ca-identity", PAIR, "--ca-server-name", SERVER_NAME]);
+        for address in addresses {
+            command.arg("--ca-address").arg(address);
+        }
+        let process = Process::start("agent", folder, command.args(flags));
+        Agent { process, socket, token_file }
     }
 
     /// Waits for both replicas.

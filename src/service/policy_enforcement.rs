@@ -296,6 +296,7 @@ impl PolicyEnforcement {
         for (service, plan) in newest.changed_since(before) {
             let carriers = plan.as_deref().map(|plan| self.carriers(plan, newest));
             state.index.carry(service.clone(), carriers.unwrap_or_default());
+            state.index.leave_bare(service.clone(), plan.as_deref().map_or(&[], ServicePlan::bare));
             let portable = plan.and_then(|plan| {
                 let Verification::Portable(accounts) = &plan.policy.as_ref()?.verification else { return None };
                 Some((self.set_of(accounts), plan.uptake.clone()?))

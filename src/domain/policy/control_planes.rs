@@ -18,7 +18,7 @@ pub struct ControlPlanes {
 /// Whether a BackendTLSPolicy may be there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum GatewayApiSafety {
-    /// Every istiod leaves it alone, or none is seen and nothing has a sidecar: it may be written.
+    /// Every istiod leaves it alone, or none is seen and nothing has a sidecar of an older one: it may be written.
     Safe,
     /// An istiod has only just begun to run, or this program has, and it is being asked; or one that was unsafe has left, and the
     /// next is not there or does not run yet. Nothing new is written, and what is there stays: were it taken away, a gateway would
@@ -32,8 +32,7 @@ pub enum GatewayApiSafety {
         /// What it says that it is.
         version: Release,
     },
-    /// An istiod does not say what it is, or is not asked because it is outside of Istio's namespace, which has none. That counts as
-    /// unsafe.
+    /// An istiod does not say what it is. That counts as unsafe.
     Unknown {
         /// One of those.
         pod: ObjectName,
@@ -41,6 +40,12 @@ pub enum GatewayApiSafety {
         why: Box<str>,
         /// What its image is tagged with, which proves nothing.
         tag: Option<Box<str>>,
+    },
+    /// There is none in Istio's namespace, but a pod elsewhere that says that it is one, and is not asked. Nothing new is written, for it
+    /// may be an unsafe one; and what is there stays, for anybody can make such a pod.
+    Elsewhere {
+        /// Which.
+        pod: ObjectName,
     },
     /// None is seen, and yet there are sidecars, so one runs elsewhere, of their version or a later one; and that may be an unsafe one.
     /// Nothing new is written, and what is there stays: it may just as well have been scaled down for a while.

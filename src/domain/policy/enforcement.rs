@@ -63,6 +63,8 @@ pub struct EnforcementIndex {
     required: BTreeMap<ObjectName, IdentitySet>,
     reports: BTreeMap<ObjectName, BTreeMap<Arc<Reporter>, ContextReport>>,
     reporters: BTreeMap<Arc<Reporter>, BTreeSet<ObjectName>>,
+    /// Gateways from which Routes lead to it, though it has no policy that they would go by.
+    bare: BTreeMap<ObjectName, Box<[ObjectName]>>,
     /// Pods of Gateways from which Routes lead to it, by whom they run as.
     carriers: BTreeMap<ObjectName, Carriers>,
     portable: BTreeMap<ObjectName, Portable>,
@@ -96,6 +98,18 @@ impl EnforcementIndex {
             None => self.required.remove(&service),
         };
         if old != identities {
+            self.touched.insert(service);
+        }
+    }
+
+    /// Routes lead to a Service from these Gateways, and there is no policy that they would go by: whatever agents say, nothing is in
+    /// force. With none it is not so, or not any more.
+    pub fn leave_bare(&mut self, service: ObjectName, gateways: &[ObjectName]) {
+        let old = match gateways {
+            [] => self.bare.remove(&service).unwrap_or_default(),
+            _ => self.bare.insert(service.clone(), gateways.into()).unwrap_or_default(),
+        };
+        if *old != *gateways {
             self.touched.insert(service);
         }
     }
@@ -209,6 +223,7 @@ impl EnforcementIndex {
             .map(|service| {
                 let required = self.required.get(&service);
                 let held = Held {
+                    bare: self.bare.get(&service).map(|gateways| &**gateways),
                     reports: self.reports.get(&service),
                     carriers: self.carriers.get(&service),
                     portable: self.portable.get(&service),
@@ -250,6 +265,7 @@ impl EnforcementIndex {
 
 /// What is known of a Service.
 struct Held<'a> {
+    bare: Option<&'a [ObjectName]>,
     reports: Option<&'a BTreeMap<Arc<Reporter>, ContextReport>>,
     carriers: Option<&'a Carriers>,
     portable: Option<&'a Portable>,
@@ -285,7 +301,9 @@ impl Held<'_> {
         let refusing = self.asking().find_map(|(reporter, report)| Some((reporter, report.refusal.clone()?)));
         let lacks = |report: &ContextReport| report.accepted.get(&required).is_none_or(|has| *has < report.streams);
         let mut lacking = self.asking().filter(|(_, report)| lacks(report)).map(|(reporter, _)| reporter);
-        if of == 0 {
+        if let Some(gateways) = self.bare {
+            Condition::NotEnforced(Shortfall::NoPolicy { gateways: gateways.into() })
+        } else if of == 0 {
             Condition::NotEnforced(Shortfall::Unasked)
         } else if let Some((reporter, message)) = refusing {
             Condition::NotEnforced(Shortfall::Refused { gateway: reporter.gateway.clone(), message })

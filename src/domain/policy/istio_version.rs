@@ -3,7 +3,7 @@
 //! Before 1.28 istiod reads none, unless its alpha features are on. From 1.28.0 on it makes every sidecar follow it in place of
 //! Istio's own mutual TLS, and from 1.30.1 on it passes over those that bear `istio.io/ignore-policy-attachment`, as ours do.
 
-use super::{GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, ObjectName, Release, SeenIstiod};
+use super::{GatewayApiSafety, IstiodReport, IstiodVersion, ObjectName, Release, SeenIstiod};
 
 /// The first one that has sidecars follow policies of gateways, with all that comes before its release.
 const FIRST_UNSAFE: Release = Release { is_final: false, ..Release::new(1, 28, 0) };
@@ -23,6 +23,7 @@ pub(super) fn safety_beside<'a>(
         GatewayApiSafety::Safe if left.any(|report| report.is_unsafe) => GatewayApiSafety::Settling,
         decided @ (GatewayApiSafety::Safe
         | GatewayApiSafety::Unseen { .. }
+        | GatewayApiSafety::Elsewhere { .. }
         | GatewayApiSafety::Settling
         | GatewayApiSafety::Unsafe { .. }
         | GatewayApiSafety::Unknown { .. }) => decided,
@@ -63,28 +64,20 @@ fn safety(istiods: &[SeenIstiod]) -> GatewayApiSafety {
 /// asked. `newest_sidecars` are the newest ones of each revision, with their versions as far as they say them.
 pub(super) fn safety_without<'a>(
     mut left: impl Iterator<Item = &'a IstiodReport>,
-    elsewhere: Option<(&ObjectName, &IstiodPod)>,
+    elsewhere: Option<&ObjectName>,
     newest_sidecars: impl IntoIterator<Item = (&'a str, Option<Release>)>,
-    namespace: &str,
 ) -> GatewayApiSafety {
     // the next one is likely to be what the last one was
     let mut has_left = false;
-    let has_one_left = left.any(|report| {
+    let has_unsafe_left = left.any(|report| {
         has_left = true;
-        report.is_unsafe || elsewhere.is_some()
+        report.is_unsafe
     });
     match elsewhere {
-        _ if has_one_left => GatewayApiSafety::Settling,
+        _ if has_unsafe_left => GatewayApiSafety::Settling,
+        Some(pod) => GatewayApiSafety::Elsewhere { pod: pod.clone() },
         None if has_left => GatewayApiSafety::Safe,
         None => safety_by_sidecars(newest_sidecars),
-        Some((object, pod)) => {
-            let why = format!(
-                "it is not asked, for Istio's namespace is {namespace}, which has none: give --istio-namespace {} if that is \
-                 where Istio runs",
-                object.namespace
-            );
-            GatewayApiSafety::Unknown { pod: object.clone(), why: why.into(), tag: pod.tag.clone() }
-        }
     }
 }
 
@@ -128,6 +121,7 @@ const fn runs(istiod: &SeenIstiod) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::policy::IstiodPod;
 
     /// `VERSION`, `?` (asked), `!` (silent); then `off`, `alpha`, `down` (does not run), `canary` (of another revision).
     fn istiod(number: usize, text: &str) -> SeenIstiod {
@@ -216,6 +210,7 @@ mod tests {
                     assert_eq!((&*why, tag.as_deref()), ("it hangs", Some("1.30.1")));
                     format!("unknown {}", pod.name)
                 }
+                GatewayApiSafety::Elsewhere { .. } => "elsewhere".to_owned(),
                 GatewayApiSafety::Unseen { .. } => "unseen".to_owned(),
             };
             assert_eq!(found, expected, "{istiods:?}");
@@ -250,23 +245,21 @@ mod tests {
     /// Of those that have left a `u` is unsafe, an `s` safe.
     #[test]
     fn without_any_it_counts_what_the_last_one_was_and_whether_one_is_elsewhere() {
-        let there = (ObjectName::new("aks-istio-system", "istiod-0"), IstiodPod::default());
+        let there = ObjectName::new("aks-istio-system", "istiod-0");
         for (left, is_elsewhere, expected) in [
             ("", false, "Safe"),
             ("s", false, "Safe"),
             ("u", false, "Settling"),
             ("su", false, "Settling"),
-            ("", true, "Unknown"),
-            ("s", true, "Settling"),
+            ("", true, "Elsewhere"),
+            ("s", true, "Elsewhere"),
             ("u", true, "Settling"),
         ] {
             let left = letters_left(left);
-            let elsewhere = is_elsewhere.then_some((&there.0, &there.1));
-            let found = safety_without(left.iter(), elsewhere, [], "istio-system");
-            assert!(format!("{found:?}").starts_with(expected), "{left:?} {is_elsewhere}: {found:?}");
-            if let GatewayApiSafety::Unknown { pod, why, .. } = found {
-                assert_eq!(pod, there.0);
-                assert!(why.contains("--istio-namespace aks-istio-system"), "{why}");
+            for sidecars in [vec![], vec![("r", Some(FIRST_SAFE))]] {
+                let found = safety_without(left.iter(), is_elsewhere.then_some(&there), sidecars);
+                assert!(format!("{found:?}").starts_with(expected), "{left:?} {is_elsewhere}: {found:?}");
+                assert!(!found.must_remove(), "{found:?}");
             }
         }
     }
@@ -291,7 +284,7 @@ mod tests {
             let left = letters_left(left);
             let newest = sidecars.split(", ").filter_map(|one| one.split_once(' '));
             let newest = newest.map(|(revision, version)| (revision, version.parse().ok()));
-            let found = safety_without(left.iter(), None, newest, "istio-system");
+            let found = safety_without(left.iter(), None, newest);
             let found = if let GatewayApiSafety::Unseen { revision, newest } = found {
                 format!("Unseen {revision} {}", newest.map_or("?".into(), |version| version.to_string()))
             } else {
@@ -313,7 +306,9 @@ mod tests {
         let all = ["", "?", "1.29.0", "!"].map(|istiods| safety(&of(istiods)));
         assert_eq!(all.each_ref().map(GatewayApiSafety::may_write), [true, false, false, false]);
         assert_eq!(all.each_ref().map(GatewayApiSafety::must_remove), [false, false, true, true]);
-        let unseen = safety_by_sidecars([("r", None)]);
-        assert!(!unseen.may_write() && !unseen.must_remove());
+        let pod = ObjectName::new("team", "istiod");
+        for unseen in [safety_by_sidecars([("r", None)]), GatewayApiSafety::Elsewhere { pod }] {
+            assert!(!unseen.may_write() && !unseen.must_remove(), "{unseen:?}");
+        }
     }
 }

@@ -105,6 +105,7 @@ impl World {
             GatewayApiSafety::Settling => "settling".to_owned(),
             GatewayApiSafety::Unsafe { pod, version } => format!("{} unsafe by {version}", pod.name),
             GatewayApiSafety::Unknown { pod, why, .. } => format!("{} unknown: {why}", pod.name),
+            GatewayApiSafety::Elsewhere { pod } => format!("{} elsewhere", pod.name),
             GatewayApiSafety::Unseen { revision, .. } => format!("{revision} unseen"),
         }
     }

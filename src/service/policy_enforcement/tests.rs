@@ -181,6 +181,15 @@ async fn a_policy_is_in_force_once_every_pod_of_the_gateways_that_lead_there_has
     running.until("NotEnforced").await;
     plans.send_replace(plan(&[&["one", "two"]]));
     running.until("Enforced").await;
+    // nor is anything where there is none
+    let without = |plan: &mut GatewayPlan| {
+        let namespace = Arc::make_mut(plan.namespaces.get_mut("n").unwrap());
+        Arc::make_mut(namespace.services.get_mut("s").unwrap()).policy = None;
+    };
+    let mut bare = plan(&[&["one", "two"]]);
+    without(Arc::make_mut(bare.as_mut().unwrap()));
+    plans.send_replace(bare);
+    running.until("NotEnforced").await;
 }
 
 #[tokio::test(start_paused = true)]

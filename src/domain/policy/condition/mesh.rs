@@ -44,6 +44,8 @@ pub enum MeshCondition {
         pod: ObjectName,
         /// Where they are expected.
         expected: Box<str>,
+        /// Whether there is none, so that no new policies are written.
+        decides: bool,
     },
     /// Of a namespace or a Service: plaintext is sent, and the sidecars there take none.
     StrictButNotManaged {
@@ -127,10 +129,7 @@ impl fmt::Display for MeshCondition {
                 f,
                 "istiod {pod} is {version}: versions before 1.24 are not supported, what is said here may be wrong; upgrade it"
             ),
-            Self::IstiodElsewhere { pod, expected } => write!(
-                f,
-                "pod {pod} is labelled app: istiod, but Istio's namespace is {expected} (--istio-namespace): its version is not looked at"
-            ),
+            Self::IstiodElsewhere { pod, expected, decides } => elsewhere(f, pod, expected, *decides),
             Self::StrictButNotManaged { by } => write!(
                 f,
                 "mutual TLS is not required here, so a gateway sends plaintext unless a policy of its own says otherwise, and {} STRICT \
@@ -150,6 +149,22 @@ impl fmt::Display for MeshCondition {
             ),
         }
     }
+}
+
+fn elsewhere(f: &mut fmt::Formatter<'_>, pod: &ObjectName, expected: &str, decides: bool) -> fmt::Result {
+    write!(
+        f,
+        "pod {pod} is labelled app: istiod, but Istio's namespace is {expected} (--istio-namespace): its version is not looked at"
+    )?;
+    if !decides {
+        return Ok(());
+    }
+    write!(
+        f,
+        "; and as that has none, no new BackendTLSPolicy is written for gateways: give --istio-namespace {} if that is where Istio \
+         runs, else remove the pod",
+        pod.namespace
+    )
 }
 
 struct By<'a>(Option<&'a ObjectName>);

@@ -3,11 +3,16 @@
 use std::fmt;
 
 use super::{PortableShortfall, Severity};
-use crate::domain::identity::SpiffeId;
+use crate::domain::{identity::SpiffeId, policy::ObjectName};
 
 /// What is lacking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shortfall {
+    /// Routes lead there, and there is no policy that Gateways would go by.
+    NoPolicy {
+        /// From which Gateways.
+        gateways: Box<[ObjectName]>,
+    },
     /// No gateway has asked for the Service's identities.
     Unasked,
     /// Of what Gateways do that go by a BackendTLSPolicy alone.
@@ -47,7 +52,7 @@ impl Shortfall {
             Self::Unasked | Self::Remade => Severity::Notice,
             Self::Portable(lacking) => lacking.severity(),
             Self::Outdated { .. } | Self::Unheard { .. } => Severity::Warning,
-            Self::Refused { .. } => Severity::Error,
+            Self::Refused { .. } | Self::NoPolicy { .. } => Severity::Error,
         }
     }
 }
@@ -72,6 +77,13 @@ impl fmt::Display for Shortfall {
                 f,
                 "{asking} of {pods} pods of {gateway} ask for its identities: what the others send goes by what they were told before"
             ),
+            Self::NoPolicy { gateways } => {
+                let (first, more) = (gateways.first(), gateways.len().saturating_sub(1));
+                f.write_str("no policy of ours tells Gateways that lead there to speak mutual TLS, so they send plaintext, or what somebody \
+                             else's policy says, whatever others have accepted: ")?;
+                first.map_or(Ok(()), |gateway| write!(f, "{gateway}"))?;
+                if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+            }
             Self::Refused { gateway, message } => write!(
                 f,
                 "the proxy of {gateway} refuses its identities and goes by what it had before, its log says more: {message:?}"

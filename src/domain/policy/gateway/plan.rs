@@ -17,6 +17,11 @@ use crate::domain::{
 pub const CA_CONFIG_MAP: &str = "countersign-mesh-ca";
 /// Before the name of a Service in those of its policy and its SDS Secret. A Service's own has at most 63 characters, so these fit.
 const PREFIX: &str = "countersign-";
+/// Services whose SDS Secrets would be called as others of ours are that may be in the same namespace: the one by which a gateway has its own
+/// certificate, and those of the pair.
+const TAKEN: [&str; 3] = ["svid", "authority", "trust"];
+/// After such a name. No Service has a dot in its name, so this is no other one's.
+const SUFFIX: &str = ".service";
 /// Where the agent's socket is in the pods of an Envoy Gateway.
 const SOCKET: &str = "/var/run/countersign/workload.sock";
 /// Envoy would take none whose path does not fit into `sockaddr_un`, with the byte that ends it.
@@ -232,6 +237,11 @@ impl NamespacePlan {
 }
 
 impl ServicePlan {
+    /// Gateways that Routes lead from while none of ours is to tell them to speak mutual TLS.
+    pub fn bare(&self) -> &[ObjectName] {
+        if self.policy.is_none() { &self.routed } else { &[] }
+    }
+
     /// Whether requests of a Gateway can come here.
     pub fn is_reached_by(&self, gateway: &ObjectName) -> bool {
         self.gateways.binary_search(gateway).is_ok()
@@ -264,7 +274,14 @@ impl DesiredObject {
             Self::CaConfigMap { namespace } => {
                 ObjectName { namespace: Arc::clone(namespace), name: CA_CONFIG_MAP.into() }
             }
-            Self::SdsSecret { service, .. } | Self::BackendTlsPolicy(DesiredPolicy { service, .. }) => ObjectName {
+            Self::SdsSecret { service, .. } => {
+                let suffix = if TAKEN.contains(&&*service.name) { SUFFIX } else { "" };
+                ObjectName {
+                    namespace: Arc::clone(&service.namespace),
+                    name: format!("{PREFIX}{}{suffix}", service.name).into(),
+                }
+            }
+            Self::BackendTlsPolicy(DesiredPolicy { service, .. }) => ObjectName {
                 namespace: Arc::clone(&service.namespace),
                 name: format!("{PREFIX}{}", service.name).into(),
             },
@@ -305,6 +322,34 @@ impl SdsUrl {
         match self {
             Self::Path => "/",
             Self::Unix => "unix:///",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_of_a_service_is_called_as_one_of_a_gateway_or_of_the_pair() {
+        for (service, expected) in [
+            ("web", "countersign-web"),
+            ("svid", "countersign-svid.service"),
+            ("authority", "countersign-authority.service"),
+            ("trust", "countersign-trust.service"),
+        ] {
+            let service = ObjectName::new("gw", service);
+            let secret = DesiredObject::SdsSecret { service: service.clone(), owner: "u".into(), url: SdsUrl::Unix };
+            assert_eq!(secret.object(), ObjectName::new("gw", expected));
+            let policy = DesiredPolicy {
+                service: service.clone(),
+                owner: "u".into(),
+                verification: Verification::Sds(SdsUrl::Unix),
+                is_routed: false,
+            };
+            assert_eq!(policy.sds_secret().map(|secret| secret.object()), Some(secret.object()));
+            let name = DesiredObject::BackendTlsPolicy(policy).object().name;
+            assert_eq!(*name, format!("countersign-{}", service.name));
         }
     }
 }

@@ -2,13 +2,14 @@
 
 mod words;
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use self::words::{attached, gateway, listener, namespace, ports, proxy, route, secret, tls};
 use super::*;
 use crate::domain::policy::{
-    Backing, Change, ClusterChange, Condition, ControlPlanes, GatewayApiSafety, Labels, NamespaceFacts, ObjectName,
-    PeerAuthenticationFacts, PeerMode, PodFacts, PolicyIndex, PolicySnapshot, ServiceFacts, Sidecar,
+    Backing, Change, ClusterChange, Condition, ContextReport, ControlPlanes, EnforcementIndex, GatewayApiSafety,
+    IdentitySet, Labels, NamespaceFacts, ObjectName, PeerAuthenticationFacts, PeerMode, PodFacts, PolicyIndex,
+    PolicySnapshot, ReportChange, Reporter, ServiceFacts, Shortfall, Sidecar,
 };
 
 const ROWS: &str = include_str!("table_tests/rows.txt");
@@ -215,8 +216,7 @@ impl World {
         }
     }
 
-    /// The columns that a row expects.
-    fn outcome(mut self) -> [String; 4] {
+    fn plan(mut self) -> (PolicySnapshot, Arc<GatewayPlan>) {
         for change in [
             ClusterChange::Namespaces(Change::Reset(self.namespaces)),
             ClusterChange::Services(Change::Reset(vec![self.service])),
@@ -230,6 +230,12 @@ impl World {
         let snapshot = self.policies.snapshot().unwrap();
         let snapshot = PolicySnapshot { control_planes: Arc::new(self.control_planes), ..(*snapshot).clone() };
         let plan = self.index.plan(&Arc::new(snapshot.clone())).unwrap();
+        (snapshot, plan)
+    }
+
+    /// The columns that a row expects.
+    fn outcome(self) -> [String; 4] {
+        let (snapshot, plan) = self.plan();
         let policy = snapshot.service("app", "svc");
         let mode = policy.map_or(snapshot.namespaces["app"].membership.mode, |policy| policy.mode).to_string();
         let accounts = policy.iter().flat_map(|policy| policy.accounts.iter());
@@ -249,6 +255,42 @@ impl World {
             }
         }
         [mode, identities.join(" "), objects.join(" "), conditions.trim_start().to_owned()]
+    }
+}
+
+/// One that goes by no Gateway may have accepted the identities all the same.
+#[test]
+fn nothing_is_in_force_where_routes_lead_and_no_policy_is_whoever_has_accepted_the_identities() {
+    for (cluster, is_bare) in [
+        ("gw a ngf; http app/r @a > svc", true),
+        ("gw a eg; api old; http app/r @a > svc", true),
+        ("gw a eg; istio unsafe; http app/r @a > svc", true),
+        ("gw a eg; tls theirs svc; http app/r @a > svc", true),
+        ("gw a eg; ep ep; http app/r @a > svc", true),
+        ("gw a eg; http app/r @a > svc", false),
+        ("gw a eg; ep ep", false),
+    ] {
+        let mut world = World::new("mesh", "x");
+        cluster.split("; ").for_each(|said| world.take(said));
+        let (_, plan) = world.plan();
+        let (service, gateway) = (ObjectName::new("app", "svc"), ObjectName::new("infra", "a"));
+        let mut index = EnforcementIndex::default();
+        let identities = IdentitySet::of([&"spiffe://td/ns/app/sa/x".parse().unwrap()]);
+        index.require(service.clone(), Some(identities));
+        index.leave_bare(service.clone(), plan.service("app", "svc").unwrap().bare());
+        let reporter = Reporter { gateway: "spiffe://td/ns/edge/sa/envoy".parse().unwrap(), instance: "one".into() };
+        let report = ContextReport { streams: 1, accepted: [(identities, 1)].into(), refusal: None };
+        let services = vec![(service.clone(), report)];
+        index.report(&Arc::new(reporter), ReportChange { reset: true, services, gone: Vec::new() });
+        let expected = match is_bare {
+            true => Condition::NotEnforced(Shortfall::NoPolicy { gateways: [gateway].into() }),
+            false => Condition::Enforced { gateways: 1, portable: 0 },
+        };
+        let found = index.settle(Duration::ZERO)[&service].clone();
+        said(&found);
+        assert_eq!(found, expected, "{cluster}");
+        index.leave_bare(service.clone(), &[]);
+        assert_eq!(index.settle(Duration::ZERO)[&service].reason(), "Enforced", "{cluster}");
     }
 }
 

@@ -82,16 +82,14 @@ impl ControlPlanePods {
         let is_expected = |object: &ObjectName| *object.namespace == *settings.envoy_gateway_namespace;
         let envoy_gateways = self.envoy_gateways.iter().filter(|(object, _)| is_expected(object));
         let envoy_gateway = envoy_gateways.map(|(_, version)| *version).min().flatten();
-        let istio =
-            if istiods.is_empty() { self.safety_without(namespace) } else { safety_beside(&istiods, self.left()) };
+        let istio = if istiods.is_empty() { self.safety_without() } else { safety_beside(&istiods, self.left()) };
         ControlPlanes { istio, envoy_gateway, istiods }
     }
 
     /// With none in Istio's namespace: all there are, are elsewhere.
-    fn safety_without(&self, namespace: &str) -> GatewayApiSafety {
+    fn safety_without(&self) -> GatewayApiSafety {
         let concerned = self.istiods.iter().find(|(_, istiod)| !istiod.pod.gateway_api_off);
-        let concerned = concerned.map(|(object, istiod)| (object, &istiod.pod));
-        safety_without(self.left(), concerned, self.newest_sidecars(), namespace)
+        safety_without(self.left(), concerned.map(|(object, _)| object), self.newest_sidecars())
     }
 
     /// Of each revision.
@@ -113,15 +111,18 @@ impl ControlPlanePods {
     /// What is worth knowing of it in each namespace of the mesh.
     pub(super) fn conditions(&self, seen: &ControlPlanes, namespace: &str) -> Vec<Condition> {
         let unsafe_to_write = match seen.istio.clone() {
-            GatewayApiSafety::Safe | GatewayApiSafety::Settling => None,
+            GatewayApiSafety::Safe | GatewayApiSafety::Settling | GatewayApiSafety::Elsewhere { .. } => None,
             GatewayApiSafety::Unsafe { pod, version } => Some(MeshCondition::UnsafeOnThisIstio { pod, version }),
             GatewayApiSafety::Unseen { revision, newest } => Some(MeshCondition::IstiodUnseen { revision, newest }),
             GatewayApiSafety::Unknown { pod, why, tag } => Some(MeshCondition::IstioVersionUnknown { pod, why, tag }),
         };
         let too_old = too_old(&seen.istiods).map(|(pod, version)| MeshCondition::IstioTooOld { pod, version });
         let elsewhere = self.istiods.keys().find(|object| *object.namespace != *namespace);
-        let elsewhere =
-            elsewhere.map(|pod| MeshCondition::IstiodElsewhere { pod: pod.clone(), expected: namespace.into() });
+        let elsewhere = elsewhere.map(|pod| MeshCondition::IstiodElsewhere {
+            pod: pod.clone(),
+            expected: namespace.into(),
+            decides: matches!(seen.istio, GatewayApiSafety::Elsewhere { .. }),
+        });
         [unsafe_to_write, too_old, elsewhere].into_iter().flatten().map(Condition::from).collect()
     }
 }
@@ -176,6 +177,23 @@ mod tests {
         ] {
             let seen = of(&pods).seen(&PolicySettings::default());
             assert_eq!(seen.envoy_gateway.map(|version| version.to_string()).as_deref(), expected, "{pods:?}");
+        }
+    }
+
+    /// Anybody can make such a pod, and would else take the policies away from everybody.
+    #[test]
+    fn a_pod_that_calls_itself_istiod_in_a_namespace_of_its_own_takes_nothing_away() {
+        let istiod = || ControlPlanePod::Istiod(IstiodPod::default());
+        for pods in [
+            vec![("team", istiod())],
+            vec![("team", istiod()), ("shop", sidecar("default", "1.31.0"))],
+            vec![("team", istiod()), ("shop", sidecar("default", "1.29.0"))],
+        ] {
+            let all = of(&pods);
+            let seen = all.seen(&PolicySettings::default());
+            assert!(!seen.istio.must_remove() && !seen.istio.may_write(), "{pods:?}: {:?}", seen.istio);
+            let said: Vec<String> = all.conditions(&seen, "istio-system").iter().map(ToString::to_string).collect();
+            assert!(matches!(&said[..], [one] if one.contains("--istio-namespace team")), "{said:?}");
         }
     }
 

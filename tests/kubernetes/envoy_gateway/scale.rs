@@ -93,10 +93,10 @@ impl Many {
 
     /// Labels the namespace, and waits until all of its Services are `Enforced` and asked by mutual TLS alone.
     fn label(&self, within: Duration) -> BTreeMap<String, Course> {
+        let mut said = Said::from_now(&self.watch);
         let (begin, started) = (now(), Instant::now());
         self.place.apply(&objects::namespace(TEAM, Some("enabled")));
         let count = self.paths.len() * self.backends.len();
-        let mut said = Said::default();
         wait_until(within, "everything in force", || {
             said.read(&self.watch, begin);
             let lacking = count - said.enforced.len();
@@ -104,7 +104,7 @@ impl Many {
         });
         let asked: usize = self.load.next(self.paths.len() * 4).into_values().sum();
         println!("{asked} more requests; everything in force after {:?}", started.elapsed());
-        self.courses(begin, &said.enforced)
+        self.courses(begin, &said.first)
     }
 
     /// Takes the label away, and waits until all are asked in plaintext. When the last was that was not.
@@ -188,15 +188,22 @@ struct Said {
     read: usize,
     /// Since when each Service is in force, if it is.
     enforced: BTreeMap<String, f64>,
+    /// When each was called so first, though it may have been taken back.
+    first: BTreeMap<String, f64>,
     /// Of which it was said that they are not.
     let_go: BTreeSet<String>,
 }
 
 impl Said {
+    /// Without what was said of earlier rounds.
+    fn from_now(watch: &Process) -> Self {
+        Self { read: whole_lines(&watch.output()), ..Self::default() }
+    }
+
     /// Takes up what is new. Times are those since `begin`.
     fn read(&mut self, watch: &Process, begin: f64) {
         let output = watch.output();
-        let end = output.rfind('\n').map_or(0, |end| end + 1);
+        let end = whole_lines(&output);
         output[self.read..end].lines().for_each(|line| self.note(line, now() - begin));
         self.read = end;
     }
@@ -208,6 +215,7 @@ impl Said {
             let name = service["name"].as_str().unwrap().to_owned();
             let conditions = service["conditions"].as_array().into_iter().flatten();
             if conditions.into_iter().any(|condition| condition["reason"] == "Enforced") {
+                self.first.entry(name.clone()).or_insert(at);
                 self.enforced.entry(name).or_insert(at);
             } else {
                 self.enforced.remove(&name);
@@ -215,6 +223,10 @@ impl Said {
             }
         }
     }
+}
+
+fn whole_lines(output: &str) -> usize {
+    output.rfind('\n').map_or(0, |end| end + 1)
 }
 
 /// Nothing is called in force before its last request in plaintext. Returns when the last of all was.

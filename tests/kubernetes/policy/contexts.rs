@@ -1,5 +1,7 @@
 //! Validation contexts on the agent's socket: a real Envoy accepts behind a Service whom the policy names, and nobody else.
 
+mod explained;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,6 +13,8 @@ use k8s_openapi::api::core::v1::Service;
 use kube::{Api, api::DeleteParams};
 use tokio::runtime::Runtime;
 
+pub(super) use self::explained::enforcement_at;
+use self::explained::{enforced_soon, enforcement, enforcement_of};
 use super::{
     TEAM, accepted::Accepted, create, installed, label, pod_of, policy_at, runtime, said, service_of, start_as,
 };
@@ -104,32 +108,6 @@ pub(super) fn refuses(gateway: &Gateway) -> Result<(), String> {
         Err(why) if why.starts_with("status 503") => Ok(()),
         other => Err(format!("{other:?}")),
     }
-}
-
-/// What `policy explain` says of the Service: whether its policy is in force, or why that is not known. Empty if nothing.
-fn enforcement(replica: &Replica) -> String {
-    enforcement_at(replica.data())
-}
-
-/// The same of the replica with this data directory.
-pub(super) fn enforcement_at(data: &Path) -> String {
-    enforcement_of(&said(&policy_at(data, &["explain", &format!("{TEAM}/backend"), "-o", "json"])))
-}
-
-fn enforcement_of(explained: &str) -> String {
-    let namespace: serde_json::Value = serde_json::from_str(explained).unwrap();
-    let conditions = namespace["services"][0]["conditions"].as_array().cloned().unwrap_or_default();
-    let ours = conditions.iter().find(|condition| condition["reason"].as_str().unwrap().ends_with("Enforced"));
-    ours.map(|condition| format!("{}: {}", condition["reason"], condition["message"])).unwrap_or_default()
-}
-
-fn enforced_soon(what: &str, replica: &Replica, expected: &str) {
-    let begin = Instant::now();
-    wait_until(EFFECT, what, || {
-        let said = enforcement(replica);
-        if said.starts_with(expected) { Ok(()) } else { Err(said) }
-    });
-    println!("{what} after {:?}", begin.elapsed());
 }
 
 pub(super) const ENFORCED: &str = "\"Enforced\"";

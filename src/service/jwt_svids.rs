@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,6 +49,8 @@ struct Shared {
     trust: Option<TrustReceiver>,
     clock: Arc<dyn Clock>,
     kept: Mutex<HashMap<Audiences, Kept>>,
+    /// How often it was heard, with `kept` locked, that there are to be none.
+    denials: AtomicU64,
     flights: Flights<Result<Arc<HeldJwtSvid>, FetchError>>,
     places: Arc<Semaphore>,
 }
@@ -127,6 +132,7 @@ impl JwtSvids {
             trust,
             clock,
             kept: Mutex::default(),
+            denials: AtomicU64::default(),
             flights: Flights::new(),
             places: Arc::new(Semaphore::new(UNDER_WAY)),
         }))
@@ -195,14 +201,19 @@ impl Shared {
     }
 
     async fn mint(&self, audiences: Audiences) -> Result<Arc<HeldJwtSvid>, FetchError> {
+        let denials = self.denials.load(Ordering::Relaxed);
         let minted = timeout(MINT_LIMIT, self.minter.mint(&audiences)).await;
         let minted =
             minted.unwrap_or_else(|_elapsed| Err(SignError::Unavailable(FetchError::NoAnswer.to_string()).into()));
         let svid = minted.map_err(FetchError::from).and_then(|minted| self.checked(minted, &audiences).map(Arc::new));
         match &svid {
-            Ok(svid) => self.keep(audiences, Arc::clone(svid)),
+            Ok(svid) => self.keep(audiences, Arc::clone(svid), denials),
             // whoever minted has decided, and does not only fail: what is kept is not served on
-            Err(error) if error.is_denial() => self.kept().clear(),
+            Err(error) if error.is_denial() => {
+                let mut kept = self.kept();
+                self.denials.fetch_add(1, Ordering::Relaxed);
+                kept.clear();
+            }
             Err(_) => {
                 let next_try = self.clock.boot().plus(RETRY);
                 if let Some(kept) = self.kept().get_mut(&audiences) {
@@ -232,12 +243,16 @@ impl Shared {
         })
     }
 
-    /// In the place of others that end sooner, if there is none left.
-    fn keep(&self, audiences: Audiences, svid: Arc<HeldJwtSvid>) {
+    /// In the place of others that end sooner, if there is none left. One that was asked for before a denial was heard is not kept: it
+    /// may have been minted before that too, and come late.
+    fn keep(&self, audiences: Audiences, svid: Arc<HeldJwtSvid>, denials: u64) {
         let boot = self.clock.boot();
         // one that is doubtful from the beginning, as while the trust lags behind, is not replaced at each call
         let next_try = if self.is_doubtful(&svid.key_id) { boot.plus(RETRY) } else { boot };
         let mut kept = self.kept();
+        if self.denials.load(Ordering::Relaxed) != denials {
+            return;
+        }
         kept.insert(audiences.clone(), Kept { svid, next_try });
         kept.retain(|_, kept| boot < kept.svid.ends);
         while kept.len() > KEPT || kept.values().map(|kept| kept.svid.token.len()).sum::<usize>() > KEPT_BYTES {

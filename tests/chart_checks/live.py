@@ -158,10 +158,10 @@ def beside_another(cluster: Cluster) -> None:
 
 
 def objects(cluster: Cluster) -> set:
-    """Everything there is of the kinds that charts make."""
+    """Everything there is, of every kind that the API server serves, but what comes and goes by itself."""
     found = set()
-    for base in ("/api/v1", "/apis/apps/v1", "/apis/rbac.authorization.k8s.io/v1", "/apis/policy/v1", "/apis/networking.k8s.io/v1",
-                 "/apis/admissionregistration.k8s.io/v1", "/apis/coordination.k8s.io/v1"):
+    groups = cluster.ask("GET", "/apis")[1]["groups"]
+    for base in ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]:
         kinds: Dict[str, dict] = {kind["name"]: kind for kind in cluster.ask("GET", base)[1]["resources"]}
         for name, kind in kinds.items():
             if "/" not in name and "list" in kind["verbs"] and name not in ("events", "componentstatuses"):

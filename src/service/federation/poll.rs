@@ -203,6 +203,10 @@ impl Federation {
         let trust_domain = &relationship.trust_domain;
         let known = partners.get(trust_domain).and_then(|partner| partner.bundle.as_ref());
         let fetched = self.fetched(relationship, partners, session, state).await;
+        if !session.covers(self.parts.clock.boot()) {
+            // whoever is active next says how it stands
+            return fetched.map(drop);
+        }
         let outcome = match &fetched {
             Ok((_, true)) => FetchOutcome::Updated,
             Ok((_, false)) => FetchOutcome::Unchanged,

@@ -303,3 +303,17 @@ async fn nobody_waits_for_ever() {
     assert!(world.fetch("a").await.is_err());
     assert_eq!(asked.elapsed(), MINT_LIMIT);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_for_before_a_denial_is_not_kept_after_it() {
+    let world = World::taking(Duration::from_millis(100), ID);
+    let denied = NotMinted::Denied("by an operator".into());
+    world.minter.says.lock().unwrap().push_back(Some(denied));
+    // the denial is the first answer, and the other one was asked for before it
+    let (refused, minted) = tokio::join!(world.fetch("a"), world.fetch("b"));
+    assert!(refused.is_err_and(|error| error.is_denial()));
+    minted.unwrap();
+    assert_eq!(world.calls(), 2);
+    world.set_down(true);
+    assert!(world.fetch("b").await.is_err(), "none is served on");
+}

@@ -85,7 +85,7 @@ async fn keep_session(
                 () = next_of(roots.as_mut()) => {}
             }
         };
-        let _is_change = timeout(LOOK_EVERY, changed).await.is_ok();
+        drop(timeout(LOOK_EVERY, changed).await);
     }
 }
 

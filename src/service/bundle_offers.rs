@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{published_trust::TrustReceiver, waiting::next};
 use crate::domain::{authority::rotation::Offered, clock::Timestamp};
 
-/// More changes of what is published than a rotation waits through, as a rule: of older ones it is known that it was no later.
+/// However often partners have news: of what is put together with a later one it is known that it was no later.
 const KEPT: usize = 64;
 
 /// What has been offered here.
@@ -37,7 +37,7 @@ impl BundleOffers {
                 let mut first = self.locked();
                 first.entry(sequence).or_insert_with(Instant::now);
                 if first.len() > KEPT {
-                    first.pop_first();
+                    put_together(&mut first);
                 }
             }
             next(&mut trust).await;
@@ -52,6 +52,16 @@ impl BundleOffers {
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets the one whose neighbours lie closest together: it is taken for told with the later one of them, and little time is lost.
+fn put_together(first: &mut BTreeMap<u64, Instant>) {
+    let (before, after) = (first.values(), first.values().skip(2));
+    let between = first.keys().skip(1).zip(before.zip(after));
+    let closest = between.min_by_key(|(_, (before, after))| after.saturating_duration_since(**before));
+    if let Some(sequence) = closest.map(|(sequence, _)| *sequence) {
+        first.remove(&sequence);
     }
 }
 
@@ -96,10 +106,14 @@ mod tests {
         assert_eq!([3, 4, 5, 6].map(since), [2 * HOUR, HOUR, HOUR, Duration::ZERO]);
         advance(48 * HOUR).await;
         assert_eq!(since(5), 24 * HOUR, "no longer than there is such a bundle");
-        for sequence in 6..100 {
+        for sequence in 6..1000 {
             tell.send_replace(trust(sequence));
             yield_now().await;
+            advance(Duration::from_secs(5)).await;
         }
-        assert_eq!(since(5), Duration::ZERO, "what is forgotten is taken for later");
+        assert_eq!(offers.locked().len(), KEPT);
+        assert_eq!(since(5), 24 * HOUR, "however many came after it");
+        let of_500 = Duration::from_secs(500 * 5);
+        assert!((of_500 - Duration::from_secs(200)..=of_500).contains(&since(500)), "{:?}", since(500));
     }
 }

@@ -254,6 +254,7 @@ impl PolicyEnforcement {
             self.plan(planned.as_deref(), newest.as_deref());
             planned = newest;
             self.forget_silent();
+            self.state().index.await_plan(plans.is_some() && planned.is_none());
             self.publish(&metrics, wanted.as_ref(), planned.as_ref());
             sleep(PACE).await;
             tokio::select! {

@@ -161,7 +161,8 @@ def objects(cluster: Cluster) -> set:
     """Everything there is, of every kind that the API server serves, but what comes and goes by itself."""
     found = set()
     groups = cluster.ask("GET", "/apis")[1]["groups"]
-    for base in ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]:
+    versions = [version["groupVersion"] for group in groups for version in group["versions"]]
+    for base in ["/api/v1", *(f"/apis/{version}" for version in versions)]:
         kinds: Dict[str, dict] = {kind["name"]: kind for kind in cluster.ask("GET", base)[1]["resources"]}
         for name, kind in kinds.items():
             if "/" not in name and "list" in kind["verbs"] and name not in ("events", "componentstatuses"):

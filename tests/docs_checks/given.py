@@ -5,7 +5,6 @@ import http.server
 import json
 import ssl
 import subprocess
-import tempfile
 import threading
 from functools import partial
 from pathlib import Path
@@ -28,10 +27,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def settle() -> None:
     """A /run of one's own, and the hosts."""
-    hosts = Path(tempfile.mkdtemp(prefix="countersign-hosts-")) / "hosts"
+    subprocess.run(["mount", "-t", "tmpfs", "run", str(RUN)], check=True)
+    hosts = RUN / "hosts"
     hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in HOSTS))
-    for command in (["mount", "-t", "tmpfs", "run", str(RUN)], ["mount", "--bind", str(hosts), "/etc/hosts"]):
-        subprocess.run(command, check=True)
+    subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
 
 
 def two_trust_domains(folder: Folder) -> None:

@@ -119,6 +119,8 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   summary: "An authority ends within 30 days, and nobody has replaced it"
 {{- end }}
   for: 1h
+{{- end }}
+{{- if or $hasAuthority .Values.jwtSvids }}
 - alert: CountersignRotationRefused
   expr: {{ printf "max by (namespace, authority) (countersign_rotation_refused{%s}) > 0" $here | quote }}
   for: 10m
@@ -129,11 +131,6 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 1m
   severity: critical
   summary: "The stored state is not what the active acknowledged"
-- alert: CountersignRootsNotDistributed
-  expr: {{ printf "sum by (namespace, kind, state) (countersign_root_places{state=~\"conflict|fight|failing\",%s}) > 0" $here | quote }}
-  for: 10m
-  severity: warning
-  summary: "The trust bundle is not where it should be"
 - alert: CountersignTrustNotAcknowledged
   expr: {{ printf "sum by (namespace) (countersign_trust_followers{state=\"behind\",%s}) > 0" $here | quote }}
   for: 10m
@@ -149,6 +146,13 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 1h
   severity: warning
   summary: "The last root of another trust domain ends within 14 days, and no other one is known"
+{{- end }}
+{{- if $hasAuthority }}
+- alert: CountersignRootsNotDistributed
+  expr: {{ printf "sum by (namespace, kind, state) (countersign_root_places{state=~\"conflict|fight|failing\",%s}) > 0" $here | quote }}
+  for: 10m
+  severity: warning
+  summary: "The trust bundle is not where it should be"
 {{- else }}
 - alert: CountersignIstiodUnreachable
   expr: {{ printf "countersign_istiod_reachable{%s} == 0" $here | quote }}

@@ -73,6 +73,7 @@ pub struct EnforcementIndex {
     /// For which time has to pass.
     fresh: BTreeSet<ObjectName>,
     touched: BTreeSet<ObjectName>,
+    is_plan_awaited: bool,
     current: Arc<Enforcement>,
 }
 
@@ -191,6 +192,13 @@ impl EnforcementIndex {
         }
     }
 
+    /// Whether it is not known yet which Gateways lead to which Services: what agents say is not all that counts then.
+    pub fn await_plan(&mut self, is_awaited: bool) {
+        if std::mem::replace(&mut self.is_plan_awaited, is_awaited) != is_awaited {
+            self.touched.extend(self.required.keys().cloned());
+        }
+    }
+
     /// Of how many Services an agent says something.
     pub fn services_of(&self, reporter: &Reporter) -> usize {
         self.reporters.get(reporter).map_or(0, BTreeSet::len)
@@ -229,9 +237,13 @@ impl EnforcementIndex {
                     portable: self.portable.get(&service),
                     object: self.objects.get(&service),
                 };
-                let verdict = required.map(|required| held.verdict(*required, now));
+                let verdict = required.map(|required| {
+                    let verdict = held.verdict(*required, now);
+                    let is_early = self.is_plan_awaited && matches!(verdict, Condition::Enforced { .. });
+                    if is_early { Condition::NotEnforced(Shortfall::Unplanned) } else { verdict }
+                });
                 let is_fresh = verdict == Some(Condition::NotEnforced(Shortfall::Portable(PortableShortfall::Fresh)));
-                if is_fresh || held.object.is_some_and(|object| object.is_young(now)) {
+                if is_fresh || held.object.is_some_and(|object| object.may_settle(now)) {
                     self.fresh.insert(service.clone());
                 } else if held.object.is_some_and(|object| object.is_over(now)) {
                     self.objects.remove(&service);

@@ -193,6 +193,17 @@ async fn a_policy_is_in_force_once_every_pod_of_the_gateways_that_lead_there_has
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_in_force_before_it_is_known_which_gateways_lead_there() {
+    let (plans, followed) = watch::channel(None);
+    let mut running = Running::start_with(Some(followed));
+    running.take("one", ReportOrigin::Agent, everything(1, accepted("a"))).unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(running.now(), "NotEnforced");
+    plans.send_replace(plan(&[]));
+    running.until("Enforced").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_says_nothing_any_more_is_forgotten() {
     let mut running = Running::start();
     running.take("one", ReportOrigin::Agent, everything(1, accepted("a"))).unwrap();

@@ -122,6 +122,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_policy_names_is_wanted_too_whatever_its_service_is_called() {
+        for service in ["web", "svid", "authority", "trust"] {
+            let objects = all(&[(service, Verification::Sds(SdsUrl::Unix))]);
+            let [secret, policy] = objects.as_slice() else { panic!("{objects:?}") };
+            assert_eq!(policy.needs(), Some(&secret.key));
+            assert_eq!(policy.key.object, secret.key.object);
+        }
+    }
+
+    #[test]
     fn with_nobody_behind_it_a_policy_names_nobody_instead_of_none() {
         let objects = all(&[("a", Verification::Portable([].into()))]);
         let Content::Verification { ids, .. } = &objects[1].content else { panic!("{objects:?}") };

@@ -68,6 +68,21 @@ impl Objects {
         Ok(Self { authority_version: stored.version, authority, trust_version, trust })
     }
 
+    /// Reads the trust object again, as it is stored.
+    pub(super) fn load_trust(&mut self, store: &dyn StateStore) -> Result<(), StateError> {
+        if let Some((version, trust)) = load_trust(store)? {
+            (self.trust_version, self.trust) = (version, trust);
+        }
+        Ok(())
+    }
+
+    /// Whether there is an authority of which the trust object knows nothing yet.
+    pub(super) fn has_unpublished(&self) -> Result<bool, StateError> {
+        let x509 = if let StoredAuthority::Own(_) = &self.authority { self.x509_slots()? } else { Vec::new() };
+        let jwt: Vec<Slot> = self.rotation()?.jwt.iter().map(JwtKeyContent::slot).collect::<Result<_, _>>()?;
+        Ok(x509.iter().chain(&jwt).any(|slot| slot.published_in > self.trust.sequence()))
+    }
+
     pub(super) fn write_authority(&mut self, store: &dyn StateStore, term: Term) -> Result<(), StateError> {
         let content = self.authority.encoded()?;
         self.authority_version =

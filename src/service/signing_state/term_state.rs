@@ -276,9 +276,22 @@ impl TermState {
         let Parts { store, term, origin, trust_domain, settings, changing, clock, .. } = &self.parts;
         let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut objects = Objects::load(store.as_ref())?;
-        let was_behind = objects.publish(origin, trust_domain)?;
+        let mut was_behind = objects.publish(origin, trust_domain)?;
+        let lacks_room = was_behind && objects.check_room().is_err();
+        if lacks_room {
+            // what others are told of the own authorities stays as it was until there is room, which a change may make
+            objects.load_trust(store.as_ref())?;
+            was_behind = false;
+        }
         let touched = change(&mut objects)?;
-        let is_published_anew = objects.publish(origin, trust_domain)? || was_behind;
+        let is_beside = lacks_room && matches!(touched, Touched::Kept | Touched::Federated);
+        if is_beside && objects.has_unpublished()? {
+            // the next number is that of a bundle which has it
+            return Err(E::from(StateError::Unusable(
+                "an authority is not published yet for which there is no room".into(),
+            )));
+        }
+        let is_published_anew = !is_beside && objects.publish(origin, trust_domain)? || was_behind;
         if touched == Touched::Federated && !is_published_anew {
             objects.trust.raise_sequence();
         }
@@ -311,7 +324,8 @@ impl TermState {
         if is_signing_anew {
             self.jwt_signer.send_replace(jwt_signer.map(Arc::new));
         }
-        if is_news {
+        let is_told = self.trust.borrow().as_ref().is_some_and(|told| told.sequence() == published.sequence());
+        if is_news || !is_told {
             self.trust.send_replace(Some(Arc::new(published)));
         }
         Ok(())

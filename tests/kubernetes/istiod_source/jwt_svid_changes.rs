@@ -120,7 +120,6 @@ fn a_key_is_rotated_an_identity_denied_a_bundle_federated_and_istiods_roots_foll
     let [next_root, last_root] = ["next", "last"].map(|name| Authority::root(name).certificate);
     let before = stage.roots.clone();
     stage.istiod = None;
-    wait_for_roots(&agent, &[&before]);
     stage.publish_roots(&[before.as_str(), &next_root].concat());
     wait_for_roots(&agent, &[&before, &next_root]);
     let rights = json!({"rules": [

@@ -13,6 +13,8 @@ pub enum Shortfall {
         /// From which Gateways.
         gateways: Box<[ObjectName]>,
     },
+    /// Which Gateways lead there is not known yet.
+    Unplanned,
     /// No gateway has asked for the Service's identities.
     Unasked,
     /// Of what Gateways do that go by a BackendTLSPolicy alone.
@@ -49,7 +51,7 @@ pub enum Shortfall {
 impl Shortfall {
     pub(super) const fn severity(&self) -> Severity {
         match self {
-            Self::Unasked | Self::Remade => Severity::Notice,
+            Self::Unplanned | Self::Unasked | Self::Remade => Severity::Notice,
             Self::Portable(lacking) => lacking.severity(),
             Self::Outdated { .. } | Self::Unheard { .. } => Severity::Warning,
             Self::Refused { .. } | Self::NoPolicy { .. } => Severity::Error,
@@ -60,6 +62,7 @@ impl Shortfall {
 impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unplanned => f.write_str("which Gateways lead to it is not known yet (`policy gateways` says what is not)"),
             Self::Unasked => f.write_str(
                 "no gateway is known to ask for its identities: whether requests to it go by mutual TLS is not known; a gateway \
                  asks for them on its agent's socket (--policy-address), as validation/NAMESPACE/SERVICE",

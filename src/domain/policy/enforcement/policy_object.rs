@@ -38,7 +38,12 @@ impl PolicyObject {
 
     /// Whether proxies may still follow the end of one.
     pub(super) fn is_unsettled(&self, now: Duration) -> bool {
-        self.is_carried && (self.is_another || self.uid.is_none()) && self.is_young(now)
+        self.is_carried && self.may_settle(now)
+    }
+
+    /// Whether it will count for something that time has passed.
+    pub(super) fn may_settle(&self, now: Duration) -> bool {
+        (self.is_another || self.uid.is_none()) && self.is_young(now)
     }
 
     /// Whether nothing is to be remembered.
@@ -46,8 +51,7 @@ impl PolicyObject {
         self.uid.is_none() && !self.is_young(now)
     }
 
-    /// Whether it counts for something that there is another one by now, or will be.
-    pub(super) fn is_young(&self, now: Duration) -> bool {
+    fn is_young(&self, now: Duration) -> bool {
         now.saturating_sub(self.since) < PROXIES_FOLLOW_WITHIN
     }
 }

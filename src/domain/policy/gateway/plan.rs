@@ -17,7 +17,7 @@ use crate::domain::{
 pub const CA_CONFIG_MAP: &str = "countersign-mesh-ca";
 /// Before the name of a Service in those of its policy and its SDS Secret. A Service's own has at most 63 characters, so these fit.
 const PREFIX: &str = "countersign-";
-/// Services whose SDS Secrets would be called as others of ours are that may be in the same namespace: the one by which a gateway has its own
+/// Services whose Secrets would be called as others of ours are that may be in the same namespace: the one by which a gateway has its own
 /// certificate, and those of the pair.
 const TAKEN: [&str; 3] = ["svid", "authority", "trust"];
 /// After such a name. No Service has a dot in its name, so this is no other one's.
@@ -264,28 +264,22 @@ impl DesiredObject {
 
     /// For which Service the policy of this name is.
     pub fn service_of_policy(policy: &ObjectName) -> Option<ObjectName> {
-        let name = policy.name.strip_prefix(PREFIX)?.into();
-        Some(ObjectName { namespace: Arc::clone(&policy.namespace), name })
+        let name = policy.name.strip_prefix(PREFIX)?;
+        let taken = name.strip_suffix(SUFFIX).filter(|service| TAKEN.contains(service));
+        Some(ObjectName { namespace: Arc::clone(&policy.namespace), name: taken.unwrap_or(name).into() })
     }
 
-    /// Where it is, and its name there.
+    /// Where it is, and its name there: that of a policy is that of its Secret.
     pub fn object(&self) -> ObjectName {
-        match self {
+        let service = match self {
             Self::CaConfigMap { namespace } => {
-                ObjectName { namespace: Arc::clone(namespace), name: CA_CONFIG_MAP.into() }
+                return ObjectName { namespace: Arc::clone(namespace), name: CA_CONFIG_MAP.into() };
             }
-            Self::SdsSecret { service, .. } => {
-                let suffix = if TAKEN.contains(&&*service.name) { SUFFIX } else { "" };
-                ObjectName {
-                    namespace: Arc::clone(&service.namespace),
-                    name: format!("{PREFIX}{}{suffix}", service.name).into(),
-                }
-            }
-            Self::BackendTlsPolicy(DesiredPolicy { service, .. }) => ObjectName {
-                namespace: Arc::clone(&service.namespace),
-                name: format!("{PREFIX}{}", service.name).into(),
-            },
-        }
+            Self::SdsSecret { service, .. } | Self::BackendTlsPolicy(DesiredPolicy { service, .. }) => service,
+        };
+        let suffix = if TAKEN.contains(&&*service.name) { SUFFIX } else { "" };
+        let name = format!("{PREFIX}{}{suffix}", service.name).into();
+        ObjectName { namespace: Arc::clone(&service.namespace), name }
     }
 }
 
@@ -348,8 +342,9 @@ mod tests {
                 is_routed: false,
             };
             assert_eq!(policy.sds_secret().map(|secret| secret.object()), Some(secret.object()));
-            let name = DesiredObject::BackendTlsPolicy(policy).object().name;
-            assert_eq!(*name, format!("countersign-{}", service.name));
+            let named = DesiredObject::BackendTlsPolicy(policy).object();
+            assert_eq!(named, secret.object(), "a policy's Secret is found by its name");
+            assert_eq!(DesiredObject::service_of_policy(&named), Some(service));
         }
     }
 }

@@ -9,6 +9,8 @@ use crate::domain::{clock::BootInstant, policy::ObjectName};
 
 /// Until a change has come by way of a gateway's controller to its proxies, where nobody says when it has.
 const INTERVAL: Duration = Duration::from_millis(150);
+/// So long at the most a policy waits for those that come by.
+const PASSED_AT_MOST: Duration = Duration::from_secs(2);
 /// Until the other proxies have it as well, once one is heard to have it, and until its controller knows so too: as long as it took to
 /// be heard, which is longer where all are busy, within these.
 const MARGINS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -31,6 +33,8 @@ const CROWD: usize = 200;
 #[derive(Debug, Default)]
 pub(in crate::service::policy_objects) struct Turns {
     free_at: Option<BootInstant>,
+    /// Since when and until when those come by that wait for nobody.
+    passed: Option<(BootInstant, BootInstant)>,
     /// Of whom it is to be heard that proxies use its policy, or use it no more.
     awaited: Option<(ObjectName, bool)>,
     /// When that began.
@@ -44,7 +48,8 @@ pub(in crate::service::policy_objects) struct Turns {
 impl Turns {
     /// When the next one may begin, if so many wait.
     pub(super) fn next(&self, waiting: usize, now: BootInstant) -> BootInstant {
-        self.free_at.filter(|free_at| *free_at > now && waiting <= CROWD).unwrap_or(now)
+        let free_at = self.free_at.max(self.passed.map(|(_, until)| until));
+        free_at.filter(|free_at| *free_at > now && waiting <= CROWD).unwrap_or(now)
     }
 
     /// One begins, of a Service; with what proxies are expected to do, if they can be heard to do it.
@@ -72,9 +77,10 @@ impl Turns {
         self.free_at = self.free_at.max(Some(now.plus(pause)));
     }
 
-    /// One begins or ends that waits for nobody. Who comes next waits for it as for any other.
+    /// One begins or ends that waits for nobody. Who comes next waits for it as for any other, but not for ever where there are many.
     pub(super) fn passed_by(&mut self, now: BootInstant) {
-        self.free_at = self.free_at.max(Some(now.plus(INTERVAL)));
+        let since = self.passed.filter(|(_, until)| *until > now).map_or(now, |(since, _)| since);
+        self.passed = Some((since, now.plus(INTERVAL).min(since.plus(PASSED_AT_MOST))));
     }
 
     /// What is to be heard.

@@ -4,7 +4,10 @@ use super::{
     world::{Happening, World},
     *,
 };
-use crate::domain::bundle::SpiffeBundle;
+use crate::{
+    domain::bundle::{Partner, SpiffeBundle},
+    service::signing_state::testing::{HandClock, Memory, claim, state},
+};
 
 /// What `world` publishes, as one that federates reads it.
 fn told(world: &World, trust_domain: &str) -> SpiffeBundle {
@@ -63,4 +66,55 @@ fn news_of_a_partner_do_not_take_the_number_of_a_bundle_whose_write_failed() {
         let slot = world.slots(kind).into_iter().find(|slot| slot.id == next).unwrap();
         assert_eq!(Some(slot.published_in), trust.own.sequence, "{kind:?}");
     }
+}
+
+#[test]
+fn news_whose_answer_was_lost_are_told_as_soon_as_the_state_is_read_again() {
+    let world = World::new();
+    world.store.loses_answers(true);
+    let partner = || told(&world, "partner.test");
+    assert!(matches!(world.keeps(partner()), Err(Failed::State(StateError::Io(_)))));
+    world.store.loses_answers(false);
+    assert!(world.published().federated.is_empty());
+    world.state().settle().unwrap();
+    assert_eq!(world.published().federated, [partner()].map(|bundle| SpiffeBundle { sequence: Some(1), ..bundle }));
+}
+
+/// As where an owner plugs in, or the mesh has, more than the object can hold.
+#[test]
+fn own_roots_for_which_there_is_no_room_keep_no_partner_from_being_kept_and_ended() {
+    let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+    let one = crate::domain::authority::testing::authority;
+    let (mesh, roots) = tokio::sync::watch::channel(Some(Arc::new(one().bundle().clone())));
+    let claimed = claim(&state(&store, Origin::Istiod(roots), &clock), 1);
+    let state = claimed.state.clone().unwrap();
+    let first = claimed.trust.borrow().clone().unwrap();
+    let many = (0..80).map(|_| one().certificate().clone()).collect();
+    mesh.send_replace(Some(Arc::new(TrustBundle::new(trust_domain(), many).unwrap())));
+    assert!(state.settle().is_err());
+    let bundle = |sequence| SpiffeBundle {
+        trust_domain: "partner.test".parse().unwrap(),
+        x509_authorities: vec![one().certificate().clone()],
+        sequence: Some(sequence),
+        ..first.own.clone()
+    };
+    let nothing = Partner { commanded: None, bundle: None, fetched_at: None, bootstrap: None };
+    for sequence in 1..4 {
+        let news = Partner { bundle: Some(bundle(sequence)), ..nothing.clone() };
+        let name: TrustDomain = "partner.test".parse().unwrap();
+        let kept = state.change_partners(|partners| {
+            partners.insert(name, news);
+            Ok::<_, PartnersError>(())
+        });
+        kept.unwrap();
+        let told = claimed.trust.borrow().clone().unwrap();
+        assert_eq!((told.sequence(), told.federated.len()), (first.sequence() + sequence, 1));
+        assert_eq!(told.own.x509_authorities, first.own.x509_authorities);
+    }
+    let ended = state.change_partners(|partners| {
+        partners.clear();
+        Ok::<_, PartnersError>(())
+    });
+    ended.unwrap();
+    assert!(claimed.trust.borrow().as_ref().unwrap().federated.is_empty());
 }

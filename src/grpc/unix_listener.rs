@@ -86,6 +86,8 @@ pub enum BindError {
 /// `sun_path` has 108 bytes, the last of them zero.
 const MAX_PATH_BYTES: usize = 107;
 
+/// The file's name until somebody listens there.
+const NEW: &str = ".new";
 const BACKLOG: u32 = 1024;
 const DIRECTORY_MODE: u32 = 0o755;
 /// A live owner takes a connection at once, or its queue is full, which also says that it lives.
@@ -124,7 +126,7 @@ impl WorkloadListener {
     /// When the path is too long, served by a live process, something else than a socket, its directory stays locked, or
     /// the system refuses.
     pub async fn bind(path: &Path, access: SocketAccess) -> Result<Self, BindError> {
-        let length = path.as_os_str().len();
+        let length = path.as_os_str().len().max(path.with_file_name(NEW).as_os_str().len());
         if length > MAX_PATH_BYTES {
             return Err(BindError::TooLong { path: path.to_owned(), length });
         }
@@ -279,10 +281,18 @@ fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     let socket = UnixSocket::new_stream()?;
     // The file is born with at most this mode; what the umask took off is given back afterwards.
     rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
-    socket.bind(path)?;
-    let file = SocketFile { path: path.to_owned(), inode: inode(&fs::symlink_metadata(path)?) };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    Ok((socket.listen(BACKLOG)?, file))
+    // Whoever finds a file at which nobody listens may take it for a dead process's and remove it, as pilot-agent does.
+    let new = path.with_file_name(NEW);
+    if fs::symlink_metadata(&new).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        fs::remove_file(&new)?;
+    }
+    socket.bind(&new)?;
+    let mut file = SocketFile { inode: inode(&fs::symlink_metadata(&new)?), path: new };
+    fs::set_permissions(&file.path, fs::Permissions::from_mode(mode))?;
+    let listener = socket.listen(BACKLOG)?;
+    fs::rename(&file.path, path)?;
+    path.clone_into(&mut file.path);
+    Ok((listener, file))
 }
 
 /// A bound file, which goes with its owner.

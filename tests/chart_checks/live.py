@@ -16,6 +16,8 @@ from .helm import CHART, KUBERNETES, Broken, documents, must, with_values
 from .objects import key, of_kind, pods
 
 NAMESPACES = ["countersign", "platform", "istio-system", "aks-istio-system", "gateways"]
+# what comes and goes by itself, and the kinds that checks install beside the chart
+OF_ITSELF = ("events", "componentstatuses", "customresourcedefinitions", "apiservices")
 RENDERED_GATEWAY = ROOT / "src" / "cli" / "gateway" / "tests" / "gateway.yaml"
 
 
@@ -158,14 +160,14 @@ def beside_another(cluster: Cluster) -> None:
 
 
 def objects(cluster: Cluster) -> set:
-    """Everything there is, of every kind that the API server serves, but what comes and goes by itself."""
+    """Everything there is, of every kind that the API server serves."""
     found = set()
     groups = cluster.ask("GET", "/apis")[1]["groups"]
     versions = [version["groupVersion"] for group in groups for version in group["versions"]]
     for base in ["/api/v1", *(f"/apis/{version}" for version in versions)]:
         kinds: Dict[str, dict] = {kind["name"]: kind for kind in cluster.ask("GET", base)[1]["resources"]}
         for name, kind in kinds.items():
-            if "/" not in name and "list" in kind["verbs"] and name not in ("events", "componentstatuses"):
+            if "/" not in name and "list" in kind["verbs"] and name not in OF_ITSELF:
                 items = cluster.ask("GET", f"{base}/{name}")[1].get("items") or []
                 found |= {f"{kind['kind']} {item['metadata'].get('namespace', '')}/{item['metadata']['name']}" for item in items}
     return found

@@ -42,6 +42,29 @@ async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_finds_the_file_finds_somebody_listening() {
+    let folder = tempdir().unwrap();
+    let left_behind = folder.path().join(NEW);
+    drop(net::UnixListener::bind(&left_behind).unwrap());
+    for round in 0..300 {
+        let path = folder.path().join(round.to_string());
+        let seen = path.clone();
+        let looking = std::thread::spawn(move || {
+            loop {
+                match net::UnixStream::connect(&seen) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => std::hint::spin_loop(),
+                    connected => break connected.map(drop),
+                }
+            }
+        });
+        let listener = bind(&path).await.unwrap();
+        looking.join().unwrap().unwrap_or_else(|error| panic!("round {round}: {error}"));
+        drop(listener);
+    }
+    assert!(!left_behind.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_many_that_find_a_dead_socket_one_gets_it() {
     let folder = tempdir().unwrap();
     for round in 0..100 {

@@ -31,7 +31,7 @@ use crate::{
         replica::{Planned, Replica},
         shipped, token_file,
     },
-    support::countersign::countersign,
+    support::{countersign::countersign, wait::wait_until},
 };
 
 const GATEWAY: &str = "spiffe://gateways.test/ns/default/sa/gateway";
@@ -109,6 +109,15 @@ fn said(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// Waits until this is said: operators hear of a change once it is judged, a moment after gateways.
+fn said_soon(replica: &Replica, arguments: &[&str], expected: &str) -> String {
+    wait_until(Duration::from_secs(1), expected, || {
+        let output = policy(replica, arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if text.contains(expected) { Ok(text) } else { Err(format!("{output:?}")) }
+    })
+}
+
 #[test]
 fn a_gateway_hears_of_a_label_at_once_and_an_operator_is_told_what_won_t_work() {
     in_own_network(
@@ -133,7 +142,7 @@ fn a_gateway_hears_of_a_label_at_once_and_an_operator_is_told_what_won_t_work() 
                 }
                 let mut gateway = Gateway::open(&cluster, &replica, Some(&token), "").await.unwrap();
                 gateway.until("nothing", |services| services.is_empty()).await;
-                assert!(said(&policy(&replica, &["explain", TEAM])).contains("nothing is required"));
+                said_soon(&replica, &["explain", TEAM], "nothing is required");
                 let diff = said(&policy(&replica, &["diff", "--label", TEAM]));
                 assert!(diff.contains("not-managed -> mutual-tls") && diff.contains("SidecarMissing"), "{diff}");
 
@@ -155,8 +164,8 @@ fn a_gateway_hears_of_a_label_at_once_and_an_operator_is_told_what_won_t_work() 
                 let ids = ["v1", "v2"].map(|account| format!("spiffe://cluster.local/ns/{TEAM}/sa/{account}"));
                 assert_eq!(service.identities, ids);
                 assert_eq!((service.ports[0].number, service.ports[0].class.as_str()), (8080, "http/1"));
-                let explained = said(&policy(&replica, &["explain", &format!("{TEAM}/backend")]));
-                assert!(explained.contains("error SidecarMissing: 1 of 2 pods"), "{explained}");
+                let of_service = ["explain", &format!("{TEAM}/backend")];
+                let explained = said_soon(&replica, &of_service, "error SidecarMissing: 1 of 2 pods");
                 assert!(
                     explained
                         .contains("kubectl rollout restart deployment,statefulset,daemonset --namespace test-infra"),

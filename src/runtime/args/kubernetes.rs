@@ -84,7 +84,8 @@ pub struct KubernetesArgs {
     /// Namespace in which Envoy Gateway itself runs, with policy-objects: its version and settings are those of there alone
     #[arg(long, value_name = "NAME")]
     pub envoy_gateway_namespace: Option<String>,
-    /// SPIFFE ID of a gateway that may follow policies, with policy. Repeatable
+    /// SPIFFE ID of a gateway that may follow policies, with policy; with policy-objects those of Services that Gateways reach whose pods run as
+    /// it. Repeatable
     #[arg(long = "gateway-identity", value_name = "SPIFFE_ID")]
     pub gateway_identities: Option<Vec<String>>,
     /// SPIFFE ID of a gateway without a Gateway of the cluster, such as a plain Envoy, that may follow the policies of all Services, with

@@ -80,6 +80,9 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("account", "templates/deployment.yaml", 'include "countersign.serviceAccountName" .', "$name", "the replicas are ['countersign', 'ours']"),
     ("account", "templates/_helpers.tpl", '(include "countersign.serviceAccountName" .) -}}', '(include "countersign.fullname" .) -}}',
      "the replicas are ['countersign', 'ours']"),
+    ("labels", "templates/_helpers.tpl", "merge $found $made (index . 1)", "merge $found $made $chart.Values.global.commonLabels (index . 1)",
+     "the replicas' pods are labelled"),
+    ("labels", "templates/_helpers.tpl", "$chart.Values.global.commonLabels (dict", "(dict", "is labelled"),
     ("rights", "templates/rbac/_binding.tpl", 'include "countersign.serviceAccountName" .chart', 'include "countersign.fullname" .chart', "is not as in"),
     # the old replicas leave before there are new ones
     ("traffic", "templates/deployment.yaml", ROLLING, "type: Recreate", "requests failed beside"),
@@ -91,7 +94,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
     "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "hooks": ["as it comes"], "program": ["as it comes"],
-    "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "account": ["an account that is there"], "alerts as told": ["istiod, alerted otherwise"], "services": ["all that can be added"],
+    "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "account": ["an account that is there"], "labels": ["all that can be added"], "alerts as told": ["istiod, alerted otherwise"], "services": ["all that can be added"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names", "rights from elsewhere", "an account that is there"],
     "API server": ["the mesh's only CA", "all that can be added"], "writes": ["istiod, with objects"], "kubeconform": ["all that can be added"],
 }
@@ -151,6 +154,7 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
         "writes": lambda it: it.each(lambda one, _: writes.of_secrets(cluster, it.chart, one)),
         "program": lambda it: it.each(lambda one, items: objects.taken_by_the_program(binary, items)),
         "account": lambda it: it.each(objects.of_their_account),
+        "labels": lambda it: it.each(objects.labelled_as_ours),
         "alerts as told": lambda it: it.each(objects.alerts_as_told),
         "alerts": lambda it: objects.alerts_and_queries({one.name: it.items(one) for one in it.sets}, it.sets == SETS),
         "same bytes": lambda it: it.each(it.again),

@@ -146,6 +146,20 @@ def of_their_account(one: Set, items: List[dict]) -> None:
         raise Broken(f"the replicas are {sorted(found)}, and not {name}")
 
 
+def labelled_as_ours(one: Set, items: List[dict]) -> None:
+    """Labels that a parent chart has for everything are on everything, but take none away by which something is found or left alone."""
+    common = one.values.get("global", {}).get("commonLabels", {})
+    for item in items:
+        labels = item["metadata"].get("labels", {})
+        if labels and labels.get("app.kubernetes.io/part-of") != common.get("app.kubernetes.io/part-of", "countersign"):
+            raise Broken(f"{item['kind']} {item['metadata']['name']} is labelled {labels}")
+    for deployment in of_kind(items, "Deployment"):
+        labels, wanted = deployment["spec"]["template"]["metadata"]["labels"], deployment["spec"]["selector"]["matchLabels"]
+        wanted = {**wanted, "sidecar.istio.io/inject": "false", **one.values.get("podLabels", {})}
+        if not wanted.items() <= labels.items():
+            raise Broken(f"the replicas' pods are labelled {labels}")
+
+
 def same_rights(one: Set, items: List[dict]) -> None:
     expected = plain_rights(one)
     rendered = {}

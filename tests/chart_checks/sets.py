@@ -73,9 +73,11 @@ SETS = [
         ["istiod", "istiod-services"]),
     Set("all that can be added",
         {**OWN_ROOT, "metrics": MONITORED, "bundleEndpoint": {"enabled": True, "certificateSecret": "bundle-tls"}, "replicas": 3, "logLevel": "debug",
-         "global": {"imagePullSecrets": [{"name": "all"}], "commonLabels": {"team": "platform"}},
+         "global": {"imagePullSecrets": [{"name": "all"}], "commonLabels": {
+             "team": "platform", "app.kubernetes.io/part-of": "platform", "app.kubernetes.io/name": "platform",
+             "app.kubernetes.io/component": "platform", "sidecar.istio.io/inject": "true"}},
          "image": {"registry": "registry.example", "digest": f"sha256:{'0' * 64}"}, "imagePullSecrets": [{"name": "own"}],
-         "podSecurityContext": {"runAsUser": 65532, "fsGroup": 65532}, "podLabels": {"a": "b"}, "podAnnotations": {"c": "d"},
+         "podSecurityContext": {"runAsUser": 65532, "fsGroup": 65532}, "podLabels": {"a": "b", "team": "gateways"}, "podAnnotations": {"c": "d"},
          "tolerations": [{"operator": "Exists"}], "priorityClassName": "", "serviceAccount": {"name": "signer", "annotations": {"e": "f"}},
          "networkPolicy": {"apiServerPorts": [16443], "extraIngress": [{"ports": [{"port": 9000}]}],
                            "extraEgress": [{"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}]},

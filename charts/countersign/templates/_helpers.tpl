@@ -31,14 +31,20 @@ app.kubernetes.io/component: pair
 {{- end -}}
 
 {{- define "countersign.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{ include "countersign.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: countersign
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.global.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- include "countersign.labelsWith" (list . dict) -}}
+{{- end -}}
+
+{{/* And more, of which those of `global.commonLabels` take none away. What this object is found by is nobody's to change. */}}
+{{- define "countersign.labelsWith" -}}
+{{- $chart := index . 0 -}}
+{{- $found := include "countersign.selectorLabels" $chart | fromYaml -}}
+{{- $made := dict "helm.sh/chart" (printf "%s-%s" $chart.Chart.Name $chart.Chart.Version | replace "+" "_") "app.kubernetes.io/version" $chart.Chart.AppVersion "app.kubernetes.io/managed-by" $chart.Release.Service -}}
+{{- merge $found $made (index . 1) $chart.Values.global.commonLabels (dict "app.kubernetes.io/part-of" "countersign") | toYaml -}}
+{{- end -}}
+
+{{- define "countersign.outsideTheMesh" -}}
+sidecar.istio.io/inject: "false"
+istio.io/dataplane-mode: none
 {{- end -}}
 
 {{- define "countersign.image" -}}

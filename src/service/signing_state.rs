@@ -177,7 +177,8 @@ impl SigningState {
             Some(stored) => stored,
             None => (0, self.first()?),
         };
-        let (trust_version, trust) = load_trust(store.as_ref())?.unwrap_or_else(|| (0, TrustContent::empty()));
+        let (trust_version, trust) =
+            load_trust(store.as_ref())?.unwrap_or_else(|| (0, TrustContent::empty(self.clock.now())));
         let denied = trust.denied()?;
         let mut objects = Objects { authority_version, authority, trust_version, trust };
         let authority = self.complete(&mut objects, is_new, store.as_ref(), term)?;

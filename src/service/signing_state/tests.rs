@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// The first sequence of a state that begins now.
+const FIRST: u64 = NOW.seconds().cast_unsigned();
+
 fn new_place() -> (Arc<Memory>, Arc<HandClock>) {
     (Arc::new(Memory::default()), Arc::new(HandClock::default()))
 }
@@ -38,7 +41,7 @@ fn the_first_claim_publishes_root_and_key_of_jwt_svids_and_later_ones_find_them(
     let first = claim(&state(&store, Origin::SelfSigned, &clock), 1);
     let trust = published(&first);
     assert_eq!(trust.own.x509_authorities, first.authority.as_ref().unwrap().borrow().bundle().roots());
-    assert_eq!((trust.own.sequence, trust.own.refresh_hint), (Some(1), Some(Duration::from_secs(300))));
+    assert_eq!((trust.own.sequence, trust.own.refresh_hint), (Some(FIRST), Some(Duration::from_secs(300))));
     let signer = first.jwt_signer.borrow().clone().unwrap();
     assert_eq!(trust.own.jwt_authorities, [signer.authority().clone()]);
 
@@ -65,8 +68,8 @@ fn what_a_version_without_such_keys_wrote_gets_one_and_a_higher_sequence() {
     let second = claim(&state(&store, Origin::SelfSigned, &clock), 2);
     let (before, after) = (published(&first), published(&second));
     assert_eq!(after.own.x509_authorities, before.own.x509_authorities);
-    assert_eq!((after.own.sequence, after.own.jwt_authorities.len()), (Some(2), 1));
-    assert_eq!(store.json(StateObject::Authority)["rotation"]["jwt"][0]["published_in"], 2);
+    assert_eq!((after.own.sequence, after.own.jwt_authorities.len()), (Some(FIRST + 1), 1));
+    assert_eq!(store.json(StateObject::Authority)["rotation"]["jwt"][0]["published_in"], FIRST + 1);
     assert_ne!(after.own.jwt_authorities, before.own.jwt_authorities);
 }
 
@@ -79,7 +82,7 @@ fn a_first_claim_that_is_killed_between_its_writes_is_brought_to_its_end_by_the_
     let claimed = claim(&state(&store, Origin::SelfSigned, &clock), 2);
     let trust = published(&claimed);
     assert_eq!(trust.own.x509_authorities, claimed.authority.as_ref().unwrap().borrow().bundle().roots());
-    assert_eq!((trust.own.sequence, trust.own.jwt_authorities.len()), (Some(1), 1));
+    assert_eq!((trust.own.sequence, trust.own.jwt_authorities.len()), (Some(FIRST), 1));
 }
 
 #[test]
@@ -90,10 +93,10 @@ fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_be
     let (files, plugged_in) = watch::channel(Arc::clone(&a));
     let origin = || Origin::PluggedIn(plugged_in.clone());
     let claimed = claim(&state(&store, origin(), &clock), 1);
-    assert_eq!(published(&claimed).own.sequence, Some(1));
+    assert_eq!(published(&claimed).own.sequence, Some(FIRST));
     let term = claimed.state.clone().unwrap();
     term.settle().unwrap();
-    assert_eq!(published(&claimed).own.sequence, Some(1), "nothing has changed");
+    assert_eq!(published(&claimed).own.sequence, Some(FIRST), "nothing has changed");
 
     files.send_replace(Arc::clone(&both));
     store.dies_after(0);
@@ -102,11 +105,11 @@ fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_be
     store.dies_after(usize::MAX);
     term.settle().unwrap();
     let trust = published(&claimed);
-    assert_eq!((trust.own.sequence, trust.own.x509_authorities.as_slice()), (Some(2), both.bundle().roots()));
+    assert_eq!((trust.own.sequence, trust.own.x509_authorities.as_slice()), (Some(FIRST + 1), both.bundle().roots()));
 
     files.send_replace(b);
     let next = claim(&state(&store, origin(), &clock), 2);
-    assert_eq!(published(&next).own.sequence, Some(3), "they may change between two terms as well");
+    assert_eq!(published(&next).own.sequence, Some(FIRST + 2), "they may change between two terms as well");
     files.send_replace(both);
     assert!(matches!(term.settle(), Err(StateError::Fenced { .. })), "its term has ended");
 }

@@ -28,7 +28,7 @@ pub use self::{
     federation::{Partners, PartnersError, check_room_for},
     imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
     objects::KindState,
-    origin::{AuthorityReceiver, MeshRootsReceiver, Origin},
+    origin::{AuthorityReceiver, MeshRoots, MeshRootsReceiver, Origin},
     pair::pair_authority,
     settings::{LONGEST_JWT_TTL, StateSettings},
     stored::stored_trust,
@@ -215,7 +215,7 @@ impl SigningState {
         let was_rotatable = objects.authority.rotation().is_some();
         let is_adopted = objects.adopt(&self.trust_domain, now)?;
         let is_allowed = objects.allow_jwt(self.settings.jwt_ttl);
-        let mut is_new_trust = objects.publish(&self.origin, &self.trust_domain)?;
+        let mut is_new_trust = objects.publish(&self.origin, &self.trust_domain, term)?;
         if let (true, Err(error)) = (is_new_trust, objects.check_room()) {
             let (Origin::PluggedIn(_) | Origin::Istiod(_), Some((_, trust))) = (&self.origin, load_trust(store)?)
             else {

@@ -118,8 +118,8 @@ fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_be
 fn where_istiod_signs_there_are_keys_of_jwt_svids_beside_the_mesh_roots_and_no_authority() {
     let (store, clock) = new_place();
     let (a, b) = (new_authority(&[]), new_authority(&[]));
-    let (mesh, roots) = watch::channel(None);
-    let origin = || Origin::Istiod(roots.clone());
+    let ((mesh, known), (read, read_in)) = (watch::channel(None), watch::channel(None));
+    let origin = || Origin::Istiod(MeshRoots { known: known.clone(), read_in: read_in.clone() });
     let Err(StateError::Unusable(early)) = state(&store, origin(), &clock).claim(Term::new(1)) else {
         panic!("a bundle without roots is published")
     };
@@ -133,6 +133,7 @@ fn where_istiod_signs_there_are_keys_of_jwt_svids_beside_the_mesh_roots_and_no_a
 
     let term = claimed.state.clone().unwrap();
     mesh.send_replace(Some(Arc::new(b.bundle().clone())));
+    read.send_replace(Some(Term::new(2)));
     term.settle().unwrap();
     let next = published(&claimed);
     assert_eq!(next.own.x509_authorities, b.bundle().roots());
@@ -151,11 +152,49 @@ fn where_istiod_signs_there_are_keys_of_jwt_svids_beside_the_mesh_roots_and_no_a
 }
 
 #[test]
+fn a_new_active_takes_no_root_of_the_mesh_away_before_it_has_read_where_the_mesh_keeps_them() {
+    let (store, clock) = new_place();
+    let [old, new, newest] = std::array::from_fn(|_| Arc::new(new_authority(&[]).bundle().clone()));
+    let ((mesh, known), (read, read_in)) = (watch::channel(None), watch::channel(None));
+    let begin = |term| {
+        let origin = Origin::Istiod(MeshRoots { known: known.clone(), read_in: read_in.clone() });
+        claim(&state(&store, origin, &clock), term)
+    };
+    let roots = |claimed: &ClaimedState| {
+        claimed.state.as_ref().unwrap().settle().unwrap();
+        published(claimed).own.x509_authorities.clone()
+    };
+    mesh.send_replace(Some(Arc::clone(&new)));
+    read.send_replace(Some(Term::new(1)));
+    assert_eq!(roots(&begin(1)), new.roots());
+
+    // another replica, or a later term: it has read them in none that counts
+    for read_by_then in [None, Some(Term::new(1))] {
+        read.send_replace(read_by_then);
+        mesh.send_replace(Some(Arc::clone(&old)));
+        let term = if read_by_then.is_none() { 2 } else { 3 };
+        let claimed = begin(term);
+        assert_eq!(roots(&claimed), [new.roots(), old.roots()].concat(), "older ones, and then a file, say less");
+        let sequence = published(&claimed).own.sequence;
+        mesh.send_replace(None);
+        assert_eq!(roots(&claimed), [new.roots(), old.roots()].concat());
+        assert_eq!(published(&claimed).own.sequence, sequence, "nothing new");
+        mesh.send_replace(Some(Arc::clone(&newest)));
+        assert_eq!(roots(&claimed), [new.roots(), old.roots(), newest.roots()].concat(), "told at once");
+        mesh.send_replace(Some(Arc::clone(&new)));
+        read.send_replace(Some(Term::new(term)));
+        assert_eq!(roots(&claimed), new.roots(), "as the mesh keeps them");
+    }
+}
+
+#[test]
 fn a_state_with_a_root_of_its_own_is_left_alone_where_istiod_signs() {
     let (store, clock) = new_place();
     drop(claim(&state(&store, Origin::SelfSigned, &clock), 1));
-    let (_mesh, roots) = watch::channel(Some(Arc::new(new_authority(&[]).bundle().clone())));
-    let Err(StateError::Unusable(refused)) = state(&store, Origin::Istiod(roots), &clock).claim(Term::new(2)) else {
+    let (_mesh, known) = watch::channel(Some(Arc::new(new_authority(&[]).bundle().clone())));
+    let (_read, read_in) = watch::channel(None);
+    let origin = Origin::Istiod(MeshRoots { known, read_in });
+    let Err(StateError::Unusable(refused)) = state(&store, origin, &clock).claim(Term::new(2)) else {
         panic!("it was taken over")
     };
     assert!(refused.contains("has a root of its own"), "{refused}");

@@ -87,7 +87,9 @@ fn own_roots_for_which_there_is_no_room_keep_no_partner_from_being_kept_and_ende
     let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
     let one = crate::domain::authority::testing::authority;
     let (mesh, roots) = tokio::sync::watch::channel(Some(Arc::new(one().bundle().clone())));
-    let claimed = claim(&state(&store, Origin::Istiod(roots), &clock), 1);
+    let (_read, read_in) = tokio::sync::watch::channel(None);
+    let origin = Origin::Istiod(MeshRoots { known: roots, read_in });
+    let claimed = claim(&state(&store, origin, &clock), 1);
     let state = claimed.state.clone().unwrap();
     let first = claimed.trust.borrow().clone().unwrap();
     let many = (0..80).map(|_| one().certificate().clone()).collect();

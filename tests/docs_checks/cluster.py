@@ -46,7 +46,7 @@ def prepare(cluster: Cluster) -> None:
     for name in ("gateway-crds.yaml", "envoy-gateway-crds.yaml"):
         for kind in documents((PEERS / "bin" / name).read_text()):
             cluster.apply(kind, is_dry=False)
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gateways"}}, is_dry=False)
+    cluster.namespace("gateways")
     # kinds are served a moment after they are made
     established(cluster)
     for item in (CLASS, GATEWAY, ACCOUNT):

@@ -47,12 +47,16 @@ def check(there: "InCluster", took: float) -> None:
 def answered(there: "InCluster", what: str, config: str, status: int) -> None:
     """Envoy with this configuration, made as the page has it made, answers the page's request so."""
     (there.folder.path / "envoy.yaml").write_text(config)
-    of_page = [block for block in blocks(ROOT / PAGE)]
+    of_page = blocks(ROOT / PAGE)
     made = next(command for block in of_page for command in block.commands() if "create configmap edge" in command)
     edge = "kubectl --namespace gateways"
     commands = [f"{edge} delete configmap edge", made, f"{edge} rollout restart deployment/edge", f"{edge} rollout status deployment/edge"]
     there.folder.follow(Block(PAGE, 0, "".join(f"{command}\n" for command in commands)))
-    for begin in (f"{edge} port-forward service/edge", "curl -i"):
-        there.run_block(next(block for block in of_page if block.text.startswith(begin)))
-    if f"HTTP/1.1 {status} " not in there.folder.said:
-        raise Broken(f"{PAGE}: {what} envoy.yaml answers not {status}, but {there.folder.said!r}")
+    forward, request = (next(block for block in of_page if block.text.startswith(begin)) for begin in (f"{edge} port-forward service/edge", "curl -i"))
+    there.run_block(forward)
+
+    def other() -> str:
+        there.run_block(request)
+        return "" if f"HTTP/1.1 {status} " in there.folder.said else there.folder.said
+
+    wait_until(other, f"{PAGE}: {what} envoy.yaml does not answer {status}")

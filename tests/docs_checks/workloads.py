@@ -80,8 +80,8 @@ class Web(Workload):
     def __init__(self, node: Node, *callers: str) -> None:
         super().__init__(node, WEB)
         cluster = node.cluster
-        for namespace, account in (WEB, EDGE):
-            cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, is_dry=False)
+        cluster.namespace(WEB[0])
+        for namespace, _ in (WEB, EDGE):
             tell_of_api_server(cluster, namespace)
         cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": WEB[1], "namespace": WEB[0]}}, is_dry=False)
         for item in (SERVICE, {**SLICE, "endpoints": [{"addresses": [self.address], "conditions": {"ready": True}}]}):

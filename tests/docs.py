@@ -18,7 +18,7 @@ from typing import Callable, Dict, Optional, Tuple, TypeVar
 
 import apart
 from chart_checks.helm import Broken, provide
-from docs_checks import cluster, given, names, versions
+from docs_checks import cluster, given, names, nodes, versions
 from docs_checks.follow import Folder
 from docs_checks.pages import Block, blocks, inline, pages, simple_commands
 from docs_checks.parse import Parser, Reader, check_continuous_delivery, known_values
@@ -106,7 +106,8 @@ def follow_pages(binary: Path, reader: Reader) -> None:
 
 def follow_in_cluster(binary: Path) -> None:
     begun = time.monotonic()
-    count, took = cluster.follow_pages(binary, cluster.quick_start_is_done)
+    nodes.settle()
+    count, took = cluster.follow_pages(binary)
     say(f"{count} commands run in a cluster ({time.monotonic() - begun:.1f} s), {took:.1f} s of it from nothing to the end of the quick start")
 
 
@@ -141,24 +142,25 @@ def alone(binary: Path) -> None:
     say(f"{len(BROKEN) + 1} broken commands are noticed")
 
 
+PARTS = {"alone": alone, "in a cluster": follow_in_cluster}
+
+
 def main() -> int:
     binary = Path(os.environ.get("COUNTERSIGN_TEST_BINARY") or RELEASE).resolve()
     try:
         if not os.access(binary, os.X_OK):
             raise Broken(f"{binary} is not there: build it, or name another one by COUNTERSIGN_TEST_BINARY")
         if apart.is_apart():
-            alone(binary)
+            PARTS[apart.part()](binary)
             return 0
         provide()
         for name, flags in (("kubectl", f"-s -w {kubernetes_version()}"), ("kubelet-exec", "-s -w"), ("spiffe-client", "")):
             build_driver(name, flags)(Step(3, name, "1 min, once", 30 * 60, lambda _: None))
         # the pages name ports and paths; whoever else has them here must not matter
-        with apart.start("net", "mount") as beside:
-            try:
-                follow_in_cluster(binary)
-            finally:
-                print(beside.communicate()[0], end="", flush=True)
-        if beside.returncode != 0:
+        with apart.start("net", "mount", part="alone") as beside, apart.start("net", part="in a cluster") as in_cluster:
+            for part in (in_cluster, beside):
+                print(part.communicate()[0], end="", flush=True)
+        if beside.returncode != 0 or in_cluster.returncode != 0:
             return 1
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")

@@ -39,7 +39,7 @@ use self::{
     federation::MAX_FILLED_BYTES,
     json::encoded,
     objects::Objects,
-    pair::{is_usable, new_pair},
+    pair::{is_kept, new_pair},
     term_state::Parts,
 };
 use super::{
@@ -207,8 +207,8 @@ impl SigningState {
         term: Term,
     ) -> Result<Option<Arc<SigningAuthority>>, StateError> {
         let now = self.clock.now();
-        // nothing but replicas believes a pair authority, so one that is missing or of no use any more is made anew
-        let has_pair = objects.authority.pair().is_some_and(|pair| is_usable(pair, &self.trust_domain, now));
+        // nothing but replicas believes a pair authority, so one that is missing or soon of no use is made anew
+        let has_pair = objects.authority.pair().is_some_and(|pair| is_kept(pair, &self.trust_domain, now));
         if !has_pair {
             objects.authority.set_pair(new_pair(&self.trust_domain, now, self.random.as_ref())?);
         }

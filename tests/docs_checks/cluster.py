@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import List, Set, Tuple
 
-from chart_checks.cluster import Cluster
+from chart_checks.cluster import Cluster, free_port
 from chart_checks.helm import BINARY as HELM
 from chart_checks.helm import Broken, documents
 from chart_checks.traffic import wait_until
 from run import PEERS, ROOT
 
 from . import quick_start
-from .follow import Folder
+from .follow import PATIENCE, Folder
 from .nodes import Nodes
 from .pages import Block, blocks
 from .parse import without_options
@@ -27,10 +27,12 @@ WITH_A_ROOT = ["docs/operations.md", "docs/outputs.md", "docs/upgrade.md"]
 ROOTED = "helm install countersign charts/countersign --namespace countersign --set mode=self-signed,trustDomain=gateways.example\n"
 UNINSTALL = "helm uninstall countersign --namespace countersign\n"
 # Which commands are of a cluster.
-OURS = re.compile(r"^(kubectl|helm|sed|curl -i|countersign (policy|render|authority export --state kubernetes|agent --ca-address istiod))\b")
+OURS = re.compile(r"^(kubectl|helm|sed|curl -i|countersign (policy|render|authority export --state kubernetes|agent --ca-address istiod|serve --state kubernetes))\b")
 IN_POD = "kubectl --namespace countersign exec deployment/countersign -- "
 FILLED_IN = {"NAMESPACE/NAME": "gateways/edge", "NAMESPACE/SERVICE": "shop/web", "NAMESPACE": "shop", "IMAGE": "registry.example/countersign:0.1.0",
              "HOST:PORT": "countersign.countersign.svc:15012"}
+# Of a replica beside the installed ones, with a state of its own.
+REPLICA = "--namespace gateways --replica-uid reader --data-dir replica --trust-domain gateways.example --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0"
 # Must be refused so, and the chart's rights are what refuses it.
 REFUSED = {"kubectl --as system:serviceaccount:countersign:countersign": "a replica of Countersign writes no Secret of this type and name"}
 CLASS = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "any"},
@@ -129,6 +131,9 @@ class InCluster:
     def _filled_in(self, command: str) -> List[str]:
         """All that a reader may make of it."""
         own = {"--kubeconfig K": f"--kubeconfig {self.cluster.kubeconfig}"}
+        if command.startswith("countersign serve"):
+            pair = f"127.0.0.1:{free_port()}"
+            own["…"] = f"{REPLICA} --kubeconfig {self.cluster.kubeconfig} --pair-listen {pair} --pair-address {pair}"
         if "POD" in command:
             own.update({"POD": self.nodes.active(), "--passphrase-file F": f"--passphrase-file {self.nodes.place(b'correct horse')}"})
         written = without_options(command) if command.startswith("countersign") else [command]
@@ -144,12 +149,25 @@ class InCluster:
             self.nodes.run_agent(command)
         elif "port-forward" in command:
             self.folder.other_terminal(block)
+        elif command.startswith("countersign serve"):
+            self._run_replica(block)
         elif "policy watch" in command:
             self.folder.first_line(block)
         else:
             if " exec " in command:
                 self.nodes.settled()
             self.folder.follow(block)
+
+    def _run_replica(self, block: Block) -> None:
+        """Until the Secret that it is to keep is there."""
+        self.folder.follow(block)
+        namespace, name = re.search(r"--gateway-secret (\S+)/(\S+)=", block.text).groups()
+        limit = time.monotonic() + PATIENCE
+        while self.cluster.ask("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")[0] != 200:
+            if time.monotonic() > limit:
+                raise Broken(f"there is no Secret {namespace}/{name} after {PATIENCE} s")
+            time.sleep(0.1)
+        self.folder.stop()
 
 
 def follow_pages(binary: Path) -> Tuple[int, float]:

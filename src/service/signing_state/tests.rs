@@ -74,6 +74,25 @@ fn what_a_version_without_such_keys_wrote_gets_one_and_a_higher_sequence() {
 }
 
 #[test]
+fn a_pair_authority_gives_way_at_the_first_claim_of_its_last_thirty_days() {
+    let (store, clock) = new_place();
+    let state = state(&store, Origin::SelfSigned, &clock);
+    let pair_of = |term| {
+        claim(&state, term);
+        store.json(StateObject::Authority)["pair"]["certificate"].as_str().unwrap().to_owned()
+    };
+    let first = pair_of(1);
+    let day = Duration::from_secs(24 * 3600);
+    let not_after = Certificate::all_from_pem(first.as_bytes()).unwrap()[0].not_after();
+    clock.forward(not_after.since(NOW) - 30 * day);
+    assert_eq!(pair_of(2), first);
+    clock.forward(Duration::from_secs(1));
+    let second = pair_of(3);
+    assert_ne!(second, first);
+    assert_eq!(pair_of(4), second);
+}
+
+#[test]
 fn a_first_claim_that_is_killed_between_its_writes_is_brought_to_its_end_by_the_next() {
     let (store, clock) = new_place();
     store.dies_after(1);

@@ -105,7 +105,7 @@ impl PolicyObjects {
         self.touched.notify_one();
     }
 
-    /// A policy that is made anew is not in force at once, whoever took it away.
+    /// A policy that is made anew, or changed, is not in force at once, whoever took it away or changed it; nor is one that is not there.
     fn tell_of_policies(&self, seen: &Seen) {
         let enforcement = &self.uptake.enforcement;
         let policy = ObjectKind::BackendTlsPolicy;
@@ -113,16 +113,16 @@ impl PolicyObjects {
         match seen {
             Seen::Listed { kind, objects, .. } if *kind == policy => {
                 let ours = objects.iter().filter(|(_, seen)| seen.ours);
-                let by_service = |(object, seen): &(_, SeenObject)| {
-                    Some((DesiredObject::service_of_policy(object)?, seen.uid.clone()))
-                };
-                enforcement.see_objects(&ours.filter_map(by_service).collect());
+                let by_service =
+                    |(object, seen): &(_, SeenObject)| Some((DesiredObject::service_of_policy(object)?, seen.sight()));
+                enforcement.see_objects(&ours.filter_map(by_service).collect(), self.clock.now());
             }
-            Seen::Put(key, seen) if seen.ours => {
-                service(key).into_iter().for_each(|service| enforcement.see_object(service, Some(&seen.uid)));
+            Seen::Put(key, seen) => {
+                let sight = seen.ours.then(|| seen.sight());
+                service(key).into_iter().for_each(|service| enforcement.see_object(service, sight.as_ref()));
             }
             Seen::Gone(key, _) => service(key).into_iter().for_each(|service| enforcement.see_object(service, None)),
-            Seen::Listed { .. } | Seen::Put(..) => {}
+            Seen::Listed { .. } => {}
         }
     }
 

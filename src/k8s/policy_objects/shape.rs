@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::{
+        clock::Timestamp,
         identity::SpiffeId,
         policy::{IdentitySet, ObjectKind, ObjectName, WrittenFacts},
     },
@@ -157,6 +158,7 @@ pub(in crate::k8s) struct Metadata {
     uid: Box<str>,
     generation: i64,
     pub(in crate::k8s) resource_version: Box<str>,
+    creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     finalizers: Vec<String>,
     labels: Labels,
@@ -194,6 +196,8 @@ struct OwnerReference {
 struct ManagedFields {
     manager: String,
     operation: String,
+    subresource: String,
+    time: Option<Time>,
 }
 
 /// What is hashed.
@@ -303,6 +307,13 @@ impl Metadata {
         })
     }
 
+    /// Statuses apart. What nobody dates has been there for ever.
+    fn changed_at(&self) -> Timestamp {
+        let changes = self.managed_fields.iter().filter(|fields| fields.subresource.is_empty());
+        let times = changes.filter_map(|fields| fields.time.as_ref()).chain(&self.creation_timestamp);
+        Timestamp::from_seconds(times.map(|time| time.0.as_second()).max().unwrap_or_default())
+    }
+
     fn going(&self) -> Option<Box<str>> {
         self.deletion_timestamp.as_ref().map(|_since| self.finalizers.join(", ").into())
     }
@@ -311,6 +322,8 @@ impl Metadata {
         SeenObject {
             version: self.resource_version.clone(),
             uid: self.uid.clone(),
+            generation: self.generation,
+            changed_at: self.changed_at(),
             print,
             ours: self.is_ours(),
             going: self.going(),

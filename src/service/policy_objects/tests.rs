@@ -56,6 +56,8 @@ impl GatewayObjects for Willing {
         let seen = SeenObject {
             version: applied.len().to_string().into(),
             uid: "u".into(),
+            generation: 1,
+            changed_at: Timestamp::from_seconds(0),
             print: self.print(wanted),
             ours: true,
             going: None,

@@ -193,17 +193,23 @@ impl PolicyObjects {
         }
     }
 
-    /// Tells the ledger what has changed in the plan. Without a plan, and without roots, nothing is known to be wanted or not.
+    /// Tells the ledger what has changed in the plan. Without a plan nothing is known to be wanted or not; without roots neither, unless all
+    /// is to go, which takes none.
     fn want(&self, known: &mut Known, plan: Option<Arc<GatewayPlan>>, trusted: &impl Trusted) {
         let Some(plan) = plan else { return };
         known.conditions.tell(&plan, &self.metrics);
         known.plan = Some(Arc::clone(&plan));
-        let Some(trust) = trusted.now() else { return };
         let now = self.clock.boot();
-        let roots: Arc<str> = trust.bundle.to_pem().into();
-        if known.roots.as_ref() != Some(&roots) {
+        let roots: Option<Arc<str>> = trusted.now().map(|trust| trust.bundle.to_pem().into());
+        if known.roots != roots {
             known.namespaces.clear();
-            known.roots = Some(Arc::clone(&roots));
+            known.roots.clone_from(&roots);
+        }
+        if roots.is_none() && !plan.must_withdraw {
+            // what was known before was that nothing is to be anywhere
+            known.namespaces.clear();
+            self.ledger().forget_plan();
+            return;
         }
         let mut changes = Vec::new();
         for name in known.namespaces.keys().filter(|name| !plan.namespaces.contains_key(*name)) {
@@ -211,7 +217,7 @@ impl PolicyObjects {
         }
         for (name, namespace) in &plan.namespaces {
             if !known.namespaces.get(name).is_some_and(|before| Arc::ptr_eq(before, namespace)) {
-                let all = wanted(namespace, &self.trust_domain, &roots);
+                let all = roots.as_ref().map(|roots| wanted(namespace, &self.trust_domain, roots)).unwrap_or_default();
                 let printed = all.into_iter().map(|wanted| {
                     let print = self.objects.print(&wanted);
                     (wanted, print)

@@ -20,21 +20,21 @@ from chart_checks import faults, recordings
 from chart_checks.helm import Broken, provide, render
 from chart_checks.helm import documents as read
 from chart_checks.objects import of_kind
-from chart_checks.scrapes import answers, is_as_told, scraped
+from chart_checks.recordings import AGENTS
+from chart_checks.scrapes import answers, has_beginnings, is_as_told, scraped
 from run import PEERS, Failed, Step, install_go, say
 
 PROMTOOL = ("github.com/prometheus/prometheus", "v0.316.0")
-MONITORED = {"metrics": {"prometheusRule": {"enabled": True}}}
+MONITORED = {"metrics": {"prometheusRule": {"enabled": True}, "agents": {"podMonitor": {"enabled": True}}}}
 ISTIOD, PLUGGED_IN = MONITORED, {**MONITORED, "mode": "plugged-in", "policyObjects": True}
 SCOPED = {"metrics": {"prometheusRule": {"enabled": True}, "agents": {"namespaces": ["gateways"]}}}
 OWN_ROOT = {**MONITORED, "mode": "self-signed", "trustDomain": "gateways.example"}
 # where istiod signs certificates, and the pair JWT-SVIDs
 ISTIOD_JWT = {**MONITORED, "mode": "istiod", "jwtSvids": True}
 HERE = 'namespace="countersign"'
-EXPIRY = "countersign_certificate_expiry_timestamp_seconds"
-FEDERATED = "countersign_federated_bundle_expiry_timestamp_seconds"
 ALL_VALUES = (ISTIOD, ISTIOD_JWT, PLUGGED_IN, OWN_ROOT, SCOPED)
 DAY = 86400
+YEARS = 3650 * DAY
 
 
 @dataclass
@@ -50,26 +50,54 @@ class Case:
     interval: str = "1m"
 
 
+def lives(labels: str, *certificates: tuple, of: str = "countersign_certificate", after: int = 0) -> Dict[str, str]:
+    """When certificates begin and end, one after the other: begin, end, and how often each is seen after the first time; from a sample on."""
+    def series(at: int) -> str:
+        return " ".join([*([f"_x{after - 1}"] if after else []), *(f"{one[at]}x{one[2]}" for one in certificates)])
+
+    return {f"{of}_not_before_timestamp_seconds{{{labels}}}": series(0), f"{of}_expiry_timestamp_seconds{{{labels}}}": series(1)}
+
+
 # A certificate of 24 h, renewed at half once, and then not any more: it ends at 36 h. A sample each five minutes.
-RENEWED_ONCE = f"{DAY}x144 {DAY * 3 // 2}x400"
+RENEWED_ONCE = (0, DAY, 143), (DAY // 2, DAY * 3 // 2, 400)
 # The same, and at 12 h another life is configured: from then on one of an hour each half hour, the last one at 17 h.
-SHORTENED = " ".join([f"{DAY}x143", *(f"{DAY // 2 + 1800 * n}x5" for n in range(2, 12)), f"{DAY // 2 + 1800 * 12}x400"])
+HOURS = [(DAY // 2 + 1800 * n, DAY // 2 + 1800 * n + 3600, 5) for n in range(10)]
+SHORTENED = (0, DAY, 143), *HOURS, (DAY // 2 + 1800 * 10, DAY * 3 // 4, 400)
+# A certificate of 30 days that nobody renews. A sample an hour.
+OF_A_MONTH = (0, 30 * DAY, 800)
+# A root of 90 days, as cert-manager makes them: replaced when a third is left, twice. A sample an hour.
+OF_A_QUARTER = (0, 90 * DAY, 60 * 24 - 1), (60 * DAY, 150 * DAY, 60 * 24 - 1), (120 * DAY, 210 * DAY, 2400)
+
+
+def of_years(left: int) -> tuple:
+    """One of ten years that has so many days left."""
+    return left * DAY - YEARS, left * DAY, 1000
+
+
 POD = {"pod": "a"}
 RELEASE = {"namespace": "countersign"}
 OURS = {**RELEASE, **POD}
+ROOT = {"certificate": "last_root", **RELEASE}
 CASES = [
-    Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="serving",pod="a"}}': RENEWED_ONCE},
+    Case("CountersignCertificateExpiring", ISTIOD, lives('certificate="serving",pod="a"', *RENEWED_ONCE),
          quiet="27h", fires="29h", labels={"certificate": "serving", **POD}, interval="5m"),
     # one of an hour has minutes
-    Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': "3600x30 5400x30 7200x200"},
+    Case("CountersignCertificateExpiring", ISTIOD, lives('certificate="svid",pod="a"', (0, 3600, 29), (1800, 5400, 29), (3600, 7200, 200)),
          quiet="99m", fires="110m", labels={"certificate": "svid", **POD}),
-    Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': SHORTENED},
+    Case("CountersignCertificateExpiring", ISTIOD, lives('certificate="svid",pod="a"', *SHORTENED),
          quiet="16h55m", fires="17h50m", labels={"certificate": "svid", **POD}, interval="5m"),
-    Case("CountersignCertificateExpiresNow", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': SHORTENED},
+    Case("CountersignCertificateExpiresNow", ISTIOD, lives('certificate="svid",pod="a"', *SHORTENED),
          quiet="16h55m", fires="18h", labels={"certificate": "svid", **POD}, interval="5m"),
+    # one of a month, also where Prometheus has seen it for a day only, or not before it is late
+    *(Case("CountersignCertificateExpiring", ISTIOD, lives('certificate="svid",pod="a"', OF_A_MONTH, after=seen), quiet="20d2h", fires="20d6h",
+           labels={"certificate": "svid", **POD}, interval="1h") for seen in (0, 19 * 24)),
+    Case("CountersignCertificateExpiresNow", ISTIOD, lives('certificate="svid",pod="a"', OF_A_MONTH, after=27 * 24), quiet="26d", fires="27d2h",
+         labels={"certificate": "svid", **POD}, interval="1h"),
+    Case("CountersignOutputExpiring", ISTIOD, lives('output="files",pod="a"', OF_A_MONTH, of="countersign_output", after=27 * 24), quiet="26d",
+         fires="27d2h", labels={"output": "files", **POD}, interval="1h"),
     # of several identities of an agent, one
-    Case("CountersignCertificateExpiring", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': f"{DAY * 90}x600",
-                                                    f'{EXPIRY}{{certificate="svid",identity="api",pod="a"}}': RENEWED_ONCE},
+    Case("CountersignCertificateExpiring", ISTIOD, {**lives('certificate="svid",pod="a"', (0, 90 * DAY, 600)),
+                                                    **lives('certificate="svid",identity="api",pod="a"', *RENEWED_ONCE)},
          quiet="27h", fires="29h", labels={"certificate": "svid", "identity": "api", **POD}, interval="5m"),
     Case("CountersignRenewalFailing", ISTIOD,
          {'countersign_svid_renewals_total{outcome="failed",pod="a"}': "0x200",
@@ -77,16 +105,16 @@ CASES = [
           'countersign_svid_renewals_total{outcome="failed",identity="api",pod="a"}': "0x10 1+1x120",
           'countersign_svid_renewals_total{outcome="renewed",identity="api",pod="a"}': "3x200"},
          quiet="20m", fires="30m", labels={"outcome": "failed", "identity": "api", **POD}),
-    Case("CountersignOutputExpiring", ISTIOD, {'countersign_output_expiry_timestamp_seconds{output="files",pod="a"}': SHORTENED},
+    Case("CountersignOutputExpiring", ISTIOD, lives('output="files",pod="a"', *SHORTENED, of="countersign_output"),
          quiet="16h55m", fires="17h50m", labels={"output": "files", **POD}, interval="5m"),
     # those of gateways that another release is told of are none of this one's
-    Case("CountersignCertificateExpiring", SCOPED, {f'{EXPIRY}{{certificate="svid",namespace="gateways",pod="a"}}': RENEWED_ONCE,
-                                                    f'{EXPIRY}{{certificate="svid",namespace="others",pod="b"}}': RENEWED_ONCE},
+    Case("CountersignCertificateExpiring", SCOPED, {**lives('certificate="svid",namespace="gateways",pod="a"', *RENEWED_ONCE),
+                                                    **lives('certificate="svid",namespace="others",pod="b"', *RENEWED_ONCE)},
          quiet="27h", fires="29h", labels={"certificate": "svid", "namespace": "gateways", **POD}, interval="5m"),
-    Case("CountersignCertificateExpiresNow", ISTIOD, {f'{EXPIRY}{{certificate="svid",pod="a"}}': RENEWED_ONCE},
+    Case("CountersignCertificateExpiresNow", ISTIOD, lives('certificate="svid",pod="a"', *RENEWED_ONCE),
          quiet="32h", fires="33h", labels={"certificate": "svid", **POD}, interval="5m"),
     Case("CountersignOutputExpiring", ISTIOD,
-         {'countersign_output_expiry_timestamp_seconds{output="files",pod="a"}': RENEWED_ONCE},
+         lives('output="files",pod="a"', *RENEWED_ONCE, of="countersign_output"),
          quiet="27h", fires="29h", labels={"output": "files", **POD}, interval="5m"),
     Case("CountersignOutputNotVerified", ISTIOD,
          {'countersign_output_verified_timestamp_seconds{output="files",pod="a"}': "0+60x10 600x60"},
@@ -100,6 +128,12 @@ CASES = [
     Case("CountersignSecretRefused", ISTIOD, {'countersign_sds_nacks_total{pod="a"}': "0x10 1x60"}, quiet="10m", fires="17m", labels=POD),
     Case("CountersignClockSkew", ISTIOD, {'countersign_clock_skew_seconds{pod="a"}': "0x10 60x60"},
          quiet="14m", fires="17m", labels=POD),
+    # one that is gone; another one was away for a moment
+    Case("CountersignAgentMissing", ISTIOD, {f'up{{job="{AGENTS}",pod="a"}}': "1x10 0x60", f'up{{job="{AGENTS}",pod="b"}}': "1x10 0x3 1x60"},
+         quiet="19m", fires="25m", labels={"job": AGENTS, **POD}),
+    # one that starts again and again
+    Case("CountersignAgentMissing", ISTIOD, {f'up{{job="{AGENTS}",pod="a"}}': f"1x10{' 0x3 1' * 12}"},
+         quiet="19m", fires="60m", labels={"job": AGENTS, **POD}),
     Case("CountersignNoActive", ISTIOD,
          {f'countersign_active{{{HERE},pod="a"}}': "1x10 0x60", f'countersign_active{{{HERE},pod="b"}}': "0x70"},
          quiet="11m", fires="13m", labels=RELEASE),
@@ -122,42 +156,55 @@ CASES = [
           f'countersign_certificate_requests_total{{outcome="unavailable",{HERE}}}': "0x20 60+60x50"},
          quiet="22m", fires="32m", labels=RELEASE),
     # one of years
-    Case("CountersignAuthorityExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{60 * DAY}x1000",
-                                                      f'{EXPIRY}{{certificate="authority",{HERE},pod="b"}}': f"{5 * DAY}x1000"},
+    Case("CountersignAuthorityExpiring", PLUGGED_IN, {**lives(f'certificate="authority",{HERE},pod="a"', of_years(60)),
+                                                      **lives(f'certificate="authority",{HERE},pod="b"', of_years(5))},
          quiet="30d", fires="31d", labels={"certificate": "authority", **RELEASE}, interval="1h"),
     # one of 60 days, which its maker replaces when a third is left, once
     Case("CountersignAuthorityExpiring", PLUGGED_IN,
-         {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{40 * DAY}x479 {80 * DAY}x1900"},
+         lives(f'certificate="authority",{HERE},pod="a"', (-20 * DAY, 40 * DAY, 479), (20 * DAY, 80 * DAY, 1900)),
          quiet="67d", fires="69d", labels={"certificate": "authority", **RELEASE}, interval="1h"),
     # the next one signs 7 days before the end, if all is well
-    Case("CountersignAuthorityExpiring", OWN_ROOT, {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{40 * DAY}x1000"},
+    Case("CountersignAuthorityExpiring", OWN_ROOT, lives(f'certificate="authority",{HERE},pod="a"', of_years(40)),
          quiet="34d", fires="35d", labels={"certificate": "authority", **RELEASE}, interval="1h"),
     # what stands between it and the root
-    Case("CountersignAuthorityExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="intermediate",{HERE},pod="a"}}': f"{60 * DAY}x1000"},
+    Case("CountersignAuthorityExpiring", PLUGGED_IN, lives(f'certificate="intermediate",{HERE},pod="a"', of_years(60)),
          quiet="30d", fires="31d", labels={"certificate": "intermediate", **RELEASE}, interval="1h"),
     # what only the replicas see; those that are started anew make another one
-    *(Case("CountersignPairAuthorityExpiring", values, {f'{EXPIRY}{{certificate="pair_authority",{HERE},pod="a"}}': f"{60 * DAY}x1000"},
+    *(Case("CountersignPairAuthorityExpiring", values, lives(f'certificate="pair_authority",{HERE},pod="a"', of_years(60)),
            quiet="30d", fires="31d", labels={"certificate": "pair_authority", **RELEASE}, interval="1h")
       for values in (PLUGGED_IN, OWN_ROOT, ISTIOD_JWT)),
-    Case("CountersignBundleEndpointExpiring", ISTIOD, {f'{EXPIRY}{{certificate="bundle_endpoint",{HERE},pod="a"}}': f"{40 * DAY}x1000"},
+    Case("CountersignBundleEndpointExpiring", ISTIOD, lives(f'certificate="bundle_endpoint",{HERE},pod="a"', (-325 * DAY, 40 * DAY, 1000)),
          quiet="26d", fires="27d", labels={"certificate": "bundle_endpoint", **RELEASE}, interval="1h"),
     # the root of a day that is followed by another one each half day, and then by none
     *(Case("CountersignFederatedBundleExpiring", values,
-           {f'{FEDERATED}{{trust_domain="other.example",{HERE},pod="a"}}': f"{' '.join(f'{DAY + 12 * n * 3600}x11' for n in range(60))} {31 * DAY}x100"},
+           lives(f'trust_domain="other.example",{HERE},pod="a"', *((DAY // 2 * n, DAY + DAY // 2 * n, 11) for n in range(60)), (30 * DAY, 31 * DAY, 100),
+                 of="countersign_federated_bundle"),
            quiet="30d", fires="31d", labels={"trust_domain": "other.example", **RELEASE}, interval="1h") for values in (PLUGGED_IN, ISTIOD_JWT)),
     # what the one that was active before has made, and the other has renewed
-    Case("CountersignCertificateExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="istiod",{HERE},pod="a"}}': f"{DAY}x600",
-                                                       f'{EXPIRY}{{certificate="istiod",{HERE},pod="b"}}': f"_x144 {DAY * 3 // 2}x456"},
+    Case("CountersignCertificateExpiring", PLUGGED_IN, {**lives(f'certificate="istiod",{HERE},pod="a"', (0, DAY, 600)),
+                                                       **lives(f'certificate="istiod",{HERE},pod="b"', RENEWED_ONCE[1], after=144)},
          quiet="27h", fires="29h", labels={"certificate": "istiod", "namespace": "countersign"}, interval="5m"),
-    Case("CountersignCertificateExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="pair",{HERE},pod="a"}}': RENEWED_ONCE},
+    Case("CountersignCertificateExpiring", PLUGGED_IN, lives(f'certificate="pair",{HERE},pod="a"', *RENEWED_ONCE),
          quiet="27h", fires="29h", labels={"certificate": "pair", **OURS}, interval="5m"),
     # also where istiod has them
-    Case("CountersignRootExpiring", ISTIOD, {f'{EXPIRY}{{certificate="root",{HERE},pod="a"}}': f"{100 * DAY}x500"},
-         quiet="9d", fires="11d", labels={"certificate": "root", "namespace": "countersign"}, interval="1h"),
-    Case("CountersignRootExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="root",{HERE},pod="a"}}': f"{100 * DAY}x500"},
-         quiet="9d", fires="11d", labels={"certificate": "root", "namespace": "countersign"}, interval="1h"),
-    Case("CountersignRootExpiresSoon", PLUGGED_IN, {f'{EXPIRY}{{certificate="root",{HERE},pod="a"}}': f"{40 * DAY}x500"},
-         quiet="9d", fires="11d", labels={"certificate": "root", "namespace": "countersign"}, interval="1h"),
+    *(Case("CountersignRootExpiring", values, lives(f'certificate="last_root",{HERE},pod="a"', of_years(100)), quiet="9d", fires="11d", labels=ROOT,
+           interval="1h") for values in (ISTIOD, PLUGGED_IN)),
+    Case("CountersignRootExpiresSoon", PLUGGED_IN, lives(f'certificate="last_root",{HERE},pod="a"', of_years(40)), quiet="9d", fires="11d",
+         labels=ROOT, interval="1h"),
+    # short ones are replaced late
+    Case("CountersignRootExpiring", PLUGGED_IN, lives(f'certificate="last_root",{HERE},pod="a"', *OF_A_QUARTER), quiet="119d23h", fires="193d",
+         labels=ROOT, interval="1h"),
+    Case("CountersignRootExpiresSoon", PLUGGED_IN, lives(f'certificate="last_root",{HERE},pod="a"', *OF_A_QUARTER), quiet="200d", fires="202d",
+         labels=ROOT, interval="1h"),
+    # while the next one is there already, nobody has anything to do until that ends: a sample a day
+    *(Case(alert, PLUGGED_IN, {**lives(f'certificate="root",{HERE},pod="a"', (40 * DAY - YEARS, 40 * DAY, 39), (0, YEARS, 4000)),
+                               **lives(f'certificate="last_root",{HERE},pod="a"', (0, YEARS, 4000))}, quiet="39d", fires="3622d", labels=ROOT, interval="1d")
+      for alert in ("CountersignRootExpiring", "CountersignRootExpiresSoon")),
+    # the pair's own has a successor 30 days before its end, if all is well
+    Case("CountersignRootExpiring", OWN_ROOT, lives(f'certificate="last_root",{HERE},pod="a"', of_years(40)), quiet="11d", fires="13d", labels=ROOT,
+         interval="1h"),
+    Case("CountersignRootExpiresSoon", OWN_ROOT, lives(f'certificate="last_root",{HERE},pod="a"', of_years(40)), quiet="25d", fires="27d",
+         labels=ROOT, interval="1h"),
     Case("CountersignRotationRefused", OWN_ROOT, {f'countersign_rotation_refused{{authority="x509",{HERE},pod="a"}}': "0x10 1x60",
                                                   f'countersign_rotation_refused{{authority="jwt",{HERE},pod="a"}}': "0x70"},
          quiet="19m", fires="22m", labels={"authority": "x509", **RELEASE}),
@@ -219,6 +266,7 @@ FAULTS = [
     Fault("CountersignSvidRejected", ISTIOD, "of_another_domain", 10),
     Fault("CountersignSecretRefused", ISTIOD, "refused_secret", 7),
     Fault("CountersignClockSkew", ISTIOD, "clock_behind", 6),
+    Fault("CountersignAgentMissing", ISTIOD, "crashing_agent", 15),
     Fault("CountersignNoActive", ISTIOD, "hanging_active", 2),
     Fault("CountersignTwoActive", ISTIOD, "two_pairs", 3),
     Fault("CountersignReplicaMissing", ISTIOD, "hanging_active", 11),
@@ -323,6 +371,7 @@ def main() -> int:
             for pod, page in recording.rounds[-1][1].items():
                 scrapes.add(f"{name}-{pod}", page)
         is_as_told(scrapes)
+        has_beginnings(scrapes)
         queries = answers(scrapes, alerts, shown, promtool)
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")

@@ -21,7 +21,10 @@ use super::{
     readiness::Latch,
     svid_publisher::{IdentityReceiver, WorkloadIdentity},
 };
-use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::{
+    clock::{Clock, Timestamp},
+    x509::Certificate,
+};
 
 /// Where the files are. Both block: call them off the runtime.
 pub trait FileStore: Send + Sync {
@@ -101,16 +104,14 @@ struct Kept {
 struct Wanted {
     files: Arc<FileSet>,
     revision: u64,
-    serial: String,
-    not_after: Timestamp,
+    leaf: Certificate,
 }
 
 /// What was read from the files.
 #[derive(Clone)]
 struct Held {
     revision: u64,
-    serial: String,
-    not_after: Timestamp,
+    leaf: Certificate,
     verified_at: Timestamp,
 }
 
@@ -143,8 +144,8 @@ impl FileOutput {
 
     /// Brings the files to what is wanted, once. Returns when to look again.
     async fn keep(&self, kept: &mut Kept, latch: &Latch) -> Duration {
-        let Some(Wanted { files, revision, serial, not_after }) = &kept.wanted else { return VERIFY_EVERY };
-        let (files, revision, serial, not_after) = (Arc::clone(files), *revision, serial.clone(), *not_after);
+        let Some(Wanted { files, revision, leaf }) = &kept.wanted else { return VERIFY_EVERY };
+        let (files, revision, leaf) = (Arc::clone(files), *revision, leaf.clone());
         let is_new = kept.held.as_ref().is_none_or(|held| held.revision != revision);
         let store = Arc::clone(&self.store);
         let written = self.done(kept, latch, move || ensure(store.as_ref(), &files)).await;
@@ -152,13 +153,14 @@ impl FileOutput {
             Ok(is_written) => {
                 let (now, before) = (self.clock.now(), kept.held.as_ref().map(|held| held.verified_at));
                 // what has expired is the same as before, and right no more
+                let (serial, not_after) = (leaf.serial(), leaf.not_after());
                 let verified_at = if now < not_after { now } else { before.unwrap_or(not_after) };
-                self.metrics.output_verified(NAME, &serial, not_after, verified_at);
+                self.metrics.output_verified(NAME, &leaf, verified_at);
                 if is_written {
                     self.metrics.output_written(NAME, OutputOutcome::Written);
                     info!(event = "output_written", output = NAME, %serial, %not_after, put_right = !is_new);
                 }
-                kept.held = Some(Held { revision, serial, not_after, verified_at });
+                kept.held = Some(Held { revision, leaf, verified_at });
                 (kept.failures, kept.problem) = (0, None);
                 // a write may have been found wanting after the files were there, and its retry finds nothing to do
                 if is_written || is_new {
@@ -240,12 +242,10 @@ impl Kept {
         self.is_withdrawn = published.svid.is_none();
         let is_known = self.wanted.as_ref().is_some_and(|wanted| wanted.revision == published.revision);
         if let Some(svid) = published.svid.as_ref().filter(|_| !is_known) {
-            let leaf = svid.leaf();
             self.wanted = Some(Wanted {
                 files: Arc::new(FileSet::new(svid, &published.bundle)),
                 revision: published.revision,
-                serial: leaf.serial().to_string(),
-                not_after: leaf.not_after(),
+                leaf: svid.leaf().clone(),
             });
             self.failures = 0;
         }
@@ -260,7 +260,8 @@ impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.held {
             None => f.write_str("none yet")?,
-            Some(Held { serial, not_after, verified_at, .. }) => {
+            Some(Held { leaf, verified_at, .. }) => {
+                let (serial, not_after) = (leaf.serial(), leaf.not_after());
                 write!(f, "serial {serial} until {not_after}, verified at {verified_at}")?;
             }
         }

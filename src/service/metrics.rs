@@ -49,9 +49,9 @@ pub use self::{
 use super::{
     ports::AuthorityKind,
     replica_identity::ReplicaIdentityReceiver,
-    svid_publisher::{IdentityReceiver, RenewalStats},
+    svid_publisher::{IdentityReceiver, RenewalStats, WorkloadIdentity},
 };
-use crate::domain::{clock::Timestamp, leadership::Term};
+use crate::domain::{clock::Timestamp, leadership::Term, x509::Certificate};
 
 /// The metrics of a process.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ pub struct Metrics {
     root_writes: Family<ByLabel<RootWriteOutcome>, Counter>,
     root_places: Family<PlaceLabels, Gauge>,
     expiry: Family<OfCertificate, Gauge>,
+    not_before: Family<OfCertificate, Gauge>,
     outputs: Outputs,
     policies: PolicyMetrics,
     policy_objects: PolicyObjectMetrics,
@@ -146,6 +147,7 @@ impl Metrics {
             root_writes: zeroed(RootWriteOutcome::ALL),
             root_places: Family::default(),
             expiry: Family::default(),
+            not_before: Family::default(),
             outputs: Outputs::new(),
             policies: PolicyMetrics::new(),
             policy_objects: PolicyObjectMetrics::new(),
@@ -270,15 +272,18 @@ impl Metrics {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
     }
 
-    /// Shows when a certificate ends.
-    pub fn set_expiry(&self, certificate: ExpiringCertificate, not_after: Timestamp) {
-        self.expiry.get_or_create(&of(certificate)).set(not_after.seconds());
+    /// Shows from when until when a certificate is valid, or that there is none.
+    pub fn show_certificate(&self, certificate: ExpiringCertificate, shown: Option<&Certificate>) {
+        self.show_expiry(certificate, shown.map(Certificate::not_after));
+        if let Some(shown) = shown {
+            self.not_before.get_or_create(&of(certificate)).set(shown.not_before().seconds());
+        }
     }
 
-    /// The same of one that may not be there.
+    /// Shows when something ends of which no beginning is known, or that there is none.
     pub fn show_expiry(&self, certificate: ExpiringCertificate, not_after: Option<Timestamp>) {
         match not_after {
-            Some(not_after) => self.set_expiry(certificate, not_after),
+            Some(not_after) => _ = self.expiry.get_or_create(&of(certificate)).set(not_after.seconds()),
             None => self.forget_expiry(certificate),
         }
     }
@@ -286,15 +291,21 @@ impl Metrics {
     /// Shows nothing of a certificate any more: it is another replica's.
     pub fn forget_expiry(&self, certificate: ExpiringCertificate) {
         self.expiry.remove(&of(certificate));
+        self.not_before.remove(&of(certificate));
     }
 
     /// Everything in the OpenMetrics text format, as it is at `now`.
     pub fn page(&self, now: Timestamp) -> String {
         let _alone = self.page.lock().unwrap_or_else(PoisonError::into_inner);
-        self.renewals.read(|of, not_after| _ = self.expiry.get_or_create(of).set(not_after.seconds()));
+        self.renewals.read(|of, not_before, not_after| {
+            self.not_before.get_or_create(of).set(not_before.seconds());
+            self.expiry.get_or_create(of).set(not_after.seconds());
+        });
         let published = self.trust.read();
-        if let Some(root) = self.read_identity().or(published) {
-            self.set_expiry(ExpiringCertificate::Root, root);
+        if let Some(identity) = self.identity() {
+            self.show_roots(identity.bundle.roots());
+        } else if let Some(published) = published {
+            self.show_roots(&published.own.x509_authorities);
         }
         self.read_replica();
         self.citadel.read(&self.requests, |certificate| self.expiry(certificate), now);
@@ -304,21 +315,22 @@ impl Metrics {
         page
     }
 
-    /// Returns when the first of the roots that are served ends.
-    fn read_identity(&self) -> Option<Timestamp> {
+    fn identity(&self) -> Option<Arc<WorkloadIdentity>> {
         let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        let identity = identity.as_ref()?.borrow().clone()?;
-        self.trust.show_roots(identity.bundle.roots());
-        trust::first_to_end(identity.bundle.roots())
+        identity.as_ref()?.borrow().clone()
+    }
+
+    fn show_roots(&self, roots: &[Certificate]) {
+        self.trust.show_number(roots);
+        self.show_certificate(ExpiringCertificate::Root, trust::first_to_end(roots));
+        self.show_certificate(ExpiringCertificate::LastRoot, trust::last_to_end(roots));
     }
 
     fn read_replica(&self) {
         let replica = self.replica.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(identity) = replica.as_ref().and_then(|replica| replica.borrow().clone()) else { return };
-        self.set_expiry(ExpiringCertificate::Pair, identity.svid.leaf().not_after());
-        if let Some(not_after) = trust::first_to_end(identity.bundle.roots()) {
-            self.set_expiry(ExpiringCertificate::PairAuthority, not_after);
-        }
+        self.show_certificate(ExpiringCertificate::Pair, Some(identity.svid.leaf()));
+        self.show_certificate(ExpiringCertificate::PairAuthority, trust::first_to_end(identity.bundle.roots()));
     }
 
     fn expiry(&self, certificate: ExpiringCertificate) -> Option<Timestamp> {

@@ -85,8 +85,7 @@ impl SocketOutput {
         match svid.chain().verify(&held.bundle, now) {
             Ok(()) => {
                 (verified.at, verified.fault) = (Some(now), None);
-                let leaf = svid.leaf();
-                self.metrics.output_verified(NAME, &leaf.serial().to_string(), leaf.not_after(), now);
+                self.metrics.output_verified(NAME, svid.leaf(), now);
             }
             Err(error) => {
                 verified.fault = Some(error.to_string());

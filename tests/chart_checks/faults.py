@@ -12,6 +12,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
@@ -31,7 +32,9 @@ STRETCH = 60
 TTL, WATCHED = 40, 46  # seconds
 BUSY_AGENTS = 8
 OUTPUT_CHECK = 30  # seconds between two times that an output is read back
-EXPIRES = {"long": 400, "short": 20, "ending": 5}  # days
+# What certificates have left that have lived for a year.
+EXPIRES = {"long": timedelta(days=400), "short": timedelta(days=20), "ending": timedelta(days=5)}
+LIVED = timedelta(days=365)
 
 
 class Scene:
@@ -186,6 +189,23 @@ def too_many(scene: Scene) -> Recording:
     return scene.recording
 
 
+def crashing_agent(scene: Scene) -> Recording:
+    """An agent is killed, and once more when it has started again."""
+    scene.replica("pair", is_shown=False)
+    scene.agent("agent", "pair")
+    scene.ready("agent")
+    scene.watch(11)
+    scene.goes_wrong()
+    scene.end("agent")
+    scene.watch(4)
+    scene.agent("agent", "pair")
+    scene.ready("agent")
+    scene.watch(1)
+    scene.end("agent")
+    scene.watch(5)
+    return scene.recording
+
+
 def hanging_active(scene: Scene) -> Recording:
     """The active stands still, with its lock in its hand, and shows nothing any more."""
     scene.replica("replica-0")
@@ -203,35 +223,50 @@ def two_pairs(scene: Scene) -> Recording:
     return held([before], scene.seen())
 
 
+def openssl(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, cwd=folder)
+    if done.returncode != 0:
+        raise Broken(f"openssl {' '.join(arguments)}: {done.stderr}")
+
+
+def certified(folder: Path, name: str, life: str, extensions: str, *by: str) -> None:
+    """NAME.pem with NAME-key.pem, signed by a certificate and its key if not by itself, that has lived for a year."""
+    now = datetime.now(timezone.utc)
+    begin, end = (f"{at:%Y%m%d%H%M%SZ}" for at in (now - LIVED, now + EXPIRES[life]))
+    (folder / "extensions").write_text(extensions)
+    (folder / "index").write_text("")
+    # of all the commands of openssl it is `ca` that can date back, whatever its version
+    (folder / "ca.conf").write_text("[ca]\ndefault_ca=it\n[it]\ndatabase=index\nrand_serial=yes\nnew_certs_dir=.\ndefault_md=sha256\npolicy=any\n"
+                                    "[any]\norganizationName=optional\n")
+    openssl(folder, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}-key.pem")
+    openssl(folder, "req", "-new", "-key", f"{name}-key.pem", "-subj", f"/O={name}", "-out", "request")
+    signer = ["-cert", by[0], "-keyfile", by[1]] if by else ["-selfsign", "-keyfile", f"{name}-key.pem"]
+    openssl(folder, "ca", "-batch", "-notext", "-config", "ca.conf", "-in", "request", "-out", f"{name}.pem", "-extfile", "extensions", *signer,
+            "-startdate", begin, "-enddate", end)
+
+
 def root_from(folder: Path, life: str, domain: str = DOMAIN, between: str = "") -> Path:
-    """A directory with a root and an authority of so many days, as Istio's `cacerts` has them, with another one in between if that is given
-    a life of its own."""
-    made = folder / f"root-{life}{between}"
-    made.mkdir()
-    (made / "extensions").write_text(f"basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign\n"
-                                     f"subjectAltName=URI:spiffe://{domain}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=made)
-
+    """A directory with a root and an authority that have so many days left, as Istio's `cacerts` has them, with another one in between if
+    that is given a life of its own."""
+    made, place = folder / f"made-{life}{between}", folder / f"root-{life}{between}"
+    for one in (made, place):
+        one.mkdir()
+    extensions = (f"basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectAltName=URI:spiffe://{domain}\n"
+                  "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
     lives = {"root": life, **({"above": between} if between else {}), "ca": life}
-    issuer = ["-signkey", "root-key.pem"]
-    for name in lives:
-        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}-key.pem")
-        openssl("req", "-new", "-key", f"{name}-key.pem", "-subj", f"/O={name}", "-out", f"{name}.csr")
-        openssl("x509", "-req", "-in", f"{name}.csr", *issuer, "-days", str(EXPIRES[lives[name]]), "-extfile", "extensions", "-out",
-                f"{name}-cert.pem")
-        issuer = ["-CA", f"{name}-cert.pem", "-CAkey", f"{name}-key.pem", "-CAcreateserial"]
-    chain = [made / f"{name}-cert.pem" for name in reversed(lives) if name != "root"]
-    (made / "cert-chain.pem").write_text("".join(file.read_text() for file in chain))
-    for file in made.iterdir():
-        if file.name not in ("root-cert.pem", "cert-chain.pem", "ca-cert.pem", "ca-key.pem"):
-            file.unlink()
-    return made
+    issuer: List[str] = []
+    for name, own in lives.items():
+        certified(made, name, own, extensions, *issuer)
+        issuer = [f"{name}.pem", f"{name}-key.pem"]
+    for file, name in {"root": "root-cert", "ca": "ca-cert", "ca-key": "ca-key"}.items():
+        shutil.copy(made / f"{file}.pem", place / f"{name}.pem")
+    chain = [made / f"{name}.pem" for name in reversed(lives) if name != "root"]
+    (place / "cert-chain.pem").write_text("".join(file.read_text() for file in chain))
+    return place
 
 
 def near_its_end(scene: Scene) -> Recording:
-    """A plugged-in authority, and its root, of three weeks; before it another pair with one of more than a year."""
+    """A plugged-in authority, and its root, with three weeks left; before it another pair with one of more than a year."""
     scene.replica("replica", "--source=plugged-in", f"--ca-dir={root_from(scene.folder, 'long')}", data="before")
     before = scene.seen()
     scene.end("replica")
@@ -249,13 +284,12 @@ def above_at_its_end(scene: Scene) -> Recording:
 
 
 def web_certificate_at_its_end(scene: Scene) -> Recording:
-    """The bundle endpoint has a certificate of five days; before that one of more than a year."""
+    """The bundle endpoint has a certificate with five days left; before that one of more than a year."""
     def endpoint(life: str) -> List[str]:
         made = scene.folder / f"web-{life}"
-        openssl = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-addext",
-                   "subjectAltName=DNS:localhost", "-days", str(EXPIRES[life]), "-keyout", f"{made}-key.pem", "-out", f"{made}.pem"]
-        subprocess.run(openssl, check=True, capture_output=True)
-        return [f"--bundle-endpoint=127.0.0.1:{free_port()}", f"--bundle-endpoint-cert={made}.pem", f"--bundle-endpoint-key={made}-key.pem"]
+        made.mkdir()
+        certified(made, "web", life, "subjectAltName=DNS:localhost\n")
+        return [f"--bundle-endpoint=127.0.0.1:{free_port()}", f"--bundle-endpoint-cert={made}/web.pem", f"--bundle-endpoint-key={made}/web-key.pem"]
 
     scene.replica("replica", *endpoint("long"))
     before = scene.seen()
@@ -356,8 +390,9 @@ def lost_output(scene: Scene) -> Recording:
 
 
 SCENES: List[Callable[[Scene], Recording]] = [
-    lost_output, without_authority, too_many, without_istiod, of_another_domain, hanging_active, two_pairs, near_its_end, unusable_authority,
-    without_the_other, deaf_follower, above_at_its_end, web_certificate_at_its_end, other_domain_at_its_end, refused_secret,
+    lost_output, without_authority, too_many, without_istiod, of_another_domain, crashing_agent, hanging_active, two_pairs, near_its_end,
+    unusable_authority, without_the_other, deaf_follower, above_at_its_end, web_certificate_at_its_end, other_domain_at_its_end,
+    refused_secret,
 ]
 
 

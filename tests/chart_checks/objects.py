@@ -293,9 +293,13 @@ def alerts_and_queries(rendered: Dict[str, List[dict]], is_all: bool) -> None:
             unknown = set(re.findall(r"\bcountersign_[a-z_]+", text)) - shown
             if unknown:
                 raise Broken(f"{name}: {of} asks for {sorted(unknown)}, which no replica shows")
+        # as the Prometheus operator names them
+        jobs = {f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in of_kind(items, "PodMonitor")}
         for item in of_kind(items, "PrometheusRule"):
             for rule in item["spec"]["groups"][0]["rules"]:
                 alerts.add(rule["alert"])
+                for job in set(re.findall(r'\bjob="([^"]*)"', rule["expr"])) - jobs:
+                    raise Broken(f"{name}: {rule['alert']} asks for {job}, which is the job of no PodMonitor")
                 url = rule["annotations"].get("runbook_url")
                 if url and not url.endswith(f"#{rule['alert'].lower()}"):
                     raise Broken(f"{rule['alert']} leads to {url}")
@@ -315,6 +319,11 @@ def alerts_as_told(one: Set, items: List[dict]) -> None:
     rules = {rule["alert"]: rule for item in of_kind(items, "PrometheusRule") for rule in item["spec"]["groups"][0]["rules"]}
     if of_kind(items, "PrometheusRule") and not rules:
         raise Broken("there is a PrometheusRule without an alert")
+    left = {"warning": 0.33, "critical": 0.15, **told.get("lifeLeft", {})}
+    for name, share in {"CertificateExpiring": "warning", "OutputExpiring": "warning", "CertificateExpiresNow": "critical"}.items():
+        rule = rules.get(f"Countersign{name}")
+        if rule and not rule["expr"].endswith(f" < {left[share]}"):
+            raise Broken(f"{name} does not go by {left[share]} of a life: {rule['expr']}")
     for name in told.get("disabled", []):
         if name in rules:
             raise Broken(f"{name} is disabled, and there")

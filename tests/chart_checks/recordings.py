@@ -14,6 +14,7 @@ from .pair import FAULTS, NAMESPACE
 from .scrapes import samples
 
 MINUTE = 60
+AGENTS = f"{NAMESPACE}/{NAMESPACE}-agents"
 # Of a page that was there before the fault: how many minutes it is shown.
 BEFORE = 3
 SPANS = ("countersign_federated_bundle_interval_seconds", "countersign_clock_skew_seconds")
@@ -39,6 +40,10 @@ class Recording:
                     # one that was away for a while
                     one += ["_"] * (at - len(one)) + [self._stretched(name, value, begin)]
         count = len(self.rounds)
+        # what Prometheus itself says of agents, which are its targets by the chart's PodMonitor: whether they answer
+        for pod in {pod for _, pages in self.rounds for pod in pages if pod.startswith("agent")}:
+            answered = [str(int(pod in pages)) for _, pages in self.rounds]
+            values[f'up{{job="{AGENTS}",namespace="{NAMESPACE}",pod="{pod}"}}'] = answered
         return [{"series": name, "values": " ".join(one) + (f" {one[-1]}x{minutes}" if len(one) == count else " stale")}
                 for name, one in values.items()]
 

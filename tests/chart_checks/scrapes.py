@@ -188,6 +188,18 @@ def is_as_told(scrapes: Scrapes) -> None:
                 raise Broken(f"docs/metrics.md does not tell of {label}={value!r} of {name}")
 
 
+def has_beginnings(scrapes: Scrapes) -> None:
+    """Whatever docs/metrics.md tells the beginning of has it beside its end: of others no share of a life can be told, nor an alert fire."""
+    told = told_of()
+    for series in scrapes.series:
+        beginning = series.replace("_expiry_timestamp_seconds{", "_not_before_timestamp_seconds{")
+        name, labels = beginning.split("{")
+        certificate = re.search(r'certificate="(\w+)"', labels)
+        is_told = name in told and (certificate is None or certificate[1] in told[name]["certificate"])
+        if is_told and beginning not in scrapes.series:
+            raise Broken(f"{series} is there, and {beginning} is not")
+
+
 def names_in(query: str) -> Set[str]:
     return set(re.findall(r"\b(?:countersign|citadel)_\w+", query))
 

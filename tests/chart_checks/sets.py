@@ -16,6 +16,7 @@ MONITORED = {
     "grafanaDashboard": {"enabled": True},
 }
 ALERTED = {"enabled": True, "additionalRuleLabels": {"team": "edge"}, "disabled": ["CountersignClockSkew", "CountersignTwoActive"],
+           "lifeLeft": {"warning": 0.4, "critical": 0.2},
            "overrides": {"CountersignReplicaMissing": {"for": "1h"}, "CountersignNoActive": {"for": "2m", "severity": "page"},
                          "CountersignIstiodLimited": {"severity": "info"}}}
 
@@ -173,6 +174,7 @@ REFUSED: List[Tuple[dict, str]] = [
     ({"metrics": {"agents": {"namespaces": ["Gateways"]}}}, "/metrics/agents/namespaces/0"),
     ({"serviceAccount": {"name": "Ours"}}, "/serviceAccount/name"),
     ({"metrics": {"prometheusRule": {"disabled": ["CountersignNobodyActive"]}}}, "/metrics/prometheusRule/disabled/0"),
+    ({"metrics": {"prometheusRule": {"lifeLeft": {"warning": 0.6}}}}, "/metrics/prometheusRule/lifeLeft/warning"),
     ({"metrics": {"prometheusRule": {"overrides": {"NoActive": {"for": "1m"}}}}}, "NoActive"),
     ({"metrics": {"prometheusRule": {"overrides": {"CountersignNoActive": {"for": "soon"}}}}}, "/CountersignNoActive/for"),
     ({"metrics": {"prometheusRule": {"overrides": {"CountersignNoActive": {"expr": "1"}}}}}, "expr"),

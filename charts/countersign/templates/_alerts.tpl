@@ -1,7 +1,6 @@
 {{/*
-The alerts, as a list. How long a certificate lives is no metric: it is the most that has been left, in a window up to now, of the very one
-that is there. Those before it end at other times and don't count, however long they lived. So what is left is compared with a share of
-that. Of a certificate that lives longer than the window the share is of the window and what is left.
+The alerts, as a list. What is left of a certificate is compared with a share of its life, from NotBefore to NotAfter; of what others replace
+also with a number of days: a fifth of ten years is no news.
 
 What the active alone shows is another pod's after a change of the active, for a moment of both: of those certificates the latest counts.
 
@@ -15,37 +14,42 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
 {{- $followed = printf "namespace=~%q" (append . $.Release.Namespace | uniq | join "|") -}}
 {{- end -}}
 {{- $and := empty $followed | ternary "" (printf ",%s" $followed) -}}
-{{- $expiry := "countersign_certificate_expiry_timestamp_seconds" -}}
-{{- $ofActive := printf "max by (namespace, certificate) (%s{certificate=%%q,%s}@)" $expiry $here -}}
-{{- $ends := printf "(%s{certificate=~\"svid|serving|pair\"%s}@ or %s)" $expiry $and (printf $ofActive "istiod") -}}
-{{- $left := include "countersign.alerts.left" $ends -}}
-{{- $life := include "countersign.alerts.life" (dict "ends" $ends "window" "2d:5m") -}}
-{{- $outputEnds := printf "countersign_output_expiry_timestamp_seconds{%s}@" $followed -}}
-{{- $outputLeft := include "countersign.alerts.left" $outputEnds -}}
-{{- $outputLife := include "countersign.alerts.life" (dict "ends" $outputEnds "window" "2d:5m") -}}
-{{- $authorityEnds := printf "max by (namespace, certificate) (%s{certificate=~\"authority|intermediate\",%s}@)" $expiry $here -}}
-{{- $authorityLeft := include "countersign.alerts.left" $authorityEnds -}}
-{{- $authorityDue := include "countersign.alerts.due" (dict "ends" $authorityEnds "days" 30) -}}
-{{- $endpointDue := include "countersign.alerts.due" (dict "ends" (printf $ofActive "bundle_endpoint") "days" 14) -}}
-{{- $federatedEnds := printf "max by (namespace, trust_domain) (countersign_federated_bundle_expiry_timestamp_seconds{%s}@)" $here -}}
-{{- $federatedDue := include "countersign.alerts.due" (dict "ends" $federatedEnds "days" 14) -}}
-{{- $rootLeft := include "countersign.alerts.left" (printf $ofActive "root") -}}
+{{- $ofReplicas := printf "certificate=~%%q,%s" $here -}}
+{{- $life := list "countersign_certificate_expiry_timestamp_seconds" "countersign_certificate_not_before_timestamp_seconds" -}}
+{{- $outputLife := list "countersign_output_expiry_timestamp_seconds" "countersign_output_not_before_timestamp_seconds" -}}
+{{- $federatedLife := list "countersign_federated_bundle_expiry_timestamp_seconds" "countersign_federated_bundle_not_before_timestamp_seconds" -}}
+{{- $own := include "countersign.alerts.share" (dict "life" $life "of" (printf "certificate=~\"svid|serving|pair\"%s" $and)) -}}
+{{- $istiods := include "countersign.alerts.share" (dict "life" $life "of" (printf $ofReplicas "istiod")) -}}
+{{- $share := printf "(%s or max by (namespace, certificate) (%s))" $own $istiods -}}
+{{- $outputShare := include "countersign.alerts.share" (dict "life" $outputLife "of" $followed) -}}
+{{- $authorities := dict "life" $life "of" (printf $ofReplicas "authority|intermediate") "by" "certificate" -}}
+{{- $authorityLeft := include "countersign.alerts.left" $authorities -}}
+{{- $authorityDue := include "countersign.alerts.due" (merge (dict "days" 30 "share" 0.2) $authorities) -}}
+{{- $pairAuthorityLeft := include "countersign.alerts.left" (dict "life" $life "of" (printf $ofReplicas "pair_authority") "by" "certificate") -}}
+{{- $endpointDue := include "countersign.alerts.due" (dict "life" $life "of" (printf $ofReplicas "bundle_endpoint") "by" "certificate" "days" 14 "share" 0.2) -}}
+{{- $federatedDue := include "countersign.alerts.due" (dict "life" $federatedLife "of" $here "by" "trust_domain" "days" 14 "share" 0.2) -}}
+{{- $roots := dict "life" $life "of" (printf $ofReplicas "last_root") "by" "certificate" -}}
+{{- /* the next one of the pair's own is there 30 days before the end */}}
+{{- $rootDays := eq .Values.mode "self-signed" | ternary (list 28 14) (list 90 30) -}}
+{{- $rootDue := include "countersign.alerts.due" (merge (dict "days" (first $rootDays) "share" 0.2) $roots) -}}
+{{- $rootDueNow := include "countersign.alerts.due" (merge (dict "days" (last $rootDays) "share" 0.1) $roots) -}}
+{{- $lifeLeft := .Values.metrics.prometheusRule.lifeLeft -}}
 {{- $hasAuthority := ne .Values.mode "istiod" -}}
 - alert: CountersignCertificateExpiring
-  expr: {{ printf "%s < 0.33 * %s" $left $life | quote }}
+  expr: {{ printf "%s < %v" $share $lifeLeft.warning | quote }}
   for: 5m
   severity: warning
-  summary: "Less than a third of the life of a certificate is left, and it has not been renewed"
+  summary: "Less than {{ round (mulf 100 $lifeLeft.warning) 0 }} % of the life of a certificate is left, and it has not been renewed"
 - alert: CountersignCertificateExpiresNow
-  expr: {{ printf "%s < 0.15 * %s" $left $life | quote }}
+  expr: {{ printf "%s < %v" $share $lifeLeft.critical | quote }}
   for: 1m
   severity: critical
-  summary: "Less than 15 % of the life of a certificate is left, and it has not been renewed"
+  summary: "Less than {{ round (mulf 100 $lifeLeft.critical) 0 }} % of the life of a certificate is left, and it has not been renewed"
 - alert: CountersignOutputExpiring
-  expr: {{ printf "%s < 0.33 * %s" $outputLeft $outputLife | quote }}
+  expr: {{ printf "%s < %v" $outputShare $lifeLeft.warning | quote }}
   for: 5m
   severity: warning
-  summary: "Less than a third of the life of what a socket, a folder or a Secret holds is left"
+  summary: "Less than {{ round (mulf 100 $lifeLeft.warning) 0 }} % of the life of what a socket, a folder or a Secret holds is left"
 - alert: CountersignOutputNotVerified
   expr: {{ printf "time() - countersign_output_verified_timestamp_seconds{%s} > 300" $followed | quote }}
   for: 5m
@@ -71,6 +75,14 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 5m
   severity: warning
   summary: "The newest SVID is not valid yet by the clock of its host"
+{{- if .Values.metrics.agents.podMonitor.enabled }}
+# one that starts again and again is there for a moment of each time
+- alert: CountersignAgentMissing
+  expr: {{ printf "avg_over_time(up{job=\"%s/%s-agents\"}[10m]) < 0.5" .Release.Namespace (include "countersign.fullname" .) | quote }}
+  for: 5m
+  severity: warning
+  summary: "An agent does not answer, or starts again and again: nobody renews what its gateway has"
+{{- end }}
 - alert: CountersignNoActive
   expr: {{ printf "(max by (namespace) (countersign_active{%s}) or %s) < 1" $here $none | quote }}
   for: 1m
@@ -92,20 +104,20 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   severity: warning
   summary: "More than one of twenty requests for certificates fails without being at fault itself"
 - alert: CountersignRootExpiring
-  expr: {{ printf "%s < 90 * 86400" $rootLeft | quote }}
+  expr: {{ $rootDue | quote }}
   for: 1h
   severity: warning
-  summary: "A root of the trust bundle expires within 90 days"
+  summary: "The last root of the trust bundle comes to its end, and no other one is known"
 - alert: CountersignRootExpiresSoon
-  expr: {{ printf "%s < 30 * 86400" $rootLeft | quote }}
+  expr: {{ $rootDueNow | quote }}
   for: 1h
   severity: critical
-  summary: "A root of the trust bundle expires within 30 days"
+  summary: "The last root of the trust bundle ends soon, and no other one is known"
 - alert: CountersignBundleEndpointExpiring
   expr: {{ $endpointDue | quote }}
   for: 1h
   severity: warning
-  summary: "The certificate of the bundle endpoint ends within 14 days, and nobody has replaced it"
+  summary: "The certificate of the bundle endpoint comes to its end, and nobody has replaced it"
 {{- if $hasAuthority }}
 - alert: CountersignAuthorityExpiring
 {{- if eq .Values.mode "self-signed" }}
@@ -116,14 +128,14 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
 {{- else }}
   expr: {{ $authorityDue | quote }}
   severity: warning
-  summary: "An authority ends within 30 days, and nobody has replaced it"
+  summary: "An authority comes to its end, and nobody has replaced it"
 {{- end }}
   for: 1h
 {{- end }}
 {{- if or $hasAuthority .Values.jwtSvids }}
 - alert: CountersignPairAuthorityExpiring
   # the first claim of a term within those days makes another one
-  expr: {{ printf "%s < 30 * 86400" (include "countersign.alerts.left" (printf $ofActive "pair_authority")) | quote }}
+  expr: {{ printf "%s < 30 * 86400" $pairAuthorityLeft | quote }}
   for: 1h
   severity: warning
   summary: "What replicas know each other by ends within 30 days, and none has been started anew since"
@@ -151,7 +163,7 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   expr: {{ $federatedDue | quote }}
   for: 1h
   severity: warning
-  summary: "The last root of another trust domain ends within 14 days, and no other one is known"
+  summary: "The last root of another trust domain comes to its end, and no other one is known"
 {{- end }}
 {{- if $hasAuthority }}
 - alert: CountersignRootsNotDistributed
@@ -196,19 +208,17 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   summary: "Somebody else's BackendTLSPolicy is for a Service that needs one of ours"
 {{- end }}
 {{- end -}}
-{{/* What is left until the times of a query, in which `@` stands for when it is asked. */}}
-{{- define "countersign.alerts.left" -}}
-({{ replace "@" "" . }} - time())
+{{/* The share that is left of a `life`, two families of when it ends and begins, of the series that `of` picks. */}}
+{{- define "countersign.alerts.share" -}}
+{{- printf "(%[1]s{%[3]s} - time()) / (%[1]s{%[3]s} - %[2]s{%[3]s})" (first .life) (last .life) .of -}}
 {{- end -}}
 
-{{/* Less than so many `days` are left, of what somebody else replaces. One that has been replaced within the window lives for as short as
-that: of such a life a fifth. */}}
-{{- define "countersign.alerts.due" -}}
-{{- $left := include "countersign.alerts.left" .ends -}}
-{{- $life := include "countersign.alerts.life" (dict "ends" .ends "window" "60d:12h") -}}
-{{ $left }} < {{ .days }} * 86400 unless ({{ $left }} >= 0.2 * {{ $life }} and changes(({{ replace "@" "" .ends }})[60d:12h]) > 0)
+{{/* What is left of it in seconds, for each label `by`. */}}
+{{- define "countersign.alerts.left" -}}
+{{- printf "max by (namespace, %s) (%s{%s} - time())" .by (first .life) .of -}}
 {{- end -}}
-{{/* The most that has been left in a `window` of what ends at the times that query `ends` gives now. */}}
-{{- define "countersign.alerts.life" -}}
-max_over_time((({{ replace "@" "" .ends }} == {{ replace "@" " @ end()" .ends }}) - time())[{{ .window }}])
+
+{{/* Less than a `share` of it and less than so many `days` are left. */}}
+{{- define "countersign.alerts.due" -}}
+max by (namespace, {{ .by }}) ({{ include "countersign.alerts.share" . }}) < {{ .share }} and {{ include "countersign.alerts.left" . }} < {{ .days }} * 86400
 {{- end -}}

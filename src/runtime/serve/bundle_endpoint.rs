@@ -162,9 +162,7 @@ async fn follow(
 fn show_expiry(metrics: &Metrics, used: &EndpointContents) {
     // it has been loaded, so it can be read
     let leaf = CertificateDer::from_pem_slice(&used.certificate).ok().and_then(|leaf| X509::from_der(&leaf).ok());
-    if let Some(leaf) = leaf {
-        metrics.set_expiry(ExpiringCertificate::BundleEndpoint, leaf.not_after());
-    }
+    metrics.show_certificate(ExpiringCertificate::BundleEndpoint, leaf.as_ref());
 }
 
 /// What is there now if it is something else, and two reads agree on it.

@@ -11,10 +11,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
-    domain::{
-        leadership::{Role, Term},
-        x509::Certificate,
-    },
+    domain::leadership::{Role, Term},
     grpc::pair_client::PairClient,
     service::{
         leadership::Standing,
@@ -134,12 +131,11 @@ impl Health {
 /// Of what signs in `session`.
 pub(super) fn show_expiry(session: &SigningSession, metrics: &Metrics) {
     let (authority, jwt_signer) = (session.authority(), session.jwt_signer());
-    metrics.show_expiry(
-        ExpiringCertificate::Authority,
-        authority.as_ref().map(|authority| authority.certificate().not_after()),
-    );
+    metrics
+        .show_certificate(ExpiringCertificate::Authority, authority.as_ref().map(|authority| authority.certificate()));
     let chain = authority.as_ref().map(|authority| authority.chain()).unwrap_or_default();
-    metrics.show_expiry(ExpiringCertificate::Intermediate, chain.iter().skip(1).map(Certificate::not_after).min());
+    let first_to_end = chain.iter().skip(1).min_by_key(|certificate| certificate.not_after());
+    metrics.show_certificate(ExpiringCertificate::Intermediate, first_to_end);
     metrics.show_expiry(ExpiringCertificate::JwtKey, jwt_signer.map(|signer| signer.not_after()));
 }
 
@@ -202,7 +198,7 @@ mod tests {
         serve.send_replace(Some(some_config()));
         wait_for("ready", || readiness.report().is_ready()).await;
         assert!(metrics.encode().contains("countersign_active 1"));
-        metrics.set_expiry(ExpiringCertificate::Authority, Timestamp::from_seconds(9));
+        metrics.show_expiry(ExpiringCertificate::Authority, Some(Timestamp::from_seconds(9)));
 
         stand.send_replace(Standing { role: Role::Standby, term: None, trouble: None });
         wait_for("not ready", || says("signing: not ready (standby, and no replica is active")).await;

@@ -243,11 +243,10 @@ impl KeptCertificate {
         // one that has expired is still ours, and right no more
         let Some(leaf) = leaf.filter(|leaf| now < leaf.not_after()) else { return };
         if self.holder == Holder::Gateway {
-            let serial = leaf.serial().to_string();
-            self.metrics.output_verified(&self.name, &serial, leaf.not_after(), now);
-            known.verified = Some((serial, now));
+            self.metrics.output_verified(&self.name, &leaf, now);
+            known.verified = Some((leaf.serial().to_string(), now));
         } else {
-            self.metrics.set_expiry(ExpiringCertificate::Istiod, leaf.not_after());
+            self.metrics.show_certificate(ExpiringCertificate::Istiod, Some(&leaf));
         }
     }
 

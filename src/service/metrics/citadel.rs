@@ -107,8 +107,8 @@ mod tests {
             metrics.request_ended(*outcome);
         }
         metrics.request_ended(RequestOutcome::Issued);
-        metrics.set_expiry(ExpiringCertificate::Root, Timestamp::from_seconds(500));
-        metrics.set_expiry(ExpiringCertificate::Authority, Timestamp::from_seconds(300));
+        metrics.show_expiry(ExpiringCertificate::Root, Some(Timestamp::from_seconds(500)));
+        metrics.show_expiry(ExpiringCertificate::Authority, Some(Timestamp::from_seconds(300)));
         let page = metrics.page(Timestamp::from_seconds(100));
         for line in [
             "# TYPE citadel_server_csr_count unknown".to_owned(),

@@ -176,6 +176,8 @@ label_values! {
         Svid = "svid",
         /// The first root of the trust bundle to expire.
         Root = "root",
+        /// The last one to expire.
+        LastRoot = "last_root",
         /// What the active signs with.
         Authority = "authority",
         /// The root that is published to sign after that.

@@ -72,6 +72,19 @@ const EVERYBODY: &[Process] = &[Active, Standby, BeforeIstiod, Agent];
 
 const OUTPUT: LabelValues = Text("its name: `socket`, `files`, or a Secret as `NAMESPACE/NAME`");
 const RENEWED: LabelValues = OneOf(&["svid", "serving"]);
+/// Of a key nothing tells since when there is one.
+const BEGUN: LabelValues = OneOf(&[
+    "svid",
+    "root",
+    "last_root",
+    "authority",
+    "intermediate",
+    "serving",
+    "pair",
+    "pair_authority",
+    "bundle_endpoint",
+    "istiod",
+]);
 const IDENTITY: LabelValues = Text("the hint of an identity beside an agent's first one, which has no such label");
 const PARTNER: LabelValues = Text("another trust domain");
 const OBJECT_KINDS: LabelValues = OneOf(&["ConfigMap", "Secret", "BackendTLSPolicy"]);
@@ -134,11 +147,11 @@ names! {
         "1 while an address of istiod can be reached, else 0";
 
     CertificateExpiry: Gauge "countersign_certificate_expiry_timestamp_seconds" { certificate: OneOf(ExpiringCertificate::TEXTS), identity: IDENTITY } EVERYBODY,
-        "NotAfter of the certificates that this process depends on, as Unix time; of `root` and `intermediate` the first to expire; of `authority`, `intermediate`, `jwt_key`, those that are `prepared`, and `istiod` on the active alone; an `svid` or `serving` that has expired stays until there is another one";
-    CertificateNotBefore: Gauge "countersign_certificate_not_before_timestamp_seconds" { certificate: RENEWED, identity: IDENTITY } EVERYBODY,
-        "NotBefore of the certificates that this process has of an authority, as Unix time";
+        "NotAfter of the certificates that this process depends on, as Unix time; of `root` and `intermediate` the first to expire, of `last_root` the last; of `authority`, `intermediate`, `jwt_key`, those that are `prepared`, and `istiod` on the active alone; an `svid` or `serving` that has expired stays until there is another one";
+    CertificateNotBefore: Gauge "countersign_certificate_not_before_timestamp_seconds" { certificate: BEGUN, identity: IDENTITY } EVERYBODY,
+        "NotBefore of the same certificates, as Unix time: what is left of one, divided by the time between both, is the share of its life that is left";
     CertificateRenewal: Gauge "countersign_certificate_renewal_timestamp_seconds" { certificate: RENEWED, identity: IDENTITY } EVERYBODY,
-        "When such a certificate is to be renewed, or that is to be tried again, as Unix time";
+        "When a certificate that this process has of an authority is to be renewed, or that is to be tried again, as Unix time";
     SvidRenewals: Counter "countersign_svid_renewals" { outcome: OneOf(RenewalOutcome::TEXTS), identity: IDENTITY } EVERYBODY,
         "Renewals of the own SVID by outcome";
     SvidRejections: Counter "countersign_svid_rejections" {} EVERYBODY,
@@ -152,6 +165,8 @@ names! {
         "Commands and signals after a change of the files by outcome";
     OutputExpiry: Gauge "countersign_output_expiry_timestamp_seconds" { output: OUTPUT } EVERYBODY,
         "NotAfter of the SVID that an output holds, as Unix time";
+    OutputNotBefore: Gauge "countersign_output_not_before_timestamp_seconds" { output: OUTPUT } EVERYBODY,
+        "NotBefore of that SVID, as Unix time";
     OutputVerified: Gauge "countersign_output_verified_timestamp_seconds" { output: OUTPUT } EVERYBODY,
         "When an output was last verified and found to hold the SVID that it should, as Unix time";
     OutputSvid: Gauge "countersign_output_svid" { output: OUTPUT, serial: Text("the serial number in hex, one for each output") } EVERYBODY,
@@ -189,6 +204,8 @@ names! {
         "Sequence of another trust domain's bundle that is passed on; nothing if its maker does not count";
     FederatedBundleExpiry: Gauge "countersign_federated_bundle_expiry_timestamp_seconds" { trust_domain: PARTNER } &[Active, Standby, Agent],
         "NotAfter of the last of another trust domain's roots to expire, as Unix time: from then on nobody of it is believed";
+    FederatedBundleNotBefore: Gauge "countersign_federated_bundle_not_before_timestamp_seconds" { trust_domain: PARTNER } &[Active, Standby, Agent],
+        "NotBefore of that root, as Unix time";
     FederatedRootExpiry: Gauge "countersign_federated_root_expiry_timestamp_seconds" { trust_domain: PARTNER } &[Active, Standby, Agent],
         "NotAfter of the first of another trust domain's roots to expire, as Unix time";
 

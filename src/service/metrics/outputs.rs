@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 
 use super::{ByLabel, ByName, Metrics, NoticeOutcome, OutputOutcome, zeroed};
-use crate::domain::clock::Timestamp;
+use crate::domain::{clock::Timestamp, x509::Certificate};
 
 /// Families by output: `socket`, `files`, or a Secret as `NAMESPACE/NAME`.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(super) struct Outputs {
     pub(super) writes: Family<WriteLabels, Counter>,
     pub(super) notices: Family<ByLabel<NoticeOutcome>, Counter>,
     pub(super) expiry: Family<ByName, Gauge>,
+    pub(super) not_before: Family<ByName, Gauge>,
     pub(super) verified: Family<ByName, Gauge>,
     pub(super) held: Family<[(&'static str, String); 2], Gauge>,
     /// The serial number that is shown of each output: only one is.
@@ -33,8 +34,8 @@ pub(super) struct WriteLabels {
 
 impl Outputs {
     pub(super) fn new() -> Self {
-        let (writes, expiry, verified, held, serials) = Default::default();
-        Self { writes, notices: zeroed(NoticeOutcome::ALL), expiry, verified, held, serials }
+        let (writes, expiry, not_before, verified, held, serials) = Default::default();
+        Self { writes, notices: zeroed(NoticeOutcome::ALL), expiry, not_before, verified, held, serials }
     }
 
     /// Shows this serial number of an output in place of the one before.
@@ -65,11 +66,12 @@ impl Metrics {
         self.outputs.writes.get_or_create(&WriteLabels { output: output.to_owned(), outcome }).inc();
     }
 
-    /// Shows that an output was verified at `now`, which SVID it holds, and until when that is valid.
-    pub fn output_verified(&self, output: &str, serial: &str, not_after: Timestamp, now: Timestamp) {
-        self.outputs.show_serial(output, Some(serial));
+    /// Shows that an output was verified at `now`, which SVID it holds, and from when until when that is valid.
+    pub fn output_verified(&self, output: &str, svid: &Certificate, now: Timestamp) {
+        self.outputs.show_serial(output, Some(&svid.serial().to_string()));
         let labels = [("output", output.to_owned())];
-        self.outputs.expiry.get_or_create(&labels).set(not_after.seconds());
+        self.outputs.expiry.get_or_create(&labels).set(svid.not_after().seconds());
+        self.outputs.not_before.get_or_create(&labels).set(svid.not_before().seconds());
         self.outputs.verified.get_or_create(&labels).set(now.seconds());
     }
 
@@ -77,6 +79,7 @@ impl Metrics {
     pub fn forget_output(&self, output: &str) {
         let labels = [("output", output.to_owned())];
         self.outputs.expiry.remove(&labels);
+        self.outputs.not_before.remove(&labels);
         self.outputs.verified.remove(&labels);
         self.outputs.show_serial(output, None);
     }
@@ -90,6 +93,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::authority::testing::authority;
 
     #[test]
     fn shows_what_an_output_holds_until_it_is_forgotten() {
@@ -97,20 +101,23 @@ mod tests {
         metrics.output_begins("files");
         metrics.output_written("files", OutputOutcome::Written);
         metrics.output_notified(NoticeOutcome::Failed);
-        metrics.output_verified("files", "1f", Timestamp::from_seconds(8), Timestamp::from_seconds(4));
-        metrics.output_verified("files", "2f", Timestamp::from_seconds(9), Timestamp::from_seconds(5));
+        let [before, held] = [authority(), authority()].map(|authority| authority.certificate().clone());
+        metrics.output_verified("files", &before, Timestamp::from_seconds(4));
+        metrics.output_verified("files", &held, Timestamp::from_seconds(5));
         let page = metrics.encode();
+        let (serial, begin, end) = (held.serial(), held.not_before().seconds(), held.not_after().seconds());
         for line in [
-            "countersign_output_writes_total{output=\"files\",outcome=\"written\"} 1",
-            "countersign_output_writes_total{output=\"files\",outcome=\"failed\"} 0",
-            "countersign_output_notices_total{outcome=\"failed\"} 1",
-            "countersign_output_expiry_timestamp_seconds{output=\"files\"} 9",
-            "countersign_output_verified_timestamp_seconds{output=\"files\"} 5",
-            "countersign_output_svid{output=\"files\",serial=\"2f\"} 1",
+            "countersign_output_writes_total{output=\"files\",outcome=\"written\"} 1".to_owned(),
+            "countersign_output_writes_total{output=\"files\",outcome=\"failed\"} 0".to_owned(),
+            "countersign_output_notices_total{outcome=\"failed\"} 1".to_owned(),
+            format!("countersign_output_expiry_timestamp_seconds{{output=\"files\"}} {end}"),
+            format!("countersign_output_not_before_timestamp_seconds{{output=\"files\"}} {begin}"),
+            "countersign_output_verified_timestamp_seconds{output=\"files\"} 5".to_owned(),
+            format!("countersign_output_svid{{output=\"files\",serial=\"{serial}\"}} 1"),
         ] {
-            assert!(page.contains(line), "{line} is not in\n{page}");
+            assert!(page.contains(&line), "{line} is not in\n{page}");
         }
-        assert!(!page.contains("1f"), "{page}");
+        assert!(!page.contains(&before.serial().to_string()), "{page}");
         metrics.forget_output("files");
         assert!(!metrics.encode().contains("output_svid{"));
         assert!(!metrics.encode().contains("timestamp_seconds{output="));

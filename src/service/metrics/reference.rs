@@ -31,6 +31,9 @@ istiod, counts have no `_total`; OpenMetrics calls their type unknown. Each repl
 them up. A certificate's end as a time is better than as what is left, which is right only when it is read.
 ";
 
+/// What Prometheus itself says of each target.
+const TARGET: &str = "up";
+
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/countersign/");
 
 fn chart(file: &str) -> String {
@@ -56,7 +59,7 @@ fn family(name: &str) -> &str {
 fn named_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     words
-        .filter(|word| word.starts_with("countersign_") || word.starts_with("citadel_"))
+        .filter(|word| word.starts_with("countersign_") || word.starts_with("citadel_") || *word == TARGET)
         .map(|word| family(word).to_owned())
         .collect()
 }
@@ -152,7 +155,8 @@ fn the_page_is_current() {
 
 #[test]
 fn alerts_and_panels_ask_for_what_there_is() {
-    let there: BTreeSet<_> = MetricName::ALL.iter().map(|name| queried(&name.described())).collect();
+    let families = MetricName::ALL.iter().map(|name| queried(&name.described()));
+    let there: BTreeSet<_> = families.chain([TARGET.to_owned()]).collect();
     for (user, names) in named_by_alerts().into_iter().chain(named_by_panels()) {
         assert!(!names.is_empty(), "{user} asks for nothing that is found");
         let unknown: Vec<_> = names.difference(&there).collect();

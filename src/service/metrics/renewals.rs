@@ -14,7 +14,6 @@ pub(super) struct RenewalMetrics {
     pub(super) renewals: Family<(ByLabel<RenewalOutcome>, OfIdentity), Counter>,
     pub(super) rejections: Counter,
     pub(super) skew: Gauge<u64, AtomicU64>,
-    pub(super) not_before: Family<OfCertificate, Gauge>,
     pub(super) due: Family<OfCertificate, Gauge>,
     followed: Mutex<Vec<(OfCertificate, Arc<RenewalStats>)>>,
 }
@@ -26,8 +25,8 @@ pub(super) type OfIdentity = Vec<(&'static str, String)>;
 
 impl RenewalMetrics {
     pub(super) fn new() -> Self {
-        let (renewals, rejections, skew, not_before, due, followed) = Default::default();
-        let metrics = Self { renewals, rejections, skew, not_before, due, followed };
+        let (renewals, rejections, skew, due, followed) = Default::default();
+        let metrics = Self { renewals, rejections, skew, due, followed };
         metrics.begin(&Vec::new());
         metrics
     }
@@ -38,18 +37,17 @@ impl RenewalMetrics {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner).push((of, stats));
     }
 
-    /// Takes over what the publishers have counted, and shows when each certificate ends.
-    pub(super) fn read(&self, show_expiry: impl Fn(&OfCertificate, Timestamp)) {
+    /// Takes over what the publishers have counted, and shows from when until when each certificate is valid.
+    pub(super) fn read(&self, show: impl Fn(&OfCertificate, Timestamp, Timestamp)) {
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         for (of, stats) in followed.iter() {
             // one that has ended without a successor goes on being shown
             if stats.not_after_seconds() > 0 {
-                show_expiry(of, Timestamp::from_seconds(stats.not_after_seconds()));
+                let [not_before, not_after] = [stats.not_before_seconds(), stats.not_after_seconds()];
+                show(of, Timestamp::from_seconds(not_before), Timestamp::from_seconds(not_after));
             }
-            for (family, at) in [(&self.not_before, stats.not_before_seconds()), (&self.due, stats.due_seconds())] {
-                if at > 0 {
-                    family.get_or_create(of).set(at);
-                }
+            if stats.due_seconds() > 0 {
+                self.due.get_or_create(of).set(stats.due_seconds());
             }
         }
         let svids = || followed.iter().filter(|(([(_, certificate)], _), _)| *certificate == ExpiringCertificate::Svid);

@@ -33,7 +33,7 @@ fn counts_and_shows() {
     let stats = Arc::<RenewalStats>::default();
     metrics.follow(ExpiringCertificate::Svid, Arc::clone(&stats));
     metrics.set_role(true, Term::new(7));
-    metrics.set_expiry(ExpiringCertificate::Svid, Timestamp::from_seconds(1_800_000_000));
+    metrics.show_expiry(ExpiringCertificate::Svid, Some(Timestamp::from_seconds(1_800_000_000)));
     for expected in [
         "countersign_certificate_requests_total{outcome=\"issued\"} 2",
         "countersign_forwarded_requests_total{outcome=\"failed\"} 1",

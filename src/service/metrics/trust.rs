@@ -6,7 +6,7 @@ use prometheus_client::metrics::{family::Family, gauge::Gauge};
 
 use super::{ByLabel, ByName, Metrics, Unlabelled, label_values::FollowerState};
 use crate::{
-    domain::{clock::Timestamp, x509::Certificate},
+    domain::x509::Certificate,
     service::{
         published_trust::{PublishedTrust, TrustReceiver},
         trust_followers::{Standing, TrustFollowers},
@@ -22,12 +22,13 @@ pub(super) struct TrustMetrics {
     pub(super) federated_sequence: Family<ByName, Gauge<u64, AtomicU64>>,
     pub(super) federated_root_expiry: Family<ByName, Gauge>,
     pub(super) federated_expiry: Family<ByName, Gauge>,
+    pub(super) federated_not_before: Family<ByName, Gauge>,
     followed: Mutex<Option<(TrustReceiver, Option<Arc<TrustFollowers>>)>>,
 }
 
 impl TrustMetrics {
-    /// Shows what is known now. Returns when the first of the own roots ends.
-    pub(super) fn read(&self) -> Option<Timestamp> {
+    /// Shows what is known now, and returns it.
+    pub(super) fn read(&self) -> Option<Arc<PublishedTrust>> {
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let (trust, followers) = followed.as_ref()?;
         let trust = trust.borrow().clone();
@@ -35,7 +36,7 @@ impl TrustMetrics {
         if let Some(followers) = followers {
             self.show_followers(followers, trust.as_deref().map_or(0, PublishedTrust::sequence));
         }
-        first_to_end(&trust?.own.x509_authorities)
+        trust
     }
 
     fn show_bundles(&self, trust: Option<&PublishedTrust>) {
@@ -43,8 +44,8 @@ impl TrustMetrics {
         self.federated_sequence.clear();
         self.federated_root_expiry.clear();
         self.federated_expiry.clear();
+        self.federated_not_before.clear();
         let Some(trust) = trust else { return };
-        self.show_roots(&trust.own.x509_authorities);
         if let Some(sequence) = trust.own.sequence {
             self.sequence.get_or_create(&[]).set(sequence);
         }
@@ -53,16 +54,17 @@ impl TrustMetrics {
             if let Some(sequence) = bundle.sequence {
                 self.federated_sequence.get_or_create(&label).set(sequence);
             }
-            if let Some(not_after) = first_to_end(&bundle.x509_authorities) {
-                self.federated_root_expiry.get_or_create(&label).set(not_after.seconds());
+            if let Some(first) = first_to_end(&bundle.x509_authorities) {
+                self.federated_root_expiry.get_or_create(&label).set(first.not_after().seconds());
             }
-            if let Some(not_after) = bundle.x509_authorities.iter().map(Certificate::not_after).max() {
-                self.federated_expiry.get_or_create(&label).set(not_after.seconds());
+            if let Some(last) = last_to_end(&bundle.x509_authorities) {
+                self.federated_expiry.get_or_create(&label).set(last.not_after().seconds());
+                self.federated_not_before.get_or_create(&label).set(last.not_before().seconds());
             }
         }
     }
 
-    pub(super) fn show_roots(&self, roots: &[Certificate]) {
+    pub(super) fn show_number(&self, roots: &[Certificate]) {
         self.roots.get_or_create(&[]).set(count(roots.len()));
     }
 
@@ -93,8 +95,12 @@ impl Metrics {
     }
 }
 
-pub(super) fn first_to_end(roots: &[Certificate]) -> Option<Timestamp> {
-    roots.iter().map(Certificate::not_after).min()
+pub(super) fn first_to_end(roots: &[Certificate]) -> Option<&Certificate> {
+    roots.iter().min_by_key(|root| root.not_after())
+}
+
+pub(super) fn last_to_end(roots: &[Certificate]) -> Option<&Certificate> {
+    roots.iter().max_by_key(|root| root.not_after())
 }
 
 fn count(number: usize) -> i64 {
@@ -103,11 +109,19 @@ fn count(number: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::sync::watch;
 
     use super::*;
     use crate::{
-        domain::{authority::testing::authority, bundle::SpiffeBundle},
+        domain::{
+            authority::{
+                SigningAuthority,
+                testing::{NOW, TestRandom, authority},
+            },
+            bundle::SpiffeBundle,
+        },
         service::trust_followers::Follower,
     };
 
@@ -134,7 +148,9 @@ mod tests {
         one.says(2);
         two.says(1);
         let page = metrics.encode();
-        let root = authority().bundle().roots()[0].not_after().seconds();
+        let bundle = authority().bundle().clone();
+        let root = &bundle.roots()[0];
+        let (begin, end) = (root.not_before().seconds(), root.not_after().seconds());
         for line in [
             "countersign_trust_bundle_sequence{} 2".to_owned(),
             "countersign_trust_bundle_roots{} 1".to_owned(),
@@ -142,9 +158,14 @@ mod tests {
             "countersign_trust_followers{state=\"behind\"} 1".to_owned(),
             "countersign_trust_acknowledged_sequence{} 1".to_owned(),
             "countersign_federated_bundle_sequence{trust_domain=\"other.example\"} 7".to_owned(),
-            format!("countersign_federated_root_expiry_timestamp_seconds{{trust_domain=\"other.example\"}} {root}"),
-            format!("countersign_federated_bundle_expiry_timestamp_seconds{{trust_domain=\"other.example\"}} {root}"),
-            format!("countersign_certificate_expiry_timestamp_seconds{{certificate=\"root\"}} {root}"),
+            format!("countersign_federated_root_expiry_timestamp_seconds{{trust_domain=\"other.example\"}} {end}"),
+            format!("countersign_federated_bundle_expiry_timestamp_seconds{{trust_domain=\"other.example\"}} {end}"),
+            format!(
+                "countersign_federated_bundle_not_before_timestamp_seconds{{trust_domain=\"other.example\"}} {begin}"
+            ),
+            format!("countersign_certificate_expiry_timestamp_seconds{{certificate=\"root\"}} {end}"),
+            format!("countersign_certificate_expiry_timestamp_seconds{{certificate=\"last_root\"}} {end}"),
+            format!("countersign_certificate_not_before_timestamp_seconds{{certificate=\"last_root\"}} {begin}"),
         ] {
             assert!(page.lines().any(|one| one == line), "{line} is not in\n{page}");
         }
@@ -153,5 +174,34 @@ mod tests {
         let page = metrics.encode();
         assert!(page.contains("countersign_trust_followers{state=\"behind\"} 0"), "{page}");
         assert!(!page.contains("other.example"), "{page}");
+    }
+
+    #[test]
+    fn of_several_roots_the_first_and_the_last_to_end_are_shown_wherever_they_stand() {
+        let of = |days: u64| {
+            let lifetime = Duration::from_secs(days * 86_400);
+            let (made, _key) =
+                SigningAuthority::self_signed(&"a.example".parse().unwrap(), lifetime, NOW, &TestRandom).unwrap();
+            made.certificate().clone()
+        };
+        let roots = [of(20), of(90), of(5)];
+        let metrics = Metrics::new();
+        let first = PublishedTrust::first(authority().bundle());
+        let own = SpiffeBundle { x509_authorities: roots.to_vec(), ..first.own.clone() };
+        let other = SpiffeBundle { trust_domain: "other.example".parse().unwrap(), ..own.clone() };
+        let (_publish, trust) = watch::channel(Some(Arc::new(PublishedTrust { own, federated: vec![other], ..first })));
+        metrics.follow_trust(trust, None);
+        let page = metrics.encode();
+        let [_, last, first] = roots.map(|root| root.not_after().seconds());
+        let line =
+            |family: &str, labels: &str, end: i64| format!("countersign_{family}_timestamp_seconds{{{labels}}} {end}");
+        for line in [
+            line("certificate_expiry", "certificate=\"root\"", first),
+            line("certificate_expiry", "certificate=\"last_root\"", last),
+            line("federated_root_expiry", "trust_domain=\"other.example\"", first),
+            line("federated_bundle_expiry", "trust_domain=\"other.example\"", last),
+        ] {
+            assert!(page.lines().any(|one| one == line), "{line} is not in\n{page}");
+        }
     }
 }

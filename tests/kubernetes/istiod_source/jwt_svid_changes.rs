@@ -66,11 +66,11 @@ fn wait_for_roots(agent: &Agent, expected: &[&str]) {
     });
 }
 
-/// With another trust domain, by hand: nobody answers there, and its root ends in five days. Also leaves what is shown for the test of the alert.
+/// With another trust domain, by hand: nobody answers there, and its root ends in ten minutes, of seventy. Also leaves what is shown for the test of the alert.
 fn federate(stage: &Stage, agent: &Agent) {
     let page = || http::get(loopback(stage.replicas[active(stage)].admin_port), "/metrics").unwrap();
     let without = page();
-    let partner = Authority::root_for("partner", Duration::from_secs(5 * 24 * 3600));
+    let partner = Authority::root_for("partner", Duration::from_secs(600));
     let file = stage.cluster.folder().join("partner.pem");
     fs::write(&file, &partner.certificate).unwrap();
     let by_hand = ["--url", "https://localhost:1/", "--bundle", file.to_str().unwrap(), "--reason", "test"];

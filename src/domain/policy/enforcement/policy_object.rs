@@ -51,7 +51,8 @@ impl PolicyObject {
         self.uid.is_none() && !self.is_young(now)
     }
 
-    fn is_young(&self, now: Duration) -> bool {
+    /// Whether proxies' controllers may not have followed it yet.
+    pub(super) fn is_young(&self, now: Duration) -> bool {
         now.saturating_sub(self.since) < PROXIES_FOLLOW_WITHIN
     }
 }

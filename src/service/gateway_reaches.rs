@@ -129,6 +129,8 @@ mod tests {
                     gateways,
                     routed: [].into(),
                     policy: None,
+                    overruled: [].into(),
+                    is_split: false,
                     uptake: None,
                     conditions: [].into(),
                 }),

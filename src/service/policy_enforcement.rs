@@ -299,6 +299,9 @@ impl PolicyEnforcement {
         let (now, mut state) = (self.begun.elapsed(), self.state());
         let carriers_differ = before.is_none_or(|before| !newest.has_carriers_of(before));
         if carriers_differ {
+            let accounts = newest.gateways.values().flat_map(|gateway| gateway.carriers.keys());
+            let ids = accounts.filter_map(|account| account.spiffe_id(&self.trust_domain).ok());
+            state.index.know_gateways(ids.collect());
             for plan in newest.namespaces.values().flat_map(|namespace| namespace.services.values()) {
                 state.index.carry(plan.service.clone(), self.carriers(plan, newest));
             }
@@ -308,11 +311,13 @@ impl PolicyEnforcement {
             state.index.carry(service.clone(), carriers.unwrap_or_default());
             state.index.leave_bare(service.clone(), plan.as_deref().map_or(&[], ServicePlan::bare));
             state.index.bind(service.clone(), plan.as_deref().map_or(&[], ServicePlan::bound));
-            let portable = plan.and_then(|plan| {
+            let portable = plan.as_deref().and_then(|plan| {
                 let Verification::Portable(accounts) = &plan.policy.as_ref()?.verification else { return None };
                 Some((self.set_of(accounts), plan.uptake.clone()?))
             });
-            state.index.take_up(service, portable, now);
+            state.index.take_up(service.clone(), portable, now);
+            state.index.overrule(service.clone(), plan.as_deref().map_or(&[], |plan| &plan.overruled));
+            state.index.split(service, plan.is_some_and(|plan| plan.is_split));
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod policy_object;
 mod portable;
+mod report;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,47 +11,18 @@ use std::{
     time::Duration,
 };
 
-pub use self::policy_object::PolicySight;
 use self::{policy_object::PolicyObject, portable::Portable};
+pub use self::{
+    policy_object::PolicySight,
+    report::{ContextReport, Report, ReportChange, Reporter},
+};
 use super::{Condition, IdentitySet, ObjectName, PortableShortfall, ProbeSight, Shortfall, Uptake};
 use crate::domain::identity::SpiffeId;
 
 /// Controllers of Gateways know of a policy before their proxies go by it: half a minute before, where there are many.
 const PROXIES_FOLLOW_WITHIN: Duration = Duration::from_secs(60);
-
-/// An agent of a gateway that says what its proxy holds.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Reporter {
-    /// As whom it has proven itself.
-    pub gateway: SpiffeId,
-    /// The process, of its own choice: a gateway may have many pods.
-    pub instance: Box<str>,
-}
-
-/// What an agent says of one Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ContextReport {
-    /// How many subscriptions there are for its identities.
-    pub streams: u32,
-    /// What was accepted last, and by how many of them.
-    pub accepted: BTreeMap<IdentitySet, u32>,
-    /// What the newest was refused with.
-    pub refusal: Option<Box<str>>,
-}
-
-/// All that an agent says: of Services that its proxy asks for.
-pub type Report = BTreeMap<ObjectName, ContextReport>;
-
-/// What differs between two of an agent's reports.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReportChange {
-    /// Whether everything before is to be forgotten.
-    pub reset: bool,
-    /// New and changed.
-    pub services: Vec<(ObjectName, ContextReport)>,
-    /// Nobody asks for them any more.
-    pub gone: Vec<ObjectName>,
-}
+/// All clusters of a proxy go by a policy that is new so long after one of them does: Envoy waits 15 s for endpoints that do not come.
+const CLUSTERS_FOLLOW_WITHIN: Duration = Duration::from_secs(17);
 
 /// [`Condition::Enforced`] or [`Condition::NotEnforced`] of each Service that requires mutual TLS.
 pub type Enforcement = BTreeMap<ObjectName, Condition>;
@@ -71,6 +43,12 @@ pub struct EnforcementIndex {
     /// Pods of Gateways from which Routes lead to it, by whom they run as.
     carriers: BTreeMap<ObjectName, Carriers>,
     portable: BTreeMap<ObjectName, Portable>,
+    /// Names of its ports that Routes lead to and policies of others are for.
+    overruled: BTreeMap<ObjectName, Box<[Box<str>]>>,
+    /// Those that a proxy has several clusters of; since when one of these is heard to go by the policy that is there.
+    split: BTreeMap<ObjectName, Option<Duration>>,
+    /// As whom pods of Gateways run; `None` while that is not known.
+    gateways: Option<BTreeSet<SpiffeId>>,
     /// By Service.
     objects: BTreeMap<ObjectName, PolicyObject>,
     /// For which time has to pass.
@@ -78,20 +56,6 @@ pub struct EnforcementIndex {
     touched: BTreeSet<ObjectName>,
     is_plan_awaited: bool,
     current: Arc<Enforcement>,
-}
-
-impl ReportChange {
-    /// What leads who was told `before`, or nothing, to `now`; `None` if that is nothing.
-    pub fn between(before: Option<&Report>, now: &Report) -> Option<Self> {
-        let Some(before) = before else {
-            let services = now.iter().map(|(service, report)| (service.clone(), report.clone())).collect();
-            return Some(Self { reset: true, services, gone: Vec::new() });
-        };
-        let changed = now.iter().filter(|(service, report)| before.get(service) != Some(report));
-        let services: Vec<_> = changed.map(|(service, report)| (service.clone(), report.clone())).collect();
-        let gone: Vec<_> = before.keys().filter(|service| !now.contains_key(service)).cloned().collect();
-        (!services.is_empty() || !gone.is_empty()).then_some(Self { reset: false, services, gone })
-    }
 }
 
 impl EnforcementIndex {
@@ -109,7 +73,7 @@ impl EnforcementIndex {
     /// Routes lead to a Service from these Gateways, and there is no policy that they would go by: whatever agents say, nothing is in
     /// force. With none it is not so, or not any more.
     pub fn leave_bare(&mut self, service: ObjectName, gateways: &[ObjectName]) {
-        if lead(&mut self.bare, &service, gateways) {
+        if replace(&mut self.bare, &service, gateways) {
             self.touched.insert(service);
         }
     }
@@ -117,9 +81,33 @@ impl EnforcementIndex {
     /// Routes lead to a Service from these Gateways, which go by its BackendTLSPolicy: while that is not seen to be there, nothing is in
     /// force, whatever agents say. With none it is not so, or not any more.
     pub fn bind(&mut self, service: ObjectName, gateways: &[ObjectName]) {
-        if lead(&mut self.bound, &service, gateways) {
+        if replace(&mut self.bound, &service, gateways) {
             self.touched.insert(service);
         }
+    }
+
+    /// At these ports of a Service, to which Routes lead, Gateways go by policies of others, whatever they ask for because of the rest.
+    /// With none it is not so, or not any more.
+    pub fn overrule(&mut self, service: ObjectName, ports: &[Box<str>]) {
+        if replace(&mut self.overruled, &service, ports) {
+            self.touched.insert(service);
+        }
+    }
+
+    /// Whether a proxy has several clusters of a Service. They share what is asked for on the agent's socket, and the first that is in
+    /// use answers for all.
+    pub fn split(&mut self, service: ObjectName, is_split: bool) {
+        if self.split.contains_key(&service) == is_split {
+            return;
+        }
+        if is_split {
+            // a cluster that comes later begins with the policy
+            let is_in_force = matches!(self.current.get(&service), Some(Condition::Enforced { .. }));
+            self.split.insert(service.clone(), is_in_force.then_some(Duration::ZERO));
+        } else {
+            self.split.remove(&service);
+        }
+        self.touched.insert(service);
     }
 
     /// Requests come to a Service by way of these pods. Each of them is to ask for its identities before anything is said to be in
@@ -168,6 +156,7 @@ impl EnforcementIndex {
             // one name for all: there may be thousands
             let service = self.required.get_key_value(&service).map_or(service, |(known, _)| known.clone());
             self.touched.insert(service.clone());
+            self.split.get_mut(&service).into_iter().for_each(|since| *since = None);
             seen.map(|seen| self.objects.insert(service, seen));
         }
     }
@@ -227,10 +216,17 @@ impl EnforcementIndex {
         services.filter_map(report).collect()
     }
 
-    /// Whether all proxies that ask for the identities of a Service have accepted some; `Some(false)` if none asks, `None` if some
-    /// have yet to accept.
+    /// Pods of Gateways run as these.
+    pub fn know_gateways(&mut self, gateways: BTreeSet<SpiffeId>) {
+        self.gateways = Some(gateways);
+    }
+
+    /// Whether all proxies of Gateways that ask for the identities of a Service have accepted some; `Some(false)` if none asks, `None`
+    /// if some have yet to accept. Others go by no BackendTLSPolicy, and ask or not whatever becomes of one.
     pub fn is_used(&self, service: &ObjectName) -> Option<bool> {
-        let reports = || self.reports.get(service).into_iter().flat_map(BTreeMap::values);
+        let counts = |reporter: &Reporter| self.gateways.as_ref().is_none_or(|all| all.contains(&reporter.gateway));
+        let all = || self.reports.get(service).into_iter().flatten();
+        let reports = || all().filter(|(reporter, _)| counts(reporter)).map(|(_, report)| report);
         if reports().all(|report| report.streams == 0) {
             return Some(false);
         }
@@ -252,14 +248,23 @@ impl EnforcementIndex {
                     reports: self.reports.get(&service),
                     carriers: self.carriers.get(&service),
                     portable: self.portable.get(&service),
+                    overruled: self.overruled.get(&service).map(|ports| &**ports),
                     object: self.objects.get(&service),
                 };
+                let heard_since = self.split.get_mut(&service).and_then(|since| {
+                    let is_heard = required.is_some_and(|required| held.is_accepted(*required));
+                    *since = since.or(is_heard.then_some(now));
+                    *since
+                });
                 let verdict = required.map(|required| {
-                    let verdict = held.verdict(*required, now);
+                    let verdict = held.verdict(*required, heard_since, now);
                     let is_early = self.is_plan_awaited && matches!(verdict, Condition::Enforced { .. });
                     if is_early { Condition::NotEnforced(Shortfall::Unplanned) } else { verdict }
                 });
-                let is_fresh = verdict == Some(Condition::NotEnforced(Shortfall::Portable(PortableShortfall::Fresh)));
+                let is_fresh = matches!(
+                    verdict,
+                    Some(Condition::NotEnforced(Shortfall::Portable(PortableShortfall::Fresh) | Shortfall::Warming))
+                );
                 if is_fresh || held.object.is_some_and(|object| object.may_settle(now)) {
                     self.fresh.insert(service.clone());
                 } else if held.object.is_some_and(|object| object.is_over(now)) {
@@ -292,13 +297,13 @@ impl EnforcementIndex {
     }
 }
 
-/// From these Gateways Routes lead to a Service. Returns whether it was others before.
-fn lead(of: &mut BTreeMap<ObjectName, Box<[ObjectName]>>, service: &ObjectName, gateways: &[ObjectName]) -> bool {
-    let old = match gateways {
+/// What holds of a Service now, which may be nothing. Returns whether it was something else before.
+fn replace<T: Clone + PartialEq>(of: &mut BTreeMap<ObjectName, Box<[T]>>, service: &ObjectName, now: &[T]) -> bool {
+    let old = match now {
         [] => of.remove(service).unwrap_or_default(),
-        _ => of.insert(service.clone(), gateways.into()).unwrap_or_default(),
+        _ => of.insert(service.clone(), now.into()).unwrap_or_default(),
     };
-    *old != *gateways
+    *old != *now
 }
 
 /// What is known of a Service.
@@ -308,15 +313,24 @@ struct Held<'a> {
     reports: Option<&'a BTreeMap<Arc<Reporter>, ContextReport>>,
     carriers: Option<&'a Carriers>,
     portable: Option<&'a Portable>,
+    overruled: Option<&'a [Box<str>]>,
     object: Option<&'a PolicyObject>,
 }
 
 impl Held<'_> {
-    fn verdict(&self, required: IdentitySet, now: Duration) -> Condition {
+    /// `heard_since`: of a Service that a proxy has several clusters of, since when it is accepted.
+    fn verdict(&self, required: IdentitySet, heard_since: Option<Duration>, now: Duration) -> Condition {
+        if let (None, Some(ports)) = (self.bare, self.overruled) {
+            return Condition::NotEnforced(Shortfall::Overruled { ports: ports.into() });
+        }
         let by_agents = self.verdict_of_agents(required);
         let is_enforced = matches!(by_agents, Condition::Enforced { .. });
         if is_enforced && self.object.is_some_and(|object| object.is_unsettled(now)) {
             return Condition::NotEnforced(Shortfall::Remade);
+        }
+        let may_warm = heard_since.is_some_and(|since| now.saturating_sub(since) < CLUSTERS_FOLLOW_WITHIN);
+        if is_enforced && may_warm && self.object.is_some_and(|object| object.is_young(now)) {
+            return Condition::NotEnforced(Shortfall::Warming);
         }
         let Some(portable) = self.portable else { return by_agents };
         let gateways = if let Condition::Enforced { gateways, .. } = by_agents {
@@ -333,6 +347,10 @@ impl Held<'_> {
             Some(lacking) => Condition::NotEnforced(Shortfall::Portable(lacking)),
             None => Condition::Enforced { gateways, portable: portable.routed() },
         }
+    }
+
+    fn is_accepted(&self, required: IdentitySet) -> bool {
+        matches!(self.verdict_of_agents(required), Condition::Enforced { .. })
     }
 
     fn verdict_of_agents(&self, required: IdentitySet) -> Condition {

@@ -129,6 +129,8 @@ fn what_stands_between_gateways_and_a_service_is_told_to_operators_alone() {
         gateways: Arc::default(),
         routed: [].into(),
         policy: None,
+        overruled: [].into(),
+        is_split: false,
         uptake: None,
         conditions: [lack.into()].into(),
     };

@@ -69,9 +69,10 @@ struct Mirror {
 
 fn route_facts(route: &Object<RouteSpec>) -> RouteFacts {
     let namespace = &route.metadata.namespace;
-    let mut backends = BTreeSet::new();
+    let mut backends = Vec::new();
     for rule in &route.spec.rules {
-        backends.extend(rule.backend_refs.iter().filter_map(|backend| backend.reference.backend(namespace)));
+        let of_rule = rule.backend_refs.iter().filter_map(|backend| backend.reference.backend(namespace));
+        backends.extend(of_rule.collect::<BTreeSet<_>>());
         let filters = rule.filters.iter().chain(rule.backend_refs.iter().flat_map(|backend| &backend.filters));
         let mirrors = filters.filter_map(|filter| filter.request_mirror.as_ref());
         backends.extend(mirrors.filter_map(|mirror| mirror.backend_ref.backend(namespace)));
@@ -79,7 +80,7 @@ fn route_facts(route: &Object<RouteSpec>) -> RouteFacts {
     RouteFacts {
         object: route.metadata.object(),
         parents: route.spec.parent_refs.iter().filter_map(|parent| parent_of(parent, namespace)).collect(),
-        backends: backends.into_iter().collect(),
+        backends: backends.into(),
     }
 }
 
@@ -113,7 +114,7 @@ mod tests {
               "filters": [{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "copy", "port": 2}}},
                 {"type": "URLRewrite", "urlRewrite": {"hostname": "x"}}]},
               {"backendRefs": [{"group": "gateway.envoyproxy.io", "kind": "Backend", "name": "b"},
-                {"group": "other.test", "kind": "Bucket", "name": "s3"}]}]}}"#;
+                {"group": "other.test", "kind": "Bucket", "name": "s3"}, {"name": "v1", "port": 8080}]}]}}"#;
         let facts = route_facts(&serde_json::from_str(json).unwrap());
         assert_eq!(facts.object, ObjectName::new("n", "r"));
         let parent = |parent| ParentFacts { parent, section: None, port: None };
@@ -127,6 +128,7 @@ mod tests {
         let service = |namespace, name, port| RouteBackend::Service(ObjectName::new(namespace, name), Some(port));
         let expected = [
             service("m", "far", 80),
+            service("n", "v1", 8080),
             service("n", "copy", 2),
             service("n", "shadow", 1),
             service("n", "v1", 8080),

@@ -287,7 +287,8 @@ impl TlsPolicyObject {
             *standing.entry(ObjectName::new(namespace, &gateway.name)).or_insert(true) &= is_accepted;
         }
         let accepted_by = standing.into_iter().filter_map(|(gateway, accepted)| accepted.then_some(gateway));
-        WrittenFacts { identities: IdentitySet::of(&ids), accepted_by: accepted_by.collect() }
+        let is_sds = self.needs().is_some_and(|needs| needs.kind == ObjectKind::SdsSecret);
+        WrittenFacts { identities: IdentitySet::of(&ids), is_sds, accepted_by: accepted_by.collect() }
     }
 
     fn needs(&self) -> Option<ObjectKey> {

@@ -142,6 +142,8 @@ fn plan(gateways: &[&[&str]]) -> Option<Arc<GatewayPlan>> {
         gateways: names.clone().into(),
         routed: names.clone().into(),
         policy: Some(policy),
+        overruled: [].into(),
+        is_split: false,
         uptake: None,
         conditions: [].into(),
     };

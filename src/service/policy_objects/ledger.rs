@@ -196,6 +196,7 @@ impl Ledger {
         }
         match outcome {
             Outcome::Applied(object) => {
+                entry.count_mutation(&object, now);
                 // what somebody did right after was seen first
                 let is_old = entry.seen_meanwhile().is_some_and(|seen| is_older(&object.version, seen));
                 entry.end(Ok(()));

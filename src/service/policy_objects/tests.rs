@@ -102,6 +102,8 @@ fn namespace(name: &str, services: usize, verification: &Verification) -> Namesp
             gateways: [edge()].into(),
             routed: [edge()].into(),
             policy: Some(policy),
+            overruled: [].into(),
+            is_split: false,
             uptake: None,
             conditions: [].into(),
         };

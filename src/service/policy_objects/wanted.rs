@@ -83,6 +83,8 @@ mod tests {
                 gateways: [].into(),
                 routed: [].into(),
                 policy: Some(policy),
+                overruled: [].into(),
+                is_split: false,
                 uptake: None,
                 conditions: [].into(),
             };

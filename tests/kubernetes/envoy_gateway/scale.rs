@@ -25,6 +25,8 @@ use crate::{
 const CHANGE: Duration = Duration::from_secs(60);
 /// A label on two Services that a gateway changes one after the other.
 const SOON: Duration = Duration::from_secs(2);
+/// So long Envoy waits for endpoints that do not come.
+const WAIT: Duration = Duration::from_secs(15);
 const HOST: &str = "many.test";
 /// For so long it is looked whether what is called in force stays so.
 const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -41,6 +43,8 @@ struct Many {
     place: Place,
     /// One for the first Services of all rules, one for the second ones.
     backends: Vec<Backend>,
+    /// That many have Services of their own. The others lead to those of the first one.
+    rules: usize,
     paths: Vec<String>,
     load: Load,
     watch: Process,
@@ -69,7 +73,12 @@ fn backend_name(place: usize) -> String {
 
 impl Many {
     /// That many Services behind each of `rules`. Requests are made when this returns, all of them in plaintext.
-    fn start(mut place: Place, rules: usize, each: usize, pause: Duration) -> Self {
+    fn start(place: Place, rules: usize, each: usize, pause: Duration) -> Self {
+        Self::start_with(place, (rules, 0), each, pause)
+    }
+
+    /// With `more` rules that lead to the Services of the first one as well.
+    fn start_with(mut place: Place, (rules, more): (usize, usize), each: usize, pause: Duration) -> Self {
         let kind = (Mode::Permissive, Class::Http, App::Itself);
         let backends: Vec<Backend> =
             (0..each).map(|number| place.backend(&backend_name(number), ACCOUNT, kind)).collect();
@@ -80,12 +89,15 @@ impl Many {
             objects::service(TEAM, &name, Class::Http, &[end.ip()]) + &objects::pod(TEAM, &name, &name, ACCOUNT, true)
         };
         place.apply(&services.map(behind).collect::<String>());
-        let rule = |rule: usize| (format!("/{rule}"), (0..each).map(|at| name(rule, at)).collect());
-        let rules: Vec<(String, Vec<String>)> = (0..rules).map(rule).collect();
-        let routes = rules.chunks(10).enumerate();
+        let rule = |number: usize| {
+            let first = if number < rules { number } else { 0 };
+            (format!("/{number}"), (0..each).map(|at| name(first, at)).collect())
+        };
+        let all: Vec<(String, Vec<String>)> = (0..rules + more).map(rule).collect();
+        let routes = all.chunks(10).enumerate();
         let routes = routes.map(|(number, rules)| objects::path_route(TEAM, &format!("r-{number}"), HOST, rules));
         place.apply(&routes.collect::<String>());
-        let paths: Vec<String> = rules.into_iter().map(|(path, _)| path).collect();
+        let paths: Vec<String> = all.into_iter().map(|(path, _)| path).collect();
         for path in &paths {
             wait_until(CHANGE, path, || http::get_of(place.pod.at(HTTP_PORT), HOST, path));
         }
@@ -95,7 +107,7 @@ impl Many {
         wait_until(CHANGE, "the first word of the watch", || watch.output().lines().next().map(drop).ok_or("none"));
         let load = Load::start_with(place.pod.at(HTTP_PORT), HOST, paths.clone(), pause);
         load.next(paths.len());
-        Self { place, backends, paths, load, watch }
+        Self { place, backends, rules, paths, load, watch }
     }
 
     /// Labels the namespace, and waits until all of its Services are `Enforced` and asked by mutual TLS alone.
@@ -103,7 +115,7 @@ impl Many {
         let mut said = Said::from_now(&self.watch);
         let (begin, started) = (now(), Instant::now());
         self.place.apply(&objects::namespace(TEAM, Some("enabled")));
-        let count = self.paths.len() * self.backends.len();
+        let count = self.rules * self.backends.len();
         wait_until(within, "everything in force", || {
             said.read(&self.watch, begin);
             let lacking = count - said.enforced.len();
@@ -211,8 +223,8 @@ impl Many {
         for (at, backend) in self.backends.iter().enumerate() {
             for request in backend.log().requests() {
                 let start = request["start"].as_str().unwrap().parse::<f64>().unwrap() - begin;
-                let rule = request["path"].as_str().unwrap().trim_start_matches('/').parse().unwrap();
-                let course = courses.entry(name(rule, at)).or_default();
+                let rule: usize = request["path"].as_str().unwrap().trim_start_matches('/').parse().unwrap();
+                let course = courses.entry(name(if rule < self.rules { rule } else { 0 }, at)).or_default();
                 match request["chain"].as_str().unwrap() {
                     "plain" => course.last_plain = Some(course.last_plain.map_or(start, |last| last.max(start))),
                     _ => course.first_mutual = Some(course.first_mutual.map_or(start, |first| first.min(start))),
@@ -304,6 +316,24 @@ fn two_services_of_one_rule_both_get_mutual_tls_soon() {
         let last = many.unlabel(CHANGE);
         assert!(last < SOON, "{last:?}");
     });
+}
+
+/// A proxy has a cluster for each rule, and says for all of them what it says of the first.
+#[test]
+fn services_of_two_rules_are_in_force_only_after_their_last_request_in_plaintext() {
+    in_own_network(
+        "envoy_gateway::scale::services_of_two_rules_are_in_force_only_after_their_last_request_in_plaintext",
+        |network| {
+            let many = Many::start_with(Place::with_objects(network), (1, 2), 2, Duration::from_millis(2));
+            let begin = Instant::now();
+            let courses = many.label(CHANGE);
+            check("two Services of three rules", &courses);
+            many.load.check_since(begin, "until all had mutual TLS");
+            // whether a proxy waits for endpoints now is chance, that it may is not
+            let soon = courses.values().find(|course| course.enforced.is_some_and(|at| at < WAIT.as_secs_f64()));
+            assert!(soon.is_none(), "called in force while clusters may wait for endpoints: {soon:?}");
+        },
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{cell::RefCell, net::Ipv4Addr, time::Duration};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
@@ -29,6 +29,16 @@ metadata: {name: backend, namespace: test-infra}
 spec:
   parentRefs: [{name: other, namespace: gw}]
   rules: [{backendRefs: [{name: backend, port: 8080}]}]
+"#;
+
+/// Of a user, for the port that the Route leads to.
+const FOR_ITS_PORT: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: mine, namespace: test-infra}
+spec:
+  targetRefs: [{group: "", kind: Service, name: backend, sectionName: http}]
+  validation: {hostname: backend.example.test, wellKnownCACertificates: System}
 "#;
 
 #[test]
@@ -72,6 +82,13 @@ fn a_policy_is_in_force_once_gateways_have_taken_it_and_a_pod_was_seen_to_speak_
             stage.on(set_mode(&stage, "STRICT"));
             backend.set(Mode::Strict);
             until(&stage, "notice Enforced: all Gateways that lead to it (1)");
+            stage.on(stage.cluster.apply(FOR_ITS_PORT));
+            until(&stage, "warning NotEnforced: somebody else's BackendTLSPolicy (Conflicted) is for its port http");
+            stage.on(async {
+                let policies = objects::policies(&stage.client(), TEAM);
+                policies.delete("mine", &DeleteParams::default()).await.map(drop).unwrap();
+            });
+            until(&stage, "notice Enforced");
 
             *host.borrow_mut() = Some(backend.stop());
             let stranger = start("another", Mode::Strict);

@@ -22,6 +22,13 @@ pub enum Shortfall {
     Unplanned,
     /// No gateway has asked for the Service's identities.
     Unasked,
+    /// Routes lead to these ports, and policies of others are for them (`Conflicted`).
+    Overruled {
+        /// Their names.
+        ports: Box<[Box<str>]>,
+    },
+    /// Its BackendTLSPolicy is new, and of the clusters that a proxy has of it not each may go by it yet.
+    Warming,
     /// Of what Gateways do that go by a BackendTLSPolicy alone.
     Portable(PortableShortfall),
     /// Gateways go by other identities than those of now, or by none yet.
@@ -56,9 +63,11 @@ pub enum Shortfall {
 impl Shortfall {
     pub(super) const fn severity(&self) -> Severity {
         match self {
-            Self::Unplanned | Self::Unasked | Self::Remade => Severity::Notice,
+            Self::Unplanned | Self::Unasked | Self::Warming | Self::Remade => Severity::Notice,
             Self::Portable(lacking) => lacking.severity(),
-            Self::Outdated { .. } | Self::Unheard { .. } | Self::Unwritten { .. } => Severity::Warning,
+            Self::Outdated { .. } | Self::Unheard { .. } | Self::Unwritten { .. } | Self::Overruled { .. } => {
+                Severity::Warning
+            }
             Self::Refused { .. } | Self::NoPolicy { .. } => Severity::Error,
         }
     }
@@ -68,6 +77,16 @@ impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unplanned => f.write_str("which Gateways lead to it is not known yet (`policy gateways` says what is not)"),
+            Self::Overruled { ports } => write!(
+                f,
+                "somebody else's BackendTLSPolicy (Conflicted) is for its port {}, to which a Route leads: Gateways go by that one \
+                 there, whatever they have accepted for the rest",
+                ports.join(", ")
+            ),
+            Self::Warming => f.write_str(
+                "its BackendTLSPolicy is new and more than one rule of Routes leads to it: a proxy has a cluster for each, and says once for \
+                 all of them that it goes by the identities; it may send plaintext by way of the others for some seconds yet",
+            ),
             Self::Unasked => f.write_str(
                 "no gateway is known to ask for its identities: whether requests to it go by mutual TLS is not known; a gateway \
                  asks for them on its agent's socket (--policy-address), as validation/NAMESPACE/SERVICE",

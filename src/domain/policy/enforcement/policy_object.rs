@@ -83,7 +83,8 @@ impl PolicyObject {
         !self.is_there() && !self.is_young(now)
     }
 
-    fn is_young(&self, now: Duration) -> bool {
+    /// Whether proxies' controllers may not have followed it yet.
+    pub(super) fn is_young(&self, now: Duration) -> bool {
         now < self.young_until
     }
 }

@@ -1,3 +1,5 @@
+mod held_back;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -85,6 +87,18 @@ fn a_policy_is_used_once_all_who_ask_have_accepted_something_and_no_more_once_no
         }
         assert_eq!(index.is_used(&service()), *expected, "{reports:?}");
     }
+    // one that goes by no Gateway asks for ever, or has accepted long ago
+    index.know_gateways([reporter("g0").gateway.clone()].into());
+    for (of_gateway, expected) in [((0, 0), false), ((1, 1), true)] {
+        let (streams, accepted) = of_gateway;
+        index.report(&reporter("g0"), says(holding(streams, if accepted > 0 { &[("any", 1)] } else { &[] })));
+        for alone in [holding(1, &[("any", 1)]), holding(1, &[])] {
+            index.report(&reporter("g1"), says(alone));
+            assert_eq!(index.is_used(&service()), Some(expected), "{of_gateway:?}");
+        }
+    }
+    index.know_gateways([reporter("g0").gateway.clone(), reporter("g1").gateway.clone()].into());
+    assert_eq!(index.is_used(&service()), None);
 }
 
 #[test]

@@ -166,7 +166,7 @@ pub struct RouteFacts {
     pub object: ObjectName,
     /// `spec.parentRefs`, as far as they name what can be a parent here.
     pub parents: Box<[ParentFacts]>,
-    /// The backends of all rules, those of filters that mirror among them, each once.
+    /// The backends of all rules, each once for each rule, and those of filters that mirror.
     pub backends: Box<[RouteBackend]>,
 }
 
@@ -217,6 +217,8 @@ pub struct TlsPolicyFacts {
 pub struct WrittenFacts {
     /// Whom it accepts itself.
     pub identities: IdentitySet,
+    /// Whether it names an SDS Secret.
+    pub is_sds: bool,
     /// Gateways whose controllers say that they have accepted it, as it is now; in order.
     pub accepted_by: Box<[ObjectName]>,
 }

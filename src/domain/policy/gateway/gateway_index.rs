@@ -40,6 +40,8 @@ pub struct GatewayIndex {
     standings: BTreeMap<ObjectName, Standing>,
     /// By which the agent's socket is known to an Envoy Gateway that does not say its version.
     told: Option<SdsUrl>,
+    /// How Envoy Gateway is told of it, if that is known.
+    sds: Option<SdsUrl>,
     touched: Touched,
     /// What `current` was worked out from.
     seen: Option<Arc<PolicySnapshot>>,
@@ -194,7 +196,8 @@ impl GatewayIndex {
         let told = is_unknown.then(|| self.secrets.all().find_map(SdsSecretFacts::socket_url)).flatten();
         touched.all |= mem::replace(&mut self.told, told) != told;
         if touched.all {
-            self.standings = self.standings(settings, control_planes);
+            let (standings, sds) = self.standings(settings, control_planes);
+            (self.standings, self.sds) = (standings, sds);
         }
         touched.services.extend(touched.namespaces.iter().flat_map(|name| self.services_by_labels_of(name, policies)));
         let before = self.current.take().unwrap_or_else(|| Arc::new(GatewayPlan::before_the_first()));
@@ -220,14 +223,18 @@ impl GatewayIndex {
         namespace_plan(outlook, &policy.name, Some(policy), None, Anew::All)
     }
 
-    fn standings(&self, settings: EnvoyGatewaySettings, by: &ControlPlanes) -> BTreeMap<ObjectName, Standing> {
+    fn standings(
+        &self,
+        settings: EnvoyGatewaySettings,
+        by: &ControlPlanes,
+    ) -> (BTreeMap<ObjectName, Standing>, Option<SdsUrl>) {
         let (proxies, secrets) = (&self.proxies, &self.secrets);
         let surroundings = Surroundings { proxies, secrets, settings, version: by.envoy_gateway, told: self.told };
         let standings = self.gateways.all().filter_map(|gateway| {
             let class = self.classes.get(&gateway.class)?;
             Some((gateway.object.clone(), surroundings.standing(gateway, class)?))
         });
-        standings.collect()
+        (standings.collect(), surroundings.sds().ok())
     }
 
     const fn outlook<'a>(&'a self, api: BackendTlsApi, control_planes: &'a ControlPlanes) -> Outlook<'a> {
@@ -243,6 +250,7 @@ impl GatewayIndex {
             tls_policies: &self.tls_policies,
             api,
             istio: &control_planes.istio,
+            sds: self.sds,
         }
     }
 }

@@ -62,6 +62,10 @@ pub struct ServicePlan {
     pub routed: Box<[ObjectName]>,
     /// The policy that is to be there. `None`: none of ours may be.
     pub policy: Option<DesiredPolicy>,
+    /// Names of ports that Routes lead to and somebody else's policy is for alone: it comes before ours there.
+    pub overruled: Box<[Box<str>]>,
+    /// Whether more than one rule of Routes leads there: a proxy has a cluster for each.
+    pub is_split: bool,
     /// How far Gateways are with it, if it is a portable one.
     pub uptake: Option<Uptake>,
     /// What is worth knowing.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Ability, BackendTlsApi, DesiredPolicy, Grants, RouteBackend, RouteFacts, RouteKind, Routes, ServicePlan, Standing,
-    TlsPolicies, Topology, Uptake, Verification,
+    Ability, BackendTlsApi, DesiredPolicy, Grants, RouteBackend, RouteFacts, RouteKind, Routes, SdsUrl, ServicePlan,
+    Standing, TlsPolicies, Topology, Uptake, Verification,
 };
 use crate::domain::policy::{
     Condition, GatewayApiSafety, GatewayCondition, ObjectName, PeerModes, PortClass, PortPolicy, ServicePolicy,
@@ -23,12 +23,16 @@ pub(super) struct Outlook<'a> {
     pub(super) tls_policies: &'a TlsPolicies,
     pub(super) api: BackendTlsApi,
     pub(super) istio: &'a GatewayApiSafety,
+    /// How Envoy Gateway is told of the agent's socket, if that is known.
+    pub(super) sds: Option<SdsUrl>,
 }
 
 /// How requests come to a Service by Routes.
 #[derive(Debug, Default)]
 struct Traffic<'a> {
     gateways: BTreeMap<&'a ObjectName, &'a Standing>,
+    /// How many a proxy has, if one Gateway takes all Routes.
+    clusters: usize,
     http: Ports,
     grpc: Ports,
 }
@@ -50,12 +54,9 @@ impl<'a> Outlook<'a> {
         let traffic = self.traffic(&upstream);
         let mut conditions = traffic.unsupported();
         let is_vetoed = traffic.gateways.values().any(|standing| standing.ability.is_none());
-        let concerned = self.concerned(&traffic, admitting);
-        let verification = if is_vetoed || concerned.is_empty() {
-            None
-        } else {
-            self.verification(policy, &traffic, &concerned, &mut conditions)
-        };
+        let concerned = self.concerned(&upstream, &traffic, admitting);
+        let verification =
+            if is_vetoed { None } else { self.verification(policy, &traffic, &concerned, &mut conditions) };
         conditions.extend(traffic.http2_not_explicit(policy));
         if verification.is_some() {
             conditions.extend(traffic.without_istio_alpn(policy, &concerned));
@@ -75,6 +76,8 @@ impl<'a> Outlook<'a> {
             gateways: traffic.and(admitting),
             routed: traffic.gateways.keys().map(|gateway| (*gateway).clone()).collect(),
             policy: verification,
+            overruled: self.overruled(policy, &traffic),
+            is_split: traffic.clusters > 1,
             uptake,
             conditions: conditions.into_iter().map(Condition::from).collect(),
         }
@@ -88,6 +91,15 @@ impl<'a> Outlook<'a> {
         })
     }
 
+    /// Ports at which Gateways go by policies of others.
+    fn overruled(self, policy: &ServicePolicy, traffic: &Traffic<'a>) -> Box<[Box<str>]> {
+        let upstream = Upstream::Service(policy.service.clone());
+        let sections: BTreeSet<&str> =
+            self.tls_policies.foreign(&upstream).filter_map(|(_, section)| section).collect();
+        let ports = traffic.ports(policy).filter(|port| sections.contains(&*port.facts.name));
+        ports.map(|port| port.facts.name.clone()).collect()
+    }
+
     /// How far Gateways are with a policy that says itself whom to accept.
     fn uptake(self, policy: &ServicePolicy, traffic: &Traffic<'a>) -> Uptake {
         let written = self.tls_policies.written(&policy.service);
@@ -96,17 +108,15 @@ impl<'a> Outlook<'a> {
             standing.ability.is_none() || !accepted
         };
         let lacking = traffic.gateways.iter().filter(|(gateway, standing)| lacks(gateway, standing));
-        let leads_to = |port: &&PortPolicy| traffic.http.has(port.facts.number) || traffic.grpc.has(port.facts.number);
-        let ports = || policy.ports.iter().filter(leads_to);
         let strict = PeerModes { strict: true, ..PeerModes::default() };
-        let mut numbers: Vec<u16> = ports().map(|port| port.facts.number).collect();
+        let mut numbers: Vec<u16> = traffic.ports(policy).map(|port| port.facts.number).collect();
         numbers.sort_unstable();
         Uptake {
             routed: traffic.gateways.len(),
             lacking: lacking.map(|(gateway, _)| (*gateway).clone()).collect(),
             written: written.map(|written| written.identities),
             ports: numbers.into(),
-            refuses_plaintext: ports().all(|port| port.peers == strict),
+            refuses_plaintext: traffic.ports(policy).all(|port| port.peers == strict),
         }
     }
 
@@ -125,22 +135,32 @@ impl<'a> Outlook<'a> {
             };
             let backends = route.backends.iter().filter(|_| is_attached);
             backends.for_each(|backend| match backend {
-                RouteBackend::Service(name, port) if name == service => ports.add(*port),
+                RouteBackend::Service(name, port) if name == service => {
+                    ports.add(*port);
+                    traffic.clusters += 1;
+                }
                 RouteBackend::Service(..) | RouteBackend::EnvoyBackend(_) => {}
             });
         }
         traffic
     }
 
-    /// Gateways that lead there by a Route, or, if none does yet, all that could: of those that can verify whom they reach.
-    fn concerned(self, traffic: &Traffic<'a>, admitting: &[ObjectName]) -> Concerned<'a> {
+    /// Gateways that lead there by a Route, or, if none does yet, all that could, or, if none could, those that Routes name: of those
+    /// that can verify whom they reach.
+    fn concerned(self, upstream: &'a Upstream, traffic: &Traffic<'a>, admitting: &[ObjectName]) -> Concerned<'a> {
         let routed = traffic.gateways.iter().map(|(gateway, standing)| (*gateway, *standing));
         let able: Concerned<'a> = routed.filter(|(_, standing)| standing.ability.is_some()).collect();
         if !able.is_empty() {
             return able;
         }
         let admitting = admitting.iter().filter_map(|gateway| self.topology.standings.get_key_value(gateway));
-        admitting.filter(|(_, standing)| standing.ability.is_some()).collect()
+        let able: Concerned<'a> = admitting.filter(|(_, standing)| standing.ability.is_some()).collect();
+        if !able.is_empty() {
+            return able;
+        }
+        let named = self.leading_to(upstream).flat_map(|(_, route)| self.topology.named(route));
+        let able: BTreeMap<_, _> = named.filter(|(_, standing)| standing.ability.is_some()).collect();
+        able.into_iter().collect()
     }
 
     /// By what Gateways are to verify whom they reach there; `None`: by nothing of ours.
@@ -151,6 +171,12 @@ impl<'a> Outlook<'a> {
         concerned: &Concerned<'_>,
         conditions: &mut Vec<GatewayCondition>,
     ) -> Option<Verification> {
+        // Once it is there it stays, whatever becomes of the Gateways: else plaintext would be sent by who lost its configuration, or is
+        // back, or takes Routes again.
+        let is_held = self.tls_policies.is_held(&policy.service);
+        if concerned.is_empty() && !is_held {
+            return None;
+        }
         if self.api == BackendTlsApi::TooOld {
             conditions.push(GatewayCondition::GatewayApiTooOld);
             return None;
@@ -163,15 +189,17 @@ impl<'a> Outlook<'a> {
         if !is_free {
             return None;
         }
-        // Once it is there it stays, whatever becomes of the Gateways: else plaintext would be sent by who lost its configuration.
-        let is_held = self.tls_policies.is_held(&policy.service);
         let ready: Concerned<'_> = concerned.iter().copied().filter(|(_, standing)| standing.is_ready).collect();
         let may_be_there = match self.istio {
             istio if istio.must_remove() => false,
             istio => is_held || (istio.may_write() && !ready.is_empty()),
         };
         conditions.extend(traffic.not_configured(concerned, !ready.is_empty(), may_be_there));
-        let verification = common(if ready.is_empty() { concerned } else { &ready }, policy);
+        let verification = match (concerned.is_empty(), ready.is_empty()) {
+            (true, _) => self.as_written(policy)?,
+            (false, true) => common(concerned, policy),
+            (false, false) => common(&ready, policy),
+        };
         if let (true, Verification::Portable(accounts)) = (may_be_there, &verification)
             && policy.foremost.is_some()
         {
@@ -180,6 +208,12 @@ impl<'a> Outlook<'a> {
         }
         may_be_there.then_some(verification)
     }
+
+    /// What ours that is there verifies by; `None` if it can't be said any more.
+    fn as_written(self, policy: &ServicePolicy) -> Option<Verification> {
+        let written = self.tls_policies.written(&policy.service)?;
+        if written.is_sds { self.sds.map(Verification::Sds) } else { Some(portable(policy)) }
+    }
 }
 
 /// What all of them can verify by.
@@ -187,11 +221,20 @@ fn common(gateways: &Concerned<'_>, policy: &ServicePolicy) -> Verification {
     let mut abilities = gateways.iter().filter_map(|(_, standing)| standing.ability);
     match abilities.next() {
         Some(Ability::Sds(url)) if abilities.all(|ability| ability != Ability::Portable) => Verification::Sds(url),
-        _ => Verification::Portable(policy.foremost.as_ref().unwrap_or(&policy.accounts).clone()),
+        _ => portable(policy),
     }
 }
 
+fn portable(policy: &ServicePolicy) -> Verification {
+    Verification::Portable(policy.foremost.as_ref().unwrap_or(&policy.accounts).clone())
+}
+
 impl Traffic<'_> {
+    /// Ports of the Service that Routes lead to.
+    fn ports<'p>(&self, policy: &'p ServicePolicy) -> impl Iterator<Item = &'p PortPolicy> {
+        policy.ports.iter().filter(|port| self.http.has(port.facts.number) || self.grpc.has(port.facts.number))
+    }
+
     /// What is to be said of Gateways that can't verify whom they reach.
     fn unsupported(&self) -> Vec<GatewayCondition> {
         let unable = self.gateways.iter().filter(|(_, standing)| standing.ability.is_none());

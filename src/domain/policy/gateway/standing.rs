@@ -124,7 +124,7 @@ impl Surroundings<'_> {
     }
 
     /// How Envoy Gateway is told of the agent's socket.
-    fn sds(&self) -> Result<SdsUrl, SdsObstacle> {
+    pub(super) fn sds(&self) -> Result<SdsUrl, SdsObstacle> {
         match (self.version, self.settings.sds_enabled) {
             (Some(version), _) if version < FOLLOWS_SDS => Err(SdsObstacle::TooOld(version)),
             (_, Some(false)) => Err(SdsObstacle::TurnedOff),

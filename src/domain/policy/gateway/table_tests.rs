@@ -294,6 +294,53 @@ fn nothing_is_in_force_where_routes_lead_and_no_policy_is_whoever_has_accepted_t
     }
 }
 
+/// Gateways ask for the identities all the same, because of the other port; where they have no agent, because pods are asked.
+#[test]
+fn nothing_is_in_force_where_routes_lead_to_a_port_that_somebody_elses_policy_is_for() {
+    let two = "svc http/80 web/81";
+    for (cluster, expected) in [
+        ("tls theirs svc#http; http app/r @a > svc:80 svc:81", "http"),
+        ("tls theirs svc#http; http app/r @a > svc:80", "http"),
+        ("tls theirs svc#http; grpc app/r @a > svc:80", "http"),
+        ("tls theirs svc#http; http app/r @a > svc:81", ""),
+        ("tls theirs svc#http; http app/r @a > svc", "http"),
+        ("tls theirs svc#http; tls more svc#web; http app/r @a > svc:80; http app/s @a > svc:81", "http web"),
+        ("tls theirs svc#http; http app/r @other > svc:80 svc:81", ""),
+        ("tls theirs svc#http", ""),
+        ("tls theirs svc#gone; http app/r @a > svc:80", ""),
+        ("tls theirs other#http; http app/r @a > svc:80", ""),
+        ("tls ours svc#http ours; http app/r @a > svc:80", ""),
+    ] {
+        for class in ["eg", "kg cert"] {
+            let mut world = World::new("mesh", "x");
+            [two, &format!("gw a {}", class.replace(' ', " all "))].iter().for_each(|said| world.take(said));
+            cluster.split("; ").for_each(|said| world.take(said));
+            let (_, plan) = world.plan();
+            let plan = plan.service("app", "svc").unwrap();
+            let what = format!("{class}: {cluster}");
+            assert!(plan.policy.is_some(), "{what}");
+            assert_eq!(plan.overruled.join(" "), expected, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_has_a_cluster_for_each_rule_that_leads_to_a_service() {
+    for (cluster, is_split) in [
+        ("gw a eg", false),
+        ("gw a eg; http app/r @a > svc other", false),
+        ("gw a eg; gw b eg; http app/r @a @b > svc", false),
+        ("gw a eg; http app/r @a > svc svc", true),
+        ("gw a eg; http app/r @a > svc; http app/s @a > svc", true),
+        ("gw a eg; http app/r @a > svc; grpc app/r @a > svc", true),
+        ("gw a eg; http app/r @a > svc; http app/s @gone > svc", false),
+    ] {
+        let mut world = World::new("mesh", "x");
+        cluster.split("; ").for_each(|said| world.take(said));
+        assert_eq!(world.plan().1.service("app", "svc").unwrap().is_split, is_split, "{cluster}");
+    }
+}
+
 /// A text that says something, and does not come from another kind of condition.
 fn said(condition: &Condition) {
     assert!(condition.to_string().len() > 60, "{condition:?}: {condition}");

@@ -51,6 +51,17 @@ impl<'a> Topology<'a> {
         })
     }
 
+    /// Those that a Route names, whether they take it or not: once a listener does, proxies go by the Route at once.
+    pub(super) fn named(self, route: &'a RouteFacts) -> impl Iterator<Item = (&'a ObjectName, &'a Standing)> {
+        route.parents.iter().filter_map(move |parent| {
+            let gateway = match &parent.parent {
+                Parent::Gateway(name) => name,
+                Parent::ListenerSet(name) => &self.sets.get(name)?.gateway,
+            };
+            self.standings.get_key_value(gateway)
+        })
+    }
+
     /// Those with a listener that would take a Route of a namespace, in order.
     pub(super) fn admitting(self, namespaces: &BTreeSet<&Arc<str>>) -> Arc<[ObjectName]> {
         let takes = |listeners: &[ListenerFacts], beside: &Arc<str>| {

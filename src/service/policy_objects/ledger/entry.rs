@@ -46,7 +46,7 @@ struct UnderWay {
 
 #[derive(Debug)]
 enum Kind {
-    Applying { needs: Option<ObjectKey> },
+    Applying { needs: Option<ObjectKey>, print: Print },
     Removing { uid: Option<Box<str>> },
 }
 
@@ -247,6 +247,14 @@ impl Entry {
         }
     }
 
+    /// It was written, and this is in the answer: what an admission has made of it is another reversal.
+    pub(super) fn count_mutation(&mut self, answer: &SeenObject, now: BootInstant) {
+        let written = self.under_way.as_ref().map(|under_way| &under_way.kind);
+        if matches!(written, Some(Kind::Applying { print, .. }) if answer.print != *print) {
+            self.reversals.count(now);
+        }
+    }
+
     /// Whether there is something to be done that has not begun.
     pub(super) fn is_waiting(&self, kind: ObjectKind) -> bool {
         self.under_way.is_none() && self.is_pending(kind)
@@ -304,9 +312,10 @@ impl Entry {
             State::Unknown | State::Absent => (None, None),
         };
         let (kind, todo) = match &self.wanted {
-            Some((wanted, _)) => {
+            Some((wanted, print)) => {
                 let version = seen.map(|seen| seen.version.clone());
-                (Kind::Applying { needs: wanted.needs().cloned() }, Todo::Apply { wanted: wanted.clone(), version })
+                let kind = Kind::Applying { needs: wanted.needs().cloned(), print: *print };
+                (kind, Todo::Apply { wanted: wanted.clone(), version })
             }
             None => {
                 let uid = was_seen.map(|seen| seen.uid.clone());
@@ -355,8 +364,7 @@ impl Entry {
 
     /// Whether it is there, or about to be, and names the other.
     pub(super) fn names(&self, other: &ObjectKey) -> bool {
-        let will =
-            |under_way: &UnderWay| matches!(&under_way.kind, Kind::Applying { needs } if needs.as_ref() == Some(other));
+        let will = |under_way: &UnderWay| matches!(&under_way.kind, Kind::Applying { needs, .. } if needs.as_ref() == Some(other));
         self.needs() == Some(other) || self.under_way.as_ref().is_some_and(will)
     }
 

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use self::world::{Follower, KINDS, NOT_WAITED_FOR, Seen, Step, World, service};
 use super::*;
 use crate::domain::policy::{
-    DesiredObject, Labels, MeshLabels, Parent, ParentFacts, PolicyTarget, RouteBackend, RouteFacts, Target,
-    TlsPolicyFacts, Verification,
+    DesiredObject, IdentitySet, Labels, MeshLabels, Parent, ParentFacts, PolicyTarget, RouteBackend, RouteFacts,
+    Target, TlsPolicyFacts, Verification, WrittenFacts,
 };
 
 fn step() -> impl Strategy<Value = Step> {
@@ -130,7 +130,12 @@ fn write(world: &mut World, plan: &GatewayPlan) {
             DesiredObject::BackendTlsPolicy(policy) => {
                 let target = Target::Service(policy.service.name.as_ref().into());
                 let targets = [PolicyTarget { target, section: None }].into();
-                world.tls.insert(name.clone(), TlsPolicyFacts { object: name, ours: true, targets, written: None });
+                let written = Some(WrittenFacts {
+                    identities: IdentitySet::of([]),
+                    is_sds: matches!(policy.verification, Verification::Sds(_)),
+                    accepted_by: [].into(),
+                });
+                world.tls.insert(name.clone(), TlsPolicyFacts { object: name, ours: true, targets, written });
             }
         }
     }

@@ -1,7 +1,9 @@
 //! What the words of a row stand for.
 
 use super::*;
-use crate::domain::policy::{Change, Labels, MeshLabels, NamespaceFacts, ObjectName, PortFacts, TargetPort, Upstream};
+use crate::domain::policy::{
+    Change, IdentitySet, Labels, MeshLabels, NamespaceFacts, ObjectName, PortFacts, TargetPort, Upstream,
+};
 
 pub(super) fn namespace(name: &str, labels: &str) -> NamespaceFacts {
     let labels: Labels = labels
@@ -163,6 +165,10 @@ pub(super) fn tls(name: &str, target: &str, words: &[&str]) -> TlsPolicyFacts {
         object: ObjectName::new("app", name),
         ours: words.contains(&"ours"),
         targets: [PolicyTarget { target, section }].into(),
-        written: None,
+        written: words.contains(&"ours").then(|| WrittenFacts {
+            identities: IdentitySet::of([]),
+            is_sds: words.contains(&"sds"),
+            accepted_by: [].into(),
+        }),
     }
 }

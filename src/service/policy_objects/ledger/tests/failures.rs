@@ -235,3 +235,34 @@ fn a_secret_that_is_not_what_it_was_is_written_without_a_version() {
     }
     assert_eq!(asked, [true, false]);
 }
+
+#[test]
+fn what_an_admission_makes_of_each_write_is_reported_and_written_ever_more_slowly() {
+    let mut model = Model::new();
+    model.want(portable(1));
+    let mut waits = Vec::new();
+    while waits.len() < 12 {
+        let due = model.ledger.next_wake(model.now).expect("it is not right yet");
+        let (before, now) = (model.now, model.now.max(due));
+        model.now = now;
+        let todo = model.ledger.next(now).unwrap();
+        let (key, mut outcome) = model.perform(todo);
+        if let Outcome::Applied(seen) = &mut outcome
+            && key == policy("a")
+        {
+            seen.print = print(9);
+            model.objects.insert(key.clone(), seen.clone());
+            model.ledger.see(Seen::Put(key.clone(), seen.clone()), now);
+            waits.push(now.since(before));
+            assert_eq!(model.troubles().is_empty(), waits.len() < 3, "before the answer of write {}", waits.len());
+        }
+        model.ledger.done(&key, outcome, now);
+        assert_eq!(model.troubles().is_empty(), waits.len() < 2, "{:?}", model.troubles());
+    }
+    assert_eq!(model.troubles(), ["BackendTLSPolicy app/a Fought"]);
+    assert_eq!(waits.last(), Some(&Duration::from_secs(64)), "{waits:?}");
+    // one that leaves it alone: another wish begins anew
+    model.want(portable(3));
+    model.settle();
+    assert!(model.troubles().is_empty());
+}

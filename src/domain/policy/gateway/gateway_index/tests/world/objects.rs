@@ -120,7 +120,13 @@ pub(super) fn tls(object: ObjectName, variant: u8) -> TlsPolicyFacts {
     let service = target(Target::Service(format!("s{}", variant % 2).into()));
     let backend = target(Target::EnvoyBackend("b0".into()));
     let targets = if variant & 8 > 0 { [backend].into() } else { [service, backend].into() };
-    TlsPolicyFacts { object, ours: variant & 16 > 0, targets, written: None }
+    let ours = variant & 16 > 0;
+    let written = ours.then(|| WrittenFacts {
+        identities: IdentitySet::of([]),
+        is_sds: variant & 32 > 0,
+        accepted_by: [].into(),
+    });
+    TlsPolicyFacts { object, ours, targets, written }
 }
 
 pub(super) fn proxy(object: ObjectName, variant: u8) -> EnvoyProxyFacts {

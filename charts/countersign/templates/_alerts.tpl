@@ -30,6 +30,7 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
 {{- $federatedEnds := printf "max by (namespace, trust_domain) (countersign_federated_bundle_expiry_timestamp_seconds{%s}@)" $here -}}
 {{- $federatedDue := include "countersign.alerts.due" (dict "ends" $federatedEnds "days" 14) -}}
 {{- $rootLeft := include "countersign.alerts.left" (printf $ofActive "root") -}}
+{{- $jwtKeyLeft := include "countersign.alerts.left" (printf $ofActive "jwt_key") -}}
 {{- $hasAuthority := ne .Values.mode "istiod" -}}
 - alert: CountersignCertificateExpiring
   expr: {{ printf "%s < 0.33 * %s" $left $life | quote }}
@@ -127,6 +128,12 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 1h
   severity: warning
   summary: "What replicas know each other by ends within 30 days, and none has been started anew since"
+- alert: CountersignJwtKeyExpiring
+  # its successor signs from 5 days before the end on
+  expr: {{ printf "%s < 4 * 86400" $jwtKeyLeft | quote }}
+  for: 1h
+  severity: warning
+  summary: "The key of JWT-SVIDs ends within 4 days, and has not been replaced by itself"
 - alert: CountersignRotationRefused
   expr: {{ printf "max by (namespace, authority) (countersign_rotation_refused{%s}) > 0" $here | quote }}
   for: 10m

@@ -205,6 +205,9 @@ CASES = [
          interval="1h"),
     Case("CountersignRootExpiresSoon", OWN_ROOT, lives(f'certificate="last_root",{HERE},pod="a"', of_years(40)), quiet="25d", fires="27d",
          labels=ROOT, interval="1h"),
+    # the next one signs 5 days before the end, if all is well
+    Case("CountersignJwtKeyExpiring", OWN_ROOT, {f'{EXPIRY}{{certificate="jwt_key",{HERE},pod="a"}}': f"{30 * DAY}x1000"},
+         quiet="25d", fires="27d", labels={"certificate": "jwt_key", **RELEASE}, interval="1h"),
     Case("CountersignRotationRefused", OWN_ROOT, {f'countersign_rotation_refused{{authority="x509",{HERE},pod="a"}}': "0x10 1x60",
                                                   f'countersign_rotation_refused{{authority="jwt",{HERE},pod="a"}}': "0x70"},
          quiet="19m", fires="22m", labels={"authority": "x509", **RELEASE}),
@@ -281,6 +284,7 @@ FAULTS = [
     Fault("CountersignBundleEndpointExpiring", PLUGGED_IN, "web_certificate_at_its_end", 61),
     Fault("CountersignFederatedBundleExpiring", PLUGGED_IN, "other_domain_at_its_end", 61),
     Fault("CountersignFederatedBundleExpiring", ISTIOD_JWT, "other_domain_of_istiod_at_its_end", 61),
+    Fault("CountersignJwtKeyExpiring", OWN_ROOT, "jwt_key_at_its_end", 61),
     Fault("CountersignRotationRefused", OWN_ROOT, "imported_at_its_end", 12),
     *(Fault("CountersignStateAltered", values, "state_deleted", 2) for values in (PLUGGED_IN, ISTIOD_JWT)),
     Fault("CountersignRootsNotDistributed", PLUGGED_IN, "roots_of_others", 11),

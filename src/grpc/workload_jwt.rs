@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde_json::{Map, Number};
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
@@ -31,7 +32,9 @@ pub struct ServedJwt {
     /// Those of each of the socket's identities, in their order; empty where there are none.
     pub svids: Vec<JwtSvids>,
     /// Whose tokens are believed, by which keys.
-    pub trust: Option<TrustReceiver>,
+    pub trust: TrustReceiver,
+    /// Whether that is followed at an authority that has said that it publishes nothing.
+    pub has_nothing: Option<watch::Receiver<bool>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -52,7 +55,13 @@ impl ServedJwt {
     ) -> Self {
         let of_one = |minter| JwtSvids::new(minter, trust_domain.clone(), Some(trust.clone()), Arc::clone(&clock));
         let svids = minters.into_iter().map(of_one).collect();
-        Self { svids, trust: Some(trust), clock }
+        Self { svids, trust, has_nothing: None, clock }
+    }
+
+    /// The same, where an authority may say that it publishes no keys.
+    #[must_use]
+    pub fn unless(self, has_nothing: watch::Receiver<bool>) -> Self {
+        Self { has_nothing: Some(has_nothing), ..self }
     }
 
     /// Answers `FetchJWTSVID` for the workload whose identities these are, as far as they are known: as SPIFFE's own agent does, with a
@@ -106,13 +115,14 @@ impl ServedJwt {
         if request.svid.is_empty() {
             return Err(Status::invalid_argument("svid must be specified"));
         }
-        let trust = self.trust.as_ref().ok_or_else(|| {
-            Status::invalid_argument(
-                "no JWT authority is known for the token's trust domain: JWT-SVIDs are not offered",
-            )
+        let trust = self.trust.borrow().clone().ok_or_else(|| {
+            if self.has_nothing.as_ref().is_some_and(|has_nothing| *has_nothing.borrow()) {
+                return Status::unimplemented(
+                    "JWT-SVIDs are not offered: the certificate authority publishes no keys of them",
+                );
+            }
+            Status::unavailable("no key that could have signed the token is known yet")
         })?;
-        let trust = trust.borrow().clone();
-        let trust = trust.ok_or_else(|| Status::unavailable("no key that could have signed the token is known yet"))?;
         let svid = JwtSvid::validate(&request.svid, &request.audience, trust.as_ref(), self.clock.now());
         let svid = svid.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut claims = svid.claims;

@@ -93,7 +93,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let trust_domain = config.trust_domain.clone();
     let trust = bundle.follow(&client, endpoints, trust_domain, renewed, (&shutdown, &mut supervisor))?;
     let (metrics, readiness) = (Arc::new(Metrics::of_agent()), Readiness::default());
-    let first = First { client: &client, identity: identity.clone(), stats: publisher.stats(), trust: &trust.trust };
+    let first = First { client: &client, identity: identity.clone(), stats: publisher.stats(), trust: &trust };
     let (identities, jwt) = asked.all(config.identities, first, (&metrics, &readiness), |name, task| {
         spawn(&mut supervisor, name, task, &shutdown);
     });
@@ -111,7 +111,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     let shown = output.run(identity.clone(), stats.trouble(), readiness.latch("identity", NOBODY_YET));
     spawn(&mut supervisor, "readiness", async move { match shown.await {} }, &shutdown);
     metrics.follow_identity(identity);
-    metrics.follow_trust(trust.trust.clone(), None);
+    metrics.follow_trust(trust.served.trust.clone(), None);
     start_admin(config.admin_listen, (Arc::clone(&metrics), clock), readiness, &shutdown, &mut supervisor).await?;
     spawn(&mut supervisor, "roots", renew_on_change(client.roots(), publisher.renew_now(), random), &shutdown);
     let keep = async move {
@@ -121,7 +121,7 @@ async fn keep_and_serve(config: AgentConfig, shutdown: Shutdown) -> Result<(), A
     spawn(&mut supervisor, "identity", keep, &shutdown);
     let asked = shutdown.clone();
     let leaving = async move { asked.requested().await };
-    let socket = workload_server::serve(listener, identities, Some(trust), policies, jwt, metrics, leaving);
+    let socket = workload_server::serve(listener, identities, Some(trust.served), policies, jwt, metrics, leaving);
     supervisor.spawn("socket", socket);
     supervisor.run(&shutdown, LEAVE_LIMIT).await.map_err(AgentFailed::of)
 }

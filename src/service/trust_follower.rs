@@ -59,6 +59,8 @@ pub struct TrustFollower {
     /// Where the roots of the own trust domain go, unless they are from elsewhere.
     roots: Option<RootsFollower>,
     published: watch::Sender<Option<Arc<PublishedTrust>>>,
+    /// Whether the authority has said that it publishes nothing.
+    has_nothing: watch::Sender<bool>,
     /// The sequence that clients of the socket get.
     served: watch::Receiver<u64>,
     random: Arc<dyn SecureRandom>,
@@ -90,7 +92,13 @@ impl TrustFollower {
         random: Arc<dyn SecureRandom>,
     ) -> (Self, TrustReceiver) {
         let (published, receiver) = watch::channel(None);
-        (Self { source, trust_domain, roots, published, served, random }, receiver)
+        let has_nothing = watch::Sender::new(false);
+        (Self { source, trust_domain, roots, published, has_nothing, served, random }, receiver)
+    }
+
+    /// Whether the authority has said, the last time that it was asked, that it publishes nothing, as istiod does.
+    pub fn has_nothing(&self) -> watch::Receiver<bool> {
+        self.has_nothing.subscribe()
     }
 
     /// Follows until `leaving`, and then says so.
@@ -111,6 +119,7 @@ impl TrustFollower {
             let in_effect = *self.served.borrow_and_update();
             let why = match self.source.open(in_effect).await {
                 Ok(Some(stream)) => {
+                    self.has_nothing.send_replace(false);
                     let begun = Instant::now();
                     let why = self.follow(opened.insert(stream).as_mut()).await;
                     *opened = None;
@@ -122,6 +131,7 @@ impl TrustFollower {
                     why
                 }
                 Ok(None) => {
+                    self.has_nothing.send_replace(true);
                     debug!(event = "trust_not_published", "the certificate authority publishes no trust to follow");
                     sleep(self.jittered(RARELY)).await;
                     continue;

@@ -15,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aged;
 mod holders;
 #[allow(dead_code, reason = "shared with tests/peers, which uses all of it")]
 mod pair;

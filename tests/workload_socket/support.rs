@@ -32,7 +32,7 @@ use countersign::{
 use ring::digest::{SHA256, digest};
 use tempfile::TempDir;
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::{Notify, oneshot, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -286,7 +286,10 @@ impl Socket {
         let (stop, stopped) = oneshot::channel::<()>();
         let identity = publisher.identity.clone();
         let known = trust.as_ref().map(|served| served.trust.clone());
-        let jwt = ServedJwt { svids: Vec::new(), trust: known, clock: TestClock::new() };
+        // as before istiod
+        let has_nothing = Some(watch::channel(known.is_none()).1);
+        let of_jwt = known.unwrap_or_else(|| watch::channel(None).1);
+        let jwt = ServedJwt { svids: Vec::new(), trust: of_jwt, has_nothing, clock: TestClock::new() };
         let metrics = Arc::new(Metrics::of_agent());
         let shown = Arc::clone(&metrics);
         let server = tokio::spawn(workload_server::serve(listener, identity, trust, policies, jwt, shown, async {

@@ -132,13 +132,13 @@ async fn the_other_halves_answer_with_spires_codes() {
         let status = client.fetch_jwtsvid(secured(message)).await.unwrap_err();
         assert!(status.code() == code && status.message().starts_with(text), "{status}");
     }
-    for (message, text) in [
-        (validate("", "t"), "audience must be specified"),
-        (validate("a", ""), "svid must be specified"),
-        (validate("a", "t"), "no JWT authority is known"),
+    for (message, code, text) in [
+        (validate("", "t"), Code::InvalidArgument, "audience must be specified"),
+        (validate("a", ""), Code::InvalidArgument, "svid must be specified"),
+        (validate("a", "t"), Code::Unimplemented, "JWT-SVIDs are not offered"),
     ] {
         let status = client.validate_jwtsvid(secured(message)).await.unwrap_err();
-        assert!(status.code() == Code::InvalidArgument && status.message().starts_with(text), "{status}");
+        assert!(status.code() == code && status.message().starts_with(text), "{status}");
     }
     let status = client.fetch_witsvid(secured(WitsvidRequest::default())).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unimplemented, "fetching WIT-SVIDs is not implemented"));

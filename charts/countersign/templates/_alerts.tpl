@@ -34,6 +34,7 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
 {{- $rootDue := include "countersign.alerts.due" (merge (dict "days" (first $rootDays) "share" 0.2) $roots) -}}
 {{- $rootDueNow := include "countersign.alerts.due" (merge (dict "days" (last $rootDays) "share" 0.1) $roots) -}}
 {{- $lifeLeft := .Values.metrics.prometheusRule.lifeLeft -}}
+{{- $jwtKeyLeft := include "countersign.alerts.left" (dict "life" $life "of" (printf $ofReplicas "jwt_key") "by" "certificate") -}}
 {{- $hasAuthority := ne .Values.mode "istiod" -}}
 - alert: CountersignCertificateExpiring
   expr: {{ printf "%s < %v" $share $lifeLeft.warning | quote }}
@@ -139,6 +140,12 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 1h
   severity: warning
   summary: "What replicas know each other by ends within 30 days, and none has been started anew since"
+- alert: CountersignJwtKeyExpiring
+  # its successor signs from 5 days before the end on
+  expr: {{ printf "%s < 4 * 86400" $jwtKeyLeft | quote }}
+  for: 1h
+  severity: warning
+  summary: "The key of JWT-SVIDs ends within 4 days, and has not been replaced by itself"
 - alert: CountersignRotationRefused
   expr: {{ printf "max by (namespace, authority) (countersign_rotation_refused{%s}) > 0" $here | quote }}
   for: 10m

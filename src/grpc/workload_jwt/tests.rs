@@ -44,8 +44,8 @@ fn served(minter: impl IntoIterator<Item = TestMinter>, trust: Option<TrustRecei
     let svids = minter
         .into_iter()
         .map(|minter| JwtSvids::new(Arc::new(minter), "cluster.local".parse().unwrap(), None, Arc::clone(&clock)));
-    let svids = svids.collect();
-    ServedJwt { svids, trust, clock }
+    let (svids, trust) = (svids.collect(), trust.unwrap_or_else(|| watch::channel(None).1));
+    ServedJwt { svids, trust, has_nothing: None, clock }
 }
 
 fn asking(audience: &[&str], spiffe_id: &str) -> JwtsvidRequest {
@@ -211,7 +211,16 @@ fn what_is_no_good_has_spires_code_and_texts() {
 
 #[test]
 fn before_any_key_is_known_no_token_is_called_bad() {
-    let jwt = served(None, Some(watch::channel(None).1));
-    assert_eq!(jwt.validate(&validating("a", "x")).unwrap_err().code(), Code::Unavailable);
-    assert_eq!(served(None, None).validate(&validating("a", "x")).unwrap_err().code(), Code::InvalidArgument);
+    let (says, has_nothing) = watch::channel(false);
+    let jwt = served(None, None).unless(has_nothing.clone());
+    let code = |jwt: &ServedJwt, audience| jwt.validate(&validating(audience, "x")).unwrap_err().code();
+    assert_eq!(code(&jwt, "a"), Code::Unavailable);
+    says.send_replace(true);
+    assert_eq!(code(&jwt, "a"), Code::Unimplemented, "there will be none");
+    assert_eq!(code(&jwt, ""), Code::InvalidArgument);
+    says.send_replace(false);
+    assert_eq!(code(&jwt, "a"), Code::Unavailable);
+    says.send_replace(true);
+    let known = served(None, Some(trust(&signer(), &signer()))).unless(has_nothing);
+    assert_eq!(code(&known, "a"), Code::InvalidArgument, "by keys that are known from before");
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::roots::renew_on_change;
+use super::{roots::renew_on_change, trust::FollowedTrust};
 use crate::{
     domain::{clock::Clock, identity::TrustDomain, random::SecureRandom},
     grpc::{
@@ -21,7 +21,6 @@ use crate::{
         metrics::{ExpiringCertificate, Metrics},
         other_identities::{self, OtherIdentity},
         ports::BoxFuture,
-        published_trust::TrustReceiver,
         readiness::Readiness,
         svid_publisher::{Expectation, IdentityReceiver, RenewalStats, SvidPublisher},
         tainted_renewal::renew_when_tainted,
@@ -44,7 +43,7 @@ pub(super) struct First<'a> {
     pub(super) identity: IdentityReceiver,
     pub(super) stats: Arc<RenewalStats>,
     /// What is published by whoever `client` asks.
-    pub(super) trust: &'a TrustReceiver,
+    pub(super) trust: &'a FollowedTrust,
 }
 
 impl Asked {
@@ -87,7 +86,8 @@ impl Asked {
             let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
             let renewal = renew_on_change(client.roots(), Arc::clone(&renew_now), Arc::clone(&random));
             spawn("roots of another identity", Box::pin(renewal));
-            let tainted = renew_when_tainted(first.trust.clone(), identity.clone(), renew_now, (clock, random));
+            let tainted =
+                renew_when_tainted(first.trust.served.trust.clone(), identity.clone(), renew_now, (clock, random));
             spawn("tainted renewal of another identity", Box::pin(async move { match tainted.await {} }));
             spawn("another identity", Box::pin(publisher.run()));
             others.push(ServedIdentity { hint, identity });
@@ -98,7 +98,9 @@ impl Asked {
             spawn("other identities", Box::pin(async move { match other_identities::show(shown, latch).await {} }));
         }
         let minters = clients.into_iter().map(|client| Arc::new(PairMinter::new(client)) as _);
-        let jwt = ServedJwt::by(minters, &self.trust_domain, first.trust.clone(), Arc::clone(&self.clock));
+        let FollowedTrust { served, has_nothing } = first.trust;
+        let jwt = ServedJwt::by(minters, &self.trust_domain, served.trust.clone(), Arc::clone(&self.clock));
+        let jwt = jwt.unless(has_nothing.clone());
         let first = ServedIdentity { hint: config.first.hint, identity: first.identity };
         (ServedIdentities { first, others }, jwt)
     }

@@ -33,6 +33,14 @@ pub(super) struct BundleRoots {
     follower: Option<RootsFollower>,
 }
 
+/// What the CA publishes.
+pub(super) struct FollowedTrust {
+    /// On the socket.
+    pub(super) served: ServedTrust,
+    /// Whether it has said that this is nothing.
+    pub(super) has_nothing: watch::Receiver<bool>,
+}
+
 impl BundleRoots {
     /// Of the `configured` source, or of the pair.
     pub(super) fn new(configured: Option<FollowedRoots>) -> Self {
@@ -52,12 +60,13 @@ impl BundleRoots {
         trust_domain: TrustDomain,
         (identity, renew_now): (IdentityReceiver, Arc<Notify>),
         (shutdown, supervisor): (&Shutdown, &mut Supervisor),
-    ) -> Result<ServedTrust, AgentFailed> {
+    ) -> Result<FollowedTrust, AgentFailed> {
         let random = Arc::new(RingRandom::new());
         let source = FollowedAuthority::new(Arc::clone(authority), endpoints, instance(random.as_ref())?);
         let served = watch::Sender::new(0);
         let (seen, shared) = (served.subscribe(), Arc::clone(&random) as _);
         let (follower, trust) = TrustFollower::new(Arc::new(source), trust_domain, self.follower, seen, shared);
+        let has_nothing = follower.has_nothing();
         let mut first = identity.clone();
         let asked = shutdown.clone();
         supervisor.spawn("trust", async move {
@@ -73,7 +82,7 @@ impl BundleRoots {
         });
         let renew = renew_when_tainted(trust.clone(), identity, renew_now, (Arc::new(SystemClock), random));
         spawn(supervisor, "tainted renewal", async move { match renew.await {} }, shutdown);
-        Ok(ServedTrust { trust, served })
+        Ok(FollowedTrust { served: ServedTrust { trust, served }, has_nothing })
     }
 }
 

@@ -76,6 +76,7 @@ fn pem(trust: &PublishedTrust) -> String {
 struct World {
     source: Arc<Source>,
     trust: TrustReceiver,
+    has_nothing: watch::Receiver<bool>,
     roots: FollowedRoots,
     served: watch::Sender<u64>,
     leave: Arc<Notify>,
@@ -89,10 +90,10 @@ impl World {
         let (shared, seen) = (Arc::clone(&source) as _, served.subscribe());
         let trust_domain = "cluster.local".parse().unwrap();
         let (task, trust) = TrustFollower::new(shared, trust_domain, Some(follower), seen, Arc::new(TestRandom));
-        let leave = Arc::new(Notify::new());
+        let (has_nothing, leave) = (task.has_nothing(), Arc::new(Notify::new()));
         let asked = Arc::clone(&leave);
         tokio::spawn(task.run(async move { asked.notified().await }));
-        Self { source, trust, roots, served, leave }
+        Self { source, trust, has_nothing, roots, served, leave }
     }
 
     async fn has(&mut self, wanted: &PublishedTrust) {
@@ -185,13 +186,16 @@ async fn another_trust_domain_or_no_roots_are_not_taken() {
 async fn an_authority_that_publishes_nothing_is_asked_rarely() {
     let ([say], opened) = streams();
     let mut world = World::start([Ok(None)].into_iter().chain(opened).collect());
+    assert!(!*world.has_nothing.borrow(), "nobody has said so");
     sleep(RARELY / 2).await;
     assert_eq!(world.source.said.lock().unwrap().len(), 1);
+    assert!(*world.has_nothing.borrow());
     assert_eq!(world.roots(), None);
     let good = trust(1);
     say.send(Ok(good.clone())).unwrap();
     sleep(RARELY).await;
     world.has(&good).await;
+    assert!(!*world.has_nothing.borrow());
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::{fs, time::Duration};
 
+use countersign::proto::Jwtsvid;
 use serde_json::json;
 use tonic::Code;
 
@@ -30,6 +31,11 @@ fn an_agent_rotates_by_way_of_the_pair_and_a_killed_replica_fails_none_of_its_ca
     (0..3).for_each(|_| drop(agent.rotate()));
     let none = fetch(&agent.agent.socket, "a").unwrap_err();
     assert!(none.code() == Code::Unimplemented && none.message().contains("set jwtSvids"), "{none}");
+    let token = Jwtsvid { svid: "a.b.c".to_owned(), ..Jwtsvid::default() };
+    wait_until(START, "no keys to validate by, and none to come", || match agent.agent.validate(&token) {
+        Err(refused) if refused.code() == Code::Unimplemented => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     stage.replicas[0].process.kill();
     (0..3).for_each(|_| drop(agent.rotate()));
     agent.check_that_no_renewal_failed();

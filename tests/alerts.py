@@ -28,9 +28,12 @@ MONITORED = {"metrics": {"prometheusRule": {"enabled": True}}}
 ISTIOD, PLUGGED_IN = MONITORED, {**MONITORED, "mode": "plugged-in", "policyObjects": True}
 SCOPED = {"metrics": {"prometheusRule": {"enabled": True}, "agents": {"namespaces": ["gateways"]}}}
 OWN_ROOT = {**MONITORED, "mode": "self-signed", "trustDomain": "gateways.example"}
+# where istiod signs certificates, and the pair JWT-SVIDs
+ISTIOD_JWT = {**MONITORED, "mode": "istiod", "jwtSvids": True}
 HERE = 'namespace="countersign"'
 EXPIRY = "countersign_certificate_expiry_timestamp_seconds"
 FEDERATED = "countersign_federated_bundle_expiry_timestamp_seconds"
+ALL_VALUES = (ISTIOD, ISTIOD_JWT, PLUGGED_IN, OWN_ROOT, SCOPED)
 DAY = 86400
 
 
@@ -129,15 +132,19 @@ CASES = [
     # the next one signs 7 days before the end, if all is well
     Case("CountersignAuthorityExpiring", OWN_ROOT, {f'{EXPIRY}{{certificate="authority",{HERE},pod="a"}}': f"{40 * DAY}x1000"},
          quiet="34d", fires="35d", labels={"certificate": "authority", **RELEASE}, interval="1h"),
-    # what stands between it and the root, and what only the replicas see
-    *(Case("CountersignAuthorityExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="{certificate}",{HERE},pod="a"}}': f"{60 * DAY}x1000"},
-           quiet="30d", fires="31d", labels={"certificate": certificate, **RELEASE}, interval="1h") for certificate in ("intermediate", "pair_authority")),
+    # what stands between it and the root
+    Case("CountersignAuthorityExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="intermediate",{HERE},pod="a"}}': f"{60 * DAY}x1000"},
+         quiet="30d", fires="31d", labels={"certificate": "intermediate", **RELEASE}, interval="1h"),
+    # what only the replicas see; those that are started anew make another one
+    *(Case("CountersignPairAuthorityExpiring", values, {f'{EXPIRY}{{certificate="pair_authority",{HERE},pod="a"}}': f"{60 * DAY}x1000"},
+           quiet="30d", fires="31d", labels={"certificate": "pair_authority", **RELEASE}, interval="1h")
+      for values in (PLUGGED_IN, OWN_ROOT, ISTIOD_JWT)),
     Case("CountersignBundleEndpointExpiring", ISTIOD, {f'{EXPIRY}{{certificate="bundle_endpoint",{HERE},pod="a"}}': f"{40 * DAY}x1000"},
          quiet="26d", fires="27d", labels={"certificate": "bundle_endpoint", **RELEASE}, interval="1h"),
     # the root of a day that is followed by another one each half day, and then by none
-    Case("CountersignFederatedBundleExpiring", PLUGGED_IN,
-         {f'{FEDERATED}{{trust_domain="other.example",{HERE},pod="a"}}': f"{' '.join(f'{DAY + 12 * n * 3600}x11' for n in range(60))} {31 * DAY}x100"},
-         quiet="30d", fires="31d", labels={"trust_domain": "other.example", **RELEASE}, interval="1h"),
+    *(Case("CountersignFederatedBundleExpiring", values,
+           {f'{FEDERATED}{{trust_domain="other.example",{HERE},pod="a"}}': f"{' '.join(f'{DAY + 12 * n * 3600}x11' for n in range(60))} {31 * DAY}x100"},
+           quiet="30d", fires="31d", labels={"trust_domain": "other.example", **RELEASE}, interval="1h") for values in (PLUGGED_IN, ISTIOD_JWT)),
     # what the one that was active before has made, and the other has renewed
     Case("CountersignCertificateExpiring", PLUGGED_IN, {f'{EXPIRY}{{certificate="istiod",{HERE},pod="a"}}': f"{DAY}x600",
                                                        f'{EXPIRY}{{certificate="istiod",{HERE},pod="b"}}': f"_x144 {DAY * 3 // 2}x456"},
@@ -194,12 +201,13 @@ CASES = [
 @dataclass
 class Fault:
     """An alert, what it is made to fire by (a function of chart_checks/faults.py, or a recording of another test), and after how many
-    minutes it must be there."""
+    minutes it must be there; with labels, if it has others of no matter."""
 
     alert: str
     values: dict
     recording: str
     after: int
+    labels: str = ""
 
 
 FAULTS = [
@@ -218,15 +226,19 @@ FAULTS = [
     Fault("CountersignRootExpiring", PLUGGED_IN, "near_its_end", 61),
     Fault("CountersignRootExpiresSoon", PLUGGED_IN, "near_its_end", 61),
     Fault("CountersignAuthorityExpiring", PLUGGED_IN, "near_its_end", 61),
+    Fault("CountersignAuthorityExpiring", PLUGGED_IN, "above_at_its_end", 61, 'certificate="intermediate"'),
     Fault("CountersignAuthorityExpiring", OWN_ROOT, "imported_at_its_end", 61),
+    # what is seen has ten minutes more
+    *(Fault("CountersignPairAuthorityExpiring", values, "pair_authority_at_its_end", 75) for values in (PLUGGED_IN, OWN_ROOT, ISTIOD_JWT)),
     Fault("CountersignBundleEndpointExpiring", PLUGGED_IN, "web_certificate_at_its_end", 61),
     Fault("CountersignFederatedBundleExpiring", PLUGGED_IN, "other_domain_at_its_end", 61),
+    Fault("CountersignFederatedBundleExpiring", ISTIOD_JWT, "other_domain_of_istiod_at_its_end", 61),
     Fault("CountersignRotationRefused", OWN_ROOT, "imported_at_its_end", 12),
-    Fault("CountersignStateAltered", PLUGGED_IN, "state_deleted", 2),
+    *(Fault("CountersignStateAltered", values, "state_deleted", 2) for values in (PLUGGED_IN, ISTIOD_JWT)),
     Fault("CountersignRootsNotDistributed", PLUGGED_IN, "roots_of_others", 11),
-    Fault("CountersignTrustNotAcknowledged", PLUGGED_IN, "deaf_follower", 11),
+    *(Fault("CountersignTrustNotAcknowledged", values, "deaf_follower", 11) for values in (PLUGGED_IN, ISTIOD_JWT)),
     # three of its intervals, which are a minute, and five
-    Fault("CountersignFederatedBundleStale", PLUGGED_IN, "without_the_other", 9),
+    *(Fault("CountersignFederatedBundleStale", values, "without_the_other", 9) for values in (PLUGGED_IN, ISTIOD_JWT)),
     Fault("CountersignIstiodUnreachable", ISTIOD, "without_istiod", 8),
     Fault("CountersignIstiodBadAnswer", ISTIOD, "of_another_domain", 5),
     Fault("CountersignIstiodLimited", ISTIOD, "too_many", 28),
@@ -283,11 +295,11 @@ def check_faults(alerts: Dict[str, str]) -> Set[str]:
     missing = {fault.recording for fault in FAULTS} - found.keys()
     if missing:
         raise Broken(f"no test has left a recording of {', '.join(sorted(missing))}: python3 tests/run.py has all of them run before")
-    for values in (ISTIOD, PLUGGED_IN, OWN_ROOT):
+    for values in ALL_VALUES:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             (place / "rules.json").write_text(json.dumps(rules(values)))
-            tests = [recordings.replay(fault.alert, found[fault.recording], fault.after) for fault in FAULTS if fault.values is values]
+            tests = [recordings.replay(fault.alert, found[fault.recording], fault.after, fault.labels) for fault in FAULTS if fault.values is values]
             (place / "faults.json").write_text(json.dumps({"rule_files": ["rules.json"], "evaluation_interval": "1m", "tests": tests}))
             promtool("test", "rules", str(place / "faults.json"))
     return {name for recording in found.values() for name in recording.names()}
@@ -298,7 +310,7 @@ def main() -> int:
         provide()
         install_go("promtool", *PROMTOOL, "cmd")(Step(3, "promtool", "6 min, once", 40 * 60, lambda _: None))
         alerts: Dict[str, str] = {}
-        for values in (ISTIOD, PLUGGED_IN, OWN_ROOT, SCOPED):
+        for values in ALL_VALUES:
             with tempfile.TemporaryDirectory() as folder:
                 alerts.update(check(values, Path(folder)))
         untested = alerts.keys() - {case.alert for case in CASES}
@@ -306,6 +318,10 @@ def main() -> int:
             raise Broken(f"no case tests {', '.join(sorted(untested))}")
         shown = check_faults(alerts)
         scrapes = scraped()
+        # some of what there is in a cluster is there under a fault alone
+        for name, recording in recordings.left().items():
+            for pod, page in recording.rounds[-1][1].items():
+                scrapes.add(f"{name}-{pod}", page)
         is_as_told(scrapes)
         queries = answers(scrapes, alerts, shown, promtool)
     except (Broken, Failed) as error:

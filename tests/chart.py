@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from chart_checks import conform, documents, live, mesh, objects, pair, traffic, writes
+from chart_checks import conform, documents, live, mesh, objects, pair, traffic, uninstall, writes
 from chart_checks.cluster import Cluster
 from chart_checks.helm import CHART, Broken, copy_chart, provide, render, side_by_side
 from chart_checks.helm import documents as read
@@ -214,7 +214,7 @@ def main() -> int:
         if not os.access(binary, os.X_OK):
             raise Broken(f"{binary} is not there: build it, or name another one by COUNTERSIGN_TEST_BINARY")
         step("docs and schema", lambda: (documents.check(), objects.values_are_in_the_schema()))
-        with ThreadPoolExecutor(2) as beside, Cluster() as cluster, tempfile.TemporaryDirectory() as schemas:
+        with ThreadPoolExecutor(3) as beside, Cluster() as cluster, tempfile.TemporaryDirectory() as schemas:
             for name in live.NAMESPACES:
                 cluster.namespace(name)
             conform.serve_monitoring(cluster)
@@ -224,6 +224,7 @@ def main() -> int:
             # they have clusters of their own, and mostly wait
             under_load = beside.submit(named["traffic"], whole)
             by_istiod = beside.submit(mesh.certified_by_istiod, binary, CHART)
+            left = beside.submit(uninstall.leaves_what_is_documented, binary, CHART)
             for name, check in named.items():
                 if name != "traffic":
                     step(name, lambda: check(whole))
@@ -233,6 +234,7 @@ def main() -> int:
             step("two replicas before istiod, and with it", lambda: pair.waits_for_istiod(binary, cluster))
             step("traffic, beside all of that", under_load.result)
             step("traffic by istiod's certificates, beside it", lambda: say(f"no request failed: {by_istiod.result()}"))
+            step("the mesh's CA uninstalled with policies, beside it", lambda: say(f"left as documented: {left.result()}"))
             step(f"{len(BREAKS)} breaks are noticed", lambda: can_fail(named))
     except (Broken, Failed) as error:
         say(f"FAILED: {error}")

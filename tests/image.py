@@ -14,8 +14,8 @@ from pathlib import Path
 
 import apart
 from chart_checks.helm import Broken, provide
-from image_checks import containerfile, contents, elf, empty_root
-from run import RELEASE, Failed, say
+from image_checks import containerfile, contents, elf, empty_root, paths
+from run import CARGO_HOME, RELEASE, ROOT, Failed, say
 
 
 def main() -> int:
@@ -29,6 +29,7 @@ def main() -> int:
             say("the Containerfile has what the chart runs, and all that its build needs")
             elf.check(binary)
             say(f"{binary}: static, at an address of the kernel's choice, {binary.stat().st_size >> 20} MiB")
+            say(f"{paths.check(binary.read_bytes(), [ROOT, CARGO_HOME])} names of files, none of where it was built")
             say(f"{contents.check(binary)} crates in the list, all that the binary names among them")
         apart.begin("mount", "net")
         empty_root.check(binary)

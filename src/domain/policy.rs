@@ -30,7 +30,9 @@ pub use self::{
     control_planes::{
         ControlPlanePod, ControlPlanes, GatewayApiSafety, IstiodPod, IstiodReport, IstiodVersion, SeenIstiod,
     },
-    enforcement::{Carriers, ContextReport, Enforcement, EnforcementIndex, Report, ReportChange, Reporter},
+    enforcement::{
+        Carriers, ContextReport, Enforcement, EnforcementIndex, PolicySight, Report, ReportChange, Reporter,
+    },
     gateway::{
         Admits, AttachedKind, AttachedPolicyFacts, Attachment, BackendTlsApi, CA_CONFIG_MAP, Carries, ClassFacts,
         Controller, DataPlanePod, DesiredObject, DesiredPolicy, EnvoyBackendFacts, EnvoyGatewaySettings,

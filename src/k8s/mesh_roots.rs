@@ -124,7 +124,7 @@ impl Reading<'_> {
                     Some(found) => self.read(found),
                     None => self.lacks("mesh_roots_missing", "not found"),
                 }
-                self.known.looked();
+                self.known.looked(self.lack.is_none());
             }
             Heard::Put(found) => self.read(found),
             Heard::Gone(_) => self.lacks("mesh_roots_gone", "deleted"),

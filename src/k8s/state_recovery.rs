@@ -134,7 +134,7 @@ impl StateRecovery {
             InItsPlace { roots: survey.roots(self.root_of), usable }.may_give_way_to(&imported)?;
         }
         if let Some(trust) = &survey.found.trust {
-            imported.supersede(&trust.content());
+            imported.supersede(&trust.content())?;
         }
         let contents = Pair {
             authority: Zeroizing::new(imported.authority().to_vec()),

@@ -124,7 +124,8 @@ impl AuthorityRotation {
         }
         let found = state.kind_state(kind)?;
         let now = self.clock.now();
-        let Some(due) = due_step(&found.authorities, &found.roots_end, found.lifetime, now) else { return Ok(()) };
+        let due = due_step(&found.authorities, &found.roots_end, found.lifetime, &found.handed_out, now);
+        let Some(due) = due else { return Ok(()) };
         let wanted = match &due {
             DueStep::Prepare if found.is_intermediate => {
                 let active = found.authorities.slots().iter().find(|slot| slot.phase == Phase::Active);

@@ -11,7 +11,7 @@ use super::{
     metrics::Metrics,
     ports::{AuthorityKind, StateError},
     signing_session::SigningSession,
-    signing_state::TermState,
+    signing_state::{MeshRoots, TermState},
     waiting::next,
 };
 use crate::domain::{authority::rotation::Phase, clock::Timestamp};
@@ -82,7 +82,7 @@ async fn keep_session(
         let changed = async {
             tokio::select! {
                 () = next_of(authorities.as_mut()) => {}
-                () = next_of(roots.as_mut()) => {}
+                () = changed_of(roots.as_mut()) => {}
             }
         };
         drop(timeout(LOOK_EVERY, changed).await);
@@ -92,6 +92,13 @@ async fn keep_session(
 async fn next_of<T>(receiver: Option<&mut watch::Receiver<T>>) {
     match receiver {
         Some(receiver) => next(receiver).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn changed_of(roots: Option<&mut MeshRoots>) {
+    match roots {
+        Some(roots) => roots.changed().await,
         None => std::future::pending().await,
     }
 }
@@ -294,7 +301,9 @@ mod tests {
         let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
         let [old, new] = std::array::from_fn(|_| Arc::new(authority().bundle().clone()));
         let (mesh, roots) = watch::channel(Some(old));
-        let claimed = claim(&state(&store, Origin::Istiod(roots), &clock), 1);
+        let (_read, read_in) = watch::channel(Some(Term::new(1)));
+        let origin = Origin::Istiod(MeshRoots { known: roots, read_in });
+        let claimed = claim(&state(&store, origin, &clock), 1);
         let mut trust = claimed.trust.clone();
         let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
         let (_session, sessions) = watch::channel(Some(session));

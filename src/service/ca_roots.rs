@@ -30,7 +30,7 @@ pub struct FollowedRoots {
     known: watch::Receiver<Known>,
     look: Arc<Notify>,
     look_now: Arc<Notify>,
-    looks: watch::Receiver<u64>,
+    looks: watch::Receiver<Looks>,
 }
 
 /// The side of whoever follows them.
@@ -39,8 +39,15 @@ pub struct RootsFollower {
     known: watch::Sender<Known>,
     look: Arc<Notify>,
     look_now: Arc<Notify>,
-    /// How often they were read anew.
-    looks: watch::Sender<u64>,
+    looks: watch::Sender<Looks>,
+}
+
+/// How often they were read anew.
+#[derive(Clone, Copy, Debug, Default)]
+struct Looks {
+    count: u64,
+    /// Whether good ones were there the last time.
+    has_roots: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -53,7 +60,7 @@ struct Known {
 /// Roots to be followed at `place`, as messages name it. Nothing is known of them yet.
 pub fn followed_roots(place: &str) -> (RootsFollower, FollowedRoots) {
     let known = watch::Sender::new(Known { roots: None, absence: format!("{place} has not been read yet").into() });
-    let (looks, looked) = watch::channel(0);
+    let (looks, looked) = watch::channel(Looks::default());
     let (look, look_now) = <(Arc<Notify>, Arc<Notify>)>::default();
     let (known_to_users, ways) = (known.subscribe(), (Arc::clone(&look), Arc::clone(&look_now)));
     let receiver = FollowedRoots { known: known_to_users, look: ways.0, look_now: ways.1, looks: looked };
@@ -76,13 +83,21 @@ impl FollowedRoots {
         self.look.notify_one();
     }
 
-    /// Has them read anew, however lately that was done, and waits until it is, whatever there is; for ever while it fails.
-    pub async fn look_now(&mut self) {
-        let before = *self.looks.borrow_and_update();
-        self.look_now.notify_one();
-        if self.looks.wait_for(|looks| *looks != before).await.is_err() {
-            std::future::pending::<()>().await;
+    /// Has them read anew, however lately that was done, and waits until it is; for ever while it fails. Returns whether there
+    /// were good ones.
+    pub async fn look_now(&mut self) -> bool {
+        let mut has_roots = false;
+        // the first look may have been under way before
+        for _ in 0..2 {
+            let before = self.looks.borrow_and_update().count;
+            self.look_now.notify_one();
+            let looked = self.looks.wait_for(|looks| looks.count != before).await.map(|looks| looks.has_roots);
+            has_roots = match looked {
+                Ok(has_roots) => has_roots,
+                Err(_nobody_follows) => std::future::pending().await,
+            };
         }
+        has_roots
     }
 
     /// Waits until something else is known; for ever when nobody follows them any more.
@@ -130,9 +145,9 @@ impl RootsFollower {
         });
     }
 
-    /// They have been read anew, whatever was there.
-    pub fn looked(&self) {
-        self.looks.send_modify(|looks| *looks += 1);
+    /// They have been read anew, and whether good ones were there.
+    pub fn looked(&self, has_roots: bool) {
+        self.looks.send_modify(|looks| *looks = Looks { count: looks.count + 1, has_roots });
     }
 
     /// Notified when somebody wants it looked at soon.

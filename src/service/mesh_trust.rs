@@ -1,18 +1,22 @@
 //! The roots of a mesh whose istiod signs, for what the active keeps: those of the object in which the mesh keeps them, in each
 //! term as they were read in it. What came with a certificate would be as old as that.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::warn;
 
 use super::{
     bundle_distribution::{Trust, Trusted},
     ca_roots::FollowedRoots,
     istiod_pass_on::KnownRoots,
+    pair_trust::TrustSession,
     waiting::next,
 };
-use crate::domain::{identity::TrustDomain, x509::TrustBundle};
+use crate::domain::{identity::TrustDomain, leadership::Term, x509::TrustBundle};
 
 /// The roots of now.
 #[derive(Clone)]
@@ -24,7 +28,7 @@ pub(crate) struct MeshTrust {
     pub(crate) known: watch::Receiver<KnownRoots>,
 }
 
-/// So long a new term waits for the object, which this replica may have no right to list.
+/// So long a new term waits for the object, which this replica may have no right to list, or which may not be there.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 impl Trusted for MeshTrust {
@@ -43,9 +47,15 @@ impl Trusted for MeshTrust {
     }
 }
 
-/// Tells them as they change, once the object has been read, or could not be for a while. A file may be older than what another
-/// replica has read in the object and published. Never returns.
-pub(crate) async fn tell_roots(mut trust: MeshTrust, told: watch::Sender<Option<Arc<TrustBundle>>>) -> Infallible {
+/// Tells them as they change, once the object has been read, or could not be for a while; and of each term when the object was read
+/// in it. Until then what is told may be older than what another replica has read in the object and published, as a file always
+/// may. Never returns.
+pub(crate) async fn tell_roots<S: TrustSession>(
+    mut trust: MeshTrust,
+    mut sessions: watch::Receiver<Option<Arc<S>>>,
+    told: watch::Sender<Option<Arc<TrustBundle>>>,
+    read_in: watch::Sender<Option<Term>>,
+) -> Infallible {
     let read = async {
         while trust.object.newest().is_err() {
             trust.object.changed().await;
@@ -55,14 +65,38 @@ pub(crate) async fn tell_roots(mut trust: MeshTrust, told: watch::Sender<Option<
         warn!(event = "mesh_roots_not_read", "the bundle is told with the roots that are known");
     }
     loop {
-        let newest = trust.now().map(|now| Arc::new(now.bundle));
-        told.send_if_modified(|told| {
-            let is_news = *told != newest;
-            *told = newest;
-            is_news
-        });
-        trust.changed().await;
+        let term = sessions.borrow_and_update().as_ref().map(|session| session.term());
+        let mut reading = pin!(read_now(trust.object.clone()));
+        let mut is_read = false;
+        loop {
+            let newest = trust.now().map(|now| Arc::new(now.bundle));
+            set(&told, newest);
+            if is_read {
+                // after what was read
+                set(&read_in, term);
+            }
+            tokio::select! {
+                () = trust.changed() => {}
+                () = &mut reading, if term.is_some() && !is_read => is_read = true,
+                () = next(&mut sessions) => break,
+            }
+        }
     }
+}
+
+/// Returns when roots were read in the object, after this was called.
+async fn read_now(mut object: FollowedRoots) {
+    while !object.look_now().await {
+        sleep(LOOK_LIMIT).await;
+    }
+}
+
+fn set<T: PartialEq>(told: &watch::Sender<T>, newest: T) {
+    told.send_if_modified(|told| {
+        let is_news = *told != newest;
+        *told = newest;
+        is_news
+    });
 }
 
 /// Tells of each term when the object has been read in it. Whoever was active before may have written by roots that this replica
@@ -95,7 +129,22 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::*;
-    use crate::{domain::authority::testing::authority, service::ca_roots::followed_roots};
+    use crate::{
+        domain::authority::testing::authority,
+        service::{ca_roots::followed_roots, published_trust::TrustReceiver},
+    };
+
+    struct Session(Term);
+
+    impl TrustSession for Session {
+        fn term(&self) -> Term {
+            self.0
+        }
+
+        fn trust(&self) -> TrustReceiver {
+            watch::channel(None).1
+        }
+    }
 
     fn roots(trust: &MeshTrust) -> Option<String> {
         trust.now().map(|trust| trust.roots_pem)
@@ -129,7 +178,9 @@ mod tests {
             let (_known, known) = watch::channel(KnownRoots { bundle: Some(Arc::clone(&file)), trouble: None });
             let trust = MeshTrust { trust_domain: "cluster.local".parse().unwrap(), object, known };
             let (told, mut roots) = watch::channel(None);
-            let telling = tokio::spawn(tell_roots(trust, told));
+            let ((_sessions, sessions), (read, _read_in)) =
+                (watch::channel(None::<Arc<Session>>), watch::channel(None));
+            let telling = tokio::spawn(tell_roots(trust, sessions, told, read));
             follower.missed("ConfigMap a/b: timed out");
             sleep(LOOK_LIMIT / 2).await;
             assert_eq!(*roots.borrow(), None, "the object may say something else");
@@ -145,18 +196,50 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn roots_count_as_read_in_a_term_once_the_object_had_some_after_it_began_and_are_told_before_that() {
+        let [file, old, new] = std::array::from_fn(|_| Arc::new(authority().bundle().clone()));
+        let (follower, object) = followed_roots("ConfigMap a/b");
+        let (_known, known) = watch::channel(KnownRoots { bundle: Some(file), trouble: None });
+        let trust = MeshTrust { trust_domain: "cluster.local".parse().unwrap(), object, known };
+        let ((told, roots), (read, mut read_in)) = (watch::channel(None), watch::channel(None));
+        let (begin, sessions) = watch::channel(None);
+        let telling = tokio::spawn(tell_roots(trust, sessions, told, read));
+        follower.found(old.to_pem().as_bytes()).unwrap();
+        for (number, has_roots) in [(1, true), (2, false), (3, true)] {
+            let last = *read_in.borrow();
+            begin.send_replace(Some(Arc::new(Session(Term::new(number)))));
+            follower.wanted_now().notified().await;
+            follower.looked(true);
+            follower.wanted_now().notified().await;
+            assert_eq!(*read_in.borrow(), last, "a look that was on its way is none of term {number}");
+            follower.found(new.to_pem().as_bytes()).unwrap();
+            follower.looked(has_roots);
+            if has_roots {
+                read_in.wait_for(|term| *term == Some(Term::new(number))).await.unwrap();
+                assert_eq!(*roots.borrow(), Some(Arc::clone(&new)));
+            }
+            sleep(LOOK_LIMIT / 2).await;
+            assert_eq!(*read_in.borrow(), if has_roots { Some(Term::new(number)) } else { last });
+        }
+        telling.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_term_is_told_of_when_the_object_was_read_in_it_and_soon_when_it_cannot_be_read() {
         let (follower, object) = followed_roots("ConfigMap a/b");
         let (terms, held) = watch::channel(None);
         let (told, mut term) = watch::channel(None);
-        follower.looked();
+        follower.looked(true);
         let telling = tokio::spawn(tell_terms(held, object, told));
         for number in 1..=2 {
             terms.send_replace(Some(number));
             follower.wanted_now().notified().await;
             sleep(Duration::from_secs(5)).await;
             assert_eq!(*term.borrow(), None, "what was read before is too old");
-            follower.looked();
+            follower.looked(true);
+            follower.wanted_now().notified().await;
+            assert_eq!(*term.borrow(), None, "it may have been on its way before");
+            follower.looked(true);
             term.wait_for(|term| *term == Some(number)).await.unwrap();
             terms.send_replace(None);
             term.wait_for(Option::is_none).await.unwrap();

@@ -17,10 +17,12 @@ use tokio::{
 
 use super::metrics::Metrics;
 use crate::domain::{
+    clock::Timestamp,
     identity::{ServiceAccount, SpiffeId, TrustDomain},
     policy::{
         Carriers, Condition, Enforcement, EnforcementIndex, GatewayPlan, IdentitySet, MtlsMode, ObjectName,
-        PolicySnapshot, ProbeSight, Report, ReportChange, Reporter, ServicePlan, ServicePolicy, Verification,
+        PolicySight, PolicySnapshot, ProbeSight, Report, ReportChange, Reporter, ServicePlan, ServicePolicy,
+        Verification,
     },
 };
 
@@ -65,6 +67,8 @@ pub struct Judged {
 struct State {
     index: EnforcementIndex,
     agents: BTreeMap<Arc<Reporter>, Agent>,
+    /// Whether BackendTLSPolicies were listed.
+    has_listed: bool,
 }
 
 /// Where a report comes from.
@@ -214,18 +218,23 @@ impl PolicyEnforcement {
         self.reported.subscribe()
     }
 
-    /// A Service's BackendTLSPolicy is seen to be the one with this UID; with `None` there is none, or not any more.
-    pub fn see_object(&self, service: ObjectName, uid: Option<&str>) {
-        self.state().index.see_object(service, uid, self.begun.elapsed());
+    /// A Service's BackendTLSPolicy is seen to be this one; with `None` there is none, or not any more.
+    pub fn see_object(&self, service: ObjectName, sight: Option<&PolicySight>) {
+        self.state().index.see_object(service, sight, self.begun.elapsed());
         self.touched.notify_one();
     }
 
-    /// These are all the BackendTLSPolicies, by Service, with their UIDs.
-    pub fn see_objects(&self, all: &BTreeMap<ObjectName, Box<str>>) {
+    /// These are all the BackendTLSPolicies, by Service. `wall` is the time of now.
+    pub fn see_objects(&self, all: &BTreeMap<ObjectName, PolicySight>, wall: Timestamp) {
         let (now, mut state) = (self.begun.elapsed(), self.state());
+        if !std::mem::replace(&mut state.has_listed, true) {
+            for (service, sight) in all {
+                state.index.find_object(service.clone(), sight, wall.since(sight.changed_at), now);
+            }
+        }
         let gone: Vec<ObjectName> = state.index.objects().filter(|known| !all.contains_key(known)).cloned().collect();
         gone.into_iter().for_each(|service| state.index.see_object(service, None, now));
-        all.iter().for_each(|(service, uid)| state.index.see_object(service.clone(), Some(uid), now));
+        all.iter().for_each(|(service, sight)| state.index.see_object(service.clone(), Some(sight), now));
         drop(state);
         self.touched.notify_one();
     }
@@ -298,6 +307,7 @@ impl PolicyEnforcement {
             let carriers = plan.as_deref().map(|plan| self.carriers(plan, newest));
             state.index.carry(service.clone(), carriers.unwrap_or_default());
             state.index.leave_bare(service.clone(), plan.as_deref().map_or(&[], ServicePlan::bare));
+            state.index.bind(service.clone(), plan.as_deref().map_or(&[], ServicePlan::bound));
             let portable = plan.and_then(|plan| {
                 let Verification::Portable(accounts) = &plan.policy.as_ref()?.verification else { return None };
                 Some((self.set_of(accounts), plan.uptake.clone()?))
@@ -309,8 +319,7 @@ impl PolicyEnforcement {
     /// Pods by way of which requests come to a Service, where identities come over SDS. One that carries several Gateways counts once.
     fn carriers(&self, plan: &ServicePlan, newest: &GatewayPlan) -> Carriers {
         let mut carriers: BTreeMap<SpiffeId, BTreeSet<&ObjectName>> = BTreeMap::new();
-        let is_sds = plan.policy.as_ref().is_some_and(|policy| matches!(policy.verification, Verification::Sds(_)));
-        let gateways = plan.routed.iter().filter(|_| is_sds).filter_map(|gateway| newest.gateways.get(gateway));
+        let gateways = plan.bound().iter().filter_map(|gateway| newest.gateways.get(gateway));
         for (account, pods) in gateways.flat_map(|gateway| &gateway.carriers) {
             if let Ok(id) = account.spiffe_id(&self.trust_domain) {
                 carriers.entry(id).or_default().extend(pods);

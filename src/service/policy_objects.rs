@@ -105,7 +105,7 @@ impl PolicyObjects {
         self.touched.notify_one();
     }
 
-    /// A policy that is made anew is not in force at once, whoever took it away.
+    /// A policy that is made anew, or changed, is not in force at once, whoever took it away or changed it; nor is one that is not there.
     fn tell_of_policies(&self, seen: &Seen) {
         let enforcement = &self.uptake.enforcement;
         let policy = ObjectKind::BackendTlsPolicy;
@@ -113,16 +113,16 @@ impl PolicyObjects {
         match seen {
             Seen::Listed { kind, objects, .. } if *kind == policy => {
                 let ours = objects.iter().filter(|(_, seen)| seen.ours);
-                let by_service = |(object, seen): &(_, SeenObject)| {
-                    Some((DesiredObject::service_of_policy(object)?, seen.uid.clone()))
-                };
-                enforcement.see_objects(&ours.filter_map(by_service).collect());
+                let by_service =
+                    |(object, seen): &(_, SeenObject)| Some((DesiredObject::service_of_policy(object)?, seen.sight()));
+                enforcement.see_objects(&ours.filter_map(by_service).collect(), self.clock.now());
             }
-            Seen::Put(key, seen) if seen.ours => {
-                service(key).into_iter().for_each(|service| enforcement.see_object(service, Some(&seen.uid)));
+            Seen::Put(key, seen) => {
+                let sight = seen.ours.then(|| seen.sight());
+                service(key).into_iter().for_each(|service| enforcement.see_object(service, sight.as_ref()));
             }
             Seen::Gone(key, _) => service(key).into_iter().for_each(|service| enforcement.see_object(service, None)),
-            Seen::Listed { .. } | Seen::Put(..) => {}
+            Seen::Listed { .. } => {}
         }
     }
 
@@ -193,17 +193,23 @@ impl PolicyObjects {
         }
     }
 
-    /// Tells the ledger what has changed in the plan. Without a plan, and without roots, nothing is known to be wanted or not.
+    /// Tells the ledger what has changed in the plan. Without a plan nothing is known to be wanted or not; without roots neither, unless all
+    /// is to go, which takes none.
     fn want(&self, known: &mut Known, plan: Option<Arc<GatewayPlan>>, trusted: &impl Trusted) {
         let Some(plan) = plan else { return };
         known.conditions.tell(&plan, &self.metrics);
         known.plan = Some(Arc::clone(&plan));
-        let Some(trust) = trusted.now() else { return };
         let now = self.clock.boot();
-        let roots: Arc<str> = trust.bundle.to_pem().into();
-        if known.roots.as_ref() != Some(&roots) {
+        let roots: Option<Arc<str>> = trusted.now().map(|trust| trust.bundle.to_pem().into());
+        if known.roots != roots {
             known.namespaces.clear();
-            known.roots = Some(Arc::clone(&roots));
+            known.roots.clone_from(&roots);
+        }
+        if roots.is_none() && !plan.must_withdraw {
+            // what was known before was that nothing is to be anywhere
+            known.namespaces.clear();
+            self.ledger().forget_plan();
+            return;
         }
         let mut changes = Vec::new();
         for name in known.namespaces.keys().filter(|name| !plan.namespaces.contains_key(*name)) {
@@ -211,7 +217,7 @@ impl PolicyObjects {
         }
         for (name, namespace) in &plan.namespaces {
             if !known.namespaces.get(name).is_some_and(|before| Arc::ptr_eq(before, namespace)) {
-                let all = wanted(namespace, &self.trust_domain, &roots);
+                let all = roots.as_ref().map(|roots| wanted(namespace, &self.trust_domain, roots)).unwrap_or_default();
                 let printed = all.into_iter().map(|wanted| {
                     let print = self.objects.print(&wanted);
                     (wanted, print)

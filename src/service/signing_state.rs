@@ -28,7 +28,7 @@ pub use self::{
     federation::{Partners, PartnersError, check_room_for},
     imported::{ImportError, ImportedState, InItsPlace, ReplacementRefused},
     objects::KindState,
-    origin::{AuthorityReceiver, MeshRootsReceiver, Origin},
+    origin::{AuthorityReceiver, MeshRoots, MeshRootsReceiver, Origin},
     pair::pair_authority,
     settings::{LONGEST_JWT_TTL, StateSettings},
     stored::stored_trust,
@@ -39,7 +39,7 @@ use self::{
     federation::MAX_FILLED_BYTES,
     json::encoded,
     objects::Objects,
-    pair::{is_usable, new_pair},
+    pair::{is_kept, new_pair},
     term_state::Parts,
 };
 use super::{
@@ -177,7 +177,8 @@ impl SigningState {
             Some(stored) => stored,
             None => (0, self.first()?),
         };
-        let (trust_version, trust) = load_trust(store.as_ref())?.unwrap_or_else(|| (0, TrustContent::empty()));
+        let (trust_version, trust) =
+            load_trust(store.as_ref())?.unwrap_or_else(|| (0, TrustContent::empty(self.clock.now())));
         let denied = trust.denied()?;
         let mut objects = Objects { authority_version, authority, trust_version, trust };
         let authority = self.complete(&mut objects, is_new, store.as_ref(), term)?;
@@ -206,15 +207,15 @@ impl SigningState {
         term: Term,
     ) -> Result<Option<Arc<SigningAuthority>>, StateError> {
         let now = self.clock.now();
-        // nothing but replicas believes a pair authority, so one that is missing or of no use any more is made anew
-        let has_pair = objects.authority.pair().is_some_and(|pair| is_usable(pair, &self.trust_domain, now));
+        // nothing but replicas believes a pair authority, so one that is missing or soon of no use is made anew
+        let has_pair = objects.authority.pair().is_some_and(|pair| is_kept(pair, &self.trust_domain, now));
         if !has_pair {
             objects.authority.set_pair(new_pair(&self.trust_domain, now, self.random.as_ref())?);
         }
         let was_rotatable = objects.authority.rotation().is_some();
         let is_adopted = objects.adopt(&self.trust_domain, now)?;
         let is_allowed = objects.allow_jwt(self.settings.jwt_ttl);
-        let mut is_new_trust = objects.publish(&self.origin, &self.trust_domain)?;
+        let mut is_new_trust = objects.publish(&self.origin, &self.trust_domain, term)?;
         if let (true, Err(error)) = (is_new_trust, objects.check_room()) {
             let (Origin::PluggedIn(_) | Origin::Istiod(_), Some((_, trust))) = (&self.origin, load_trust(store)?)
             else {

@@ -73,7 +73,7 @@ impl StoppedState {
             found.may_give_way_to(&imported)?;
         }
         if let Some(trust) = &trust {
-            imported.supersede(&trust.content);
+            imported.supersede(&trust.content)?;
         }
         let term = self.store.highest_term()?.max(Term::new(imported.standing().term)).next();
         self.store.claim(term)?;

@@ -47,7 +47,20 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<Option<(Zeroizing<Vec<u8>>
 
 /// Writes a file by way of a temporary one beside it: durable, and whole or not at all.
 pub(super) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    write_atomically_if(path, mode, content, || true)
+}
+
+/// The same, unless `may_replace` says no to what is there: from when it is asked no other process writes the file.
+pub(super) fn write_atomically_if(
+    path: &Path,
+    mode: u32,
+    content: &[u8],
+    may_replace: impl FnOnce() -> bool,
+) -> io::Result<()> {
     let temporary = Temporary::write(path, mode, content)?;
+    if !may_replace() {
+        return temporary.remove();
+    }
     if let Err(error) = fs::rename(&temporary.path, path) {
         temporary.remove()?;
         return Err(error);
@@ -188,7 +201,7 @@ pub(super) fn try_lock(path: &Path) -> io::Result<Option<File>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{os::unix::fs::PermissionsExt, sync::mpsc};
 
     use super::*;
 
@@ -245,6 +258,32 @@ mod tests {
         });
         let content = fs::read(&path).unwrap();
         assert_eq!(content, [content[0]; 100]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_may_be_replaced_is_decided_while_nobody_else_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let read = || fs::read(&path).ok();
+        let (found, at_other) = mpsc::channel();
+        let other = || {
+            let decide = || {
+                found.send(read()).unwrap();
+                false
+            };
+            write_atomically_if(&path, 0o600, b"other", decide).unwrap();
+        };
+        thread::scope(|scope| {
+            let decide = || {
+                scope.spawn(other);
+                assert_eq!(at_other.recv_timeout(Duration::from_millis(200)), Err(mpsc::RecvTimeoutError::Timeout));
+                true
+            };
+            write_atomically_if(&path, 0o600, b"one", decide).unwrap();
+            assert_eq!(at_other.recv().unwrap().as_deref(), Some(&b"one"[..]));
+        });
+        assert_eq!(read().as_deref(), Some(&b"one"[..]), "it was not to be replaced");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

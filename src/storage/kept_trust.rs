@@ -45,10 +45,10 @@ impl TrustFile {
         json.map(|json| serde_json::from_slice(&json).map_err(io::Error::other)).transpose()
     }
 
-    fn write(&self, content: &Content) -> io::Result<()> {
+    fn write(&self, content: &Content, may_replace: impl FnOnce() -> bool) -> io::Result<()> {
         let mut json = serde_json::to_vec(content)?;
         json.push(b'\n');
-        files::write_atomically(&self.path, 0o600, &json)
+        files::write_atomically_if(&self.path, 0o600, &json, may_replace)
     }
 }
 
@@ -64,10 +64,6 @@ impl KeptTrust for TrustFile {
     }
 
     fn keep(&self, kept: &TermTrust) -> Result<(), String> {
-        // what can't be read is replaced
-        if self.load().is_ok_and(|there| there.is_some_and(|there| there.rank() > kept.rank())) {
-            return Ok(());
-        }
         let PublishedTrust { own, tainted, federated } = &*kept.trust;
         let content = Content {
             term: kept.term.number(),
@@ -75,7 +71,9 @@ impl KeptTrust for TrustFile {
             tainted: tainted.clone(),
             federated: federated.iter().map(BundleContent::of).collect(),
         };
-        self.write(&content).map_err(|error| format!("{}: {error}", self.path.display()))
+        // what can't be read is replaced
+        let is_newest = || !self.load().is_ok_and(|there| there.is_some_and(|there| there.rank() > kept.rank()));
+        self.write(&content, is_newest).map_err(|error| format!("{}: {error}", self.path.display()))
     }
 }
 

@@ -40,7 +40,10 @@ def free_port() -> int:
 
 
 class Cluster:
-    """Use it by `with`."""
+    """Use it by `with`; the API server with these flags besides."""
+
+    def __init__(self, *flags: str) -> None:
+        self.flags = flags
 
     def __enter__(self) -> "Cluster":
         self.folder = Path(tempfile.mkdtemp(prefix="countersign-chart-"))
@@ -84,7 +87,7 @@ class Cluster:
                   "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16", "--allow-privileged",
                   "--endpoint-reconciler-type", "none", "--api-audiences", "https://kubernetes.default.svc,istio-ca",
                   # nothing runs that would make each namespace's default service account, which it waits for
-                  "--disable-admission-plugins", "ServiceAccount")
+                  "--disable-admission-plugins", "ServiceAccount", *self.flags)
         self._wait()
         config = {
             "apiVersion": "v1", "kind": "Config", "current-context": "it",

@@ -4,7 +4,7 @@ import http.client
 import json
 import threading
 import time
-from typing import Dict, List
+from typing import Iterable, List
 
 from .helm import Broken
 
@@ -41,20 +41,20 @@ def gateway(address: str, server: str, server_id: str) -> dict:
         "typed_extension_protocol_options": http_options({"http_protocol_options": {}}, {"max_requests_per_connection": 1}),
         "transport_socket": {"name": "tls", "typed_config": {
             # a resumed session looks at no certificate
-            "@type": f"{TLS}.UpstreamTlsContext", "max_session_keys": 0, "common_tls_context": tls_context({"exact": server_id})}},
+            "@type": f"{TLS}.UpstreamTlsContext", "max_session_keys": 0, "common_tls_context": tls_context([server_id])}},
     }
     route = {"match": {"prefix": "/"}, "route": {"cluster": "server", "timeout": f"{ANSWER}s"}}
     return bootstrap(address, {"filters": [http_filter(route, [])]}, [upstream])
 
 
-def server(address: str, client_id: str) -> dict:
-    """Demands a certificate of this identity, and writes down which one it was shown."""
+def server(address: str, *client_ids: str) -> dict:
+    """Demands a certificate of one of these identities, and writes down which one it was shown."""
     log = {"name": "file", "typed_config": {
         "@type": f"{TYPES}/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": f"{LOG}/access.log",
         "log_format": {"json_format": {"id": "%DOWNSTREAM_PEER_URI_SAN%", "serial": "%DOWNSTREAM_PEER_SERIAL%"}}}}
     route = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "served"}}}
     context = {"@type": f"{TLS}.DownstreamTlsContext", "require_client_certificate": True,
-               "disable_stateless_session_resumption": True, "common_tls_context": tls_context({"exact": client_id})}
+               "disable_stateless_session_resumption": True, "common_tls_context": tls_context(client_ids)}
     return bootstrap(address, {"filters": [http_filter(route, [log])], "transport_socket": {"name": "tls", "typed_config": context}}, [])
 
 
@@ -67,7 +67,7 @@ def bootstrap(address: str, chain: dict, clusters: List[dict]) -> dict:
     return {"node": {"id": "check", "cluster": "check"}, "static_resources": {"listeners": [listener], "clusters": [agent, *clusters]}}
 
 
-def tls_context(peer: Dict[str, str]) -> dict:
+def tls_context(peers: Iterable[str]) -> dict:
     def config(name: str) -> dict:
         source = {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "sds"}}]}
         return {"name": name, "sds_config": {"resource_api_version": "V3", "api_config_source": source}}
@@ -75,7 +75,8 @@ def tls_context(peer: Dict[str, str]) -> dict:
     return {
         "tls_certificate_sds_secret_configs": [config("default")],
         "combined_validation_context": {
-            "default_validation_context": {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": peer}]},
+            "default_validation_context": {"match_typed_subject_alt_names": [
+                {"san_type": "URI", "matcher": {"exact": peer}} for peer in peers]},
             "validation_context_sds_secret_config": config("ROOTCA"),
         },
     }

@@ -203,26 +203,30 @@ def two_pairs(scene: Scene) -> Recording:
     return held([before], scene.seen())
 
 
-def root_from(folder: Path, life: str, domain: str = DOMAIN) -> Path:
-    """A directory with a root and an intermediate of so many days, as Istio's `cacerts` has them."""
-    made = folder / f"root-{life}"
+def root_from(folder: Path, life: str, domain: str = DOMAIN, between: str = "") -> Path:
+    """A directory with a root and an authority of so many days, as Istio's `cacerts` has them, with another one in between if that is given
+    a life of its own."""
+    made = folder / f"root-{life}{between}"
     made.mkdir()
-    days = str(EXPIRES[life])
     (made / "extensions").write_text(f"basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign\n"
                                      f"subjectAltName=URI:spiffe://{domain}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=made)
 
-    for name in ("root", "ca"):
+    lives = {"root": life, **({"above": between} if between else {}), "ca": life}
+    issuer = ["-signkey", "root-key.pem"]
+    for name in lives:
         openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}-key.pem")
         openssl("req", "-new", "-key", f"{name}-key.pem", "-subj", f"/O={name}", "-out", f"{name}.csr")
-    openssl("x509", "-req", "-in", "root.csr", "-signkey", "root-key.pem", "-days", days, "-extfile", "extensions", "-out", "root-cert.pem")
-    openssl("x509", "-req", "-in", "ca.csr", "-CA", "root-cert.pem", "-CAkey", "root-key.pem", "-CAcreateserial", "-days", days, "-extfile",
-            "extensions", "-out", "ca-cert.pem")
-    shutil.copy(made / "ca-cert.pem", made / "cert-chain.pem")
-    for name in ("root-key.pem", "root.csr", "ca.csr", "extensions", "root-cert.srl"):
-        (made / name).unlink(missing_ok=True)
+        openssl("x509", "-req", "-in", f"{name}.csr", *issuer, "-days", str(EXPIRES[lives[name]]), "-extfile", "extensions", "-out",
+                f"{name}-cert.pem")
+        issuer = ["-CA", f"{name}-cert.pem", "-CAkey", f"{name}-key.pem", "-CAcreateserial"]
+    chain = [made / f"{name}-cert.pem" for name in reversed(lives) if name != "root"]
+    (made / "cert-chain.pem").write_text("".join(file.read_text() for file in chain))
+    for file in made.iterdir():
+        if file.name not in ("root-cert.pem", "cert-chain.pem", "ca-cert.pem", "ca-key.pem"):
+            file.unlink()
     return made
 
 
@@ -232,6 +236,15 @@ def near_its_end(scene: Scene) -> Recording:
     before = scene.seen()
     scene.end("replica")
     scene.replica("replica", "--source=plugged-in", f"--ca-dir={root_from(scene.folder, 'short')}")
+    return held([before], scene.seen())
+
+
+def above_at_its_end(scene: Scene) -> Recording:
+    """What stands between a plugged-in authority and its root ends in three weeks, which last; before it another pair without such."""
+    scene.replica("replica", "--source=plugged-in", f"--ca-dir={root_from(scene.folder, 'long')}", data="before")
+    before = scene.seen()
+    scene.end("replica")
+    scene.replica("replica", "--source=plugged-in", f"--ca-dir={root_from(scene.folder, 'long', between='short')}")
     return held([before], scene.seen())
 
 
@@ -344,7 +357,7 @@ def lost_output(scene: Scene) -> Recording:
 
 SCENES: List[Callable[[Scene], Recording]] = [
     lost_output, without_authority, too_many, without_istiod, of_another_domain, hanging_active, two_pairs, near_its_end, unusable_authority,
-    without_the_other, deaf_follower, web_certificate_at_its_end, other_domain_at_its_end, refused_secret,
+    without_the_other, deaf_follower, above_at_its_end, web_certificate_at_its_end, other_domain_at_its_end, refused_secret,
 ]
 
 

@@ -10,6 +10,7 @@ import random
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
@@ -29,10 +30,10 @@ NAMES = "hosts: files\n"
 
 
 class Node:
-    def __init__(self, cluster: Cluster, executables: Dict[str, Path], folder: Path) -> None:
-        """The executables by the names of images."""
+    def __init__(self, cluster: Cluster, executables: Dict[str, Path], folder: Path, network: str = "") -> None:
+        """The executables by the names of images; the first three parts of addresses, where they are not to be drawn."""
         self.cluster, self.executables, self.folder = cluster, executables, folder
-        self.network = f"127.{random.randrange(1, 255)}.{random.randrange(256)}"
+        self.network = network or f"127.{random.randrange(1, 255)}.{random.randrange(256)}"
         self.numbers = itertools.count(1)
         self.names = folder / "names"
         self.names.mkdir()
@@ -62,7 +63,7 @@ class Pod:
         self.folder = node.folder / uid
         self.item = {"apiVersion": "v1", "kind": "Pod", "spec": self.spec,
                      "metadata": {"name": self.name, "namespace": namespace, "labels": made["metadata"].get("labels", {})}}
-        self.fields = {"metadata.uid": uid, "metadata.namespace": namespace, "status.podIP": self.address}
+        self.fields = {"metadata.uid": uid, "metadata.name": self.name, "metadata.namespace": namespace, "status.podIP": self.address}
         self.is_ready = self.is_gone = False
         self.processes: List[Process] = []
         self.volumes = {volume["name"]: self._volume(volume) for volume in self.spec["volumes"]}
@@ -134,11 +135,12 @@ class Pod:
         return (self.folder / f"{self.name}-{container}.log").read_text()
 
     def _run(self, container: dict, env: Dict[str, str]) -> None:
+        env = self._environment(container, env)
         # all pods share the machine's network
-        arguments = [part.replace("0.0.0.0:", f"{self.address}:") for part in container["args"]]
+        arguments = [re.sub(r"\$\((\w+)\)", lambda name: env.get(name[1], name[0]), part).replace("0.0.0.0:", f"{self.address}:")
+                     for part in container["args"]]
         inside = self._inside(container, [self._executable(container), *arguments])
-        self.processes.append(Process(Path(inside[0]), inside[1:], self._environment(container, env),
-                                      self.folder / f"{self.name}-{container['name']}.log"))
+        self.processes.append(Process(Path(inside[0]), inside[1:], env, self.folder / f"{self.name}-{container['name']}.log"))
 
     def _environment(self, container: dict, env: Dict[str, str]) -> Dict[str, str]:
         host, port = re.fullmatch(r"https://(.*):(\d+)", self.node.cluster.url).groups()
@@ -147,20 +149,30 @@ class Pod:
     def _probe(self, container: dict, kind: str) -> None:
         if kind not in container:
             return
-        asked, process = container[kind]["httpGet"], self.processes[-1]
-        ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
-        url = f"http://{self.address}:{ports.get(asked['port'], asked['port'])}{asked['path']}"
-        limit, seen = time.monotonic() + LIMIT, "nothing"
+        process, limit, seen = self.processes[-1], time.monotonic() + LIMIT, "nothing"
         while time.monotonic() < limit and process.child.poll() is None:
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
+            seen = self.missing(container, kind)
+            if not seen:
                 return
-            except urllib.error.HTTPError as error:
-                seen = error.read().decode()
-            except OSError as error:
-                seen = str(error)
             time.sleep(0.05)
         raise Broken(f"{kind} of {self.name} fails for {LIMIT} s: {seen}\n{process.log.read_text()[-3000:]}")
+
+    def missing(self, container: dict, kind: str) -> str:
+        """What a probe is answered at this moment; nothing if it succeeds."""
+        how = next(name for name in ("httpGet", "tcpSocket") if name in container[kind])
+        asked = container[kind][how]
+        ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+        port = ports.get(asked["port"], asked["port"])
+        try:
+            if how == "tcpSocket":
+                socket.create_connection((self.address, port), timeout=5).close()
+            else:
+                urllib.request.urlopen(f"http://{self.address}:{port}{asked['path']}", timeout=5).close()
+            return ""
+        except urllib.error.HTTPError as error:
+            return error.read().decode() or str(error)
+        except OSError as error:
+            return str(error)
 
     def _executable(self, container: dict) -> str:
         return str(self.node.executables[re.search(r"([^/:@]+)(?::[^/]+)?(?:@.*)?$", container["image"])[1]])
@@ -187,7 +199,7 @@ class Pod:
         if not (root / "etc" / "hosts").is_symlink():
             (root / "etc" / "hosts").symlink_to("/etc/names/hosts")
         binds = [(self.node.names, "/etc/names")]
-        for mount in container["volumeMounts"]:
+        for mount in container.get("volumeMounts", []):
             source = self.volumes[mount["name"]]
             binds.append((source / mount["subPath"] if "subPath" in mount else source, mount["mountPath"]))
         for source, place in binds:

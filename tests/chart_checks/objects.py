@@ -253,7 +253,9 @@ def environment(container: dict, told: Dict[str, str] = SOME_POD) -> Dict[str, s
     for variable in container.get("env", []):
         value = variable.get("value")
         if value is None:
-            value = told[variable["valueFrom"]["fieldRef"]["fieldPath"]]
+            field = variable["valueFrom"]["fieldRef"]["fieldPath"]
+            # no pod has annotations here, and one that is not there is empty
+            value = "" if field.startswith("metadata.annotations[") else told[field]
         found[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found[name[1]], value)
     return found
 

@@ -64,9 +64,10 @@ def left() -> Dict[str, Recording]:
     return {name: held([(one["at"], one["before"])], (one["at"], one["fault"])) for name, one in found.items()}
 
 
-def replay(alert: str, recording: Recording, after: int) -> dict:
-    """A test of promtool: nothing before the fault, and the alert that many minutes after it."""
-    firing = f'(count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)) > bool 0'
+def replay(alert: str, recording: Recording, after: int, labels: str = "") -> dict:
+    """A test of promtool: nothing before the fault, and the alert, with these labels, that many minutes after it."""
+    wanted = ",".join(filter(None, [f'alertname="{alert}"', 'alertstate="firing"', labels]))
+    firing = f"(count(ALERTS{{{wanted}}}) or vector(0)) > bool 0"
     if not recording.fault:
         raise Broken(f"{alert}: nothing was seen before the fault")
     expected = [(recording.fault - 1, 0), (recording.fault + after, 1)]

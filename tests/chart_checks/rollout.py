@@ -53,7 +53,7 @@ class Service:
             if not endpoints:
                 return
             pod = endpoints[next(self.turn) % len(endpoints)]
-            ports = {port["name"]: port["containerPort"] for port in pod.spec["containers"][0]["ports"]}
+            ports = {port["name"]: port["containerPort"] for port in pod.spec["containers"][0].get("ports", [])}
             try:
                 with socket.create_connection((pod.address, ports.get(target, target))) as server:
                     back = threading.Thread(target=pass_on, args=(server, client), daemon=True)

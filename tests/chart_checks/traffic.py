@@ -100,8 +100,14 @@ def installed(node: Node, chart: Path) -> str:
 
 
 def with_agent(node: Node, chart: Path, values: dict, of: tuple, address: str, config: dict) -> Pod:
-    """A pod of an Envoy whose Deployment has the patch of docs/gateways.md, and what that page asks for: rights and a label."""
-    cluster, (namespace, account) = node.cluster, of
+    """A pod of such a Deployment."""
+    namespace, account = of
+    return Pod.make(node, account, namespace, deployed(node.cluster, chart, values, of, config)["spec"]["template"], address)
+
+
+def deployed(cluster: Cluster, chart: Path, values: dict, of: tuple, config: dict) -> dict:
+    """An Envoy's Deployment with the patch of docs/gateways.md, and what that page asks for: rights and a label."""
+    namespace, account = of
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {
         "pod-security.kubernetes.io/enforce": "restricted", "countersign.io/root-cert": "true"}}}, is_dry=False)
     rights = of_parent("rights", chart, values).replace("namespace: default", f"namespace: {namespace}")
@@ -115,7 +121,7 @@ def with_agent(node: Node, chart: Path, values: dict, of: tuple, address: str, c
     code, patched = cluster.ask("PATCH", f"{cluster.path(item)}?fieldValidation=Strict", patch, "application/strategic-merge-patch+json")
     if code != 200:
         raise Broken(f"the patch for {account} is refused: {patched}")
-    return Pod.make(node, account, namespace, patched["spec"]["template"], address)
+    return patched
 
 
 def renewed_by(replicas: List[Pod], pods: List[Pod], load: envoys.Load) -> None:

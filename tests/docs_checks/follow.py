@@ -47,6 +47,8 @@ class Folder:
         # What stands for something of a reader's, and what that is by now; whether a command that fails is to be run again later.
         self.filled_in: Dict[str, Callable[[], str]] = {}
         self.waits = False
+        # by the last command that has ended
+        self.said = ""
 
     def __enter__(self) -> "Folder":
         return self
@@ -82,11 +84,16 @@ class Folder:
 
     def first_line(self, block: Block) -> None:
         """Of a command that goes on for as long as one looks."""
+        self.other_terminal(block)
+        self.stop()
+
+    def other_terminal(self, block: Block) -> None:
+        """Runs there from its first line on, in place of what ran there until now."""
+        self.stop()
         for command in block.commands():
             log = self.path / f"terminal-{len(self.background)}.log"
             self._begin(command, log)
             wait("a first line", self.background[-1], log, lambda: "\n" in log.read_text())
-        self.stop()
 
     def lose_pair(self) -> None:
         self.stop()
@@ -162,9 +169,9 @@ class Folder:
         else:
             os.killpg(child.pid, signal.SIGKILL)
         os.close(terminal)
-        code = child.wait(timeout=LIMIT)
+        code, self.said = child.wait(timeout=LIMIT), said.decode(errors="replace").replace("\r\n", "\n")
         if code != 0:
-            raise Broken(f"ended with {code}: {said.decode(errors='replace').strip()[-800:]}")
+            raise Broken(f"ended with {code}: {self.said.strip()[-800:]}")
 
 
 def wait(what: str, child: subprocess.Popen, log: Path, there: Callable[[], bool]) -> None:

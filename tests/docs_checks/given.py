@@ -3,13 +3,16 @@ namespace of mounts, and one of the network, of one's own."""
 
 import http.server
 import json
+import os
+import shutil
 import ssl
 import subprocess
 import threading
 from functools import partial
 from pathlib import Path
 
-from run import PEERS
+from chart_checks.helm import BINARY as HELM
+from run import CARGO, PEERS, ROOT
 
 from .follow import Folder
 
@@ -81,6 +84,16 @@ def things_to_inspect(folder: Folder) -> None:
     server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     folder.env["CURL_CA_BUNDLE"] = "web.pem"
+
+
+def checkout(folder: Folder) -> None:
+    """What one who makes a release has: the repository, and its tools."""
+    links = {folder.path / "tests": ROOT / "tests", folder.path / "charts": ROOT / "charts", Path(folder.env["PATH"].split(":")[0]) / "helm": HELM}
+    for link, target in links.items():
+        if not link.exists():
+            link.symlink_to(target)
+    own = {name: os.environ[name] for name in ("HOME", "CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
+    folder.env.update({**own, "CARGO": shutil.which(CARGO)})
 
 
 def agent_of_readme(folder: Folder) -> None:

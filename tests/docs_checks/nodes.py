@@ -1,8 +1,9 @@
 """What a cluster does by itself for the pods of the pages: the replicas of the chart's Deployment are rolled by its strategy, pods of its test
-run to their end, and of both the API server is told. Containers are processes here (chart_checks/node.py); `kubectl exec` comes to them
-by the streaming code of Kubernetes' own kubelet."""
+run to their end, those of a gateway and of an application follow their Deployments, and of all the API server is told. Containers are processes
+here (chart_checks/node.py); `kubectl exec` and `kubectl port-forward` come to them by the streaming code of Kubernetes' own kubelet."""
 
 import shlex
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -18,11 +19,22 @@ from chart_checks.node import NAME, Node, Pod
 from chart_checks.objects import of_kind
 from chart_checks.pair import LIMIT, NAMESPACE
 from chart_checks.rollout import Rollout, template_hash
-from chart_checks.traffic import DEPLOYMENT, tell_of_api_server, wait_until
+from chart_checks.traffic import DEPLOYMENT, spiffe_id, tell_of_api_server, wait_until
 from run import PEERS
 
+from . import envoy_gateway
+from .workloads import EDGE, MESH, Web, Workload
+
+# Of pods. API server and gateways take none of the loopback device's own.
+NETWORK = "10.244.0"
 LOOK = 0.1  # seconds between two looks at what is there
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+
+
+def settle() -> None:
+    """Pods' addresses, in a network of one's own."""
+    for command in (["link", "set", "lo", "up"], ["address", "add", f"{NETWORK}.0/24", "dev", "lo"], ["route", "add", "default", "dev", "lo"]):
+        subprocess.run([shutil.which("ip") or "ip", *command], check=True)
 
 
 class Nodes:
@@ -38,13 +50,18 @@ class Nodes:
     def __enter__(self) -> "Nodes":
         with ExitStack() as running:
             self.folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="countersign-nodes-")))
-            self.node = Node(self.cluster, {"countersign": self.binary}, self.folder)
+            executables = {"countersign": self.binary, "envoy": PEERS / "bin" / "envoy", **envoy_gateway.EXECUTABLES}
+            self.node = Node(self.cluster, executables, self.folder, NETWORK)
             istiod = running.enter_context(Istiod(self.cluster, self.folder, self.node.address(), 15012))
             self.node.others = [f"{istiod.address} istiod.istio-system.svc"]
             self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system"}}, is_dry=False)
             self.cluster.apply(ISTIOD, is_dry=False)
             istiod.start()
             self._join(running)
+            self.web = Web(self.node, spiffe_id((envoy_gateway.NAMESPACE, envoy_gateway.ACCOUNT), MESH))
+            self.workloads = [self.web, Workload(self.node, EDGE), envoy_gateway.EnvoyGateway(self.node), envoy_gateway.Proxy(self.node)]
+            for one in self.workloads:
+                running.enter_context(one)
             running.callback(lambda: self.rollout and self.rollout.__exit__())
             watching = threading.Thread(target=self._watch)
             watching.start()
@@ -115,6 +132,10 @@ class Nodes:
             while not self.is_over.wait(LOOK):
                 self._roll()
                 self._test()
+                for one in self.workloads:
+                    if one.look():
+                        self._is_running(one.pod)
+                        self._is_rolled_out(one.item, one.generation, 1)
         except BaseException as error:
             self.wrong = error
 
@@ -153,8 +174,7 @@ class Nodes:
             for pod in self.rollout.to(wanted):
                 self._is_running(pod)
             self.rolled = template_hash(wanted)
-        self._tell(DEPLOYMENT, {"observedGeneration": generation, "replicas": count, "updatedReplicas": count, "readyReplicas": count,
-                                "availableReplicas": count})
+        self._is_rolled_out(DEPLOYMENT, generation, count)
 
     def _test(self) -> None:
         """A pod that nobody has put on a node is one of the chart's test."""
@@ -170,8 +190,9 @@ class Nodes:
 
     def _is_running(self, pod: Pod) -> None:
         """Of a pod that is ready."""
-        entrances = self.folder / "entrances" / NAMESPACE / pod.name
+        entrances = self.folder / "entrances" / pod.item["metadata"]["namespace"] / pod.name
         entrances.mkdir(parents=True, exist_ok=True)
+        (entrances / "address").write_text(pod.address)
         statuses: List[Dict[str, object]] = []
         for container in pod.spec["containers"]:
             (entrances / container["name"]).write_text(pod.entrance(container))
@@ -180,6 +201,10 @@ class Nodes:
                              "restartCount": 0, "state": {"running": {}}})
         self._tell(pod.item, {"phase": "Running", "podIP": pod.address, "podIPs": [{"ip": pod.address}], "containerStatuses": statuses,
                               "conditions": [{"type": "Ready", "status": "True"}]})
+
+    def _is_rolled_out(self, item: dict, generation: int, count: int) -> None:
+        self._tell(item, {"observedGeneration": generation, "replicas": count, "updatedReplicas": count, "readyReplicas": count,
+                          "availableReplicas": count})
 
     def _tell(self, item: dict, status: dict) -> None:
         code, answer = self.cluster.ask("PATCH", f"{self.cluster.path(item)}/status", {"status": status}, "application/merge-patch+json")

@@ -34,7 +34,7 @@ def check() -> None:
         raise Broken(f"{FILE.name} has {len(all_stages)} stages, not a build and an image")
     build, image = all_stages
     check_build(before, build)
-    check_context(build)
+    check_context()
     last = dict(image)
     if last["FROM"] != "scratch" or "RUN" in last:
         raise Broken("the image is not made of what was built alone")
@@ -50,28 +50,41 @@ def check() -> None:
     check_chart(last)
 
 
+def copied() -> List[str]:
+    """What the build has of this repository."""
+    return [word for name, rest in stages()[1] if name == "COPY" for word in rest.split()[:-1]]
+
+
+def build_command() -> str:
+    """The command that makes the binary, as a shell takes it."""
+    run = next(rest for name, rest in stages()[1] if name == "RUN")
+    return run.split("&&")[0].strip()
+
+
+def toolchain() -> str:
+    return re.search(r'channel = "(.+)"', (ROOT / "rust-toolchain.toml").read_text())[1]
+
+
 def check_build(before: Stage, build: Stage) -> None:
     base = build[0][1]
     arguments = dict(rest.split("=", 1) for name, rest in before if name == "ARG")
     named = arguments.get("RUST", "")
-    toolchain = re.search(r'channel = "(.+)"', (ROOT / "rust-toolchain.toml").read_text())[1]
-    if base != "${RUST} AS build" or not re.fullmatch(rf"docker\.io/library/rust:{re.escape(toolchain)}-slim-\w+(@sha256:[0-9a-f]{{64}})?", named):
+    if base != "${RUST} AS build" or not re.fullmatch(rf"docker\.io/library/rust:{re.escape(toolchain())}-slim-\w+(@sha256:[0-9a-f]{{64}})?", named):
         raise Broken(f"the build is from {base}, {named}: not one version of Rust, that of rust-toolchain.toml")
     run = " ".join(rest for name, rest in build if name == "RUN")
-    for needed in ("--locked", "--release", "--features kubernetes", "--remap-path-prefix", "SOURCE_DATE_EPOCH", "target-feature=+crt-static"):
+    for needed in ("sh reproducible.sh rustc", "--locked", "--release", "--features kubernetes", "SOURCE_DATE_EPOCH", "target-feature=+crt-static"):
         if needed not in run:
             raise Broken(f"the build has no {needed}")
 
 
-def check_context(build: Stage) -> None:
+def check_context() -> None:
     """What is copied is there, may be copied, and is a package that cargo can read."""
     ignored = (ROOT / ".containerignore").read_text().splitlines()
     allowed = {line[1:] for line in ignored if line.startswith("!")}
-    copied = [word for name, rest in build if name == "COPY" for word in rest.split()[:-1]]
-    if "*" not in ignored or set(copied) != allowed:
-        raise Broken(f"copied is {sorted(copied)}, let into the build {sorted(allowed)}")
+    if "*" not in ignored or set(copied()) != allowed:
+        raise Broken(f"copied is {sorted(copied())}, let into the build {sorted(allowed)}")
     with tempfile.TemporaryDirectory() as folder:
-        for name in copied:
+        for name in copied():
             source, target = ROOT / name, Path(folder) / name
             shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
         done = subprocess.run([CARGO, "metadata", "--locked", "--offline", "--no-deps", "--format-version", "1"], cwd=folder, capture_output=True,

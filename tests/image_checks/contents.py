@@ -28,7 +28,7 @@ def check(binary: Path) -> int:
         if not {row["ref"], *row["dependsOn"]} <= refs:
             raise Broken(f"{row['ref']} depends on what is not in the list")
     # texts of panics name the file that they are in
-    named = re.findall(rb"/registry/src/[^/]+/([A-Za-z0-9_-]+?)-(\d+\.\d+\.\d+[A-Za-z0-9.+-]*)/src/", binary.read_bytes())
+    named = re.findall(rb"/crates/([A-Za-z0-9_-]+?)-(\d+\.\d+\.\d+[A-Za-z0-9.+-]*)/src/", binary.read_bytes())
     for name, version in {(name.decode(), version.decode()) for name, version in named}:
         if f"pkg:cargo/{name}@{version}" not in refs:
             raise Broken(f"{name} {version} is in the binary and not in the list")

@@ -45,6 +45,7 @@ mod mesh;
 mod network;
 mod network_works;
 mod pair;
+mod pair_authority;
 mod policy;
 mod policy_objects;
 mod rights;

@@ -3,10 +3,11 @@
 use std::{io::Write, path::Path, process::Stdio, time::Duration};
 
 use countersign::proto::{
-    Jwtsvid, JwtsvidRequest, ValidateJwtsvidRequest, ValidateJwtsvidResponse,
+    JwtBundlesRequest, Jwtsvid, JwtsvidRequest, ValidateJwtsvidRequest, ValidateJwtsvidResponse,
     spiffe_workload_api_client::SpiffeWorkloadApiClient,
 };
 use rustix::process::Signal;
+use serde_json::Value;
 use spiffe::{JwtSource, WorkloadApiClient};
 use tokio::runtime::{Builder, Runtime};
 use tonic::{Code, Status, transport::Channel};
@@ -23,22 +24,22 @@ use crate::{
 
 const SOON: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_secs(8);
-const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
+pub(crate) const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
 
 /// The workload of a socket.
-struct Workload {
+pub(crate) struct Workload {
     runtime: Runtime,
     client: SpiffeWorkloadApiClient<Channel>,
 }
 
 impl Workload {
-    fn at(socket: &Path) -> Self {
+    pub(crate) fn at(socket: &Path) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let client = runtime.block_on(workload_api::connect(socket)).unwrap();
         Self { runtime, client }
     }
 
-    fn fetch(&self, audience: &[&str]) -> Result<Jwtsvid, Status> {
+    pub(crate) fn fetch(&self, audience: &[&str]) -> Result<Jwtsvid, Status> {
         let audience = audience.iter().map(|&audience| audience.to_owned()).collect();
         let request = secured(JwtsvidRequest { audience, spiffe_id: String::new() });
         let answer = self.runtime.block_on(self.client.clone().fetch_jwtsvid(request))?.into_inner();
@@ -47,13 +48,24 @@ impl Workload {
     }
 
     /// As soon as there is one.
-    fn first(&self, audience: &[&str]) -> Jwtsvid {
+    pub(crate) fn first(&self, audience: &[&str]) -> Jwtsvid {
         wait_until(SOON, &format!("a token for {audience:?}"), || self.fetch(audience))
     }
 
-    fn validate(&self, audience: &str, token: &Jwtsvid) -> Result<ValidateJwtsvidResponse, Status> {
+    pub(crate) fn validate(&self, audience: &str, token: &Jwtsvid) -> Result<ValidateJwtsvidResponse, Status> {
         let request = ValidateJwtsvidRequest { audience: audience.to_owned(), svid: token.svid.clone() };
         self.runtime.block_on(self.client.clone().validate_jwtsvid(secured(request))).map(tonic::Response::into_inner)
+    }
+
+    /// The names of the keys of its own trust domain.
+    pub(crate) fn keys(&self) -> Result<Vec<String>, Status> {
+        self.runtime.block_on(async {
+            let mut bundles = self.client.clone().fetch_jwt_bundles(secured(JwtBundlesRequest {})).await?.into_inner();
+            let first = bundles.message().await?.expect("the first message");
+            let own = serde_json::from_slice::<Value>(&first.bundles["spiffe://cluster.local"]).unwrap();
+            let keys = own["keys"].as_array().unwrap().iter();
+            Ok(keys.map(|key| key["kid"].as_str().unwrap().to_owned()).collect())
+        })
     }
 }
 

@@ -25,6 +25,7 @@ mod leaving;
 mod load;
 mod pair;
 mod ports;
+mod recovered;
 mod secrets;
 mod shared_socket;
 mod socket;

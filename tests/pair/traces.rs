@@ -106,35 +106,46 @@ fn a_refusal_is_the_callers_and_a_sampler_can_leave_all_out() {
 }
 
 #[test]
-fn a_collector_over_tls_is_verified_by_the_roots_in_a_file() {
+fn a_collector_over_tls_is_verified_by_the_roots_in_a_file_and_shown_a_certificate() {
     let _turn = turn::beside_others();
     let (place, own) = (Place::new(), Authority::root("collector"));
     let collector = Collector::start_over_tls(&own);
     let runtime = Runtime::new().unwrap();
-    let start = |name: &str, authority: &Authority| {
-        let roots = place.logs().join(format!("{name}.pem"));
-        fs::write(&roots, &authority.certificate).unwrap();
+    let start = |name: &str, authority: &Authority, shown: &Authority| {
+        let (certificate, key) = shown.server(name);
         let mut variables = collector.variables(name);
-        variables.push(("OTEL_EXPORTER_OTLP_CERTIFICATE".to_owned(), roots.display().to_string()));
+        for (what, pem) in
+            [("CERTIFICATE", &authority.certificate), ("CLIENT_CERTIFICATE", &certificate), ("CLIENT_KEY", &key)]
+        {
+            let file = place.logs().join(format!("{name}-{what}.pem"));
+            fs::write(&file, pem).unwrap();
+            variables.push((format!("OTEL_EXPORTER_OTLP_{what}"), file.display().to_string()));
+        }
         let replica = serve(name, &place, &variables);
         let caller = Caller::new(&place.data(), "default/client");
         let asked = runtime.block_on(async { caller.sign(&caller.connection(replica.port)).await });
         asked.expect("a certificate, whatever the collector is");
         replica
     };
-    let _believing = start("believing", &own);
+    let _believing = start("believing", &own, &own);
     wait_until(SOON, "a span over TLS", || {
         let spans = collector.spans();
         let is_there = spans.iter().any(|span| span.process == "believing" && span.name == CREATE);
         if is_there { Ok(()) } else { Err(format!("{spans:#?}")) }
     });
     assert!(collector.metadata().iter().all(|metadata| metadata.contains("of-the-test")), "headers by the variable");
-    let doubting = start("doubting", &Authority::root("somebody else's"));
-    wait_until(SOON, "a refusal of the collector", || {
-        let log = doubting.process.errors();
-        if log.contains("traces_not_exported") { Ok(()) } else { Err(log) }
-    });
-    assert!(collector.spans().iter().all(|span| span.process != "doubting"), "an unknown collector has spans");
+    let other = Authority::root("somebody else's");
+    for (name, authority, shown) in [("doubting", &other, &own), ("doubted", &own, &other)] {
+        let refused = start(name, authority, shown);
+        wait_until(SOON, "a refusal", || {
+            let log = refused.process.errors();
+            if log.contains("traces_not_exported") { Ok(()) } else { Err(log) }
+        });
+    }
+    assert!(
+        collector.spans().iter().all(|span| span.process == "believing"),
+        "an unknown collector or client has spans"
+    );
 }
 
 #[test]

@@ -46,6 +46,11 @@ impl Authority {
         Self::new(name, Kind::P256, None, YEAR)
     }
 
+    /// Valid since an hour and for `lifetime` from now.
+    pub(crate) fn root_for(name: &str, lifetime: Duration) -> Self {
+        Self::new(name, Kind::P256, None, lifetime)
+    }
+
     pub(crate) fn below(&self, name: &str, kind: Kind) -> Self {
         Self::new(name, kind, Some(self), YEAR)
     }

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Request, Response, Status,
-    transport::{Identity, Server, ServerTlsConfig},
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
 };
 
 use super::{authority::Authority, http::loopback};
@@ -64,10 +64,11 @@ impl Collector {
         Self::with(Server::builder(), "http")
     }
 
-    /// The same over TLS, with a certificate of this authority.
+    /// The same over TLS, with a certificate of this authority, for clients that have one of it too.
     pub(crate) fn start_over_tls(authority: &Authority) -> Self {
         let (certificate, key) = authority.server_at(loopback(0).ip());
-        let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+        let clients = Certificate::from_pem(&authority.certificate);
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)).client_ca_root(clients);
         Self::with(Server::builder().tls_config(tls).unwrap(), "https")
     }
 

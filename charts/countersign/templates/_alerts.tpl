@@ -23,7 +23,7 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
 {{- $outputEnds := printf "countersign_output_expiry_timestamp_seconds{%s}@" $followed -}}
 {{- $outputLeft := include "countersign.alerts.left" $outputEnds -}}
 {{- $outputLife := include "countersign.alerts.life" (dict "ends" $outputEnds "window" "2d:5m") -}}
-{{- $authorityEnds := printf "max by (namespace, certificate) (%s{certificate=~\"authority|intermediate|pair_authority\",%s}@)" $expiry $here -}}
+{{- $authorityEnds := printf "max by (namespace, certificate) (%s{certificate=~\"authority|intermediate\",%s}@)" $expiry $here -}}
 {{- $authorityLeft := include "countersign.alerts.left" $authorityEnds -}}
 {{- $authorityDue := include "countersign.alerts.due" (dict "ends" $authorityEnds "days" 30) -}}
 {{- $endpointDue := include "countersign.alerts.due" (dict "ends" (printf $ofActive "bundle_endpoint") "days" 14) -}}
@@ -121,6 +121,12 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   for: 1h
 {{- end }}
 {{- if or $hasAuthority .Values.jwtSvids }}
+- alert: CountersignPairAuthorityExpiring
+  # the first claim of a term within those days makes another one
+  expr: {{ printf "%s < 30 * 86400" (include "countersign.alerts.left" (printf $ofActive "pair_authority")) | quote }}
+  for: 1h
+  severity: warning
+  summary: "What replicas know each other by ends within 30 days, and none has been started anew since"
 - alert: CountersignRotationRefused
   expr: {{ printf "max by (namespace, authority) (countersign_rotation_refused{%s}) > 0" $here | quote }}
   for: 10m

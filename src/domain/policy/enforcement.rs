@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+pub use self::policy_object::PolicySight;
 use self::{policy_object::PolicyObject, portable::Portable};
 use super::{Condition, IdentitySet, ObjectName, PortableShortfall, ProbeSight, Shortfall, Uptake};
 use crate::domain::identity::SpiffeId;
@@ -65,6 +66,8 @@ pub struct EnforcementIndex {
     reporters: BTreeMap<Arc<Reporter>, BTreeSet<ObjectName>>,
     /// Gateways from which Routes lead to it, though it has no policy that they would go by.
     bare: BTreeMap<ObjectName, Box<[ObjectName]>>,
+    /// Gateways from which Routes lead to it and that go by its policy, by which they ask agents.
+    bound: BTreeMap<ObjectName, Box<[ObjectName]>>,
     /// Pods of Gateways from which Routes lead to it, by whom they run as.
     carriers: BTreeMap<ObjectName, Carriers>,
     portable: BTreeMap<ObjectName, Portable>,
@@ -106,11 +109,15 @@ impl EnforcementIndex {
     /// Routes lead to a Service from these Gateways, and there is no policy that they would go by: whatever agents say, nothing is in
     /// force. With none it is not so, or not any more.
     pub fn leave_bare(&mut self, service: ObjectName, gateways: &[ObjectName]) {
-        let old = match gateways {
-            [] => self.bare.remove(&service).unwrap_or_default(),
-            _ => self.bare.insert(service.clone(), gateways.into()).unwrap_or_default(),
-        };
-        if *old != *gateways {
+        if lead(&mut self.bare, &service, gateways) {
+            self.touched.insert(service);
+        }
+    }
+
+    /// Routes lead to a Service from these Gateways, which go by its BackendTLSPolicy: while that is not seen to be there, nothing is in
+    /// force, whatever agents say. With none it is not so, or not any more.
+    pub fn bind(&mut self, service: ObjectName, gateways: &[ObjectName]) {
+        if lead(&mut self.bound, &service, gateways) {
             self.touched.insert(service);
         }
     }
@@ -144,11 +151,20 @@ impl EnforcementIndex {
         self.touched.insert(service);
     }
 
-    /// A Service's BackendTLSPolicy is seen to be the one with this UID; with `None` there is none, or not any more.
-    pub fn see_object(&mut self, service: ObjectName, uid: Option<&str>, now: Duration) {
-        let known = self.objects.get(&service);
-        let seen = PolicyObject::seen(known, uid, self.carriers.contains_key(&service), now);
-        if seen.as_ref() != known {
+    /// A Service's BackendTLSPolicy is seen to be this one; with `None` there is none, or not any more.
+    pub fn see_object(&mut self, service: ObjectName, sight: Option<&PolicySight>, now: Duration) {
+        let seen = PolicyObject::seen(self.objects.get(&service), sight, self.carriers.contains_key(&service), now);
+        self.know_object(service, seen);
+    }
+
+    /// A Service's BackendTLSPolicy was there when this replica began to look, and has been as it is for so long.
+    pub fn find_object(&mut self, service: ObjectName, sight: &PolicySight, age: Duration, now: Duration) {
+        let found = PolicyObject::found(sight, age, self.carriers.contains_key(&service), now);
+        self.know_object(service, Some(found));
+    }
+
+    fn know_object(&mut self, service: ObjectName, seen: Option<PolicyObject>) {
+        if seen.as_ref() != self.objects.get(&service) {
             // one name for all: there may be thousands
             let service = self.required.get_key_value(&service).map_or(service, |(known, _)| known.clone());
             self.touched.insert(service.clone());
@@ -232,6 +248,7 @@ impl EnforcementIndex {
                 let required = self.required.get(&service);
                 let held = Held {
                     bare: self.bare.get(&service).map(|gateways| &**gateways),
+                    bound: self.bound.get(&service).map(|gateways| &**gateways),
                     reports: self.reports.get(&service),
                     carriers: self.carriers.get(&service),
                     portable: self.portable.get(&service),
@@ -275,9 +292,19 @@ impl EnforcementIndex {
     }
 }
 
+/// From these Gateways Routes lead to a Service. Returns whether it was others before.
+fn lead(of: &mut BTreeMap<ObjectName, Box<[ObjectName]>>, service: &ObjectName, gateways: &[ObjectName]) -> bool {
+    let old = match gateways {
+        [] => of.remove(service).unwrap_or_default(),
+        _ => of.insert(service.clone(), gateways.into()).unwrap_or_default(),
+    };
+    *old != *gateways
+}
+
 /// What is known of a Service.
 struct Held<'a> {
     bare: Option<&'a [ObjectName]>,
+    bound: Option<&'a [ObjectName]>,
     reports: Option<&'a BTreeMap<Arc<Reporter>, ContextReport>>,
     carriers: Option<&'a Carriers>,
     portable: Option<&'a Portable>,
@@ -315,6 +342,8 @@ impl Held<'_> {
         let mut lacking = self.asking().filter(|(_, report)| lacks(report)).map(|(reporter, _)| reporter);
         if let Some(gateways) = self.bare {
             Condition::NotEnforced(Shortfall::NoPolicy { gateways: gateways.into() })
+        } else if let Some(gateways) = self.bound.filter(|_| !self.object.is_some_and(PolicyObject::is_there)) {
+            Condition::NotEnforced(Shortfall::Unwritten { gateways: gateways.into() })
         } else if of == 0 {
             Condition::NotEnforced(Shortfall::Unasked)
         } else if let Some((reporter, message)) = refusing {

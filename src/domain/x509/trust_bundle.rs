@@ -56,6 +56,18 @@ impl TrustBundle {
         Self::new(trust_domain, Certificate::all_from_pem(pem)?)
     }
 
+    /// These, and then those of `other` that are not among them.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        for (root, anchor) in other.roots.iter().zip(&other.anchors) {
+            if !self.roots.contains(root) {
+                self.roots.push(root.clone());
+                self.anchors.push(anchor.clone());
+            }
+        }
+        self
+    }
+
     /// Whose roots these are.
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain

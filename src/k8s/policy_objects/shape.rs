@@ -1,13 +1,16 @@
 //! The objects as they are written, and as far as they are read again. What counts is the same in both directions, so that a print
 //! of the one equals that of the other exactly if nothing of ours was changed.
 
+mod metadata;
+
 use std::collections::BTreeMap;
 
-use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::ByteString;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::metadata::Metadata;
 use crate::{
     domain::{
         identity::SpiffeId,
@@ -149,53 +152,6 @@ pub(super) struct Written {
     metadata: Metadata,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(in crate::k8s) struct Metadata {
-    pub(in crate::k8s) namespace: String,
-    pub(in crate::k8s) name: String,
-    uid: Box<str>,
-    generation: i64,
-    pub(in crate::k8s) resource_version: Box<str>,
-    deletion_timestamp: Option<Time>,
-    finalizers: Vec<String>,
-    labels: Labels,
-    annotations: Annotations,
-    owner_references: Vec<OwnerReference>,
-    managed_fields: Vec<ManagedFields>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Labels {
-    #[serde(rename = "app.kubernetes.io/managed-by")]
-    managed_by: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Annotations {
-    #[serde(rename = "istio.io/ignore-policy-attachment")]
-    ignored_by_istio: Option<String>,
-    #[serde(rename = "argocd.argoproj.io/compare-options")]
-    compare_options: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct OwnerReference {
-    kind: String,
-    name: String,
-    uid: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct ManagedFields {
-    manager: String,
-    operation: String,
-}
-
 /// What is hashed.
 #[derive(Serialize)]
 struct Printed<'a> {
@@ -280,45 +236,6 @@ fn print(printed: &Printed<'_>) -> Print {
     let mut print = [0; 32];
     print.iter_mut().zip(digest(&SHA256, &text).as_ref()).for_each(|(to, from)| *to = *from);
     Print(print)
-}
-
-impl Metadata {
-    pub(in crate::k8s) fn object(&self) -> ObjectName {
-        ObjectName::new(&self.namespace, &self.name)
-    }
-
-    /// Whether our field manager has applied it.
-    pub(in crate::k8s) fn is_ours(&self) -> bool {
-        self.managed_fields.iter().any(|fields| fields.manager == FIELD_MANAGER && fields.operation == "Apply")
-    }
-
-    fn print(&self, is_policy: bool, content: Value) -> Print {
-        let owners = self.owner_references.iter().filter(|owner| owner.kind == "Service");
-        print(&Printed {
-            managed_by: self.labels.managed_by.as_deref(),
-            compare_options: self.annotations.compare_options.as_deref(),
-            ignored_by_istio: self.annotations.ignored_by_istio.as_deref().filter(|_| is_policy),
-            owners: owners.map(|owner| (owner.name.as_str(), owner.uid.as_str())).collect(),
-            content,
-        })
-    }
-
-    fn going(&self) -> Option<Box<str>> {
-        self.deletion_timestamp.as_ref().map(|_since| self.finalizers.join(", ").into())
-    }
-
-    fn seen(&self, print: Print) -> SeenObject {
-        SeenObject {
-            version: self.resource_version.clone(),
-            uid: self.uid.clone(),
-            print,
-            ours: self.is_ours(),
-            going: self.going(),
-            needs: None,
-            is_unusable: false,
-            routed: None,
-        }
-    }
 }
 
 impl RootsObject {

@@ -14,7 +14,7 @@ use opentelemetry_sdk::{
     trace::{SdkTracerProvider, SpanData, SpanExporter},
 };
 use tokio::{runtime::Handle, task::spawn_blocking};
-use tonic::transport::{Certificate, ClientTlsConfig};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 use tracing::{info, warn};
 
 use crate::runtime::config::Environment;
@@ -29,11 +29,20 @@ pub struct Traces(Option<SdkTracerProvider>);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Nothing,
-    /// To a collector, over TLS or not, which is verified to the roots in this file, if there is one, or to those of the host.
+    /// To a collector, over TLS or not.
     Export {
         is_over_tls: bool,
-        roots_file: Option<String>,
+        files: TlsFiles,
     },
+}
+
+/// PEM files for TLS with a collector.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct TlsFiles {
+    /// What it is verified to; the roots of the host if there is none.
+    roots: Option<String>,
+    /// The certificate that is shown to it, and its key.
+    own: Option<[String; 2]>,
 }
 
 /// Finds out what is wanted.
@@ -58,8 +67,16 @@ pub(super) fn wanted(environment: &Environment) -> Result<Wanted, String> {
     if let Some((name, other)) = of_traces("PROTOCOL").filter(|(_, protocol)| *protocol != "grpc") {
         return Err(format!("{name}: {other}: there is grpc alone, to which collectors listen on port 4317"));
     }
-    let roots_file = of_traces("CERTIFICATE").map(|(_, path)| path.to_owned());
-    Ok(Wanted::Export { is_over_tls: endpoint.starts_with("https://"), roots_file })
+    let file = |name: &str| of_traces(name).map(|(_, path)| path.to_owned());
+    let own = match (file("CLIENT_CERTIFICATE"), file("CLIENT_KEY")) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some([certificate, key]),
+        _ => {
+            return Err("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and …_CLIENT_KEY: there is one without the other".into());
+        }
+    };
+    let files = TlsFiles { roots: file("CERTIFICATE"), own };
+    Ok(Wanted::Export { is_over_tls: endpoint.starts_with("https://"), files })
 }
 
 /// What exports spans as `service`, on `runtime`, unless the variables call it otherwise; nothing if none are wanted.
@@ -72,10 +89,10 @@ pub(super) fn provider(
     environment: &Environment,
     runtime: &Handle,
 ) -> Result<Option<SdkTracerProvider>, String> {
-    let Wanted::Export { is_over_tls, roots_file } = wanted(environment)? else { return Ok(None) };
+    let Wanted::Export { is_over_tls, files } = wanted(environment)? else { return Ok(None) };
     let mut exporter = OtlpExporter::builder().with_tonic();
     if is_over_tls {
-        exporter = exporter.with_tls_config(tls(roots_file)?);
+        exporter = exporter.with_tls_config(tls(&files)?);
     }
     let _entered = runtime.enter();
     let exporter = exporter.build().map_err(|error| error.to_string())?;
@@ -111,11 +128,18 @@ fn resource(service: &'static str, environment: &Environment) -> Resource {
     if is_named { resource.build() } else { resource.with_service_name(service).build() }
 }
 
+fn tls(files: &TlsFiles) -> Result<ClientTlsConfig, String> {
+    let config = match &files.roots {
+        Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("CERTIFICATE", path)?)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    let Some([certificate, key]) = &files.own else { return Ok(config) };
+    Ok(config.identity(Identity::from_pem(read("CLIENT_CERTIFICATE", certificate)?, read("CLIENT_KEY", key)?)))
+}
+
 #[expect(clippy::disallowed_methods, reason = "once, before anything runs")]
-fn tls(roots_file: Option<String>) -> Result<ClientTlsConfig, String> {
-    let Some(path) = roots_file else { return Ok(ClientTlsConfig::new().with_native_roots()) };
-    let pem = std::fs::read(&path).map_err(|error| format!("OTEL_EXPORTER_OTLP_CERTIFICATE: {path}: {error}"))?;
-    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+fn read(name: &str, path: &str) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("OTEL_EXPORTER_OTLP_{name}: {path}: {error}"))
 }
 
 /// Says when the collector does not take spans, once, and when it does again.
@@ -157,7 +181,7 @@ mod tests {
     #[test]
     fn nothing_is_exported_unless_it_is_said_where() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
-        let plain = Ok(Wanted::Export { is_over_tls: false, roots_file: None });
+        let plain = Ok(Wanted::Export { is_over_tls: false, files: TlsFiles::default() });
         assert_eq!(of(&[]), Ok(Wanted::Nothing));
         assert_eq!(of(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]), Ok(Wanted::Nothing));
         assert_eq!(of(&[("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://collector:4317")]), Ok(Wanted::Nothing));
@@ -172,8 +196,8 @@ mod tests {
         let general = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
         let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces:4317");
         let roots = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/roots.pem");
-        let roots_file = Some("/roots.pem".to_owned());
-        assert_eq!(of(&[general, own, roots]), Ok(Wanted::Export { is_over_tls: true, roots_file }));
+        let files = TlsFiles { roots: Some("/roots.pem".to_owned()), own: None };
+        assert_eq!(of(&[general, own, roots]), Ok(Wanted::Export { is_over_tls: true, files }));
     }
 
     #[test]
@@ -183,5 +207,7 @@ mod tests {
         assert!(wrong.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: http/protobuf: "), "{wrong}");
         let wrong = of(&[endpoint, ("OTEL_TRACES_EXPORTER", "zipkin")]).unwrap_err();
         assert!(wrong.starts_with("OTEL_TRACES_EXPORTER: zipkin: "), "{wrong}");
+        let wrong = of(&[endpoint, ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem")]).unwrap_err();
+        assert!(wrong.ends_with("there is one without the other"), "{wrong}");
     }
 }

@@ -170,6 +170,7 @@ async fn a_policy_is_in_force_once_every_pod_of_the_gateways_that_lead_there_has
         let reported = everything(1, accepted("a"));
         running.enforcement.report(&envoy(instance), ReportOrigin::Agent, reported).unwrap();
     };
+    running.enforcement.see_objects(&[(service(), sight())].into(), Timestamp::from_seconds(61));
     take(&running, "one");
     running.take("another gateway's", ReportOrigin::Agent, everything(1, accepted("a"))).unwrap();
     sleep(Duration::from_secs(2)).await;
@@ -190,6 +191,43 @@ async fn a_policy_is_in_force_once_every_pod_of_the_gateways_that_lead_there_has
     without(Arc::make_mut(bare.as_mut().unwrap()));
     plans.send_replace(bare);
     running.until("NotEnforced").await;
+}
+
+fn sight() -> PolicySight {
+    PolicySight { uid: "1".into(), generation: 1, changed_at: Timestamp::from_seconds(0) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_in_force_before_the_policy_is_there_nor_at_once_where_it_may_have_been_made_anew() {
+    // the first list of a replica that has just started, and how old what is found in it is
+    for (found, wait) in [(None, 0), (Some(0), 60), (Some(45), 15), (Some(60), 0), (Some(-30), 60)] {
+        let (_plans, followed) = watch::channel(plan(&[&["one"]]));
+        let running = Running::start_with(Some(followed));
+        let gateway = "spiffe://td/ns/infra/sa/envoy".parse().unwrap();
+        let envoy = Arc::new(Reporter { gateway, instance: "one".into() });
+        let report = |sequence| {
+            running.enforcement.report(&envoy, ReportOrigin::Agent, everything(sequence, accepted("a"))).unwrap();
+        };
+        let seen = found.map(|_| (service(), sight())).into_iter().collect();
+        let begin = Instant::now();
+        running.enforcement.see_objects(&seen, Timestamp::from_seconds(found.unwrap_or_default()));
+        for sequence in 1..8 {
+            report(sequence);
+            sleep(Duration::from_secs(5)).await;
+            if found.is_none() {
+                assert_eq!(running.now(), "NotEnforced", "no policy is there");
+            }
+        }
+        // one that comes now is the first one, as far as is seen
+        running.enforcement.see_object(service(), Some(&sight()));
+        report(8);
+        while running.now() != "Enforced" {
+            sleep(Duration::from_secs(1)).await;
+            report(8);
+        }
+        let after = begin.elapsed().as_secs();
+        assert!(after >= wait.max(35) && after <= wait.max(35) + 2, "{found:?}: after {after} s");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ use self::{
     flow::Flow,
     order::Rank,
     places::Places,
-    queue::Queue,
+    queue::{Place, Queue},
     turns::Turns,
 };
 use super::ports::{ObjectKey, Print, Removed, SeenObject, Wanted, WriteError};
@@ -98,6 +98,11 @@ impl Ledger {
         }
     }
 
+    /// It is not known any more what is wanted: nothing is written or removed until it is again.
+    pub(super) fn forget_plan(&mut self) {
+        (self.is_planned, self.must_withdraw) = (false, false);
+    }
+
     /// It is known now what is wanted in all namespaces, those of which nothing was said included: nothing there.
     pub(super) fn planned(&mut self, now: BootInstant) {
         if !self.is_planned {
@@ -113,7 +118,7 @@ impl Ledger {
             entry.suspend(key.kind);
         }
         self.entries.retain(|_, entry| !entry.is_empty());
-        (self.is_planned, self.must_withdraw) = (false, false);
+        self.forget_plan();
         self.now = Queue::default();
         self.later.clear();
         self.flows.clear();
@@ -131,12 +136,12 @@ impl Ledger {
                 self.queue(&key);
             }
         }
-        let waiting = self.now.in_turn();
+        let waiting = self.in_turn();
         let mut kept = Vec::new();
         let mut found = None;
-        while let Some((failure, rank, key)) = self.now.pop_first() {
+        while let Some((place, key)) = self.now.pop_first() {
             if self.opens_at(&key, waiting, now).is_none_or(|open| open > now) {
-                kept.push((failure, rank, key));
+                kept.push((place, key));
                 continue;
             }
             match self.entries.get(&key).and_then(Entry::due) {
@@ -149,7 +154,7 @@ impl Ledger {
                 }
             }
         }
-        kept.into_iter().for_each(|(failure, rank, key)| self.now.put(&key, failure, rank));
+        kept.into_iter().for_each(|(place, key)| self.now.put(&key, place));
         found
     }
 
@@ -158,7 +163,7 @@ impl Ledger {
         if !self.may_write() {
             return None;
         }
-        let waiting = self.now.in_turn();
+        let waiting = self.in_turn();
         let mut first = self.later.first().map(|(due, _)| *due);
         for key in self.now.keys() {
             let opens = self.opens_at(key, waiting, now);
@@ -231,9 +236,19 @@ impl Ledger {
         }
         let flow = self.flows.get(&key.kind);
         let open = flow.map_or(Some(now), |flow| flow.opens_at(namespace, now))?;
-        let is_routed = self.entries.get(key).is_some_and(|entry| entry.routed().is_some());
-        let takes_turn = is_routed && self.rank(key).is_some_and(Rank::takes_turn);
-        Some(if takes_turn { open.max(self.turns.next(waiting, now)) } else { open })
+        let is_in_turn = self.rank(key).is_some_and(|rank| self.takes_turn(key, rank));
+        Some(if is_in_turn { open.max(self.turns.next(waiting, now)) } else { open })
+    }
+
+    /// Whether it waits its turn: a policy to which Routes lead.
+    fn takes_turn(&self, key: &ObjectKey, rank: Rank) -> bool {
+        rank.takes_turn() && self.entries.get(key).is_some_and(|entry| entry.routed().is_some())
+    }
+
+    /// How many wait their turn. In a namespace in which something was not taken last, nobody's turn comes: however many these are, the
+    /// others are no crowd.
+    fn in_turn(&self) -> usize {
+        self.now.in_turn_outside(self.flows.values().flat_map(Flow::held))
     }
 
     fn may_write(&self) -> bool {
@@ -307,7 +322,10 @@ impl Ledger {
 
     fn queue(&mut self, key: &ObjectKey) {
         match self.rank(key).zip(self.entries.get(key)) {
-            Some((rank, entry)) => self.now.put(key, entry.failed, rank),
+            Some((rank, entry)) => {
+                let place = Place { rank, failure: entry.failed, is_in_turn: self.takes_turn(key, rank) };
+                self.now.put(key, place);
+            }
             None => self.now.remove(key),
         }
     }

@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    domain::policy::{ObjectKind, ObjectName},
+    domain::{
+        clock::Timestamp,
+        policy::{ObjectKind, ObjectName, PolicySight},
+    },
     service::ports::BoxFuture,
 };
 
@@ -93,6 +96,13 @@ pub enum Content {
     },
 }
 
+impl SeenObject {
+    /// Of a policy: what tells it from another one, and from itself with another content.
+    pub(super) fn sight(&self) -> PolicySight {
+        PolicySight { uid: self.uid.clone(), generation: self.generation, changed_at: self.changed_at }
+    }
+}
+
 impl Wanted {
     /// Who must be there before it.
     pub(super) const fn needs(&self) -> Option<&ObjectKey> {
@@ -120,6 +130,10 @@ pub struct SeenObject {
     pub version: Box<str>,
     /// Of two objects of one name, one after the other, each has its own.
     pub uid: Box<str>,
+    /// Grows when somebody changes what it says.
+    pub generation: i64,
+    /// When it was made, or changed last, by the API server's clock.
+    pub changed_at: Timestamp,
     /// What is in it.
     pub print: Print,
     /// Whether we wrote it.

@@ -13,6 +13,7 @@ use crate::{
         authority::testing::authority,
         clock::Timestamp,
         policy::{DesiredPolicy, GatewayState, ObjectKind, SdsUrl, ServicePlan, Verification},
+        x509::TrustBundle,
     },
     service::{ports::BoxFuture, readiness::Readiness},
 };
@@ -27,6 +28,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Willing {
     applied: Mutex<Vec<ObjectKey>>,
     removed: Mutex<Vec<ObjectKey>>,
+}
+
+impl Willing {
+    /// As what was written last is seen.
+    fn seen(&self, print: Print, needs: Option<ObjectKey>) -> SeenObject {
+        SeenObject {
+            version: self.applied.lock().unwrap().len().to_string().into(),
+            uid: "u".into(),
+            generation: 1,
+            changed_at: Timestamp::from_seconds(0),
+            print,
+            ours: true,
+            going: None,
+            needs,
+            is_unusable: false,
+            routed: None,
+        }
+    }
 }
 
 struct PausedClock(Instant);
@@ -53,16 +72,8 @@ impl GatewayObjects for Willing {
     fn apply<'a>(&'a self, wanted: &'a Wanted, _: Option<&'a str>) -> BoxFuture<'a, Result<SeenObject, WriteError>> {
         let mut applied = self.applied.lock().unwrap();
         applied.push(wanted.key.clone());
-        let seen = SeenObject {
-            version: applied.len().to_string().into(),
-            uid: "u".into(),
-            print: self.print(wanted),
-            ours: true,
-            going: None,
-            needs: wanted.needs().cloned(),
-            is_unusable: false,
-            routed: None,
-        };
+        drop(applied);
+        let seen = self.seen(self.print(wanted), wanted.needs().cloned());
         Box::pin(async { Ok(seen) })
     }
 
@@ -114,12 +125,24 @@ fn plan(pods: usize, namespaces: impl IntoIterator<Item = NamespacePlan>) -> Gat
 /// An active that is told nothing of what proxies use.
 struct Active {
     cluster: Arc<Willing>,
+    objects: Arc<PolicyObjects>,
     plans: watch::Sender<Option<Arc<GatewayPlan>>>,
+    roots: watch::Sender<Option<Arc<TrustBundle>>>,
     _running: JoinHandle<()>,
 }
 
 impl Active {
     fn new(first: GatewayPlan, has_ready_pods: bool) -> Self {
+        let active = Self::without_roots(first, has_ready_pods);
+        active.know_roots();
+        active
+    }
+
+    fn know_roots(&self) {
+        self.roots.send_replace(Some(Arc::new(authority().bundle().clone())));
+    }
+
+    fn without_roots(first: GatewayPlan, has_ready_pods: bool) -> Self {
         let trust_domain: TrustDomain = "cluster.local".parse().unwrap();
         let cluster = Arc::new(Willing::default());
         let objects = Arc::new(PolicyObjects::new(
@@ -135,13 +158,14 @@ impl Active {
             objects.see(Seen::Listed { kind, version: Box::default(), objects: Vec::new() });
         }
         let (plans, plan) = watch::channel(Some(Arc::new(first)));
+        let (roots, trusted) = watch::channel(None);
+        let writing = Arc::clone(&objects);
         let running = tokio::spawn(async move {
             let (_term, terms) = watch::channel(Some(()));
-            let (_roots, roots) = watch::channel(Some(Arc::new(authority().bundle().clone())));
             let latch = Readiness::default().latch("objects", "nothing");
-            match objects.run(terms, |&()| roots.clone(), plan, latch).await {}
+            match writing.run(terms, |&()| trusted.clone(), plan, latch).await {}
         });
-        Self { cluster, plans, _running: running }
+        Self { cluster, objects, plans, roots, _running: running }
     }
 
     fn plan(&self, plan: GatewayPlan) {
@@ -204,4 +228,29 @@ async fn what_sidecars_may_follow_is_gone_at_once_whatever_proxies_say() {
     active.plan(GatewayPlan { must_withdraw: true, ..plan(1, []) });
     let time = active.time(|cluster| &cluster.removed, "app", SERVICES).await;
     assert!(time < Duration::from_secs(2), "{time:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_sidecars_may_follow_is_gone_before_roots_are_known_and_nothing_else_is() {
+    let key = |name: &str| ObjectKey { kind: ObjectKind::BackendTlsPolicy, object: ObjectName::new("app", name) };
+    let active = Active::without_roots(GatewayPlan { must_withdraw: true, ..plan(1, []) }, true);
+    let see = |name: &str, version: &str| {
+        let seen = active.cluster.seen(Print([7; 32]), None);
+        active.objects.see(Seen::Put(key(name), SeenObject { uid: version.into(), version: version.into(), ..seen }));
+    };
+    (0..3).for_each(|number| see(&format!("countersign-s{number}"), "1"));
+    let time = active.time(|cluster| &cluster.removed, "app", 3).await;
+    assert!(time < Duration::from_secs(2), "{time:?}");
+    // no istiod is unsafe any more: what is wanted is not known then
+    active.plan(plan(1, [by_sds("app", 2)]));
+    sleep(Duration::from_secs(60)).await;
+    see("countersign-s1", "2");
+    see("countersign-other", "2");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(active.cluster.removed.lock().unwrap().len(), 3, "without roots nothing is known to be wanted or not");
+    assert!(active.cluster.applied.lock().unwrap().is_empty());
+    active.know_roots();
+    active.time(|cluster| &cluster.applied, "app", 2).await;
+    active.time(|cluster| &cluster.removed, "app", 4).await;
+    assert_eq!(active.cluster.removed.lock().unwrap().last(), Some(&key("countersign-other")));
 }

@@ -203,21 +203,20 @@ impl AuthorityContent {
 }
 
 impl TrustContent {
-    /// So that whoever has seen the bundle of `other` takes this one.
-    pub(super) fn raise_sequence_above(&mut self, other: &Self) {
-        self.sequence = self.sequence.max(other.sequence.saturating_add(1));
+    pub(super) fn raise_sequence_to(&mut self, at_least: u64) {
+        self.sequence = self.sequence.max(at_least);
     }
 
     /// The first of a trust domain.
-    pub(super) fn new(bundle: &TrustBundle) -> Self {
-        Self { bundle: bundle.to_pem(), ..Self::empty() }
+    pub(super) fn new(bundle: &TrustBundle, now: Timestamp) -> Self {
+        Self { bundle: bundle.to_pem(), ..Self::empty(now) }
     }
 
     /// Before anything is published.
-    pub(super) fn empty() -> Self {
+    pub(super) fn empty(now: Timestamp) -> Self {
         Self {
             format: FORMAT,
-            sequence: 1,
+            sequence: first_sequence(now),
             bundle: String::new(),
             jwt: Vec::new(),
             tainted: Vec::new(),
@@ -376,6 +375,12 @@ impl DenialContent {
 #[derive(Deserialize)]
 struct Header {
     format: u32,
+}
+
+/// Of a state that begins now: the seconds since the epoch, and no sequence grows by one in each of them. So it is above all that an
+/// earlier state has told, which those who follow still know when nothing else of it is left.
+pub(super) fn first_sequence(now: Timestamp) -> u64 {
+    u64::try_from(now.seconds()).unwrap_or_default().max(1)
 }
 
 fn decoded<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Result<T, StateError> {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{
     authority_of,
-    content::{AuthorityContent, StoredAuthority, TrustContent},
+    content::{AuthorityContent, StoredAuthority, TrustContent, first_sequence},
     json::encoded,
     root_of,
 };
@@ -118,7 +118,9 @@ impl ImportedState {
         if let Some(trust) = &trust {
             trust.denied()?;
         }
-        Self { authority: backup.authority.clone(), trust, standing: backup.standing }.checked()
+        let mut state = Self { authority: backup.authority.clone(), trust, standing: backup.standing };
+        state.publish_anew(first_sequence(now))?;
+        state.checked()
     }
 
     /// From the files of a CA, in istiod's layouts. It becomes an authority of our own, of `trust_domain`: key and
@@ -133,16 +135,28 @@ impl ImportedState {
         let certificate = authority.certificate().to_pem();
         let chain = authority.chain().iter().map(|certificate| certificate.to_pem()).collect();
         let content = AuthorityContent::new(trust_domain, certificate, key.to_pem()).with_chain(chain);
-        let trust = TrustContent::new(authority.bundle());
+        let trust = TrustContent::new(authority.bundle(), now);
         Self { authority: encoded(&content)?, trust: Some(trust), standing: Standing::default() }.checked()
     }
 
     /// Makes the bundle newer than the one in `stored`, a trust object that it replaces: whoever has seen that one must take
     /// this one.
-    pub fn supersede(&mut self, stored: &[u8]) {
-        if let (Some(trust), Ok(stored)) = (&mut self.trust, TrustContent::decode(stored)) {
-            trust.raise_sequence_above(&stored);
-        }
+    ///
+    /// # Errors
+    ///
+    /// When it can't be encoded, which does not happen.
+    pub fn supersede(&mut self, stored: &[u8]) -> Result<(), StateError> {
+        TrustContent::decode(stored).map_or(Ok(()), |stored| self.publish_anew(stored.sequence().saturating_add(1)))
+    }
+
+    /// Nobody has had this bundle yet, whatever was told since it was saved.
+    fn publish_anew(&mut self, at_least: u64) -> Result<(), StateError> {
+        let Some(trust) = &mut self.trust else { return Ok(()) };
+        trust.raise_sequence_to(at_least);
+        let mut authority = StoredAuthority::decode(&self.authority)?;
+        authority.rotation_mut().publish_in(trust.sequence());
+        self.authority = authority.encoded()?;
+        Ok(())
     }
 
     /// The fingerprint of its signing certificate; none if that is plugged in.

@@ -140,16 +140,20 @@ impl Objects {
         Ok(true)
     }
 
-    /// Has the trust object say what the authorities are. Returns whether it says anything new.
-    pub(super) fn publish(&mut self, origin: &Origin, trust_domain: &TrustDomain) -> Result<bool, StateError> {
+    /// Has the trust object say what the authorities are in `term`. Returns whether it says anything new.
+    pub(super) fn publish(
+        &mut self,
+        origin: &Origin,
+        trust_domain: &TrustDomain,
+        term: Term,
+    ) -> Result<bool, StateError> {
         let bundle = match origin {
             Origin::PluggedIn(authority) => authority.borrow().bundle().clone(),
-            Origin::Istiod(roots) => match roots.borrow().as_deref() {
-                Some(roots) => roots.clone(),
-                // as they were last known
-                None if self.trust.has_bundle() => self.trust.bundle(trust_domain)?,
-                None => return Err(StateError::Unusable("the mesh's roots are not known yet".into())),
-            },
+            Origin::Istiod(roots) => {
+                let stored = if self.trust.has_bundle() { Some(self.trust.bundle(trust_domain)?) } else { None };
+                let unknown = || StateError::Unusable("the mesh's roots are not known yet".into());
+                roots.published(term, stored).ok_or_else(unknown)?
+            }
             Origin::SelfSigned => {
                 TrustBundle::new(trust_domain.clone(), self.own_roots()?).map_err(|error| unusable(&error))?
             }

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 
 use super::content::StoredAuthority;
 use crate::{
-    domain::{authority::SigningAuthority, x509::TrustBundle},
-    service::ports::StateError,
+    domain::{authority::SigningAuthority, leadership::Term, x509::TrustBundle},
+    service::{ports::StateError, waiting::next},
 };
 
 /// The authority that signs: the same one for ever, or always the latest of those that are plugged in.
@@ -24,7 +24,39 @@ pub enum Origin {
     /// Kept by somebody else.
     PluggedIn(AuthorityReceiver),
     /// There is none here: istiod signs certificates, and these are its roots.
-    Istiod(MeshRootsReceiver),
+    Istiod(MeshRoots),
+}
+
+/// What this replica knows of the mesh's roots.
+#[derive(Clone, Debug)]
+pub struct MeshRoots {
+    /// They.
+    pub known: MeshRootsReceiver,
+    /// The last term in which they were read where the mesh keeps them. What is known in another one may be older than what a
+    /// replica that was active before has published.
+    pub read_in: watch::Receiver<Option<Term>>,
+}
+
+impl MeshRoots {
+    /// Resolves with the next change of either.
+    pub(crate) async fn changed(&mut self) {
+        tokio::select! {
+            () = next(&mut self.known) => {}
+            () = next(&mut self.read_in) => {}
+        }
+    }
+
+    /// What is published of them in `term`, where `stored` was before it. `None` while nothing is known.
+    pub(super) fn published(&self, term: Term, stored: Option<TrustBundle>) -> Option<TrustBundle> {
+        // asked first: what is known by then is as new as that
+        let is_read = *self.read_in.borrow() == Some(term);
+        let known = self.known.borrow().clone();
+        match (known, stored) {
+            (Some(known), Some(stored)) if !is_read => Some(stored.and(&known)),
+            (Some(known), _) => Some(known.as_ref().clone()),
+            (None, stored) => stored,
+        }
+    }
 }
 
 impl Origin {

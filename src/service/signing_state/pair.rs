@@ -1,5 +1,7 @@
 //! The pair authority as it is kept beside the signing authority, in the same object: where one is, the other is.
 
+use std::time::Duration;
+
 use super::content::{PairContent, StoredAuthority};
 use crate::{
     domain::{
@@ -11,6 +13,9 @@ use crate::{
     },
     service::ports::{StateError, StateObject, StateStore},
 };
+
+/// With less left a claim makes another one. As long as the alert is there before the end: whoever hears of it starts the replicas anew.
+const LEFT_AT_A_CLAIM: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The pair authority in the state, read without a claim; `None` while no term has been claimed yet by a version that makes
 /// one. Blocks.
@@ -34,8 +39,9 @@ pub fn pair_authority(
     stored.pair().map(|pair| read(pair, trust_domain, now)).transpose()
 }
 
-pub(super) fn is_usable(pair: &PairContent, trust_domain: &TrustDomain, now: Timestamp) -> bool {
-    read(pair, trust_domain, now).is_ok()
+/// Whether a claim at `now` leaves it as it is.
+pub(super) fn is_kept(pair: &PairContent, trust_domain: &TrustDomain, now: Timestamp) -> bool {
+    [now, now.plus(LEFT_AT_A_CLAIM)].into_iter().all(|time| read(pair, trust_domain, time).is_ok())
 }
 
 pub(super) fn new_pair(

@@ -125,6 +125,13 @@ impl RotationContent {
         Ok(HandedOut::restored(ends?, []))
     }
 
+    /// All that there are were published in the bundle of this sequence first.
+    pub(super) fn publish_in(&mut self, sequence: u64) {
+        let x509 = self.others.iter_mut().map(|slot| &mut slot.standing).chain(&mut self.active);
+        let x509 = x509.map(|standing| &mut standing.published_in);
+        x509.chain(self.jwt.iter_mut().map(|key| &mut key.published_in)).for_each(|published| *published = sequence);
+    }
+
     /// Before the key of JWT-SVIDs that signs does so for such a life. Returns whether that was not on record.
     pub(super) fn allow_jwt(&mut self, life: Duration) -> bool {
         self.jwt.iter_mut().find(|key| key.signs()).is_some_and(|key| key.allow(life))

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::{
-    AuthorityReceiver, JWT_KEY_LIFETIME, MeshRootsReceiver, Origin, ROOT_LIFETIME, StateSettings,
+    AuthorityReceiver, JWT_KEY_LIFETIME, MeshRoots, Origin, ROOT_LIFETIME, StateSettings,
     content::TrustContent,
     load_trust,
     objects::{KindState, MAX_AUTHORITIES, NewAuthority, Objects},
@@ -102,7 +102,7 @@ impl TermState {
     }
 
     /// The mesh's roots as they are known here, where istiod signs: [`Self::settle`] publishes them.
-    pub fn mesh_roots(&self) -> Option<MeshRootsReceiver> {
+    pub fn mesh_roots(&self) -> Option<MeshRoots> {
         match &self.parts.origin {
             Origin::Istiod(roots) => Some(roots.clone()),
             Origin::SelfSigned | Origin::PluggedIn(_) => None,
@@ -169,7 +169,7 @@ impl TermState {
     pub fn kind_state(&self, kind: AuthorityKind) -> Result<KindState, StateError> {
         self.check_is_here(kind)?;
         let mut objects = Objects::load(self.parts.store.as_ref())?;
-        objects.publish(&self.parts.origin, &self.parts.trust_domain)?;
+        objects.publish(&self.parts.origin, &self.parts.trust_domain, self.parts.term)?;
         objects.kind_state(kind)
     }
 
@@ -276,7 +276,7 @@ impl TermState {
         let Parts { store, term, origin, trust_domain, settings, changing, clock, .. } = &self.parts;
         let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut objects = Objects::load(store.as_ref())?;
-        let mut was_behind = objects.publish(origin, trust_domain)?;
+        let mut was_behind = objects.publish(origin, trust_domain, *term)?;
         let lacks_room = was_behind && objects.check_room().is_err();
         if lacks_room {
             // what others are told of the own authorities stays as it was until there is room, which a change may make
@@ -291,7 +291,7 @@ impl TermState {
                 "an authority is not published yet for which there is no room".into(),
             )));
         }
-        let is_published_anew = !is_beside && objects.publish(origin, trust_domain)? || was_behind;
+        let is_published_anew = !is_beside && objects.publish(origin, trust_domain, *term)? || was_behind;
         if touched == Touched::Federated && !is_published_anew {
             objects.trust.raise_sequence();
         }

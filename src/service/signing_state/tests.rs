@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// The first sequence of a state that begins now.
+const FIRST: u64 = NOW.seconds().cast_unsigned();
+
 fn new_place() -> (Arc<Memory>, Arc<HandClock>) {
     (Arc::new(Memory::default()), Arc::new(HandClock::default()))
 }
@@ -38,7 +41,7 @@ fn the_first_claim_publishes_root_and_key_of_jwt_svids_and_later_ones_find_them(
     let first = claim(&state(&store, Origin::SelfSigned, &clock), 1);
     let trust = published(&first);
     assert_eq!(trust.own.x509_authorities, first.authority.as_ref().unwrap().borrow().bundle().roots());
-    assert_eq!((trust.own.sequence, trust.own.refresh_hint), (Some(1), Some(Duration::from_secs(300))));
+    assert_eq!((trust.own.sequence, trust.own.refresh_hint), (Some(FIRST), Some(Duration::from_secs(300))));
     let signer = first.jwt_signer.borrow().clone().unwrap();
     assert_eq!(trust.own.jwt_authorities, [signer.authority().clone()]);
 
@@ -65,9 +68,28 @@ fn what_a_version_without_such_keys_wrote_gets_one_and_a_higher_sequence() {
     let second = claim(&state(&store, Origin::SelfSigned, &clock), 2);
     let (before, after) = (published(&first), published(&second));
     assert_eq!(after.own.x509_authorities, before.own.x509_authorities);
-    assert_eq!((after.own.sequence, after.own.jwt_authorities.len()), (Some(2), 1));
-    assert_eq!(store.json(StateObject::Authority)["rotation"]["jwt"][0]["published_in"], 2);
+    assert_eq!((after.own.sequence, after.own.jwt_authorities.len()), (Some(FIRST + 1), 1));
+    assert_eq!(store.json(StateObject::Authority)["rotation"]["jwt"][0]["published_in"], FIRST + 1);
     assert_ne!(after.own.jwt_authorities, before.own.jwt_authorities);
+}
+
+#[test]
+fn a_pair_authority_gives_way_at_the_first_claim_of_its_last_thirty_days() {
+    let (store, clock) = new_place();
+    let state = state(&store, Origin::SelfSigned, &clock);
+    let pair_of = |term| {
+        claim(&state, term);
+        store.json(StateObject::Authority)["pair"]["certificate"].as_str().unwrap().to_owned()
+    };
+    let first = pair_of(1);
+    let day = Duration::from_secs(24 * 3600);
+    let not_after = Certificate::all_from_pem(first.as_bytes()).unwrap()[0].not_after();
+    clock.forward(not_after.since(NOW) - 30 * day);
+    assert_eq!(pair_of(2), first);
+    clock.forward(Duration::from_secs(1));
+    let second = pair_of(3);
+    assert_ne!(second, first);
+    assert_eq!(pair_of(4), second);
 }
 
 #[test]
@@ -79,7 +101,7 @@ fn a_first_claim_that_is_killed_between_its_writes_is_brought_to_its_end_by_the_
     let claimed = claim(&state(&store, Origin::SelfSigned, &clock), 2);
     let trust = published(&claimed);
     assert_eq!(trust.own.x509_authorities, claimed.authority.as_ref().unwrap().borrow().bundle().roots());
-    assert_eq!((trust.own.sequence, trust.own.jwt_authorities.len()), (Some(1), 1));
+    assert_eq!((trust.own.sequence, trust.own.jwt_authorities.len()), (Some(FIRST), 1));
 }
 
 #[test]
@@ -90,10 +112,10 @@ fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_be
     let (files, plugged_in) = watch::channel(Arc::clone(&a));
     let origin = || Origin::PluggedIn(plugged_in.clone());
     let claimed = claim(&state(&store, origin(), &clock), 1);
-    assert_eq!(published(&claimed).own.sequence, Some(1));
+    assert_eq!(published(&claimed).own.sequence, Some(FIRST));
     let term = claimed.state.clone().unwrap();
     term.settle().unwrap();
-    assert_eq!(published(&claimed).own.sequence, Some(1), "nothing has changed");
+    assert_eq!(published(&claimed).own.sequence, Some(FIRST), "nothing has changed");
 
     files.send_replace(Arc::clone(&both));
     store.dies_after(0);
@@ -102,11 +124,11 @@ fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_be
     store.dies_after(usize::MAX);
     term.settle().unwrap();
     let trust = published(&claimed);
-    assert_eq!((trust.own.sequence, trust.own.x509_authorities.as_slice()), (Some(2), both.bundle().roots()));
+    assert_eq!((trust.own.sequence, trust.own.x509_authorities.as_slice()), (Some(FIRST + 1), both.bundle().roots()));
 
     files.send_replace(b);
     let next = claim(&state(&store, origin(), &clock), 2);
-    assert_eq!(published(&next).own.sequence, Some(3), "they may change between two terms as well");
+    assert_eq!(published(&next).own.sequence, Some(FIRST + 2), "they may change between two terms as well");
     files.send_replace(both);
     assert!(matches!(term.settle(), Err(StateError::Fenced { .. })), "its term has ended");
 }
@@ -115,8 +137,8 @@ fn the_sequence_grows_with_each_change_of_the_plugged_in_roots_and_is_written_be
 fn where_istiod_signs_there_are_keys_of_jwt_svids_beside_the_mesh_roots_and_no_authority() {
     let (store, clock) = new_place();
     let (a, b) = (new_authority(&[]), new_authority(&[]));
-    let (mesh, roots) = watch::channel(None);
-    let origin = || Origin::Istiod(roots.clone());
+    let ((mesh, known), (read, read_in)) = (watch::channel(None), watch::channel(None));
+    let origin = || Origin::Istiod(MeshRoots { known: known.clone(), read_in: read_in.clone() });
     let Err(StateError::Unusable(early)) = state(&store, origin(), &clock).claim(Term::new(1)) else {
         panic!("a bundle without roots is published")
     };
@@ -130,6 +152,7 @@ fn where_istiod_signs_there_are_keys_of_jwt_svids_beside_the_mesh_roots_and_no_a
 
     let term = claimed.state.clone().unwrap();
     mesh.send_replace(Some(Arc::new(b.bundle().clone())));
+    read.send_replace(Some(Term::new(2)));
     term.settle().unwrap();
     let next = published(&claimed);
     assert_eq!(next.own.x509_authorities, b.bundle().roots());
@@ -148,11 +171,49 @@ fn where_istiod_signs_there_are_keys_of_jwt_svids_beside_the_mesh_roots_and_no_a
 }
 
 #[test]
+fn a_new_active_takes_no_root_of_the_mesh_away_before_it_has_read_where_the_mesh_keeps_them() {
+    let (store, clock) = new_place();
+    let [old, new, newest] = std::array::from_fn(|_| Arc::new(new_authority(&[]).bundle().clone()));
+    let ((mesh, known), (read, read_in)) = (watch::channel(None), watch::channel(None));
+    let begin = |term| {
+        let origin = Origin::Istiod(MeshRoots { known: known.clone(), read_in: read_in.clone() });
+        claim(&state(&store, origin, &clock), term)
+    };
+    let roots = |claimed: &ClaimedState| {
+        claimed.state.as_ref().unwrap().settle().unwrap();
+        published(claimed).own.x509_authorities.clone()
+    };
+    mesh.send_replace(Some(Arc::clone(&new)));
+    read.send_replace(Some(Term::new(1)));
+    assert_eq!(roots(&begin(1)), new.roots());
+
+    // another replica, or a later term: it has read them in none that counts
+    for read_by_then in [None, Some(Term::new(1))] {
+        read.send_replace(read_by_then);
+        mesh.send_replace(Some(Arc::clone(&old)));
+        let term = if read_by_then.is_none() { 2 } else { 3 };
+        let claimed = begin(term);
+        assert_eq!(roots(&claimed), [new.roots(), old.roots()].concat(), "older ones, and then a file, say less");
+        let sequence = published(&claimed).own.sequence;
+        mesh.send_replace(None);
+        assert_eq!(roots(&claimed), [new.roots(), old.roots()].concat());
+        assert_eq!(published(&claimed).own.sequence, sequence, "nothing new");
+        mesh.send_replace(Some(Arc::clone(&newest)));
+        assert_eq!(roots(&claimed), [new.roots(), old.roots(), newest.roots()].concat(), "told at once");
+        mesh.send_replace(Some(Arc::clone(&new)));
+        read.send_replace(Some(Term::new(term)));
+        assert_eq!(roots(&claimed), new.roots(), "as the mesh keeps them");
+    }
+}
+
+#[test]
 fn a_state_with_a_root_of_its_own_is_left_alone_where_istiod_signs() {
     let (store, clock) = new_place();
     drop(claim(&state(&store, Origin::SelfSigned, &clock), 1));
-    let (_mesh, roots) = watch::channel(Some(Arc::new(new_authority(&[]).bundle().clone())));
-    let Err(StateError::Unusable(refused)) = state(&store, Origin::Istiod(roots), &clock).claim(Term::new(2)) else {
+    let (_mesh, known) = watch::channel(Some(Arc::new(new_authority(&[]).bundle().clone())));
+    let (_read, read_in) = watch::channel(None);
+    let origin = Origin::Istiod(MeshRoots { known, read_in });
+    let Err(StateError::Unusable(refused)) = state(&store, origin, &clock).claim(Term::new(2)) else {
         panic!("it was taken over")
     };
     assert!(refused.contains("has a root of its own"), "{refused}");

@@ -16,7 +16,9 @@ use super::{
     objects,
 };
 use crate::{
+    cluster::block_on,
     network::in_own_network,
+    policy_objects::objects::get,
     support::{countersign::countersign, http, process::Process, wait::wait_until},
 };
 
@@ -26,6 +28,11 @@ const SOON: Duration = Duration::from_secs(2);
 const HOST: &str = "many.test";
 /// For so long it is looked whether what is called in force stays so.
 const AFTERWARDS: Duration = Duration::from_secs(1);
+/// A Service, and its namespace.
+const BESIDE: &str = "beside";
+/// What is said of a policy that was away until just now, and for how long.
+const REMADE: &str = "was away or changed less than a minute ago";
+const MINUTE: Duration = Duration::from_secs(60);
 /// As which all of them run.
 const ACCOUNT: &str = "everybody";
 
@@ -161,6 +168,41 @@ impl Many {
         }
     }
 
+    /// A Service in a namespace of its own is in force, and then loses its label until its policy is gone. Returns when it gets it back.
+    fn toggle_beside(&self) -> Instant {
+        let behind = objects::service(BESIDE, BESIDE, Class::Http, &[self.backends[0].ip()]);
+        self.place.apply(&objects::namespace(BESIDE, Some("enabled")));
+        self.place.apply(&(behind + &objects::pod(BESIDE, BESIDE, BESIDE, ACCOUNT, true)));
+        self.place.apply(&objects::path_route(
+            BESIDE,
+            BESIDE,
+            HOST,
+            &[(format!("/{BESIDE}"), vec![BESIDE.to_owned()])],
+        ));
+        wait_until(CHANGE, "in force beside", || self.beside("\"Enforced\""));
+        self.place.apply(&objects::namespace(BESIDE, None));
+        let policy =
+            || block_on(async { get(&self.place.cluster.admin(), BESIDE, &format!("countersign-{BESIDE}")).await });
+        wait_until(CHANGE, "its policy gone", || if policy().is_none() { Ok(()) } else { Err("it is there") });
+        let begin = Instant::now();
+        self.place.apply(&objects::namespace(BESIDE, Some("enabled")));
+        wait_until(CHANGE, "not at once in force again", || self.beside(REMADE));
+        begin
+    }
+
+    fn wait_until_in_force_beside(&self, toggled: Instant) {
+        wait_until(CHANGE, "in force beside again", || self.beside("\"Enforced\""));
+        let after = toggled.elapsed();
+        println!("made anew, a policy is in force again {after:?} after its label was back");
+        assert!(after >= MINUTE, "{after:?}");
+    }
+
+    /// Whether that is explained of the Service beside the others.
+    fn beside(&self, text: &str) -> Result<(), String> {
+        let said = self.place.policy(&["explain", BESIDE, "-o", "json"]);
+        if said.contains(text) { Ok(()) } else { Err(said) }
+    }
+
     fn courses(&self, begin: f64, enforced: &BTreeMap<String, f64>) -> BTreeMap<String, Course> {
         let mut courses: BTreeMap<String, Course> = BTreeMap::new();
         for (service, at) in enforced {
@@ -211,7 +253,8 @@ impl Said {
     /// Takes up what a line says of Services.
     fn note(&mut self, line: &str, at: f64) {
         let update: Value = serde_json::from_str(line).unwrap();
-        for service in update["services"].as_array().into_iter().flatten() {
+        let services = update["services"].as_array().into_iter().flatten();
+        for service in services.filter(|service| service["namespace"] == TEAM) {
             let name = service["name"].as_str().unwrap().to_owned();
             let conditions = service["conditions"].as_array().into_iter().flatten();
             if conditions.into_iter().any(|condition| condition["reason"] == "Enforced") {
@@ -257,7 +300,7 @@ fn two_services_of_one_rule_both_get_mutual_tls_soon() {
         for pause in [50, 100, 200, 300] {
             many.toggle(Duration::from_millis(pause));
         }
-        many.place.wait_until_explained("was away less than a minute ago", SOON);
+        many.place.wait_until_explained(REMADE, SOON);
         let last = many.unlabel(CHANGE);
         assert!(last < SOON, "{last:?}");
     });
@@ -269,9 +312,11 @@ fn two_hundred_services_are_in_force_only_after_their_last_request_in_plaintext(
         "envoy_gateway::scale::two_hundred_services_are_in_force_only_after_their_last_request_in_plaintext",
         |network| {
             let many = Many::start(Place::with_objects(network), 100, 2, Duration::from_millis(2));
+            let toggled = many.toggle_beside();
             let begin = Instant::now();
             check("two hundred Services", &many.label(CHANGE * 3));
             many.load.check_since(begin, "until all had mutual TLS");
+            many.wait_until_in_force_beside(toggled);
             many.unlabel(CHANGE * 3);
         },
     );

@@ -22,8 +22,8 @@ use crate::{
     pair::NAMESPACE,
     support::{
         authority::Authority,
-        http::{free_port, loopback},
-        observe::{readiness, wait_for},
+        http::{self, free_port, loopback},
+        observe::{leave_for_alerts, readiness, wait_for},
         wait::wait_until,
         workload_api::x509_bundles,
     },
@@ -66,6 +66,22 @@ fn wait_for_roots(agent: &Agent, expected: &[&str]) {
     });
 }
 
+/// With another trust domain, by hand: nobody answers there, and its root ends in five days. Also leaves what is shown for the test of the alert.
+fn federate(stage: &Stage, agent: &Agent) {
+    let page = || http::get(loopback(stage.replicas[active(stage)].admin_port), "/metrics").unwrap();
+    let without = page();
+    let partner = Authority::root_for("partner", Duration::from_secs(5 * 24 * 3600));
+    let file = stage.cluster.folder().join("partner.pem");
+    fs::write(&file, &partner.certificate).unwrap();
+    let by_hand = ["--url", "https://localhost:1/", "--bundle", file.to_str().unwrap(), "--reason", "test"];
+    done(stage, &[&["federation", "create", "two.example"], by_hand.as_slice()].concat()).unwrap();
+    wait_until(TOLD, "the other trust domain at the agent", || match x509_bundles(&agent.socket) {
+        Ok(bundles) if bundles.contains_key("spiffe://two.example") => Ok(()),
+        other => Err(format!("{:?}", other.map(|bundles| bundles.into_keys().collect::<Vec<_>>()))),
+    });
+    leave_for_alerts("other_domain_of_istiod_at_its_end", &without, &page());
+}
+
 #[test]
 fn a_key_is_rotated_an_identity_denied_a_bundle_federated_and_istiods_roots_followed_also_with_nobody_active() {
     let mut stage = Stage::before_istiod(&RIGHTS, flags);
@@ -106,15 +122,7 @@ fn a_key_is_rotated_an_identity_denied_a_bundle_federated_and_istiods_roots_foll
     done(&stage, &["issuance", "allow", "--id", ID, "--reason", "test"]).unwrap();
     wait_until(TOLD, "a token again", || agent.fetch(AUDIENCE));
 
-    // another trust domain, by hand: nobody answers there
-    let (partner, file) = (Authority::root("partner"), stage.cluster.folder().join("partner.pem"));
-    fs::write(&file, &partner.certificate).unwrap();
-    let by_hand = ["--url", "https://localhost:1/", "--bundle", file.to_str().unwrap(), "--reason", "test"];
-    done(&stage, &[&["federation", "create", "two.example"], by_hand.as_slice()].concat()).unwrap();
-    wait_until(TOLD, "the other trust domain at the agent", || match x509_bundles(&agent.socket) {
-        Ok(bundles) if bundles.contains_key("spiffe://two.example") => Ok(()),
-        other => Err(format!("{:?}", other.map(|bundles| bundles.into_keys().collect::<Vec<_>>()))),
-    });
+    federate(&stage, &agent);
 
     // istiod's roots
     let [next_root, last_root] = ["next", "last"].map(|name| Authority::root(name).certificate);

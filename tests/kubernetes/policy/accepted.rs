@@ -10,8 +10,10 @@ use std::{
 
 use crate::{
     mesh::gateway::Gateway,
-    support::{http, workers::Workers},
+    support::{http, wait::wait_until, workers::Workers},
 };
+
+const WITHIN: Duration = Duration::from_secs(10);
 
 /// How many requests were answered, while all are to be refused.
 pub(super) struct Accepted {
@@ -34,11 +36,18 @@ impl Accepted {
         Self { of, asking }
     }
 
+    /// None of the next so many.
+    pub(super) fn check_none_of(self, count: usize) {
+        let asked = || self.of.iter().map(|of| of.load(Ordering::Relaxed)).sum::<usize>();
+        wait_until(WITHIN, "enough requests", || if asked() < count { Err(asked()) } else { Ok(()) });
+        self.check_none();
+    }
+
     /// None until now, of some.
     pub(super) fn check_none(self) {
         drop(self.asking);
         let [refused, accepted] = [0, 1].map(|which| self.of[which].load(Ordering::Relaxed));
         assert!(accepted == 0 && refused >= 5, "{accepted} of {} requests were answered", accepted + refused);
-        println!("{refused} requests from a Service's end to the next one's refusal, none answered");
+        println!("{refused} requests, none answered");
     }
 }

@@ -312,10 +312,10 @@ impl Stage {
         self.replica.wait_until_ready();
     }
 
-    /// By when the agent has found the replica again.
+    /// By when the agent has found the replica again. From then on nobody is answered.
     fn until_refused(&self, what: &str, gateway: &Gateway) {
         wait_until(START, what, || refuses(gateway));
-        soon(what, gateway, refuses);
+        Accepted::watch(gateway).check_none_of(200);
     }
 
     /// An agent that never heard of any policy tells its gateway of nobody.

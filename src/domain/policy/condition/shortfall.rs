@@ -13,6 +13,11 @@ pub enum Shortfall {
         /// From which Gateways.
         gateways: Box<[ObjectName]>,
     },
+    /// Routes lead there, and the policy that is to be there is not, or not yet.
+    Unwritten {
+        /// From which Gateways.
+        gateways: Box<[ObjectName]>,
+    },
     /// Which Gateways lead there is not known yet.
     Unplanned,
     /// No gateway has asked for the Service's identities.
@@ -37,7 +42,7 @@ pub enum Shortfall {
         /// Of how many.
         pods: usize,
     },
-    /// Its BackendTLSPolicy was away a moment ago, and proxies may still follow that.
+    /// Its BackendTLSPolicy was away a moment ago, or said something else, and proxies may still follow that.
     Remade,
     /// A gateway does not take them.
     Refused {
@@ -53,7 +58,7 @@ impl Shortfall {
         match self {
             Self::Unplanned | Self::Unasked | Self::Remade => Severity::Notice,
             Self::Portable(lacking) => lacking.severity(),
-            Self::Outdated { .. } | Self::Unheard { .. } => Severity::Warning,
+            Self::Outdated { .. } | Self::Unheard { .. } | Self::Unwritten { .. } => Severity::Warning,
             Self::Refused { .. } | Self::NoPolicy { .. } => Severity::Error,
         }
     }
@@ -69,8 +74,8 @@ impl fmt::Display for Shortfall {
             ),
             Self::Portable(lacking) => lacking.fmt(f),
             Self::Remade => f.write_str(
-                "its BackendTLSPolicy was away less than a minute ago: Gateways' proxies may still follow that, and send plaintext \
-                 until they follow the one of now as well",
+                "its BackendTLSPolicy was away or changed less than a minute ago: Gateways' proxies may still follow that, and send \
+                 plaintext until they follow the one of now as well",
             ),
             Self::Outdated { lacking, of, gateway } => {
                 write!(f, "{lacking} of {of} gateways that ask for its identities have not accepted those of now yet: ")?;
@@ -81,11 +86,14 @@ impl fmt::Display for Shortfall {
                 "{asking} of {pods} pods of {gateway} ask for its identities: what the others send goes by what they were told before"
             ),
             Self::NoPolicy { gateways } => {
-                let (first, more) = (gateways.first(), gateways.len().saturating_sub(1));
                 f.write_str("no policy of ours tells Gateways that lead there to speak mutual TLS, so they send plaintext, or what somebody \
                              else's policy says, whatever others have accepted: ")?;
-                first.map_or(Ok(()), |gateway| write!(f, "{gateway}"))?;
-                if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+                name(gateways, f)
+            }
+            Self::Unwritten { gateways } => {
+                f.write_str("its BackendTLSPolicy is not there yet, so Gateways that lead there send plaintext, whatever others have \
+                             accepted (/readyz and the log of the active replica say what keeps it from being written): ")?;
+                name(gateways, f)
             }
             Self::Refused { gateway, message } => write!(
                 f,
@@ -93,4 +101,10 @@ impl fmt::Display for Shortfall {
             ),
         }
     }
+}
+
+fn name(gateways: &[ObjectName], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (first, more) = (gateways.first(), gateways.len().saturating_sub(1));
+    first.map_or(Ok(()), |gateway| write!(f, "{gateway}"))?;
+    if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
 }

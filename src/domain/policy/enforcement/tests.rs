@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::clock::Timestamp;
 
 fn service() -> ObjectName {
     ObjectName::new("test-infra", "backend")
@@ -21,6 +22,10 @@ fn holding(streams: u32, accepted: &[(&str, u32)]) -> ContextReport {
 
 fn says(report: ContextReport) -> ReportChange {
     ReportChange { services: vec![(service(), report)], ..ReportChange::default() }
+}
+
+fn sight(uid: &str, generation: i64) -> PolicySight {
+    PolicySight { uid: uid.into(), generation, changed_at: Timestamp::from_seconds(0) }
 }
 
 /// What is said of the Service when `new` is wanted and gateways hold these.
@@ -91,7 +96,7 @@ fn a_policy_that_was_made_anew_is_not_in_force_before_proxies_can_have_followed_
     index.carry(service(), [(reporter("g").gateway.clone(), 1)].into());
     let mut look = |seen: Option<Option<&str>>, now: u64| {
         if let Some(uid) = seen {
-            index.see_object(service(), uid, at(now));
+            index.see_object(service(), uid.map(|uid| sight(uid, 1)).as_ref(), at(now));
         }
         let condition = index.settle(at(now))[&service()].clone();
         (condition == Condition::NotEnforced(Shortfall::Remade), index.objects().count())
@@ -122,9 +127,59 @@ fn a_policy_that_was_made_anew_is_not_in_force_before_proxies_can_have_followed_
     // nobody's requests go by this one: who asks was told by its agent alone
     index.require(service(), Some(set("one")));
     for uid in [Some("6"), None, Some("7")] {
-        index.see_object(service(), uid, at(500));
+        index.see_object(service(), uid.map(|uid| sight(uid, 1)).as_ref(), at(500));
         assert_eq!(index.settle(at(500))[&service()].reason(), "Enforced");
     }
+}
+
+/// One whose requests come by way of a pod that has accepted what is wanted.
+fn carried() -> EnforcementIndex {
+    let mut index = EnforcementIndex::default();
+    index.require(service(), Some(set("one")));
+    index.report(&reporter("g"), says(holding(1, &[("one", 1)])));
+    index.carry(service(), [(reporter("g").gateway.clone(), 1)].into());
+    index
+}
+
+#[test]
+fn a_policy_that_somebody_changes_is_not_in_force_before_proxies_can_have_followed_that_it_was_put_right() {
+    let (mut index, at) = (carried(), Duration::from_secs);
+    let rows = [(0, 1, "Enforced"), (5, 1, "Enforced"), (100, 2, "NotEnforced"), (110, 3, "NotEnforced")];
+    for (now, generation, expected) in rows {
+        index.see_object(service(), Some(&sight("1", generation)), at(now));
+        assert_eq!(index.settle(at(now))[&service()].reason(), expected, "{now}");
+    }
+    assert_eq!(index.settle(at(169))[&service()], Condition::NotEnforced(Shortfall::Remade));
+    assert_eq!(index.settle(at(170))[&service()].reason(), "Enforced");
+}
+
+#[test]
+fn of_a_policy_that_is_found_it_is_not_known_what_was_before_until_it_is_a_minute_old() {
+    let at = Duration::from_secs;
+    for (age, until) in [(0, 60), (20, 40), (59, 1), (60, 0), (4000, 0)] {
+        let mut index = carried();
+        index.find_object(service(), &sight("1", 1), at(age), at(7));
+        index.see_object(service(), Some(&sight("1", 1)), at(7));
+        if until > 0 {
+            assert_eq!(index.settle(at(7 + until - 1))[&service()], Condition::NotEnforced(Shortfall::Remade), "{age}");
+        }
+        assert_eq!(index.settle(at(7 + until))[&service()].reason(), "Enforced", "{age}");
+    }
+}
+
+#[test]
+fn nothing_is_in_force_while_the_policy_that_is_to_be_there_is_not() {
+    let (mut index, edge) = (carried(), ObjectName::new("edge", "public"));
+    let lacking = Condition::NotEnforced(Shortfall::Unwritten { gateways: [edge.clone()].into() });
+    assert_eq!(index.settle(Duration::ZERO)[&service()].reason(), "Enforced", "no Gateway is known to go by one");
+    index.bind(service(), std::slice::from_ref(&edge));
+    assert_eq!(index.settle(Duration::ZERO)[&service()], lacking);
+    index.see_object(service(), Some(&sight("1", 1)), Duration::ZERO);
+    assert_eq!(index.settle(Duration::ZERO)[&service()].reason(), "Enforced");
+    index.see_object(service(), None, Duration::ZERO);
+    assert_eq!(index.settle(Duration::from_secs(4000))[&service()], lacking);
+    index.bind(service(), &[]);
+    assert_eq!(index.settle(Duration::from_secs(4000))[&service()].reason(), "Enforced");
 }
 
 #[test]

@@ -242,6 +242,12 @@ impl ServicePlan {
         if self.policy.is_none() { &self.routed } else { &[] }
     }
 
+    /// Gateways that Routes lead from while ours is to tell them to ask for identities over SDS.
+    pub fn bound(&self) -> &[ObjectName] {
+        let is_sds = |policy: &DesiredPolicy| matches!(policy.verification, Verification::Sds(_));
+        if self.policy.as_ref().is_some_and(is_sds) { &self.routed } else { &[] }
+    }
+
     /// Whether requests of a Gateway can come here.
     pub fn is_reached_by(&self, gateway: &ObjectName) -> bool {
         self.gateways.binary_search(gateway).is_ok()

@@ -177,3 +177,23 @@ fn a_gateway_has_accepted_what_its_controller_says_of_the_policy_as_it_is() {
     assert_eq!(written.identities, IdentitySet::of(&ids));
     assert_eq!(*written.accepted_by, [ObjectName::new("gw", "yes")]);
 }
+
+#[test]
+fn a_policy_is_as_old_as_the_last_change_of_what_it_says() {
+    let (made, changed, told) = ("2026-11-28T10:00:00Z", "2026-11-28T10:00:07Z", "2026-11-28T11:00:00Z");
+    let at = |time: &str, subresource: Option<&str>| json!({ "manager": "countersign", "operation": "Apply", "time": time, "subresource": subresource.unwrap_or_default() });
+    let wanted = policy(&[], sds().key);
+    let age = |fields: Value| {
+        let mut object = stored(&wanted);
+        object["metadata"]["creationTimestamp"] = json!(made);
+        object["metadata"]["managedFields"] = fields;
+        object["metadata"]["generation"] = json!(3);
+        let seen = seen(&wanted, &object);
+        assert_eq!(seen.generation, 3);
+        seen.changed_at.to_string()
+    };
+    assert_eq!(age(json!([at(made, None)])), made);
+    assert_eq!(age(json!([at(made, None), at(changed, None)])), changed);
+    assert_eq!(age(json!([at(changed, None), at(told, Some("status"))])), changed, "what gateways say is no change");
+    assert_eq!(age(json!([])), made);
+}

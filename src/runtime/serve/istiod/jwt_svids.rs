@@ -50,7 +50,7 @@ use crate::{
         policy_publisher::PolicyAccess,
         readiness::{Latch, Readiness},
         signing_session::SigningSession,
-        signing_state::{MeshRootsReceiver, Origin},
+        signing_state::{MeshRoots, MeshRootsReceiver, Origin},
     },
     storage::{issuance_log::EmbeddedIssuanceLog, replica_slot::ReplicaSlot},
 };
@@ -82,15 +82,15 @@ pub(super) async fn serve(
     let roots = roots::start(config, istiod, &shutdown, &mut supervisor).await?;
     let pass_on = start_passing_on(config, istiod, &roots, (&seams, &readiness), (&shutdown, &mut supervisor)).await?;
     let own = start_serving_certificate(config, istiod, &pass_on, &roots, &seams, &shutdown, &mut supervisor);
-    let (told, mesh_roots) = watch::channel(None);
+    let ((told, mesh_roots), (read, read_in)) = (watch::channel(None), watch::channel(None));
     let (trust_domain, known) = (config.trust_domain.clone(), roots.known.clone());
     let mesh = roots.object.clone().map(|object| MeshTrust { trust_domain, object, known });
+    let origin = Origin::Istiod(MeshRoots { known: mesh_roots.clone(), read_in });
+    let mut signing = signing::assemble(config, surroundings, origin, &seams)?;
     if let Some(mesh) = mesh.clone() {
-        let telling = tell_roots(mesh, told);
+        let telling = tell_roots(mesh, signing.sessions.clone(), told, read);
         supervisor.spawn("roots for the bundle", until(&shutdown, async move { match telling.await {} }));
     }
-
-    let mut signing = signing::assemble(config, surroundings, Origin::Istiod(mesh_roots.clone()), &seams)?;
     let trust = ReplicaTrust::start(&signing, kept_trust, Some(mesh_roots.clone()), (&shutdown, &mut supervisor));
     seams.metrics.follow_trust(trust.published.clone(), Some(Arc::clone(&trust.agents.followers)));
     rotation::start(&mut signing, (&trust, None), (config, &seams), (&shutdown, &mut supervisor));

@@ -110,6 +110,11 @@ impl Flow {
         (!is_asked).then(|| until.into_iter().flatten().fold(now, BootInstant::max))
     }
 
+    /// Namespaces in which the last one failed.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.held.keys()
+    }
+
     /// Why nothing is taken.
     pub(super) fn closed(&self) -> Option<&str> {
         self.closed.as_ref().map(|closed| closed.why.as_str())

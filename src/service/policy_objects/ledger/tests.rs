@@ -7,6 +7,7 @@ mod turns;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::clock::Timestamp;
 use crate::service::policy_objects::ports::{Content, Pause, Seen};
 
 const NAMESPACE: &str = "app";
@@ -75,6 +76,8 @@ fn seen(version: u64, content: u8, needs: Option<ObjectKey>) -> SeenObject {
     SeenObject {
         version: version.to_string().into(),
         uid: "u".into(),
+        generation: 1,
+        changed_at: Timestamp::from_seconds(0),
         print: print(content),
         ours: true,
         going: None,

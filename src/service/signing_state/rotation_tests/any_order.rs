@@ -31,7 +31,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
-    /// All that has not ended verifies by all that somebody goes by; but for those of whom it was said, when a step was taken by
+    /// All that has not ended verifies, by signature, by all that somebody goes by; but for those of whom it was said, when a step was taken by
     /// force, that it would break them.
     #[test]
     fn what_has_not_ended_verifies_whatever_the_order_of_steps_and_deaths(

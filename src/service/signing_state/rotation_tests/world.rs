@@ -1,7 +1,12 @@
 //! A pair's state, those who hold what it signed, and those who go by what it publishes.
 
+mod believers;
+
+use std::{cell::RefCell, collections::HashSet};
+
 use proptest::sample::Index;
 
+use self::believers::{Client, Follower, Token};
 use super::{
     testing::{HandClock, Memory, state},
     *,
@@ -9,12 +14,13 @@ use super::{
 use crate::{
     domain::{
         authority::{
-            authority_id,
+            TtlBounds, authority_id, issue,
             rotation::{AuthorityId, Evidence, Obstacle, Phase, Reached, Slot, Step, StepRefused},
             testing::TestRandom,
         },
         bundle::{Partner, SpiffeBundle},
         jwt::{JwtAuthorities, JwtAuthority, JwtSvid},
+        x509::{CertificateChain, VerifiedCsr},
     },
     service::{
         ports::{AuthorityKind, WantedStep},
@@ -25,33 +31,6 @@ use crate::{
 pub(super) const TTL: Duration = Duration::from_secs(100);
 const ID: &str = "spiffe://cluster.local/ns/a/sa/b";
 
-/// Somebody who holds an SVID of each kind, and goes by the bundle that came with it, as pilot-agent does.
-#[derive(Debug)]
-struct Client {
-    signed_by: AuthorityId,
-    end: Timestamp,
-    believes: Vec<AuthorityId>,
-    token: Option<Token>,
-    /// Authorities whom it was said that it would refuse.
-    refuses: Vec<AuthorityId>,
-}
-
-#[derive(Debug)]
-struct Token {
-    signed_by: AuthorityId,
-    text: String,
-}
-
-/// Somebody who goes by the bundle that was heard last, and has said which that is, as our agent does.
-#[derive(Debug)]
-struct Follower {
-    name: &'static str,
-    sequence: u64,
-    roots: Vec<AuthorityId>,
-    keys: Vec<JwtAuthority>,
-    refuses: Vec<AuthorityId>,
-}
-
 pub(super) struct World {
     pub(super) store: Arc<Memory>,
     pub(super) clock: Arc<HandClock>,
@@ -60,6 +39,10 @@ pub(super) struct World {
     clients: Vec<Client>,
     followers: Vec<Follower>,
     partner_sequence: u64,
+    /// Of whatever anybody asks for.
+    csr: VerifiedCsr,
+    /// SVIDs and bundles that they were verified by, by fingerprint: signatures stay what they are.
+    verified: RefCell<HashSet<([u8; 32], Vec<[u8; 32]>)>>,
     /// Authorities of which it was said that what they signed would be refused.
     refused: Vec<AuthorityId>,
 }
@@ -98,9 +81,19 @@ impl World {
     pub(super) fn new() -> Self {
         let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
         let claimed = claim(&store, &clock, 1).unwrap();
-        let (clients, refused) = (Vec::new(), Vec::new());
-        let mut world =
-            Self { store, clock, claimed, term: 1, clients, followers: Vec::new(), partner_sequence: 0, refused };
+        let request = PrivateKey::generate_p256().unwrap().certificate_request(&ID.parse().unwrap()).unwrap();
+        let mut world = Self {
+            store,
+            clock,
+            claimed,
+            term: 1,
+            clients: Vec::new(),
+            followers: Vec::new(),
+            partner_sequence: 0,
+            csr: VerifiedCsr::from_pem(request.as_bytes()).unwrap(),
+            verified: RefCell::default(),
+            refused: Vec::new(),
+        };
         world.followers = ["agent a", "agent b"].map(|name| Follower::of(name, &world.published())).into();
         world
     }
@@ -135,11 +128,15 @@ impl World {
         if !state.has_on_record(authority.id(), sequence, end) {
             state.reserve(authority.id(), sequence, end, TTL)?;
         }
-        let believes = authority.bundle().roots().iter().map(authority_id).collect();
+        let (id, bounds) = (ID.parse().unwrap(), TtlBounds::new(TTL, TTL).unwrap());
+        let leaf = issue(&authority, &self.csr, &id, 0, &bounds, now, &TestRandom).unwrap().leaf;
+        assert_eq!(leaf.not_after(), end);
+        let (svid, bundle) = (CertificateChain::new(vec![leaf]).unwrap(), authority.bundle().clone());
+        let believes = bundle.roots().iter().map(authority_id).collect();
         let signer = self.claimed.jwt_signer.borrow().clone().unwrap();
-        let token = signer.mint(&ID.parse().unwrap(), &["x".into()], now, TTL).ok();
+        let token = signer.mint(&id, &["x".into()], now, TTL).ok();
         let token = token.map(|token| Token { signed_by: signer.key_id().to_owned(), text: token.to_string() });
-        Ok(Client { signed_by: authority.id().to_owned(), end, believes, token, refuses: Vec::new() })
+        Ok(Client { signed_by: authority.id().to_owned(), svid, end, bundle, believes, token, refuses: Vec::new() })
     }
 
     pub(super) fn all_hear(&mut self) {
@@ -229,10 +226,14 @@ impl World {
             let is_refused = self.refused.contains(&shows.signed_by);
             for looks in holders.iter().filter(|looks| !is_refused && !looks.refuses.contains(&shows.signed_by)) {
                 assert!(looks.believes.contains(&shows.signed_by), "{looks:?} refuses {shows:?} at {now}");
+                self.verify(shows, &looks.bundle);
             }
             for looks in self.followers.iter().chain([&published]) {
                 let is_named = is_refused || looks.refuses.contains(&shows.signed_by);
                 assert!(is_named || looks.roots.contains(&shows.signed_by), "{looks:?} refuses {shows:?} at {now}");
+                if !is_named {
+                    self.verify(shows, &looks.bundle);
+                }
             }
         }
         let held = holders.iter().filter(|holder| holder.end > now).filter_map(|holder| holder.token.as_ref());
@@ -242,6 +243,15 @@ impl World {
                 let is_named = looks.refuses.contains(&token.signed_by);
                 assert!(is_named || verified.is_ok(), "{looks:?} refuses {token:?} at {now}: {verified:?}");
             }
+        }
+    }
+
+    /// As whoever is shown it does.
+    fn verify(&self, shows: &Client, bundle: &TrustBundle) {
+        let roots = bundle.roots().iter().map(Certificate::fingerprint).collect();
+        if self.verified.borrow_mut().insert((shows.svid.leaf().fingerprint(), roots)) {
+            let (now, roots) = (self.clock.now(), bundle.to_pem());
+            shows.svid.verify(bundle, now).unwrap_or_else(|error| panic!("{shows:?} at {now} by {roots}: {error}"));
         }
     }
 
@@ -335,40 +345,6 @@ impl World {
             (_, true) => WantedStep::Revoke(id),
             (_, false) => WantedStep::Taint(id),
         })
-    }
-}
-
-impl Client {
-    fn has_of(&self, kind: AuthorityKind, id: &str) -> bool {
-        match kind {
-            AuthorityKind::X509 => self.signed_by == id,
-            AuthorityKind::Jwt => self.token.as_ref().is_some_and(|token| token.signed_by == id),
-        }
-    }
-}
-
-impl Follower {
-    fn of(name: &'static str, trust: &PublishedTrust) -> Self {
-        Self {
-            name,
-            sequence: trust.own.sequence.unwrap(),
-            roots: trust.own.x509_authorities.iter().map(authority_id).collect(),
-            keys: trust.own.jwt_authorities.clone(),
-            refuses: Vec::new(),
-        }
-    }
-
-    fn believes(&self, kind: AuthorityKind, id: &AuthorityId) -> bool {
-        match kind {
-            AuthorityKind::X509 => self.roots.contains(id),
-            AuthorityKind::Jwt => self.keys.iter().any(|key| key.key_id() == id),
-        }
-    }
-}
-
-impl JwtAuthorities for Follower {
-    fn of(&self, _: &TrustDomain) -> Option<&[JwtAuthority]> {
-        Some(&self.keys)
     }
 }
 

@@ -7,9 +7,16 @@ const INTERVAL: Duration = Duration::from_millis(150);
 const OUTLIVES: Duration = Duration::from_secs(2);
 
 fn policies(count: usize, is_routed: bool) -> Vec<(Wanted, Print)> {
+    policies_in(NAMESPACE, count, is_routed)
+}
+
+/// So many in a namespace, to which Routes lead or not.
+fn policies_in(namespace: &str, count: usize, is_routed: bool) -> Vec<(Wanted, Print)> {
+    let roots = key_in(namespace, ObjectKind::ConfigMap, "countersign-mesh-ca");
+    let policy = |number| key_in(namespace, ObjectKind::BackendTlsPolicy, &format!("{number:04}"));
     let content = if is_routed { 2 } else { 1 };
-    let policies = (0..count).map(|number| wanted(policy(&format!("{number:04}")), Some(roots()), content));
-    std::iter::once(wanted(roots(), None, 100)).chain(policies).collect()
+    let policies = (0..count).map(|number| wanted(policy(number), Some(roots.clone()), content));
+    std::iter::once(wanted(roots.clone(), None, 100)).chain(policies).collect()
 }
 
 /// How long it takes to do all that is to be done, each at once when it may be.
@@ -48,6 +55,47 @@ fn a_crowd_does_not_wait() {
     model.want(policies(300, true));
     let time = time(&mut model);
     assert!(time <= INTERVAL * 200 && time > INTERVAL * 190, "{time:?}");
+}
+
+#[test]
+fn those_whose_turn_does_not_come_make_no_crowd_of_the_others() {
+    // a namespace with policies that wait: whether Routes lead there, and what is refused in it
+    let rows: [(bool, Option<ObjectKind>); 3] =
+        [(false, None), (true, Some(ObjectKind::BackendTlsPolicy)), (true, Some(ObjectKind::ConfigMap))];
+    for (is_routed, refused) in rows {
+        for other in ["aaa", "zzz"] {
+            let mut model = Model::new();
+            model.ledger.want(other, policies_in(other, 400, is_routed), model.now);
+            model.ledger.planned(model.now);
+            let mut written: Vec<BootInstant> = Vec::new();
+            let (mut is_alone, mut is_known) = (true, refused.is_none());
+            while written.len() < 20 {
+                let due = model.ledger.next_wake(model.now).unwrap();
+                model.now = model.now.max(due);
+                let Some(todo) = model.ledger.next(model.now) else { continue };
+                let Todo::Apply { wanted, .. } = &todo else { panic!("{todo:?}") };
+                let (kind, is_other) = (wanted.key.kind, *wanted.key.object.namespace == *other);
+                if is_other && refused == Some(kind) {
+                    let why = "failed calling webhook".into();
+                    let failed = Outcome::Failed(WriteError::Unavailable { why, pause: None });
+                    model.ledger.done(&wanted.key, failed, model.now);
+                    is_known = true;
+                } else {
+                    if !is_other && kind == ObjectKind::BackendTlsPolicy {
+                        written.push(model.now);
+                    }
+                    let (key, outcome) = model.perform(todo);
+                    model.ledger.done(&key, outcome, model.now);
+                }
+                if is_known && std::mem::take(&mut is_alone) {
+                    model.want(policies(20, true));
+                }
+            }
+            let soonest = written.windows(2).map(|pair| pair[1].since(pair[0])).min().unwrap();
+            assert!(soonest >= INTERVAL, "beside {other}, {is_routed} {refused:?}: after {soonest:?}");
+            assert!(model.now.since(at(1)) < Duration::from_secs(60), "{:?}", model.now);
+        }
+    }
 }
 
 #[test]

@@ -36,6 +36,8 @@ mod state_record;
 pub mod state_store;
 pub mod svid_directory;
 
+use crate::service::federation::BundleFiles;
+
 /// Writes a file that its owner alone may read, durable when it returns. False if there is one of that name already: that
 /// stays.
 ///
@@ -44,6 +46,15 @@ pub mod svid_directory;
 /// When the file system refuses.
 pub fn write_new_private_file(path: &std::path::Path, content: &[u8]) -> std::io::Result<bool> {
     files::write_once(path, 0o600, content)
+}
+
+/// Files of a bundle that an operator named.
+pub struct NamedBundleFiles;
+
+impl BundleFiles for NamedBundleFiles {
+    fn read(&self, path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+        read_file(path)
+    }
 }
 
 /// The content of a file that an operator named.

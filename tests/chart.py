@@ -50,6 +50,12 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("rights", "templates/rbac/_binding.tpl", "printf \"%s.%s\" $name .chart.Release.Namespace", "$name", "other objects than in the plain files"),
     ("rights", "templates/rbac/_binding.tpl", "namespace: {{ .chart.Release.Namespace }}", "namespace: countersign", "is not as in"),
     ("services", "templates/services.yaml", "  publishNotReadyAddresses: true\n", "", "leads to nobody"),
+    ("mesh roots", "templates/_config.tpl", "append $domains (dict", "append list (dict", "of what the values federate with"),
+    ("mesh roots", "templates/_config.tpl", "if not (has $of.meshTrustDomain $named)", "if true", "nobody asked for"),
+    ("mesh roots", "templates/_helpers.tpl", "(eq (include \"countersign.trustDomain\" .) .Values.meshTrustDomain)", "true", "gateways get no roots of cluster.local"),
+    ("mesh roots", "templates/deployment.yaml", "configMap: {name: {{ .Values.rootConfigMap }}, optional: true}",
+     "configMap: {name: {{ .Values.rootConfigMap }}}", "and not from"),
+    ("mesh roots", "templates/deployment.yaml", "mountPath: /var/run/secrets/istio,", "mountPath: /var/run/istio,", "and not from"),
     ("addresses", "templates/_config.tpl", '"%s:8443" (default "0.0.0.0" $of.listenAddress)', '"0.0.0.0:8443"', "it listens at"),
     ("addresses", "templates/_config.tpl", '(printf "%s:15020" .)', '"0.0.0.0:15020"', "it listens at"),
     ("addresses", "templates/_agent.tpl", '{{ default "0.0.0.0" $chart.Values.listenAddress }}', "0.0.0.0", "it listens at"),
@@ -97,6 +103,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 SHOWN_IN = {
     "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "hooks": ["as it comes"], "program": ["as it comes"],
     "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "account": ["an account that is there"], "labels": ["all that can be added"], "alerts as told": ["istiod, alerted otherwise"], "services": ["all that can be added"],
+    "mesh roots": ["a root of its own", "a root of its own, with federation", "plugged-in beside the mesh"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names", "rights from elsewhere", "an account that is there"],
     "API server": ["the mesh's only CA", "all that can be added"], "writes": ["istiod, with objects"], "kubeconform": ["all that can be added"],
 }
@@ -150,6 +157,7 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
         "hooks": lambda it: it.each(lambda one, items: objects.without_hooks(items)),
         "rights": lambda it: it.each(objects.same_rights),
         "services": lambda it: it.each(objects.found_unready),
+        "mesh roots": lambda it: it.each(objects.has_the_mesh_roots),
         "addresses": lambda it: it.each(lambda one, _: objects.listens_where_told(one, it.text(one) + it.gateway(one))),
         "kubeconform": lambda it: conform.conform(schemas, {one.name: it.text(one) for one in it.sets}),
         "API server": lambda it: it.each(lambda one, items: live.accepted(cluster, items)),

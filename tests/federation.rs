@@ -1,5 +1,5 @@
 //! Two trust domains that federate with each other, each a pair on one machine, by the real binary: over `https_spiffe` by the
-//! command line, over `https_web` by the configuration.
+//! command line, over `https_web` by the configuration. And one that has another's bundle in a file.
 
 #![cfg(feature = "server")]
 #![expect(
@@ -28,6 +28,7 @@ use crate::support::{
     authority::Authority,
     countersign::{Serve, countersign, root_file},
     http::{free_port, loopback},
+    mount::Mount,
     openssl,
     process::Process,
     wait::wait_until,
@@ -102,10 +103,26 @@ impl Domain {
 
     /// The own ones, in the same form.
     fn own_roots(&self) -> Vec<String> {
-        let pem = fs::read_to_string(root_file(&self.data)).unwrap();
-        let lines: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-        vec![lines]
+        vec![der(&fs::read_to_string(root_file(&self.data)).unwrap())]
     }
+
+    /// The roots of `other` on the socket, in the same form; none if there is no bundle of it.
+    fn roots_on_the_socket(&self, other: &str) -> Result<Vec<String>, String> {
+        let name = TrustDomain::new(other).unwrap();
+        let socket = format!("unix://{}", self.data.join("workload.sock").display());
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let bundles = runtime.block_on(async {
+            let client = WorkloadApiClient::connect_to(socket).await.map_err(|error| error.to_string())?;
+            client.fetch_x509_bundles().await.map_err(|error| error.to_string())
+        })?;
+        let roots = bundles.get(&name).map(|bundle| bundle.authorities().to_vec()).unwrap_or_default();
+        Ok(roots.iter().map(|root| STANDARD.encode(root.as_bytes())).collect())
+    }
+}
+
+/// Of one certificate, in base64.
+fn der(pem: &str) -> String {
+    pem.lines().filter(|line| !line.starts_with("-----")).collect()
 }
 
 #[test]
@@ -251,4 +268,73 @@ fn an_endpoint_of_the_web_is_believed_by_the_systems_roots_and_takes_a_new_certi
         let output = one.run(&["refresh", "two.example"]);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     });
+}
+
+const MESH: &str = "cluster.local";
+const IN_THE_MOUNT: &str = "root-cert.pem";
+
+/// As a kubelet mounts a ConfigMap, for each replica by itself.
+#[test]
+fn a_bundle_in_a_file_is_followed_to_the_socket_whatever_becomes_of_the_file_and_of_the_active() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = Domain::new(folder.path(), "one.example");
+    let roots = ["first", "second", "third"].map(|name| Authority::root(name).certificate);
+    let [first, second, third] = roots.each_ref().map(|root| der(root));
+    let mounts = ["a", "b"].map(|replica| Mount::at(folder.path().join(format!("mount-{replica}"))));
+    let configs = mounts.each_ref().map(|mount| {
+        let (file, config) = (mount.path().join(IN_THE_MOUNT), mount.path().with_extension("yaml"));
+        let entry = format!("federation: [{{trustDomain: {MESH}, bundleFile: {}}}]\n", file.display());
+        fs::write(&config, entry).unwrap();
+        config.display().to_string()
+    });
+    let deliver = |to: &[&Mount], content: &str| {
+        to.iter().for_each(|mount| mount.swap([(IN_THE_MOUNT, content.as_bytes())]));
+    };
+    let published = |what: &str, expected: &[&String]| {
+        wait_until(LIMIT, what, || match one.roots_on_the_socket(MESH)? {
+            found if found.iter().eq(expected.iter().copied()) => Ok(()),
+            found => Err(format!("{found:?} and {:?}", one.listed())),
+        });
+    };
+    let stays = |trouble: &str, expected: &[&String]| {
+        one.refused(&["refresh", MESH], trouble);
+        let listed = one.listed();
+        assert!(listed[0]["trouble"].as_str().is_some_and(|said| said.contains(trouble)), "{listed:?}");
+        assert!(one.roots_on_the_socket(MESH).unwrap().iter().eq(expected.iter().copied()), "{trouble}: {listed:?}");
+    };
+
+    let mut active = one.serve("a", free_port(), &["--config", &configs[0]]);
+    let _standby = one.serve("b", free_port(), &["--config", &configs[1]]);
+    let [a, b] = &mounts;
+    stays("No such file", &[]);
+    one.refused(&["delete", MESH], "stands in the configuration");
+    deliver(&[a, b], &roots[0]);
+    published("what is delivered later", &[&first]);
+    let both = roots[0].clone() + &roots[1];
+    deliver(&[a, b], &both);
+    published("a root more", &[&first, &second]);
+    for damaged in ["", &both[..both.len() - 99]] {
+        deliver(&[a], damaged);
+        stays("", &[&first, &second]);
+    }
+    a.swap([]);
+    stays("No such file", &[&first, &second]);
+    deliver(&[a], &roots[1]);
+    published("a root less", &[&second]);
+
+    // what the other replica has is older
+    active.process.kill();
+    wait_until(LIMIT, "the standby is active, and behind", || {
+        let output = one.run(&["refresh", MESH]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("was replaced by the active of before") { Ok(()) } else { Err(said.into_owned()) }
+    });
+    published("what the other one had", &[&second]);
+    deliver(&[b], &roots[1]);
+    let read = one.wait_until_fetched();
+    assert_eq!((&read["url"], &read["configured"], &read["x509Authorities"]), (&Value::Null, &true.into(), &1.into()));
+    assert_eq!(read["bundleFile"], b.path().join(IN_THE_MOUNT).to_str().unwrap());
+    published("the same", &[&second]);
+    deliver(&[b], &roots[2]);
+    published("another root", &[&third]);
 }

@@ -12,8 +12,8 @@ mod spiffe_bundle;
 pub use attempts::Attempts;
 pub use distribution::{Distribution, Outcome, PlacedObject, Seen, Summary, Write};
 pub use federation::{
-    Commanded, EndpointProfile, EndpointUrl, EndpointUrlError, FallingSequence, Partner, Relationship, check_order,
-    handed_over, interval_after, pause_after,
+    BundleEndpoint, BundleSource, Commanded, EndpointProfile, EndpointUrl, EndpointUrlError, FallingSequence, Partner,
+    Relationship, check_order, handed_over, interval_after, pause_after,
 };
 pub use kept_certificate::{Judgement, Replace, StoredCertificate, WantedCertificate};
 pub use published_roots::{FoundRoots, OwnRoots, Verdict};

@@ -7,7 +7,7 @@ use super::{reasons::optional_reason, status::status_of_order};
 use crate::{
     domain::{
         attestation::Reason,
-        bundle::{EndpointProfile, Relationship, SpiffeBundle},
+        bundle::{BundleEndpoint, BundleSource, EndpointProfile, Relationship, SpiffeBundle},
         clock::Timestamp,
         identity::TrustDomain,
     },
@@ -25,7 +25,7 @@ pub(super) fn wire_order(order: &FederationOrder) -> wire::FederationOrder {
     let (sent, reason) = match order {
         FederationOrder::Create(new) => {
             let bundle = new.bundle.as_ref().map(SpiffeBundle::to_json).unwrap_or_default();
-            let relationship = Some(wire_relationship(&new.relationship));
+            let relationship = Some(wire_endpoint(&new.trust_domain, &new.endpoint));
             (Order::Create(NewFederation { relationship, bundle: bundle.into_bytes().into() }), new.reason.as_ref())
         }
         FederationOrder::Delete { trust_domain, reason } => (Order::Delete(trust_domain.to_string()), reason.as_ref()),
@@ -41,9 +41,13 @@ pub(super) fn order_of(order: wire::FederationOrder) -> Result<FederationOrder, 
     let reason = optional_reason(&reason)?;
     Ok(match order.ok_or_else(|| Status::invalid_argument("order is missing"))? {
         Order::Create(NewFederation { relationship, bundle }) => {
-            let relationship = relationship_of(relationship.unwrap_or_default()).map_err(Status::invalid_argument)?;
-            let bundle = bundle_of(&relationship.trust_domain, &bundle).map_err(Status::invalid_argument)?;
-            FederationOrder::Create(Box::new(NewPartner { relationship, bundle, reason }))
+            let sent = relationship.unwrap_or_default();
+            let Relationship { trust_domain, source } = relationship_of(sent).map_err(Status::invalid_argument)?;
+            let BundleSource::Endpoint(endpoint) = source else {
+                return Err(Status::invalid_argument("bundle_file: only a configuration can have one"));
+            };
+            let bundle = bundle_of(&trust_domain, &bundle).map_err(Status::invalid_argument)?;
+            FederationOrder::Create(Box::new(NewPartner { trust_domain, endpoint, bundle, reason }))
         }
         Order::Delete(name) => FederationOrder::Delete { trust_domain: trust_domain_of(&name)?, reason },
         Order::Refresh(name) => FederationOrder::Refresh(trust_domain_of(&name)?),
@@ -64,25 +68,43 @@ pub(super) fn domains_of(answer: FederationAnswer) -> Result<Vec<FederatedDomain
     answer.domains.into_iter().map(|domain| domain_of(domain).map_err(Status::invalid_argument)).collect()
 }
 
-fn wire_relationship(relationship: &Relationship) -> FederationRelationship {
-    let Relationship { trust_domain, url, profile } = relationship;
+fn wire_relationship(Relationship { trust_domain, source }: &Relationship) -> FederationRelationship {
+    match source {
+        BundleSource::Endpoint(endpoint) => wire_endpoint(trust_domain, endpoint),
+        BundleSource::File(path) => FederationRelationship {
+            trust_domain: trust_domain.to_string(),
+            bundle_file: path.display().to_string(),
+            ..FederationRelationship::default()
+        },
+    }
+}
+
+fn wire_endpoint(
+    trust_domain: &TrustDomain,
+    BundleEndpoint { url, profile }: &BundleEndpoint,
+) -> FederationRelationship {
     FederationRelationship {
         trust_domain: trust_domain.to_string(),
         url: url.to_string(),
         profile: profile.name().to_owned(),
         endpoint_spiffe_id: profile.endpoint_id().map(ToString::to_string).unwrap_or_default(),
+        bundle_file: String::new(),
     }
 }
 
 fn relationship_of(sent: FederationRelationship) -> Result<Relationship, String> {
-    let FederationRelationship { trust_domain, url, profile, endpoint_spiffe_id: id } = sent;
+    let FederationRelationship { trust_domain, url, profile, endpoint_spiffe_id: id, bundle_file } = sent;
+    let trust_domain = trust_domain.parse().map_err(|error| format!("trust_domain: {error}"))?;
+    if !bundle_file.is_empty() {
+        return Ok(Relationship { trust_domain, source: BundleSource::File(bundle_file.into()) });
+    }
     let id = (!id.is_empty()).then(|| id.parse()).transpose();
     let id = id.map_err(|error| format!("endpoint_spiffe_id: {error}"))?;
-    Ok(Relationship {
-        trust_domain: trust_domain.parse().map_err(|error| format!("trust_domain: {error}"))?,
+    let endpoint = BundleEndpoint {
         url: url.parse().map_err(|error| format!("url: {error}"))?,
         profile: EndpointProfile::of(&profile, id).map_err(|error| format!("profile: {error}"))?,
-    })
+    };
+    Ok(Relationship { trust_domain, source: BundleSource::Endpoint(endpoint) })
 }
 
 fn trust_domain_of(name: &str) -> Result<TrustDomain, Status> {

@@ -3,6 +3,7 @@
 
 mod order;
 mod poll;
+mod sources;
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,7 @@ pub(crate) use self::order::ORDER_LIMIT;
 use self::poll::Polling;
 pub use self::{
     order::{FederatedDomain, FederationError, FederationOfActive, FederationOrder, NewPartner},
-    poll::FetchRefused,
+    sources::{BundleFiles, FetchRefused},
 };
 use super::{
     metrics::Metrics,
@@ -25,7 +26,7 @@ use super::{
     signing_state::{Partners, TermState, check_room_for},
 };
 use crate::domain::{
-    bundle::{EndpointProfile, EndpointUrl, Relationship, SpiffeBundle, handed_over},
+    bundle::{BundleSource, EndpointProfile, EndpointUrl, Relationship, SpiffeBundle, handed_over},
     clock::Clock,
     identity::{SpiffeId, TrustDomain},
     random::SecureRandom,
@@ -82,8 +83,7 @@ impl Bootstrap {
     /// When it is no bundle, or more than can be kept, in words.
     pub fn read(trust_domain: TrustDomain, content: &[u8]) -> Result<Self, String> {
         let bundle = handed_over(trust_domain, content)?;
-        let digest = digest(&SHA256, content);
-        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = digest_of(content);
         check_room_for(&bundle, &digest).map_err(|error| error.to_string())?;
         Ok(Self { bundle, digest })
     }
@@ -106,8 +106,10 @@ pub struct Parts {
     pub trust_domain: TrustDomain,
     /// In the configuration.
     pub configured: Vec<ConfiguredPartner>,
-    /// Reads documents.
+    /// Reads what endpoints answer.
     pub fetcher: Arc<dyn BundleFetcher>,
+    /// Reads files.
+    pub files: Arc<dyn BundleFiles>,
     /// Where operators' orders go that this replica can't carry out.
     pub pair: Arc<dyn FederationOfActive>,
     /// Time.
@@ -139,8 +141,7 @@ impl Federation {
             let commanded = partner.commanded.as_ref().filter(|_| self.configured(trust_domain).is_none())?;
             Some(Relationship {
                 trust_domain: trust_domain.clone(),
-                url: commanded.url.clone(),
-                profile: commanded.profile.clone(),
+                source: BundleSource::Endpoint(commanded.endpoint.clone()),
             })
         });
         let mut all: Vec<_> =
@@ -149,14 +150,14 @@ impl Federation {
         all
     }
 
-    /// By what the endpoint of `relationship` is believed, or why nothing is known for that.
+    /// By what an endpoint of that profile is believed, or why nothing is known for that.
     fn authentication(
         &self,
-        relationship: &Relationship,
+        profile: &EndpointProfile,
         partners: &Partners,
         own: &SpiffeBundle,
     ) -> Result<EndpointAuthentication, String> {
-        let EndpointProfile::HttpsSpiffe(id) = &relationship.profile else { return Ok(EndpointAuthentication::Web) };
+        let EndpointProfile::HttpsSpiffe(id) = profile else { return Ok(EndpointAuthentication::Web) };
         let of = id.trust_domain();
         let known = if *of == own.trust_domain {
             Some(own)
@@ -175,6 +176,11 @@ impl Federation {
     fn polling(&self) -> std::sync::MutexGuard<'_, BTreeMap<TrustDomain, Polling>> {
         self.polling.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// In hex.
+fn digest_of(content: &[u8]) -> String {
+    digest(&SHA256, content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A session whose state can be changed.

@@ -189,6 +189,30 @@ def found_unready(_: Set, items: List[dict]) -> None:
             raise Broken(f"{key(item)} leads to nobody while nobody can sign")
 
 
+def has_the_mesh_roots(one: Set, items: List[dict]) -> None:
+    """Beside the mesh, from a ConfigMap that need not be there yet, unless the values name another source; and nowhere else."""
+    config = documents(of_kind(items, "ConfigMap")[0]["data"]["config.yaml"])[0]
+    mesh, given = one.values.get("meshTrustDomain", "cluster.local"), one.values.get("settings", {}).get("federation", [])
+    is_beside = config["source"] != "istiod" and not config["meshCa"] and config["trustDomain"] != mesh
+    found = config.get("federation", [])
+    added = [entry for entry in found if entry not in given]
+    if [entry for entry in found if entry in given] != given:
+        raise Broken(f"of what the values federate with there is {found}")
+    if not is_beside or any(entry["trustDomain"] == mesh for entry in given):
+        if added:
+            raise Broken(f"nobody asked for {added}")
+        return
+    if [entry["trustDomain"] for entry in added] != [mesh]:
+        raise Broken(f"gateways get no roots of {mesh}: {found}")
+    spec = of_kind(items, "Deployment")[0]["spec"]["template"]["spec"]
+    folder, name = added[0]["bundleFile"].rsplit("/", 1)
+    volumes = [mount["name"] for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == folder]
+    maps = [volume.get("configMap") for volume in spec["volumes"] if volume["name"] in volumes]
+    wanted = {"name": one.values.get("rootConfigMap", "istio-ca-root-cert"), "optional": True}
+    if name != "root-cert.pem" or maps != [wanted]:
+        raise Broken(f"{added[0]['bundleFile']} is from {maps}, and not from {wanted}")
+
+
 def listens_where_told(one: Set, text: str) -> None:
     """Whatever has a port of its own, where an address is given for all."""
     given = one.values.get("listenAddress")

@@ -1,10 +1,11 @@
-//! A mesh of Istio's own parts that believes a trust domain of ours by `spiffeBundleUrl`: what istiod fetches from the bundle
-//! endpoint reaches a live sidecar, and goes on doing so whatever becomes of replicas and roots.
+//! A mesh of Istio's own parts and a trust domain of ours that believe each other: what istiod fetches from the bundle endpoint, by
+//! `spiffeBundleUrl`, reaches a live sidecar, and goes on doing so whatever becomes of replicas and roots; and what istiod writes into
+//! its ConfigMap reaches gateways, through the file that a kubelet mounts.
 
 mod pair;
 mod service;
 
-use std::{fs, time::Duration};
+use std::{cell::Cell, fs, time::Duration};
 
 use serde_json::json;
 
@@ -13,17 +14,19 @@ use self::{
     service::Service,
 };
 use crate::{
+    istio::objects::{MESH_ROOTS, roots_of},
     mesh::{
         BACKEND, Mesh, Place,
         control_plane::ControlPlane,
         gateway::{Expected, Gateway},
-        roots::serials,
+        roots::{RootSwap, serials},
         traffic::Traffic,
         wait_until_through,
     },
     network::{Network, in_own_network},
     support::{
         authority::{Authority, Kind},
+        countersign::Agent,
         wait::wait_until,
     },
 };
@@ -31,6 +34,10 @@ use crate::{
 const GATEWAY: &str = "spiffe://gateways.example/ns/default/sa/gateway";
 /// Of the sidecar's certificates.
 const TTL: Duration = Duration::from_secs(3600);
+/// The same where the mesh's root is replaced: the sidecar is signed for anew at half of it.
+const SHORT_TTL: Duration = Duration::from_secs(8);
+/// From a delivered file to what Envoy holds; it is read every 5 s.
+const READ: Duration = Duration::from_secs(15);
 /// From a change of the MeshConfig to what Envoy holds; istiod tries an endpoint for 10 s.
 const FETCH: Duration = Duration::from_secs(30);
 /// The longest that a step of a rotation waits: for three readings of the bundle endpoint by whoever reads it least often.
@@ -45,12 +52,11 @@ fn a_mesh_follows_our_roots_through_a_rotation_whatever_becomes_of_the_endpoint(
     in_own_network(
         "federation::a_mesh_follows_our_roots_through_a_rotation_whatever_becomes_of_the_endpoint",
         |network| {
-            let mut federated = Federated::start(network);
+            let root = Authority::root("mesh");
+            let mut federated = Federated::start(network, &root, &root.below("istiod", Kind::P256), TTL);
             federated.wait_until_believed("the first root");
             let agent = federated.pair.agent("default/gateway");
-            let (folder, service) = (federated.mesh.place.cluster.folder(), federated.mesh.backend.service());
-            let gateway = Gateway::start("gateway", folder, &agent.socket, service, &Expected::ForeignId(BACKEND));
-            wait_until_through(&gateway, WARM_UP);
+            let gateway = federated.gateway(&agent);
             let traffic = Traffic::start(gateway.address);
 
             let first = federated.pair.authority("active");
@@ -84,6 +90,42 @@ fn a_mesh_follows_our_roots_through_a_rotation_whatever_becomes_of_the_endpoint(
     );
 }
 
+#[test]
+fn a_new_root_of_the_mesh_reaches_gateways_of_a_trust_domain_of_their_own_through_the_file_and_no_request_fails() {
+    let name = "federation::a_new_root_of_the_mesh_reaches_gateways_of_a_trust_domain_of_their_own_through_the_file_and_no_request_fails";
+    in_own_network(name, |network| {
+        let mut swap = RootSwap::new();
+        let federated = Federated::start(network, &swap.old, &swap.first, SHORT_TTL);
+        federated.wait_until_believed("the mesh's first root");
+        swap.beside = federated.pair.roots();
+        let agent = federated.pair.agent("default/gateway");
+        let gateway = federated.gateway(&agent);
+        let traffic = Traffic::start(gateway.address);
+        let delivered = Cell::new(0);
+        let deliver = || {
+            let place = &federated.mesh.place;
+            let published = serials(&roots_of(&place.cluster, "prod", MESH_ROOTS));
+            wait_until(FETCH, "the same roots in each namespace", || {
+                let delivered = place.deliver_roots(&federated.pair.mesh_roots);
+                if serials(&delivered) == published { Ok(()) } else { Err(delivered) }
+            });
+            wait_until(READ, "the mesh's roots at the gateway", || match serials(&gateway.secrets()?.roots) {
+                found if found == published => Ok(()),
+                found => Err(format!("{found:?}")),
+            });
+            delivered.set(delivered.get() + 1);
+        };
+        let followed = |step: &str| {
+            traffic.wait_for_more(50);
+            println!("{step}: {} requests, none failed", traffic.check());
+        };
+        swap.run(&federated.mesh, &[], deliver, followed);
+        assert_eq!(delivered.get(), 3);
+        let issuers = gateway.log().distinct(BACKEND, "issuer");
+        assert!(issuers.len() == 2, "the gateway saw certificates of {issuers:?}");
+    });
+}
+
 /// A mesh, a pair of another trust domain, and the address by which the one knows the other.
 struct Federated {
     mesh: Mesh,
@@ -94,21 +136,17 @@ struct Federated {
 }
 
 impl Federated {
-    fn start(network: Network) -> Self {
-        let (root, web) = (Authority::root("mesh"), Authority::root("web"));
+    /// `root` is the mesh's root, `ca` istiod's own below it, `ttl` that of the sidecar's certificates.
+    fn start(network: Network, root: &Authority, ca: &Authority, ttl: Duration) -> Self {
+        let web = Authority::root("web");
         let mut place = Place::new(network);
         let host = place.network.host("backend");
         let folder = place.cluster.folder().to_owned();
         let pair = Pair::start(&folder, &web);
         let service = Service::start(&pair.endpoints);
-        let [web_root, mesh_root] = ["web-root.pem", "mesh-root.pem"].map(|name| folder.join(name));
+        let web_root = folder.join("web-root.pem");
         fs::write(&web_root, &web.certificate).unwrap();
-        fs::write(&mesh_root, &root.certificate).unwrap();
-        // the other way, by hand: nobody answers there
-        let by_hand = ["--url", "https://localhost:1/", "--bundle", mesh_root.to_str().unwrap()];
-        pair.done(&[&["federation", "create", "cluster.local"], by_hand.as_slice()].concat());
 
-        let ca = root.below("istiod", Kind::P256);
         let mut istiod = ControlPlane::plan(&place.cluster, &ca.cacerts(&root.certificate));
         istiod.set_system_roots(&web_root);
         istiod.configure("defaultConfig", json!({"proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true"}}));
@@ -116,8 +154,17 @@ impl Federated {
         istiod.install(&place.cluster);
         istiod.start(&place.cluster);
         istiod.wait_until_ready();
-        let mesh = Mesh::above(place, istiod, host, TTL);
-        Self { mesh, pair, service, mesh_root: root.certificate, fetches: 0 }
+        let mesh = Mesh::above(place, istiod, host, ttl);
+        mesh.place.deliver_roots(&pair.mesh_roots);
+        Self { mesh, pair, service, mesh_root: root.certificate.clone(), fetches: 0 }
+    }
+
+    /// An Envoy of that agent's, by which requests come through.
+    fn gateway(&self, agent: &Agent) -> Gateway {
+        let (folder, service) = (self.mesh.place.cluster.folder(), self.mesh.backend.service());
+        let gateway = Gateway::start("gateway", folder, &agent.socket, service, &Expected::ForeignId(BACKEND));
+        wait_until_through(&gateway, WARM_UP);
+        gateway
     }
 
     /// Has istiod fetch now, as an operator would.

@@ -118,9 +118,11 @@ impl Place {
         })
     }
 
-    /// Delivers what ConfigMap `istio-ca-root-cert` of the gateway's namespace holds now, as a kubelet does.
-    pub(crate) fn deliver_roots(&self, to: &Mount) {
-        to.swap([(ROOT_FILE, roots_of(&self.cluster, GATEWAYS, MESH_ROOTS).as_bytes())]);
+    /// Delivers what ConfigMap `istio-ca-root-cert` of the gateway's namespace holds now, as a kubelet does: that.
+    pub(crate) fn deliver_roots(&self, to: &Mount) -> String {
+        let roots = roots_of(&self.cluster, GATEWAYS, MESH_ROOTS);
+        to.swap([(ROOT_FILE, roots.as_bytes())]);
+        roots
     }
 
     /// Starts our agent in a pod of the gateway. The CA in `flags` need not be there yet.

@@ -98,6 +98,11 @@ pub(crate) struct Secrets {
 impl Secrets {
     /// What the Envoy with this admin port holds now.
     pub(crate) fn of(admin: SocketAddr) -> Result<Self, String> {
+        Self::verifying_by("ROOTCA", admin)
+    }
+
+    /// The same of one that verifies by the bundle of this name.
+    pub(crate) fn verifying_by(bundle: &str, admin: SocketAddr) -> Result<Self, String> {
         let dump = http::get(admin, "/config_dump")?;
         let dump: Value = serde_json::from_str(&dump).map_err(|error| error.to_string())?;
         let part = |kind: &str| -> Option<&Value> {
@@ -114,7 +119,7 @@ impl Secrets {
         };
         Ok(Self {
             chain: text("default", "/tls_certificate/certificate_chain/inline_bytes")?,
-            roots: text("ROOTCA", "/validation_context/trusted_ca/inline_bytes")?,
+            roots: text(bundle, "/validation_context/trusted_ca/inline_bytes")?,
         })
     }
 }

@@ -59,5 +59,18 @@
 {{- end -}}
 {{- $_ := set $file "gatewaySecrets" $secrets -}}
 {{- end -}}
-{{- toYaml (mergeOverwrite $file (deepCopy (omit $of.settings "dnsNames"))) -}}
+{{- $domains := default list $of.settings.federation -}}
+{{- if include "countersign.isBesideTheMesh" . -}}
+{{- $named := list -}}
+{{- range $domains -}}
+{{- $named = append $named .trustDomain -}}
+{{- end -}}
+{{- if not (has $of.meshTrustDomain $named) -}}
+{{- $domains = append $domains (dict "trustDomain" $of.meshTrustDomain "bundleFile" "/var/run/secrets/istio/root-cert.pem") -}}
+{{- end -}}
+{{- end -}}
+{{- with $domains -}}
+{{- $_ := set $file "federation" . -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $file (deepCopy (omit $of.settings "dnsNames" "federation"))) -}}
 {{- end -}}

@@ -69,6 +69,11 @@ imagePullSecrets:
 {{- default .Values.meshTrustDomain .Values.trustDomain -}}
 {{- end -}}
 
+{{/* "true" where the replicas sign for a trust domain of their own, so that gateways need the mesh's roots beside theirs. */}}
+{{- define "countersign.isBesideTheMesh" -}}
+{{- if not (or (eq .Values.mode "istiod") .Values.meshCa (eq (include "countersign.trustDomain" .) .Values.meshTrustDomain)) -}}true{{- end -}}
+{{- end -}}
+
 {{/* Of the replicas, as istiod signs it. */}}
 {{- define "countersign.identity" -}}
 {{- printf "spiffe://%s/ns/%s/sa/%s" (include "countersign.trustDomain" .) .Release.Namespace (include "countersign.serviceAccountName" .) -}}

@@ -1,6 +1,6 @@
 //! Whose bundle is fetched from where, and which of what comes is taken (SPIFFE Federation).
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use super::SpiffeBundle;
 use crate::domain::{
@@ -12,11 +12,27 @@ use crate::domain::{
 /// A trust domain whose identities are to be verified here too. It says nothing about whether they are verified there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relationship {
-    /// Never derived from the endpoint, nor from what it answers.
+    /// Never derived from the source, nor from what it holds.
     pub trust_domain: TrustDomain,
     /// Where its bundle is.
+    pub source: BundleSource,
+}
+
+/// Where another trust domain's bundle is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BundleSource {
+    /// Whoever has it answers there.
+    Endpoint(BundleEndpoint),
+    /// On each replica, in a file that is kept up to date there, as a kubelet does with what it mounts.
+    File(PathBuf),
+}
+
+/// Who answers with a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleEndpoint {
+    /// Where.
     pub url: EndpointUrl,
-    /// How the endpoint proves itself.
+    /// How it proves itself.
     pub profile: EndpointProfile,
 }
 
@@ -66,15 +82,15 @@ pub struct Partner {
     pub fetched_at: Option<Timestamp>,
     /// Digest of the configured bundle that the kept one goes back to, in hex.
     pub bootstrap: Option<String>,
+    /// Digest of the bundle of which that of a file has taken the place, in hex.
+    pub replaced: Option<String>,
 }
 
 /// A relationship that an operator made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commanded {
-    /// What it is.
-    pub url: EndpointUrl,
-    /// How the endpoint proves itself.
-    pub profile: EndpointProfile,
+    /// Where the bundle is.
+    pub endpoint: BundleEndpoint,
     /// Since when, in whole seconds.
     pub since: Timestamp,
     /// The operator's UID.
@@ -116,8 +132,8 @@ pub const fn check_order(known: Option<&SpiffeBundle>, found: &SpiffeBundle) -> 
     }
 }
 
-/// A bundle that an operator hands over: a SPIFFE bundle, or PEM certificates of CAs. It has an X.509 authority, for it is there
-/// to believe an endpoint by.
+/// A bundle in a file: a SPIFFE bundle, or PEM certificates of CAs. It has an X.509 authority, for it is there to believe somebody
+/// by, and a file that is just being written may have none.
 ///
 /// # Errors
 ///
@@ -231,6 +247,15 @@ impl FromStr for EndpointUrl {
 impl fmt::Display for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "https://{}{}", self.authority(), self.target)
+    }
+}
+
+impl fmt::Display for BundleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(BundleEndpoint { url, .. }) => url.fmt(f),
+            Self::File(path) => path.display().fmt(f),
+        }
     }
 }
 

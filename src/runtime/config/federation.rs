@@ -1,4 +1,4 @@
-//! The trust domains whose bundles are fetched: a list that only the file has.
+//! The trust domains whose bundles are fetched, or read from files: a list that only the file has.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,8 @@ use serde_yaml_ng::Value;
 
 use super::{parse, sources::Sources};
 use crate::domain::{
-    bundle::{EndpointProfile, Relationship},
-    identity::TrustDomain,
+    bundle::{BundleEndpoint, BundleSource, EndpointProfile, Relationship},
+    identity::{SpiffeId, TrustDomain},
 };
 
 /// Their key in the file.
@@ -19,7 +19,7 @@ pub(super) const FEDERATION: &str = "federation";
 pub struct FederationConfig {
     /// Where its bundle is.
     pub relationship: Relationship,
-    /// A bundle, as a SPIFFE document or PEM.
+    /// A bundle, as a SPIFFE document or PEM, by which an endpoint begins.
     pub bootstrap_file: Option<PathBuf>,
 }
 
@@ -28,11 +28,14 @@ pub struct FederationConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct FederationFile {
     trust_domain: String,
-    url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     endpoint_spiffe_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bootstrap_file: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bundle_file: Option<String>,
 }
 
 pub(super) fn federation(from: &mut Sources, own: Option<&TrustDomain>, keeps_nothing: bool) -> Vec<FederationConfig> {
@@ -79,35 +82,74 @@ impl TryFrom<FederationFile> for FederationConfig {
     type Error = String;
 
     fn try_from(file: FederationFile) -> Result<Self, String> {
-        let id = file.endpoint_spiffe_id.map(|id| id.parse().map_err(|error| format!("endpointSpiffeId: {error}")));
-        let relationship = Relationship {
-            trust_domain: file.trust_domain.parse().map_err(|error| format!("trustDomain: {error}"))?,
-            url: file.url.parse().map_err(|error| format!("url: {error}"))?,
-            profile: id.transpose()?.map_or(EndpointProfile::HttpsWeb, EndpointProfile::HttpsSpiffe),
-        };
-        let bootstrap_file = file.bootstrap_file.map(|path| parse::path(&path)).transpose();
-        let bootstrap_file = bootstrap_file.map_err(|error| format!("bootstrapFile: {error}"))?;
-        let is_self_serving =
-            relationship.profile.endpoint_id().is_some_and(|id| *id.trust_domain() == relationship.trust_domain);
-        if is_self_serving && bootstrap_file.is_none() {
-            return Err(
-                "bootstrapFile: the endpoint is believed by its own trust domain's bundle, so the first one is handed \
-                        over: name a file with it"
-                    .to_owned(),
-            );
+        let FederationFile { trust_domain, url, endpoint_spiffe_id, bootstrap_file, bundle_file } = file;
+        let trust_domain = trust_domain.parse().map_err(|error| format!("trustDomain: {error}"))?;
+        match (url, bundle_file) {
+            (Some(url), None) => {
+                of_endpoint(trust_domain, &url, endpoint_spiffe_id.as_deref(), bootstrap_file.as_deref())
+            }
+            (None, Some(path)) => {
+                for (field, is_given) in
+                    [("endpointSpiffeId", endpoint_spiffe_id.is_some()), ("bootstrapFile", bootstrap_file.is_some())]
+                {
+                    if is_given {
+                        return Err(format!(
+                            "{field}: goes with url, and there is a bundleFile: leave one of them out"
+                        ));
+                    }
+                }
+                let path = parse::path(&path).map_err(|error| format!("bundleFile: {error}"))?;
+                let source = BundleSource::File(path);
+                Ok(Self { relationship: Relationship { trust_domain, source }, bootstrap_file: None })
+            }
+            (Some(_), Some(_)) => Err("url, bundleFile: the bundle is in one place: leave one of them out".to_owned()),
+            (None, None) => {
+                Err("url, bundleFile: give one of them, the bundle endpoint or a file that is kept up to date"
+                    .to_owned())
+            }
         }
-        Ok(Self { relationship, bootstrap_file })
     }
+}
+
+fn of_endpoint(
+    trust_domain: TrustDomain,
+    url: &str,
+    id: Option<&str>,
+    bootstrap_file: Option<&str>,
+) -> Result<FederationConfig, String> {
+    let id: Option<SpiffeId> = id.map(str::parse).transpose().map_err(|error| format!("endpointSpiffeId: {error}"))?;
+    let is_self_serving = id.as_ref().is_some_and(|id| *id.trust_domain() == trust_domain);
+    let endpoint = BundleEndpoint {
+        url: url.parse().map_err(|error| format!("url: {error}"))?,
+        profile: id.map_or(EndpointProfile::HttpsWeb, EndpointProfile::HttpsSpiffe),
+    };
+    let bootstrap_file = bootstrap_file.map(parse::path).transpose();
+    let bootstrap_file = bootstrap_file.map_err(|error| format!("bootstrapFile: {error}"))?;
+    if is_self_serving && bootstrap_file.is_none() {
+        return Err(
+            "bootstrapFile: the endpoint is believed by its own trust domain's bundle, so the first one is handed \
+                    over: name a file with it"
+                .to_owned(),
+        );
+    }
+    let source = BundleSource::Endpoint(endpoint);
+    Ok(FederationConfig { relationship: Relationship { trust_domain, source }, bootstrap_file })
 }
 
 impl From<&FederationConfig> for FederationFile {
     fn from(config: &FederationConfig) -> Self {
-        let Relationship { trust_domain, url, profile } = &config.relationship;
+        let Relationship { trust_domain, source } = &config.relationship;
+        let (endpoint, bundle_file) = match source {
+            BundleSource::Endpoint(endpoint) => (Some(endpoint), None),
+            BundleSource::File(path) => (None, Some(path)),
+        };
+        let id = endpoint.and_then(|endpoint| endpoint.profile.endpoint_id());
         Self {
             trust_domain: trust_domain.to_string(),
-            url: url.to_string(),
-            endpoint_spiffe_id: profile.endpoint_id().map(ToString::to_string),
+            url: endpoint.map(|endpoint| endpoint.url.to_string()),
+            endpoint_spiffe_id: id.map(ToString::to_string),
             bootstrap_file: config.bootstrap_file.as_ref().map(|path| path.display().to_string()),
+            bundle_file: bundle_file.map(|path| path.display().to_string()),
         }
     }
 }

@@ -84,7 +84,8 @@ tokenIssuers:
 ### Federation
 
 Only in the file: other trust domains whose bundles `serve` fetches, beside those that `countersign federation` names
-([federation.md](federation.md)). `bootstrapFile` is read once, at the start; another content of it replaces what is kept.
+([federation.md](federation.md)). Each has either `url` or `bundleFile`. `bootstrapFile` is read once, at the start; another content of it
+replaces what is kept. `bundleFile` is read every 5 s for as long as the replica runs.
 
 ```yaml
 federation:
@@ -92,6 +93,8 @@ federation:
     url: https://bundles.other.example:8443/
     endpointSpiffeId: spiffe://other.example/countersign/serving  # profile https_spiffe; if left out, https_web
     bootstrapFile: /etc/countersign/other.example.json            # a SPIFFE bundle or PEM; https_spiffe begins with it
+  - trustDomain: cluster.local
+    bundleFile: /var/run/secrets/istio/root-cert.pem              # a SPIFFE bundle or PEM that is kept up to date there
 ```
 ";
 

@@ -1,4 +1,5 @@
 mod agent;
+mod federation;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 

@@ -6,7 +6,7 @@ use super::OperateError;
 use crate::{
     cli::federation::{created, ended, refreshed, render},
     domain::{
-        bundle::{EndpointProfile, Relationship, handed_over},
+        bundle::{BundleEndpoint, EndpointProfile, handed_over},
         identity::TrustDomain,
     },
     grpc::federation_service,
@@ -44,12 +44,11 @@ pub fn run(command: &FederationCommand) -> Result<String, OperateError> {
 
 fn create(args: &FederationCreateArgs) -> Result<String, OperateError> {
     let bundle = args.bundle.as_deref().map(|file| bundle_in(file, &args.trust_domain)).transpose()?;
-    let relationship = Relationship {
-        trust_domain: args.trust_domain.clone(),
+    let endpoint = BundleEndpoint {
         url: args.url.clone(),
         profile: args.endpoint_id.clone().map_or(EndpointProfile::HttpsWeb, EndpointProfile::HttpsSpiffe),
     };
-    let new = NewPartner { relationship, bundle, reason: args.reason.clone() };
+    let new = NewPartner { trust_domain: args.trust_domain.clone(), endpoint, bundle, reason: args.reason.clone() };
     let domains = ask(&args.data_dir, &FederationOrder::Create(Box::new(new)))?;
     Ok(created(&one(domains, &args.trust_domain)?))
 }

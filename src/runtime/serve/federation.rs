@@ -17,7 +17,7 @@ use crate::{
         federation::{Bootstrap, ConfiguredPartner, Federation, Parts},
         signing_session::SigningSession,
     },
-    storage::read_file,
+    storage::{NamedBundleFiles, read_file},
 };
 
 /// Reads what the configuration hands over.
@@ -33,6 +33,7 @@ pub(super) fn federation(
         trust_domain: config.trust_domain.clone(),
         configured,
         fetcher: Arc::new(BundleClient::new(towards_endpoint, Arc::clone(clock))),
+        files: Arc::new(NamedBundleFiles),
         pair: Arc::clone(pair) as _,
         clock: Arc::clone(clock),
         random: Arc::clone(random),

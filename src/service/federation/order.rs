@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use tracing::info;
 
-use super::{Federation, poll, state_of};
+use super::{Federation, poll, sources::FETCH_LIMIT, state_of};
 use crate::{
     domain::{
         attestation::Reason,
-        bundle::{Commanded, Relationship, SpiffeBundle},
+        bundle::{BundleEndpoint, BundleSource, Commanded, Relationship, SpiffeBundle},
         clock::Timestamp,
         identity::TrustDomain,
     },
@@ -42,8 +42,10 @@ pub enum FederationOrder {
 /// A relationship to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPartner {
-    /// What it is.
-    pub relationship: Relationship,
+    /// With whom.
+    pub trust_domain: TrustDomain,
+    /// Where that one's bundle is. No file: each replica would have to have it.
+    pub endpoint: BundleEndpoint,
     /// In the place of whatever is kept; without one, that stays.
     pub bundle: Option<SpiffeBundle>,
     /// Why, if that was said.
@@ -53,15 +55,15 @@ pub struct NewPartner {
 /// How it stands with another trust domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FederatedDomain {
-    /// Its endpoint.
+    /// Where its bundle is.
     pub relationship: Relationship,
     /// Whether the configuration has it; else an operator made it.
     pub is_configured: bool,
     /// The last good bundle.
     pub bundle: Option<SpiffeBundle>,
-    /// When the endpoint last answered a good one; `None` if it has not yet, and the bundle was handed over.
+    /// When it was last fetched or read; `None` if it has not been yet, and was handed over.
     pub fetched_at: Option<Timestamp>,
-    /// What was wrong with its last answer.
+    /// What was wrong the last time.
     pub trouble: Option<String>,
 }
 
@@ -107,7 +109,7 @@ pub trait FederationOfActive: Send + Sync {
 }
 
 /// The longest that the active takes for an order: a fetch, and a write.
-pub(crate) const ORDER_LIMIT: Duration = poll::FETCH_LIMIT.saturating_add(Duration::from_secs(4));
+pub(crate) const ORDER_LIMIT: Duration = FETCH_LIMIT.saturating_add(Duration::from_secs(4));
 
 impl From<StateError> for FederationError {
     fn from(error: StateError) -> Self {
@@ -132,7 +134,7 @@ impl FederationOrder {
 
     const fn trust_domain(&self) -> Option<&TrustDomain> {
         match self {
-            Self::Create(new) => Some(&new.relationship.trust_domain),
+            Self::Create(new) => Some(&new.trust_domain),
             Self::Delete { trust_domain, .. } | Self::Refresh(trust_domain) => Some(trust_domain),
             Self::List => None,
         }
@@ -215,9 +217,9 @@ impl Federation {
                 self.check_new(new, &before)?;
                 let (new, by) = (new.clone(), actor.uid);
                 let changed = self.change(&state, move |partners: &mut Partners| {
-                    let NewPartner { relationship: Relationship { trust_domain, url, profile }, bundle, .. } = *new;
+                    let NewPartner { trust_domain, endpoint, bundle, .. } = *new;
                     let partner = partners.entry(trust_domain).or_insert_with(poll::nothing_known);
-                    partner.commanded = Some(Commanded { url, profile, since, by });
+                    partner.commanded = Some(Commanded { endpoint, since, by });
                     if bundle.is_some() {
                         (partner.bundle, partner.fetched_at) = (bundle, None);
                     }
@@ -279,12 +281,12 @@ impl Federation {
     }
 
     fn check_new(&self, new: &NewPartner, partners: &Partners) -> Result<(), FederationError> {
-        let relationship = &new.relationship;
-        if self.configured(&relationship.trust_domain).is_some() {
-            return Err(FederationError::Configured(relationship.trust_domain.clone()));
+        let NewPartner { trust_domain, endpoint, .. } = new;
+        if self.configured(trust_domain).is_some() {
+            return Err(FederationError::Configured(trust_domain.clone()));
         }
-        let Some(of) = relationship.profile.endpoint_id().map(|id| id.trust_domain()) else { return Ok(()) };
-        let is_handed_over = new.bundle.is_some() && *of == relationship.trust_domain;
+        let Some(of) = endpoint.profile.endpoint_id().map(|id| id.trust_domain()) else { return Ok(()) };
+        let is_handed_over = new.bundle.is_some() && of == trust_domain;
         let is_known = partners.get(of).is_some_and(|partner| partner.bundle.is_some());
         if is_handed_over || is_known || *of == self.parts.trust_domain {
             return Ok(());
@@ -321,14 +323,19 @@ impl Federation {
 impl FederatedDomain {
     /// For the audit line.
     fn in_words(&self) -> String {
-        let Relationship { url, profile, .. } = &self.relationship;
-        let id = profile.endpoint_id().map(|id| format!(" as {id}")).unwrap_or_default();
+        let source = match &self.relationship.source {
+            BundleSource::File(path) => format!("file {}", path.display()),
+            BundleSource::Endpoint(BundleEndpoint { url, profile }) => {
+                let id = profile.endpoint_id().map(|id| format!(" as {id}")).unwrap_or_default();
+                format!("{url} by {}{id}", profile.name())
+            }
+        };
         let sequence = self.bundle.as_ref().map(|bundle| bundle.sequence);
         let bundle = match sequence {
             None => "no bundle".to_owned(),
             Some(None) => "a bundle without sequence".to_owned(),
             Some(Some(sequence)) => format!("bundle {sequence}"),
         };
-        format!("{url} by {}{id}, {bundle}", profile.name())
+        format!("{source}, {bundle}")
     }
 }

@@ -5,20 +5,20 @@ use std::{collections::BTreeSet, convert::Infallible, future::pending, sync::Arc
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     task::spawn_blocking,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use tracing::{debug, info, warn};
 
-use super::{Bootstrap, Federation, state_of};
+use super::{
+    Bootstrap, Federation, digest_of,
+    sources::{FetchRefused, shown_interval},
+    state_of,
+};
 use crate::{
     domain::{
-        bundle::{
-            FallingSequence, Partner, Relationship, SpiffeBundle, SpiffeBundleError, check_order, interval_after,
-            pause_after,
-        },
+        bundle::{BundleSource, Partner, Relationship, SpiffeBundle, check_order},
         clock::Timestamp,
         identity::TrustDomain,
-        random::part_of,
     },
     service::{
         metrics::FetchOutcome,
@@ -28,8 +28,6 @@ use crate::{
     },
 };
 
-/// Of one fetch, redirects included.
-pub(super) const FETCH_LIMIT: Duration = Duration::from_secs(10);
 /// After a state that could not be read or written.
 const RETRY: Duration = Duration::from_secs(1);
 /// After a configuration that could not be taken up whole.
@@ -40,39 +38,15 @@ const RECORD_EVERY: Duration = Duration::from_secs(3600);
 /// While there is nobody to ask.
 const NOBODY: Duration = Duration::from_secs(3600);
 
-/// What is known of an endpoint since this replica became active.
+/// What is known of a source since this replica became active.
 #[derive(Clone, Debug)]
 pub(super) struct Polling {
+    /// When it was fetched for the first time, or that was tried.
+    pub(super) first: Instant,
     next: Instant,
     failures: u32,
     pub(super) last_success: Option<Timestamp>,
     pub(super) last_error: Option<String>,
-}
-
-/// Why what is kept was not replaced.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FetchRefused {
-    /// The endpoint could not be asked, or is not who it should be.
-    #[error("{0}")]
-    Unreachable(String),
-    /// It answers no bundle of that trust domain.
-    #[error(transparent)]
-    Document(#[from] SpiffeBundleError),
-    /// It answers an old one.
-    #[error(transparent)]
-    Order(#[from] FallingSequence),
-    /// It could not be kept.
-    #[error(transparent)]
-    Partners(#[from] PartnersError),
-    /// The relationship has ended meanwhile.
-    #[error("it was ended meanwhile")]
-    Ended,
-}
-
-impl From<StateError> for FetchRefused {
-    fn from(error: StateError) -> Self {
-        Self::Partners(error.into())
-    }
 }
 
 impl Federation {
@@ -182,7 +156,7 @@ impl Federation {
             is_kept
         });
         for one in relationships.iter().filter(|one| !polling.contains_key(&one.trust_domain)) {
-            self.show_kept(&partners, &one.trust_domain);
+            self.show_kept(&partners, one);
         }
         let idle = relationships.into_iter().filter(|one| !fetching.contains(&one.trust_domain));
         let (due, later): (Vec<_>, Vec<_>) =
@@ -211,14 +185,14 @@ impl Federation {
             Ok((_, true)) => FetchOutcome::Updated,
             Ok((_, false)) => FetchOutcome::Unchanged,
             Err(FetchRefused::Unreachable(_)) => FetchOutcome::Unreachable,
-            Err(FetchRefused::Document(_)) => FetchOutcome::Invalid,
-            Err(FetchRefused::Order(_)) => FetchOutcome::Outdated,
+            Err(FetchRefused::Document(_) | FetchRefused::File(_)) => FetchOutcome::Invalid,
+            Err(FetchRefused::Order(_) | FetchRefused::Behind) => FetchOutcome::Outdated,
             Err(FetchRefused::Partners(_) | FetchRefused::Ended) => FetchOutcome::NotKept,
         };
         self.parts.metrics.bundle_fetched(outcome);
         match fetched {
             Ok((bundle, is_news)) => {
-                self.succeeded(trust_domain, &bundle);
+                self.succeeded(relationship, &bundle);
                 if is_news {
                     let (x509, jwt) = (bundle.x509_authorities.len(), bundle.jwt_authorities.len());
                     info!(event = "federated_bundle", %trust_domain, sequence = bundle.sequence, x509, jwt);
@@ -242,37 +216,34 @@ impl Federation {
         session: &SigningSession,
         state: &Arc<TermState>,
     ) -> Result<(SpiffeBundle, bool), FetchRefused> {
-        let own = session.trust().borrow().clone();
-        let own = own.ok_or_else(|| FetchRefused::Unreachable("the own bundle is not known yet".into()))?;
-        let authentication = self.authentication(relationship, partners, &own.own);
-        let authentication = authentication.map_err(FetchRefused::Unreachable)?;
-        let answered = timeout(FETCH_LIMIT, self.parts.fetcher.fetch(&relationship.url, authentication)).await;
-        let document = answered
-            .map_err(|_elapsed| FetchRefused::Unreachable(format!("no answer within {FETCH_LIMIT:?}")))?
-            .map_err(FetchRefused::Unreachable)?;
         let trust_domain = &relationship.trust_domain;
-        let bundle = SpiffeBundle::from_json(trust_domain.clone(), &document)?;
-        let known = partners.get(trust_domain).and_then(|partner| partner.bundle.as_ref());
+        let kept = partners.get(trust_domain);
+        let bundle = match &relationship.source {
+            BundleSource::Endpoint(endpoint) => self.answered(trust_domain, endpoint, partners, session).await?,
+            BundleSource::File(path) => self.in_file(trust_domain, path, kept).await?,
+        };
+        let known = kept.and_then(|partner| partner.bundle.as_ref());
         check_order(known, &bundle)?;
         let now = self.parts.clock.now();
         if known == Some(&bundle) {
-            let recorded = partners.get(trust_domain).and_then(|partner| partner.fetched_at);
+            let recorded = kept.and_then(|partner| partner.fetched_at);
             if recorded.is_none_or(|at| now.since(at) >= RECORD_EVERY) {
                 self.record_fetch(trust_domain, now, state).await;
             }
             return Ok((bundle, false));
         }
-        let (kept, of, fetched_at) = (bundle.clone(), relationship.clone(), now);
+        let (taken, of, fetched_at) = (bundle.clone(), relationship.clone(), now);
         let is_configured = self.configured(trust_domain).is_some();
         self.change(state, move |partners: &mut Partners| {
             // what an operator has done meanwhile goes before it
             let partner = partners.get_mut(&of.trust_domain).ok_or(FetchRefused::Ended)?;
-            let is_same = partner.commanded.as_ref().is_some_and(|one| one.url == of.url && one.profile == of.profile);
-            if !is_configured && !is_same {
+            let commanded = partner.commanded.as_ref().map(|one| BundleSource::Endpoint(one.endpoint.clone()));
+            if !is_configured && commanded.as_ref() != Some(&of.source) {
                 return Err(FetchRefused::Ended);
             }
-            check_order(partner.bundle.as_ref(), &kept)?;
-            partner.bundle = Some(kept);
+            check_order(partner.bundle.as_ref(), &taken)?;
+            let replaced = partner.bundle.replace(taken).filter(|_| matches!(of.source, BundleSource::File(_)));
+            partner.replaced = replaced.map(|bundle| digest_of(bundle.to_json().as_bytes()));
             partner.fetched_at = Some(Timestamp::from_seconds(fetched_at.seconds()));
             Ok(())
         })
@@ -294,20 +265,23 @@ impl Federation {
         }
     }
 
-    /// How old what is kept is, should its endpoint not answer: it is no younger than that.
-    fn show_kept(&self, partners: &Partners, trust_domain: &TrustDomain) {
+    /// How old what is kept is, should its source not have it: it is no younger than that.
+    fn show_kept(&self, partners: &Partners, Relationship { trust_domain, source }: &Relationship) {
         let Some(Partner { bundle: Some(bundle), fetched_at: Some(at), .. }) = partners.get(trust_domain) else {
             return;
         };
-        self.parts.metrics.set_bundle_fetched(trust_domain, *at, interval_after(Some(bundle)));
+        self.parts.metrics.set_bundle_fetched(trust_domain, *at, shown_interval(source, bundle));
     }
 
-    fn succeeded(&self, trust_domain: &TrustDomain, bundle: &SpiffeBundle) {
-        let (now, interval) = (self.parts.clock.now(), interval_after(Some(bundle)));
-        self.parts.metrics.set_bundle_fetched(trust_domain, now, interval);
-        let next = Instant::now() + self.jittered(interval);
-        let polled = Polling { next, failures: 0, last_success: Some(now), last_error: None };
-        let before = self.polling().insert(trust_domain.clone(), polled);
+    fn succeeded(&self, Relationship { trust_domain, source }: &Relationship, bundle: &SpiffeBundle) {
+        let now = self.parts.clock.now();
+        self.parts.metrics.set_bundle_fetched(trust_domain, now, shown_interval(source, bundle));
+        let next = Instant::now() + self.until_next(source, bundle);
+        let mut polling = self.polling();
+        let first = polling.get(trust_domain).map_or_else(Instant::now, |before| before.first);
+        let polled = Polling { first, next, failures: 0, last_success: Some(now), last_error: None };
+        let before = polling.insert(trust_domain.clone(), polled);
+        drop(polling);
         if before.is_some_and(|before| before.failures > 0) {
             info!(event = "federated_bundle_fetched_again", %trust_domain);
         }
@@ -315,27 +289,23 @@ impl Federation {
 
     /// The last good one stays, for ever.
     fn failed(&self, relationship: &Relationship, known: Option<&SpiffeBundle>, error: &FetchRefused) {
-        let trust_domain = &relationship.trust_domain;
+        let Relationship { trust_domain, source } = relationship;
         let mut polling = self.polling();
         let before = polling.get(trust_domain);
+        let first = before.map_or_else(Instant::now, |before| before.first);
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
-        let pause = self.jittered(pause_after(failures, known));
+        let next = Instant::now() + self.until_retry(source, failures, known);
         let text = error.to_string();
         let is_said = before.and_then(|before| before.last_error.as_ref()) == Some(&text);
         let last_success = before.and_then(|before| before.last_success);
-        let polled = Polling { next: Instant::now() + pause, failures, last_success, last_error: Some(text) };
+        let polled = Polling { first, next, failures, last_success, last_error: Some(text) };
         polling.insert(trust_domain.clone(), polled);
         drop(polling);
         if is_said {
             debug!(event = "federated_bundle_not_fetched", %trust_domain, failures, %error);
         } else {
-            warn!(event = "federated_bundle_not_fetched", %trust_domain, url = %relationship.url, %error, "the one that is known stays");
+            warn!(event = "federated_bundle_not_fetched", %trust_domain, %source, %error, "the one that is known stays");
         }
-    }
-
-    /// Up to a tenth shorter, so that replicas of many pairs don't ask in step.
-    fn jittered(&self, pause: Duration) -> Duration {
-        pause - part_of(pause / 10, self.parts.random.as_ref())
     }
 
     pub(super) async fn change<E: From<PartnersError> + From<StateError> + Send + 'static>(
@@ -356,5 +326,5 @@ pub(super) async fn read(state: &Arc<TermState>) -> Result<Partners, StateError>
 }
 
 pub(super) const fn nothing_known() -> Partner {
-    Partner { commanded: None, bundle: None, fetched_at: None, bootstrap: None }
+    Partner { commanded: None, bundle: None, fetched_at: None, bootstrap: None, replaced: None }
 }

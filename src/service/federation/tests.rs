@@ -1,7 +1,10 @@
+mod files;
 mod polling;
 
 use std::{
     collections::HashMap,
+    io,
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -16,6 +19,7 @@ use crate::{
             SigningAuthority,
             testing::{NOW, TestRandom},
         },
+        bundle::BundleEndpoint,
         clock::{BootInstant, Timestamp},
         leadership::Term,
         x509::Certificate,
@@ -116,8 +120,25 @@ impl BundleFetcher for Scripted {
     }
 }
 
+/// One file, of whatever path; without content it is not there.
+#[derive(Default)]
+struct OneFile(Mutex<Option<Vec<u8>>>);
+
+impl OneFile {
+    fn set(&self, content: Option<&[u8]>) {
+        *self.0.lock().unwrap() = content.map(<[u8]>::to_vec);
+    }
+}
+
+impl BundleFiles for OneFile {
+    fn read(&self, _path: &Path) -> io::Result<Vec<u8>> {
+        self.0.lock().unwrap().clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
 /// One replica of trust domain `own`.
 struct World {
+    file: Arc<OneFile>,
     federation: Arc<Federation>,
     fetcher: Arc<Scripted>,
     session: Arc<SigningSession>,
@@ -140,18 +161,19 @@ impl World {
         let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
         let (sessions, session_receiver) = watch::channel(Some(Arc::clone(&session)));
         let fetcher = Arc::new(Scripted { script, calls: AtomicU64::new(0) });
-        let metrics = Arc::new(Metrics::new());
+        let (metrics, file) = (Arc::new(Metrics::new()), Arc::<OneFile>::default());
         let federation = Arc::new(Federation::new(Parts {
             session: session_receiver,
             trust_domain: own,
             configured,
             fetcher: Arc::clone(&fetcher) as _,
+            files: Arc::clone(&file) as _,
             pair: Arc::new(Alone),
             clock,
             random,
             metrics: Arc::clone(&metrics),
         }));
-        Self { federation, fetcher, session, metrics, sessions }
+        Self { file, federation, fetcher, session, metrics, sessions }
     }
 
     fn run(&self) -> tokio::task::JoinHandle<()> {
@@ -196,8 +218,12 @@ fn bundle(sequence: u64, root: &Certificate) -> SpiffeBundle {
     }
 }
 
+fn endpoint(profile: EndpointProfile) -> BundleEndpoint {
+    BundleEndpoint { url: "https://other.example/".parse().unwrap(), profile }
+}
+
 fn relationship(profile: EndpointProfile) -> Relationship {
-    Relationship { trust_domain: "other".parse().unwrap(), url: "https://other.example/".parse().unwrap(), profile }
+    Relationship { trust_domain: "other".parse().unwrap(), source: BundleSource::Endpoint(endpoint(profile)) }
 }
 
 fn self_serving() -> EndpointProfile {
@@ -211,7 +237,12 @@ fn configured(bundle: Option<SpiffeBundle>) -> ConfiguredPartner {
 }
 
 fn create(profile: EndpointProfile, bundle: Option<SpiffeBundle>) -> FederationOrder {
-    FederationOrder::Create(Box::new(NewPartner { relationship: relationship(profile), bundle, reason: None }))
+    create_with("other", profile, bundle)
+}
+
+fn create_with(trust_domain: &str, profile: EndpointProfile, bundle: Option<SpiffeBundle>) -> FederationOrder {
+    let (trust_domain, endpoint) = (trust_domain.parse().unwrap(), endpoint(profile));
+    FederationOrder::Create(Box::new(NewPartner { trust_domain, endpoint, bundle, reason: None }))
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,12 +293,10 @@ async fn operators_make_and_end_relationships() {
         Some(if call == 0 { Ok(bundle(3, &served).to_json().into_bytes()) } else { Err("no route".into()) })
     });
     let world = World::new(script, Vec::new());
-    let own = Relationship { trust_domain: "own".parse().unwrap(), ..relationship(EndpointProfile::HttpsWeb) };
-    let own = NewPartner { relationship: own, bundle: None, reason: None };
     let other: TrustDomain = "other".parse().unwrap();
     let delete = || FederationOrder::Delete { trust_domain: other.clone(), reason: None };
     for (order, refusal) in [
-        (FederationOrder::Create(Box::new(own)), FederationError::Own("own".parse().unwrap())),
+        (create_with("own", EndpointProfile::HttpsWeb, None), FederationError::Own("own".parse().unwrap())),
         (create(self_serving(), None), FederationError::NoBundle(other.clone())),
         (delete(), FederationError::Unknown(other.clone())),
         (FederationOrder::Refresh(other.clone()), FederationError::Unknown(other.clone())),
@@ -334,11 +363,9 @@ async fn bundles_take_no_more_room_than_there_is() {
     let large = many(12);
     let mut refused = None;
     for number in 0..4 {
-        let trust_domain: TrustDomain = format!("other-{number}").parse().unwrap();
-        let bundle = SpiffeBundle { trust_domain: trust_domain.clone(), ..large.clone() };
-        let relationship = Relationship { trust_domain, ..relationship(EndpointProfile::HttpsWeb) };
-        let new = NewPartner { relationship, bundle: Some(bundle), reason: None };
-        refused = world.order(FederationOrder::Create(Box::new(new))).await.err();
+        let name = format!("other-{number}");
+        let bundle = SpiffeBundle { trust_domain: name.parse().unwrap(), ..large.clone() };
+        refused = world.order(create_with(&name, EndpointProfile::HttpsWeb, Some(bundle))).await.err();
     }
     let refused = refused.expect("four of them are too many");
     assert!(matches!(refused, FederationError::Partners(PartnersError::Full { .. })), "{refused}");

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{json::encoded, unknown_fields::UnknownFields};
 use crate::{
     domain::{
-        bundle::{Commanded, EndpointProfile, Partner, SpiffeBundle},
+        bundle::{BundleEndpoint, Commanded, EndpointProfile, Partner, SpiffeBundle},
         clock::Timestamp,
         identity::TrustDomain,
         jwt::JwtAuthority,
@@ -61,7 +61,7 @@ pub enum PartnersError {
 /// When there couldn't.
 pub fn check_room_for(bundle: &SpiffeBundle, digest: &str) -> Result<(), PartnersError> {
     let (fetched_at, bootstrap) = (Some(Timestamp::from_seconds(i64::from(u32::MAX))), Some(digest.to_owned()));
-    let partner = Partner { commanded: None, bundle: Some(bundle.clone()), fetched_at, bootstrap };
+    let partner = Partner { commanded: None, bundle: Some(bundle.clone()), fetched_at, bootstrap, replaced: None };
     PartnerContent::new(&partner).check_size(&bundle.trust_domain)
 }
 
@@ -80,6 +80,8 @@ struct PartnerContent {
     fetched_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bootstrap: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaced: Option<String>,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -151,15 +153,16 @@ impl PartnerContent {
     fn new(partner: &Partner) -> Self {
         Self {
             commanded: partner.commanded.as_ref().map(|commanded| CommandedContent {
-                url: commanded.url.to_string(),
-                profile: commanded.profile.name().to_owned(),
-                endpoint_id: commanded.profile.endpoint_id().map(ToString::to_string),
+                url: commanded.endpoint.url.to_string(),
+                profile: commanded.endpoint.profile.name().to_owned(),
+                endpoint_id: commanded.endpoint.profile.endpoint_id().map(ToString::to_string),
                 since: commanded.since.seconds(),
                 by: commanded.by,
             }),
             bundle: partner.bundle.as_ref().map(BundleContent::new),
             fetched_at: partner.fetched_at.map(Timestamp::seconds),
             bootstrap: partner.bootstrap.clone(),
+            replaced: partner.replaced.clone(),
             unknown: UnknownFields::default(),
         }
     }
@@ -178,6 +181,7 @@ impl PartnerContent {
             bundle: self.bundle.as_ref().map(|bundle| bundle.read(trust_domain)).transpose()?,
             fetched_at: self.fetched_at.map(Timestamp::from_seconds),
             bootstrap: self.bootstrap.clone(),
+            replaced: self.replaced.clone(),
         })
     }
 }
@@ -185,9 +189,10 @@ impl PartnerContent {
 impl CommandedContent {
     fn read(&self) -> Result<Commanded, String> {
         let id = self.endpoint_id.as_ref().map(|id| id.parse().map_err(|error| format!("endpoint_id: {error}")));
+        let url = self.url.parse().map_err(|error| format!("url: {error}"))?;
+        let profile = EndpointProfile::of(&self.profile, id.transpose()?)?;
         Ok(Commanded {
-            url: self.url.parse().map_err(|error| format!("url: {error}"))?,
-            profile: EndpointProfile::of(&self.profile, id.transpose()?)?,
+            endpoint: BundleEndpoint { url, profile },
             since: Timestamp::from_seconds(self.since),
             by: self.by,
         })

@@ -1,4 +1,5 @@
-//! A pair that is the CA of a trust domain of its own, with a bundle endpoint of profile `https_web` on each replica.
+//! A pair that is the CA of a trust domain of its own, with a bundle endpoint of profile `https_web` on each replica, and the mesh's
+//! roots in a file, once they are delivered.
 
 use std::{
     fs,
@@ -12,18 +13,22 @@ use crate::support::{
     authority::Authority,
     countersign::{Agent, Serve, countersign, root_file},
     http::{self, free_port, loopback},
+    mount::Mount,
     wait::wait_until,
 };
 
 pub(super) const TRUST_DOMAIN: &str = "gateways.example";
 /// Of an SVID. Half of it is time enough for a failover on a busy machine.
 const TTL: &str = "8s";
+const CONFIG: &str = "countersign.yaml";
 const CHANGE: Duration = Duration::from_secs(15);
 
 /// Both replicas, on one data directory.
 pub(super) struct Pair {
     replicas: [Serve; 2],
     pub(super) endpoints: [u16; 2],
+    /// Where the kubelet mounts `istio-ca-root-cert`.
+    pub(super) mesh_roots: Mount,
     folder: PathBuf,
     starts: usize,
 }
@@ -36,11 +41,15 @@ impl Pair {
         let (certificate, key) = web.server("localhost");
         fs::write(folder.join("web.pem"), certificate).unwrap();
         fs::write(folder.join("web.key"), key).unwrap();
+        let mesh_roots = Mount::at(folder.join("mesh-roots"));
+        let file = mesh_roots.path().join("root-cert.pem");
+        let entry = format!("federation: [{{trustDomain: cluster.local, bundleFile: {}}}]\n", file.display());
+        fs::write(folder.join(CONFIG), entry).unwrap();
         let endpoints = [free_port(), free_port()];
         let ports = [free_port(), free_port()];
         let replicas =
             [0, 1].map(|number| spawn(&folder, &format!("serve-{number}"), ports[number], endpoints[number]));
-        Self { replicas, endpoints, folder, starts: 2 }
+        Self { replicas, endpoints, mesh_roots, folder, starts: 2 }
     }
 
     fn data(&self) -> PathBuf {
@@ -119,7 +128,7 @@ impl Pair {
 
 fn spawn(folder: &Path, name: &str, port: u16, endpoint: u16) -> Serve {
     let endpoint = loopback(endpoint).to_string();
-    let [certificate, key] = ["web.pem", "web.key"].map(|name| folder.join(name).display().to_string());
+    let [certificate, key, config] = ["web.pem", "web.key", CONFIG].map(|name| folder.join(name).display().to_string());
     let flags = [
         ["--trust-domain", TRUST_DOMAIN],
         ["--svid-ttl", TTL],
@@ -128,6 +137,7 @@ fn spawn(folder: &Path, name: &str, port: u16, endpoint: u16) -> Serve {
         ["--bundle-endpoint", &endpoint],
         ["--bundle-endpoint-cert", &certificate],
         ["--bundle-endpoint-key", &key],
+        ["--config", &config],
     ];
     let replica = Serve::spawn(name, folder, &folder.join("data"), port, &flags.concat());
     replica.wait_until_ready();

@@ -37,6 +37,17 @@ pub(crate) enum Expected<'a> {
     Context(&'a str),
 }
 
+impl Expected<'_> {
+    /// The secret that it is verified by.
+    fn bundle(&self) -> &str {
+        match self {
+            Self::Id(_) | Self::IdButShowNothing(_) => "ROOTCA",
+            Self::ForeignId(id) => id.split_once("/ns/").unwrap().0,
+            Self::Context(name) => name,
+        }
+    }
+}
+
 /// Where it has its secrets from.
 enum Source<'a> {
     /// A socket that speaks SDS.
@@ -52,6 +63,7 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
     log: PathBuf,
+    bundle: String,
 }
 
 impl Gateway {
@@ -91,7 +103,7 @@ impl Gateway {
             let listeners = http::get(admin, "/listeners?format=json")?;
             listener_port(&listeners).map(|port| (admin, port)).ok_or(listeners)
         });
-        Self { process, address: loopback(port), admin, log }
+        Self { process, address: loopback(port), admin, log, bundle: expected.bundle().to_owned() }
     }
 
     /// What it saw of the service.
@@ -101,7 +113,7 @@ impl Gateway {
 
     /// What it holds by SDS.
     pub(crate) fn secrets(&self) -> Result<Secrets, String> {
-        Secrets::of(self.admin)
+        Secrets::verifying_by(&self.bundle, self.admin)
     }
 
     /// Fails when it has ended.
@@ -120,11 +132,10 @@ fn listener_port(listeners: &str) -> Option<u16> {
 /// rotation, and with a resumed session nobody looks at certificates, not even at one that has expired.
 fn config(source: &Source<'_>, backend: SocketAddr, expected: &Expected<'_>, log: &Path) -> Value {
     let exactly = |id: &str| json!({"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": id}}]});
-    let (context, bundle, shows) = match expected {
-        Expected::Id(id) => (exactly(id), "ROOTCA", true),
-        Expected::ForeignId(id) => (exactly(id), id.split_once("/ns/").unwrap().0, true),
-        Expected::IdButShowNothing(id) => (exactly(id), "ROOTCA", false),
-        Expected::Context(name) => (json!({}), *name, true),
+    let (context, shows) = match expected {
+        Expected::Id(id) | Expected::ForeignId(id) => (exactly(id), true),
+        Expected::IdButShowNothing(id) => (exactly(id), false),
+        Expected::Context(_) => (json!({}), true),
     };
     let own =
         if shows { json!([{"name": "default", "sds_config": source.sds("sds-default.yaml")}]) } else { json!([]) };
@@ -142,7 +153,7 @@ fn config(source: &Source<'_>, backend: SocketAddr, expected: &Expected<'_>, log
                 "tls_certificate_sds_secret_configs": own,
                 "combined_validation_context": {
                     "default_validation_context": context,
-                    "validation_context_sds_secret_config": {"name": bundle, "sds_config": source.sds("sds-rootca.yaml")},
+                    "validation_context_sds_secret_config": {"name": expected.bundle(), "sds_config": source.sds("sds-rootca.yaml")},
                 },
             },
         }},

@@ -62,13 +62,15 @@ pub(crate) struct RootSwap {
     pub(crate) first: Authority,
     new: Authority,
     pub(crate) second: Authority,
+    /// What the sidecar believes besides the mesh's roots, in PEM.
+    pub(crate) beside: String,
 }
 
 impl RootSwap {
     pub(crate) fn new() -> Self {
         let (old, new) = (Authority::root("old"), Authority::root("new"));
         let (first, second) = (old.below("istiod of old", Kind::P256), new.below("istiod of new", Kind::P256));
-        Self { old, first, new, second }
+        Self { old, first, new, second, beside: String::new() }
     }
 
     /// Takes each step when both sides have followed the one before. `deliver` mounts what the ConfigMaps hold into gateways.
@@ -87,7 +89,8 @@ impl RootSwap {
             });
             deliver();
             mesh.backend.deliver_roots(&published);
-            wait_until(STEP, &format!("{step}: at the sidecar"), || has(mesh.backend.secrets(), signer, roots));
+            let believed = roots.to_owned() + &self.beside;
+            wait_until(STEP, &format!("{step}: at the sidecar"), || has(mesh.backend.secrets(), signer, &believed));
             for gateway in gateways {
                 wait_until(STEP, &format!("{step}: at the gateway"), || has(gateway.secrets(), signer, roots));
             }

@@ -53,8 +53,10 @@ async fn an_endpoint_that_hangs_holds_no_other_up() {
     });
     let hanging = Relationship {
         trust_domain: "hangs".parse().unwrap(),
-        url: format!("https://{HANGS}/").parse().unwrap(),
-        profile: EndpointProfile::HttpsWeb,
+        source: BundleSource::Endpoint(BundleEndpoint {
+            url: format!("https://{HANGS}/").parse().unwrap(),
+            profile: EndpointProfile::HttpsWeb,
+        }),
     };
     let world =
         World::new(script, vec![ConfiguredPartner { relationship: hanging, bootstrap: None }, configured(None)]);

@@ -206,7 +206,8 @@ CASES = [
     Case("CountersignRootExpiresSoon", OWN_ROOT, lives(f'certificate="last_root",{HERE},pod="a"', of_years(40)), quiet="25d", fires="27d",
          labels=ROOT, interval="1h"),
     # the next one signs 5 days before the end, if all is well
-    Case("CountersignJwtKeyExpiring", OWN_ROOT, {f'{EXPIRY}{{certificate="jwt_key",{HERE},pod="a"}}': f"{30 * DAY}x1000"},
+    Case("CountersignJwtKeyExpiring", OWN_ROOT,
+         {f'countersign_certificate_expiry_timestamp_seconds{{certificate="jwt_key",{HERE},pod="a"}}': f"{30 * DAY}x1000"},
          quiet="25d", fires="27d", labels={"certificate": "jwt_key", **RELEASE}, interval="1h"),
     Case("CountersignRotationRefused", OWN_ROOT, {f'countersign_rotation_refused{{authority="x509",{HERE},pod="a"}}': "0x10 1x60",
                                                   f'countersign_rotation_refused{{authority="jwt",{HERE},pod="a"}}': "0x70"},

@@ -197,9 +197,9 @@ names! {
     FederatedFetches: Counter "countersign_federated_bundle_fetches" { outcome: OneOf(FetchOutcome::TEXTS) } PAIR,
         "Fetches of other trust domains' bundles by outcome";
     FederatedFetched: Gauge "countersign_federated_bundle_fetched_timestamp_seconds" { trust_domain: PARTNER } &[Active],
-        "When another trust domain's endpoint last answered a good bundle, as Unix time";
+        "When a good bundle of another trust domain was last had of its endpoint or file, as Unix time";
     FederatedInterval: Gauge "countersign_federated_bundle_interval_seconds" { trust_domain: PARTNER } &[Active],
-        "How long after that another trust domain's endpoint is asked again, as its refresh hint says";
+        "How long after that its endpoint is asked again, as the refresh hint says, or its file is looked at";
     FederatedSequence: Gauge "countersign_federated_bundle_sequence" { trust_domain: PARTNER } &[Active, Standby, Agent],
         "Sequence of another trust domain's bundle that is passed on; nothing if its maker does not count";
     FederatedBundleExpiry: Gauge "countersign_federated_bundle_expiry_timestamp_seconds" { trust_domain: PARTNER } &[Active, Standby, Agent],

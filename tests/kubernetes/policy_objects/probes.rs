@@ -82,13 +82,7 @@ fn a_policy_is_in_force_once_gateways_have_taken_it_and_a_pod_was_seen_to_speak_
             stage.on(set_mode(&stage, "STRICT"));
             backend.set(Mode::Strict);
             until(&stage, "notice Enforced: all Gateways that lead to it (1)");
-            stage.on(stage.cluster.apply(FOR_ITS_PORT));
-            until(&stage, "warning NotEnforced: somebody else's BackendTLSPolicy (Conflicted) is for its port http");
-            stage.on(async {
-                let policies = objects::policies(&stage.client(), TEAM);
-                policies.delete("mine", &DeleteParams::default()).await.map(drop).unwrap();
-            });
-            until(&stage, "notice Enforced");
+            somebody_else_sees_to_a_port(&stage);
 
             *host.borrow_mut() = Some(backend.stop());
             let stranger = start("another", Mode::Strict);
@@ -110,6 +104,16 @@ fn a_policy_is_in_force_once_gateways_have_taken_it_and_a_pod_was_seen_to_speak_
             stage.check_nothing_was_refused();
         },
     );
+}
+
+fn somebody_else_sees_to_a_port(stage: &Stage) {
+    stage.on(stage.cluster.apply(FOR_ITS_PORT));
+    until(stage, "warning NotEnforced: somebody else's BackendTLSPolicy (Conflicted) is for its port http");
+    stage.on(async {
+        let policies = objects::policies(&stage.client(), TEAM);
+        policies.delete("mine", &DeleteParams::default()).await.map(drop).unwrap();
+    });
+    until(stage, "notice Enforced");
 }
 
 fn said(stage: &Stage) -> String {

@@ -41,8 +41,8 @@ pub(super) struct World {
     partner_sequence: u64,
     /// Of whatever anybody asks for.
     csr: VerifiedCsr,
-    /// SVIDs and bundles that they were verified by, by fingerprint: signatures stay what they are.
-    verified: RefCell<HashSet<([u8; 32], Vec<[u8; 32]>)>>,
+    /// Of each SVID and the roots that it was verified by, the fingerprints: signatures stay what they are.
+    verified: RefCell<HashSet<Vec<[u8; 32]>>>,
     /// Authorities of which it was said that what they signed would be refused.
     refused: Vec<AuthorityId>,
 }
@@ -248,8 +248,8 @@ impl World {
 
     /// As whoever is shown it does.
     fn verify(&self, shows: &Client, bundle: &TrustBundle) {
-        let roots = bundle.roots().iter().map(Certificate::fingerprint).collect();
-        if self.verified.borrow_mut().insert((shows.svid.leaf().fingerprint(), roots)) {
+        let both = std::iter::once(shows.svid.leaf()).chain(bundle.roots()).map(Certificate::fingerprint);
+        if self.verified.borrow_mut().insert(both.collect()) {
             let (now, roots) = (self.clock.now(), bundle.to_pem());
             shows.svid.verify(bundle, now).unwrap_or_else(|error| panic!("{shows:?} at {now} by {roots}: {error}"));
         }

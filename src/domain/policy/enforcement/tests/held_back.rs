@@ -48,11 +48,16 @@ fn where_a_proxy_has_several_clusters_a_new_policy_is_in_force_only_once_each_ca
     index.split(service(), true);
     index.see_object(service(), Some(&sight("1", 1)), at(0));
     index.report(&reporter("g"), says(holding(1, &[])));
-    let said = |index: &mut EnforcementIndex, now: u64| match index.settle(at(now))[&service()].clone() {
-        Condition::NotEnforced(Shortfall::Warming) => "warming",
-        Condition::NotEnforced(Shortfall::Outdated { .. }) => "outdated",
-        Condition::Enforced { .. } => "enforced",
-        other => panic!("{other}"),
+    let said = |index: &mut EnforcementIndex, now: u64| {
+        let said = index.settle(at(now))[&service()].clone();
+        if matches!(said, Condition::NotEnforced(Shortfall::Warming)) {
+            return "warming";
+        }
+        if matches!(said, Condition::NotEnforced(Shortfall::Outdated { .. })) {
+            return "outdated";
+        }
+        assert!(matches!(said, Condition::Enforced { .. }), "{said}");
+        "enforced"
     };
     assert_eq!(said(&mut index, 5), "outdated");
     index.report(&reporter("g"), says(holding(1, &[("one", 1)])));

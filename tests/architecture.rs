@@ -30,7 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain::authority", &["domain::clock", "domain::identity", "domain::random", "domain::x509"]),
     ("domain::bundle", &["domain::clock", "domain::identity", "domain::jwt", "domain::object_version", "domain::x509"]),
     ("domain::upstream", &["domain::clock", "domain::identity", "domain::x509"]),
-    ("domain::policy", &["domain::identity"]),
+    ("domain::policy", &["domain::clock", "domain::identity"]),
     ("domain::issuance", &["domain::attestation", "domain::clock", "domain::identity", "domain::leadership"]),
     ("service", &["domain"]),
     ("proto", &[]),

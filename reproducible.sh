@@ -7,11 +7,16 @@ set -eu
 : "${CARGO:=cargo}" "${CARGO_HOME:=$HOME/.cargo}"
 here=$(pwd -P)
 # A registry's folder has its name once something is in it.
-"$CARGO" fetch --locked --target "$(rustc --print host-tuple)"
+host=$(rustc --print host-tuple)
+"$CARGO" fetch --locked --target "$host"
 mapped="--remap-path-prefix=$here=/countersign"
 add() { mapped=$(printf '%s\037%s' "$mapped" "--remap-path-prefix=$1=$2"); }
 for registry in "$CARGO_HOME"/registry/src/*; do add "$registry" /crates; done
-if [ -n "${CARGO_TARGET_DIR:-}" ]; then add "$CARGO_TARGET_DIR" /countersign/target; fi
+case "${CARGO_TARGET_DIR:-}" in
+'') ;;
+/*) add "$CARGO_TARGET_DIR" /countersign/target ;;
+*) add "$here/$CARGO_TARGET_DIR" /countersign/target ;;
+esac
 # Flags between which stands a byte that no path has.
 export CARGO_ENCODED_RUSTFLAGS="$mapped"
 exec "$CARGO" "$@"

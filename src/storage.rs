@@ -53,7 +53,8 @@ pub struct NamedBundleFiles;
 
 impl BundleFiles for NamedBundleFiles {
     fn read(&self, path: &std::path::Path) -> std::io::Result<Vec<u8>> {
-        read_file(path)
+        let content = files::read_bounded(path)?.ok_or(rustix::io::Errno::NOENT)?;
+        Ok(content.0.to_vec())
     }
 }
 

@@ -131,6 +131,9 @@ CASES = [
     # one that is gone; another one was away for a moment
     Case("CountersignAgentMissing", ISTIOD, {f'up{{job="{AGENTS}",pod="a"}}': "1x10 0x60", f'up{{job="{AGENTS}",pod="b"}}': "1x10 0x3 1x60"},
          quiet="19m", fires="25m", labels={"job": AGENTS, **POD}),
+    # a pod that never was ready, and was replaced, beside one that is gone
+    Case("CountersignAgentMissing", ISTIOD, {f'up{{job="{AGENTS}",pod="a"}}': "1x20 0x60", f'up{{job="{AGENTS}",pod="b"}}': "0x2 stale"},
+         quiet="19m", fires="35m", labels={"job": AGENTS, **POD}),
     # one that starts again and again
     Case("CountersignAgentMissing", ISTIOD, {f'up{{job="{AGENTS}",pod="a"}}': f"1x10{' 0x3 1' * 12}"},
          quiet="19m", fires="60m", labels={"job": AGENTS, **POD}),

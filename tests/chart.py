@@ -88,9 +88,9 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("account", "templates/deployment.yaml", 'include "countersign.serviceAccountName" .', "$name", "the replicas are ['countersign', 'ours']"),
     ("account", "templates/_helpers.tpl", '(include "countersign.serviceAccountName" .) -}}', '(include "countersign.fullname" .) -}}',
      "the replicas are ['countersign', 'ours']"),
-    ("labels", "templates/_helpers.tpl", "merge $found $made (index . 1)", "merge $found $made $chart.Values.global.commonLabels (index . 1)",
+    ("labels", "templates/_helpers.tpl", "merge $found $made (default dict (index . 1))", "merge $found $made $chart.Values.global.commonLabels (default dict (index . 1))",
      "the replicas' pods are labelled"),
-    ("labels", "templates/_helpers.tpl", "$chart.Values.global.commonLabels (dict", "(dict", "is labelled"),
+    ("labels", "templates/_helpers.tpl", "(default dict $chart.Values.global.commonLabels) (dict", "(dict", "is labelled"),
     ("rights", "templates/rbac/_binding.tpl", 'include "countersign.serviceAccountName" .chart', 'include "countersign.fullname" .chart', "is not as in"),
     # the old replicas leave before there are new ones
     ("traffic", "templates/deployment.yaml", ROLLING, "type: Recreate", "requests failed beside"),

@@ -11,7 +11,7 @@ mod report;
 mod wanted;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -82,6 +82,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 struct Known {
     plan: Option<Arc<GatewayPlan>>,
     namespaces: BTreeMap<Arc<str>, Arc<NamespacePlan>>,
+    /// Of which the ledger was told anything, with whichever roots.
+    told: BTreeSet<Arc<str>>,
     roots: Option<Arc<str>>,
     conditions: Conditions,
 }
@@ -211,10 +213,8 @@ impl PolicyObjects {
             self.ledger().forget_plan();
             return;
         }
-        let mut changes = Vec::new();
-        for name in known.namespaces.keys().filter(|name| !plan.namespaces.contains_key(*name)) {
-            changes.push((Arc::clone(name), Vec::new()));
-        }
+        let gone = known.told.iter().filter(|name| !plan.namespaces.contains_key(*name));
+        let mut changes: Vec<_> = gone.map(|name| (Arc::clone(name), Vec::new())).collect();
         for (name, namespace) in &plan.namespaces {
             if !known.namespaces.get(name).is_some_and(|before| Arc::ptr_eq(before, namespace)) {
                 let all = roots.as_ref().map(|roots| wanted(namespace, &self.trust_domain, roots)).unwrap_or_default();
@@ -233,6 +233,7 @@ impl PolicyObjects {
         ledger.planned(now);
         drop(ledger);
         known.namespaces.clone_from(&plan.namespaces);
+        known.told = plan.namespaces.keys().cloned().collect();
     }
 
     /// Whether proxies are heard to use what was written last, or to use it no more.

@@ -215,7 +215,7 @@ impl SigningState {
         let was_rotatable = objects.authority.rotation().is_some();
         let is_adopted = objects.adopt(&self.trust_domain, now)?;
         let is_allowed = objects.allow_jwt(self.settings.jwt_ttl);
-        let mut is_new_trust = objects.publish(&self.origin, &self.trust_domain, term)?;
+        let mut is_new_trust = objects.publish(&self.origin, &self.trust_domain, term, now)?;
         if let (true, Err(error)) = (is_new_trust, objects.check_room()) {
             let (Origin::PluggedIn(_) | Origin::Istiod(_), Some((_, trust))) = (&self.origin, load_trust(store)?)
             else {

@@ -148,14 +148,14 @@ def of_their_account(one: Set, items: List[dict]) -> None:
 
 def labelled_as_ours(one: Set, items: List[dict]) -> None:
     """Labels that a parent chart has for everything are on everything, but take none away by which something is found or left alone."""
-    common = one.values.get("global", {}).get("commonLabels", {})
+    common = one.values.get("global", {}).get("commonLabels") or {}
     for item in items:
         labels = item["metadata"].get("labels", {})
         if labels and labels.get("app.kubernetes.io/part-of") != common.get("app.kubernetes.io/part-of", "countersign"):
             raise Broken(f"{item['kind']} {item['metadata']['name']} is labelled {labels}")
     for deployment in of_kind(items, "Deployment"):
         labels, wanted = deployment["spec"]["template"]["metadata"]["labels"], deployment["spec"]["selector"]["matchLabels"]
-        wanted = {**wanted, "sidecar.istio.io/inject": "false", **one.values.get("podLabels", {})}
+        wanted = {**wanted, "sidecar.istio.io/inject": "false", **(one.values.get("podLabels") or {})}
         if not wanted.items() <= labels.items():
             raise Broken(f"the replicas' pods are labelled {labels}")
 
@@ -193,7 +193,7 @@ def has_the_mesh_roots(one: Set, items: List[dict]) -> None:
     """Beside the mesh, from a ConfigMap that need not be there yet, unless the values name another source; and nowhere else."""
     config = documents(of_kind(items, "ConfigMap")[0]["data"]["config.yaml"])[0]
     mesh, given = one.values.get("meshTrustDomain", "cluster.local"), one.values.get("settings", {}).get("federation", [])
-    is_beside = config["source"] != "istiod" and not config["meshCa"] and config["trustDomain"] != mesh
+    is_beside = config["source"] != "istiod" and not config["meshCa"] and config["trustDomain"] != mesh and one.values.get("federateMesh", True)
     found = config.get("federation", [])
     added = [entry for entry in found if entry not in given]
     if [entry for entry in found if entry in given] != given:

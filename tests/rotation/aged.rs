@@ -26,8 +26,8 @@ use crate::support::{
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// A step that is due is taken within 10 s, and there are two.
-const TWO_STEPS: Duration = Duration::from_secs(40);
+/// A step that is due is taken within 10 s, and there are three.
+const STEPS: Duration = Duration::from_secs(80);
 
 /// It was so long ago.
 struct Ago(Duration);
@@ -94,13 +94,13 @@ fn in_phase(shown: &[Value], phase: &str) -> Option<Value> {
 fn near_the_end_of_a_key_of_jwt_svids_the_next_one_waits_for_those_who_may_have_been_lost_and_that_is_seen() {
     let fresh = Aged::start(Duration::ZERO);
     let aged = Aged::start(28 * DAY);
-    let waits = wait_until(TWO_STEPS, "the next key, which waits", || {
+    let waits = wait_until(STEPS, "the next key, which waits", || {
         let shown = aged.shown()?;
         let prepared = in_phase(&shown, "prepared").map(|prepared| prepared.to_string()).unwrap_or_default();
         if prepared.contains("became active") { Ok(prepared) } else { Err(format!("{shown:?}")) }
     });
     println!("{waits}");
-    let page = wait_until(TWO_STEPS, "the ends of both", || match aged.metrics() {
+    let page = wait_until(STEPS, "the ends of both", || match aged.metrics() {
         page if page.contains("\"prepared_jwt_key\"") && page.contains("\"jwt_key\"") => Ok(page),
         page => Err(page),
     });
@@ -112,7 +112,7 @@ fn near_the_end_of_a_key_of_jwt_svids_the_next_one_waits_for_those_who_may_have_
 fn at_the_end_of_a_key_of_jwt_svids_the_next_one_signs_whoever_may_have_been_lost() {
     let begun = Instant::now();
     let aged = Aged::start(31 * DAY);
-    wait_until(TWO_STEPS, "another key that signs, and the ended one gone", || {
+    wait_until(STEPS, "another key that signs, and the ended one gone", || {
         let shown = aged.shown()?;
         let signs = in_phase(&shown, "active").is_some_and(|active| active["id"] != *aged.key);
         if signs && shown.iter().all(|one| one["id"] != *aged.key) { Ok(()) } else { Err(format!("{shown:?}")) }

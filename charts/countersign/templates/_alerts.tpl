@@ -77,9 +77,10 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   severity: warning
   summary: "The newest SVID is not valid yet by the clock of its host"
 {{- if .Values.metrics.agents.podMonitor.enabled }}
-# one that starts again and again is there for a moment of each time
+# one that starts again and again is there for a moment of each time; a pod that is gone for good is nobody's to miss
 - alert: CountersignAgentMissing
-  expr: {{ printf "avg_over_time(up{job=\"%s/%s-agents\"}[10m]) < 0.5" .Release.Namespace (include "countersign.fullname" .) | quote }}
+  {{- $agents := printf "up{job=\"%s/%s-agents\"}" .Release.Namespace (include "countersign.fullname" .) }}
+  expr: {{ printf "avg_over_time(%s[10m]) < 0.5 and %s" $agents $agents | quote }}
   for: 5m
   severity: warning
   summary: "An agent does not answer, or starts again and again: nobody renews what its gateway has"
@@ -165,7 +166,7 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   expr: {{ printf "time() - max by (namespace, trust_domain) (countersign_federated_bundle_fetched_timestamp_seconds{%s}) > 3 * max by (namespace, trust_domain) (countersign_federated_bundle_interval_seconds{%s})" $here $here | quote }}
   for: 5m
   severity: warning
-  summary: "The bundle of another trust domain has not been fetched three times in a row"
+  summary: "The bundle of another trust domain could not be had of its endpoint or file, three times in a row"
 - alert: CountersignFederatedBundleExpiring
   expr: {{ $federatedDue | quote }}
   for: 1h

@@ -65,6 +65,11 @@
 
 {{- define "countersign.check.settings" -}}
 {{- $of := .Values -}}
+{{- with $of.metrics.prometheusRule.lifeLeft -}}
+{{- if le .warning .critical -}}
+{{- fail "metrics.prometheusRule.lifeLeft: critical must be less than warning" -}}
+{{- end -}}
+{{- end -}}
 {{- $without := dict -}}
 {{- if eq $of.mode "istiod" -}}
 {{- range list "svidTtl" "maxSvidTtl" "dnsNames" "istiodRevisions" "adopt" "tokenIssuers" -}}

@@ -39,7 +39,7 @@ app.kubernetes.io/component: pair
 {{- $chart := index . 0 -}}
 {{- $found := include "countersign.selectorLabels" $chart | fromYaml -}}
 {{- $made := dict "helm.sh/chart" (printf "%s-%s" $chart.Chart.Name $chart.Chart.Version | replace "+" "_") "app.kubernetes.io/version" $chart.Chart.AppVersion "app.kubernetes.io/managed-by" $chart.Release.Service -}}
-{{- merge $found $made (index . 1) $chart.Values.global.commonLabels (dict "app.kubernetes.io/part-of" "countersign") | toYaml -}}
+{{- merge $found $made (default dict (index . 1)) (default dict $chart.Values.global.commonLabels) (dict "app.kubernetes.io/part-of" "countersign") | toYaml -}}
 {{- end -}}
 
 {{- define "countersign.outsideTheMesh" -}}
@@ -71,7 +71,7 @@ imagePullSecrets:
 
 {{/* "true" where the replicas sign for a trust domain of their own, so that gateways need the mesh's roots beside theirs. */}}
 {{- define "countersign.isBesideTheMesh" -}}
-{{- if not (or (eq .Values.mode "istiod") .Values.meshCa (eq (include "countersign.trustDomain" .) .Values.meshTrustDomain)) -}}true{{- end -}}
+{{- if and .Values.federateMesh (not (or (eq .Values.mode "istiod") .Values.meshCa (eq (include "countersign.trustDomain" .) .Values.meshTrustDomain))) -}}true{{- end -}}
 {{- end -}}
 
 {{/* Of the replicas, as istiod signs it. */}}

@@ -3,7 +3,7 @@
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use super::{Certificate, CertificateError};
-use crate::domain::identity::TrustDomain;
+use crate::domain::{clock::Timestamp, identity::TrustDomain};
 
 /// What a trust domain's SVIDs are verified against: at least one CA certificate, each once, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,18 @@ impl TrustBundle {
             }
         }
         self
+    }
+
+    /// Those that have not ended; `None` if all have.
+    pub fn unended(&self, now: Timestamp) -> Option<Self> {
+        let (roots, anchors): (Vec<_>, Vec<_>) = self
+            .roots
+            .iter()
+            .cloned()
+            .zip(self.anchors.iter().cloned())
+            .filter(|(root, _)| root.not_after() > now)
+            .unzip();
+        (!roots.is_empty()).then(|| Self { trust_domain: self.trust_domain.clone(), roots, anchors })
     }
 
     /// Whose roots these are.

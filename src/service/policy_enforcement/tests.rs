@@ -136,6 +136,7 @@ fn plan(gateways: &[&[&str]]) -> Option<Arc<GatewayPlan>> {
         owner: "s".into(),
         verification: Verification::Sds(SdsUrl::Unix),
         is_routed: true,
+        only_if_there: false,
     };
     let service = ServicePlan {
         service: service(),

@@ -55,6 +55,8 @@ pub struct Wanted {
     pub owner: Option<Owner>,
     /// What is in it.
     pub content: Content,
+    /// Whether it is kept if it is there, and not made if it is not.
+    pub only_if_there: bool,
 }
 
 /// A Service, in the namespace of what it owns.

@@ -96,7 +96,13 @@ fn namespace(name: &str, services: usize, verification: &Verification) -> Namesp
     let services = (0..services).map(|number| {
         let service = ObjectName::new(name, &format!("s{number}"));
         let verification = verification.clone();
-        let policy = DesiredPolicy { service: service.clone(), owner: "u".into(), verification, is_routed: true };
+        let policy = DesiredPolicy {
+            service: service.clone(),
+            owner: "u".into(),
+            verification,
+            is_routed: true,
+            only_if_there: false,
+        };
         let plan = ServicePlan {
             service: service.clone(),
             gateways: [edge()].into(),

@@ -18,17 +18,20 @@ fn in_full(desired: &DesiredObject, trust_domain: &TrustDomain, roots: &Arc<str>
     let key = |kind| ObjectKey { kind, object: object.clone() };
     match desired {
         DesiredObject::CaConfigMap { .. } => {
-            Wanted { key: key(ObjectKind::ConfigMap), owner: None, content: Content::Roots { pem: Arc::clone(roots) } }
+            let content = Content::Roots { pem: Arc::clone(roots) };
+            Wanted { key: key(ObjectKind::ConfigMap), owner: None, content, only_if_there: false }
         }
         DesiredObject::SdsSecret { service, owner, url } => Wanted {
             key: key(ObjectKind::SdsSecret),
             owner: Some(owned_by(service, owner)),
             content: Content::Sds { url: url.text(), resource: DesiredObject::sds_resource(service) },
+            only_if_there: false,
         },
         DesiredObject::BackendTlsPolicy(policy) => Wanted {
             key: key(ObjectKind::BackendTlsPolicy),
             owner: Some(owned_by(&policy.service, &policy.owner)),
             content: verification(policy, &object, trust_domain),
+            only_if_there: policy.only_if_there,
         },
     }
 }
@@ -77,6 +80,7 @@ mod tests {
                 owner: "u1".into(),
                 verification: verification.clone(),
                 is_routed: false,
+                only_if_there: false,
             };
             let plan = ServicePlan {
                 service,

@@ -146,13 +146,14 @@ impl Objects {
         origin: &Origin,
         trust_domain: &TrustDomain,
         term: Term,
+        now: Timestamp,
     ) -> Result<bool, StateError> {
         let bundle = match origin {
             Origin::PluggedIn(authority) => authority.borrow().bundle().clone(),
             Origin::Istiod(roots) => {
                 let stored = if self.trust.has_bundle() { Some(self.trust.bundle(trust_domain)?) } else { None };
                 let unknown = || StateError::Unusable("the mesh's roots are not known yet".into());
-                roots.published(term, stored).ok_or_else(unknown)?
+                roots.published(term, stored, now).ok_or_else(unknown)?
             }
             Origin::SelfSigned => {
                 TrustBundle::new(trust_domain.clone(), self.own_roots()?).map_err(|error| unusable(&error))?

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::content::StoredAuthority;
 use crate::{
-    domain::{authority::SigningAuthority, leadership::Term, x509::TrustBundle},
+    domain::{authority::SigningAuthority, clock::Timestamp, leadership::Term, x509::TrustBundle},
     service::{ports::StateError, waiting::next},
 };
 
@@ -46,13 +46,17 @@ impl MeshRoots {
         }
     }
 
-    /// What is published of them in `term`, where `stored` was before it. `None` while nothing is known.
-    pub(super) fn published(&self, term: Term, stored: Option<TrustBundle>) -> Option<TrustBundle> {
+    /// What is published of them in `term`, where `stored` was before it. `None` while nothing is known. What has ended does not pile up
+    /// where they can't be read for long.
+    pub(super) fn published(&self, term: Term, stored: Option<TrustBundle>, now: Timestamp) -> Option<TrustBundle> {
         // asked first: what is known by then is as new as that
         let is_read = *self.read_in.borrow() == Some(term);
         let known = self.known.borrow().clone();
         match (known, stored) {
-            (Some(known), Some(stored)) if !is_read => Some(stored.and(&known)),
+            (Some(known), Some(stored)) if !is_read => {
+                let all = stored.unended(now).map(|stored| stored.and(&known));
+                Some(all.unwrap_or_else(|| known.as_ref().clone()))
+            }
             (Some(known), _) => Some(known.as_ref().clone()),
             (None, stored) => stored,
         }

@@ -169,7 +169,7 @@ impl TermState {
     pub fn kind_state(&self, kind: AuthorityKind) -> Result<KindState, StateError> {
         self.check_is_here(kind)?;
         let mut objects = Objects::load(self.parts.store.as_ref())?;
-        objects.publish(&self.parts.origin, &self.parts.trust_domain, self.parts.term)?;
+        objects.publish(&self.parts.origin, &self.parts.trust_domain, self.parts.term, self.parts.clock.now())?;
         objects.kind_state(kind)
     }
 
@@ -276,7 +276,7 @@ impl TermState {
         let Parts { store, term, origin, trust_domain, settings, changing, clock, .. } = &self.parts;
         let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut objects = Objects::load(store.as_ref())?;
-        let mut was_behind = objects.publish(origin, trust_domain, *term)?;
+        let mut was_behind = objects.publish(origin, trust_domain, *term, clock.now())?;
         let lacks_room = was_behind && objects.check_room().is_err();
         if lacks_room {
             // what others are told of the own authorities stays as it was until there is room, which a change may make
@@ -291,7 +291,7 @@ impl TermState {
                 "an authority is not published yet for which there is no room".into(),
             )));
         }
-        let is_published_anew = !is_beside && objects.publish(origin, trust_domain, *term)? || was_behind;
+        let is_published_anew = !is_beside && objects.publish(origin, trust_domain, *term, clock.now())? || was_behind;
         if touched == Touched::Federated && !is_published_anew {
             objects.trust.raise_sequence();
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
+    sync::OnceLock,
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -48,6 +49,8 @@ struct Many {
     paths: Vec<String>,
     load: Load,
     watch: Process,
+    /// When the Service beside the others was called in force while these were labelled.
+    beside: OnceLock<Instant>,
 }
 
 /// What was seen of a Service, in seconds from its label.
@@ -107,7 +110,7 @@ impl Many {
         wait_until(CHANGE, "the first word of the watch", || watch.output().lines().next().map(drop).ok_or("none"));
         let load = Load::start_with(place.pod.at(HTTP_PORT), HOST, paths.clone(), pause);
         load.next(paths.len());
-        Self { place, backends, rules, paths, load, watch }
+        Self { place, backends, rules, paths, load, watch, beside: OnceLock::new() }
     }
 
     /// Labels the namespace, and waits until all of its Services are `Enforced` and asked by mutual TLS alone.
@@ -121,6 +124,7 @@ impl Many {
             let lacking = count - said.enforced.len();
             if lacking == 0 { Ok(()) } else { Err(format!("{lacking} of {count} not in force")) }
         });
+        said.beside.into_iter().for_each(|at| self.beside.set(at).unwrap());
         let asked: usize = self.load.next(self.paths.len() * 4).into_values().sum();
         println!("{asked} more requests; everything in force after {:?}", started.elapsed());
         self.courses(begin, &said.first)
@@ -204,7 +208,7 @@ impl Many {
 
     fn wait_until_in_force_beside(&self, toggled: Instant) {
         wait_until(CHANGE, "in force beside again", || self.beside("\"Enforced\""));
-        let after = toggled.elapsed();
+        let after = self.beside.get().copied().unwrap_or_else(Instant::now) - toggled;
         println!("made anew, a policy is in force again {after:?} after its label was back");
         assert!(after >= MINUTE, "{after:?}");
     }
@@ -246,6 +250,8 @@ struct Said {
     first: BTreeMap<String, f64>,
     /// Of which it was said that they are not.
     let_go: BTreeSet<String>,
+    /// When the one beside them was called in force.
+    beside: Option<Instant>,
 }
 
 impl Said {
@@ -265,11 +271,17 @@ impl Said {
     /// Takes up what a line says of Services.
     fn note(&mut self, line: &str, at: f64) {
         let update: Value = serde_json::from_str(line).unwrap();
-        let services = update["services"].as_array().into_iter().flatten();
-        for service in services.filter(|service| service["namespace"] == TEAM) {
+        for service in update["services"].as_array().into_iter().flatten() {
             let name = service["name"].as_str().unwrap().to_owned();
-            let conditions = service["conditions"].as_array().into_iter().flatten();
-            if conditions.into_iter().any(|condition| condition["reason"] == "Enforced") {
+            let mut conditions = service["conditions"].as_array().into_iter().flatten();
+            let is_in_force = conditions.any(|condition| condition["reason"] == "Enforced");
+            if service["namespace"] == BESIDE && is_in_force {
+                self.beside.get_or_insert_with(Instant::now);
+            }
+            if service["namespace"] != TEAM {
+                continue;
+            }
+            if is_in_force {
                 self.first.entry(name.clone()).or_insert(at);
                 self.enforced.entry(name).or_insert(at);
             } else {
@@ -326,7 +338,7 @@ fn services_of_two_rules_are_in_force_only_after_their_last_request_in_plaintext
         |network| {
             let many = Many::start_with(Place::with_objects(network), (1, 2), 2, Duration::from_millis(2));
             let begin = Instant::now();
-            let courses = many.label(CHANGE);
+            let courses = many.label(CHANGE * 2);
             check("two Services of three rules", &courses);
             many.load.check_since(begin, "until all had mutual TLS");
             // whether a proxy waits for endpoints now is chance, that it may is not

@@ -83,6 +83,8 @@ pub struct DesiredPolicy {
     pub verification: Verification,
     /// Whether a Route leads to the Service, so that a gateway has something to change when this does.
     pub is_routed: bool,
+    /// Whether it is wanted for no other reason than that it is there: it is kept, and not made again.
+    pub only_if_there: bool,
 }
 
 /// How far Gateways are with a policy that says itself whom to accept.
@@ -350,6 +352,7 @@ mod tests {
                 owner: "u".into(),
                 verification: Verification::Sds(SdsUrl::Unix),
                 is_routed: false,
+                only_if_there: false,
             };
             assert_eq!(policy.sds_secret().map(|secret| secret.object()), Some(secret.object()));
             let named = DesiredObject::BackendTlsPolicy(policy).object();

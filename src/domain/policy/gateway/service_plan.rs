@@ -61,11 +61,13 @@ impl<'a> Outlook<'a> {
         if verification.is_some() {
             conditions.extend(traffic.without_istio_alpn(policy, &concerned));
         }
+        let may_be_made = self.istio.may_write() && concerned.iter().any(|(_, standing)| standing.is_ready);
         let verification = verification.map(|verification| DesiredPolicy {
             service: policy.service.clone(),
             owner: policy.uid.clone(),
             verification,
             is_routed: !traffic.gateways.is_empty(),
+            only_if_there: !may_be_made,
         });
         let uptake = match &verification {
             Some(DesiredPolicy { verification: Verification::Portable(_), .. }) => Some(self.uptake(policy, &traffic)),

@@ -12,12 +12,17 @@ fn owner() -> Owner {
 
 fn roots() -> Wanted {
     let content = Content::Roots { pem: "PEM\n".into() };
-    Wanted { key: key(ObjectKind::ConfigMap, "countersign-mesh-ca"), owner: None, content }
+    Wanted { key: key(ObjectKind::ConfigMap, "countersign-mesh-ca"), owner: None, content, only_if_there: false }
 }
 
 fn sds() -> Wanted {
     let content = Content::Sds { url: "unix:///s".into(), resource: "validation/app/backend".into() };
-    Wanted { key: key(ObjectKind::SdsSecret, "countersign-backend"), owner: Some(owner()), content }
+    Wanted {
+        key: key(ObjectKind::SdsSecret, "countersign-backend"),
+        owner: Some(owner()),
+        content,
+        only_if_there: false,
+    }
 }
 
 fn policy(ids: &[&str], ca: ObjectKey) -> Wanted {
@@ -28,7 +33,12 @@ fn policy(ids: &[&str], ca: ObjectKey) -> Wanted {
         ca,
         is_routed: false,
     };
-    Wanted { key: key(ObjectKind::BackendTlsPolicy, "countersign-backend"), owner: Some(owner()), content }
+    Wanted {
+        key: key(ObjectKind::BackendTlsPolicy, "countersign-backend"),
+        owner: Some(owner()),
+        content,
+        only_if_there: false,
+    }
 }
 
 /// As the API server would give it back.

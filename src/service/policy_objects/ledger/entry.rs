@@ -119,6 +119,12 @@ impl Entry {
             (Some((_, old)), Some((_, new))) => old == new,
             _ => false,
         };
+        if let (true, Some((before, _)), Some((now, _))) = (is_as_before, &mut self.wanted, &wanted)
+            && before.only_if_there != now.only_if_there
+        {
+            before.only_if_there = now.only_if_there;
+            return true;
+        }
         if !is_as_before {
             // what went wrong, or was fought over, was another content
             (self.attempts, self.reversals, self.failure, self.failed) = Default::default();
@@ -264,7 +270,9 @@ impl Entry {
     pub(super) fn is_pending(&self, kind: ObjectKind) -> bool {
         match (&self.wanted, &self.state) {
             (Some(_), State::Unknown | State::Presumed(_)) => kind == ObjectKind::SdsSecret,
-            (Some(_), State::Absent) | (None, State::Presumed(_)) => true,
+            // what is seen to go ends the wish for it: to make it again would begin that anew, and so on
+            (Some((wanted, _)), State::Absent) => !wanted.only_if_there,
+            (None, State::Presumed(_)) => true,
             (Some((_, print)), State::Present(seen)) => seen.ours && seen.going.is_none() && seen.print != *print,
             (None, State::Present(seen)) => seen.ours && seen.going.is_none(),
             (None, State::Unknown | State::Absent) => false,

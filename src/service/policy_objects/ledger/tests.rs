@@ -1,6 +1,7 @@
 mod ahead;
 mod any_order;
 mod failures;
+mod kept;
 mod sights;
 mod turns;
 
@@ -52,7 +53,7 @@ fn wanted(key: ObjectKey, needs: Option<ObjectKey>, content: u8) -> (Wanted, Pri
         },
         None => Content::Roots { pem: text.into() },
     };
-    (Wanted { key, owner: None, content: content_of }, print(content))
+    (Wanted { key, owner: None, content: content_of, only_if_there: false }, print(content))
 }
 
 /// What its print is made of.

@@ -1,0 +1,69 @@
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    domain::{authority::testing::NOW, leadership::Term},
+    service::signing_state::{
+        Origin,
+        testing::{HandClock, Memory, claim, state},
+    },
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A backup of a state that was changed by `edit`.
+fn backup(edit: impl Fn(&mut Value)) -> Backup {
+    let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+    claim(&state(&store, Origin::SelfSigned, &clock), 1);
+    for object in [StateObject::Authority, StateObject::Trust] {
+        let mut json = store.json(object);
+        edit(&mut json);
+        store.set_text(object, &json.to_string());
+    }
+    Backup::of(store.as_ref(), Term::new(1)).unwrap()
+}
+
+/// The authority object after the first claim of what was imported.
+fn claimed(imported: &ImportedState) -> Value {
+    let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+    claim(&state(&store, Origin::SelfSigned, &clock), 1);
+    store.set_text(StateObject::Authority, std::str::from_utf8(imported.authority()).unwrap());
+    store.set_text(StateObject::Trust, std::str::from_utf8(&imported.trust().unwrap().unwrap()).unwrap());
+    claim(&state(&store, Origin::SelfSigned, &clock), 2);
+    store.json(StateObject::Authority)
+}
+
+#[test]
+fn all_of_a_backup_is_published_anew_above_what_was_told_since() {
+    let old = backup(|json| {
+        if json.get("sequence").is_some() {
+            json["sequence"] = 3.into();
+        }
+    });
+    let mut imported = ImportedState::from_backup(&old, NOW).unwrap();
+    let first = first_sequence(NOW);
+    let published = |imported: &ImportedState| {
+        let json: Value = serde_json::from_slice(imported.authority()).unwrap();
+        let rotation = json["rotation"].clone();
+        [rotation["active"]["published_in"].as_u64(), rotation["jwt"][0]["published_in"].as_u64()]
+    };
+    assert_eq!(published(&imported), [Some(first); 2]);
+    let above = format!(r#"{{"format":1,"sequence":{},"bundle":"PEM"}}"#, first + 7);
+    imported.supersede(above.as_bytes()).unwrap();
+    assert_eq!(published(&imported), [Some(first + 8); 2]);
+}
+
+/// Else `revoke` would not wait for what was signed before, as istiod's certificates of 90 days.
+#[test]
+fn where_nothing_is_on_record_the_longest_life_counts() {
+    let old =
+        backup(|json| json.as_object_mut().unwrap().retain(|name, _| !["rotation", "jwt"].contains(&name.as_str())));
+    let mut imported = ImportedState::from_backup(&old, NOW).unwrap();
+    imported.supersede(br#"{"format":1,"sequence":9,"bundle":"PEM"}"#).unwrap();
+    let json = claimed(&imported);
+    let marks = json["rotation"]["handed_out"]["by_authority"].as_object().unwrap();
+    let ends: Vec<_> = marks.values().filter_map(Value::as_i64).collect();
+    assert!(!ends.is_empty() && ends.iter().all(|end| *end >= NOW.plus(90 * DAY).seconds()), "{marks:?}");
+}

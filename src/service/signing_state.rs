@@ -6,6 +6,7 @@ mod content;
 mod federation;
 mod imported;
 mod json;
+mod marks;
 mod objects;
 mod origin;
 mod pair;
@@ -227,6 +228,7 @@ impl SigningState {
         }
         let is_replaced = objects.replace_ended(now)?;
         let authority = objects.signing_authority(&self.origin, &self.trust_domain, now)?;
+        let is_restored = objects.mark_restored(now.plus(self.settings.max_ttl), now)?;
         let is_marked = match (&self.origin, &authority) {
             // who made this state, or another version meanwhile, put nothing on record
             (Origin::SelfSigned, Some(authority)) => {
@@ -236,7 +238,7 @@ impl SigningState {
             }
             _ => false,
         };
-        if is_new || !has_pair || is_adopted || is_allowed || is_replaced || is_marked {
+        if is_new || !has_pair || is_adopted || is_allowed || is_replaced || is_restored || is_marked {
             objects.write_authority(store, term)?;
         }
         if is_new_trust {

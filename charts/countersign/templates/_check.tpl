@@ -65,7 +65,7 @@
 
 {{- define "countersign.check.settings" -}}
 {{- $of := .Values -}}
-{{- with $of.metrics.prometheusRule.lifeLeft -}}
+{{- with include "countersign.alerts.lifeLeft" . | fromYaml -}}
 {{- if le .warning .critical -}}
 {{- fail "metrics.prometheusRule.lifeLeft: critical must be less than warning" -}}
 {{- end -}}

@@ -194,6 +194,10 @@ impl Authorities {
                 let believers = handed_out.last_end_before_sequence(*published_in);
                 evidence.behind(*published_in).chain(still_held(believers, now)).collect()
             }
+            // it signs nothing, but did before it was put back from a backup, or may have
+            (Step::Revoke(id), Some(Slot { phase: Phase::Prepared, .. })) => {
+                still_held(handed_out.last_end_of(id), now).into_iter().collect()
+            }
             // whoever has an older bundle than that of the one that signs is left with nothing to believe
             (Step::Revoke(id), Some(Slot { phase: Phase::Old, .. })) => {
                 let active = self.slots.iter().find(|slot| slot.phase == Phase::Active);

@@ -329,7 +329,7 @@ impl Held<'_> {
             return Condition::NotEnforced(Shortfall::Remade);
         }
         let may_warm = heard_since.is_some_and(|since| now.saturating_sub(since) < CLUSTERS_FOLLOW_WITHIN);
-        if is_enforced && may_warm && self.object.is_some_and(|object| object.is_young(now)) {
+        if is_enforced && may_warm && self.object.is_some_and(PolicyObject::is_there) {
             return Condition::NotEnforced(Shortfall::Warming);
         }
         let Some(portable) = self.portable else { return by_agents };

@@ -156,7 +156,7 @@ impl ImportedState {
         let mut authority = StoredAuthority::decode(&self.authority)?;
         // where nothing is on record, that says so: what was signed may live as long as anything
         if authority.rotation().is_some() {
-            authority.rotation_mut().publish_in(trust.sequence());
+            authority.rotation_mut().restore(trust.sequence());
             self.authority = authority.encoded()?;
         }
         Ok(())

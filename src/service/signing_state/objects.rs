@@ -281,23 +281,6 @@ impl Objects {
         self.authority.rotation_mut().allow_jwt(life)
     }
 
-    /// Marks that of X.509-SVIDs, everything up to `end` may have been handed out by the authority that signs.
-    pub(super) fn hand_out(&mut self, authority: &str, sequence: u64, end: Timestamp, now: Timestamp) {
-        let rotation = self.authority.rotation_mut();
-        let active = rotation.active.as_ref().map(|active| active.published_in);
-        let others = rotation.others.iter().map(|slot| slot.standing.published_in);
-        let published = others.chain(active).collect();
-        let mut marks = rotation.handed_out();
-        marks.forget_before(now);
-        marks.record(authority, sequence, end);
-        marks.merge_between(&published);
-        rotation.set_handed_out(&marks);
-    }
-
-    pub(super) fn handed_out(&self) -> HandedOut {
-        self.authority.rotation().map(RotationContent::handed_out).unwrap_or_default()
-    }
-
     fn rotation(&self) -> Result<&RotationContent, StateError> {
         self.authority.rotation().ok_or_else(|| unusable(&"its standing is missing: restart the replica"))
     }
@@ -347,7 +330,7 @@ impl Objects {
         Ok(ends)
     }
 
-    fn x509_slots(&self) -> Result<Vec<Slot>, StateError> {
+    pub(super) fn x509_slots(&self) -> Result<Vec<Slot>, StateError> {
         let StoredAuthority::Own(own) = &self.authority else { return Err(plugged_in()) };
         let rotation = self.rotation()?;
         let active = rotation.active.as_ref().ok_or_else(|| unusable(&"its standing is missing"))?;

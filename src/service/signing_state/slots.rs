@@ -30,6 +30,9 @@ pub(super) struct RotationContent {
     pub(super) jwt: Vec<JwtKeyContent>,
     #[serde(default)]
     handed_out: MarksContent,
+    /// Put back from a backup, and not claimed since: what was handed out after it was saved is not on record.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) restored: bool,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -125,8 +128,9 @@ impl RotationContent {
         Ok(HandedOut::restored(ends?, []))
     }
 
-    /// All that there are were published in the bundle of this sequence first.
-    pub(super) fn publish_in(&mut self, sequence: u64) {
+    /// It is put back: all that there are were published in the bundle of this sequence first.
+    pub(super) fn restore(&mut self, sequence: u64) {
+        self.restored = true;
         let x509 = self.others.iter_mut().map(|slot| &mut slot.standing).chain(&mut self.active);
         let x509 = x509.map(|standing| &mut standing.published_in);
         x509.chain(self.jwt.iter_mut().map(|key| &mut key.published_in)).for_each(|published| *published = sequence);

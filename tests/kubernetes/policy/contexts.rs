@@ -304,7 +304,11 @@ impl Stage {
         soon("an answer by who was behind the Service before", gateway, answers);
         self.restart();
         self.until_refused("a refusal of who is not behind the one of now once a replica is back", gateway);
-        enforced_soon("in force for the one of now", &self.replica, ENFORCED);
+        // the agent's reports have to find the replica first, for which they take up to 2 s
+        wait_until(START, "in force for the one of now", || match enforcement(&self.replica) {
+            said if said.starts_with(ENFORCED) => Ok(()),
+            said => Err(said),
+        });
     }
 
     fn restart(&mut self) {

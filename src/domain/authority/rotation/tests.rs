@@ -80,6 +80,18 @@ fn a_rotation_goes_from_prepare_to_revoke_and_each_step_waits_for_its_own() {
     assert_eq!(done.sequence(), 9);
 }
 
+/// As after a backup was put back from before it signed.
+#[test]
+fn one_that_is_prepared_and_has_signed_all_the_same_is_not_taken_out_from_above_that() {
+    let one = Authorities::new("a".into(), START.plus(LIFE), 7);
+    let (mut handed_out, none) = (HandedOut::default(), Evidence::default());
+    let prepared = one.after(&prepare("b"), &handed_out, &none, at(0)).unwrap();
+    let revoke = Step::Revoke("b".into());
+    assert_eq!(prepared.obstacles(&revoke, &handed_out, &none, at(1)), []);
+    handed_out.record("b", 6, at(3600));
+    assert_eq!(prepared.obstacles(&revoke, &handed_out, &none, at(1)), [Obstacle::StillHeld { until: at(3600) }]);
+}
+
 #[test]
 fn there_is_a_way_back_until_revoke() {
     let (handed_out, evidence) = (HandedOut::default(), Evidence::default());

@@ -114,20 +114,13 @@ impl Entry {
 
     /// Whether that is another wish than before.
     pub(super) fn want(&mut self, wanted: Option<(Wanted, Print)>) -> bool {
-        let is_as_before = match (&self.wanted, &wanted) {
-            (None, None) => true,
-            (Some((_, old)), Some((_, new))) => old == new,
-            _ => false,
-        };
-        if let (true, Some((before, _)), Some((now, _))) = (is_as_before, &mut self.wanted, &wanted)
-            && before.only_if_there != now.only_if_there
-        {
-            before.only_if_there = now.only_if_there;
-            return true;
-        }
-        if !is_as_before {
+        let is_as_before = self.wanted == wanted;
+        let print_of = |of: &Option<(Wanted, Print)>| of.as_ref().map(|(_, print)| *print);
+        if print_of(&self.wanted) != print_of(&wanted) {
             // what went wrong, or was fought over, was another content
             (self.attempts, self.reversals, self.failure, self.failed) = Default::default();
+        }
+        if !is_as_before {
             if let Some((Wanted { content: Content::Verification { service, is_routed, .. }, .. }, _)) = &wanted {
                 self.routed = is_routed.then(|| Arc::clone(service));
             }

@@ -55,6 +55,21 @@ fn all_of_a_backup_is_published_anew_above_what_was_told_since() {
     assert_eq!(published(&imported), [Some(first + 8); 2]);
 }
 
+/// What was signed since the backup was saved is on nobody's record.
+#[test]
+fn whatever_was_signed_since_a_backup_was_saved_is_waited_for_once() {
+    let imported = ImportedState::from_backup(&backup(|_| {}), NOW).unwrap();
+    let rotation = claimed(&imported)["rotation"].clone();
+    let marks = rotation["handed_out"].clone();
+    let longest = NOW.plus(90 * DAY).seconds();
+    let by_authority: Vec<_> = marks["by_authority"].as_object().unwrap().values().filter_map(Value::as_i64).collect();
+    assert!(!by_authority.is_empty() && by_authority.iter().all(|end| *end >= longest), "{marks}");
+    let first = first_sequence(NOW);
+    let by_sequence = marks["by_sequence"].as_array().unwrap();
+    assert!(by_sequence.iter().any(|mark| mark[0].as_u64() < Some(first) && mark[1].as_i64() >= Some(longest)), "{marks}");
+    assert!(rotation.get("restored").is_none(), "only the first claim marks that");
+}
+
 /// Else `revoke` would not wait for what was signed before, as istiod's certificates of 90 days.
 #[test]
 fn where_nothing_is_on_record_the_longest_life_counts() {

@@ -75,6 +75,18 @@ fn where_a_proxy_has_several_clusters_a_new_policy_is_in_force_only_once_each_ca
     assert_eq!(said(&mut index, 32), "enforced");
     index.split(service(), true);
     assert_eq!(said(&mut index, 33), "enforced");
+    // also where the first word comes late
+    for heard in [55, 120] {
+        let mut index = EnforcementIndex::default();
+        index.require(service(), Some(set("one")));
+        index.split(service(), true);
+        index.see_object(service(), Some(&sight("1", 1)), at(0));
+        index.settle(at(1));
+        index.report(&reporter("g"), says(holding(1, &[("one", 1)])));
+        for (after, expected) in [(0, "warming"), (16, "warming"), (17, "enforced")] {
+            assert_eq!(said(&mut index, heard + after), expected, "heard at {heard}, {after} s ago");
+        }
+    }
     // without several, the first word counts
     let mut index = EnforcementIndex::default();
     index.require(service(), Some(set("one")));

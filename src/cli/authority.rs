@@ -123,11 +123,11 @@ fn entry(report: &AuthorityReport) -> Entry {
 fn table(Shown { sequence, authorities, behind }: &Shown) -> Result<String, fmt::Error> {
     let widest = authorities.iter().map(|entry| entry.id.len()).max().unwrap_or(0).max("AUTHORITY".len());
     let mut text = String::new();
-    writeln!(text, "{:widest$}  {:13}  {:20}  {:>9}  LAST SIGNED ENDS", "AUTHORITY", "PHASE", "ENDS", "PUBLISHED")?;
+    writeln!(text, "{:widest$}  {:13}  {:20}  {:>10}  LAST SIGNED ENDS", "AUTHORITY", "PHASE", "ENDS", "PUBLISHED")?;
     for Entry { id, phase, tainted, not_after, published_in, last_end, .. } in authorities {
         let phase = if *tainted { format!("{phase}, tainted") } else { phase.clone() };
         let last_end = last_end.as_deref().unwrap_or("-");
-        writeln!(text, "{id:widest$}  {phase:13}  {not_after:20}  {published_in:>9}  {last_end}")?;
+        writeln!(text, "{id:widest$}  {phase:13}  {not_after:20}  {published_in:>10}  {last_end}")?;
     }
     writeln!(text, "bundle {sequence}")?;
     for one in behind {

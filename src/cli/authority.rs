@@ -173,7 +173,7 @@ mod tests {
     fn the_table_says_where_each_stands_and_what_its_next_step_waits_for() {
         let text = render(&report(false, &[]), ListForm::Table).unwrap();
         assert!(
-            text.contains("aa         old, tainted   1970-01-01T00:01:00Z          1  1970-01-01T00:00:30Z"),
+            text.contains("aa         old, tainted   1970-01-01T00:01:00Z           1  1970-01-01T00:00:30Z"),
             "{text}"
         );
         assert!(

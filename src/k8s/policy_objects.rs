@@ -132,7 +132,7 @@ impl ClusterPolicyObjects {
         // what others have done to our Secret is not seen, so its version may be another one
         let is_seen = key.kind != ObjectKind::SdsSecret;
         let preconditions = seen.map(|seen| Preconditions {
-            uid: Some(seen.uid.clone().into()),
+            uid: Some(seen.uid.to_string()),
             resource_version: is_seen.then(|| seen.version.clone().into()),
         });
         match self.delete(key, preconditions).await {

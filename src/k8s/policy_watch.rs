@@ -245,7 +245,7 @@ fn service_facts(service: &TrimmedService) -> ServiceFacts {
     };
     ServiceFacts {
         object: ObjectName::new(&metadata.namespace, &metadata.name),
-        uid: metadata.uid.clone(),
+        uid: (*metadata.uid).into(),
         created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         backing,
         ports: ports.collect(),

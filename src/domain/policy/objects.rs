@@ -44,7 +44,7 @@ pub struct ServiceFacts {
     /// Which.
     pub object: ObjectName,
     /// Of two Services of one name, one after the other, each has its own.
-    pub uid: Box<str>,
+    pub uid: Arc<str>,
     /// When it was made, in seconds since 1970.
     pub created: i64,
     /// Who stands behind it.

@@ -26,7 +26,7 @@ pub struct ServicePolicy {
     /// Which Service.
     pub service: ObjectName,
     /// Its UID.
-    pub uid: Box<str>,
+    pub uid: Arc<str>,
     /// How it is spoken to.
     pub mode: MtlsMode,
     /// Whom its pods run as, in order, each once. Empty: nobody is accepted.

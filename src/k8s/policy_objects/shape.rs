@@ -174,7 +174,7 @@ pub(super) fn render(wanted: &Wanted, version: Option<&str>) -> Value {
     let owner = wanted
         .owner
         .as_ref()
-        .map(|Owner { name, uid }| json!([{ "apiVersion": "v1", "kind": "Service", "name": &**name, "uid": uid }]));
+        .map(|Owner { name, uid }| json!([{ "apiVersion": "v1", "kind": "Service", "name": &**name, "uid": &**uid }]));
     let metadata = without_nulls(json!({
         "name": &*object.name, "namespace": &*object.namespace, "resourceVersion": version,
         "labels": { MANAGED_BY: FIELD_MANAGER },

@@ -39,7 +39,8 @@ use crate::domain::{
 /// All objects of ours.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    entries: BTreeMap<ObjectKey, Entry>,
+    /// Each in a place of its own: they are large, and the tree's nodes stand half empty.
+    entries: BTreeMap<ObjectKey, Box<Entry>>,
     /// Kinds that were listed, with the newest version that was told of each.
     listed: BTreeMap<ObjectKind, Box<str>>,
     /// Whether it is known what is wanted.
@@ -144,7 +145,7 @@ impl Ledger {
                 kept.push((place, key));
                 continue;
             }
-            match self.entries.get(&key).and_then(Entry::due) {
+            match self.entries.get(&key).and_then(|entry| entry.due()) {
                 Some(due) if due > now => drop(self.later.insert((due, key))),
                 _ => {
                     found = self.begin(&key, now);
@@ -271,7 +272,10 @@ impl Ledger {
     }
 
     fn set_wanted(&mut self, key: &ObjectKey, wanted: Option<(Wanted, Print)>, now: BootInstant) {
-        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(self.listed.contains_key(&key.kind)));
+        let entry = self
+            .entries
+            .entry(key.clone())
+            .or_insert_with(|| Box::new(Entry::new(self.listed.contains_key(&key.kind))));
         if entry.want(wanted) {
             self.attend(key, now);
             self.attend_related(key, now);
@@ -313,7 +317,7 @@ impl Ledger {
     }
 
     fn attend(&mut self, key: &ObjectKey, now: BootInstant) {
-        match self.entries.get(key).and_then(Entry::due).filter(|due| *due > now) {
+        match self.entries.get(key).and_then(|entry| entry.due()).filter(|due| *due > now) {
             Some(due) if self.entries.get(key).is_some_and(|entry| entry.is_pending(key.kind)) => {
                 self.later.insert((due, key.clone()));
             }
@@ -341,7 +345,7 @@ impl Ledger {
     }
 
     fn forget_if_empty(&mut self, key: &ObjectKey) {
-        if self.entries.get(key).is_some_and(Entry::is_empty) {
+        if self.entries.get(key).is_some_and(|entry| entry.is_empty()) {
             self.entries.remove(key);
         }
     }

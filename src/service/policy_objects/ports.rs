@@ -65,7 +65,7 @@ pub struct Owner {
     /// Its name.
     pub name: Arc<str>,
     /// Its UID.
-    pub uid: Box<str>,
+    pub uid: Arc<str>,
 }
 
 /// What is in an object.
@@ -131,7 +131,7 @@ pub struct SeenObject {
     /// What the API server names this state of it.
     pub version: Box<str>,
     /// Of two objects of one name, one after the other, each has its own.
-    pub uid: Box<str>,
+    pub uid: Arc<str>,
     /// Grows when somebody changes what it says.
     pub generation: i64,
     /// When it was made, or changed last, by the API server's clock.

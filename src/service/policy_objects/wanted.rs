@@ -36,8 +36,8 @@ fn in_full(desired: &DesiredObject, trust_domain: &TrustDomain, roots: &Arc<str>
     }
 }
 
-fn owned_by(service: &ObjectName, uid: &str) -> Owner {
-    Owner { name: Arc::clone(&service.name), uid: uid.into() }
+fn owned_by(service: &ObjectName, uid: &Arc<str>) -> Owner {
+    Owner { name: Arc::clone(&service.name), uid: Arc::clone(uid) }
 }
 
 fn verification(policy: &DesiredPolicy, object: &ObjectName, trust_domain: &TrustDomain) -> Content {

@@ -1,7 +1,7 @@
 //! Of a Service's BackendTLSPolicy: whether it took the place of another one, or of another content, a moment ago. A proxy that follows
 //! the end of the one before sends plaintext until it follows the new one as well, and goes on asking for identities meanwhile.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::PROXIES_FOLLOW_WITHIN;
 use crate::domain::clock::Timestamp;
@@ -10,7 +10,7 @@ use crate::domain::clock::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySight {
     /// Of two of one name, one after the other, each has its own.
-    pub uid: Box<str>,
+    pub uid: Arc<str>,
     /// Grows when somebody changes what it says.
     pub generation: i64,
     /// When it was made, or changed last, by the API server's clock.
@@ -21,7 +21,7 @@ pub struct PolicySight {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PolicyObject {
     /// With its UID, its generation. `None`: it is gone.
-    content: Option<(Box<str>, i64)>,
+    content: Option<(Arc<str>, i64)>,
     /// Until then proxies may still follow what was before.
     young_until: Duration,
     /// Whether there was another one shortly before, or it said something else.

@@ -78,7 +78,7 @@ pub struct DesiredPolicy {
     /// For which Service.
     pub service: ObjectName,
     /// UID of the Service, which owns what is written for it.
-    pub owner: Box<str>,
+    pub owner: Arc<str>,
     /// How a gateway verifies whom it reached.
     pub verification: Verification,
     /// Whether a Route leads to the Service, so that a gateway has something to change when this does.
@@ -134,7 +134,7 @@ pub enum DesiredObject {
         /// For which Service; it is in the Service's namespace.
         service: ObjectName,
         /// UID of the Service.
-        owner: Box<str>,
+        owner: Arc<str>,
         /// How `url` is written.
         url: SdsUrl,
     },

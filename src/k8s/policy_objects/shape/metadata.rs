@@ -96,7 +96,7 @@ impl Metadata {
     pub(super) fn seen(&self, print: Print) -> SeenObject {
         SeenObject {
             version: self.resource_version.clone(),
-            uid: self.uid.clone(),
+            uid: (*self.uid).into(),
             generation: self.generation,
             changed_at: self.changed_at(),
             print,

@@ -47,7 +47,7 @@ struct UnderWay {
 #[derive(Debug)]
 enum Kind {
     Applying { needs: Option<ObjectKey>, print: Print },
-    Removing { uid: Option<Box<str>> },
+    Removing { uid: Option<Arc<str>> },
 }
 
 /// What is known of an object.
@@ -71,7 +71,7 @@ pub(in crate::service::policy_objects) enum Todo {
 /// An object as it was when it was removed.
 #[derive(Debug)]
 struct Removed {
-    uid: Box<str>,
+    uid: Arc<str>,
     version: Box<str>,
 }
 

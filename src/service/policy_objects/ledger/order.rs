@@ -56,7 +56,7 @@ impl Ledger {
         let Some(entry) = self.entries.get(key) else { return true };
         match &entry.wanted {
             Some((wanted, _)) => {
-                wanted.needs().is_some_and(|needs| !self.entries.get(needs).is_some_and(Entry::is_usable))
+                wanted.needs().is_some_and(|needs| !self.entries.get(needs).is_some_and(|entry| entry.is_usable()))
             }
             None => self.is_named(key),
         }

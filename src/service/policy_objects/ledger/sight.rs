@@ -79,7 +79,10 @@ impl Ledger {
 
     /// An object was seen in another state than before.
     fn replace(&mut self, key: &ObjectKey, state: State, now: BootInstant) {
-        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(self.listed.contains_key(&key.kind)));
+        let entry = self
+            .entries
+            .entry(key.clone())
+            .or_insert_with(|| Box::new(Entry::new(self.listed.contains_key(&key.kind))));
         if entry.is_outlived_by(&state) {
             return;
         }
@@ -114,7 +117,7 @@ impl Ledger {
         entry.state = state;
         let needs = entry.needs().cloned();
         if let Some(secret) = needs.as_ref().filter(|needs| needs.kind == ObjectKind::SdsSecret) {
-            self.entries.entry(secret.clone()).or_insert_with(|| Entry::new(false)).presume();
+            self.entries.entry(secret.clone()).or_insert_with(|| Box::new(Entry::new(false))).presume();
         }
         if let Some(left) = before.filter(|before| Some(before) != needs.as_ref())
             && let Some(left) = self.entries.get_mut(&left)

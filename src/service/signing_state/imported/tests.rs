@@ -66,7 +66,10 @@ fn whatever_was_signed_since_a_backup_was_saved_is_waited_for_once() {
     assert!(!by_authority.is_empty() && by_authority.iter().all(|end| *end >= longest), "{marks}");
     let first = first_sequence(NOW);
     let by_sequence = marks["by_sequence"].as_array().unwrap();
-    assert!(by_sequence.iter().any(|mark| mark[0].as_u64() < Some(first) && mark[1].as_i64() >= Some(longest)), "{marks}");
+    assert!(
+        by_sequence.iter().any(|mark| mark[0].as_u64() < Some(first) && mark[1].as_i64() >= Some(longest)),
+        "{marks}"
+    );
     assert!(rotation.get("restored").is_none(), "only the first claim marks that");
 }
 

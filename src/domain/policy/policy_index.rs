@@ -241,7 +241,7 @@ impl PolicyIndex {
 
     fn put_service(&mut self, mut facts: ServiceFacts) {
         let (new, contents) = (facts.tag.clone(), contents_of(&mut self.namespaces, &mut facts.object));
-        if contents.services.get(&facts.object.name) == Some(&facts) {
+        if contents.services.get(&facts.object.name).is_some_and(|known| **known == facts) {
             return;
         }
         let (object, old) = (facts.object.clone(), contents.put_service(facts));

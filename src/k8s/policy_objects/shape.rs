@@ -203,7 +203,7 @@ fn content(content: &Content) -> Value {
         Content::Sds { url, resource } => {
             let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
             // so nobody can change it unseen
-            json!({ "type": SDS_TYPE, "immutable": true, "data": { "url": bytes(url), "secretName": bytes(resource) } })
+            json!({ "type": SDS_TYPE, "immutable": true, "data": { "url": bytes(&url.text()), "secretName": bytes(resource) } })
         }
         Content::Verification { service, hostname, ids, ca, .. } => {
             let ids = ids.iter().map(|id| json!({ "type": "URI", "uri": id })).collect::<Vec<_>>();

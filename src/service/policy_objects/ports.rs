@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     domain::{
         clock::Timestamp,
-        policy::{ObjectKind, ObjectName, PolicySight},
+        policy::{ObjectKind, ObjectName, PolicySight, SdsUrl},
     },
     service::ports::BoxFuture,
 };
@@ -79,7 +79,7 @@ pub enum Content {
     /// Whom to ask over SDS, and for what.
     Sds {
         /// The socket.
-        url: String,
+        url: SdsUrl,
         /// The name of the validation context.
         resource: String,
     },

@@ -24,7 +24,7 @@ fn in_full(desired: &DesiredObject, trust_domain: &TrustDomain, roots: &Arc<str>
         DesiredObject::SdsSecret { service, owner, url } => Wanted {
             key: key(ObjectKind::SdsSecret),
             owner: Some(owned_by(service, owner)),
-            content: Content::Sds { url: url.text(), resource: DesiredObject::sds_resource(service) },
+            content: Content::Sds { url: *url, resource: DesiredObject::sds_resource(service) },
             only_if_there: false,
         },
         DesiredObject::BackendTlsPolicy(policy) => Wanted {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(named, ["Secret app/countersign-a", "ConfigMap app/countersign-mesh-ca"]);
         let Content::Sds { url, resource } = &objects[1].content else { panic!("{objects:?}") };
         assert_eq!(
-            (url.as_str(), resource.as_str()),
+            (url.text().as_str(), resource.as_str()),
             ("unix:///var/run/countersign/workload.sock", "validation/app/a")
         );
         let Content::Verification { ids, hostname, .. } = &objects[3].content else { panic!("{objects:?}") };

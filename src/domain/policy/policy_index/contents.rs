@@ -18,7 +18,7 @@ use crate::domain::policy::{
 pub(super) struct Contents {
     /// `None` as long as there is no such namespace.
     pub(super) labels: Option<MeshLabels>,
-    pub(super) services: BTreeMap<Arc<str>, ServiceFacts>,
+    pub(super) services: BTreeMap<Arc<str>, Box<ServiceFacts>>,
     pub(super) pods: BTreeMap<Arc<str>, PodFacts>,
     pub(super) slices: BTreeMap<Arc<str>, SliceFacts>,
     pub(super) peers: BTreeMap<Arc<str>, PeerAuthenticationFacts>,
@@ -77,7 +77,7 @@ impl Contents {
         self.touch_neighbours_of(&facts);
         let name = Arc::clone(&facts.object.name);
         self.touched.services.insert(Arc::clone(&name));
-        let old = self.services.insert(name, facts);
+        let old = self.services.insert(name, Box::new(facts)).map(|old| *old);
         if let Some(old) = &old {
             self.touch_neighbours_of(old);
         }
@@ -88,7 +88,7 @@ impl Contents {
         let (name, old) = self.services.remove_entry(name)?;
         self.touched.services.insert(name);
         self.touch_neighbours_of(&old);
-        Some(old)
+        Some(*old)
     }
 
     pub(super) fn put_pod(&mut self, mut facts: PodFacts) {
@@ -227,7 +227,7 @@ impl Contents {
             let known = old.and_then(|old| old.services.get(name)).filter(|old| ***old == new);
             Some((Arc::clone(name), known.map_or_else(|| Arc::new(new), Arc::clone)))
         };
-        let services = self.services.iter().filter_map(policy).collect();
+        let services = self.services.iter().map(|(name, facts)| (name, &**facts)).filter_map(policy).collect();
         NamespacePolicy { name: Arc::clone(name), membership, services }
     }
 
@@ -268,7 +268,7 @@ impl Contents {
         let beside = Beside {
             pod: &|name| self.pods.get(name),
             pods: self.pods.values(),
-            services: self.services.values(),
+            services: self.services.values().map(|service| &**service),
             slices: self.slices.values(),
             peers,
             by_pods,

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::domain::policy::SdsUrl;
 
 fn key(kind: ObjectKind, name: &str) -> ObjectKey {
     ObjectKey { kind, object: ObjectName::new("app", name) }
@@ -16,7 +17,7 @@ fn roots() -> Wanted {
 }
 
 fn sds() -> Wanted {
-    let content = Content::Sds { url: "unix:///s".into(), resource: "validation/app/backend".into() };
+    let content = Content::Sds { url: SdsUrl::Unix, resource: "validation/app/backend".into() };
     Wanted {
         key: key(ObjectKind::SdsSecret, "countersign-backend"),
         owner: Some(owner()),

@@ -22,7 +22,7 @@ const OUTLIVES: Duration = Duration::from_secs(2);
 pub(super) struct Entry {
     pub(super) wanted: Option<(Wanted, Print)>,
     pub(super) state: State,
-    under_way: Option<UnderWay>,
+    under_way: Option<Box<UnderWay>>,
     /// The number of its failure among all of them, 0 if it has not failed: it is tried after those with lower ones. Else one that
     /// always fails would be the one that is tried whenever a single one may be.
     pub(super) failed: u64,
@@ -183,7 +183,7 @@ impl Entry {
 
     /// The one that was to be removed is gone. Returns whether another one is seen in its place already.
     pub(super) fn is_removed(&mut self) -> bool {
-        let removed = match &self.under_way {
+        let removed = match self.under_way.as_deref() {
             Some(UnderWay { kind: Kind::Removing { uid }, .. }) => uid.clone(),
             Some(UnderWay { kind: Kind::Applying { .. }, .. }) | None => None,
         };
@@ -324,7 +324,7 @@ impl Entry {
             }
         };
         self.attempts.begin(now);
-        self.under_way = Some(UnderWay { kind, has_turn, seen: None });
+        self.under_way = Some(Box::new(UnderWay { kind, has_turn, seen: None }));
         todo
     }
 
@@ -366,7 +366,7 @@ impl Entry {
     /// Whether it is there, or about to be, and names the other.
     pub(super) fn names(&self, other: &ObjectKey) -> bool {
         let will = |under_way: &UnderWay| matches!(&under_way.kind, Kind::Applying { needs, .. } if needs.as_ref() == Some(other));
-        self.needs() == Some(other) || self.under_way.as_ref().is_some_and(will)
+        self.needs() == Some(other) || self.under_way.as_deref().is_some_and(will)
     }
 
     pub(super) fn trouble(&self) -> Option<Trouble<'_>> {

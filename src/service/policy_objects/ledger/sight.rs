@@ -110,8 +110,14 @@ impl Ledger {
     }
 
     /// Of a policy that is seen it is also known which Secret there must be, and of one that has changed what it needs no more.
-    pub(super) fn put(&mut self, key: &ObjectKey, state: State, now: BootInstant) {
+    pub(super) fn put(&mut self, key: &ObjectKey, mut state: State, now: BootInstant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
+        // the same name is in memory once
+        if let (State::Present(seen), Some((wanted, _))) = (&mut state, &entry.wanted)
+            && seen.needs.as_ref() == wanted.needs()
+        {
+            seen.needs = wanted.needs().cloned();
+        }
         // of a policy that no Route leads to, no gateway makes anything
         let before = entry.needs().filter(|_| entry.routed().is_some()).cloned();
         entry.state = state;

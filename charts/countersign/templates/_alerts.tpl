@@ -79,8 +79,8 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
 {{- if .Values.metrics.agents.podMonitor.enabled }}
 # one that starts again and again is there for a moment of each time; a pod that is gone for good is nobody's to miss
 - alert: CountersignAgentMissing
-  {{- $agents := printf "up{job=\"%s/%s-agents\"}" .Release.Namespace (include "countersign.fullname" .) }}
-  expr: {{ printf "avg_over_time(%s[10m]) < 0.5 and %s" $agents $agents | quote }}
+  {{- $job := printf "%s/%s-agents" .Release.Namespace (include "countersign.fullname" .) }}
+  expr: {{ printf "avg_over_time(up{job=%q}[10m]) < 0.5 and up{job=%q}" $job $job | quote }}
   for: 5m
   severity: warning
   summary: "An agent does not answer, or starts again and again: nobody renews what its gateway has"

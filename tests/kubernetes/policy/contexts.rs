@@ -305,9 +305,8 @@ impl Stage {
         self.restart();
         self.until_refused("a refusal of who is not behind the one of now once a replica is back", gateway);
         // the agent's reports have to find the replica first, for which they take up to 2 s
-        wait_until(START, "in force for the one of now", || match enforcement(&self.replica) {
-            said if said.starts_with(ENFORCED) => Ok(()),
-            said => Err(said),
+        wait_until(START, "in force for the one of now", || {
+            Some(enforcement(&self.replica)).filter(|said| said.starts_with(ENFORCED)).ok_or("it is not")
         });
     }
 

@@ -201,9 +201,15 @@ proptest! {
         }
         cluster.settle();
         let ours = cluster.distribution.roots().clone();
+        // two edits of which it hears at once, however long they lay apart, are a fight to it: left as they are, and reported
+        let fights = cluster.distribution.summary().fights;
         for place in 0..4 {
             match &cluster.objects[place] {
-                Some(object) if cluster.places[place] && object.found != cluster.foreign => {
+                Some(object)
+                    if cluster.places[place]
+                        && object.found != cluster.foreign
+                        && !fights.contains(&place.to_string()) =>
+                {
                     prop_assert_eq!(ours.verdict(&object.found), Verdict::Right, "{} {:?}", place, cluster.distribution);
                 }
                 None => prop_assert!(!cluster.places[place], "{} has none: {:?}", place, cluster.distribution),

@@ -112,7 +112,7 @@ impl ServicePolicy {
         behind.iter().for_each(|pod| *accounts.entry(&pod.account).or_default() += 1);
         Some(Self {
             service: service.object.clone(),
-            uid: service.uid.clone(),
+            uid: Arc::clone(&service.uid),
             mode,
             foremost: foremost(&accounts),
             accounts: accounts.into_keys().cloned().collect(),

@@ -101,7 +101,7 @@ pub enum Content {
 impl SeenObject {
     /// Of a policy: what tells it from another one, and from itself with another content.
     pub(super) fn sight(&self) -> PolicySight {
-        PolicySight { uid: self.uid.clone(), generation: self.generation, changed_at: self.changed_at }
+        PolicySight { uid: Arc::clone(&self.uid), generation: self.generation, changed_at: self.changed_at }
     }
 }
 

@@ -38,7 +38,7 @@ impl PolicyObject {
         is_carried: bool,
         now: Duration,
     ) -> Option<Self> {
-        let content = sight.map(|sight| (sight.uid.clone(), sight.generation));
+        let content = sight.map(|sight| (Arc::clone(&sight.uid), sight.generation));
         let young_until = now.saturating_add(PROXIES_FOLLOW_WITHIN);
         let Some(known) = known else {
             return content.map(|content| Self { content: Some(content), young_until, is_another: false, is_carried });
@@ -55,7 +55,7 @@ impl PolicyObject {
     /// been another one.
     pub(super) fn found(sight: &PolicySight, age: Duration, is_carried: bool, now: Duration) -> Self {
         let young_until = now.saturating_add(PROXIES_FOLLOW_WITHIN.saturating_sub(age));
-        Self { content: Some((sight.uid.clone(), sight.generation)), young_until, is_another: true, is_carried }
+        Self { content: Some((Arc::clone(&sight.uid), sight.generation)), young_until, is_another: true, is_carried }
     }
 
     /// Requests come by way of pods that go by it.

@@ -264,7 +264,7 @@ impl DesiredPolicy {
     /// The SDS Secret that it names, if it does.
     pub fn sds_secret(&self) -> Option<DesiredObject> {
         let Verification::Sds(url) = self.verification else { return None };
-        Some(DesiredObject::SdsSecret { service: self.service.clone(), owner: self.owner.clone(), url })
+        Some(DesiredObject::SdsSecret { service: self.service.clone(), owner: Arc::clone(&self.owner), url })
     }
 }
 

@@ -64,7 +64,7 @@ impl<'a> Outlook<'a> {
         let may_be_made = self.istio.may_write() && concerned.iter().any(|(_, standing)| standing.is_ready);
         let verification = verification.map(|verification| DesiredPolicy {
             service: policy.service.clone(),
-            owner: policy.uid.clone(),
+            owner: Arc::clone(&policy.uid),
             verification,
             is_routed: !traffic.gateways.is_empty(),
             only_if_there: !may_be_made,

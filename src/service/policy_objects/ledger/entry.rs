@@ -319,7 +319,7 @@ impl Entry {
                 (kind, Todo::Apply { wanted: wanted.clone(), version })
             }
             None => {
-                let uid = was_seen.map(|seen| seen.uid.clone());
+                let uid = was_seen.map(|seen| Arc::clone(&seen.uid));
                 (Kind::Removing { uid }, Todo::Remove { key: key.clone(), seen: was_seen.cloned() })
             }
         };

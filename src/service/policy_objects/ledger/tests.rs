@@ -141,7 +141,7 @@ impl Model {
                     assert!(self.objects.contains_key(needs), "{} before {needs}", wanted.key);
                 }
                 self.done.push(format!("apply {}", wanted.key));
-                let uid = current.map_or_else(|| version.to_string().into(), |seen| seen.uid.clone());
+                let uid = current.map_or_else(|| version.to_string().into(), |seen| Arc::clone(&seen.uid));
                 let seen = SeenObject { uid, ..seen(version, content, needs) };
                 self.objects.insert(wanted.key.clone(), seen.clone());
                 (wanted.key, Outcome::Applied(seen))

@@ -343,7 +343,7 @@ def alerts_as_told(one: Set, items: List[dict]) -> None:
     rules = {rule["alert"]: rule for item in of_kind(items, "PrometheusRule") for rule in item["spec"]["groups"][0]["rules"]}
     if of_kind(items, "PrometheusRule") and not rules:
         raise Broken("there is a PrometheusRule without an alert")
-    left = {"warning": 0.33, "critical": 0.15, **told.get("lifeLeft", {})}
+    left = {"warning": 0.33, "critical": 0.15, **(told.get("lifeLeft") or {})}
     for name, share in {"CertificateExpiring": "warning", "OutputExpiring": "warning", "CertificateExpiresNow": "critical"}.items():
         rule = rules.get(f"Countersign{name}")
         if rule and not rule["expr"].endswith(f" < {left[share]}"):

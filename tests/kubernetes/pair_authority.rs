@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use countersign::{
     domain::{
-        clock::{BootInstant, Clock, Timestamp},
+        clock::{Clock, Timestamp},
         leadership::Term,
     },
     k8s::state_store::SecretStateStore,
@@ -22,6 +22,7 @@ use crate::{
     istio::replicas::Replicas,
     pair::{NAMESPACE, TRUST_DOMAIN, install},
     support::{
+        ago::Ago,
         http::{self, loopback},
         observe::leave_for_alerts,
         wait::wait_until,
@@ -36,19 +37,6 @@ const LIFE: Duration = Duration::from_secs(3650 * 24 * 3600 - 3600);
 /// What a claim leaves as it is, and a few minutes more.
 const LEFT: Duration = Duration::from_secs(30 * 24 * 3600 + 600);
 const SERIES: &str = "countersign_certificate_expiry_timestamp_seconds{certificate=\"pair_authority\"} ";
-
-/// The system's, as it was so long ago.
-struct Ago(Duration);
-
-impl Clock for Ago {
-    fn now(&self) -> Timestamp {
-        SystemClock.now().minus(self.0)
-    }
-
-    fn boot(&self) -> BootInstant {
-        SystemClock.boot()
-    }
-}
 
 /// Claims a term as a replica did then.
 fn claim(cluster: &Cluster, term: u64, ago: Duration) {

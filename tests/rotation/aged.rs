@@ -7,8 +7,7 @@ use std::{
 };
 
 use countersign::{
-    domain::clock::{BootInstant, Clock, Timestamp},
-    runtime::seams::{RingRandom, SystemClock},
+    runtime::seams::RingRandom,
     service::{
         ports::StateStore,
         signing_state::{Claim, Origin, SigningState, root_of},
@@ -19,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
+    ago::Ago,
     countersign::{Serve, countersign},
     http::{self, loopback},
     observe::leave_for_alerts,
@@ -28,19 +28,6 @@ use crate::support::{
 const DAY: Duration = Duration::from_secs(86_400);
 /// A step that is due is taken within 10 s, and there are three.
 const STEPS: Duration = Duration::from_secs(80);
-
-/// It was so long ago.
-struct Ago(Duration);
-
-impl Clock for Ago {
-    fn now(&self) -> Timestamp {
-        SystemClock.now().minus(self.0)
-    }
-
-    fn boot(&self) -> BootInstant {
-        SystemClock.boot()
-    }
-}
 
 /// A replica that goes on with a state of long ago.
 struct Aged {

@@ -15,6 +15,7 @@
     reason = "test code: it stops at the first surprise, blocks, and has no runtime to pause"
 )]
 
+pub(crate) mod ago;
 pub(crate) mod authority;
 pub(crate) mod caller;
 pub(crate) mod certificate;

@@ -1,5 +1,6 @@
 """What the quick start comes to: both gateways have been let in by who they are, and the page's own files are what did it."""
 
+import json
 from typing import TYPE_CHECKING
 
 from chart_checks.helm import Broken
@@ -50,7 +51,9 @@ def answered(there: "InCluster", what: str, config: str, status: int) -> None:
     of_page = blocks(ROOT / PAGE)
     made = next(command for block in of_page for command in block.commands() if "create configmap edge" in command)
     edge = "kubectl --namespace gateways"
-    commands = [f"{edge} delete configmap edge", made, f"{edge} rollout restart deployment/edge", f"{edge} rollout status deployment/edge"]
+    # not by `rollout restart`, which refuses to do so twice within a second
+    rolled = json.dumps({"spec": {"template": {"metadata": {"annotations": {"edge.example/envoy.yaml": what}}}}})
+    commands = [f"{edge} delete configmap edge", made, f"{edge} patch deployment/edge --patch '{rolled}'", f"{edge} rollout status deployment/edge"]
     there.folder.follow(Block(PAGE, 0, "".join(f"{command}\n" for command in commands)))
     forward, request = (next(block for block in of_page if block.text.startswith(begin)) for begin in (f"{edge} port-forward service/edge", "curl -i"))
     there.run_block(forward)

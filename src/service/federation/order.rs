@@ -9,7 +9,7 @@ use super::{Federation, poll, sources::FETCH_LIMIT, state_of};
 use crate::{
     domain::{
         attestation::Reason,
-        bundle::{BundleEndpoint, BundleSource, Commanded, Relationship, SpiffeBundle},
+        bundle::{BundleEndpoint, BundleSource, Commanded, Partner, Relationship, SpiffeBundle},
         clock::Timestamp,
         identity::TrustDomain,
     },
@@ -218,7 +218,7 @@ impl Federation {
                 let (new, by) = (new.clone(), actor.uid);
                 let changed = self.change(&state, move |partners: &mut Partners| {
                     let NewPartner { trust_domain, endpoint, bundle, .. } = *new;
-                    let partner = partners.entry(trust_domain).or_insert_with(poll::nothing_known);
+                    let partner = partners.entry(trust_domain).or_insert(Partner::NOTHING);
                     partner.commanded = Some(Commanded { endpoint, since, by });
                     if bundle.is_some() {
                         (partner.bundle, partner.fetched_at) = (bundle, None);

@@ -123,12 +123,9 @@ impl Federation {
             let one = one.clone();
             let one_taken = self
                 .change(state, move |partners: &mut Partners| {
-                    let partner = partners.entry(one.relationship.trust_domain).or_insert_with(nothing_known);
-                    if let Some(Bootstrap { bundle, digest }) = one.bootstrap
-                        && partner.bootstrap.as_ref() != Some(&digest)
-                    {
-                        partner.bundle = Some(bundle);
-                        (partner.fetched_at, partner.bootstrap) = (None, Some(digest));
+                    let partner = partners.entry(one.relationship.trust_domain).or_insert(Partner::NOTHING);
+                    if let Some(Bootstrap { bundle, digest }) = one.bootstrap {
+                        partner.hand_over(bundle, digest);
                     }
                     Ok::<_, PartnersError>(())
                 })
@@ -226,6 +223,9 @@ impl Federation {
         check_order(known, &bundle)?;
         let now = self.parts.clock.now();
         if known == Some(&bundle) {
+            if !self.relationships(&read(state).await?).contains(relationship) {
+                return Err(FetchRefused::Ended);
+            }
             let recorded = kept.and_then(|partner| partner.fetched_at);
             if recorded.is_none_or(|at| now.since(at) >= RECORD_EVERY) {
                 self.record_fetch(trust_domain, now, state).await;
@@ -323,8 +323,4 @@ impl Federation {
 pub(super) async fn read(state: &Arc<TermState>) -> Result<Partners, StateError> {
     let state = Arc::clone(state);
     spawn_blocking(move || state.partners()).await.map_err(|error| StateError::Io(error.to_string()))?
-}
-
-pub(super) const fn nothing_known() -> Partner {
-    Partner { commanded: None, bundle: None, fetched_at: None, bootstrap: None, replaced: None }
 }

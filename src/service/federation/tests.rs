@@ -97,6 +97,9 @@ struct Scripted {
 
 /// A host that never answers, whatever the script.
 const HANGS: &str = "hangs.example";
+/// One that takes its time.
+const SLOW: &str = "slow.example";
+const TIME_OF_SLOW: Duration = Duration::from_secs(3);
 
 impl BundleFetcher for Scripted {
     fn fetch<'a>(
@@ -112,6 +115,9 @@ impl BundleFetcher for Scripted {
         }
         let answer = (self.script)(self.calls.fetch_add(1, Ordering::Relaxed));
         Box::pin(async move {
+            if url.host() == SLOW {
+                sleep(TIME_OF_SLOW).await;
+            }
             match answer {
                 Some(answer) => answer,
                 None => std::future::pending().await,

@@ -60,8 +60,13 @@ pub enum PartnersError {
 ///
 /// When there couldn't.
 pub fn check_room_for(bundle: &SpiffeBundle, digest: &str) -> Result<(), PartnersError> {
-    let (fetched_at, bootstrap) = (Some(Timestamp::from_seconds(i64::from(u32::MAX))), Some(digest.to_owned()));
-    let partner = Partner { commanded: None, bundle: Some(bundle.clone()), fetched_at, bootstrap, replaced: None };
+    let partner = Partner {
+        bundle: Some(bundle.clone()),
+        fetched_at: Some(Timestamp::from_seconds(i64::from(u32::MAX))),
+        bootstrap: Some(digest.to_owned()),
+        earlier_bootstraps: vec![digest.to_owned(); Partner::EARLIER_BOOTSTRAPS],
+        ..Partner::NOTHING
+    };
     PartnerContent::new(&partner).check_size(&bundle.trust_domain)
 }
 
@@ -80,6 +85,8 @@ struct PartnerContent {
     fetched_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bootstrap: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier_bootstraps: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     replaced: Option<String>,
     #[serde(flatten)]
@@ -162,6 +169,7 @@ impl PartnerContent {
             bundle: partner.bundle.as_ref().map(BundleContent::new),
             fetched_at: partner.fetched_at.map(Timestamp::seconds),
             bootstrap: partner.bootstrap.clone(),
+            earlier_bootstraps: partner.earlier_bootstraps.clone(),
             replaced: partner.replaced.clone(),
             unknown: UnknownFields::default(),
         }
@@ -181,6 +189,7 @@ impl PartnerContent {
             bundle: self.bundle.as_ref().map(|bundle| bundle.read(trust_domain)).transpose()?,
             fetched_at: self.fetched_at.map(Timestamp::from_seconds),
             bootstrap: self.bootstrap.clone(),
+            earlier_bootstraps: self.earlier_bootstraps.clone(),
             replaced: self.replaced.clone(),
         })
     }

@@ -93,3 +93,56 @@ async fn that_a_bundle_was_fetched_again_unchanged_is_on_record_to_within_an_hou
     let published = next.session.trust().borrow().as_ref().unwrap().sequence();
     assert_eq!(published, sequence, "nobody has anything to hear of it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_older_configuration_at_the_other_replica_undoes_nothing_that_was_fetched() {
+    let (store, root) = (Arc::<Memory>::default(), authority_of("other"));
+    let last = || store.load(StateObject::Trust).unwrap().unwrap().version;
+    let kept_by = async |handed_over: u64, fetched: Option<u64>| {
+        let root = root.clone();
+        let served = root.clone();
+        let script: Script =
+            Box::new(move |_| fetched.map(|sequence| Ok(bundle(sequence, &served).to_json().into_bytes())));
+        let world = World::over(&store, script, vec![configured(Some(bundle(handed_over, &root)))]);
+        let running = world.run();
+        sleep(Duration::from_secs(5)).await;
+        running.abort();
+        world.kept().iter().filter_map(|bundle| bundle.sequence).collect::<Vec<_>>()
+    };
+    assert_eq!(kept_by(1, None).await, [1]);
+    assert_eq!(kept_by(2, None).await, [2], "another one");
+    assert_eq!(kept_by(1, None).await, [1], "taken back: nothing better is known");
+    assert_eq!(kept_by(2, Some(500)).await, [500]);
+    let before = last();
+    assert_eq!(kept_by(1, None).await, [500], "the replica that still has the older one");
+    assert_eq!(kept_by(2, None).await, [500], "and the one that has the newer one");
+    assert_eq!(last(), before, "nothing is written for it");
+    for other in 3..20 {
+        assert_eq!(kept_by(other, None).await, [other], "one that nobody has handed over before");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_endpoint_is_asked_soon_whatever_the_one_before_still_answers() {
+    let served = authority_of("other");
+    let world = World::new(Box::new(move |_| Some(Ok(bundle(5, &served).to_json().into_bytes()))), Vec::new());
+    let running = world.run();
+    let at = |host: &str| {
+        let endpoint =
+            BundleEndpoint { url: format!("https://{host}/").parse().unwrap(), profile: EndpointProfile::HttpsWeb };
+        let trust_domain = "other".parse().unwrap();
+        FederationOrder::Create(Box::new(NewPartner { trust_domain, endpoint, bundle: None, reason: None }))
+    };
+    let calls = || world.fetcher.calls.load(Ordering::Relaxed);
+    world.order(at(SLOW)).await.unwrap();
+    while calls() < 2 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    // the second answer, which is no news, is under way
+    world.order(at("other.example")).await.unwrap();
+    sleep(TIME_OF_SLOW + Duration::from_secs(6)).await;
+    assert_eq!(calls(), 3, "the new endpoint is not asked");
+    let [shown] = world.order(FederationOrder::List).await.unwrap().try_into().unwrap();
+    assert_eq!(shown.trouble, None);
+    running.abort();
+}

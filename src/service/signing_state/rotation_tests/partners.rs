@@ -101,7 +101,7 @@ fn own_roots_for_which_there_is_no_room_keep_no_partner_from_being_kept_and_ende
         sequence: Some(sequence),
         ..first.own.clone()
     };
-    let nothing = Partner { commanded: None, bundle: None, fetched_at: None, bootstrap: None, replaced: None };
+    let nothing = Partner::NOTHING;
     for sequence in 1..4 {
         let news = Partner { bundle: Some(bundle(sequence)), ..nothing.clone() };
         let name: TrustDomain = "partner.test".parse().unwrap();

@@ -326,7 +326,7 @@ impl World {
     /// As what was fetched is kept.
     pub(super) fn keeps(&self, bundle: SpiffeBundle) -> Result<(), Failed> {
         let changed = self.state().change_partners(|partners| {
-            let nothing = Partner { commanded: None, bundle: None, fetched_at: None, bootstrap: None, replaced: None };
+            let nothing = Partner::NOTHING;
             let partner = partners.entry(bundle.trust_domain.clone()).or_insert(nothing);
             partner.bundle = Some(bundle);
             Ok::<_, PartnersError>(())

@@ -295,7 +295,7 @@ FAULTS = [
     *(Fault("CountersignTrustNotAcknowledged", values, "deaf_follower", 11) for values in (PLUGGED_IN, ISTIOD_JWT)),
     # three of its intervals, which are a minute, and five
     *(Fault("CountersignFederatedBundleStale", values, "without_the_other", 9) for values in (PLUGGED_IN, ISTIOD_JWT)),
-    Fault("CountersignIstiodUnreachable", ISTIOD, "without_istiod", 8),
+    Fault("CountersignIstiodUnreachable", ISTIOD, "without_istiod", 10),
     Fault("CountersignIstiodBadAnswer", ISTIOD, "of_another_domain", 5),
     Fault("CountersignIstiodLimited", ISTIOD, "too_many", 28),
     Fault("CountersignAuthorityNotTaken", PLUGGED_IN, "unusable_authority", 2),

@@ -28,6 +28,8 @@ use crate::{
 
 /// The field manager of a write that is never made.
 const LOOKS: &str = "countersign-looks";
+/// What the API server says of a namespace in which nothing is made any more.
+const TERMINATED: &str = "being terminated";
 
 /// Writes them. Needs the rights of `charts/countersign/rbac-policy-objects.yaml`.
 pub struct ClusterPolicyObjects {
@@ -84,22 +86,49 @@ impl ClusterPolicyObjects {
         written.map(|it| it.seen()).map_err(|error| write_error(&error))
     }
 
-    /// Removes the Secret if nobody else has said what is in it. Nothing of it is read but its metadata, in the answer to a write
-    /// that says nothing and is not made.
+    /// Removes the Secret if nobody else has said what is in it.
     async fn make_way(&self, key: &ObjectKey) -> Result<(), WriteError> {
+        let found = self.look(key).await.map_err(|error| write_error(&error))?;
+        if let Some(other) = found.other_than(&[FIELD_MANAGER, LOOKS]) {
+            return Err(left_alone(&format!("field manager {other:?} has made it")));
+        }
+        match self.remove_uid(key, found.uid()).await? {
+            Removed::Gone => Ok(()),
+            Removed::Going => Err(WriteError::Refused("a finalizer keeps the one that it is to replace".into())),
+        }
+    }
+
+    /// Who has said what in a Secret. Nothing of it is read but its metadata, in the answer to a write that says nothing and is not made.
+    async fn look(&self, key: &ObjectKey) -> Result<OwnedSecret, Error> {
         let ObjectName { namespace, name } = &key.object;
         let nothing = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": { "namespace": &**namespace, "name": &**name }, "type": SDS_TYPE,
         });
-        let look = PatchParams { dry_run: true, ..PatchParams::apply(LOOKS) };
-        let found = self.patch::<OwnedSecret>(key, &look, &nothing).await.map_err(|error| write_error(&error))?;
-        if let Some(other) = found.other_than(&[FIELD_MANAGER, LOOKS]) {
-            return Err(left_alone(&format!("field manager {other:?} has made it")));
+        self.patch(key, &PatchParams { dry_run: true, ..PatchParams::apply(LOOKS) }, &nothing).await
+    }
+
+    /// Removes a Secret of which nothing is known but that it was ours once: somebody may have made another one in its place.
+    async fn remove_presumed(&self, key: &ObjectKey) -> Result<Removed, WriteError> {
+        match self.look(key).await {
+            Ok(found) if found.other_than(&[FIELD_MANAGER, LOOKS]).is_some() => Ok(Removed::Gone),
+            Ok(found) => self.remove_uid(key, found.uid()).await,
+            // somebody else says that it is of another type
+            Err(error) if is_conflict(&error) => Ok(Removed::Gone),
+            // none can be made there, so there was none
+            Err(Error::Api(status)) if status.is_not_found() || status.message.contains(TERMINATED) => {
+                Ok(Removed::Gone)
+            }
+            Err(error) => Err(write_error(&error)),
         }
-        let uid = Preconditions { uid: Some(found.uid().to_owned()), resource_version: None };
-        match self.delete(key, Some(uid)).await.map_err(|error| write_error(&error))? {
-            Removed::Gone => Ok(()),
-            Removed::Going => Err(WriteError::Refused("a finalizer keeps the one that it is to replace".into())),
+    }
+
+    /// Removes this Secret, and no other one of that name.
+    async fn remove_uid(&self, key: &ObjectKey, uid: &str) -> Result<Removed, WriteError> {
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        match self.delete(key, Some(preconditions)).await {
+            // another one is in its place
+            Err(error) if is_conflict(&error) => Ok(Removed::Gone),
+            removed => removed.map_err(|error| write_error(&error)),
         }
     }
 
@@ -129,16 +158,17 @@ impl ClusterPolicyObjects {
     }
 
     async fn remove_seen(&self, key: &ObjectKey, seen: Option<&SeenObject>) -> Result<Removed, WriteError> {
-        // what others have done to our Secret is not seen, so its version may be another one
-        let is_seen = key.kind != ObjectKind::SdsSecret;
-        let preconditions = seen.map(|seen| Preconditions {
-            uid: Some(seen.uid.to_string()),
-            resource_version: is_seen.then(|| seen.version.clone().into()),
-        });
-        match self.delete(key, preconditions).await {
-            // another Secret is in the place of ours
-            Err(error) if !is_seen && is_conflict(&error) => Ok(Removed::Gone),
-            removed => removed.map_err(|error| write_error(&error)),
+        match (key.kind, seen) {
+            // what others have done to our Secret is not seen, so its version may be another one
+            (ObjectKind::SdsSecret, Some(seen)) => self.remove_uid(key, &seen.uid).await,
+            (ObjectKind::SdsSecret, None) => self.remove_presumed(key).await,
+            (ObjectKind::ConfigMap | ObjectKind::BackendTlsPolicy, seen) => {
+                let preconditions = seen.map(|seen| Preconditions {
+                    uid: Some(seen.uid.to_string()),
+                    resource_version: Some(seen.version.clone().into()),
+                });
+                self.delete(key, preconditions).await.map_err(|error| write_error(&error))
+            }
         }
     }
 
@@ -204,7 +234,7 @@ fn write_error(error: &Error) -> WriteError {
     };
     let why = status.message.clone();
     match status.code {
-        403 if why.contains("being terminated") => WriteError::Outdated(why),
+        403 if why.contains(TERMINATED) => WriteError::Outdated(why),
         403 if is_right_missing(&why) => {
             let why = format!("{why}: apply charts/countersign/rbac-policy-objects.yaml");
             WriteError::Unavailable { why, pause: asked_pause(status) }

@@ -167,7 +167,8 @@ async fn serve(config: ServeConfig, shutdown: Shutdown, control: &Handle) -> Res
     let published = trust.published.clone();
     seams.metrics.follow_trust(published.clone(), Some(Arc::clone(&trust.agents.followers)));
     let places = distribution::start(distribution, &signing, (&config, &seams), (&shutdown, &mut supervisor));
-    rotation::start(&mut signing, (&trust, places), (&config, &seams), (&shutdown, &mut supervisor));
+    let gateways = policy_objects.as_ref().map(|planned| Arc::clone(&planned.objects));
+    rotation::start(&mut signing, (&trust, places), gateways, (&config, &seams), (&shutdown, &mut supervisor));
     policy_objects::start(policy_objects, &signing, (&shutdown, &mut supervisor));
     policy_objects::start_events(policy_events, &signing, (&shutdown, &mut supervisor));
     gateway_secrets::start(gateway_secrets, &signing, (&config, &seams), (&shutdown, &mut supervisor))?;

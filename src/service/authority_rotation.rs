@@ -23,7 +23,7 @@ use crate::domain::{
         Authorities, AuthorityId, DueStep, Evidence, Obstacle, Phase, Reached, Slot, Step, StepRefused, due_step,
     },
     clock::{Clock, Timestamp},
-    x509::Certificate,
+    x509::{Certificate, TrustBundle},
 };
 
 /// The use case. A step that has begun is brought to its end, also if nobody waits for the answer any more.
@@ -40,6 +40,8 @@ pub struct Propagation {
     pub followers: Arc<dyn Followers>,
     /// The objects that it is written to, where there are any.
     pub places: Option<watch::Receiver<DistributionStatus>>,
+    /// Tells what gateways of the cluster go by that has not these roots yet, where anything is written for gateways.
+    pub gateways: Option<Box<dyn Fn(&TrustBundle) -> Option<String> + Send + Sync>>,
     /// What the bundle endpoint tells, where there is one.
     pub endpoint: Option<Arc<BundleOffers>>,
 }
@@ -230,8 +232,12 @@ impl AuthorityRotation {
     /// ConfigMaps hold no keys of JWT-SVIDs. An agent that is cut off goes by the roots that it has for as long as its certificate
     /// lives, which is on record; how long it goes by keys of JWT-SVIDs is not.
     fn evidence(&self, kind: AuthorityKind, found: &KindState, state: &TermState) -> Evidence {
-        let Propagation { followers, places, endpoint } = &self.propagation;
-        let status = places.as_ref().filter(|_| kind == AuthorityKind::X509).map(|places| places.borrow().clone());
+        let Propagation { followers, places, gateways, endpoint } = &self.propagation;
+        let has_roots = kind == AuthorityKind::X509;
+        let status = places.as_ref().filter(|_| has_roots).map(|places| places.borrow().clone());
+        let gateways = gateways.as_ref().filter(|_| has_roots).zip(state.authority());
+        let gateways = gateways.and_then(|(behind, authority)| behind(authority.borrow().bundle()));
+        let gateways = gateways.map(|who| Reached { who, sequence: 0 });
         let prepared = found.authorities.slots().iter().find(|slot| slot.phase == Phase::Prepared);
         let offered = endpoint.as_ref().zip(prepared.zip(found.prepared_since));
         let offered = offered.map(|(offers, (slot, made))| offers.offered(slot.published_in, made, self.clock.now()));
@@ -244,7 +250,9 @@ impl AuthorityRotation {
         }
         Evidence {
             followers: reached,
-            places: status.map(|status| places_behind(&status, &published_roots(state))).unwrap_or_default(),
+            places: (status.iter().flat_map(|status| places_behind(status, &published_roots(state))))
+                .chain(gateways)
+                .collect(),
             endpoint: offered,
         }
     }

@@ -115,6 +115,8 @@ fn prepared_end(state: &TermState, kind: AuthorityKind) -> Result<Option<Timesta
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -123,10 +125,12 @@ mod tests {
             authority::{rotation::Reached, testing::authority},
             clock::Clock,
             leadership::Term,
+            x509::TrustBundle,
         },
         service::{
             authority_rotation::{Propagation, RotationError},
             bundle_offers::BundleOffers,
+            denial::Actor,
             ports::{
                 BoxFuture, ByActive, Followers, OrderError, RotationOfActive, RotationOrder, RotationReport,
                 StateObject, WantedStep,
@@ -201,7 +205,7 @@ mod tests {
         clock.forward(DAY * (3650 - 5));
         let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
         let (_session, sessions) = watch::channel(Some(session));
-        let propagation = Propagation { followers: Arc::new(Laggard), places: None, endpoint: None };
+        let propagation = Propagation { followers: Arc::new(Laggard), places: None, gateways: None, endpoint: None };
         let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
         tokio::spawn(keep(sessions, Arc::new(rotation), Arc::default()));
         for _ in 0..20 {
@@ -221,7 +225,7 @@ mod tests {
         let state = claimed.state.clone().unwrap();
         let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
         let (publish, sessions) = watch::channel(Some(session));
-        let propagation = Propagation { followers: Arc::new(Laggard), places: None, endpoint: None };
+        let propagation = Propagation { followers: Arc::new(Laggard), places: None, gateways: None, endpoint: None };
         let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, Arc::clone(&clock) as _);
         let metrics = Arc::new(Metrics::new());
         tokio::spawn(keep(sessions, Arc::new(rotation), Arc::clone(&metrics)));
@@ -275,7 +279,7 @@ mod tests {
         clock.forward(Duration::from_secs(24 * 3600) * (3650 - 20));
         let session = Arc::new(SigningSession::new(Term::new(2), claimed, None));
         let (publish, sessions) = watch::channel(Some(session));
-        let propagation = Propagation { followers: Arc::new(Laggard), places: None, endpoint: None };
+        let propagation = Propagation { followers: Arc::new(Laggard), places: None, gateways: None, endpoint: None };
         let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
         let rotation = Arc::new(rotation);
         let refused = rotation.take_due_step(&state, AuthorityKind::X509).unwrap_err();
@@ -297,6 +301,39 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_root_signs_only_when_gateways_of_the_cluster_have_it() {
+        let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
+        let claimed = claim(&state(&store, Origin::SelfSigned, &clock), 1);
+        let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
+        let (_session, sessions) = watch::channel(Some(session));
+        let have = Arc::new(AtomicUsize::new(1));
+        let known = Arc::clone(&have);
+        let behind = move |roots: &TrustBundle| {
+            let missing = roots.roots().len() > known.load(Ordering::Relaxed);
+            missing.then(|| "ConfigMap countersign-mesh-ca in app".to_owned())
+        };
+        let gateways = Some(Box::new(behind) as _);
+        let propagation = Propagation { followers: Arc::new(Nobody), places: None, gateways, endpoint: None };
+        let rotation = Arc::new(AuthorityRotation::new(sessions, Arc::new(Nobody), propagation, clock));
+        let obstacles = async |kind, step: WantedStep, dry_run| {
+            let order = RotationOrder { kind, step: Some(step), reason: None, dry_run, force: false };
+            let done = rotation.order(order, Actor { uid: 1, asserted_by: None }).await.unwrap();
+            (done.id, done.obstacles.join("; "))
+        };
+        for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
+            have.store(1, Ordering::Relaxed);
+            let (id, none) = obstacles(kind, WantedStep::Prepare, false).await;
+            assert_eq!(none, "");
+            let (_, why) = obstacles(kind, WantedStep::Activate(id.clone()), true).await;
+            let is_held = why.contains("ConfigMap countersign-mesh-ca in app");
+            assert_eq!(is_held, kind == AuthorityKind::X509, "{why}");
+            have.store(2, Ordering::Relaxed);
+            let (_, why) = obstacles(kind, WantedStep::Activate(id), true).await;
+            assert!(!why.contains("ConfigMap"), "{why}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn another_root_of_istiod_is_published_as_soon_as_it_is_known() {
         let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
         let [old, new] = std::array::from_fn(|_| Arc::new(authority().bundle().clone()));
@@ -307,7 +344,7 @@ mod tests {
         let mut trust = claimed.trust.clone();
         let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
         let (_session, sessions) = watch::channel(Some(session));
-        let propagation = Propagation { followers: Arc::new(Nobody), places: None, endpoint: None };
+        let propagation = Propagation { followers: Arc::new(Nobody), places: None, gateways: None, endpoint: None };
         let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
         tokio::spawn(keep(sessions, Arc::new(rotation), Arc::default()));
         sleep(LOOK_EVERY / 4).await;
@@ -334,7 +371,7 @@ mod tests {
         let (_session, sessions) = watch::channel(Some(session));
         let offers = Arc::new(BundleOffers::new(HINT));
         let endpoint = Some(Arc::clone(&offers));
-        let propagation = Propagation { followers: Arc::new(Nobody), places: None, endpoint };
+        let propagation = Propagation { followers: Arc::new(Nobody), places: None, gateways: None, endpoint };
         let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, Arc::clone(&clock) as _);
         tokio::spawn(keep(sessions, Arc::new(rotation), Arc::default()));
         // the next one is made; then it is to sign, and no endpoint was there all the days between

@@ -28,6 +28,7 @@ pub use self::{
 };
 pub(crate) use self::{
     kept_certificate::{Holder, KeptCertificate},
+    status::named,
     trusted::Trusted,
 };
 use super::{
@@ -135,6 +136,8 @@ impl BundleDistribution {
     async fn distribute(&self, session: Option<Arc<SigningSession>>) -> Infallible {
         let Some(session) = session else { return std::future::pending().await };
         info!(event = "distribution_begins", term = %session.term());
+        let unseen = self.cluster_trust_bundle.as_ref().map(|bundle| SpreadStatus::unseen(bundle.places.title()));
+        self.status.send_modify(|status| status.cluster_trust_bundle = unseen);
         let config_maps = self.config_maps.run(&session, |spread| {
             self.status.send_modify(|status| status.config_maps = Some(spread));
         });

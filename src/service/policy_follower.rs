@@ -86,9 +86,14 @@ impl PolicyFollower {
             let known = self.gathering.known();
             let why = match self.forgetting_meanwhile(source.watch(&version, &known)).await {
                 Ok(mut stream) => {
-                    pause = FIRST_PAUSE;
-                    said.clear();
-                    self.follow(stream.as_mut()).await
+                    let begun = Instant::now();
+                    let why = self.follow(stream.as_mut()).await;
+                    // one that ends as soon as it has begun is no better than none
+                    if begun.elapsed() > CONFIRM_EVERY {
+                        pause = FIRST_PAUSE;
+                        said.clear();
+                    }
+                    why
                 }
                 Err(why) => why,
             };

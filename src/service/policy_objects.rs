@@ -34,7 +34,7 @@ use self::{
     wanted::wanted,
 };
 use super::{
-    bundle_distribution::Trusted,
+    bundle_distribution::{Trusted, named},
     metrics::{Metrics, ObjectWriteOutcome},
     policy_enforcement::PolicyEnforcement,
     readiness::Latch,
@@ -44,7 +44,8 @@ use crate::domain::{
     clock::{BootInstant, Clock},
     identity::TrustDomain,
     pace::Pace,
-    policy::{DesiredObject, GatewayPlan, NamespacePlan, ObjectKind, ObjectName},
+    policy::{CA_CONFIG_MAP, DesiredObject, GatewayPlan, NamespacePlan, ObjectKind, ObjectName},
+    x509::TrustBundle,
 };
 
 /// The use case.
@@ -105,6 +106,18 @@ impl PolicyObjects {
         self.tell_of_policies(&seen);
         self.ledger().see(seen, self.clock.boot());
         self.touched.notify_one();
+    }
+
+    /// Which ConfigMaps of ours hold other roots, by which gateways go for as long as they are there; or that nobody has looked yet.
+    pub fn behind(&self, roots: &TrustBundle) -> Option<String> {
+        let key = ObjectKey { kind: ObjectKind::ConfigMap, object: ObjectName::new("", CA_CONFIG_MAP) };
+        let content = Content::Roots { pem: roots.to_pem().into() };
+        let print = self.objects.print(&Wanted { key, owner: None, content, only_if_there: false });
+        match self.ledger().config_maps_other_than(&print) {
+            None => Some(format!("ConfigMap {CA_CONFIG_MAP}, which nobody has looked at yet,")),
+            Some(namespaces) if namespaces.is_empty() => None,
+            Some(namespaces) => Some(format!("ConfigMap {CA_CONFIG_MAP} in {}", named(&namespaces))),
+        }
     }
 
     /// A policy that is made anew, or changed, is not in force at once, whoever took it away or changed it; nor is one that is not there.

@@ -19,6 +19,7 @@ from .pages import Block, simple_commands
 
 LIMIT = 30  # seconds for a command, and for one in the background to be there
 PATIENCE = 90  # seconds for a step that waits
+WAITS = ("rollout status", "helm test")  # by themselves
 SOCKET = "/var/run/secrets/workload-spiffe-uds/socket"  # of an agent that is told of none
 PASSPHRASE = b"correct horse\n"
 CARGO = """#!/bin/sh
@@ -151,7 +152,7 @@ class Folder:
         child = subprocess.Popen(["bash", "-euo", "pipefail", "-c", command], cwd=self.path, env=self.env, stdin=inside, stdout=inside,
                                  stderr=inside, start_new_session=True)
         os.close(inside)
-        said, end = b"", time.monotonic() + LIMIT
+        said, end = b"", time.monotonic() + (PATIENCE if any(waiting in command for waiting in WAITS) else LIMIT)
         while time.monotonic() < end:
             if not select.select([terminal], [], [], 0.2)[0]:
                 continue

@@ -29,7 +29,7 @@ const AWAY: Duration = Duration::from_secs(120);
 const TTL: Duration = Duration::from_secs(200);
 const STEPPED_DOWN: Duration = Duration::from_secs(5);
 const HELD_AT_LEAST: Duration = Duration::from_secs(10);
-const HELD_AT_MOST: Duration = Duration::from_secs(11);
+const HELD_AT_MOST: Duration = Duration::from_secs(14);
 const BACK: Duration = Duration::from_secs(2);
 const RENEWED: Duration = Duration::from_secs(60);
 

@@ -305,8 +305,10 @@ impl Row {
         let took = take_over.unwrap_or_default();
         check(took <= TAKE_OVER, format!("taken over after {took:?}"));
         check(*again <= AGAIN, format!("active again only {again:?} after its end"));
-        // nobody may sign for up to a take-over, and a renewal that is due then waits; half of a life is longer
-        check(*latest_rotation <= TAKE_OVER, format!("a rotation {latest_rotation:?} late"));
+        // nobody may sign for up to a take-over, or while no term can be confirmed; a renewal that is due then waits; half of a life is
+        // longer
+        let nobody_signs = if matches!(fault, Fault::ApiServerCutFromBoth) { SHORT + AGAIN } else { TAKE_OVER };
+        check(*latest_rotation <= nobody_signs, format!("a rotation {latest_rotation:?} late"));
         let life = fault.shortest_life();
         let lost = self.citadel_stall > life.mul_f64(1.0 - RENEWED_AT);
         check(!lost, format!("{:?} without a certificate loses an identity of {life:?}", self.citadel_stall));

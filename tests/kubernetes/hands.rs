@@ -107,7 +107,7 @@ impl Place {
     fn kill_the_active(&mut self) -> u64 {
         let (active, term) = self.pair.active();
         self.pair.replicas[active].process.kill();
-        let heir = self.pair.replicas[1 - active].wait_until_active(TAKE_OVER);
+        let heir = self.pair.replicas[1 - active].wait_until_active(TAKE_OVER * 2);
         assert!(heir > term, "term {heir} after {term}");
         self.pair.replicas[active].restart();
         self.pair.replicas[active].wait_until_ready();

@@ -17,6 +17,7 @@ mod webhook;
 use std::{net::SocketAddr, time::Duration};
 
 use kube::Client;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::runtime::{Builder, Runtime};
 
 use self::objects::{GATEWAY_API, SERVICE, TEAM};
@@ -153,16 +154,12 @@ impl Stage {
 
     /// Waits until half a minute of the API server's time has passed, which the replicas' own requests show.
     fn let_half_a_minute_pass(&self) {
-        let seconds = |request: &AuditedRequest| -> Option<u64> {
-            let time = request.received.split_once('T')?.1;
-            let mut parts = time.split([':', '.']).map_while(|part| part.parse::<u64>().ok());
-            Some(parts.next()? * 3600 + parts.next()? * 60 + parts.next()?)
-        };
-        let last = || self.cluster.requests().iter().filter_map(seconds).max().unwrap();
+        let at = |request: &AuditedRequest| OffsetDateTime::parse(&request.received, &Rfc3339).unwrap();
+        let last = || self.cluster.requests().iter().map(at).max().unwrap();
         let begin = last();
         wait_until(Duration::from_secs(60), "half a minute", || {
             let passed = last() - begin;
-            if passed >= 31 { Ok(()) } else { Err(format!("{passed} s")) }
+            if passed.whole_seconds() >= 31 { Ok(()) } else { Err(format!("{passed}")) }
         });
     }
 }

@@ -25,6 +25,8 @@ const LOOPS: usize = 4;
 const SHORTEST_LIFE: Duration = Duration::from_millis(10);
 const LONGEST_LIFE: Duration = Duration::from_millis(350);
 const AT_LEAST_ACKNOWLEDGED: usize = 1_000;
+/// On a machine on which few of them get as far as to answer.
+const MOST_KILLS: usize = 1_000;
 
 #[test]
 fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
@@ -38,7 +40,9 @@ fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
 
     let begin = Instant::now();
     let load = Load::start(&caller, &vec![vec![port]; LOOPS]);
-    for _ in 0..KILLS {
+    let mut kills = 0;
+    while kills < KILLS || (load.acknowledged() < AT_LEAST_ACKNOWLEDGED && kills < MOST_KILLS) {
+        kills += 1;
         let mut serve = Serve::spawn("serve", place.logs(), &data, port, &[]);
         thread::sleep(lives.next());
         if let Some(status) = serve.process.ended() {
@@ -47,7 +51,7 @@ fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
         serve.process.kill();
     }
     let (calls, _) = load.stop();
-    println!("{KILLS} kills in {:?}, {} certificates acknowledged", begin.elapsed(), calls.len());
+    println!("{kills} kills in {:?}, {} certificates acknowledged", begin.elapsed(), calls.len());
     assert!(calls.len() >= AT_LEAST_ACKNOWLEDGED, "{} certificates: too few to show anything", calls.len());
 
     let issued = Issued::list(&data);

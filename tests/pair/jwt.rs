@@ -23,7 +23,7 @@ use crate::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
-const TTL: Duration = Duration::from_secs(8);
+const TTL: Duration = Duration::from_secs(12);
 pub(crate) const ID: &str = "spiffe://cluster.local/ns/default/sa/gateway";
 
 /// The workload of a socket.
@@ -85,7 +85,7 @@ fn inspected(token: &str, socket: &Path) -> String {
 fn start() -> ([Serve; 2], Agent, Place) {
     let place = Place::new();
     let replicas = ["serve-0", "serve-1"].map(|name| {
-        let replica = Serve::spawn(name, place.logs(), &place.data(), free_port(), &["--jwt-svid-ttl", "8s"]);
+        let replica = Serve::spawn(name, place.logs(), &place.data(), free_port(), &["--jwt-svid-ttl", "12s"]);
         replica.wait_until_ready();
         replica
     });

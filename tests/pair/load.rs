@@ -75,6 +75,11 @@ impl Load {
         });
     }
 
+    /// How many certificates there are by now.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.shared.calls.lock().unwrap().len()
+    }
+
     /// Ends it once the calls in progress are answered: all calls, and what failed.
     pub(crate) fn stop(mut self) -> (Vec<Call>, Vec<String>) {
         self.shared.stop.store(true, Ordering::Relaxed);

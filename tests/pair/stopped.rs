@@ -20,7 +20,7 @@ use crate::{
 };
 
 const HELD_AT_LEAST: Duration = Duration::from_secs(10);
-const HELD_AT_MOST: Duration = Duration::from_secs(11);
+const HELD_AT_MOST: Duration = Duration::from_secs(14);
 const NOTICED: Duration = Duration::from_secs(5);
 const HELD_CALLS: usize = 8;
 

@@ -32,7 +32,8 @@ async fn a_replica_whose_term_is_released_still_answers_others_and_forwards_for_
     next.take_over(2);
     waiting.await.unwrap().unwrap();
     println!("a held request was answered {:?} after the take-over", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    // it asks again after pauses of up to half a second, and is held for ten
+    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     leaving.sign(&pair.by_token(ACCOUNT)).await.unwrap();
 }
 

@@ -16,7 +16,7 @@ use crate::{
 
 const BACKEND: &str = "spiffe://cluster.local/ns/prod/sa/backend";
 const GATEWAY: &str = "spiffe://cluster.local/ns/default/sa/gateway";
-const WARM_UP: Duration = Duration::from_secs(16);
+const WARM_UP: Duration = Duration::from_secs(30);
 
 #[test]
 fn an_envoy_with_all_of_them_accepts_our_own_and_refuses_whom_another_root_has_signed() {

@@ -19,7 +19,7 @@ const BACKEND: &str = "spiffe://cluster.local/ns/prod/sa/backend";
 const GATEWAYS: &str = "spiffe://cluster.local/ns/gateways/";
 
 /// Envoy gives up waiting for a secret after 15 s, and only then listens.
-const WARM_UP: Duration = Duration::from_secs(16);
+const WARM_UP: Duration = Duration::from_secs(30);
 const RECOVERY: Duration = Duration::from_secs(3);
 
 /// Whose renewals are looked at: one gateway for each variant of SDS.

@@ -14,7 +14,7 @@ use crate::{
 const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
 const SERVER: &str = "spiffe://cluster.local/ns/default/sa/server";
 const SIDECAR: &str = "spiffe://cluster.local/ns/default/sa/sidecar";
-const WARM_UP: Duration = Duration::from_secs(16);
+const WARM_UP: Duration = Duration::from_secs(30);
 const LOGGED: Duration = Duration::from_secs(3);
 
 /// All of them, under load.

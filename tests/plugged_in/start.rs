@@ -92,12 +92,12 @@ fn holds(directory: &Path, secret: &[u8]) -> bool {
 fn an_authority_that_expires_says_so_and_a_new_one_ends_it() {
     let place = Place::new();
     let root = Authority::root("root");
-    let ca = CaDir::plain(&root.below_for("signer", Duration::from_secs(6)).cacerts(&root.certificate));
+    let ca = CaDir::plain(&root.below_for("signer", Duration::from_secs(15)).cacerts(&root.certificate));
     let serve = place.start("serve", &ca);
     let caller = place.caller(&root.certificate);
     // the serving certificate ends with the authority, so there is no new connection then
     let connection = caller.connection(serve.port);
-    let status = wait_until(SOON, "a refusal", || match caller.ask(&connection) {
+    let status = wait_until(SOON * 3, "a refusal", || match caller.ask(&connection) {
         Ok(_) => Err("still signed"),
         Err(status) => Ok(status),
     });

@@ -73,6 +73,7 @@ pub async fn follow_sds_secrets(client: &Client, tell: Tell<'_>) -> Infallible {
 pub async fn follow_envoy_gateway_settings(client: &Client, namespace: &str, tell: Tell<'_>) -> Infallible {
     let path = format!("/api/v1/namespaces/{namespace}/configmaps");
     let read = |found: &ConfigMap| Some((found.metadata.object(), sds_enabled(found)));
+    let mut last = None;
     let hear = |heard| {
         let sds_enabled = match change_of(heard, |(object, _)| object) {
             None => return,
@@ -80,7 +81,8 @@ pub async fn follow_envoy_gateway_settings(client: &Client, namespace: &str, tel
             Some(Change::Put((_, enabled))) => enabled,
             Some(Change::Gone(_)) => None,
         };
-        tell(GatewayChange::Settings(EnvoyGatewaySettings { sds_enabled }));
+        last = sds_enabled.or(last);
+        tell(GatewayChange::Settings(EnvoyGatewaySettings { sds_enabled: last }));
     };
     follow(client, Source { paths: &[&path], ..SETTINGS }, read, hear).await
 }

@@ -6,12 +6,14 @@ use tokio::sync::watch;
 
 use super::{Seams, signing::Signing, trust::ReplicaTrust, until};
 use crate::{
+    domain::x509::TrustBundle,
     runtime::{config::ServeConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::{
         authority_rotation::{AuthorityRotation, Propagation},
         authority_upkeep,
         bundle_distribution::DistributionStatus,
         bundle_offers::BundleOffers,
+        policy_objects::PolicyObjects,
     },
 };
 
@@ -19,6 +21,7 @@ use crate::{
 pub(super) fn start(
     signing: &mut Signing,
     (trust, places): (&ReplicaTrust, Option<watch::Receiver<DistributionStatus>>),
+    gateways: Option<Arc<PolicyObjects>>,
     (config, seams): (&ServeConfig, &Seams),
     (shutdown, supervisor): (&Shutdown, &mut Supervisor),
 ) {
@@ -28,7 +31,11 @@ pub(super) fn start(
         supervisor.spawn("bundle offers", until(shutdown, async move { match offers.follow(told).await {} }));
     }
     let followers = Arc::clone(&trust.agents.followers);
-    let propagation = Propagation { followers, places, endpoint };
+    let gateways = gateways.map(|objects| {
+        let behind = move |roots: &TrustBundle| objects.behind(roots);
+        Box::new(behind) as Box<dyn Fn(&TrustBundle) -> Option<String> + Send + Sync>
+    });
+    let propagation = Propagation { followers, places, gateways, endpoint };
     let (sessions, pair) = (signing.sessions.clone(), Arc::clone(&signing.pair));
     let rotation = AuthorityRotation::new(sessions.clone(), pair, propagation, Arc::clone(&seams.clock));
     let rotation = Arc::new(rotation);

@@ -32,6 +32,14 @@ pub struct SpreadStatus {
     pub problem: Option<String>,
 }
 
+impl SpreadStatus {
+    /// Nobody has looked at them in this term.
+    pub(super) fn unseen(name: &str) -> Self {
+        let (name, problem) = (name.to_owned(), Some("not looked at yet".to_owned()));
+        Self { name, roots: BTreeSet::new(), summary: Summary::default(), problem }
+    }
+}
+
 /// Of a certificate in a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateStatus {
@@ -139,7 +147,7 @@ impl fmt::Display for Held {
 }
 
 /// The first of them, and how many more there are.
-pub(super) fn named(places: &[String]) -> String {
+pub(crate) fn named(places: &[String]) -> String {
     let first = places.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(" ");
     match places.len().checked_sub(NAMED) {
         Some(more @ 1..) => format!("{first} and {more} more"),

@@ -107,15 +107,16 @@ impl Place {
     }
 
     /// The requests of the replicas in the second in which there were most.
-    fn busiest_second(&self) -> Vec<AuditedRequest> {
+    /// Two of them, since what was asked for in one may be received in the next.
+    fn busiest_seconds(&self) -> Vec<AuditedRequest> {
         let mut requests = own_requests(&self.cluster);
         requests.sort_by_key(at);
-        let in_a_second = |index: usize| {
-            let end = at(&requests[index]) + time::Duration::SECOND;
+        let in_seconds = |index: usize| {
+            let end = at(&requests[index]) + time::Duration::seconds(2);
             requests[index..].iter().take_while(|request| at(request) < end).count()
         };
-        let busiest = (0..requests.len()).max_by_key(|index| in_a_second(*index)).unwrap_or_default();
-        requests[busiest..].iter().take(in_a_second(busiest)).cloned().collect()
+        let busiest = (0..requests.len()).max_by_key(|index| in_seconds(*index)).unwrap_or_default();
+        requests[busiest..].iter().take(in_seconds(busiest)).cloned().collect()
     }
 }
 
@@ -191,12 +192,12 @@ fn a_thousand_namespaces_have_the_roots_within_half_a_minute_at_fifty_requests_a
     // the next active finds all as it should be
     mesh.serves[active].process.signal(rustix::process::Signal::TERM);
     wait_for("all of them right for the heir", all_right, || readiness(&mesh.serves[1 - active]));
-    let (busiest, again) = (place.busiest_second(), place.writes() - created - changed);
+    let (busiest, again) = (place.busiest_seconds(), place.writes() - created - changed);
     println!("{NAMESPACES} namespaces: {start:?} from the start of both replicas, {change:?} for a change of roots;");
-    println!("a new namespace: {new_namespace:?}; at most {} requests of both in a second", busiest.len());
+    println!("a new namespace: {new_namespace:?}; at most {} requests of both in two seconds", busiest.len());
     println!("{created} writes, then {changed}, then {again} by the next active");
-    println!("in that second: {:?}", kinds(&busiest));
-    assert!(busiest.len() <= REQUESTS_A_SECOND, "{:#?}", kinds(&busiest));
+    println!("in those: {:?}", kinds(&busiest));
+    assert!(busiest.len() <= 2 * REQUESTS_A_SECOND, "{:#?}", kinds(&busiest));
     assert_eq!((created, changed, again), (1005, 1005, 0));
     rules::check_use(&place.cluster);
 }

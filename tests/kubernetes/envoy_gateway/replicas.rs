@@ -86,14 +86,14 @@ impl Objects {
 }
 
 /// The active one is killed. The other one is left in its place.
-fn kill_the_active(place: &mut Place) {
+/// It is the other one from now on.
+fn find_the_active(place: &mut Place) {
     let active = wait_until(CHANGE, "an active replica", || {
         [&place.replica, &place.others[0]].iter().position(|one| matches!(one.role(), Ok(Some(_)))).ok_or("none")
     });
     if active == 0 {
         std::mem::swap(&mut place.replica, &mut place.others[0]);
     }
-    place.others[0].process.kill();
 }
 
 #[test]
@@ -126,13 +126,14 @@ fn the_other_replica_goes_on_and_no_request_fails_when_the_active_is_killed_in_t
 }
 
 fn labelled(place: &mut Place, loads: &[Load; 4]) {
+    find_the_active(place);
     let begin = Instant::now();
     place.apply(&objects::namespace(TEAM, Some("enabled")));
     wait_until(CHANGE, "some policies", || match Objects::of(place).counts() {
         [policies, _, _] if policies >= BEGUN => Ok(()),
         counts => Err(format!("{counts:?}")),
     });
-    kill_the_active(place);
+    place.others[0].process.kill();
     let before = Objects::of(place).counts();
     println!("killed {:?} after the label; policies, Secrets, ConfigMaps: {before:?}", begin.elapsed());
     assert!(before[0] < SERVICES, "it was too fast to be killed in the middle");
@@ -155,7 +156,8 @@ fn unlabelled(place: &mut Place, loads: &[Load; 4]) {
         [policies, _, _] if policies < SERVICES => Ok(()),
         counts => Err(format!("{counts:?}")),
     });
-    kill_the_active(place);
+    find_the_active(place);
+    place.others[0].process.kill();
     let before = Objects::of(place).counts();
     println!("killed {:?} after the label was removed; policies, Secrets, ConfigMaps: {before:?}", begin.elapsed());
     assert!(before[0] > 0, "it was too fast to be killed in the middle");

@@ -74,7 +74,7 @@ impl Replicas {
         let active = self.active();
         self.serves[active].process.kill();
         let heir = &self.serves[1 - active];
-        wait_until(TAKE_OVER, "the other one active", || match readiness(heir) {
+        wait_until(TAKE_OVER * 2, "the other one active", || match readiness(heir) {
             page if is_active(&page) => Ok(()),
             page => Err(page),
         });

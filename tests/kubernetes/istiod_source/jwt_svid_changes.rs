@@ -33,7 +33,7 @@ const START: Duration = Duration::from_secs(20);
 /// For 15 s after a change of the active nobody knows who follows.
 const GATE: Duration = Duration::from_secs(30);
 /// By a watch, and a stream.
-const TOLD: Duration = Duration::from_secs(5);
+const TOLD: Duration = Duration::from_secs(20);
 
 fn flags() -> Vec<String> {
     let pair = loopback(free_port()).to_string();

@@ -22,7 +22,7 @@ use tonic::{
 
 use super::{
     TEAM,
-    contexts::{Agent, ENFORCED, answers, backend, enforcement_at, refuses, soon, token_of_pod},
+    contexts::{Agent, ENFORCED, answers, backend, begins, enforcement_at, refuses, soon, token_of_pod},
     create, pod_of, policy_at, runtime,
 };
 use crate::{
@@ -195,7 +195,7 @@ fn gateways_prove_themselves_to_a_pair_that_passes_on_and_its_policies_outlive_a
     let (_server, port) = backend(&stage.cluster, &behind);
     let expected = Expected::Context("validation/test-infra/backend");
     let envoy = Gateway::start("gateway", stage.cluster.folder(), &gateway.socket, loopback(port), &expected);
-    soon("an answer by whom istiod has certified", &envoy, answers);
+    begins("an answer by whom istiod has certified", &envoy, answers);
     in_force_at(&folders(&stage), ENFORCED);
 
     a_replica_and_istiod_leave(&mut stage, &envoy);

@@ -136,6 +136,12 @@ fn told_soon(watch: &Process, expected: &str) {
 }
 
 /// Waits for the effect of what was just done, and that it stays for a few requests.
+/// The first of a proxy that has just been started: it opens its port before it answers there.
+pub(super) fn begins(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), String>) {
+    wait_until(WARM_UP, what, || is_so(gateway));
+    soon(what, gateway, is_so);
+}
+
 pub(super) fn soon(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), String>) {
     let begin = Instant::now();
     wait_until(EFFECT, what, || is_so(gateway));
@@ -347,7 +353,7 @@ impl Stage {
         enforced_soon("nothing in force without the gateway's proxy", &self.replica, UNASKED);
         assert_eq!(self.counted(), counts("0", "1"));
         let gateway = self.gateway("gateway-again", agent);
-        soon("an answer by a proxy that was started anew", &gateway, answers);
+        begins("an answer by a proxy that was started anew", &gateway, answers);
         enforced_soon("in force with the new proxy", &self.replica, ENFORCED);
         enforced_soon("in force with the new proxy, as the other replica knows it", &self.other, ENFORCED);
         gateway
@@ -374,9 +380,9 @@ fn a_gateway_accepts_whom_the_policy_of_a_service_names_and_nobody_else() {
             });
             let agent = stage.agent();
             let gateway = stage.gateway("gateway", &agent);
-            soon("a refusal while no policy names anybody", &gateway, refuses);
+            begins("a refusal while no policy names anybody", &gateway, refuses);
             let of_none = stage.gateway_of("no-such-service", "gateway-of-none", &agent);
-            soon("a refusal behind a Service that does not exist", &of_none, refuses);
+            begins("a refusal behind a Service that does not exist", &of_none, refuses);
             stage.label_and_pods_come_and_go(&gateway, &watch);
             stage.the_service_is_made_again(&gateway);
             soon("a refusal behind a Service that does not exist, still", &of_none, refuses);

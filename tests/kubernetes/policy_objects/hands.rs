@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
@@ -51,6 +51,7 @@ fn what_is_edited_or_deleted_is_put_right_and_what_is_right_is_not_written() {
             a_lost_secret(&stage);
             another_version_of_envoy_gateway(&stage);
             nothing_in_half_a_minute(&stage);
+            secrets_of_somebody_else(&mut stage);
             a_finalizer(&stage);
             stage.check_nothing_was_refused();
             stage.replicas[0].stop();
@@ -118,6 +119,54 @@ fn another_version_of_envoy_gateway(stage: &Stage) {
     }
     let after = stage.on(objects::secret(&client, TEAM, POLICY)).unwrap().metadata.uid;
     assert_ne!(before, after, "another Secret");
+    wait_until(LATER, "all of it as before", || is_complete(stage));
+}
+
+/// One that a policy of ours was made to name, and one in the place of ours: neither is removed, also by a replica that has not seen how
+/// they came about.
+fn secrets_of_somebody_else(stage: &mut Stage) {
+    let client = stage.client();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), TEAM);
+    let theirs = |name: &str| -> Secret {
+        let item = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "type": "gateway.envoyproxy.io/sds",
+            "stringData": { "url": "unix:///theirs", "secretName": "theirs" },
+        });
+        serde_json::from_value(item).unwrap()
+    };
+    let make = |name: &'static str| {
+        let (secrets, item) = (secrets.clone(), theirs(name));
+        async move { secrets.create(&PostParams::default(), &item).await.map(drop).unwrap() }
+    };
+    let named = json!([{ "group": "", "kind": "Secret", "name": "theirs" }]);
+    stage.on(async {
+        make("theirs").await;
+        objects::edit(&client, POLICY, &json!({ "spec": { "validation": { "caCertificateRefs": named } } })).await;
+    });
+    wait_until(SOON, "the policy after it named another Secret", || is_complete(stage));
+    stage.on(async {
+        secrets.delete(POLICY, &DeleteParams::default()).await.map(drop).unwrap();
+        make(POLICY).await;
+    });
+    stage.replicas[0].restart();
+    stage.replicas[0].wait_until_active(LATER);
+    stage.wait_until_said(0, "Failing: Secret test-infra/countersign-backend");
+    let before = stage.writes().len();
+    stage.on(objects::label(&client, None));
+    let written = wait_until(LATER, "a look at the Secret without the policy", || {
+        let written: Vec<String> =
+            stage.writes()[before..].iter().map(|one| format!("{} {}", one.verb, one.resource)).collect();
+        let is_looked_at = written.ends_with(&["delete backendtlspolicies".into(), "patch secrets".into()]);
+        if is_looked_at { Ok(written) } else { Err(format!("{written:?}")) }
+    });
+    stage.wait_until_said(0, "0 of 0 policy objects");
+    assert!(!written.contains(&"delete secrets".to_owned()), "{written:?}");
+    for name in ["theirs", POLICY] {
+        let found = stage.on(objects::secret(&client, TEAM, name)).unwrap_or_else(|| panic!("{name} is gone"));
+        assert_eq!(found.data.unwrap()["url"].0, b"unix:///theirs", "{name}");
+        stage.on(async { secrets.delete(name, &DeleteParams::default()).await.map(drop).unwrap() });
+    }
+    stage.on(objects::label(&client, Some("enabled")));
     wait_until(LATER, "all of it as before", || is_complete(stage));
 }
 

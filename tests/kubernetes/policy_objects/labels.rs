@@ -83,8 +83,11 @@ fn another_kind_of_gateway(stage: &Stage) {
             if is_right { Ok(()) } else { Err(format!("{validation}")) }
         })
     });
-    let order: Vec<String> =
-        stage.writes()[before..].iter().map(|one| format!("{} {}", one.verb, one.resource)).collect();
+    let order = wait_until(SOON, "three writes on record", || {
+        let writes = stage.writes();
+        let order: Vec<String> = writes[before..].iter().map(|one| format!("{} {}", one.verb, one.resource)).collect();
+        if order.len() >= 3 { Ok(order) } else { Err(format!("{order:?}")) }
+    });
     assert_eq!(order, ["patch configmaps", "patch backendtlspolicies", "delete secrets"]);
     stage.on(async {
         let gateway = objects::kind(objects::GATEWAY_API, "v1", "Gateway", "gateways");

@@ -20,7 +20,7 @@ use crate::{
 
 const KEPT_FOR: Duration = Duration::from_secs(60);
 const HELD: Duration = Duration::from_secs(10);
-const HELD_AT_MOST: Duration = Duration::from_secs(11);
+const HELD_AT_MOST: Duration = Duration::from_secs(14);
 const SOON: Duration = Duration::from_secs(1);
 const SEEN: Duration = Duration::from_secs(10);
 

@@ -93,7 +93,7 @@ pub(super) async fn serve(
     }
     let trust = ReplicaTrust::start(&signing, kept_trust, Some(mesh_roots.clone()), (&shutdown, &mut supervisor));
     seams.metrics.follow_trust(trust.published.clone(), Some(Arc::clone(&trust.agents.followers)));
-    rotation::start(&mut signing, (&trust, None), (config, &seams), (&shutdown, &mut supervisor));
+    rotation::start(&mut signing, (&trust, None), None, (config, &seams), (&shutdown, &mut supervisor));
     federation::start(&signing.announcer.federation, (&shutdown, &mut supervisor));
     start_events(events, &signing, (&shutdown, &mut supervisor));
     start_objects(objects, (&signing, &mesh_roots), &own, &seams, (&shutdown, &mut supervisor));

@@ -1,7 +1,10 @@
 //! How it stands with the objects, for whoever tells of it.
 
 use super::{Ledger, Trouble};
-use crate::{domain::policy::ObjectKind, service::policy_objects::ports::ObjectKey};
+use crate::{
+    domain::policy::ObjectKind,
+    service::policy_objects::ports::{ObjectKey, Print},
+};
 
 /// How it stands with objects of a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +29,16 @@ impl Ledger {
     /// Kinds of which nothing is taken now, and why.
     pub(in crate::service::policy_objects) fn closed(&self) -> impl Iterator<Item = (ObjectKind, &str)> {
         self.flows.iter().filter_map(|(kind, flow)| Some((*kind, flow.closed()?)))
+    }
+
+    /// Namespaces in which a ConfigMap of ours has another content; `None` while nothing was seen of them.
+    pub(in crate::service::policy_objects) fn config_maps_other_than(&self, print: &Print) -> Option<Vec<String>> {
+        let kind = ObjectKind::ConfigMap;
+        self.listed.contains_key(&kind).then(|| {
+            let other =
+                self.keys_of(kind).filter(|key| self.entries.get(*key).is_some_and(|entry| entry.is_other_than(print)));
+            other.map(|key| key.object.namespace.to_string()).collect()
+        })
     }
 
     pub(in crate::service::policy_objects) fn counts(&self, kind: ObjectKind) -> Counts {

@@ -159,6 +159,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is there, and ours, with another content.
+    pub(super) fn is_other_than(&self, print: &Print) -> bool {
+        matches!(&self.state, State::Present(seen) if seen.ours && seen.print != *print)
+    }
+
     /// A policy of ours names it.
     pub(super) fn presume(&mut self) {
         if matches!(self.state, State::Unknown) {

@@ -122,7 +122,9 @@ impl Ledger {
         let before = entry.needs().filter(|_| entry.routed().is_some()).cloned();
         entry.state = state;
         let needs = entry.needs().cloned();
-        if let Some(secret) = needs.as_ref().filter(|needs| needs.kind == ObjectKind::SdsSecret) {
+        // one of another name is somebody else's, whoever has made the policy name it
+        let is_ours = |needs: &&ObjectKey| needs.kind == ObjectKind::SdsSecret && needs.object == key.object;
+        if let Some(secret) = needs.as_ref().filter(is_ours) {
             self.entries.entry(secret.clone()).or_insert_with(|| Box::new(Entry::new(false))).presume();
         }
         if let Some(left) = before.filter(|before| Some(before) != needs.as_ref())

@@ -84,3 +84,34 @@ fn what_was_removed_is_not_there_again_because_it_is_seen_late() {
     model.want(portable(1));
     assert_eq!(model.troubles(), ["ConfigMap app/countersign-mesh-ca Taken"]);
 }
+
+#[test]
+fn a_secret_that_a_policy_of_ours_was_made_to_name_is_not_taken_for_ours() {
+    let mut model = Model::new();
+    model.want(sds());
+    model.settle();
+    let version = model.next_version();
+    let edited = seen(version, 51, Some(secret("theirs")));
+    model.objects.insert(policy("a"), edited.clone());
+    model.ledger.see(Seen::Put(policy("a"), edited), model.now);
+    assert_eq!(model.settle(), ["apply BackendTLSPolicy app/a"]);
+    model.ledger.suspend();
+    model.want(Vec::new());
+    assert_eq!(model.settle(), ["remove BackendTLSPolicy app/a", "remove Secret app/a"]);
+}
+
+#[test]
+fn config_maps_with_other_roots_are_told_of_once_they_were_seen() {
+    assert_eq!(Ledger::default().config_maps_other_than(&print(100)), None);
+    let mut model = Model::new();
+    model.want(portable(1));
+    model.settle();
+    model.objects.insert(
+        key_in("other", ObjectKind::ConfigMap, "countersign-mesh-ca"),
+        SeenObject { ours: false, ..seen(1, 7, None) },
+    );
+    model.list();
+    let other_than = |content| model.ledger.config_maps_other_than(&print(content)).unwrap();
+    assert_eq!(other_than(100), [""; 0], "one of somebody else's is none of ours");
+    assert_eq!(other_than(1), [NAMESPACE]);
+}

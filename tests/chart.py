@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from chart_checks import conform, documents, live, mesh, objects, pair, traffic, uninstall, writes
+from chart_checks import conform, documents, live, mesh, nulls, objects, pair, traffic, uninstall, writes
 from chart_checks.cluster import Cluster
 from chart_checks.helm import CHART, Broken, copy_chart, provide, render, side_by_side
 from chart_checks.helm import documents as read
@@ -90,7 +90,10 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
      "the replicas are ['countersign', 'ours']"),
     ("labels", "templates/_helpers.tpl", "merge $found $made (default dict (index . 1))", "merge $found $made $chart.Values.global.commonLabels (default dict (index . 1))",
      "the replicas' pods are labelled"),
-    ("labels", "templates/_helpers.tpl", "(default dict $chart.Values.global.commonLabels) (dict", "(dict", "is labelled"),
+    ("labels", "templates/_helpers.tpl", "$chart.Values.global.commonLabels (dict", "(dict", "is labelled"),
+    ("nulls", "templates/deployment.yaml", '{{- include "countersign.defaulted" . -}}', "", "does not begin with"),
+    ("nulls", "templates/_defaults.tpl", '"apiServerPorts": [', '"apiServerPorts": [8443,', "not as it comes"),
+    ("nulls", "templates/_helpers.tpl", '{{- else if kindIs "map" $default -}}', "{{- else if false -}}", "is not rendered"),
     ("rights", "templates/rbac/_binding.tpl", 'include "countersign.serviceAccountName" .chart', 'include "countersign.fullname" .chart', "is not as in"),
     # the old replicas leave before there are new ones
     ("traffic", "templates/deployment.yaml", ROLLING, "type: Recreate", "requests failed beside"),
@@ -101,7 +104,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
 ]
 # Sets of values in which what is broken for a check shows.
 SHOWN_IN = {
-    "stable": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "hooks": ["as it comes"], "program": ["as it comes"],
+    "stable": [], "nulls": [], "refusals": [], "traffic": [], "same bytes": ["as it comes"], "secrets": ["as it comes"], "hooks": ["as it comes"], "program": ["as it comes"],
     "addresses": ["pods without IPv4"], "alerts": ["all that can be added"], "account": ["an account that is there"], "labels": ["all that can be added"], "alerts as told": ["istiod, alerted otherwise"], "services": ["all that can be added"],
     "mesh roots": ["a root of its own", "a root of its own, with federation", "plugged-in beside the mesh"],
     "rights": ["istiod without policies", "the mesh's only CA", "other names", "rights from elsewhere", "an account that is there"],
@@ -168,6 +171,7 @@ def checks(binary: Path, cluster: Cluster, schemas: Path) -> Dict[str, Callable[
         "alerts as told": lambda it: it.each(objects.alerts_as_told),
         "alerts": lambda it: objects.alerts_and_queries({one.name: it.items(one) for one in it.sets}, it.sets == SETS),
         "same bytes": lambda it: it.each(it.again),
+        "nulls": lambda it: nulls.mean_not_given(it.chart),
         "refusals": lambda it: objects.refused(it.chart),
         "traffic": lambda it: say(f"no request failed: {traffic.unnoticed(binary, it.chart)}"),
     }

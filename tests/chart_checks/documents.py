@@ -14,6 +14,7 @@ from .helm import CHART, KUBERNETES, Broken, documents, must, with_values
 PARENT = Path(__file__).parent / "parent"
 SCHEMA = CHART / "values.schema.json"
 FLAGS = CHART / "templates" / "_flags.tpl"
+DEFAULTS = CHART / "templates" / "_defaults.tpl"
 VALUES = CHART / "values.yaml"
 CHART_PAGE = ROOT / "docs" / "chart.md"
 GATEWAYS_PAGE = ROOT / "docs" / "gateways.md"
@@ -70,6 +71,24 @@ def flags() -> str:
     rows = [f"{flag}: {json.dumps(name)}" for flag, name in settings.items()]
     return ("{{/* Flags of `countersign serve`, each with its setting; none if the chart sets it or goes by it. Made by `tests/chart.py --write`. */}}\n"
             '{{- define "countersign.flags" -}}\n' + "\n".join(rows) + "\n{{- end -}}\n")
+
+
+def defaults() -> str:
+    """Of each value what it is if it is not there. Not of a map that is the user's as a whole: to have none of it he sets it to null."""
+    def of(values: dict, properties: dict) -> dict:
+        found = {}
+        for name, value in values.items():
+            within = properties[name].get("properties")
+            if value and isinstance(value, dict):
+                if within:
+                    found[name] = of(value, within)
+            else:
+                found[name] = value
+        return found
+
+    kept = of(documents(VALUES.read_text())[0], json.loads(SCHEMA.read_text())["properties"])
+    return ("{{/* Of each value what values.yaml has, but for maps that are the user's as a whole. Made by `tests/chart.py --write`. */}}\n"
+            '{{- define "countersign.defaults" -}}\n' + json.dumps(kept, indent=2) + "\n{{- end -}}\n")
 
 
 def schema() -> str:
@@ -152,6 +171,7 @@ def made() -> Dict[Path, str]:
     return {
         SCHEMA: schema(),
         FLAGS: flags(),
+        DEFAULTS: defaults(),
         CHART_PAGE: with_parts(CHART_PAGE, {"values": values_table()}),
         GATEWAYS_PAGE: with_parts(GATEWAYS_PAGE, gateways),
     }
@@ -161,6 +181,7 @@ def write() -> None:
     # by which the rest is rendered
     SCHEMA.write_text(schema())
     FLAGS.write_text(flags())
+    DEFAULTS.write_text(defaults())
     for path, text in made().items():
         path.write_text(text)
 

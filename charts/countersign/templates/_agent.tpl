@@ -7,6 +7,7 @@ The agent in a gateway's pod, for charts that have this one as a dependency. All
 `socketVolume`: where the gateway looks for the socket, if not in the place of `countersign render gateway`. `adminPort`: where 15020 is taken.
 `env` and `resources`: as in a container, for OTEL_… and the like, and in place of what stands here. */}}
 {{- define "countersign.agent.container" -}}
+{{- include "countersign.defaulted" .chart -}}
 {{- $chart := .chart -}}
 {{- $user := default 65532 .user -}}
 {{- $admin := default 15020 .adminPort -}}
@@ -63,6 +64,7 @@ volumeMounts:
 
 {{/* A list of volumes. `socketVolume` as above. */}}
 {{- define "countersign.agent.volumes" -}}
+{{- include "countersign.defaulted" .chart -}}
 - name: {{ default "countersign-socket" .socketVolume }}
   emptyDir: {medium: Memory}
 - name: countersign-token
@@ -81,6 +83,7 @@ volumeMounts:
 
 {{/* What the agent may do: follow the roots. `namespace` and `serviceAccount` are the gateway's. Each account has a role of its own. */}}
 {{- define "countersign.agent.rbac" -}}
+{{- include "countersign.defaulted" .chart -}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:

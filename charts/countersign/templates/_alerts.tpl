@@ -33,7 +33,7 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
 {{- $rootDays := eq .Values.mode "self-signed" | ternary (list 28 14) (list 90 30) -}}
 {{- $rootDue := include "countersign.alerts.due" (merge (dict "days" (first $rootDays) "share" 0.2) $roots) -}}
 {{- $rootDueNow := include "countersign.alerts.due" (merge (dict "days" (last $rootDays) "share" 0.1) $roots) -}}
-{{- $lifeLeft := include "countersign.alerts.lifeLeft" . | fromYaml -}}
+{{- $lifeLeft := .Values.metrics.prometheusRule.lifeLeft -}}
 {{- $jwtKeyLeft := include "countersign.alerts.left" (dict "life" $life "of" (printf $ofReplicas "jwt_key") "by" "certificate") -}}
 {{- $hasAuthority := ne .Values.mode "istiod" -}}
 - alert: CountersignCertificateExpiring
@@ -216,11 +216,6 @@ Agents are anywhere. With `metrics.agents.namespaces`, alerts about SVIDs and ou
   summary: "Somebody else's BackendTLSPolicy is for a Service that needs one of ours"
 {{- end }}
 {{- end -}}
-{{/* Also of a release from before these values. */}}
-{{- define "countersign.alerts.lifeLeft" -}}
-{{- merge (default dict .Values.metrics.prometheusRule.lifeLeft) (dict "warning" 0.33 "critical" 0.15) | toYaml -}}
-{{- end -}}
-
 {{/* The share that is left of a `life`, two families of when it ends and begins, of the series that `of` picks. */}}
 {{- define "countersign.alerts.share" -}}
 {{- printf "(%[1]s{%[3]s} - time()) / (%[1]s{%[3]s} - %[2]s{%[3]s})" (first .life) (last .life) .of -}}

@@ -65,7 +65,7 @@
 
 {{- define "countersign.check.settings" -}}
 {{- $of := .Values -}}
-{{- with include "countersign.alerts.lifeLeft" . | fromYaml -}}
+{{- with $of.metrics.prometheusRule.lifeLeft -}}
 {{- if le .warning .critical -}}
 {{- fail "metrics.prometheusRule.lifeLeft: critical must be less than warning" -}}
 {{- end -}}

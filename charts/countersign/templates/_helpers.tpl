@@ -1,5 +1,23 @@
 {{/* Names, labels, and what follows from the mode. */}}
 
+{{/* Gives the values that are not there what values.yaml has: of a release from before them, or null in a parent's. Comes before anything that
+reads values. */}}
+{{- define "countersign.defaulted" -}}
+{{- include "countersign.defaulted.in" (list .Values (include "countersign.defaults" . | fromYaml)) -}}
+{{- end -}}
+
+{{- define "countersign.defaulted.in" -}}
+{{- $values := first . -}}
+{{- range $name, $default := last . -}}
+{{- $value := index $values $name -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := set $values $name $default -}}
+{{- else if kindIs "map" $default -}}
+{{- include "countersign.defaulted.in" (list $value $default) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "countersign.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
@@ -39,7 +57,7 @@ app.kubernetes.io/component: pair
 {{- $chart := index . 0 -}}
 {{- $found := include "countersign.selectorLabels" $chart | fromYaml -}}
 {{- $made := dict "helm.sh/chart" (printf "%s-%s" $chart.Chart.Name $chart.Chart.Version | replace "+" "_") "app.kubernetes.io/version" $chart.Chart.AppVersion "app.kubernetes.io/managed-by" $chart.Release.Service -}}
-{{- merge $found $made (default dict (index . 1)) (default dict $chart.Values.global.commonLabels) (dict "app.kubernetes.io/part-of" "countersign") | toYaml -}}
+{{- merge $found $made (default dict (index . 1)) $chart.Values.global.commonLabels (dict "app.kubernetes.io/part-of" "countersign") | toYaml -}}
 {{- end -}}
 
 {{- define "countersign.outsideTheMesh" -}}

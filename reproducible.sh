@@ -17,6 +17,8 @@ case "${CARGO_TARGET_DIR:-}" in
 /*) add "$CARGO_TARGET_DIR" /countersign/target ;;
 *) add "$here/$CARGO_TARGET_DIR" /countersign/target ;;
 esac
+# The one linker that is not the C compiler itself.
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER="$here/link-arm64.sh"
 # Flags between which stands a byte that no path has.
 export CARGO_ENCODED_RUSTFLAGS="$mapped"
 exec "$CARGO" "$@"

@@ -32,7 +32,7 @@ def place(folder: Path, home: Path) -> None:
     folder.mkdir(parents=True)
     for name in containerfile.copied():
         source, target = ROOT / name, folder / name
-        shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     home.mkdir(parents=True)
     # what was downloaded once need not be again
     for entry in CARGO_HOME.glob("*"):

@@ -19,7 +19,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Set
 
 from steps import MINUTE, ROOT, Failed, Step, run, say
 
@@ -237,24 +237,25 @@ NETWORK_TOOLS = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-lin
 
 
 def provide_network_tools(step: Step) -> None:
-    """Network namespaces need tools of two packages, which root can have installed."""
+    """Network namespaces need tools of two packages."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-
-    def missing() -> List[str]:
-        return sorted({package for tool, package in NETWORK_TOOLS.items() if not shutil.which(tool, path=path)})
-
-    if missing() and os.geteuid() == 0 and shutil.which("apt-get"):
-        run(step, ["apt-get", "update"])
-        run(step, ["apt-get", "install", "--yes", "--no-install-recommends", *missing()],
-            env={"DEBIAN_FRONTEND": "noninteractive"})
-    if missing():
-        raise Failed(f"install {' and '.join(missing())}: the pair is tested in network namespaces")
+    install_packages(step, lambda: {package for tool, package in NETWORK_TOOLS.items() if not shutil.which(tool, path=path)},
+                     "the pair is tested in network namespaces")
     for unshare in (["unshare", "--net"], ["unshare", "--user", "--map-root-user", "--net"]):
         if subprocess.run([*unshare, "true"], capture_output=True).returncode == 0:
             say(f"network namespaces by: {' '.join(unshare)}")
             return
     raise Failed("neither root nor a user namespace may make a network namespace here: allow unprivileged user "
                  "namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces), or run as root")
+
+
+def install_packages(step: Step, missing: Callable[[], Set[str]], why: str) -> None:
+    """Root can have them installed."""
+    if missing() and os.geteuid() == 0 and shutil.which("apt-get"):
+        run(step, ["apt-get", "update"])
+        run(step, ["apt-get", "install", "--yes", "--no-install-recommends", *sorted(missing())], env={"DEBIAN_FRONTEND": "noninteractive"})
+    if missing():
+        raise Failed(f"install {' and '.join(sorted(missing()))}: {why}")
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What the headers of an executable say."""
 
+import platform
 import struct
 from pathlib import Path
 
@@ -7,14 +8,17 @@ from chart_checks.helm import Broken
 
 AT_MOST = 30_000_000
 ET_DYN, PT_DYNAMIC, PT_INTERP, PT_GNU_STACK, PF_X = 3, 2, 3, 0x6474E551, 1
+MACHINES = {"x86_64": 62, "aarch64": 183}
 DT_NEEDED, DT_FLAGS_1, DF_1_PIE = 1, 0x6FFFFFFB, 0x08000000
 
 
-def check(binary: Path) -> None:
+def check(binary: Path, machine: str = platform.machine()) -> None:
     data = binary.read_bytes()
     if data[:6] != b"\x7fELF\x02\x01":
         raise Broken(f"{binary} is no 64-bit little-endian ELF file")
-    kind = struct.unpack_from("<H", data, 16)[0]
+    kind, built_for = struct.unpack_from("<HH", data, 16)
+    if built_for != MACHINES[machine]:
+        raise Broken(f"{binary} is for machine {built_for}, not for {machine}")
     offset = struct.unpack_from("<Q", data, 32)[0]
     size, count = struct.unpack_from("<HH", data, 54)
     # type, flags, offset in the file, size in the file

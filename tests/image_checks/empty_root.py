@@ -14,14 +14,14 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable, List, Optional
 
 from chart_checks.helm import Broken
 from run import say
 
 LIMIT = 30  # seconds for each thing that is waited for
 USER = 65532
-PROGRAM = "/usr/local/bin/countersign"
+PROGRAM, EMULATOR = "/usr/local/bin/countersign", "/usr/local/bin/emulator"
 DATA, SOCKETS = "/var/lib/countersign", "/var/run/countersign"
 NAME = "ca.mesh.example"
 ID = "spiffe://cluster.local/ns/default/sa/gateway"
@@ -30,9 +30,10 @@ CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS = 0x10000000, 38
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def check(binary: Path) -> None:
+def check(binary: Path, emulator: Optional[Path] = None) -> None:
+    """An emulator, for a binary of another machine, is one static program too, and the only other one there."""
     with tempfile.TemporaryDirectory(prefix="countersign-root-") as folder:
-        root = Root(Path(folder), binary)
+        root = Root(Path(folder), binary, emulator)
         try:
             threading.Thread(target=answer_names, daemon=True).start()
             root.works()
@@ -41,12 +42,14 @@ def check(binary: Path) -> None:
 
 
 class Root:
-    def __init__(self, path: Path, binary: Path):
-        self.path, self.children = path, []
+    def __init__(self, path: Path, binary: Path, emulator: Optional[Path]):
+        self.path, self.children, self.program = path, [], [EMULATOR, PROGRAM] if emulator else [PROGRAM]
         mount("tmpfs", path)
         for name in ("etc/countersign", "usr/local/bin", DATA[1:], SOCKETS[1:]):
             (path / name).mkdir(parents=True)
         shutil.copy2(binary, self.within(PROGRAM))
+        if emulator:
+            shutil.copy2(emulator, self.within(EMULATOR))
         (path / "etc/countersign/config.yaml").write_text(CONFIG)
         # the kubelet's
         (path / "etc/hosts").write_text("127.0.0.1 localhost\n")
@@ -68,6 +71,8 @@ class Root:
         return self.path / name.lstrip("/")
 
     def works(self) -> None:
+        if not self.run("--version").startswith("countersign "):
+            raise Broken("the binary does not say its version")
         serve = self.start("serve", "--config", "/etc/countersign/config.yaml", "--workload-socket", f"{SOCKETS}/own.sock")
         self.wait("serve has its own identity", serve, lambda: self.inspect("own.sock"))
         token = self.run("token", "default/gateway", "--data-dir", f"{DATA}/data")
@@ -112,14 +117,14 @@ class Root:
 
     def _call(self, *arguments: str) -> subprocess.CompletedProcess:
         try:
-            return subprocess.run([PROGRAM, *arguments], env={}, capture_output=True, text=True, timeout=LIMIT, preexec_fn=self._enter)
+            return subprocess.run([*self.program, *arguments], env={}, capture_output=True, text=True, timeout=LIMIT, preexec_fn=self._enter)
         except FileNotFoundError as error:
             raise Broken(f"the binary does not start in an empty root: {error.strerror}") from error
 
     def start(self, *arguments: str) -> subprocess.Popen:
         log = (self.path.parent / f"{self.path.name}-{arguments[0]}.log").open("wb")
         try:
-            child = subprocess.Popen([PROGRAM, *arguments], env={}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=self._enter)
+            child = subprocess.Popen([*self.program, *arguments], env={}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=self._enter)
         except FileNotFoundError as error:
             raise Broken(f"the binary does not start in an empty root: {error.strerror}") from error
         child.log = Path(log.name)

@@ -10,7 +10,7 @@ from chart_checks.helm import Broken
 # File names of crates and of what their build scripts made: what stands before them. The standard library has some of its own.
 OF_A_CRATE = rb"([\w./@+-]*)/[A-Za-z][\w-]*-\d+\.\d+\.\d+[\w.+-]*/src/[\w/-]+\.rs"
 GENERATED = rb"([\w./@+-]*)/build/[\w-]+-[0-9a-f]{16}/out/"
-CRATES, OUTPUT = (b"/crates", b"/rust/deps"), (b"/countersign/target/release",)
+CRATES, OUTPUT = (b"/crates", b"/rust/deps"), (b"/countersign/target/release", b"/countersign/target/aarch64-unknown-linux-gnu/release")
 AT_LEAST = 100  # names of files, or there is nothing to look at
 
 

@@ -35,6 +35,7 @@ BREAKS: List[Tuple[str, str, str, str, str]] = [
     ("stable", "Chart.yaml", "appVersion: ", "appVersion: 9", "appVersion of the chart is not"),
     ("stable", "Chart.yaml", "\nversion: ", "\nversion: 9", "version of the chart is not"),
     ("stable", ".helmignore", "rbac*.yaml", "", "the package holds the plain files"),
+    ("stable", ".helmignore", "*.swp", "README.md", "the package lacks ['README.md']"),
     ("stable", "templates/services.yaml", "{{- $name :=", "{{- $other :=", "lint"),
     ("same bytes", "templates/configmap.yaml", "data:", "data:\n  at: {{ randAlpha 9 }}", "gives other bytes"),
     ("secrets", "templates/configmap.yaml", "kind: ConfigMap", "kind: Secret", "neither creates nor owns Secrets"),

@@ -17,6 +17,7 @@ FLAGS = CHART / "templates" / "_flags.tpl"
 DEFAULTS = CHART / "templates" / "_defaults.tpl"
 VALUES = CHART / "values.yaml"
 CHART_PAGE = ROOT / "docs" / "chart.md"
+README = CHART / "README.md"
 GATEWAYS_PAGE = ROOT / "docs" / "gateways.md"
 CONFIGURATION_PAGE = ROOT / "docs" / "configuration.md"
 GATEWAYS = ["plain-envoy", "istio", "traefik", "kgateway"]
@@ -173,6 +174,7 @@ def made() -> Dict[Path, str]:
         FLAGS: flags(),
         DEFAULTS: defaults(),
         CHART_PAGE: with_parts(CHART_PAGE, {"values": values_table()}),
+        README: with_parts(README, {"values": values_table()}),
         GATEWAYS_PAGE: with_parts(GATEWAYS_PAGE, gateways),
     }
 

@@ -41,9 +41,13 @@ def stable(chart: Path = CHART) -> None:
     with tempfile.TemporaryDirectory() as folder:
         must("package", str(chart), "--destination", folder)
         with tarfile.open(next(Path(folder).glob("*.tgz"))) as package:
-            plain_files = [name for name in package.getnames() if re.search(r"/rbac-?[^/]*\.yaml$", name)]
-    if plain_files:
-        raise Broken(f"the package holds the plain files {plain_files}: .helmignore is to keep them out")
+            packed = {name.removeprefix("countersign/") for name in package.getnames()}
+    plain_files = {file.name for file in chart.glob("rbac*.yaml")}
+    if plain_files & packed:
+        raise Broken(f"the package holds the plain files {plain_files & packed}: .helmignore is to keep them out")
+    lacking = {str(file.relative_to(chart)) for file in chart.rglob("*") if file.is_file()} - plain_files - packed - {".helmignore"}
+    if lacking:
+        raise Broken(f"the package lacks {sorted(lacking)}: .helmignore keeps out too much")
     for file in sorted((chart / "templates").rglob("*")):
         if file.is_file():
             for action in re.findall(r"\{\{(.*?)\}\}", file.read_text(), re.DOTALL):

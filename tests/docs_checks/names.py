@@ -10,7 +10,8 @@ from .pages import pages
 from .parse import Parser
 
 # Of cargo, helm, istiod, podman, and the tests.
-OTHERS = {"--build-arg", "--features", "--kubernetesApiBurst", "--kubernetesApiQPS", "--locked", "--quick", "--reset-then-reuse-values", "--write"}
+OTHERS = {"--build-arg", "--features", "--kubernetesApiBurst", "--kubernetesApiQPS", "--locked", "--quick", "--reset-then-reuse-values",
+          "--show-only", "--write"}
 # Its first column has flags of istio-csr.
 FIRST_COLUMN = "coming-from-istio-csr.md"
 

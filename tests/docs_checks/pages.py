@@ -32,7 +32,7 @@ class Block:
 
 
 def pages() -> List[Path]:
-    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/*/*.md")])
 
 
 def blocks(page: Path) -> List[Block]:

@@ -2,136 +2,29 @@
 need a cluster are made where there is one, and left in target/peers/scrapes/faults."""
 
 import json
-import os
 import random
 import re
 import shutil
-import signal
-import subprocess
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, List
 
 from run import PEERS
 
 from . import envoys
 from .cluster import free_port
+from .dated import certified, root_from
 from .helm import Broken
-from .pair import LIMIT, Process, metrics
+from .pair import Process
 from .recordings import Recording, held
-from .scrapes import BINARY, until
+from .scene import IDENTITY, Scene
+from .scrapes import until
 
-DOMAIN, IDENTITY = "gateways.example", "spiffe://gateways.example/ns/default/sa/gateway"
-# A minute of promtool's for a second here.
-STRETCH = 60
 # An SVID of the agent that nobody renews, and how long it is looked at: until after its end.
 TTL, WATCHED = 40, 46  # seconds
 BUSY_AGENTS = 8
 OUTPUT_CHECK = 30  # seconds between two times that an output is read back
-# What certificates have left that have lived for a year.
-EXPIRES = {"long": timedelta(days=400), "short": timedelta(days=20), "ending": timedelta(days=5)}
-LIVED = timedelta(days=365)
-
-
-class Scene:
-    """Processes in a folder, ended with its `with`; those of `shown` are looked at."""
-
-    def __init__(self, running: ExitStack) -> None:
-        self.folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
-        self.running, self.processes, self.admins, self.shown = running, {}, {}, []
-        self.ports: Dict[str, int] = {}
-        self.recording = Recording(stretch=STRETCH)
-
-    def start(self, pod: str, *arguments: str, is_shown: bool = True) -> Process:
-        admin = self.admins.setdefault(pod, free_port())
-        log = self.folder / f"{pod}-{time.monotonic_ns()}.log"
-        self.processes[pod] = self.running.enter_context(Process(BINARY, [*arguments, f"--admin-listen=127.0.0.1:{admin}"], {}, log))
-        if is_shown and pod not in self.shown:
-            self.shown.append(pod)
-        return self.processes[pod]
-
-    def replica(self, pod: str, *more: str, data: str = "data", is_shown: bool = True, domain: str = DOMAIN) -> None:
-        port = self.ports.setdefault(pod, free_port())
-        self.start(pod, "serve", f"--data-dir={self.folder / data}", f"--trust-domain={domain}", f"--listen=127.0.0.1:{port}", *more,
-                   is_shown=is_shown)
-        self.ready(pod)
-
-    def before_istiod(self, pod: str, istiod: str, *more: str, domain: str = DOMAIN) -> None:
-        port = self.ports.setdefault(pod, free_port())
-        self.start(pod, "serve", "--source=istiod", f"--listen=127.0.0.1:{port}", f"--trust-domain={domain}",
-                   f"--istiod-address=127.0.0.1:{self.ports[istiod]}", f"--istiod-root-file={self.root()}",
-                   f"--istiod-token-file={self.token()}", *more)
-
-    def agent(self, pod: str, of: str, *more: str, domain: str = DOMAIN, is_shown: bool = True) -> None:
-        self.start(pod, "agent", f"--ca-address=127.0.0.1:{self.ports[of]}", f"--token-file={self.token()}", f"--root-file={self.root()}",
-                   f"--socket={self.folder / pod}.sock", f"--trust-domain={domain}", *more, is_shown=is_shown)
-
-    def root(self) -> Path:
-        return self.folder / "data" / "root-cert.pem"
-
-    def token(self) -> Path:
-        file = self.folder / "token"
-        if not file.exists():
-            made = self.command("token", "default/gateway", "--lifetime", "10m")
-            file.touch(0o600)
-            file.write_text(made)
-        return file
-
-    def command(self, *arguments: str) -> str:
-        done = subprocess.run([str(BINARY), *arguments, "--data-dir", str(self.folder / "data")], capture_output=True, text=True, env={},
-                              timeout=LIMIT, cwd=self.folder)
-        if done.returncode != 0:
-            raise Broken(f"countersign {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
-        return done.stdout
-
-    def ready(self, pod: str) -> None:
-        self.processes[pod].wait_until(self.admins[pod], 200)
-
-    def end(self, pod: str) -> None:
-        self.processes[pod].__exit__()
-
-    def stand_still(self, pod: str) -> None:
-        child = self.processes[pod].child
-        child.send_signal(signal.SIGSTOP)
-        os.waitpid(child.pid, os.WUNTRACED)
-
-    def page(self, pod: str) -> str:
-        return metrics(self.admins[pod])
-
-    def seen(self) -> Tuple[float, Dict[str, str]]:
-        """Of all that answer."""
-        pages = {}
-        for pod in self.shown:
-            try:
-                pages[pod] = self.page(pod)
-            except OSError:
-                continue
-        return time.time(), pages
-
-    def watch(self, rounds: int) -> None:
-        """A round each second."""
-        begin = time.monotonic()
-        for at in range(rounds):
-            time.sleep(max(0.0, begin + at - time.monotonic()))
-            self.recording.rounds.append(self.seen())
-
-    def goes_wrong(self) -> None:
-        self.recording.fault = len(self.recording.rounds)
-
-    def shows(self, pod: str, text: str) -> None:
-        """Until its metrics have what a regular expression asks for."""
-        def missing() -> str:
-            try:
-                page = self.page(pod)
-            except OSError as error:
-                return f"{error}; its log: {self.processes[pod].log.read_text()[-1000:]}"
-            return "" if re.search(text, page, re.MULTILINE) else page
-
-        until(f"{pod} shows {text}", missing)
 
 
 def without_authority(scene: Scene) -> Recording:
@@ -221,48 +114,6 @@ def two_pairs(scene: Scene) -> Recording:
     before = scene.seen()
     scene.replica("other", data="other")
     return held([before], scene.seen())
-
-
-def openssl(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, cwd=folder)
-    if done.returncode != 0:
-        raise Broken(f"openssl {' '.join(arguments)}: {done.stderr}")
-
-
-def certified(folder: Path, name: str, life: str, extensions: str, *by: str) -> None:
-    """NAME.pem with NAME-key.pem, signed by a certificate and its key if not by itself, that has lived for a year."""
-    now = datetime.now(timezone.utc)
-    begin, end = (f"{at:%Y%m%d%H%M%SZ}" for at in (now - LIVED, now + EXPIRES[life]))
-    (folder / "extensions").write_text(extensions)
-    (folder / "index").write_text("")
-    # of all the commands of openssl it is `ca` that can date back, whatever its version
-    (folder / "ca.conf").write_text("[ca]\ndefault_ca=it\n[it]\ndatabase=index\nrand_serial=yes\nnew_certs_dir=.\ndefault_md=sha256\npolicy=any\n"
-                                    "[any]\norganizationName=optional\n")
-    openssl(folder, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}-key.pem")
-    openssl(folder, "req", "-new", "-key", f"{name}-key.pem", "-subj", f"/O={name}", "-out", "request")
-    signer = ["-cert", by[0], "-keyfile", by[1]] if by else ["-selfsign", "-keyfile", f"{name}-key.pem"]
-    openssl(folder, "ca", "-batch", "-notext", "-config", "ca.conf", "-in", "request", "-out", f"{name}.pem", "-extfile", "extensions", *signer,
-            "-startdate", begin, "-enddate", end)
-
-
-def root_from(folder: Path, life: str, domain: str = DOMAIN, between: str = "") -> Path:
-    """A directory with a root and an authority that have so many days left, as Istio's `cacerts` has them, with another one in between if
-    that is given a life of its own."""
-    made, place = folder / f"made-{life}{between}", folder / f"root-{life}{between}"
-    for one in (made, place):
-        one.mkdir()
-    extensions = (f"basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectAltName=URI:spiffe://{domain}\n"
-                  "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
-    lives = {"root": life, **({"above": between} if between else {}), "ca": life}
-    issuer: List[str] = []
-    for name, own in lives.items():
-        certified(made, name, own, extensions, *issuer)
-        issuer = [f"{name}.pem", f"{name}-key.pem"]
-    for file, name in {"root": "root-cert", "ca": "ca-cert", "ca-key": "ca-key"}.items():
-        shutil.copy(made / f"{file}.pem", place / f"{name}.pem")
-    chain = [made / f"{name}.pem" for name in reversed(lives) if name != "root"]
-    (place / "cert-chain.pem").write_text("".join(file.read_text() for file in chain))
-    return place
 
 
 def near_its_end(scene: Scene) -> Recording:

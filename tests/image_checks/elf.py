@@ -7,6 +7,7 @@ from pathlib import Path
 from chart_checks.helm import Broken
 
 AT_MOST = 30_000_000
+SHT_SYMTAB = 2
 ET_DYN, PT_DYNAMIC, PT_INTERP, PT_GNU_STACK, PF_X = 3, 2, 3, 0x6474E551, 1
 MACHINES = {"x86_64": 62, "aarch64": 183}
 DT_NEEDED, DT_FLAGS_1, DF_1_PIE = 1, 0x6FFFFFFB, 0x08000000
@@ -35,5 +36,9 @@ def check(binary: Path, machine: str = platform.machine()) -> None:
         raise Broken(f"{binary} is a library, not a position-independent executable")
     if PT_GNU_STACK not in segments or segments[PT_GNU_STACK][0] & PF_X:
         raise Broken(f"{binary} has an executable stack")
+    sections, = struct.unpack_from("<Q", data, 40)
+    size, count = struct.unpack_from("<HH", data, 58)
+    if any(struct.unpack_from("<I", data, sections + size * at + 4)[0] == SHT_SYMTAB for at in range(count)):
+        raise Broken(f"{binary} has its symbols, which nothing there reads")
     if len(data) > AT_MOST:
         raise Broken(f"{binary} has {len(data)} bytes, more than {AT_MOST}")

@@ -1,5 +1,7 @@
 //! How fast policies are written by who has nobody to hear. Time is paused: it jumps to the next thing that is due.
 
+mod joined;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tokio::{

@@ -359,14 +359,15 @@ fn written(object: &DesiredObject) -> String {
         }
         DesiredObject::BackendTlsPolicy(policy) => {
             assert_eq!((policy.service.to_string().as_str(), &*policy.owner), ("app/svc", "uid-svc"));
-            match &policy.verification {
-                Verification::Sds(_) => "policy:sds".to_owned(),
-                Verification::Portable(accounts) if accounts.is_empty() => "policy:nobody".to_owned(),
+            let by = match &policy.verification {
+                Verification::Sds(_) => "sds".to_owned(),
+                Verification::Portable(accounts) if accounts.is_empty() => "nobody".to_owned(),
                 Verification::Portable(accounts) => {
                     let names: Vec<&str> = accounts.iter().map(|account| account.name()).collect();
-                    format!("policy:{}", names.join(","))
+                    names.join(",")
                 }
-            }
+            };
+            format!("{}:{by}", if policy.only_if_there { "kept" } else { "policy" })
         }
     }
 }

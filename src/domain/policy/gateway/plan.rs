@@ -281,17 +281,23 @@ impl DesiredObject {
         Some(ObjectName { namespace: Arc::clone(&policy.namespace), name: taken.unwrap_or(name).into() })
     }
 
-    /// Where it is, and its name there: that of a policy is that of its Secret.
-    pub fn object(&self) -> ObjectName {
-        let service = match self {
-            Self::CaConfigMap { namespace } => {
-                return ObjectName { namespace: Arc::clone(namespace), name: CA_CONFIG_MAP.into() };
-            }
-            Self::SdsSecret { service, .. } | Self::BackendTlsPolicy(DesiredPolicy { service, .. }) => service,
-        };
+    /// What the policy for a Service is called, and its Secret.
+    pub(super) fn policy_of_service(service: &ObjectName) -> ObjectName {
         let suffix = if TAKEN.contains(&&*service.name) { SUFFIX } else { "" };
         let name = format!("{PREFIX}{}{suffix}", service.name).into();
         ObjectName { namespace: Arc::clone(&service.namespace), name }
+    }
+
+    /// Where it is, and its name there: that of a policy is that of its Secret.
+    pub fn object(&self) -> ObjectName {
+        match self {
+            Self::CaConfigMap { namespace } => {
+                ObjectName { namespace: Arc::clone(namespace), name: CA_CONFIG_MAP.into() }
+            }
+            Self::SdsSecret { service, .. } | Self::BackendTlsPolicy(DesiredPolicy { service, .. }) => {
+                Self::policy_of_service(service)
+            }
+        }
     }
 }
 

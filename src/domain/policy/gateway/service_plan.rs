@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Ability, BackendTlsApi, DesiredPolicy, Grants, RouteBackend, RouteFacts, RouteKind, Routes, SdsUrl, ServicePlan,
-    Standing, TlsPolicies, Topology, Uptake, Verification,
+    Standing, TlsPolicies, Topology, Uptake, Verification, WrittenFacts,
 };
 use crate::domain::policy::{
     Condition, GatewayApiSafety, GatewayCondition, ObjectName, PeerModes, PortClass, PortPolicy, ServicePolicy,
@@ -175,7 +175,8 @@ impl<'a> Outlook<'a> {
     ) -> Option<Verification> {
         // Once it is there it stays, whatever becomes of the Gateways: else plaintext would be sent by who lost its configuration, or is
         // back, or takes Routes again.
-        let is_held = self.tls_policies.is_held(&policy.service);
+        let held = self.tls_policies.held(&policy.service);
+        let is_held = held.is_some();
         if concerned.is_empty() && !is_held {
             return None;
         }
@@ -198,7 +199,7 @@ impl<'a> Outlook<'a> {
         };
         conditions.extend(traffic.not_configured(concerned, !ready.is_empty(), may_be_there));
         let verification = match (concerned.is_empty(), ready.is_empty()) {
-            (true, _) => self.as_written(policy)?,
+            (true, _) => self.as_written(held?.written.as_ref()?, policy)?,
             (false, true) => common(concerned, policy),
             (false, false) => common(&ready, policy),
         };
@@ -212,8 +213,7 @@ impl<'a> Outlook<'a> {
     }
 
     /// What ours that is there verifies by; `None` if it can't be said any more.
-    fn as_written(self, policy: &ServicePolicy) -> Option<Verification> {
-        let written = self.tls_policies.written(&policy.service)?;
+    fn as_written(self, written: &WrittenFacts, policy: &ServicePolicy) -> Option<Verification> {
         if written.is_sds { self.sds.map(Verification::Sds) } else { Some(portable(policy)) }
     }
 }

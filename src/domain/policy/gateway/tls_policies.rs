@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{IndexOf, Known, PolicyTarget, Target, TlsPolicyFacts, WrittenFacts};
+use super::{DesiredObject, IndexOf, Known, PolicyTarget, Target, TlsPolicyFacts, WrittenFacts};
 use crate::domain::policy::{Change, ObjectName, Upstream};
 
 /// All BackendTLSPolicies.
@@ -22,6 +22,10 @@ impl TlsPolicies {
             |policy| policy.object.clone(),
             |old, new| {
                 let Some(policy) = new.or(old) else { return };
+                DesiredObject::service_of_policy(&policy.object)
+                    .map(Upstream::Service)
+                    .into_iter()
+                    .for_each(&mut touched);
                 for (ours, index) in &mut indices {
                     let upstreams = |policy: Option<&TlsPolicyFacts>| -> Vec<Upstream> {
                         policy.filter(|policy| policy.ours == *ours).map(TlsPolicyFacts::upstreams).unwrap_or_default()
@@ -32,16 +36,19 @@ impl TlsPolicies {
         );
     }
 
-    /// Whether one of ours is there for a Service.
-    pub(super) fn is_held(&self, service: &ObjectName) -> bool {
-        self.ours.get(&Upstream::Service(service.clone())).next().is_some()
+    /// One of ours that is there for a Service, or was made for it, if its name says so: what somebody else has it be for is put right.
+    pub(super) fn held(&self, service: &ObjectName) -> Option<&TlsPolicyFacts> {
+        let named = self.known.get(&DesiredObject::policy_of_service(service)).filter(|policy| policy.ours);
+        self.ours_for(&Upstream::Service(service.clone())).next().or(named)
     }
 
     /// What is seen of ours for a Service.
     pub(super) fn written(&self, service: &ObjectName) -> Option<&WrittenFacts> {
-        let upstream = Upstream::Service(service.clone());
-        let mut ours = self.ours.get(&upstream).filter_map(|name| self.known.get(name));
-        ours.find_map(|policy| policy.written.as_ref())
+        self.ours_for(&Upstream::Service(service.clone())).find_map(|policy| policy.written.as_ref())
+    }
+
+    fn ours_for<'a>(&'a self, upstream: &Upstream) -> impl Iterator<Item = &'a TlsPolicyFacts> {
+        self.ours.get(upstream).filter_map(|name| self.known.get(name))
     }
 
     /// Those of others for one thing, with the port that each is for alone; of one policy each port counts.

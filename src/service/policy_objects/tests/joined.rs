@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::policy::{
-    Admits, BackendTlsApi, Backing, Change, ClassFacts, ClusterChange, Controller, EnvoyGatewaySettings, GatewayChange,
-    GatewayFacts, GatewayIndex, IdentitySet, Labels, ListenerFacts, MeshLabels, NamespaceFacts, Parent, ParentFacts,
-    PolicyIndex, PolicySnapshot, PolicyTarget, RouteBackend, RouteFacts, RouteKinds, ServiceFacts, Target,
-    TlsPolicyFacts, WrittenFacts,
+    Admits, BackendTlsApi, Backing, Change, ClassFacts, ClusterChange, Condition, Controller, EnvoyGatewaySettings,
+    GatewayChange, GatewayCondition, GatewayFacts, GatewayIndex, IdentitySet, Labels, ListenerFacts, MeshLabels,
+    NamespaceFacts, Parent, ParentFacts, PolicyIndex, PolicySnapshot, PolicyTarget, RouteBackend, RouteFacts,
+    RouteKinds, ServiceFacts, Target, TlsPolicyFacts, UnreadyRequests, WrittenFacts,
 };
 
 const APP: &str = "app";
@@ -95,6 +95,15 @@ impl Joined {
         self.happened(&Seen::Gone(policy(), self.version.to_string().into()));
     }
 
+    /// By hand: the policy is for another Service then.
+    fn edit(&mut self) {
+        self.version += 1;
+        let version = self.version.to_string().into();
+        let seen = SeenObject { version, generation: 2, print: Print([7; 32]), ..self.objects[&policy()].clone() };
+        self.objects.insert(policy(), seen.clone());
+        self.happened(&Seen::Put(policy(), seen));
+    }
+
     fn happened(&mut self, seen: &Seen) {
         self.unheard.iter_mut().for_each(|unheard| unheard.push_back(seen.clone()));
     }
@@ -110,7 +119,7 @@ impl Joined {
         let heard = self.unheard[1].pop_front();
         let is_some = heard.is_some();
         let change = heard.map(|heard| match heard {
-            Seen::Put(key, _) => Change::Put(facts(key.object)),
+            Seen::Put(key, seen) => Change::Put(facts(key.object, seen.generation)),
             Seen::Gone(key, _) => Change::Gone(key.object),
             Seen::Listed { .. } => unreachable!("it is listed once"),
         });
@@ -176,6 +185,17 @@ impl Joined {
             needs: wanted.needs().cloned(),
             is_unusable: false,
             routed: None,
+        }
+    }
+
+    fn go(&mut self, steps: Vec<u8>) {
+        for step in steps {
+            match step {
+                0 => drop(self.ledger_hears()),
+                1 => drop(self.plan_hears()),
+                2 => drop(self.write()),
+                _ => self.make_ready(false),
+            }
         }
     }
 
@@ -253,11 +273,12 @@ fn index() -> GatewayIndex {
     index
 }
 
-fn facts(object: ObjectName) -> TlsPolicyFacts {
+fn facts(object: ObjectName, generation: i64) -> TlsPolicyFacts {
+    let target = Target::Service(if generation == 1 { "web" } else { "other" }.into());
     TlsPolicyFacts {
         object,
         ours: true,
-        targets: [PolicyTarget { target: Target::Service("web".into()), section: None }].into(),
+        targets: [PolicyTarget { target, section: None }].into(),
         written: Some(WrittenFacts { identities: IdentitySet::of([]), is_sds: false, accepted_by: [].into() }),
     }
 }
@@ -275,19 +296,31 @@ proptest! {
         prop_assert_eq!(joined.settle(), [""; 0], "it stays");
         prop_assert!(joined.has_plan(true));
         joined.delete();
-        for step in steps {
-            match step {
-                0 => drop(joined.ledger_hears()),
-                1 => drop(joined.plan_hears()),
-                _ => drop(joined.write()),
-            }
-        }
+        joined.go(steps);
         let written = joined.settle();
         prop_assert!(!joined.objects.contains_key(&policy()) && !written.contains(&format!("apply {}", policy())), "{written:?}");
+        let plan = joined.plan();
+        prop_assert_eq!(plan.bare(), [edge()]);
+        let (gateways, requests) = ([edge()].into(), UnreadyRequests::Plain);
+        let said = Condition::from(GatewayCondition::GatewayNotConfigured { gateways, requests });
+        prop_assert!(plan.conditions.contains(&said), "{plan:?}");
         joined.make_ready(true);
         let written = joined.settle();
         prop_assert_eq!(written.last(), Some(&format!("apply {}", policy())));
         prop_assert!(joined.has_plan(false));
+    }
+
+    #[test]
+    fn a_policy_that_is_only_kept_is_put_right_whatever_somebody_has_it_be_for(
+        steps in prop::collection::vec(0u8..3, 0..30),
+    ) {
+        let mut joined = Joined::new();
+        joined.make_ready(false);
+        joined.settle();
+        joined.edit();
+        joined.go(steps);
+        prop_assert_eq!(joined.settle(), [format!("apply {}", policy())]);
+        prop_assert!(joined.has_plan(true));
     }
 
     /// Then it is made again or not, as they heard of it; but there is an end.
@@ -301,14 +334,7 @@ proptest! {
             joined.make_ready(false);
         }
         joined.delete();
-        for step in steps {
-            match step {
-                0 => drop(joined.ledger_hears()),
-                1 => drop(joined.plan_hears()),
-                2 => drop(joined.write()),
-                _ => joined.make_ready(false),
-            }
-        }
+        joined.go(steps);
         joined.make_ready(false);
         joined.settle();
         let is_there = joined.objects.contains_key(&policy());

@@ -117,11 +117,14 @@ fn objects(plan: &GatewayPlan) -> Vec<DesiredObject> {
 
 /// What is there after the plan was carried out.
 fn write(world: &mut World, plan: &GatewayPlan) {
+    let were_there: BTreeSet<ObjectName> =
+        world.tls.values().filter(|policy| policy.ours).map(|policy| policy.object.clone()).collect();
     world.tls.retain(|_, policy| !policy.ours);
     world.secrets.retain(|name, _| !name.name.starts_with("countersign-"));
     for object in objects(plan) {
         let name = object.object();
         match object {
+            DesiredObject::BackendTlsPolicy(policy) if policy.only_if_there && !were_there.contains(&name) => {}
             DesiredObject::CaConfigMap { .. } => {}
             DesiredObject::SdsSecret { service, url, .. } => {
                 let (resource, url) = (DesiredObject::sds_resource(&service).into(), url.text().into());

@@ -217,8 +217,10 @@ impl World {
                 GatewayChange::GrpcRoutes(step(&mut self.grpc, named('r'), there.then_some(new)))
             }
             8 => {
-                let new = tls(named('t'), variant);
-                GatewayChange::TlsPolicies(step(&mut self.tls, named('t'), there.then_some(new)))
+                // one that is called as ours for a Service, whatever it is for
+                let ours = ObjectName { name: "countersign-s0".into(), ..named('t') };
+                let new = tls(if object == 1 { ours } else { named('t') }, variant);
+                GatewayChange::TlsPolicies(step(&mut self.tls, new.object.clone(), there.then_some(new)))
             }
             9 => {
                 let new = proxy(named('e'), variant);

@@ -61,7 +61,7 @@ impl<'a> Outlook<'a> {
         if verification.is_some() {
             conditions.extend(traffic.without_istio_alpn(policy, &concerned));
         }
-        let may_be_made = self.istio.may_write() && concerned.iter().any(|(_, standing)| standing.is_ready);
+        let may_be_made = self.istio.may_write() && is_some_ready(&concerned);
         let verification = verification.map(|verification| DesiredPolicy {
             service: policy.service.clone(),
             owner: Arc::clone(&policy.uid),
@@ -147,8 +147,8 @@ impl<'a> Outlook<'a> {
         traffic
     }
 
-    /// Gateways that lead there by a Route, or, if none does yet, all that could, or, if none could, those that Routes name: of those
-    /// that can verify whom they reach.
+    /// Gateways that lead there by a Route, or, if none does yet, all that could, or, if none of these is ready, those that Routes name if
+    /// one of them is, or if there are no others: of those that can verify whom they reach.
     fn concerned(self, upstream: &'a Upstream, traffic: &Traffic<'a>, admitting: &[ObjectName]) -> Concerned<'a> {
         let routed = traffic.gateways.iter().map(|(gateway, standing)| (*gateway, *standing));
         let able: Concerned<'a> = routed.filter(|(_, standing)| standing.ability.is_some()).collect();
@@ -156,13 +156,14 @@ impl<'a> Outlook<'a> {
             return able;
         }
         let admitting = admitting.iter().filter_map(|gateway| self.topology.standings.get_key_value(gateway));
-        let able: Concerned<'a> = admitting.filter(|(_, standing)| standing.ability.is_some()).collect();
-        if !able.is_empty() {
-            return able;
+        let admitting: Concerned<'a> = admitting.filter(|(_, standing)| standing.ability.is_some()).collect();
+        if is_some_ready(&admitting) {
+            return admitting;
         }
         let named = self.leading_to(upstream).flat_map(|(_, route)| self.topology.named(route));
-        let able: BTreeMap<_, _> = named.filter(|(_, standing)| standing.ability.is_some()).collect();
-        able.into_iter().collect()
+        let named: BTreeMap<_, _> = named.filter(|(_, standing)| standing.ability.is_some()).collect();
+        let named: Concerned<'a> = named.into_iter().collect();
+        if admitting.is_empty() || is_some_ready(&named) { named } else { admitting }
     }
 
     /// By what Gateways are to verify whom they reach there; `None`: by nothing of ours.
@@ -216,6 +217,10 @@ impl<'a> Outlook<'a> {
     fn as_written(self, written: &WrittenFacts, policy: &ServicePolicy) -> Option<Verification> {
         if written.is_sds { self.sds.map(Verification::Sds) } else { Some(portable(policy)) }
     }
+}
+
+fn is_some_ready(gateways: &Concerned<'_>) -> bool {
+    gateways.iter().any(|(_, standing)| standing.is_ready)
 }
 
 /// What all of them can verify by.

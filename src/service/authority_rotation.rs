@@ -162,6 +162,23 @@ impl AuthorityRotation {
         Ok(())
     }
 
+    /// Puts on record that everybody has the key of JWT-SVIDs that is prepared, once that is seen: whom this replica had lost no other
+    /// one knows that is active after it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the state can't be used.
+    pub fn record_reach(&self, state: &TermState) -> Result<(), StateError> {
+        let found = state.kind_state(AuthorityKind::Jwt)?;
+        let prepared = found.authorities.slots().iter().find(|slot| slot.phase == Phase::Prepared);
+        let Some(prepared) = prepared.filter(|_| !found.has_reached_all) else { return Ok(()) };
+        let evidence = self.evidence(AuthorityKind::Jwt, &found, state);
+        match evidence.unreached(prepared.published_in).next() {
+            Some(_) => Ok(()),
+            None => state.reach_all(&prepared.id),
+        }
+    }
+
     fn carry_out(
         &self,
         state: &TermState,
@@ -246,7 +263,8 @@ impl AuthorityRotation {
         let mut reached = followers.reached();
         if kind == AuthorityKind::Jwt {
             reached.extend(followers.lost_agents());
-            reached.extend(followers.lost_by_others().filter(|_| !state.is_first()));
+            let may_lack_it = !state.is_first() && !found.has_reached_all;
+            reached.extend(followers.lost_by_others().filter(|_| may_lack_it));
         }
         Evidence {
             followers: reached,
@@ -332,3 +350,6 @@ fn standing(slot: Option<&Slot>) -> String {
 fn not_active_if_fenced(error: RotationError) -> RotationError {
     if matches!(error, RotationError::State(StateError::Fenced { .. })) { OrderError::NotActive.into() } else { error }
 }
+
+#[cfg(test)]
+mod tests;

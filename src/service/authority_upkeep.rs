@@ -51,6 +51,7 @@ async fn keep_session(
         let (state, rotation) = (Arc::clone(&state), Arc::clone(rotation));
         let done = spawn_blocking(move || {
             state.settle()?;
+            rotation.record_reach(&state)?;
             // a step of one kind that waits, or can't be taken, keeps nothing of the other from being taken
             let kinds = [AuthorityKind::X509, AuthorityKind::Jwt];
             Ok::<_, StateError>(kinds.map(|kind| {

@@ -1,4 +1,4 @@
-//! What is on record of X.509-SVIDs that were handed out.
+//! What is on record of X.509-SVIDs that were handed out, and of whom a prepared key of JWT-SVIDs has reached.
 
 use super::{content::StoredAuthority, objects::Objects, slots::RotationContent};
 use crate::{
@@ -32,6 +32,14 @@ impl Objects {
             self.x509_slots()?.iter().for_each(|slot| self.hand_out(&slot.id, before, end, now));
         }
         Ok(true)
+    }
+
+    /// Marks that everybody has the key of JWT-SVIDs that is prepared, if it is still this one. Returns whether that was not on record.
+    pub(super) fn reach_all(&mut self, key_id: &str) -> Result<bool, StateError> {
+        let Some(prepared) = self.authority.rotation_mut().jwt.iter_mut().find(|key| key.is_prepared()) else {
+            return Ok(false);
+        };
+        Ok(prepared.slot()?.id == key_id && prepared.reach_all())
     }
 
     pub(super) fn handed_out(&self) -> HandedOut {

@@ -48,6 +48,8 @@ pub struct KindState {
     pub roots_end: BTreeMap<AuthorityId, Timestamp>,
     /// Whether the one that signs is an intermediate, imported with the roots that it leads to.
     pub is_intermediate: bool,
+    /// Of keys of JWT-SVIDs: whether it is on record that everybody has the one that is prepared.
+    pub has_reached_all: bool,
 }
 
 /// An authority that was made just now.
@@ -223,6 +225,8 @@ impl Objects {
         let since = |seconds: i64| Timestamp::from_seconds(seconds);
         let leads_to_others = rotation.active.as_ref().is_some_and(|active| !active.roots.is_empty());
         let is_intermediate = kind == AuthorityKind::X509 && leads_to_others;
+        let prepared_key = rotation.jwt.iter().find(|key| kind == AuthorityKind::Jwt && key.is_prepared());
+        let has_reached_all = prepared_key.is_some_and(JwtKeyContent::has_reached_all);
         let (slots, handed_out, prepared_since, lifetime) = match kind {
             AuthorityKind::X509 => {
                 let StoredAuthority::Own(own) = &self.authority else { return Err(plugged_in()) };
@@ -244,7 +248,7 @@ impl Objects {
         let authorities = Authorities::restored(slots, self.trust.sequence())
             .ok_or_else(|| unusable(&"the phases of the authorities make no sense"))?;
         let roots_end = if kind == AuthorityKind::X509 { self.roots_end()? } else { BTreeMap::new() };
-        Ok(KindState { authorities, handed_out, prepared_since, lifetime, roots_end, is_intermediate })
+        Ok(KindState { authorities, handed_out, prepared_since, lifetime, roots_end, is_intermediate, has_reached_all })
     }
 
     /// Puts a new one beside the others.

@@ -84,6 +84,10 @@ pub(super) struct JwtKeyContent {
     /// signs no more. Absent in what a version wrote that knew the setting of the moment alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     longest: Option<u64>,
+    /// The sequence of the first bundle that holds it, once everybody was seen to have that; says nothing if the key is published in
+    /// another one since, as after a backup was put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<u64>,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -221,12 +225,27 @@ impl JwtKeyContent {
             published_in,
             last_end: None,
             longest: Some(0),
+            reached: None,
             unknown: UnknownFields::default(),
         }
     }
 
     pub(super) fn signs(&self) -> bool {
         self.phase == PhaseContent::Active
+    }
+
+    pub(super) fn is_prepared(&self) -> bool {
+        self.phase == PhaseContent::Prepared
+    }
+
+    /// Whether it is on record that everybody has it who could be asked to believe it.
+    pub(super) fn has_reached_all(&self) -> bool {
+        self.reached == Some(self.published_in)
+    }
+
+    /// Everybody has it. Returns whether that was not on record.
+    pub(super) fn reach_all(&mut self) -> bool {
+        self.reached.replace(self.published_in) != Some(self.published_in)
     }
 
     fn longest(&self) -> Duration {

@@ -239,6 +239,15 @@ impl TermState {
         })
     }
 
+    /// Puts on record that everybody has the key of JWT-SVIDs of this name, which is prepared. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the state can't be read or written.
+    pub fn reach_all(&self, key_id: &str) -> Result<(), StateError> {
+        self.change(|objects| Ok(if objects.reach_all(key_id)? { Touched::Marks } else { Touched::Nothing }))
+    }
+
     fn check_is_here(&self, kind: AuthorityKind) -> Result<(), StateError> {
         match (kind, &self.parts.origin) {
             (AuthorityKind::X509, Origin::Istiod(_)) => Err(StateError::Unusable(

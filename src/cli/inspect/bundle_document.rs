@@ -33,7 +33,7 @@ impl BundleDocument {
         let BundleContent { trust_domain, content } = bundle;
         let authorities = content.jwt_authorities.iter().map(|authority| JwtAuthorityDocument {
             key_id: authority.key_id().to_owned(),
-            key: authority.key_algorithm().to_string(),
+            key: authority.key_algorithm(),
         });
         Self {
             trust_domain: trust_domain.as_ref().map(ToString::to_string),

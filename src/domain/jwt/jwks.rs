@@ -97,12 +97,7 @@ impl VerificationKey {
     /// `None` for a key that can't be used, which includes one that does not parse and one with another `use` than this: the
     /// set may hold kinds of key that this program has never heard of.
     pub(super) fn from_json(json: serde_json::Value, expected_use: &str) -> Option<Self> {
-        let jwk: Jwk = serde_json::from_value(json).ok()?;
-        let for_signatures = jwk.r#use.is_none_or(|r#use| r#use == expected_use);
-        let for_verifying = jwk.key_ops.is_none_or(|operations| operations.iter().any(|name| name == "verify"));
-        if !for_signatures || !for_verifying {
-            return None;
-        }
+        let jwk = Jwk::for_verifying(json, expected_use)?;
         let pinned = match jwk.alg {
             Some(name) => Some(Algorithm::from_name(&name)?),
             None => None,
@@ -134,6 +129,14 @@ impl VerificationKey {
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         self.accepts(algorithm) && self.material.verifies(algorithm, message, signature)
     }
+}
+
+/// Whether this is a key of P-521, with this `use` or none: there is no cryptography for it here.
+pub(super) fn is_p521(json: serde_json::Value, expected_use: &str) -> bool {
+    Jwk::for_verifying(json, expected_use).is_some_and(|jwk| {
+        let is_of_curve = jwk.kty == "EC" && jwk.crv.as_deref() == Some("P-521") && jwk.numbers.point(66).is_some();
+        is_of_curve && jwk.alg.is_none_or(|name| name == "ES512")
+    })
 }
 
 impl Material {
@@ -202,6 +205,17 @@ struct Jwk {
     crv: Option<String>,
     #[serde(flatten)]
     numbers: Numbers,
+}
+
+impl Jwk {
+    /// `None` if it does not parse, or is for something else than this use and verifying.
+    fn for_verifying(json: serde_json::Value, expected_use: &str) -> Option<Self> {
+        let jwk: Self = serde_json::from_value(json).ok()?;
+        let for_signatures = jwk.r#use.as_ref().is_none_or(|r#use| r#use == expected_use);
+        let operations = jwk.key_ops.as_ref();
+        let for_verifying = operations.is_none_or(|operations| operations.iter().any(|name| name == "verify"));
+        (for_signatures && for_verifying).then_some(jwk)
+    }
 }
 
 /// The members that hold key material (RFC 7518 6.2 and 6.3, RFC 8037 2).

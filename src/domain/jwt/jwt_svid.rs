@@ -206,7 +206,8 @@ impl<'a> Parts<'a> {
             key_id: shown(&self.key_id),
             trust_domain: trust_domain.to_string(),
         })?;
-        let is_signed = key.key().verifies(self.algorithm, self.token.message(), self.token.signature());
+        let (message, signature) = (self.token.message(), self.token.signature());
+        let is_signed = key.key().is_some_and(|key| key.verifies(self.algorithm, message, signature));
         if is_signed { Ok(svid) } else { Err(JwtSvidError::Signature) }
     }
 

@@ -2,7 +2,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SanType}
 
 use super::*;
 use crate::domain::{
-    jwt::testing::Keys,
+    jwt::testing::{Keys, p521_jwk},
     x509::testing::{ed25519_key, p384_key, rsa_key},
 };
 
@@ -25,6 +25,10 @@ fn jwt(kid: &str) -> Value {
     key["use"] = "jwt-svid".into();
     key["kid"] = kid.into();
     key
+}
+
+fn p521() -> Value {
+    with(p521_jwk("a"), "use", json!("jwt-svid"))
 }
 
 fn with(mut key: Value, member: &str, value: Value) -> Value {
@@ -79,7 +83,15 @@ fn documents_are_read_as_the_standard_says() {
         ("no use", vec![without(x509(&ca), "use")], Ok((0, 0))),
         ("a key of workload identity tokens", vec![with(jwt("a"), "use", json!("wit-svid"))], Ok((0, 0))),
         ("a key of an unknown kind", vec![with(jwt("a"), "kty", json!("PQ"))], Ok((0, 0))),
-        ("a key of an unknown curve", vec![with(jwt("a"), "crv", json!("P-521"))], Ok((0, 0))),
+        ("a key of an unknown curve", vec![with(jwt("a"), "crv", json!("secp256k1"))], Ok((0, 0))),
+        ("a key of P-521", vec![p521()], Ok((0, 1))),
+        ("one for its algorithm", vec![with(p521(), "alg", json!("ES512"))], Ok((0, 1))),
+        ("one for another algorithm", vec![with(p521(), "alg", json!("ES256"))], Ok((0, 0))),
+        ("one that only signs", vec![with(p521(), "key_ops", json!(["sign"]))], Ok((0, 0))),
+        ("one with a point of another curve", vec![with(jwt("a"), "crv", json!("P-521"))], Ok((0, 0))),
+        ("one without half of its point", vec![without(p521(), "y")], Ok((0, 0))),
+        ("one of another kind", vec![with(p521(), "kty", json!("OKP"))], Ok((0, 0))),
+        ("one by the name of another key", vec![jwt("a"), p521()], Err(SpiffeBundleError::KeyIdTwice(1))),
         (
             "a key for Ed25519",
             vec![json!({ "kty": "OKP", "use": "jwt-svid", "kid": "a", "crv": "Ed25519",
@@ -177,7 +189,7 @@ fn what_is_written_is_read_as_the_same_by_the_strictest_reader_s_rules() {
     let keys = [None, Some(rsa_key()), Some(p384_key()), Some(ed25519_key())];
     let roots: Vec<Certificate> = keys.iter().map(|key| root(key.as_deref().map(Vec::as_slice), None, true)).collect();
     let keys = Keys::new().jwks();
-    let jwt = [&keys["keys"][0], &without(keys["keys"][3].clone(), "use")]
+    let jwt = [&keys["keys"][0], &without(keys["keys"][3].clone(), "use"), &p521_jwk("p521")]
         .map(|key| JwtAuthority::from_jwk(key.as_object().unwrap()));
     let bundle = SpiffeBundle {
         trust_domain: "td".parse().unwrap(),
@@ -200,6 +212,7 @@ fn what_is_written_is_read_as_the_same_by_the_strictest_reader_s_rules() {
             ["x509-svid", "OKP"],
             ["jwt-svid", "EC"],
             ["jwt-svid", "RSA"],
+            ["jwt-svid", "EC"],
         ])
     );
     for key in document["keys"].as_array().unwrap() {

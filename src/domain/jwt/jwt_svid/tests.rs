@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::domain::jwt::{
-    testing::{Keys, b64},
+    testing::{Keys, b64, p521_jwk},
     validate::MAX_TOKEN_BYTES,
 };
 
@@ -28,13 +28,14 @@ impl JwtAuthorities for Known {
 
 fn authorities(keys: &Keys) -> Vec<JwtAuthority> {
     let jwks = keys.jwks();
-    let jwks = jwks["keys"].as_array().unwrap().iter().map(|key| key.as_object().unwrap().clone());
-    jwks.map(|mut key| {
-        key.insert("use".into(), JwtAuthority::USE.into());
-        JwtAuthority::from_jwk(&key)
-    })
-    .filter_map(Result::ok)
-    .collect()
+    let jwks = jwks["keys"].as_array().unwrap().iter().cloned().chain([p521_jwk("p521")]);
+    jwks.map(|key| key.as_object().unwrap().clone())
+        .map(|mut key| {
+            key.insert("use".into(), JwtAuthority::USE.into());
+            JwtAuthority::from_jwk(&key)
+        })
+        .filter_map(Result::ok)
+        .collect()
 }
 
 /// Good claims with some members replaced; `null` takes one away.
@@ -56,7 +57,7 @@ fn validate(token: &str, known: &Known) -> Result<JwtSvid, JwtSvidError> {
 fn a_token_is_believed_or_refused_as_the_standard_says() {
     let (keys, other) = (Keys::new(), Keys::new());
     let known = Known { own: authorities(&keys), foreign: authorities(&other) };
-    assert_eq!(known.own.len(), 3, "P-256, P-384 and RSA");
+    assert_eq!(known.own.len(), 4, "P-256, P-384, RSA, and P-521 for others");
     let good = json!({ "alg": "ES256", "kid": "p256" });
     let malformed = |what| Err(JwtSvidError::Malformed(what));
     let parameter = |name: &str| Err(JwtSvidError::HeaderParameter(name.into()));
@@ -84,6 +85,8 @@ fn a_token_is_believed_or_refused_as_the_standard_says() {
         (json!({ "alg": "none", "kid": "p256" }), json!({}), algorithm("none")),
         (json!({ "alg": "HS256", "kid": "p256" }), json!({}), algorithm("HS256")),
         (json!({ "alg": "ES512", "kid": "p256" }), json!({}), algorithm("ES512")),
+        (json!({ "alg": "ES512", "kid": "p521" }), json!({}), algorithm("ES512")),
+        (json!({ "alg": "ES256", "kid": "p521" }), json!({}), Err(JwtSvidError::Signature)),
         (json!({ "alg": "es256", "kid": "p256" }), json!({}), algorithm("es256")),
         (json!({ "alg": "", "kid": "p256" }), json!({}), algorithm("")),
         (json!({ "kid": "p256" }), json!({}), algorithm("")),

@@ -36,7 +36,7 @@ pub use self::{
     term_state::{JwtSignerReceiver, TermState},
 };
 use self::{
-    content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent},
+    content::{AuthorityContent, PluggedInContent, StoredAuthority, TrustContent, first_sequence},
     federation::MAX_FILLED_BYTES,
     json::encoded,
     objects::Objects,
@@ -180,6 +180,9 @@ impl SigningState {
         };
         let (trust_version, trust) =
             load_trust(store.as_ref())?.unwrap_or_else(|| (0, TrustContent::empty(self.clock.now())));
+        if is_ahead(trust.sequence(), self.clock.now()) {
+            warn!(event = "trust_sequence_ahead", sequence = trust.sequence());
+        }
         let denied = trust.denied()?;
         let mut objects = Objects { authority_version, authority, trust_version, trust };
         let authority = self.complete(&mut objects, is_new, store.as_ref(), term)?;
@@ -341,6 +344,12 @@ pub fn root_of(content: &[u8]) -> Option<String> {
     let Ok(StoredAuthority::Own(stored)) = StoredAuthority::decode(content) else { return None };
     let certificate = Certificate::all_from_pem(stored.certificate.as_bytes()).ok()?.into_iter().next()?;
     Some(certificate.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Whether a sequence stands for a time to come, which only a clock that is wrong, or was, makes of it: no change after it counts as
+/// later for as long. Clocks of a pair may differ by a little.
+fn is_ahead(sequence: u64, now: Timestamp) -> bool {
+    sequence > first_sequence(now.plus(Duration::from_secs(60)))
 }
 
 fn authority_of(

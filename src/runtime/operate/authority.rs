@@ -1,6 +1,11 @@
 //! `authority export`, `authority import`, and `recover` in Kubernetes.
 
-use std::{fmt::Write as _, io, path::Path, time::Duration};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 use tokio::{
     runtime::{Builder, Runtime},
@@ -100,6 +105,13 @@ pub fn import(args: &ImportArgs) -> Result<String, OperateError> {
             return Err(OperateError::Refused("give FILE or --istio-secret".into()));
         }
     };
+    if let Some(sequence) = imported.sequence_ahead(now) {
+        let warning = format!(
+            "the trust bundle in it has sequence {sequence}, which goes by the seconds since 1970: that is ahead of this clock, {now}. One of \
+             them is wrong; what is signed by a clock that is goes by wrong times, so compare it before the next `countersign serve`"
+        );
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
     let root = imported.root().map_or_else(|| "a plugged-in authority".to_owned(), |root| format!("root {root}"));
     let mut text = String::new();
     match args.place.state {

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::{
     authority_of,
     content::{AuthorityContent, StoredAuthority, TrustContent, first_sequence},
+    is_ahead,
     json::encoded,
     root_of,
 };
@@ -160,6 +161,11 @@ impl ImportedState {
             self.authority = authority.encoded()?;
         }
         Ok(())
+    }
+
+    /// The sequence of its bundle, if that stands for a time to come: the clock is wrong, or was where it was saved.
+    pub fn sequence_ahead(&self, now: Timestamp) -> Option<u64> {
+        self.trust.as_ref().map(TrustContent::sequence).filter(|sequence| is_ahead(*sequence, now))
     }
 
     /// The fingerprint of its signing certificate; none if that is plugged in.

@@ -55,6 +55,23 @@ fn all_of_a_backup_is_published_anew_above_what_was_told_since() {
     assert_eq!(published(&imported), [Some(first + 8); 2]);
 }
 
+#[test]
+fn a_sequence_of_a_time_to_come_is_told_of() {
+    let with_sequence = |sequence: u64| {
+        let backup = backup(|json| {
+            if json.get("sequence").is_some() {
+                json["sequence"] = sequence.into();
+            }
+        });
+        ImportedState::from_backup(&backup, NOW).unwrap().sequence_ahead(NOW)
+    };
+    let now = first_sequence(NOW);
+    let rows = [(3, false), (now, false), (now + 60, false), (now + 61, true), (u64::MAX, true)];
+    for (sequence, is_told) in rows {
+        assert_eq!(with_sequence(sequence), is_told.then_some(sequence));
+    }
+}
+
 /// What was signed since the backup was saved is on nobody's record.
 #[test]
 fn whatever_was_signed_since_a_backup_was_saved_is_waited_for_once() {

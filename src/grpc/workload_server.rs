@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{oneshot, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tonic::{service::RoutesBuilder, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -56,10 +56,16 @@ pub struct ServedTrust {
     pub trust: TrustReceiver,
     /// The sequence of the own bundle that is served; 0 until one is.
     pub served: watch::Sender<u64>,
+    /// Whether the pair was asked once: until then the first that clients get waits for a moment, since some read no other. `None`
+    /// where nobody asks.
+    pub was_asked: Option<watch::Receiver<bool>>,
 }
 
 /// Envoy opens a stream per secret, all on one connection.
 const MAX_STREAMS: u32 = 100_000;
+
+/// How long the first that clients get waits for the pair's trust: a pair that signs answers in milliseconds.
+const FIRST_TRUST: Duration = Duration::from_secs(1);
 
 /// How long clients have to take notice when the socket closes.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -123,6 +129,15 @@ struct Sources {
 }
 
 impl Sources {
+    /// Waits for an identity, and for a moment for what is to stand beside it from the beginning.
+    async fn first(&mut self) {
+        let was_asked = self.trust.as_mut().and_then(|served| served.was_asked.as_mut());
+        if let Some(was_asked) = was_asked {
+            drop(self.identities.first.identity.wait_for(Option::is_some).await);
+            drop(timeout(FIRST_TRUST, was_asked.wait_for(|was_asked| *was_asked)).await);
+        }
+    }
+
     /// Waits for a change of anything. Never returns when nothing can change any more: what was published last stays when its
     /// publisher is gone.
     async fn changed(&mut self) {
@@ -149,6 +164,7 @@ async fn prepare(
     secrets: &watch::Sender<Phase<SecretSet>>,
     health: &HealthReporter,
 ) {
+    sources.first().await;
     let (mut contexts, mut changes, mut last) = (None, 0, None);
     loop {
         let others = sources.identities.known_others();

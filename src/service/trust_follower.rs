@@ -61,6 +61,8 @@ pub struct TrustFollower {
     published: watch::Sender<Option<Arc<PublishedTrust>>>,
     /// Whether the authority has said that it publishes nothing.
     has_nothing: watch::Sender<bool>,
+    /// Whether the authority was asked, and what it said, if anything, is published.
+    was_asked: watch::Sender<bool>,
     /// The sequence that clients of the socket get.
     served: watch::Receiver<u64>,
     random: Arc<dyn SecureRandom>,
@@ -92,13 +94,18 @@ impl TrustFollower {
         random: Arc<dyn SecureRandom>,
     ) -> (Self, TrustReceiver) {
         let (published, receiver) = watch::channel(None);
-        let has_nothing = watch::Sender::new(false);
-        (Self { source, trust_domain, roots, published, has_nothing, served, random }, receiver)
+        let [has_nothing, was_asked] = [false; 2].map(watch::Sender::new);
+        (Self { source, trust_domain, roots, published, has_nothing, was_asked, served, random }, receiver)
     }
 
     /// Whether the authority has said, the last time that it was asked, that it publishes nothing, as istiod does.
     pub fn has_nothing(&self) -> watch::Receiver<bool> {
         self.has_nothing.subscribe()
+    }
+
+    /// Whether the authority was asked once, and what came of that is published: there is nothing more to be waited for.
+    pub fn was_asked(&self) -> watch::Receiver<bool> {
+        self.was_asked.subscribe()
     }
 
     /// Follows until `leaving`, and then says so.
@@ -117,12 +124,17 @@ impl TrustFollower {
         let (mut pause, mut said) = (FIRST_PAUSE, String::new());
         loop {
             let in_effect = *self.served.borrow_and_update();
-            let why = match self.source.open(in_effect).await {
+            let answered = self.source.open(in_effect).await;
+            if !matches!(answered, Ok(Some(_))) {
+                self.was_asked.send_replace(true);
+            }
+            let why = match answered {
                 Ok(Some(stream)) => {
                     self.has_nothing.send_replace(false);
                     let begun = Instant::now();
                     let why = self.follow(opened.insert(stream).as_mut()).await;
                     *opened = None;
+                    self.was_asked.send_replace(true);
                     if begun.elapsed() > LONGEST_PAUSE {
                         pause = FIRST_PAUSE;
                         said.clear();
@@ -157,6 +169,7 @@ impl TrustFollower {
                             warn!(event = "trust_unusable", %error, "what came with the SVID counts");
                             return error.to_string();
                         }
+                        self.was_asked.send_replace(true);
                     }
                     Err(why) => return why,
                 },

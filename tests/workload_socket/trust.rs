@@ -64,7 +64,7 @@ impl World {
         let (publish, trust) = watch::channel(None);
         let served = watch::Sender::new(0);
         let seen = served.subscribe();
-        let trust = ServedTrust { trust, served };
+        let trust = ServedTrust { trust, served, was_asked: None };
         let mut socket = Socket::start_serving(Behaviour::SignFor(id()), 3600, Some(trust), None).await;
         if socket.publisher.revision() == 0 {
             socket.publisher.next().await;
@@ -174,6 +174,38 @@ async fn it_is_served_only_while_the_own_roots_are_those_that_are_published() {
     assert_eq!(next(&mut bundles).await.bundles.len(), 2, "the rest is served");
     assert_eq!(*world.served.borrow(), 0);
     world.publish(6, Vec::new()).await;
+}
+
+/// As a client that reads once and goes, and one of a pair that is silent.
+#[tokio::test]
+async fn the_first_of_each_stream_is_whole_and_comes_soon_when_there_is_nothing_to_make_it_so() {
+    for speaks in [true, false] {
+        let (publish, trust) = watch::channel(None);
+        let (asked, was_asked) = watch::channel(false);
+        let trust = ServedTrust { trust, served: watch::Sender::new(0), was_asked: Some(was_asked) };
+        let mut socket = Socket::start_serving(Behaviour::SignFor(id()), 3600, Some(trust), None).await;
+        if socket.publisher.revision() == 0 {
+            socket.publisher.next().await;
+        }
+        let mut client = SpiffeWorkloadApiClient::new(socket.connect().await);
+        let mut bundles = client.fetch_x509_bundles(secured(X509BundlesRequest {})).await.unwrap().into_inner();
+        let mut keys = client.fetch_jwt_bundles(secured(JwtBundlesRequest {})).await.unwrap().into_inner();
+        let mut svids = client.fetch_x509svid(secured(X509svidRequest {})).await.unwrap().into_inner();
+        let (_requests, mut all) = stream(&socket, ask(&["ALL"])).await;
+        if speaks {
+            let roots = socket.publisher.published().unwrap().bundle.roots().to_vec();
+            let (own, other) = (bundle(TRUST_DOMAIN, roots), bundle(OTHER, vec![root_of(OTHER)]));
+            let published = PublishedTrust { own, tainted: Vec::new(), federated: vec![other] };
+            publish.send_replace(Some(Arc::new(published)));
+            asked.send_replace(true);
+        }
+        let domains = if speaks { 2 } else { 1 };
+        assert_eq!(next(&mut bundles).await.bundles.len(), domains);
+        assert_eq!(next(&mut keys).await.bundles.len(), domains);
+        assert_eq!(next(&mut svids).await.federated_bundles.len(), domains - 1);
+        let (_, content) = by_name(&next(&mut all).await).remove(0);
+        assert_eq!(domains_of(content).len(), domains);
+    }
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ impl BundleRoots {
         let served = watch::Sender::new(0);
         let (seen, shared) = (served.subscribe(), Arc::clone(&random) as _);
         let (follower, trust) = TrustFollower::new(Arc::new(source), trust_domain, self.follower, seen, shared);
-        let has_nothing = follower.has_nothing();
+        let (has_nothing, was_asked) = (follower.has_nothing(), Some(follower.was_asked()));
         let mut first = identity.clone();
         let asked = shutdown.clone();
         supervisor.spawn("trust", async move {
@@ -82,7 +82,7 @@ impl BundleRoots {
         });
         let renew = renew_when_tainted(trust.clone(), identity, renew_now, (Arc::new(SystemClock), random));
         spawn(supervisor, "tainted renewal", async move { match renew.await {} }, shutdown);
-        Ok(FollowedTrust { served: ServedTrust { trust, served }, has_nothing })
+        Ok(FollowedTrust { served: ServedTrust { trust, served, was_asked }, has_nothing })
     }
 }
 

@@ -115,7 +115,7 @@ impl OwnSocketTrust {
             follow(self, itself, seen).await;
         };
         supervisor.spawn("socket's trust", until(shutdown, following));
-        ServedTrust { trust, served }
+        ServedTrust { trust, served, was_asked: None }
     }
 }
 

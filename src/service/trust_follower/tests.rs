@@ -77,6 +77,7 @@ struct World {
     source: Arc<Source>,
     trust: TrustReceiver,
     has_nothing: watch::Receiver<bool>,
+    was_asked: watch::Receiver<bool>,
     roots: FollowedRoots,
     served: watch::Sender<u64>,
     leave: Arc<Notify>,
@@ -90,10 +91,10 @@ impl World {
         let (shared, seen) = (Arc::clone(&source) as _, served.subscribe());
         let trust_domain = "cluster.local".parse().unwrap();
         let (task, trust) = TrustFollower::new(shared, trust_domain, Some(follower), seen, Arc::new(TestRandom));
-        let (has_nothing, leave) = (task.has_nothing(), Arc::new(Notify::new()));
+        let (has_nothing, was_asked, leave) = (task.has_nothing(), task.was_asked(), Arc::new(Notify::new()));
         let asked = Arc::clone(&leave);
         tokio::spawn(task.run(async move { asked.notified().await }));
-        Self { source, trust, has_nothing, roots, served, leave }
+        Self { source, trust, has_nothing, was_asked, roots, served, leave }
     }
 
     async fn has(&mut self, wanted: &PublishedTrust) {
@@ -133,6 +134,25 @@ async fn what_comes_counts_while_a_stream_is_open_and_what_came_with_the_svid_ot
     second.send(Ok(two.clone())).unwrap();
     world.has(&two).await;
     assert_eq!(world.roots(), Some(pem(&two)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_known_when_the_first_that_is_said_is_published_or_nothing_comes() {
+    let ([silent], opened) = streams();
+    let mut world = World::start(opened);
+    sleep(FIRST_PAUSE / 2).await;
+    assert!(!*world.was_asked.borrow(), "a stream is open, and nothing has come");
+    silent.send(Ok(trust(1))).unwrap();
+    timeout(FIRST_PAUSE, world.was_asked.wait_for(|was_asked| *was_asked)).await.expect("it is known").unwrap();
+    assert!(world.trust.borrow().is_some());
+
+    let ([ended], opened) = streams();
+    drop(ended);
+    for answer in [opened, vec![Ok(None)], vec![Err("away".into())]] {
+        let mut world = World::start(answer);
+        timeout(FIRST_PAUSE, world.was_asked.wait_for(|was_asked| *was_asked)).await.expect("it is known").unwrap();
+        assert!(world.trust.borrow().is_none());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ pub mod causes;
 pub mod context_acceptance;
 pub mod create_certificate;
 pub mod denial;
+pub(crate) mod descriptors;
 pub mod federation;
 pub mod file_output;
 mod flights;

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, getrlimit};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
@@ -46,12 +45,6 @@ impl<S: AsyncRead + Unpin, I> Begun<S, I> {
         }
         Ok(Self { stream, info, early, _place: place })
     }
-}
-
-/// How many connections may be open: one `share`th of the file descriptors, since others need some too, and at most `most`.
-pub(super) fn connections_allowed(share: u64, most: usize) -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(descriptors / share).unwrap_or(most).clamp(1, most)
 }
 
 impl<S, I: Clone + Send + Sync + 'static> Connected for Begun<S, I> {

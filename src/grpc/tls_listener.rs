@@ -14,10 +14,10 @@ use tracing::{debug, warn};
 
 use super::{
     authentication::PeerConnection,
-    begun::{BEGIN_LIMIT, Begun, connections_allowed},
+    begun::{BEGIN_LIMIT, Begun},
     server_tls::presented_chain,
 };
-use crate::service::create_certificate::HELD_PER_CONNECTION;
+use crate::service::{create_certificate::HELD_PER_CONNECTION, descriptors::connections_allowed};
 
 /// One connection, its handshake done.
 pub(super) type SecureConnection = Begun<TlsStream<TcpStream>, PeerConnection>;

@@ -24,8 +24,10 @@ use tokio::{
 use tracing::warn;
 
 use self::incoming::{CONNECTIONS, Incoming, LocalConnection, SHARE};
-use super::begun::connections_allowed;
-use crate::service::line_limit::{Line, LineLimit};
+use crate::service::{
+    descriptors::connections_allowed,
+    line_limit::{Line, LineLimit},
+};
 
 /// Who may connect.
 #[derive(Clone, Debug)]

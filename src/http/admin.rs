@@ -19,6 +19,9 @@ use crate::{
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Open at the same time.
+pub(super) const CONNECTIONS: usize = 64;
+
 /// Answers on `listener` until `shutdown` ends, then finishes what it has begun.
 ///
 /// # Errors
@@ -34,7 +37,7 @@ pub async fn serve(
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(metrics_page).with_state((metrics, clock)));
-    axum::serve(Connections::of(listener), routes).with_graceful_shutdown(shutdown).await
+    axum::serve(Connections::of(listener, CONNECTIONS), routes).with_graceful_shutdown(shutdown).await
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {

@@ -17,7 +17,10 @@ use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch};
 
 use super::tls_connections::TlsConnections;
-use crate::{domain::bundle::SpiffeBundle, service::published_trust::TrustReceiver};
+use crate::{
+    domain::bundle::SpiffeBundle,
+    service::{descriptors::connections_allowed, published_trust::TrustReceiver},
+};
 
 /// Who keeps it asks each time whether it is still the newest: a copy kept anywhere would add to the time in which a change
 /// reaches everybody, and steps of a rotation count that time.
@@ -27,6 +30,11 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// Seconds, while the bundle is not known yet.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// Connections at the same time, if the limit of file descriptors allows that. Before its handshake is done, one takes up at most
+/// some 30 KiB: what the client has sent, and the certificate that waits for it.
+const CONNECTIONS: usize = 512;
+/// Part of the file descriptors: it is for strangers.
+const SHARE: u64 = 8;
 
 /// Answers `GET /` on `listener`, by the newest configuration in `tls`, with the own bundle in `trust`, until `shutdown` ends;
 /// then finishes what it has begun.
@@ -42,7 +50,8 @@ pub async fn serve(
 ) -> io::Result<()> {
     let (rendered, document) = watch::channel(None);
     let routes = Router::new().route("/", get(bundle)).layer(map_response(close)).with_state(document);
-    let serving = axum::serve(TlsConnections::of(listener, tls), routes).with_graceful_shutdown(shutdown);
+    let connections = TlsConnections::of(listener, connections_allowed(SHARE, CONNECTIONS), tls);
+    let serving = axum::serve(connections, routes).with_graceful_shutdown(shutdown);
     tokio::select! {
         result = serving.into_future() => result,
         never = render(trust, rendered) => match never {},

@@ -1,7 +1,8 @@
-//! The connections of a port: not many, of no source more than a part of these, and none that keeps its place without asking anything.
+//! The connections of a port: not many, none that keeps its place without asking anything, and when there is no place left, the
+//! source that has most gives one up.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     convert::Infallible,
     future::{Future as _, pending},
     io,
@@ -21,39 +22,54 @@ use tokio::{
 };
 use tracing::debug;
 
-/// Open at the same time; others wait in the kernel's queue until one of these ends.
-const CONNECTIONS: usize = 64;
-/// Of one source: beyond these its oldest is closed, so that it takes no place from others, and its next one may ask.
-const OF_ONE_SOURCE: usize = CONNECTIONS / 4;
 /// From the connection, or from the last bytes of an answer, to the next ones.
 pub(super) const UNANSWERED_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes that a client sends between two answers: what lies here until a handshake or a request is whole.
+const UNANSWERED_BYTES: usize = 16 << 10;
 
 /// Accepts within these limits.
 pub(super) struct Connections {
     tcp: TcpListener,
     places: Arc<Semaphore>,
-    /// Those of each source that are open, the oldest first: each is closed when its sender is dropped.
-    sources: BTreeMap<IpAddr, VecDeque<oneshot::Sender<Infallible>>>,
+    /// The oldest first.
+    open: Vec<Open>,
+}
+
+struct Open {
+    source: IpAddr,
+    /// The connection is closed when this is dropped.
+    close: oneshot::Sender<Infallible>,
 }
 
 impl Connections {
-    pub(super) fn of(tcp: TcpListener) -> Self {
-        Self { tcp, places: Arc::new(Semaphore::new(CONNECTIONS)), sources: BTreeMap::new() }
+    /// At most so many at the same time.
+    pub(super) fn of(tcp: TcpListener, most: usize) -> Self {
+        Self { tcp, places: Arc::new(Semaphore::new(most)), open: Vec::new() }
     }
 
-    fn room_for(&mut self, source: IpAddr) -> oneshot::Receiver<Infallible> {
-        self.sources.retain(|_, open| {
-            open.retain(|one| !one.is_closed());
-            !open.is_empty()
-        });
+    /// Whoever comes is taken before anybody is closed for it: sources that are silent together can shut nobody out.
+    async fn place_for(&mut self, source: IpAddr) -> Option<(OwnedSemaphorePermit, oneshot::Receiver<Infallible>)> {
+        self.open.retain(|one| !one.close.is_closed());
         let (close, closed) = oneshot::channel();
-        let open = self.sources.entry(source).or_default();
-        if open.len() >= OF_ONE_SOURCE {
-            open.pop_front();
+        self.open.push(Open { source, close });
+        if self.places.available_permits() == 0
+            && let Some(one) = one_to_close(&self.open)
+        {
+            self.open.remove(one);
         }
-        open.push_back(close);
-        closed
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        Some((place, closed))
     }
+}
+
+/// The oldest of the source that has most; where several have as many, of these.
+fn one_to_close(open: &[Open]) -> Option<usize> {
+    let mut counts = BTreeMap::<_, usize>::new();
+    for one in open {
+        *counts.entry(one.source).or_default() += 1;
+    }
+    let most = counts.values().max().copied();
+    open.iter().position(|one| counts.get(&one.source).copied() == most)
 }
 
 /// Whoever has an address of version 6 has the 64 bits behind its network's besides.
@@ -70,12 +86,13 @@ impl Listener for Connections {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return pending().await };
             match self.tcp.accept().await {
                 Ok((stream, address)) => {
                     let limit = Box::pin(sleep(UNANSWERED_LIMIT));
-                    let closed = self.room_for(source_of(address));
-                    return (Connection { stream, limit, closed, _place: place }, address);
+                    let Some((place, closed)) = self.place_for(source_of(address)).await else {
+                        return pending().await;
+                    };
+                    return (Connection { stream, limit, unanswered: 0, closed, _place: place }, address);
                 }
                 Err(error) => {
                     // out of descriptors, most likely, which the signing API says: give connections time to close
@@ -91,10 +108,12 @@ impl Listener for Connections {
     }
 }
 
-/// One connection. Only an answer gives it more time: who asks slowly is cut as well.
+/// One connection. Only an answer gives it more time, and lets it send more: who asks slowly, or much, is cut as well.
 pub(super) struct Connection {
     stream: TcpStream,
     limit: Pin<Box<Sleep>>,
+    /// Bytes since the last answer.
+    unanswered: usize,
     closed: oneshot::Receiver<Infallible>,
     _place: OwnedSemaphorePermit,
 }
@@ -114,7 +133,12 @@ impl Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.unanswered >= UNANSWERED_BYTES {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.unanswered += buf.filled().len() - before;
         self.or_out_of_time(read, cx)
     }
 }
@@ -124,6 +148,7 @@ impl AsyncWrite for Connection {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         if matches!(written, Poll::Ready(Ok(_))) {
             self.limit.as_mut().reset(Instant::now() + UNANSWERED_LIMIT);
+            self.unanswered = 0;
         }
         self.or_out_of_time(written, cx)
     }
@@ -142,12 +167,13 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpSocket,
+        task::JoinHandle,
         time::timeout,
     };
 
     use super::*;
     use crate::{
-        http::admin,
+        http::admin::{self, CONNECTIONS},
         runtime::seams::SystemClock,
         service::{metrics::Metrics, readiness::Readiness},
     };
@@ -166,25 +192,33 @@ mod tests {
         answer
     }
 
-    #[tokio::test]
-    async fn silent_and_half_asking_clients_are_cut_and_hold_nobody_up_for_long() {
+    async fn serve() -> (SocketAddr, JoinHandle<io::Result<()>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shown = (Arc::new(Metrics::new()), Arc::new(SystemClock) as _);
-        let served = admin::serve(listener, shown, Readiness::default(), pending());
-        let server = tokio::spawn(served);
+        (address, tokio::spawn(admin::serve(listener, shown, Readiness::default(), pending())))
+    }
+
+    #[tokio::test]
+    async fn silent_and_half_asking_clients_are_cut_and_hold_nobody_up() {
+        tokio::join!(many_of(1), many_of(8), many_of(CONNECTIONS * 2));
+    }
+
+    async fn many_of(sources: usize) {
+        let (address, server) = serve().await;
         let mut idle = Vec::new();
         for number in 0..CONNECTIONS * 2 {
-            let mut stream = connect(address, 1 + u8::try_from(number % 8).unwrap()).await;
+            let mut stream = connect(address, 1 + u8::try_from(number % sources).unwrap()).await;
             if number % 2 == 0 {
                 stream.write_all(b"GET /livez HTTP/1.1\r\nHost").await.unwrap();
             }
             idle.push(stream);
         }
-        let answer = timeout(UNANSWERED_LIMIT * 4, answer(connect(address, 9).await))
-            .await
-            .expect("an answer after the silent ones are cut");
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        for from in [254, 1] {
+            let answer = timeout(UNANSWERED_LIMIT / 2, answer(connect(address, from).await)).await;
+            let answer = answer.expect("an answer before the silent ones are cut for their silence");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{sources} sources, from {from}: {answer}");
+        }
         for stream in &mut idle {
             let ended = timeout(UNANSWERED_LIMIT * 4, stream.read_to_end(&mut Vec::new())).await;
             let _reset_or_closed = ended.expect("a connection that asks nothing is cut").is_ok();
@@ -193,21 +227,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_source_that_says_nothing_takes_no_place_from_others_nor_from_its_own_later_ones() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shown = (Arc::new(Metrics::new()), Arc::new(SystemClock) as _);
-        let server = tokio::spawn(admin::serve(listener, shown, Readiness::default(), pending()));
-        let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS * 2 {
-            silent.push(connect(address, 1).await);
-        }
-        for from in [2, 1] {
-            let answer = timeout(UNANSWERED_LIMIT / 2, answer(connect(address, from).await)).await;
-            let answer = answer.expect("an answer before the silent ones are cut for their silence");
-            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        }
+    async fn who_asks_more_than_is_kept_for_it_is_cut_at_once() {
+        let (address, server) = serve().await;
+        let mut stream = connect(address, 1).await;
+        let _cut_meanwhile = stream.write_all(format!("GET /{}", "x".repeat(4 * UNANSWERED_BYTES)).as_bytes()).await;
+        let ended = timeout(UNANSWERED_LIMIT / 2, stream.read_to_end(&mut Vec::new())).await;
+        let _reset_or_closed = ended.expect("it is cut before its time is over").is_ok();
         server.abort();
+    }
+
+    #[test]
+    fn the_oldest_is_closed_of_the_source_that_has_most() {
+        let open = |source: &u8| Open { source: [10, 0, 0, *source].into(), close: oneshot::channel().0 };
+        for (sources, closed) in
+            [(&[1, 2, 2, 3][..], 1), (&[1, 2, 3], 0), (&[3, 1, 2, 1, 2], 1), (&[3, 1, 1, 2, 2, 2], 3)]
+        {
+            let open: Vec<_> = sources.iter().map(open).collect();
+            assert_eq!(one_to_close(&open), Some(closed), "{sources:?}");
+        }
     }
 
     #[test]

@@ -23,11 +23,11 @@ pub(super) struct TlsConnections {
 type Secured = (TlsStream<Connection>, SocketAddr);
 
 impl TlsConnections {
-    /// Accepts until this is dropped, each connection under the newest configuration.
-    pub(super) fn of(tcp: TcpListener, config: watch::Receiver<Option<Arc<ServerConfig>>>) -> Self {
+    /// Accepts until this is dropped, at most so many at the same time, each under the newest configuration.
+    pub(super) fn of(tcp: TcpListener, most: usize, config: watch::Receiver<Option<Arc<ServerConfig>>>) -> Self {
         let address = tcp.local_addr();
         let (secured, ready) = mpsc::channel(1);
-        tokio::spawn(accept(Connections::of(tcp), config, secured));
+        tokio::spawn(accept(Connections::of(tcp, most), config, secured));
         Self { ready, address }
     }
 }

@@ -1,4 +1,9 @@
-use std::net::SocketAddr;
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
@@ -7,7 +12,7 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinHandle,
     time::timeout,
 };
@@ -37,7 +42,7 @@ fn published(sequence: u64, roots: Vec<Certificate>) -> Arc<PublishedTrust> {
         x509_authorities: roots,
         jwt_authorities: Vec::new(),
         sequence: Some(sequence),
-        refresh_hint: Some(std::time::Duration::from_secs(300)),
+        refresh_hint: Some(Duration::from_secs(300)),
     };
     Arc::new(PublishedTrust { own, tainted: Vec::new(), federated: Vec::new() })
 }
@@ -171,5 +176,46 @@ async fn connections_that_say_nothing_hold_nobody_up_for_long() {
     endpoint.tls.send_replace(Some(config));
     endpoint.root = root;
     assert!(endpoint.ask("GET /", "").await.starts_with("HTTP/1.1 200 "));
+    endpoint.server.abort();
+}
+
+/// Opens connections that say nothing, as fast as they are taken, each from another of these addresses than the one before.
+async fn flood(to: SocketAddr, from: std::ops::Range<u8>, opened: Arc<AtomicUsize>) {
+    let mut silent = VecDeque::new();
+    for from in from.cycle() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, from], 0).into()).unwrap();
+        silent.push_back(socket.connect(to).await.unwrap());
+        if silent.len() > CONNECTIONS * 5 / 4 {
+            silent.pop_front();
+        }
+        opened.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn many_sources_that_say_nothing_shut_nobody_out() {
+    let endpoint = Endpoint::start().await;
+    endpoint.publish(published(1, vec![authority().certificate().clone()])).await;
+    let opened = Arc::new(AtomicUsize::new(0));
+    let flood = tokio::spawn(flood(endpoint.address, 2..10, Arc::clone(&opened)));
+    let more = async |than: usize| {
+        let flooded = timeout(UNANSWERED_LIMIT * 4, async {
+            while opened.load(Ordering::Relaxed) <= than {
+                tokio::task::yield_now().await;
+            }
+        });
+        flooded.await.unwrap_or_else(|_elapsed| panic!("{opened:?} silent connections were taken, not {than}"));
+    };
+    more(CONNECTIONS * 2).await;
+    for _ in 0..10 {
+        let before = opened.load(Ordering::Relaxed);
+        let answer = timeout(UNANSWERED_LIMIT, endpoint.ask("GET /", "")).await;
+        let answer = answer.unwrap_or_else(|_elapsed| panic!("no answer beside {opened:?} silent connections"));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        more(before + CONNECTIONS / 8).await;
+    }
+    flood.abort();
     endpoint.server.abort();
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::who::Who;
+use super::{Follower, who::Who};
 use crate::domain::authority::rotation::Reached;
 
 /// How long one counts. Its SVIDs live for a day unless another life was asked for; a replica that hears of nothing for so long
@@ -12,6 +12,8 @@ use crate::domain::authority::rotation::Reached;
 pub(super) const LOST_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Of those that are known by name.
 pub(super) const NAMED_AT_MOST: usize = 4096;
+/// Of these, of one identity: whatever it does, those of others keep their names.
+pub(super) const NAMED_OF_ONE: usize = NAMED_AT_MOST / 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Lost {
@@ -36,15 +38,29 @@ impl Lost {
     }
 
     pub(super) fn lose(&mut self, who: Who, in_effect: u64, at: Instant) {
-        if self.named.len() >= NAMED_AT_MOST {
-            let agents = self.named.iter().filter(|(who, _)| matches!(who, Who::Agent(_)));
-            let oldest = agents.min_by_key(|(_, sight)| sight.at).map(|(who, _)| who.clone());
-            if let Some(sight) = oldest.and_then(|who| self.named.remove(&who)) {
-                let others = self.others.get_or_insert(sight);
-                (others.in_effect, others.at) = (others.in_effect.min(sight.in_effect), others.at.max(sight.at));
-            }
+        if let Who::Agent(Follower { identity, .. }) = &who
+            && self.named.keys().filter(|one| one.is_of(identity)).count() >= NAMED_OF_ONE
+        {
+            self.forget_name(|one| one.is_of(identity));
+        } else if self.named.len() >= NAMED_AT_MOST {
+            self.forget_name(|one| matches!(one, Who::Agent(_)));
         }
         self.named.insert(who, Sight { in_effect, at });
+    }
+
+    /// The same of an agent that there is no room for by name.
+    pub(super) fn lose_unnamed(&mut self, in_effect: u64, at: Instant) {
+        let others = self.others.get_or_insert(Sight { in_effect, at });
+        (others.in_effect, others.at) = (others.in_effect.min(in_effect), others.at.max(at));
+    }
+
+    /// Of the oldest of these.
+    fn forget_name(&mut self, of: impl Fn(&Who) -> bool) {
+        let oldest = self.named.iter().filter(|(who, _)| of(who)).min_by_key(|(_, sight)| sight.at);
+        let oldest = oldest.map(|(who, _)| who.clone());
+        if let Some(Sight { in_effect, at }) = oldest.and_then(|who| self.named.remove(&who)) {
+            self.lose_unnamed(in_effect, at);
+        }
     }
 
     /// It is there, or has said that it ends.

@@ -8,12 +8,14 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Follower, GATHERING, Standing, lost::Lost, who::Who};
-use crate::domain::{authority::rotation::Reached, leadership::Term};
+use crate::domain::{authority::rotation::Reached, identity::SpiffeId, leadership::Term};
 
 /// A follower comes back to some replica within this, if it comes back.
 pub(super) const KNOWN_FOR: Duration = Duration::from_secs(12);
 /// Streams that are open or just gone. Room for as many as are served, and for as many again that come back.
 const STREAMS_AT_MOST: usize = 16_384;
+/// Of one identity: beyond these its oldest that is gone makes room, so that opening and closing takes no place from others.
+pub(super) const OF_ONE_IDENTITY: usize = STREAMS_AT_MOST / 4;
 
 /// There is no room for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +34,8 @@ pub(super) struct Streams {
     opened: u64,
     /// By number: of one follower the last counts.
     known: BTreeMap<u64, Known>,
+    /// Of agents that have made room before their time: the lowest sequence, and when the last one went.
+    made_room: Option<(u64, Instant)>,
     lost: Lost,
     /// Of this replica.
     last_term: Option<Term>,
@@ -57,6 +61,9 @@ struct Gone {
 impl Streams {
     pub(super) fn open(&mut self, origin: Origin, who: Who) -> Result<u64, TooManyFollowers> {
         self.forget();
+        if let Who::Agent(Follower { identity, .. }) = &who {
+            self.make_room_among(identity);
+        }
         if self.known.len() >= STREAMS_AT_MOST {
             return Err(TooManyFollowers);
         }
@@ -64,6 +71,25 @@ impl Streams {
         self.opened += 1;
         self.known.insert(self.opened, Known { who, in_effect: 0, origin, gone: None });
         Ok(self.opened)
+    }
+
+    /// Who makes room counts as before, though without a name.
+    fn make_room_among(&mut self, identity: &SpiffeId) {
+        let own = self.known.iter().filter(|(_, known)| known.who.is_of(identity));
+        if self.known.len() < OF_ONE_IDENTITY || own.clone().count() < OF_ONE_IDENTITY {
+            return;
+        }
+        let gone = own.filter_map(|(number, known)| Some((known.gone?.at, *number)));
+        let Some(Known { who, in_effect, gone: Some(gone), .. }) =
+            gone.min().and_then(|(_, number)| self.known.remove(&number))
+        else {
+            return;
+        };
+        if !gone.has_left && self.known.values().all(|known| known.who != who) {
+            let (lowest, last) = self.made_room.get_or_insert((in_effect, gone.at));
+            (*lowest, *last) = ((*lowest).min(in_effect), gone.at.max(*last));
+            self.lost.lose_unnamed(in_effect, gone.at);
+        }
     }
 
     /// As all changes: whether it is of those here.
@@ -148,7 +174,11 @@ impl Streams {
             Standing::Follows(sequence) => Some(Reached { who: who.to_string(), sequence }),
             Standing::Left => None,
         });
-        reached.collect()
+        let made_room = self.made_room.map(|(sequence, _)| {
+            let who = "one of the agents that have made room for others of their identity".to_owned();
+            Reached { who, sequence }
+        });
+        reached.chain(made_room).collect()
     }
 
     /// Those that were lost sight of.
@@ -170,6 +200,7 @@ impl Streams {
                 self.lost.lose(who, in_effect, at);
             }
         }
+        self.made_room = self.made_room.filter(|(_, last)| last.elapsed() < KNOWN_FOR);
         self.lost.forget();
     }
 }

@@ -1,13 +1,17 @@
 use tokio::time::advance;
 
 use super::{
-    lost::{LOST_FOR, NAMED_AT_MOST},
-    streams::KNOWN_FOR,
+    lost::{LOST_FOR, NAMED_AT_MOST, NAMED_OF_ONE},
+    streams::{KNOWN_FOR, OF_ONE_IDENTITY},
     *,
 };
 
 fn follower(name: &str) -> Follower {
-    Follower { identity: "spiffe://td/gateway".parse().unwrap(), instance: name.into() }
+    follower_of("gateway", name)
+}
+
+fn follower_of(identity: &str, name: &str) -> Follower {
+    Follower { identity: format!("spiffe://td/{identity}").parse().unwrap(), instance: name.into() }
 }
 
 fn reached(followers: &TrustFollowers) -> Vec<(String, u64)> {
@@ -203,9 +207,9 @@ async fn an_old_stream_of_a_replica_that_is_over_says_nothing_of_its_newer_one()
 #[tokio::test(start_paused = true)]
 async fn beyond_those_that_have_room_by_name_the_furthest_behind_counts() {
     let followers = Arc::new(TrustFollowers::default());
-    let names: Vec<_> = (0..NAMED_AT_MOST + 2).map(|number| number.to_string()).collect();
-    for (number, name) in names.iter().enumerate() {
-        let stream = followers.open(follower(name)).unwrap();
+    // of four identities, each of which may have a quarter
+    for number in 0..NAMED_AT_MOST + 2 {
+        let stream = followers.open(follower_of(&(number % 4).to_string(), &number.to_string())).unwrap();
         stream.says(if number == 1 { 5 } else { 6 });
         drop(stream);
         advance(Duration::from_millis(1)).await;
@@ -215,4 +219,53 @@ async fn beyond_those_that_have_room_by_name_the_furthest_behind_counts() {
     assert_eq!(lost.len(), NAMED_AT_MOST + 1);
     assert_eq!(lost.iter().map(|(_, sequence)| *sequence).min(), Some(5));
     assert!(lost.last().is_some_and(|(who, sequence)| who.contains("before others") && *sequence == 5), "{lost:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_that_opens_and_closes_takes_no_place_from_others_and_those_it_loses_count_without_a_name() {
+    let followers = Arc::new(TrustFollowers::default());
+    let cut_off = followers.open(follower_of("other", "cut-off")).unwrap();
+    cut_off.says(9);
+    drop(cut_off);
+    let opened = OF_ONE_IDENTITY + 100;
+    for number in 0..opened {
+        let stream = followers.open(follower(&number.to_string())).unwrap();
+        stream.says(if number == 3 { 7 } else { 8 });
+        drop(stream);
+        advance(Duration::from_micros(100)).await;
+    }
+    let mut passed = followers.passed();
+    passed.are(vec![(follower_of("other", "a"), Standing::Follows(9))]).unwrap();
+    let _standby = followers.open_pod("pod-b").unwrap();
+    let reached = reached(&followers);
+    assert_eq!(reached.len(), OF_ONE_IDENTITY + 4, "by name, the one without, and three others");
+    let made_room = "one of the agents that have made room for others of their identity";
+    assert!(reached.contains(&(made_room.to_owned(), 7)), "{:?}", reached.last());
+    assert!(lost(&followers).iter().any(|(who, sequence)| who.contains("before others") && *sequence == 7));
+
+    advance(KNOWN_FOR).await;
+    assert_eq!(followers.reached().len(), 2, "whoever is there");
+    let lost = lost(&followers);
+    assert_eq!(lost.len(), NAMED_OF_ONE + 2);
+    assert!(
+        lost.iter().any(|(who, _)| who.starts_with("agent cut-off of spiffe://td/other")),
+        "the other one has its name"
+    );
+    assert!(lost.iter().any(|(who, _)| who.starts_with(&format!("agent {} of", opened - 1))), "the newest have theirs");
+    advance(LOST_FOR).await;
+    assert_eq!(followers.lost_agents(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_makes_room_and_has_come_back_or_has_left_is_not_waited_for() {
+    let followers = Arc::new(TrustFollowers::default());
+    let back = followers.open(follower("back")).unwrap();
+    let _back = followers.open(follower("back")).unwrap();
+    drop(back);
+    followers.open(follower("leaves")).unwrap().leaves();
+    let _open: Vec<_> =
+        (0..OF_ONE_IDENTITY - 1).map(|number| followers.open(follower(&number.to_string())).unwrap()).collect();
+    let _further = followers.open(follower("beyond, and none is gone any more")).unwrap();
+    assert!(reached(&followers).iter().all(|(who, _)| who.starts_with("agent ")), "nobody counts without a name");
+    assert_eq!(lost(&followers), []);
 }

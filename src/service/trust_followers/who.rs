@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::Follower;
+use crate::domain::identity::SpiffeId;
 
 /// Who follows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +17,11 @@ impl Who {
     /// By the name of a process: its place and a random part behind that.
     pub(super) fn process(name: &str) -> Self {
         Self::Replica(name.rsplit_once('-').map_or(name, |(place, _)| place).into())
+    }
+
+    /// Whether it is one of this identity's agents.
+    pub(super) fn is_of(&self, identity: &SpiffeId) -> bool {
+        matches!(self, Self::Agent(follower) if follower.identity == *identity)
     }
 }
 

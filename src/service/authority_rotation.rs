@@ -40,11 +40,14 @@ pub struct Propagation {
     pub followers: Arc<dyn Followers>,
     /// The objects that it is written to, where there are any.
     pub places: Option<watch::Receiver<DistributionStatus>>,
-    /// Tells what gateways of the cluster go by that has not these roots yet, where anything is written for gateways.
-    pub gateways: Option<Box<dyn Fn(&TrustBundle) -> Option<String> + Send + Sync>>,
+    /// What gateways of the cluster go by, where anything is written for gateways.
+    pub gateways: Option<Behind>,
     /// What the bundle endpoint tells, where there is one.
     pub endpoint: Option<Arc<BundleOffers>>,
 }
+
+/// Tells what has not these roots yet; `None` if everything has.
+pub type Behind = Box<dyn Fn(&TrustBundle) -> Option<String> + Send + Sync>;
 
 /// Why a step was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,7 @@ use crate::{
     domain::x509::TrustBundle,
     runtime::{config::ServeConfig, shutdown::Shutdown, supervisor::Supervisor},
     service::{
-        authority_rotation::{AuthorityRotation, Propagation},
+        authority_rotation::{AuthorityRotation, Behind, Propagation},
         authority_upkeep,
         bundle_distribution::DistributionStatus,
         bundle_offers::BundleOffers,
@@ -33,7 +33,7 @@ pub(super) fn start(
     let followers = Arc::clone(&trust.agents.followers);
     let gateways = gateways.map(|objects| {
         let behind = move |roots: &TrustBundle| objects.behind(roots);
-        Box::new(behind) as Box<dyn Fn(&TrustBundle) -> Option<String> + Send + Sync>
+        Box::new(behind) as Behind
     });
     let propagation = Propagation { followers, places, gateways, endpoint };
     let (sessions, pair) = (signing.sessions.clone(), Arc::clone(&signing.pair));

@@ -47,7 +47,8 @@ impl Active {
         let (sender, sessions) = watch::channel(Some(session));
         let followers = Arc::new(TrustFollowers::default());
         followers.take_over(Term::new(term), None);
-        let propagation = Propagation { followers: Arc::clone(&followers) as _, places: None, gateways: None, endpoint: None };
+        let propagation =
+            Propagation { followers: Arc::clone(&followers) as _, places: None, gateways: None, endpoint: None };
         let rotation = AuthorityRotation::new(sessions, Arc::new(Alone), propagation, clock);
         advance(GATHERED).await;
         Self { rotation: Arc::new(rotation), state, followers, _session: sender }

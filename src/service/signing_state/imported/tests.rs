@@ -1,12 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::Value;
 
 use super::*;
 use crate::{
     domain::{authority::testing::NOW, leadership::Term},
     service::signing_state::{
-        Origin,
+        LONGEST_JWT_TTL, Origin,
         testing::{HandClock, Memory, claim, state},
     },
 };
@@ -88,6 +89,24 @@ fn whatever_was_signed_since_a_backup_was_saved_is_waited_for_once() {
         "{marks}"
     );
     assert!(rotation.get("restored").is_none(), "only the first claim marks that");
+}
+
+/// It may have been activated since, or again.
+#[test]
+fn a_key_of_jwt_svids_that_does_not_sign_may_have_done_so_since_a_backup_was_saved() {
+    for phase in ["prepared", "old"] {
+        let other = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
+        let backup = backup(|json| {
+            if let Some(keys) = json["rotation"]["jwt"].as_array_mut() {
+                let mut key = keys[0].clone();
+                (key["key"], key["phase"]) = (other.as_str().into(), phase.into());
+                keys.push(key);
+            }
+        });
+        let keys = claimed(&ImportedState::from_backup(&backup, NOW).unwrap())["rotation"]["jwt"].clone();
+        let key = keys.as_array().unwrap().iter().find(|key| key["phase"] == phase).expect(phase);
+        assert!(key["last_end"].as_i64() >= Some(NOW.plus(LONGEST_JWT_TTL).seconds()), "{phase}");
+    }
 }
 
 /// Else `revoke` would not wait for what was signed before, as istiod's certificates of 90 days.

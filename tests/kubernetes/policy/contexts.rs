@@ -1,20 +1,24 @@
 //! Validation contexts on the agent's socket: a real Envoy accepts behind a Service whom the policy names, and nobody else.
 
+mod asked;
 mod explained;
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, api::DeleteParams};
 use tokio::runtime::Runtime;
 
-pub(super) use self::explained::enforcement_at;
 use self::explained::{enforced_soon, enforcement, enforcement_of};
+pub(super) use self::{
+    asked::{answers, begins, refuses, soon},
+    explained::enforcement_at,
+};
 use super::{
     TEAM, accepted::Accepted, create, installed, label, pod_of, policy_at, runtime, said, service_of, start_as,
 };
@@ -99,17 +103,6 @@ pub(super) fn token_of_pod(cluster: &Cluster, account: &Account, pod: &str) -> P
     path
 }
 
-pub(super) fn answers(gateway: &Gateway) -> Result<(), String> {
-    http::get(gateway.address, "/").map(drop)
-}
-
-pub(super) fn refuses(gateway: &Gateway) -> Result<(), String> {
-    match http::get(gateway.address, "/") {
-        Err(why) if why.starts_with("status 503") => Ok(()),
-        other => Err(format!("{other:?}")),
-    }
-}
-
 pub(super) const ENFORCED: &str = "\"Enforced\"";
 const UNASKED: &str = "\"NotEnforced\": \"no gateway is known to ask";
 
@@ -133,22 +126,6 @@ fn told_soon(watch: &Process, expected: &str) {
         let told = told(watch);
         if told.last().is_some_and(|last| last == expected) { Ok(()) } else { Err(format!("{told:?}")) }
     });
-}
-
-/// Waits for the effect of what was just done, and that it stays for a few requests.
-/// The first of a proxy that has just been started: it opens its port before it answers there.
-pub(super) fn begins(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), String>) {
-    wait_until(WARM_UP, what, || is_so(gateway));
-    soon(what, gateway, is_so);
-}
-
-pub(super) fn soon(what: &str, gateway: &Gateway, is_so: impl Fn(&Gateway) -> Result<(), String>) {
-    let begin = Instant::now();
-    wait_until(EFFECT, what, || is_so(gateway));
-    println!("{what} after {:?}", begin.elapsed());
-    for _ in 0..5 {
-        is_so(gateway).unwrap_or_else(|seen| panic!("{what}, and then {seen}"));
-    }
 }
 
 /// Two replicas, and a backend behind the Service that runs as `v1` in the pod `one`.

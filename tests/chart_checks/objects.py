@@ -20,6 +20,7 @@ RIGHTS = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ServiceAc
           "ValidatingAdmissionPolicyBinding"}
 # Such functions give another result each time, or look at a cluster that `helm template` has not.
 UNSTABLE = r"(?<!\.)\b(lookup|now|date|rand\w+|gen(CA|SelfSignedCert|SignedCert|PrivateKey)\w*|uuidv4|htpasswd|derivePassword|getHostByName|env)\b"
+OF_AN_EDITOR = r"\.|.*(\.swp|\.tmp|~)$"  # as .helmignore has it
 BAD_USAGE = 64
 # What the kubelet would say of a pod.
 SOME_POD = {"metadata.uid": "0b0e1c8a-1111-4222-8333-444455556666", "status.podIP": "10.0.0.7"}
@@ -45,7 +46,8 @@ def stable(chart: Path = CHART) -> None:
     plain_files = {file.name for file in chart.glob("rbac*.yaml")}
     if plain_files & packed:
         raise Broken(f"the package holds the plain files {plain_files & packed}: .helmignore is to keep them out")
-    lacking = {str(file.relative_to(chart)) for file in chart.rglob("*") if file.is_file()} - plain_files - packed - {".helmignore"}
+    there = {str(file.relative_to(chart)) for file in chart.rglob("*") if file.is_file() and not re.match(OF_AN_EDITOR, file.name)}
+    lacking = there - plain_files - packed
     if lacking:
         raise Broken(f"the package lacks {sorted(lacking)}: .helmignore keeps out too much")
     for file in sorted((chart / "templates").rglob("*")):

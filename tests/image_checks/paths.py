@@ -13,7 +13,7 @@ GENERATED = rb"([\w./@+-]*)/build/[\w-]+-[0-9a-f]{16}/out/"
 CRATES, OUTPUT = (b"/crates", b"/rust/deps"), (b"/countersign/target/release", b"/countersign/target/aarch64-unknown-linux-gnu/release")
 OURS = {Path("/countersign"), Path("/crates")}  # as reproducible.sh calls each checkout, and what it is built from
 # Files as they are called everywhere. A folder of theirs, such as `build`, may be called as one of this machine.
-MAPPED = rb"/(?:countersign|crates|rust/deps|rustc)/[\w./@+-]*?\.rs|/checkout/src/"
+MAPPED = rb"/(?:countersign/(?:src|target)|crates/[\w.+-]+-\d[\w.+-]*|rust/deps|rustc/[0-9a-f]{40})/[\w./@+-]*?\.rs|/checkout/src/"
 AT_LEAST = 100  # names of files, or there is nothing to look at
 
 

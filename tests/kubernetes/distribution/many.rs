@@ -106,8 +106,7 @@ impl Place {
         of_roots.filter(|request| ["create", "patch"].contains(&&*request.verb)).count()
     }
 
-    /// The requests of the replicas in the second in which there were most.
-    /// Two of them, since what was asked for in one may be received in the next.
+    /// The requests of the replicas in the two seconds in which there were most: what was asked for in one may be received in the next.
     fn busiest_seconds(&self) -> Vec<AuditedRequest> {
         let mut requests = own_requests(&self.cluster);
         requests.sort_by_key(at);

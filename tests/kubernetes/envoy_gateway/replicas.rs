@@ -85,8 +85,7 @@ impl Objects {
     }
 }
 
-/// The active one is killed. The other one is left in its place.
-/// It is the other one from now on.
+/// The active one is the other one from now on.
 fn find_the_active(place: &mut Place) {
     let active = wait_until(CHANGE, "an active replica", || {
         [&place.replica, &place.others[0]].iter().position(|one| matches!(one.role(), Ok(Some(_)))).ok_or("none")

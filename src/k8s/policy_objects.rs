@@ -30,6 +30,8 @@ use crate::{
 const LOOKS: &str = "countersign-looks";
 /// What the API server says of a namespace in which nothing is made any more.
 const TERMINATED: &str = "being terminated";
+/// What it says of one that would have to be made, and of none that is there.
+const NO_NEW_ONE: [&str; 2] = [TERMINATED, "exceeded quota"];
 
 /// Writes them. Needs the rights of `charts/countersign/rbac-policy-objects.yaml`.
 pub struct ClusterPolicyObjects {
@@ -115,7 +117,9 @@ impl ClusterPolicyObjects {
             // somebody else says that it is of another type
             Err(error) if is_conflict(&error) => Ok(Removed::Gone),
             // none can be made there, so there was none
-            Err(Error::Api(status)) if status.is_not_found() || status.message.contains(TERMINATED) => {
+            Err(Error::Api(status))
+                if status.is_not_found() || NO_NEW_ONE.iter().any(|why| status.message.contains(why)) =>
+            {
                 Ok(Removed::Gone)
             }
             Err(error) => Err(write_error(&error)),

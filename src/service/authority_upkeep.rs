@@ -7,7 +7,7 @@ use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
 use super::{
-    authority_rotation::AuthorityRotation,
+    authority_rotation::{AuthorityRotation, RotationError},
     metrics::Metrics,
     ports::{AuthorityKind, StateError},
     signing_session::SigningSession,
@@ -51,11 +51,11 @@ async fn keep_session(
         let (state, rotation) = (Arc::clone(&state), Arc::clone(rotation));
         let done = spawn_blocking(move || {
             state.settle()?;
-            rotation.record_reach(&state)?;
             // a step of one kind that waits, or can't be taken, keeps nothing of the other from being taken
             let kinds = [AuthorityKind::X509, AuthorityKind::Jwt];
             Ok::<_, StateError>(kinds.map(|kind| {
-                let taken = rotation.take_due_step(&state, kind);
+                let reached = if kind == AuthorityKind::Jwt { rotation.record_reach(&state) } else { Ok(()) };
+                let taken = rotation.take_due_step(&state, kind).and(reached.map_err(RotationError::from));
                 (kind, taken, prepared_end(&state, kind))
             }))
         });
@@ -129,7 +129,7 @@ mod tests {
             x509::TrustBundle,
         },
         service::{
-            authority_rotation::{Propagation, RotationError},
+            authority_rotation::Propagation,
             bundle_offers::BundleOffers,
             denial::Actor,
             ports::{

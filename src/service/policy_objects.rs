@@ -108,7 +108,7 @@ impl PolicyObjects {
         self.touched.notify_one();
     }
 
-    /// Which ConfigMaps of ours hold other roots, by which gateways go for as long as they are there; or that nobody has looked yet.
+    /// Which ConfigMaps of ours are not as they are to be with these roots, so that gateways may go by others; or that nobody has looked yet.
     pub fn behind(&self, roots: &TrustBundle) -> Option<String> {
         let key = ObjectKey { kind: ObjectKind::ConfigMap, object: ObjectName::new("", CA_CONFIG_MAP) };
         let content = Content::Roots { pem: roots.to_pem().into() };

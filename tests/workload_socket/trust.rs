@@ -1,9 +1,6 @@
 //! What the pair publishes, on the socket: to the wire, and to the `spiffe` crate.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use countersign::{
     domain::{
@@ -26,7 +23,10 @@ use countersign::{
 };
 use prost::Message as _;
 use spiffe::WorkloadApiClient;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use crate::{
     secret_discovery::{acknowledge, ask, inline, secret, stream},

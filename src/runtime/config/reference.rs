@@ -85,8 +85,8 @@ tokenIssuers:
 
 Only in the file: other trust domains whose bundles `serve` fetches, beside those that `countersign federation` names
 ([federation.md](federation.md)). Each has either `url` or `bundleFile`. `bootstrapFile` is read once, at the start; another content of it
-replaces what is kept, unless a bundle was fetched since that content was taken up before. `bundleFile` is read every 5 s for as long as
-the replica runs.
+replaces what is kept, unless a bundle was fetched since that content was taken up before (to go back to it on purpose, take the entry out of
+the configuration, and in again). `bundleFile` is read every 5 s for as long as the replica runs.
 
 ```yaml
 federation:

@@ -27,7 +27,7 @@ impl Objects {
         if !std::mem::take(&mut rotation.restored) {
             return Ok(false);
         }
-        rotation.jwt.iter_mut().filter(|key| !key.signs()).for_each(|key| key.may_have_signed(now));
+        rotation.jwt.iter_mut().for_each(|key| key.may_have_signed(now));
         if let StoredAuthority::Own(_) = &self.authority {
             let before = self.trust.sequence().saturating_sub(1);
             self.x509_slots()?.iter().for_each(|slot| self.hand_out(&slot.id, before, end, now));

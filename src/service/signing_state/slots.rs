@@ -257,11 +257,12 @@ impl JwtKeyContent {
         self.longest.replace(longest) != Some(longest)
     }
 
-    /// One that does not sign may have done so until now, for the longest life that there is.
+    /// It may have signed until now, for the longest life that there is.
     pub(super) fn may_have_signed(&mut self, now: Timestamp) {
-        let before = self.last_end().map(whole);
-        self.last_end = before.max(Some(whole(now.plus(LONGEST_JWT_TTL))));
-        self.longest.get_or_insert(LONGEST_JWT_TTL.as_secs());
+        if !self.signs() {
+            self.last_end = self.last_end().map(whole).max(Some(whole(now.plus(LONGEST_JWT_TTL))));
+        }
+        self.longest = Some(LONGEST_JWT_TTL.as_secs());
     }
 
     fn last_end(&self) -> Option<Timestamp> {

@@ -39,6 +39,7 @@ impl Lost {
 
     pub(super) fn lose(&mut self, who: Who, in_effect: u64, at: Instant) {
         if let Who::Agent(Follower { identity, .. }) = &who
+            && self.named.len() >= NAMED_OF_ONE
             && self.named.keys().filter(|one| one.is_of(identity)).count() >= NAMED_OF_ONE
         {
             self.forget_name(|one| one.is_of(identity));

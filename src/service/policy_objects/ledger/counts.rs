@@ -31,7 +31,7 @@ impl Ledger {
         self.flows.iter().filter_map(|(kind, flow)| Some((*kind, flow.closed()?)))
     }
 
-    /// Namespaces in which a ConfigMap of ours has another content; `None` while nothing was seen of them.
+    /// Namespaces in which a ConfigMap of ours is another one than that; `None` while nothing was seen of them.
     pub(in crate::service::policy_objects) fn config_maps_other_than(&self, print: &Print) -> Option<Vec<String>> {
         let kind = ObjectKind::ConfigMap;
         self.listed.contains_key(&kind).then(|| {

@@ -159,7 +159,7 @@ impl Entry {
         }
     }
 
-    /// Whether it is there, and ours, with another content.
+    /// Whether it is there, and ours, and another one than that.
     pub(super) fn is_other_than(&self, print: &Print) -> bool {
         matches!(&self.state, State::Present(seen) if seen.ours && seen.print != *print)
     }

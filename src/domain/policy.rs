@@ -22,6 +22,8 @@ mod reach;
 mod release;
 mod service_policy;
 
+#[cfg(test)]
+pub(crate) use self::gateway::nothing_there;
 pub use self::{
     condition::{
         Condition, GatewayCondition, Lack, MeshCondition, PortableShortfall, SdsObstacle, Severity, Shortfall,

@@ -355,4 +355,6 @@ fn not_active_if_fenced(error: RotationError) -> RotationError {
 }
 
 #[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
 mod tests;

@@ -116,8 +116,6 @@ fn prepared_end(state: &TermState, kind: AuthorityKind) -> Result<Option<Timesta
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -126,16 +124,11 @@ mod tests {
             authority::{rotation::Reached, testing::authority},
             clock::Clock,
             leadership::Term,
-            x509::TrustBundle,
         },
         service::{
-            authority_rotation::Propagation,
+            authority_rotation::{Propagation, testing::Alone},
             bundle_offers::BundleOffers,
-            denial::Actor,
-            ports::{
-                BoxFuture, ByActive, Followers, OrderError, RotationOfActive, RotationOrder, RotationReport,
-                StateObject, WantedStep,
-            },
+            ports::{Followers, StateObject, WantedStep},
             published_trust::PublishedTrust,
             signing_state::{
                 Origin,
@@ -181,16 +174,6 @@ mod tests {
         }
     }
 
-    impl RotationOfActive for Nobody {
-        fn rotate<'a>(
-            &'a self,
-            _: &'a RotationOrder,
-            _: u32,
-        ) -> BoxFuture<'a, Result<ByActive<RotationReport>, OrderError>> {
-            Box::pin(std::future::ready(Err(OrderError::NotActive)))
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_root_that_waits_for_somebody_keeps_no_key_of_jwt_svids_waiting() {
         const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -207,7 +190,7 @@ mod tests {
         let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
         let (_session, sessions) = watch::channel(Some(session));
         let propagation = Propagation { followers: Arc::new(Laggard), places: None, gateways: None, endpoint: None };
-        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Alone), propagation, clock);
         tokio::spawn(keep(sessions, Arc::new(rotation), Arc::default()));
         for _ in 0..20 {
             if active(AuthorityKind::Jwt) != key {
@@ -227,7 +210,7 @@ mod tests {
         let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
         let (publish, sessions) = watch::channel(Some(session));
         let propagation = Propagation { followers: Arc::new(Laggard), places: None, gateways: None, endpoint: None };
-        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, Arc::clone(&clock) as _);
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Alone), propagation, Arc::clone(&clock) as _);
         let metrics = Arc::new(Metrics::new());
         tokio::spawn(keep(sessions, Arc::new(rotation), Arc::clone(&metrics)));
         let shown = || {
@@ -281,7 +264,7 @@ mod tests {
         let session = Arc::new(SigningSession::new(Term::new(2), claimed, None));
         let (publish, sessions) = watch::channel(Some(session));
         let propagation = Propagation { followers: Arc::new(Laggard), places: None, gateways: None, endpoint: None };
-        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Alone), propagation, clock);
         let rotation = Arc::new(rotation);
         let refused = rotation.take_due_step(&state, AuthorityKind::X509).unwrap_err();
         assert!(matches!(refused, RotationError::Intermediate(_)) && !refused.is_wait(), "{refused}");
@@ -302,39 +285,6 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_root_signs_only_when_gateways_of_the_cluster_have_it() {
-        let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
-        let claimed = claim(&state(&store, Origin::SelfSigned, &clock), 1);
-        let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
-        let (_session, sessions) = watch::channel(Some(session));
-        let have = Arc::new(AtomicUsize::new(1));
-        let known = Arc::clone(&have);
-        let behind = move |roots: &TrustBundle| {
-            let missing = roots.roots().len() > known.load(Ordering::Relaxed);
-            missing.then(|| "ConfigMap countersign-mesh-ca in app".to_owned())
-        };
-        let gateways = Some(Box::new(behind) as _);
-        let propagation = Propagation { followers: Arc::new(Nobody), places: None, gateways, endpoint: None };
-        let rotation = Arc::new(AuthorityRotation::new(sessions, Arc::new(Nobody), propagation, clock));
-        let obstacles = async |kind, step: WantedStep, dry_run| {
-            let order = RotationOrder { kind, step: Some(step), reason: None, dry_run, force: false };
-            let done = rotation.order(order, Actor { uid: 1, asserted_by: None }).await.unwrap();
-            (done.id, done.obstacles.join("; "))
-        };
-        for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
-            have.store(1, Ordering::Relaxed);
-            let (id, none) = obstacles(kind, WantedStep::Prepare, false).await;
-            assert_eq!(none, "");
-            let (_, why) = obstacles(kind, WantedStep::Activate(id.clone()), true).await;
-            let is_held = why.contains("ConfigMap countersign-mesh-ca in app");
-            assert_eq!(is_held, kind == AuthorityKind::X509, "{why}");
-            have.store(2, Ordering::Relaxed);
-            let (_, why) = obstacles(kind, WantedStep::Activate(id), true).await;
-            assert!(!why.contains("ConfigMap"), "{why}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn another_root_of_istiod_is_published_as_soon_as_it_is_known() {
         let (store, clock) = (Arc::new(Memory::default()), Arc::new(HandClock::default()));
         let [old, new] = std::array::from_fn(|_| Arc::new(authority().bundle().clone()));
@@ -346,7 +296,7 @@ mod tests {
         let session = Arc::new(SigningSession::new(Term::new(1), claimed, None));
         let (_session, sessions) = watch::channel(Some(session));
         let propagation = Propagation { followers: Arc::new(Nobody), places: None, gateways: None, endpoint: None };
-        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, clock);
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Alone), propagation, clock);
         tokio::spawn(keep(sessions, Arc::new(rotation), Arc::default()));
         sleep(LOOK_EVERY / 4).await;
         let begun = Instant::now();
@@ -373,7 +323,7 @@ mod tests {
         let offers = Arc::new(BundleOffers::new(HINT));
         let endpoint = Some(Arc::clone(&offers));
         let propagation = Propagation { followers: Arc::new(Nobody), places: None, gateways: None, endpoint };
-        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Nobody), propagation, Arc::clone(&clock) as _);
+        let rotation = AuthorityRotation::new(sessions.clone(), Arc::new(Alone), propagation, Arc::clone(&clock) as _);
         tokio::spawn(keep(sessions, Arc::new(rotation), Arc::default()));
         // the next one is made; then it is to sign, and no endpoint was there all the days between
         clock.forward(20 * DAY);

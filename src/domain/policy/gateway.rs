@@ -49,3 +49,8 @@ pub use self::{
 
 #[cfg(test)]
 mod table_tests;
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+pub(crate) use self::testing::nothing_there;

@@ -1,12 +1,15 @@
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use tokio::time::advance;
 
-use super::*;
+use super::{testing::Alone, *};
 use crate::{
     domain::leadership::Term,
     service::{
-        ports::{BoxFuture, ByActive, StateObject},
+        ports::StateObject,
         signing_state::{
             Origin,
             testing::{HandClock, Memory, claim, state},
@@ -18,18 +21,6 @@ use crate::{
 /// Longer than it takes until it is known who follows.
 const GATHERED: Duration = Duration::from_secs(60);
 
-struct Alone;
-
-impl RotationOfActive for Alone {
-    fn rotate<'a>(
-        &'a self,
-        _: &'a RotationOrder,
-        _: u32,
-    ) -> BoxFuture<'a, Result<ByActive<RotationReport>, OrderError>> {
-        Box::pin(std::future::ready(Err(OrderError::NotActive)))
-    }
-}
-
 /// A process that is active, and knows nothing but the state.
 struct Active {
     rotation: Arc<AuthorityRotation>,
@@ -40,6 +31,10 @@ struct Active {
 
 impl Active {
     async fn start(store: &Arc<Memory>, term: u64) -> Self {
+        Self::start_with(store, term, None).await
+    }
+
+    async fn start_with(store: &Arc<Memory>, term: u64, gateways: Option<Behind>) -> Self {
         let clock = Arc::new(HandClock::default());
         let claimed = claim(&state(store, Origin::SelfSigned, &clock), term);
         let state = claimed.state.clone().unwrap();
@@ -48,7 +43,7 @@ impl Active {
         let followers = Arc::new(TrustFollowers::default());
         followers.take_over(Term::new(term), None);
         let propagation =
-            Propagation { followers: Arc::clone(&followers) as _, places: None, gateways: None, endpoint: None };
+            Propagation { followers: Arc::clone(&followers) as _, places: None, gateways, endpoint: None };
         let rotation = AuthorityRotation::new(sessions, Arc::new(Alone), propagation, clock);
         advance(GATHERED).await;
         Self { rotation: Arc::new(rotation), state, followers, _session: sender }
@@ -61,9 +56,12 @@ impl Active {
         stream
     }
 
-    /// What the step waits for, if it was not taken.
+    /// What a step of keys of JWT-SVIDs waits for, if it was not taken.
     async fn takes(&self, step: WantedStep) -> Result<String, Vec<String>> {
-        let kind = AuthorityKind::Jwt;
+        self.takes_of(AuthorityKind::Jwt, step).await
+    }
+
+    async fn takes_of(&self, kind: AuthorityKind, step: WantedStep) -> Result<String, Vec<String>> {
         let order = RotationOrder { kind, step: Some(step), dry_run: false, force: false, reason: None };
         let report = self.rotation.order(order, Actor { uid: 0, asserted_by: None }).await.unwrap();
         if report.done { Ok(report.id) } else { Err(report.obstacles) }
@@ -106,4 +104,26 @@ async fn after_a_failover_a_key_of_jwt_svids_that_everybody_had_before_signs_at_
             assert!(matches!(&waits[..], [one] if one.contains("before this replica became active")), "{waits:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_signs_only_when_gateways_of_the_cluster_have_it() {
+    let have = Arc::new(AtomicUsize::new(1));
+    let known = Arc::clone(&have);
+    let behind = move |roots: &TrustBundle| {
+        let missing = roots.roots().len() > known.load(Ordering::Relaxed);
+        missing.then(|| "ConfigMap countersign-mesh-ca in app".to_owned())
+    };
+    let active = Active::start_with(&Arc::default(), 1, Some(Box::new(behind))).await;
+    let root = active.takes_of(AuthorityKind::X509, WantedStep::Prepare).await.unwrap();
+    let key = active.takes(WantedStep::Prepare).await.unwrap();
+    assert_eq!(active.takes(WantedStep::Activate(key.clone())).await, Ok(key), "they hold no keys of JWT-SVIDs");
+    // certificates of before it was there hold it up as well, whoever has it
+    let held_up = async || {
+        let waits = active.takes_of(AuthorityKind::X509, WantedStep::Activate(root.clone())).await.unwrap_err();
+        waits.iter().filter(|one| one.starts_with("ConfigMap countersign-mesh-ca in app ")).count()
+    };
+    assert_eq!(held_up().await, 1);
+    have.store(2, Ordering::Relaxed);
+    assert_eq!(held_up().await, 0);
 }

@@ -91,22 +91,11 @@ impl World {
             controller: Controller::of(controller),
             parameters: (name == "eg").then(|| ObjectName::new("infra", "ep")),
         };
-        for change in [
+        let here = [
             GatewayChange::Classes(Change::Reset(classes.map(class).into())),
-            GatewayChange::Gateways(Change::Reset(Vec::new())),
-            GatewayChange::ListenerSets(Change::Reset(Vec::new())),
-            GatewayChange::HttpRoutes(Change::Reset(Vec::new())),
-            GatewayChange::GrpcRoutes(Change::Reset(Vec::new())),
-            GatewayChange::Grants(Change::Reset(Vec::new())),
-            GatewayChange::TlsPolicies(Change::Reset(Vec::new())),
-            GatewayChange::EnvoyProxies(Change::Reset(Vec::new())),
-            GatewayChange::SdsSecrets(Change::Reset(Vec::new())),
-            GatewayChange::EnvoyBackends(Change::Reset(Vec::new())),
             GatewayChange::Settings(EnvoyGatewaySettings { sds_enabled: Some(true) }),
-            GatewayChange::BackendTlsApi(BackendTlsApi::V1),
-        ] {
-            self.index.apply(change);
-        }
+        ];
+        nothing_there().into_iter().chain(here).for_each(|change| self.index.apply(change));
         self.take("ep ep agent cert=svid alpn=istio-http/1.1,istio");
         self.take("secret svid default");
     }

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::policy::{
-    Admits, BackendTlsApi, Backing, Change, ClassFacts, ClusterChange, Condition, Controller, EnvoyGatewaySettings,
-    GatewayChange, GatewayCondition, GatewayFacts, GatewayIndex, IdentitySet, Labels, ListenerFacts, MeshLabels,
-    NamespaceFacts, Parent, ParentFacts, PolicyIndex, PolicySnapshot, PolicyTarget, RouteBackend, RouteFacts,
-    RouteKinds, ServiceFacts, Target, TlsPolicyFacts, UnreadyRequests, WrittenFacts,
+    Admits, Backing, Change, ClassFacts, ClusterChange, Condition, Controller, GatewayChange, GatewayCondition,
+    GatewayFacts, GatewayIndex, IdentitySet, Labels, ListenerFacts, MeshLabels, NamespaceFacts, Parent, ParentFacts,
+    PolicyIndex, PolicySnapshot, PolicyTarget, RouteBackend, RouteFacts, RouteKinds, ServiceFacts, Target,
+    TlsPolicyFacts, UnreadyRequests, WrittenFacts, nothing_there,
 };
 
 const APP: &str = "app";
@@ -248,26 +248,10 @@ fn index() -> GatewayIndex {
         parents: [ParentFacts { parent: Parent::Gateway(edge()), section: None, port: None }].into(),
         backends: [RouteBackend::Service(ObjectName::new(APP, "web"), None)].into(),
     };
-    for change in [
-        GatewayChange::Classes(Change::Reset(vec![ClassFacts {
-            name: "kgateway".into(),
-            controller,
-            parameters: None,
-        }])),
-        GatewayChange::Gateways(Change::Reset(Vec::new())),
-        GatewayChange::ListenerSets(Change::Reset(Vec::new())),
-        GatewayChange::HttpRoutes(Change::Reset(vec![route])),
-        GatewayChange::GrpcRoutes(Change::Reset(Vec::new())),
-        GatewayChange::Grants(Change::Reset(Vec::new())),
-        GatewayChange::TlsPolicies(Change::Reset(Vec::new())),
-        GatewayChange::EnvoyProxies(Change::Reset(Vec::new())),
-        GatewayChange::SdsSecrets(Change::Reset(Vec::new())),
-        GatewayChange::EnvoyBackends(Change::Reset(Vec::new())),
-        GatewayChange::Settings(EnvoyGatewaySettings::default()),
-        GatewayChange::BackendTlsApi(BackendTlsApi::V1),
-    ] {
-        index.apply(change);
-    }
+    let class = ClassFacts { name: "kgateway".into(), controller, parameters: None };
+    let here =
+        [GatewayChange::Classes(Change::Reset(vec![class])), GatewayChange::HttpRoutes(Change::Reset(vec![route]))];
+    nothing_there().into_iter().chain(here).for_each(|change| index.apply(change));
     index.see(&ClusterChange::Namespaces(Change::Reset(Vec::new())));
     index.see(&ClusterChange::Pods(Change::Reset(Vec::new())));
     index
